@@ -1,0 +1,38 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// AcquireLease makes owner the holder of a lease for d, if nobody else holds it
+// or their time is up, and reports whether it is. The holder calls it again to
+// go on holding. Time is the database's.
+func (s *Store) AcquireLease(ctx context.Context, name, owner string, d time.Duration) (bool, error) {
+	now := s.engine.NowMillis()
+	held := false
+	err := s.Write(ctx, func(tx *Tx) error {
+		changed, err := tx.Exec(ctx, `INSERT INTO leases (name, owner, expires_ms) VALUES ($1, $2, `+now+` + $3)
+			ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires_ms = excluded.expires_ms
+			WHERE leases.owner = excluded.owner OR leases.expires_ms < `+now, name, owner, d.Milliseconds())
+		held = changed == 1
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("acquiring lease %s: %w", name, err)
+	}
+	return held, nil
+}
+
+// ReleaseLease gives up a lease, if owner holds it.
+func (s *Store) ReleaseLease(ctx context.Context, name, owner string) error {
+	err := s.Write(ctx, func(tx *Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM leases WHERE name = $1 AND owner = $2`, name, owner)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("releasing lease %s: %w", name, err)
+	}
+	return nil
+}

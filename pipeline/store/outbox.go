@@ -1,0 +1,150 @@
+package store
+
+import (
+	"context"
+	stdsql "database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// OutboxRow is an event on its way from a transaction to the log.
+type OutboxRow struct {
+	Epoch   int64  `db:"epoch"`
+	Part    int32  `db:"part"`
+	Seq     int64  `db:"seq"`
+	Key     []byte `db:"msg_key"`
+	Headers []byte `db:"headers"` // see EncodeHeaders
+	Payload []byte `db:"payload"`
+}
+
+// Append puts rows into the outbox, through watermill-sql's publisher.
+func (t *Tx) Append(ctx context.Context, rows []OutboxRow) error {
+	// The publisher ignores contexts, so ask before.
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	publisher, err := sql.NewPublisher(t.tx.Tx, sql.PublisherConfig{SchemaAdapter: outboxSchema{t.store.engine}}, watermill.NopLogger{})
+	if err != nil {
+		return fmt.Errorf("opening the outbox: %w", err)
+	}
+	chunk := min(maxChunk, t.store.engine.MaxParams()/len(outboxColumns))
+	for len(rows) > 0 {
+		n := min(chunk, len(rows))
+		messages := make([]*message.Message, n)
+		for i, row := range rows[:n] {
+			messages[i] = row.message()
+		}
+		if err := publisher.Publish("outbox", messages...); err != nil {
+			return t.classify(fmt.Errorf("writing %d events to the outbox: %w", n, err))
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// Metadata of a message on its way into the outbox.
+const (
+	metaEpoch   = "epoch"
+	metaPart    = "part"
+	metaSeq     = "seq"
+	metaKey     = "key"
+	metaHeaders = "headers"
+)
+
+func (r OutboxRow) message() *message.Message {
+	m := message.NewMessage("", r.Payload)
+	m.Metadata = message.Metadata{
+		metaEpoch: strconv.FormatInt(r.Epoch, 10), metaPart: strconv.FormatInt(int64(r.Part), 10),
+		metaSeq: strconv.FormatInt(r.Seq, 10), metaKey: string(r.Key), metaHeaders: string(r.Headers),
+	}
+	return m
+}
+
+// outboxSchema lays messages out as rows of the outbox. It only ever publishes:
+// the relay reads the table itself.
+type outboxSchema struct{ engine Engine }
+
+var _ sql.SchemaAdapter = outboxSchema{}
+
+var outboxColumns = []string{"epoch", "part", "seq", "msg_key", "headers", "payload"}
+
+// InsertQuery implements sql.SchemaAdapter.
+func (o outboxSchema) InsertQuery(topic string, messages message.Messages) (sql.Query, error) {
+	rows := Rows{Table: topic, Columns: outboxColumns, Values: make([]any, 0, len(messages)*len(outboxColumns))}
+	for _, m := range messages {
+		epoch, err1 := strconv.ParseInt(m.Metadata[metaEpoch], 10, 64)
+		part, err2 := strconv.ParseInt(m.Metadata[metaPart], 10, 32)
+		seq, err3 := strconv.ParseInt(m.Metadata[metaSeq], 10, 64)
+		if err := errors.Join(err1, err2, err3); err != nil {
+			return sql.Query{}, fmt.Errorf("laying out an outbox row: %w", err)
+		}
+		rows.Add(epoch, part, seq, []byte(m.Metadata[metaKey]), []byte(m.Metadata[metaHeaders]), []byte(m.Payload))
+	}
+	return sql.Query{Query: insertSQL(o.engine, rows, len(messages)), Args: rows.Values}, nil
+}
+
+// SelectQuery implements sql.SchemaAdapter.
+func (outboxSchema) SelectQuery(string, string, sql.OffsetsAdapter) sql.Query { return sql.Query{} }
+
+// UnmarshalMessage implements sql.SchemaAdapter.
+func (outboxSchema) UnmarshalMessage(sql.Scanner) (sql.Row, error) {
+	return sql.Row{}, errors.New("the outbox is read by the relay, not by a subscriber")
+}
+
+// SchemaInitializingQueries implements sql.SchemaAdapter; migrations make the table.
+func (outboxSchema) SchemaInitializingQueries(string) []sql.Query { return nil }
+
+// SubscribeIsolationLevel implements sql.SchemaAdapter.
+func (outboxSchema) SubscribeIsolationLevel() stdsql.IsolationLevel { return stdsql.LevelDefault }
+
+// Pending lists the chains with events that are not in the log yet.
+func (s *Store) Pending(ctx context.Context) ([]Chain, error) {
+	var chains []Chain
+	err := s.Select(ctx, &chains, `SELECT epoch, part, last, sent FROM chains WHERE sent < last ORDER BY epoch, part`)
+	if err != nil {
+		return nil, fmt.Errorf("reading pending chains: %w", err)
+	}
+	return chains, nil
+}
+
+// ReadOutbox reads rows of a chain behind number after, in order: up to limit of
+// them, and none behind the one that passes maxBytes of headers and payload.
+func (s *Store) ReadOutbox(ctx context.Context, epoch int64, part int32, after int64, limit, maxBytes int) ([]OutboxRow, error) {
+	var rows []OutboxRow
+	err := s.Select(ctx, &rows, `SELECT epoch, part, seq, msg_key, headers, payload FROM (
+			SELECT head.*, SUM(length(headers) + length(payload)) OVER (ORDER BY seq) - length(headers) - length(payload) AS before
+			FROM (SELECT * FROM outbox WHERE epoch = $1 AND part = $2 AND seq > $3 ORDER BY seq LIMIT $4) head) sized
+		WHERE before < $5 ORDER BY seq`, epoch, part, after, limit, maxBytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading the outbox of chain %d/%d: %w", epoch, part, err)
+	}
+	return rows, nil
+}
+
+// MarkSent records that each chain is in the log up to Sent, and deletes those
+// rows. A chain that another relay moved meanwhile is left alone: whoever moved
+// it deleted the rows, and the repeats are dropped by their consumers.
+func (s *Store) MarkSent(ctx context.Context, from, to []Chain) error {
+	return s.Write(ctx, func(tx *Tx) error {
+		for i, chain := range to {
+			moved, err := tx.Exec(ctx, `UPDATE chains SET sent = $1 WHERE epoch = $2 AND part = $3 AND sent = $4`,
+				chain.Sent, chain.Epoch, chain.Part, from[i].Sent)
+			if err != nil {
+				return fmt.Errorf("moving chain %d/%d to %d: %w", chain.Epoch, chain.Part, chain.Sent, err)
+			}
+			if moved == 0 {
+				continue
+			}
+			if _, err := tx.Exec(ctx, `DELETE FROM outbox WHERE epoch = $1 AND part = $2 AND seq <= $3`,
+				chain.Epoch, chain.Part, chain.Sent); err != nil {
+				return fmt.Errorf("emptying the outbox of chain %d/%d: %w", chain.Epoch, chain.Part, err)
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Position is how far a stage has come on one partition.
+type Position struct {
+	Stage   string `db:"stage"`
+	Topic   string `db:"topic"`
+	Part    int32  `db:"part"`
+	TopicID string `db:"topic_id"`
+	// Next is the offset of the next record to be applied.
+	Next int64 `db:"next_offset"`
+	// Outbox and Seq name the last record applied that came from an outbox;
+	// empty and 0 where there was none.
+	Outbox string `db:"chain_outbox"`
+	Seq    int64  `db:"chain_seq"`
+	// Halted says why the stage stopped here; empty while it goes on.
+	Halted string `db:"halted"`
+	// MovedAt is when the position last changed, by the process's clock.
+	MovedAt schema.Time `db:"moved_at"`
+}
+
+// ErrFenced says that another process moved a position: whoever sees it must
+// not apply what it holds.
+var ErrFenced = errors.New("another consumer has moved the position")
+
+const positionColumns = `stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, moved_at`
+
+// Positions reads the positions of a stage, or of all stages where it is "".
+func Positions(ctx context.Context, q Querier, stage string) ([]Position, error) {
+	var positions []Position
+	err := q.Select(ctx, &positions, `SELECT `+positionColumns+` FROM positions
+		WHERE $1 = '' OR stage = $1 ORDER BY stage, topic, part`, stage)
+	if err != nil {
+		return nil, fmt.Errorf("reading positions: %w", err)
+	}
+	return positions, nil
+}
+
+// CreatePositions inserts positions that do not exist yet and leaves the others
+// as they are.
+func (t *Tx) CreatePositions(ctx context.Context, positions []Position) error {
+	// In one order everywhere: a row that another transaction is inserting is
+	// waited for, and two of them must not wait in a circle.
+	positions = slices.SortedFunc(slices.Values(positions), func(a, b Position) int {
+		return cmp.Or(cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Part, b.Part))
+	})
+	rows := Rows{Table: "positions", Columns: strings.Split(positionColumns, ", "),
+		Clause: "ON CONFLICT (stage, topic, part) DO NOTHING"}
+	for _, p := range positions {
+		rows.Add(p.Stage, p.Topic, p.Part, p.TopicID, p.Next, p.Outbox, p.Seq, p.Halted, p.MovedAt)
+	}
+	return t.Insert(ctx, rows)
+}
+
+// Move is one step of a position.
+type Move struct {
+	From Position
+	// Next, Outbox, Seq are as in Position, after the step.
+	Next   int64
+	Outbox string
+	Seq    int64
+	// Halted stops the stage there.
+	Halted string
+}
+
+// MovePositions moves all positions at once, each only if it still stands where
+// From says and is not halted; otherwise ErrFenced, and the transaction must be
+// rolled back. The rows stay locked until its end, so two consumers of one
+// partition cannot both commit.
+//
+// Engines that lock row by row do so in the order of the key before anything is
+// moved. The UPDATE alone locks in whatever order its plan meets the rows: a
+// consumer that lost its partitions and does not know it yet, and the one that
+// has them now, would each hold a row that the other one waits for.
+func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) error {
+	if len(moves) == 0 {
+		return nil
+	}
+	args := []any{at}
+	var values strings.Builder
+	for i, m := range moves {
+		if i > 0 {
+			values.WriteString(", ")
+		}
+		// The casts tell PostgreSQL the types of an otherwise untyped list.
+		values.WriteString("(")
+		for j, column := range moveColumns {
+			if j > 0 {
+				values.WriteString(", ")
+			}
+			values.WriteString("CAST($" + strconv.Itoa(len(args)+1+j) + " AS " + column + ")")
+		}
+		values.WriteString(")")
+		args = append(args, m.From.Stage, m.From.Topic, m.From.Part, m.From.TopicID,
+			m.From.Next, m.Next, m.Outbox, m.Seq, m.Halted)
+	}
+	moved, err := t.Exec(ctx, `WITH v (stage, topic, part, topic_id, expected, next, outbox, seq, halted) AS (VALUES `+
+		values.String()+`),
+		held AS (SELECT v.* FROM positions JOIN v
+			ON positions.stage = v.stage AND positions.topic = v.topic AND positions.part = v.part
+			ORDER BY v.stage, v.topic, v.part `+t.store.engine.LockRows("positions")+`)
+		UPDATE positions SET next_offset = held.next, chain_outbox = held.outbox, chain_seq = held.seq,
+			halted = held.halted, moved_at = $1
+		FROM held WHERE positions.stage = held.stage AND positions.topic = held.topic AND positions.part = held.part
+			AND positions.topic_id = held.topic_id AND positions.next_offset = held.expected
+			AND positions.halted = ''`, args...)
+	if err != nil {
+		return fmt.Errorf("moving %d positions: %w", len(moves), err)
+	}
+	if moved != int64(len(moves)) {
+		return fmt.Errorf("moving %d positions of %s, %d stood where they were expected: %w",
+			len(moves), moves[0].From.Stage, moved, ErrFenced)
+	}
+	return nil
+}
+
+var moveColumns = []string{"TEXT", "TEXT", "INTEGER", "TEXT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "TEXT"}
+
+// HaltPosition stops a stage on a partition before it has applied anything
+// there, for instance because the log is not the one it knew.
+func (t *Tx) HaltPosition(ctx context.Context, p Position, reason string) error {
+	_, err := t.Exec(ctx, `UPDATE positions SET halted = $1 WHERE stage = $2 AND topic = $3 AND part = $4 AND halted = ''`,
+		reason, p.Stage, p.Topic, p.Part)
+	if err != nil {
+		return fmt.Errorf("halting %s on %s/%d: %w", p.Stage, p.Topic, p.Part, err)
+	}
+	return nil
+}

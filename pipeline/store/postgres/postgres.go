@@ -1,0 +1,175 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+)
+
+// Engine is a PostgreSQL database. It is safe for concurrent use.
+type Engine struct {
+	writer *sqlx.DB
+	// reader has connections of its own: queries of many clients do not hold up
+	// the stages, and a query inside a writing transaction finds a connection
+	// even when all others write.
+	reader *sqlx.DB
+	// migrator opens sessions without limits: an index on a table that has
+	// grown takes its time.
+	migrator *connector
+}
+
+var _ store.Engine = (*Engine)(nil)
+
+// ErrServer says that a server cannot be used as it is.
+var ErrServer = errors.New("this PostgreSQL server cannot be used")
+
+// Open connects to the database and looks whether it can be used. ErrConfig is
+// wrapped where cfg is at fault, ErrServer where the server is, and otherwise
+// what the network or the server said. No error holds the password.
+func Open(ctx context.Context, cfg Config) (*Engine, error) {
+	cfg, err := cfg.withDefaults()
+	parsed, parseErr := cfg.parse()
+	if err := errors.Join(err, parseErr); err != nil {
+		return nil, err
+	}
+	// The server ends a statement by itself; only one that is gone says nothing
+	// for longer.
+	silence := cfg.StatementTimeout + 15*time.Second
+	bounds := limits(cfg.StatementTimeout, cfg.LockTimeout, cfg.IdleTimeout)
+	writes, err := newConnector(cfg.session(parsed, bounds), silence)
+	if err != nil {
+		return nil, err
+	}
+	bounds["default_transaction_read_only"] = "on"
+	reads, err := newConnector(cfg.session(parsed, bounds), silence)
+	if err != nil {
+		return nil, err
+	}
+	unbounded := limits(0, 0, 0)
+	unbounded["default_transaction_read_only"] = "off"
+	migrator, err := newConnector(cfg.session(parsed, unbounded), 0)
+	if err != nil {
+		return nil, err
+	}
+	readers := max(1, cfg.MaxConns/4)
+	e := &Engine{writer: pool(writes, cfg.MaxConns-readers), reader: pool(reads, readers), migrator: migrator}
+	if err := e.check(ctx); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
+}
+
+// pool keeps as many connections as it may open: opening one takes tens of
+// milliseconds, and database/sql would keep but two.
+func pool(c *connector, conns int) *sqlx.DB {
+	db := sqlx.NewDb(sql.OpenDB(c), "postgres")
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	// After a failover behind one address, the others find the new server in a
+	// while, and a burst leaves no connections behind for ever.
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	db.SetConnMaxLifetime(time.Hour)
+	return db
+}
+
+const (
+	minVersion     = 14_00_00
+	minVersionText = "14"
+)
+
+// check asks what would otherwise come out one odd error at a time.
+func (e *Engine) check(ctx context.Context) error {
+	var server struct {
+		Version  int    `db:"version"`
+		Text     string `db:"text"`
+		Encoding string `db:"encoding"`
+	}
+	err := e.writer.GetContext(ctx, &server, `SELECT current_setting('server_version_num')::int AS version,
+		current_setting('server_version') AS text, current_setting('server_encoding') AS encoding`)
+	switch {
+	case err != nil:
+		return fmt.Errorf("opening the database: %w", err)
+	case server.Version < minVersion:
+		return fmt.Errorf("%w: it is version %s, and %s is the oldest that can", ErrServer, server.Text, minVersionText)
+	case server.Encoding != "UTF8":
+		return fmt.Errorf("%w: the database's encoding is %s: create one with ENCODING 'UTF8'", ErrServer, server.Encoding)
+	}
+	return nil
+}
+
+// Name implements store.Engine.
+func (e *Engine) Name() string { return "postgres" }
+
+// Types implements store.Engine.
+func (e *Engine) Types() store.Types {
+	return store.Types{Int: "BIGINT", Text: "TEXT", Decimal: "NUMERIC", Time: "TIMESTAMPTZ", Bytes: "BYTEA"}
+}
+
+// Write implements store.Engine. The limits are those of the session. Each
+// statement sees what was committed before it (READ COMMITTED, whatever the
+// server's default): that is what the fence and the chains are built on. A
+// connection that the server has closed is replaced before f runs.
+func (e *Engine) Write(ctx context.Context, f func(tx *sqlx.Tx) error) error {
+	tx, err := e.writer.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return fmt.Errorf("beginning a transaction: %w", err)
+	}
+	// After a commit this does nothing; after a panic in f it frees the rows.
+	defer func() { _ = tx.Rollback() }()
+	if err := f(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("%w: %w", store.ErrCommit, err)
+	}
+	return nil
+}
+
+// Reader implements store.Engine.
+func (e *Engine) Reader() *sqlx.DB { return e.reader }
+
+// Placeholder implements store.Engine.
+func (e *Engine) Placeholder(number int) string { return "$" + strconv.Itoa(number) }
+
+// MaxParams implements store.Engine: the protocol counts them in 16 bits.
+func (e *Engine) MaxParams() int { return 65535 }
+
+// LockRows implements store.Engine: as strong as an UPDATE that leaves the key
+// alone, which is what follows.
+func (e *Engine) LockRows(table string) string { return "FOR NO KEY UPDATE OF " + table }
+
+// LockFreeRows implements store.Engine.
+func (e *Engine) LockFreeRows(table string) string { return e.LockRows(table) + " SKIP LOCKED" }
+
+// NowMillis implements store.Engine. clock_timestamp moves on within a
+// transaction, as leases need it.
+func (e *Engine) NowMillis() string {
+	return "CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)"
+}
+
+// IsDataError implements store.Engine.
+func (e *Engine) IsDataError(err error) bool {
+	var server *pq.Error
+	if !errors.As(err, &server) {
+		return false
+	}
+	switch server.Code.Class() {
+	case "22", // data exception: out of range, not UTF-8, a NUL in a text
+		"23": // integrity constraint violation
+		return true
+	}
+	// program_limit_exceeded: a text too long for its index. It is as long the
+	// next time.
+	return server.Code == "54000"
+}
+
+// Close implements store.Engine.
+func (e *Engine) Close() error { return errors.Join(e.reader.Close(), e.writer.Close()) }

@@ -1,0 +1,148 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// Rows are rows to be inserted into one table. Values holds them one after the
+// other, each with a value for every column.
+type Rows struct {
+	Table   string
+	Columns []string
+	Values  []any
+	// Clause stands behind the values: ON CONFLICT …, RETURNING ….
+	Clause string
+}
+
+// Add appends one row.
+func (r *Rows) Add(values ...any) { r.Values = append(r.Values, values...) }
+
+// Len is the number of rows.
+func (r *Rows) Len() int { return len(r.Values) / len(r.Columns) }
+
+// Insert inserts rows, by the engine's fastest path where there is no Clause.
+// No rows is no work.
+func (t *Tx) Insert(ctx context.Context, rows Rows) error {
+	if len(rows.Values) == 0 {
+		return nil
+	}
+	var err error
+	if rows.Clause == "" {
+		err = t.store.engine.Bulk(ctx, t.tx, rows)
+	} else {
+		err = InsertChunks(ctx, t.tx, t.store.engine, rows)
+	}
+	if err != nil {
+		return t.classify(fmt.Errorf("inserting %d rows into %s: %w", rows.Len(), rows.Table, err))
+	}
+	return nil
+}
+
+// InsertReturning inserts rows whose Clause has RETURNING, and appends what it
+// returns to the slice that dest points to. The order is not that of the rows.
+func InsertReturning[T any](ctx context.Context, t *Tx, dest *[]T, rows Rows) error {
+	return chunks(t.store.engine, rows, func(query string, args []any) error {
+		var part []T
+		if err := t.tx.SelectContext(ctx, &part, query, args...); err != nil {
+			return t.classify(fmt.Errorf("inserting into %s: %w", rows.Table, err))
+		}
+		*dest = append(*dest, part...)
+		return nil
+	})
+}
+
+// InsertChunks inserts rows in statements of many rows, for engines.
+func InsertChunks(ctx context.Context, tx *sqlx.Tx, engine Engine, rows Rows) error {
+	return chunks(engine, rows, func(query string, args []any) error {
+		_, err := tx.ExecContext(ctx, query, args...)
+		return err
+	})
+}
+
+// maxChunk bounds the rows of a statement: measured, statements of about a
+// hundred rows are as fast as any, and a long text costs parsing each time.
+const maxChunk = 128
+
+func chunks(engine Engine, rows Rows, f func(query string, args []any) error) error {
+	width := len(rows.Columns)
+	size := min(maxChunk, engine.MaxParams()/width)
+	full := ""
+	for values := rows.Values; len(values) > 0; {
+		n := min(size, len(values)/width)
+		query := full
+		if n < size || full == "" {
+			query = insertSQL(engine, rows, n)
+		}
+		if n == size {
+			full = query
+		}
+		if err := f(query, values[:n*width]); err != nil {
+			return err
+		}
+		values = values[n*width:]
+	}
+	return nil
+}
+
+func insertSQL(engine Engine, rows Rows, n int) string {
+	var b strings.Builder
+	b.WriteString("INSERT INTO " + rows.Table + " (" + strings.Join(rows.Columns, ", ") + ") VALUES ")
+	param := 1
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('(')
+		for c := range rows.Columns {
+			if c > 0 {
+				b.WriteByte(',')
+			}
+			b.WriteString(engine.Placeholder(param))
+			param++
+		}
+		b.WriteByte(')')
+	}
+	if rows.Clause != "" {
+		b.WriteString(" " + rows.Clause)
+	}
+	return b.String()
+}
+
+// SelectIn runs a query for many keys, in chunks. The query has one ?, inside
+// parentheses, where the keys belong.
+func SelectIn[T any, K ~string | ~int64](ctx context.Context, q Querier, query string, keys []K) ([]T, error) {
+	var all []T
+	for len(keys) > 0 {
+		n := min(len(keys), 1000)
+		args := make([]any, n)
+		for i, key := range keys[:n] {
+			args[i] = key
+		}
+		filled := strings.Replace(query, "?", placeholders(n), 1)
+		var part []T
+		if err := q.Select(ctx, &part, filled, args...); err != nil {
+			return nil, err
+		}
+		all = append(all, part...)
+		keys = keys[n:]
+	}
+	return all, nil
+}
+
+// placeholders is "$1,$2,…" of n parameters.
+func placeholders(n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('$')
+		b.WriteString(strconv.Itoa(i + 1))
+	}
+	return b.String()
+}

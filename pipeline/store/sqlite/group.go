@@ -1,0 +1,144 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+)
+
+// Several writers share one commit: SQLite has one writer at a time, and a
+// commit waits for the disk. Whoever comes while a transaction is open joins it
+// behind a savepoint, so a failure undoes its own work only; the last one in
+// the queue commits for all. A writer that is alone commits at once.
+
+// Bounds of a group: the first of its members waits for the last.
+const (
+	maxMembers = 64
+	maxAge     = 10 * time.Millisecond
+)
+
+// group is the transaction that is open, if any.
+type group struct {
+	db      *sqlx.DB
+	waiting atomic.Int64 // writers that want the lock
+
+	mu   sync.Mutex
+	tx   *sqlx.Tx // nil between transactions
+	open *commit
+}
+
+// commit is the end of a transaction, which its members wait for.
+type commit struct {
+	began   time.Time
+	members int
+	done    chan struct{}
+	err     error // set before done is closed
+}
+
+// errUndone tells the members of a transaction that the engine rolled it back
+// because of another member. Nothing of it happened, and it may be tried again.
+var errUndone = errors.New("the transaction was rolled back together with another")
+
+// write runs f in the open transaction, or in a new one, and returns after the
+// commit.
+func (g *group) write(ctx context.Context, f func(tx *sqlx.Tx) error) error {
+	g.waiting.Add(1)
+	// Not interruptible: a writer that is counted as waiting must come, since
+	// the one before it leaves the commit to it. The wait is as long as the
+	// writers before it work, which is bounded.
+	g.mu.Lock()
+	g.waiting.Add(-1)
+	c, err := g.join(ctx, f)
+	if err != nil {
+		return err
+	}
+	<-c.done
+	return c.err
+}
+
+// join runs f behind a savepoint and lets the lock go. It commits if nobody
+// waits to go on.
+func (g *group) join(ctx context.Context, f func(tx *sqlx.Tx) error) (c *commit, err error) {
+	defer g.mu.Unlock() // after a panic of f as well
+	// The transaction outlives the first member's context.
+	if err = ctx.Err(); err == nil && g.tx == nil {
+		if g.tx, err = g.db.BeginTxx(context.WithoutCancel(ctx), nil); err == nil {
+			g.open = &commit{began: time.Now(), done: make(chan struct{})}
+		} else {
+			err = fmt.Errorf("beginning a transaction: %w", err)
+		}
+	}
+	c = g.open
+	defer g.leave()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := g.tx.Exec("SAVEPOINT member"); err != nil {
+		return nil, fmt.Errorf("joining a transaction: %w", err)
+	}
+	finished := false
+	defer func() {
+		if !finished {
+			g.undo()
+		}
+	}()
+	if err := f(g.tx); err != nil {
+		return nil, err
+	}
+	if _, err := g.tx.Exec("RELEASE member"); err != nil {
+		return nil, fmt.Errorf("finishing a share of a transaction: %w", err)
+	}
+	finished = true
+	c.members++
+	return c, nil
+}
+
+// undo takes back what one member did. Where the engine has rolled back the
+// whole transaction already, as it does when a statement is interrupted or the
+// disk is full, all members fail.
+func (g *group) undo() {
+	_, err := g.tx.Exec("ROLLBACK TO member; RELEASE member")
+	if err != nil {
+		g.finish(errors.Join(errUndone, err, g.tx.Rollback()))
+	}
+}
+
+// leave commits unless somebody waits to join.
+func (g *group) leave() {
+	if g.tx == nil {
+		return
+	}
+	c := g.open
+	if g.waiting.Load() > 0 && c.members < maxMembers && time.Since(c.began) < maxAge {
+		return
+	}
+	if err := g.tx.Commit(); err != nil {
+		// The connection is still inside the transaction after some errors.
+		g.finish(fmt.Errorf("%w: %w", store.ErrCommit, errors.Join(err, ignoreDone(g.tx.Rollback()))))
+		return
+	}
+	g.finish(nil)
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+// finish tells the members.
+func (g *group) finish(err error) {
+	g.tx = nil
+	g.open.err = err
+	close(g.open.done)
+	g.open = nil
+}

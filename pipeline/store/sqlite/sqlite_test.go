@@ -1,0 +1,47 @@
+package sqlite_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/pipeline/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestEngine(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) storetest.Opener {
+		path := filepath.Join(t.TempDir(), "a path?#% with all sorts.db")
+		return func(t *testing.T) store.Engine {
+			engine, err := sqlite.Open(path)
+			require.NoError(t, err)
+			return engine
+		}
+	})
+}
+
+func TestCommitsAreDurable(t *testing.T) {
+	t.Parallel()
+	engine, err := sqlite.Open(filepath.Join(t.TempDir(), "db"))
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, engine.Close()) })
+	require.NoError(t, engine.Migrate(t.Context()))
+	require.NoError(t, engine.Write(t.Context(), func(tx *sqlx.Tx) error {
+		for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal"} {
+			var got string
+			require.NoError(t, tx.Get(&got, "PRAGMA "+pragma))
+			assert.Equal(t, want, got, pragma)
+		}
+		return nil
+	}))
+	_, err = engine.Reader().Exec("CREATE TABLE x (y)")
+	assert.Error(t, err, "readers do not write")
+}

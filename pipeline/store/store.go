@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// Engine is what a database supplies beyond the SQL that all engines speak. It
+// is safe for concurrent use.
+type Engine interface {
+	// Name is the engine's name for people: sqlite, postgres.
+	Name() string
+	// Types are the engine's column types.
+	Types() Types
+	// Migrate brings the tables that belong to no projection up to date.
+	Migrate(ctx context.Context) error
+	// Write runs f in a transaction with the engine's time limits, and commits.
+	// An error or a panic of f undoes what f did and is passed on as it is;
+	// ErrCommit is wrapped where the commit failed. f may share the commit with
+	// others.
+	Write(ctx context.Context, f func(tx *sqlx.Tx) error) error
+	// Reader serves reads outside of writing transactions.
+	Reader() *sqlx.DB
+	// Bulk inserts rows by the engine's fastest path; rows.Clause is empty.
+	Bulk(ctx context.Context, tx *sqlx.Tx, rows Rows) error
+	// Placeholder is the parameter with this number, from 1, in a statement
+	// that uses each of its parameters once and in order. $1 works everywhere
+	// but may not be the fastest.
+	Placeholder(number int) string
+	// MaxParams is the most parameters a statement may have.
+	MaxParams() int
+	// LockRows is the clause behind a SELECT that locks its rows of this table,
+	// in their order, as an UPDATE would; empty where a transaction that writes
+	// is alone.
+	LockRows(table string) string
+	// LockFreeRows is as LockRows, but the rows that another transaction holds
+	// are left out instead of waited for.
+	LockFreeRows(table string) string
+	// NowMillis is an SQL expression: milliseconds since 1970 by the
+	// database's clock.
+	NowMillis() string
+	// Identity changes when the database becomes another one although its
+	// tables look the same, as after a failover; constant where that is
+	// impossible.
+	Identity(ctx context.Context) (string, error)
+	// IsDataError reports whether err is caused by the values of a statement
+	// (a constraint, a type) and would come again with the same values.
+	IsDataError(err error) bool
+	// Close releases all connections.
+	Close() error
+}
+
+// Querier reads. Both Store and Tx are one.
+type Querier interface {
+	// Get reads one row into dest; sql.ErrNoRows where there is none.
+	Get(ctx context.Context, dest any, query string, args ...any) error
+	// Select reads all rows into the slice that dest points to.
+	Select(ctx context.Context, dest any, query string, args ...any) error
+}
+
+// ErrCommit says that a commit did not answer: the transaction may have
+// happened or not. The positions tell which.
+var ErrCommit = errors.New("the outcome of a commit is not known")
+
+// DataError is an error that the values of a statement caused; it comes again
+// however often the statement is tried.
+type DataError struct{ Err error }
+
+func (e *DataError) Error() string { return e.Err.Error() }
+func (e *DataError) Unwrap() error { return e.Err }
+
+// Store is a database of the pipeline. It is safe for concurrent use.
+type Store struct {
+	engine   Engine
+	outboxID string
+}
+
+// Open brings the tables up to date and returns the store; the engine is
+// closed with it.
+func Open(ctx context.Context, engine Engine) (*Store, error) {
+	if err := engine.Migrate(ctx); err != nil {
+		return nil, fmt.Errorf("migrating the %s tables: %w", engine.Name(), err)
+	}
+	s := &Store{engine: engine}
+	var err error
+	if s.outboxID, err = s.identify(ctx); err != nil {
+		return nil, fmt.Errorf("identifying the %s database: %w", engine.Name(), err)
+	}
+	return s, nil
+}
+
+// Close releases all connections.
+func (s *Store) Close() error { return s.engine.Close() }
+
+// EngineName is the name of the engine, for people.
+func (s *Store) EngineName() string { return s.engine.Name() }
+
+// OutboxID identifies the outbox of this database in the records it publishes.
+func (s *Store) OutboxID() string { return s.outboxID }
+
+// Get implements Querier on committed data.
+func (s *Store) Get(ctx context.Context, dest any, query string, args ...any) error {
+	return s.engine.Reader().GetContext(ctx, dest, query, args...)
+}
+
+// Select implements Querier on committed data.
+func (s *Store) Select(ctx context.Context, dest any, query string, args ...any) error {
+	return s.engine.Reader().SelectContext(ctx, dest, query, args...)
+}
+
+// Write runs f in a transaction and commits it. An error of f rolls back and
+// is returned as it is; ErrCommit is wrapped where the commit itself failed.
+func (s *Store) Write(ctx context.Context, f func(tx *Tx) error) error {
+	return s.engine.Write(ctx, func(tx *sqlx.Tx) error { return f(&Tx{tx: tx, store: s}) })
+}
+
+// Tx is a writing transaction. It is not safe for concurrent use.
+type Tx struct {
+	tx    *sqlx.Tx
+	store *Store
+}
+
+// Get implements Querier; it sees what the transaction wrote.
+func (t *Tx) Get(ctx context.Context, dest any, query string, args ...any) error {
+	return t.tx.GetContext(ctx, dest, query, args...)
+}
+
+// Select implements Querier; it sees what the transaction wrote.
+func (t *Tx) Select(ctx context.Context, dest any, query string, args ...any) error {
+	return t.tx.SelectContext(ctx, dest, query, args...)
+}
+
+// Exec runs a statement and returns how many rows it changed.
+func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	result, err := t.tx.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, t.classify(err)
+	}
+	return result.RowsAffected()
+}
+
+// NowMillis is an SQL expression: milliseconds since 1970 by the database's
+// clock.
+func (t *Tx) NowMillis() string { return t.store.engine.NowMillis() }
+
+// LockRows is the clause that goes behind a SELECT to lock its rows of a table in
+// their order, as an UPDATE would; empty on engines with one writer. An UPDATE or
+// DELETE of several rows locks them in any order, and two such wait for each other
+// in a circle. So where writers overlap, each locks first and in the same order,
+// in a WITH of the same statement:
+//
+//	WITH held AS (SELECT id FROM t WHERE … ORDER BY id <LockRows>)
+//	DELETE FROM t WHERE id IN (SELECT id FROM held)
+func (t *Tx) LockRows(table string) string { return t.store.engine.LockRows(table) }
+
+// LockFreeRows is as LockRows, but the rows that another transaction holds are
+// left out: what workers need that each take some rows of a queue.
+func (t *Tx) LockFreeRows(table string) string { return t.store.engine.LockFreeRows(table) }
+
+// Alone waits until no other transaction that called it is under way, in any
+// process. Two processes that create the same tables at once would disturb each
+// other however carefully each looks before. It comes first in its transaction.
+func (t *Tx) Alone(ctx context.Context) error {
+	var id string
+	if err := t.Get(ctx, &id, `SELECT id FROM instance `+t.LockRows("instance")); err != nil {
+		return fmt.Errorf("waiting for other changes of the tables: %w", err)
+	}
+	return nil
+}
+
+// classify marks errors that the values caused.
+func (t *Tx) classify(err error) error {
+	if err != nil && t.store.engine.IsDataError(err) {
+		return &DataError{err}
+	}
+	return err
+}

@@ -1,0 +1,130 @@
+package storetest
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+)
+
+func testTopics(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	first, err := s.RegisterTopic(t.Context(), "prices", "uuid-1", 3)
+	require.NoError(t, err)
+	again, err := s.RegisterTopic(t.Context(), "prices", "uuid-1", 3)
+	require.NoError(t, err)
+	assert.Equal(t, first, again)
+	recreated, err := s.RegisterTopic(t.Context(), "prices", "uuid-2", 5)
+	require.NoError(t, err)
+	assert.Equal(t, first.Epoch+1, recreated.Epoch)
+	_, err = s.RegisterTopic(t.Context(), "prices", "uuid-2", 6)
+	require.ErrorIs(t, err, store.ErrPartitions)
+	chains, err := store.Chains(t.Context(), s)
+	require.NoError(t, err)
+	assert.Len(t, chains, 3+5)
+	topics, err := s.Topics(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []store.Topic{first, recreated}, topics)
+}
+
+func testChains(t *testing.T, opener Opener) {
+	stores := []*store.Store{open(t, opener), open(t, opener)}
+	topic, err := stores[0].RegisterTopic(t.Context(), "prices", "uuid", 2)
+	require.NoError(t, err)
+	seed := time.Now().UnixNano()
+	t.Logf("seed %d", seed)
+	var mu sync.Mutex
+	var committed []int64 // the last number of each transaction, as they committed
+	var wait sync.WaitGroup
+	for i, s := range stores {
+		random := rand.New(rand.NewPCG(uint64(seed), uint64(i)))
+		wait.Go(func() {
+			for range 30 {
+				n, abort := 1+random.IntN(4), random.IntN(4) == 0
+				err := s.Write(t.Context(), func(tx *store.Tx) error {
+					last, err := tx.TakeNumbers(t.Context(), topic.Epoch, 1, n)
+					if err != nil {
+						return err
+					}
+					if abort {
+						return errors.New("abort")
+					}
+					rows := make([]store.OutboxRow, n)
+					for j := range rows {
+						rows[j] = store.OutboxRow{Epoch: topic.Epoch, Part: 1, Seq: last - int64(n) + 1 + int64(j), Key: []byte("k"), Headers: []byte{1}, Payload: []byte("p")}
+					}
+					// Under the row lock, so this is the order of commits.
+					mu.Lock()
+					committed = append(committed, last)
+					mu.Unlock()
+					return tx.Append(t.Context(), rows)
+				})
+				assert.Equal(t, abort, err != nil, "%v", err)
+			}
+		})
+	}
+	wait.Wait()
+	assert.IsIncreasing(t, committed)
+	rows, err := stores[0].ReadOutbox(t.Context(), topic.Epoch, 1, 0, 1000, 1<<20)
+	require.NoError(t, err)
+	for i, row := range rows {
+		assert.Equal(t, int64(i+1), row.Seq)
+	}
+	assert.Equal(t, committed[len(committed)-1], int64(len(rows)))
+}
+
+func testOutbox(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	topic, err := s.RegisterTopic(t.Context(), "prices", "uuid", 2)
+	require.NoError(t, err)
+	const n = 1000
+	key, headers, payload := []byte{0, 255, 'k'}, []byte{1, 0, 255}, []byte("\x00\xff{}")
+	write(t, s, func(tx *store.Tx) error {
+		if _, err := tx.TakeNumbers(t.Context(), topic.Epoch, 0, n); err != nil {
+			return err
+		}
+		rows := make([]store.OutboxRow, n)
+		for i := range rows {
+			rows[i] = store.OutboxRow{Epoch: topic.Epoch, Seq: int64(i + 1), Key: key, Headers: headers, Payload: payload}
+		}
+		return tx.Append(t.Context(), rows)
+	})
+	pending, err := s.Pending(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []store.Chain{{Epoch: topic.Epoch, Part: 0, Last: n, Sent: 0}}, pending)
+	rows, err := s.ReadOutbox(t.Context(), topic.Epoch, 0, 10, 5, 1<<20)
+	require.NoError(t, err)
+	require.Len(t, rows, 5)
+	assert.Equal(t, store.OutboxRow{Epoch: topic.Epoch, Seq: 11, Key: key, Headers: headers, Payload: payload}, rows[0])
+	size := len(headers) + len(payload)
+	for maxBytes, want := range map[int]int{1: 1, size: 1, size + 1: 2, 3 * size: 3, 100 * size: 5} {
+		some, err := s.ReadOutbox(t.Context(), topic.Epoch, 0, 10, 5, maxBytes)
+		require.NoError(t, err)
+		assert.Len(t, some, want, "%d bytes", maxBytes)
+	}
+
+	to := pending[0]
+	to.Sent = 600
+	require.NoError(t, s.MarkSent(t.Context(), pending, []store.Chain{to}))
+	stale := to
+	stale.Sent = 300 // a slower relay answers late
+	require.NoError(t, s.MarkSent(t.Context(), pending, []store.Chain{stale}))
+	rows, err = s.ReadOutbox(t.Context(), topic.Epoch, 0, 0, 10, 1<<20)
+	require.NoError(t, err)
+	assert.Equal(t, int64(601), rows[0].Seq)
+	from := to
+	to.Sent = n
+	require.NoError(t, s.MarkSent(t.Context(), []store.Chain{from}, []store.Chain{to}))
+	pending, err = s.Pending(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, pending)
+	var left int
+	require.NoError(t, s.Get(t.Context(), &left, `SELECT count(*) FROM outbox`))
+	assert.Zero(t, left)
+}

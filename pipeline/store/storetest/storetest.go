@@ -1,0 +1,337 @@
+// Package storetest holds an engine to what the store expects of it.
+package storetest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Opener opens an engine on an empty database of the test's own, or, called
+// again, another connection to the same one.
+type Opener func(t *testing.T) store.Engine
+
+// Run runs the suite. fresh is called once a test.
+func Run(t *testing.T, fresh func(t *testing.T) Opener) {
+	for name, test := range map[string]func(*testing.T, Opener){
+		"migrating twice changes nothing":        testMigrate,
+		"the outbox id belongs to the database":  testIdentity,
+		"values survive to the last digit":       testValues,
+		"rows of any number are inserted":        testRows,
+		"a rollback leaves nothing":              testRollback,
+		"errors of values are told from others":  testDataErrors,
+		"a position moves only from where it is": testFence,
+		"of two consumers one commits":           testFenceRace,
+		"a halted position does not move":        testHalt,
+		"numbers are dense in commit order":      testChains,
+		"the outbox keeps order and empties":     testOutbox,
+		"a topic's incarnations are kept apart":  testTopics,
+		"a lease has one holder":                 testLease,
+		"dead letters keep every byte":           testDeadLetters,
+
+		"NULLs and odd texts come back as they went":   testNulls,
+		"decimals are exact, zeros at the end cut":     testDecimals,
+		"instants are the same in every zone":          testTimes,
+		"readers do not write":                         testReader,
+		"a key is returned to one of many inserters":   testReturningRace,
+		"overlapping consumers never wait in a circle": testOrders,
+		"processes that start at once agree on topics": testTopicRace,
+		"of many that ask, one gets the lease":         testLeaseRace,
+		"one bad value among many is found":            testLargeDataErrors,
+		"workers take each row of a queue once":        testQueue,
+		"changes of tables take turns":                 testAlone,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, fresh(t))
+		})
+	}
+}
+
+func open(t *testing.T, opener Opener) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), opener(t))
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, s.Close()) })
+	return s
+}
+
+func write(t *testing.T, s *store.Store, f func(tx *store.Tx) error) {
+	t.Helper()
+	require.NoError(t, s.Write(t.Context(), f))
+}
+
+func testMigrate(t *testing.T, opener Opener) {
+	var wait sync.WaitGroup
+	for range 3 {
+		engine := opener(t)
+		t.Cleanup(func() { assert.NoError(t, engine.Close()) })
+		wait.Go(func() { assert.NoError(t, engine.Migrate(t.Context())) })
+	}
+	wait.Wait()
+}
+
+func testIdentity(t *testing.T, opener Opener) {
+	first, second := open(t, opener), open(t, opener)
+	assert.NotEmpty(t, first.OutboxID())
+	assert.Equal(t, first.OutboxID(), second.OutboxID())
+}
+
+func testValues(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	type row struct {
+		ID    int64          `db:"id"`
+		Price schema.Decimal `db:"price"`
+		At    schema.Time    `db:"at"`
+		Text  string         `db:"txt"`
+		Bytes []byte         `db:"raw"`
+	}
+	want := []row{
+		{1, schema.MustDecimal("0.000000000000000001"), schema.NewTime(time.Unix(0, 1000)), "", []byte{}},
+		{2, schema.MustDecimal("999999999999999999.999999999999999999"), schema.NewTime(time.Date(2100, 1, 2, 3, 4, 5, 678_901_000, time.UTC)), "é𝄞\"'\\", []byte{0, 255, 10}},
+		{1<<62 + 1, schema.MustDecimal("-0.1"), schema.NewTime(time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)), "x", []byte("y")},
+	}
+	write(t, s, func(tx *store.Tx) error {
+		if err := tx.DDL(t.Context(), `CREATE TABLE vals (id {int} PRIMARY KEY, price {decimal}, at {time}, txt {text}, raw {bytes})`); err != nil {
+			return err
+		}
+		rows := store.Rows{Table: "vals", Columns: []string{"id", "price", "at", "txt", "raw"}}
+		for _, r := range want {
+			rows.Add(r.ID, r.Price, r.At, r.Text, r.Bytes)
+		}
+		return tx.Insert(t.Context(), rows)
+	})
+	var got []row
+	require.NoError(t, s.Select(t.Context(), &got, `SELECT id, price, at, txt, raw FROM vals ORDER BY id`))
+	assert.Equal(t, fmt.Sprint(want), fmt.Sprint(got))
+
+	var newest []int64
+	require.NoError(t, s.Select(t.Context(), &newest, `SELECT id FROM vals WHERE at >= $1 ORDER BY at DESC`, want[2].At))
+	assert.Equal(t, []int64{2, 1, 1<<62 + 1}, newest, "times are ordered and compared as times")
+}
+
+func testRows(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	write(t, s, func(tx *store.Tx) error {
+		return tx.DDL(t.Context(), `CREATE TABLE many (id {int} PRIMARY KEY, txt {text} NOT NULL)`)
+	})
+	const n = 5003 // no multiple of any chunk
+	plain := store.Rows{Table: "many", Columns: []string{"id", "txt"}}
+	for i := range n {
+		plain.Add(i, "plain")
+	}
+	write(t, s, func(tx *store.Tx) error { return tx.Insert(t.Context(), plain) })
+	write(t, s, func(tx *store.Tx) error {
+		return tx.Insert(t.Context(), store.Rows{Table: "many", Columns: []string{"id", "txt"}})
+	})
+
+	again := store.Rows{Table: "many", Columns: []string{"id", "txt"}, Clause: "ON CONFLICT (id) DO NOTHING RETURNING id"}
+	for i := range 2 * n {
+		again.Add(i, "again")
+	}
+	var inserted []int64
+	write(t, s, func(tx *store.Tx) error { return store.InsertReturning(t.Context(), tx, &inserted, again) })
+	assert.Len(t, inserted, n, "only rows that were really inserted are returned")
+
+	keys := make([]int64, 0, n)
+	for i := range n {
+		keys = append(keys, int64(2*i))
+	}
+	found, err := store.SelectIn[int64](t.Context(), s, `SELECT id FROM many WHERE id IN (?)`, keys)
+	require.NoError(t, err)
+	assert.ElementsMatch(t, keys, found)
+}
+
+func testRollback(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	cause := errors.New("no")
+	err := s.Write(t.Context(), func(tx *store.Tx) error {
+		require.NoError(t, tx.CreatePositions(t.Context(), []store.Position{{Stage: "s", Topic: "t"}}))
+		return cause
+	})
+	require.ErrorIs(t, err, cause)
+	assert.Panics(t, func() {
+		_ = s.Write(t.Context(), func(tx *store.Tx) error {
+			require.NoError(t, tx.CreatePositions(t.Context(), []store.Position{{Stage: "s", Topic: "t"}}))
+			panic("handler")
+		})
+	})
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Error(t, s.Write(canceled, func(*store.Tx) error { return nil }))
+	positions, err := store.Positions(t.Context(), s, "")
+	require.NoError(t, err)
+	assert.Empty(t, positions)
+}
+
+func testDataErrors(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	write(t, s, func(tx *store.Tx) error {
+		return tx.DDL(t.Context(), `CREATE TABLE strict (id {int} PRIMARY KEY, txt {text} NOT NULL)`)
+	})
+	var data *store.DataError
+	for name, values := range map[string][]any{"null": {1, nil}, "twice": {1, "a", 1, "b"}} {
+		err := s.Write(t.Context(), func(tx *store.Tx) error {
+			return tx.Insert(t.Context(), store.Rows{Table: "strict", Columns: []string{"id", "txt"}, Values: values})
+		})
+		assert.ErrorAs(t, err, &data, name)
+	}
+	err := s.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(t.Context(), `INSERT INTO missing VALUES (1)`)
+		return err
+	})
+	require.Error(t, err)
+	assert.False(t, errors.As(err, &data), "a missing table is not the record's fault: %v", err)
+}
+
+func position(part int32, next int64) store.Position {
+	return store.Position{Stage: "stage", Topic: "topic", Part: part, TopicID: "id", Next: next, MovedAt: schema.NewTime(time.Unix(1, 0))}
+}
+
+func move(from store.Position, next int64) store.Move {
+	return store.Move{From: from, Next: next, Outbox: "o", Seq: next * 2}
+}
+
+func testFence(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	now := schema.NewTime(time.Unix(2, 0))
+	write(t, s, func(tx *store.Tx) error {
+		return tx.CreatePositions(t.Context(), []store.Position{position(0, 0), position(1, 0), position(2, 0)})
+	})
+	write(t, s, func(tx *store.Tx) error { // creating again moves nothing
+		return tx.MovePositions(t.Context(), now, []store.Move{move(position(0, 0), 5), move(position(1, 0), 7)})
+	})
+	write(t, s, func(tx *store.Tx) error {
+		return tx.CreatePositions(t.Context(), []store.Position{position(0, 0)})
+	})
+	for name, moves := range map[string][]store.Move{
+		"one of two is behind": {move(position(2, 0), 1), move(position(0, 0), 6)},
+		"ahead":                {move(position(0, 6), 7)},
+		"another topic id":     {{From: func() store.Position { p := position(0, 5); p.TopicID = "other"; return p }(), Next: 6}},
+		"unknown partition":    {move(position(9, 0), 1)},
+	} {
+		err := s.Write(t.Context(), func(tx *store.Tx) error { return tx.MovePositions(t.Context(), now, moves) })
+		assert.ErrorIs(t, err, store.ErrFenced, name)
+	}
+	got, err := store.Positions(t.Context(), s, "stage")
+	require.NoError(t, err)
+	require.Len(t, got, 3)
+	assert.Equal(t, int64(5), got[0].Next)
+	assert.Equal(t, int64(7), got[1].Next)
+	assert.Equal(t, "o", got[1].Outbox)
+	assert.Equal(t, int64(14), got[1].Seq)
+	assert.Equal(t, now, got[1].MovedAt)
+	assert.Equal(t, int64(0), got[2].Next)
+}
+
+func testFenceRace(t *testing.T, opener Opener) {
+	first, second := open(t, opener), open(t, opener)
+	write(t, first, func(tx *store.Tx) error {
+		if err := tx.DDL(t.Context(), `CREATE TABLE effects (id {int} PRIMARY KEY)`); err != nil {
+			return err
+		}
+		return tx.CreatePositions(t.Context(), []store.Position{position(0, 0)})
+	})
+	const steps = 40
+	var applied [2]int
+	var wait sync.WaitGroup
+	for i, s := range []*store.Store{first, second} {
+		wait.Go(func() {
+			for step := int64(0); step < steps; {
+				err := s.Write(t.Context(), func(tx *store.Tx) error {
+					if err := tx.MovePositions(t.Context(), schema.NewTime(time.Unix(2, 0)), []store.Move{move(position(0, step), step+1)}); err != nil {
+						return err
+					}
+					return tx.Insert(t.Context(), store.Rows{Table: "effects", Columns: []string{"id"}, Values: []any{step}})
+				})
+				switch {
+				case err == nil:
+					applied[i]++
+					step++
+				case errors.Is(err, store.ErrFenced):
+					step++ // the other one did it
+				default:
+					assert.NoError(t, err)
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	assert.Equal(t, steps, applied[0]+applied[1])
+	var rows int
+	require.NoError(t, first.Get(t.Context(), &rows, `SELECT count(*) FROM effects`))
+	assert.Equal(t, steps, rows)
+}
+
+func testHalt(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	now := schema.NewTime(time.Unix(2, 0))
+	write(t, s, func(tx *store.Tx) error {
+		return tx.CreatePositions(t.Context(), []store.Position{position(0, 0), position(1, 0)})
+	})
+	write(t, s, func(tx *store.Tx) error {
+		halting := move(position(0, 0), 3)
+		halting.Halted = "a gap"
+		return tx.MovePositions(t.Context(), now, []store.Move{halting})
+	})
+	write(t, s, func(tx *store.Tx) error { return tx.HaltPosition(t.Context(), position(1, 0), "recreated") })
+	for part, next := range map[int32]int64{0: 3, 1: 0} {
+		err := s.Write(t.Context(), func(tx *store.Tx) error {
+			return tx.MovePositions(t.Context(), now, []store.Move{move(position(part, next), next+1)})
+		})
+		assert.ErrorIs(t, err, store.ErrFenced)
+	}
+	got, err := store.Positions(t.Context(), s, "")
+	require.NoError(t, err)
+	assert.Equal(t, "a gap", got[0].Halted)
+	assert.Equal(t, "recreated", got[1].Halted)
+}
+
+func testLease(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	acquire := func(owner string, d time.Duration) bool {
+		held, err := s.AcquireLease(t.Context(), "relay", owner, d)
+		require.NoError(t, err)
+		return held
+	}
+	assert.True(t, acquire("a", time.Hour))
+	assert.False(t, acquire("b", time.Hour))
+	assert.True(t, acquire("a", -time.Second), "the holder may go on, and here lets its time run out")
+	assert.True(t, acquire("b", time.Hour), "time is up")
+	assert.False(t, acquire("a", time.Hour))
+	require.NoError(t, s.ReleaseLease(t.Context(), "relay", "a"), "not the holder: nothing happens")
+	assert.False(t, acquire("a", time.Hour))
+	require.NoError(t, s.ReleaseLease(t.Context(), "relay", "b"))
+	assert.True(t, acquire("a", time.Hour))
+}
+
+func testDeadLetters(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	letter := store.DeadLetter{Stage: "s", Topic: "t", TopicID: "id", Part: 3, Offset: 7, Key: []byte{0}, Headers: []byte{1, 2},
+		Payload: []byte("\xff\x00 not json"), Reason: "it is not JSON", CreatedAt: schema.NewTime(time.Unix(5, 0))}
+	empty := letter
+	empty.Offset, empty.Key, empty.Payload = 8, nil, nil
+	write(t, s, func(tx *store.Tx) error { return tx.AddDeadLetters(t.Context(), []store.DeadLetter{letter, empty}) })
+	got, err := store.DeadLetters(t.Context(), s, 10)
+	require.NoError(t, err)
+	require.Len(t, got, 2)
+	assert.Nil(t, got[0].Payload)
+	letter.ID = got[1].ID
+	assert.Equal(t, letter, got[1])
+	var data *store.DataError
+	err = s.Write(t.Context(), func(tx *store.Tx) error { return tx.AddDeadLetters(t.Context(), []store.DeadLetter{letter}) })
+	assert.ErrorAs(t, err, &data, "one record is one dead letter of a stage")
+	var none store.DeadLetter
+	assert.ErrorIs(t, s.Get(t.Context(), &none, `SELECT id FROM dead_letters WHERE id = -1`), sql.ErrNoRows)
+}
