@@ -1,0 +1,89 @@
+package pipeline
+
+import (
+	"context"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// TopicInfo is what the cluster says of a topic.
+type TopicInfo struct {
+	ID         string
+	Partitions int32
+}
+
+// OffsetRange is what a partition holds: offsets from Oldest up to but not
+// including End.
+type OffsetRange struct{ Oldest, End int64 }
+
+// Claim is a partition that a consumer session was given.
+type Claim struct {
+	TopicPartition
+	TopicInfo
+	OffsetRange
+}
+
+// Assignor decides where each partition of a session starts. A stage is one.
+type Assignor interface {
+	// Assign runs once at the start of each session, before its first record,
+	// and never while a batch of an earlier session of the same subscriber is
+	// in flight. It returns the next offset of each claim that is to be
+	// consumed; a claim that is missing from the answer is not consumed. The
+	// answer lies within each claim's range. An error ends the session; the
+	// subscriber tries again after a pause.
+	Assign(ctx context.Context, claims []Claim) (map[TopicPartition]int64, error)
+}
+
+// SubscriberConfig describes one consumer group.
+type SubscriberConfig struct {
+	// Group is the name of the consumer group. Required.
+	Group string
+	// Assignor keeps the positions. Nil: the group's committed offsets do.
+	Assignor Assignor
+	// BatchSize is the most records a message carries. 0 means 2,000. With 1,
+	// a message is a record: its payload and metadata are the record's.
+	BatchSize int
+	// Lanes is how many batches may be in flight, each of its own partitions.
+	// 0 means as many as there are processors.
+	Lanes int
+	// Linger is how long an incomplete batch waits for more. 0 means 2 ms.
+	Linger time.Duration
+}
+
+// OutgoingRecord is a record to be appended to a partition.
+type OutgoingRecord struct {
+	Key     []byte
+	Headers []schema.Header
+	Value   []byte
+}
+
+// PartitionBatch is records for one partition, which are appended together and
+// in order, or not at all.
+type PartitionBatch struct {
+	TopicPartition
+	Records []OutgoingRecord
+}
+
+// Broker is the log. It is safe for concurrent use.
+type Broker interface {
+	// EnsureTopics creates the topics that do not exist and describes all of
+	// them. It never changes a topic that exists.
+	EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]TopicInfo, error)
+	// Offsets returns the range of each partition of a topic.
+	Offsets(ctx context.Context, topic schema.Topic) ([]OffsetRange, error)
+	// Send appends each batch, acknowledged by all replicas in sync, and
+	// returns one error (or nil) for each. After an error the records may be
+	// in the log or not: the caller sends them again, before any later ones of
+	// the partition.
+	Send(ctx context.Context, batches []PartitionBatch) []error
+	// Subscriber joins a consumer group. The topic given to its Subscribe may
+	// be several, joined by commas: they then share the lanes.
+	Subscriber(cfg SubscriberConfig) (message.Subscriber, error)
+	// Read calls f with the records of a partition from offset from up to but
+	// not including to, in order, in slices of any size, and without a group.
+	// Events are not decoded. It returns the error of f, if any.
+	Read(ctx context.Context, tp TopicPartition, from, to int64, f func([]Record) error) error
+}

@@ -1,0 +1,215 @@
+package pipeline
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	a := func(n int64) Link { return Link{"a", n} }
+	for name, test := range map[string]struct {
+		last, next Link
+		want       step
+	}{
+		"the first of all":              {Link{}, a(1), apply},
+		"the head of the log is gone":   {Link{}, a(2), gap},
+		"the next one":                  {a(7), a(8), apply},
+		"the same again":                {a(7), a(7), repeat},
+		"an earlier one again":          {a(7), a(1), repeat},
+		"one is missing":                {a(7), a(9), gap},
+		"from elsewhere, first":         {Link{}, Link{}, apply},
+		"from elsewhere, later":         {a(7), Link{}, apply},
+		"another outbox begins":         {a(7), Link{"b", 1}, apply},
+		"another outbox is in mid-way":  {a(7), Link{"b", 8}, gap},
+		"another outbox, lower numbers": {a(7), Link{"b", 3}, gap},
+	} {
+		assert.Equal(t, test.want, test.last.follow(test.next), name)
+	}
+	assert.Equal(t, a(7), a(7).advance(Link{}), "a record from elsewhere does not end the chain")
+	assert.Equal(t, Link{"b", 1}, a(7).advance(Link{"b", 1}))
+}
+
+func TestLinkOf(t *testing.T) {
+	t.Parallel()
+	link, err := linkOf(append([]schema.Header{{Key: "ce_id", Value: []byte("1")}}, Link{"a", 12}.headers()...))
+	require.NoError(t, err)
+	assert.Equal(t, Link{"a", 12}, link)
+	link, err = linkOf(nil)
+	require.NoError(t, err)
+	assert.Equal(t, Link{}, link)
+	for name, headers := range map[string][]schema.Header{
+		"no outbox":    {{Key: headerSeq, Value: []byte("1")}},
+		"no number":    {{Key: headerOutbox, Value: []byte("a")}},
+		"zero":         {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("0")}},
+		"not a number": {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("x")}},
+	} {
+		_, err := linkOf(headers)
+		assert.ErrorIs(t, err, schema.ErrEnvelope, name)
+	}
+}
+
+// The model below is the protocol of outbox, relay, log and consumer, without
+// their implementations: one partition, any number of relays at once, each of
+// which may be stopped, crash, or have its answers lost or delayed at any point.
+// It shows that what the consumer applies is 1 2 3 …, each once.
+
+// modelRelay is what one relay knows. Its batch in flight may reach the log any
+// time after it was handed to the sender, even after the relay is gone.
+type modelRelay struct {
+	from, to int64 // the batch: numbers from+1 … to
+	state    string
+}
+
+type model struct {
+	random *rand.Rand
+	// The database: numbers committed, and the highest known to be sent.
+	committed, sent int64
+	deleted         int64
+	log             []int64
+	relays          [2]modelRelay
+	late            []modelRelay
+	// The consumer: applied is committed with its position.
+	position int
+	last     Link
+	applied  []int64
+}
+
+// step does one random thing.
+func (m *model) step(t *testing.T) {
+	switch m.random.IntN(10) {
+	case 0: // a stage commits some events
+		m.committed += 1 + m.random.Int64N(3)
+	case 1, 2, 3:
+		m.relayStep(t, &m.relays[m.random.IntN(len(m.relays))])
+	case 4: // a relay crashes: what it had in flight may arrive later, or never
+		r := &m.relays[m.random.IntN(len(m.relays))]
+		if r.state == "sending" {
+			m.late = append(m.late, *r)
+		}
+		r.state = ""
+	case 5: // a batch of a relay that is gone arrives
+		if len(m.late) > 0 {
+			i := m.random.IntN(len(m.late))
+			m.appendBatch(m.late[i])
+			m.late = slices.Delete(m.late, i, i+1)
+		}
+	default:
+		m.consume(t)
+	}
+}
+
+func (m *model) relayStep(t *testing.T, r *modelRelay) {
+	switch r.state {
+	case "": // reads its batch from the database
+		if m.committed > m.sent {
+			require.LessOrEqual(t, m.deleted, m.sent, "rows that were not sent are there")
+			r.from, r.to = m.sent, min(m.committed, m.sent+1+m.random.Int64N(4))
+			r.state = "sending"
+		}
+	case "sending":
+		switch m.random.IntN(3) {
+		case 0: // it arrives, and the answer too
+			m.appendBatch(*r)
+			r.state = "sent"
+		case 1: // it arrives, the answer is lost: it will be sent again
+			m.appendBatch(*r)
+		case 2: // it does not arrive: it will be sent again
+		}
+	case "sent": // moves the mark by compare-and-swap, and deletes
+		if m.sent == r.from {
+			m.sent = r.to
+			m.deleted = r.to
+		}
+		r.state = ""
+	}
+}
+
+func (m *model) appendBatch(r modelRelay) {
+	for n := r.from + 1; n <= r.to; n++ {
+		m.log = append(m.log, n)
+	}
+}
+
+func (m *model) consume(t *testing.T) {
+	if m.position == len(m.log) {
+		return
+	}
+	next := Link{"o", m.log[m.position]}
+	if m.random.IntN(5) == 0 {
+		return // the transaction fails: nothing moved
+	}
+	switch m.last.follow(next) {
+	case apply:
+		m.applied = append(m.applied, next.Seq)
+		m.last = m.last.advance(next)
+	case gap:
+		require.Failf(t, "gap", "log %v, position %d", m.log, m.position)
+	}
+	m.position++
+}
+
+// drain finishes without further faults.
+func (m *model) drain(t *testing.T) {
+	for m.sent < m.committed {
+		r := modelRelay{from: m.sent, to: m.committed}
+		m.appendBatch(r)
+		m.sent = r.to
+	}
+	for m.position < len(m.log) {
+		m.consume(t)
+	}
+}
+
+func TestModelOfChainAndRelay(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	schedules := 20_000
+	for i := range schedules {
+		m := &model{random: rand.New(rand.NewPCG(seed, uint64(i)))}
+		for range 60 {
+			m.step(t)
+		}
+		m.drain(t)
+		if int64(len(m.applied)) != m.committed {
+			require.Failf(t, "lost or doubled", "schedule %d: committed %d, applied %v", i, m.committed, m.applied)
+		}
+		for n, got := range m.applied {
+			require.Equal(t, int64(n+1), got, "schedule %d", i)
+		}
+	}
+}
+
+// The rule must notice what the log loses: drop any one record of a log without
+// repeats, and the consumer halts exactly there.
+func TestModelNoticesLoss(t *testing.T) {
+	t.Parallel()
+	const n = 12
+	for lost := int64(1); lost < n; lost++ {
+		t.Run(fmt.Sprint(lost), func(t *testing.T) {
+			t.Parallel()
+			var last Link
+			for seq := int64(1); seq <= n; seq++ {
+				if seq == lost {
+					continue
+				}
+				next := Link{"o", seq}
+				if seq == lost+1 {
+					assert.Equal(t, gap, last.follow(next))
+					return
+				}
+				require.Equal(t, apply, last.follow(next))
+				last = last.advance(next)
+			}
+		})
+	}
+}

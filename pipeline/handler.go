@@ -1,0 +1,51 @@
+package pipeline
+
+import (
+	"context"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Handler turns records into the events that follow from them. It runs inside
+// the transaction that also moves its positions and inserts those events into
+// the outbox: all of it happens, or none.
+type Handler interface {
+	// Handle applies a batch. Records of one partition come in log order; the
+	// effects must be the same however the log is cut into batches. It may run
+	// again over the same records after a rollback, so what it remembers
+	// belongs in Memory or in tables. Its work is set-based: a statement per
+	// record is the slowest thing a handler can do.
+	//
+	// It returns the events that follow, each made with Record.Derive. An
+	// error rolls the transaction back: Permanent sends the record that caused
+	// it to the dead letters (the stage finds it by halving the batch), any
+	// other error is tried again after a pause, for ever.
+	//
+	// Lanes run concurrently, so Handle must be safe for concurrent use.
+	Handle(ctx context.Context, tx *Tx, in []Record) (out []schema.Event, err error)
+}
+
+// Preparer is a Handler with work to do before the transaction, such as asking
+// the world.
+type Preparer interface {
+	Handler
+	// Prepare leaves its answers in the records' Prepared. It must return when
+	// ctx is done. An error is treated as one of Handle.
+	Prepare(ctx context.Context, in []Record) error
+}
+
+// Runner is a Handler with work of its own besides records: a clock, a stream.
+type Runner interface {
+	// Run works until ctx is done and then returns nil. An error is logged,
+	// and Run is called again after a pause. It runs in every process that has
+	// the stage; what only one may do at a time, it claims in SQL.
+	Run(ctx context.Context, emit Emitter) error
+}
+
+// Emitter publishes events that do not follow from a record.
+type Emitter interface {
+	// Emit runs f in a transaction and puts the events it returns into the
+	// outbox of that transaction. Each needs an ID and a Source. The tokens
+	// name where the events will lie in the log, in their order.
+	Emit(ctx context.Context, f func(tx *Tx) ([]schema.Event, error)) ([]Token, error)
+}

@@ -1,0 +1,204 @@
+package pipelinetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Stage is a running stage whose batches come from the test. One goroutine at
+// a time may use it.
+type Stage struct {
+	rig   *Rig
+	spec  pipeline.StageSpec
+	queue *queue
+	stop  context.CancelFunc
+	ended chan error
+	undo  atomic.Int32
+}
+
+// Start runs a stage until Close. A Runner among the handlers is not started:
+// the test calls its Run with the rig's Emitter.
+func (r *Rig) Start(t TB, spec pipeline.StageSpec) *Stage {
+	t.Helper()
+	s := &Stage{rig: r, queue: &queue{messages: make(chan *message.Message)}, ended: make(chan error, 1)}
+	// Neither wrapper is a Runner.
+	wrapped := undone{spec.Handler, &s.undo}
+	if preparer, ok := spec.Handler.(pipeline.Preparer); ok {
+		spec.Handler = undonePreparer{wrapped, preparer}
+	} else {
+		spec.Handler = wrapped
+	}
+	s.spec = spec
+	runtime, err := pipeline.New(pipeline.Config{Store: r.DB, Broker: broker{s.queue}, Topology: r.topology,
+		GroupPrefix: "pipelinetest", Owner: "pipelinetest", Stages: []pipeline.StageSpec{spec}, Log: discard})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	started := make(chan struct{})
+	go func() { s.ended <- runtime.Run(ctx, func() { close(started) }) }()
+	select {
+	case <-started:
+	case err := <-s.ended:
+		require.Fail(t, "the stage did not start", "%v", err)
+	}
+	s.Restart(t)
+	return s
+}
+
+// StartHandler starts the stage of a registered handler, as Start does.
+func (r *Rig) StartHandler(t TB, name string, h pipeline.Handler) *Stage {
+	t.Helper()
+	for _, m := range pipeline.Handlers() {
+		if m.Name == name {
+			return r.Start(t, pipeline.StageSpec{Name: name, Takes: m.Takes, Gives: m.Gives, Handler: h})
+		}
+	}
+	require.Fail(t, "no such handler", name)
+	return nil
+}
+
+// Restart begins a new session, as a rebalance does: the lanes forget what they
+// remember.
+func (s *Stage) Restart(t TB) {
+	t.Helper()
+	_, err := s.queue.assignor.Assign(context.Background(), s.rig.claims(s.spec.Topics()))
+	require.NoError(t, err)
+}
+
+// Undo makes the stage roll the next batch back, after the handler has applied
+// it, and try it again at once, so often.
+func (s *Stage) Undo(times int) { s.undo.Store(int32(times)) }
+
+// Deliver hands records to the stage as one batch and returns once they are
+// applied. As with a broker, those of one partition come in order, and what was
+// applied before is not applied again. Records that became dead letters are an
+// error; the others of the batch are applied all the same.
+func (s *Stage) Deliver(records ...pipeline.Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	before, err := s.lastLetter()
+	if err != nil {
+		return err
+	}
+	var halted []string
+	msg := message.NewMessage("batch", nil)
+	msg.SetContext(pipeline.WithBatch(context.Background(), &pipeline.Batch{Records: slices.Clone(records),
+		Pause: func(tp pipeline.TopicPartition) { halted = append(halted, tp.String()) }, Restart: func() {}}))
+	s.queue.messages <- msg
+	select {
+	case <-msg.Acked():
+	case <-msg.Nacked():
+		return errors.New("the batch was not applied")
+	}
+	if len(halted) > 0 {
+		return fmt.Errorf("the stage halted on %q", halted)
+	}
+	after, err := s.lastLetter()
+	if err == nil && after.ID != before.ID {
+		err = fmt.Errorf("records became dead letters, the last one of %s/%d at offset %d: %s", after.Topic, after.Part, after.Offset, after.Reason)
+	}
+	return err
+}
+
+// lastLetter is the newest dead letter, of whichever stage; zero where there is
+// none.
+func (s *Stage) lastLetter() (store.DeadLetter, error) {
+	letters, err := store.DeadLetters(context.Background(), s.rig.DB, 1)
+	if err != nil || len(letters) == 0 {
+		return store.DeadLetter{}, err
+	}
+	return letters[0], nil
+}
+
+// Close stops the stage.
+func (s *Stage) Close(t TB) {
+	t.Helper()
+	s.stop()
+	require.NoError(t, <-s.ended)
+}
+
+// undone is a handler whose batches are rolled back, after it has applied them,
+// as often as times says.
+type undone struct {
+	pipeline.Handler
+	times *atomic.Int32
+}
+
+func (u undone) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+	events, err := u.Handler.Handle(ctx, tx, in)
+	if err == nil && u.times.Add(-1) >= 0 {
+		err = pipeline.RetryAfter(time.Nanosecond, errors.New("rolled back by the test"))
+	}
+	return events, err
+}
+
+type undonePreparer struct {
+	undone
+	preparer pipeline.Preparer
+}
+
+func (u undonePreparer) Prepare(ctx context.Context, in []pipeline.Record) error {
+	return u.preparer.Prepare(ctx, in)
+}
+
+// broker is the part of a broker that a stage fed by hand needs.
+type broker struct{ queue *queue }
+
+var _ pipeline.Broker = broker{}
+
+func (broker) EnsureTopics(_ context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+	infos := map[schema.Topic]pipeline.TopicInfo{}
+	for _, topic := range topics {
+		infos[topic] = pipeline.TopicInfo{ID: topicID(topic), Partitions: Partitions}
+	}
+	return infos, nil
+}
+
+func (broker) Offsets(context.Context, schema.Topic) ([]pipeline.OffsetRange, error) {
+	return make([]pipeline.OffsetRange, Partitions), nil
+}
+
+func (broker) Send(_ context.Context, batches []pipeline.PartitionBatch) []error {
+	return slices.Repeat([]error{errors.ErrUnsupported}, len(batches))
+}
+
+func (broker) Read(context.Context, pipeline.TopicPartition, int64, int64, func([]pipeline.Record) error) error {
+	return errors.ErrUnsupported
+}
+
+func (b broker) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, error) {
+	b.queue.assignor = cfg.Assignor
+	return b.queue, nil
+}
+
+// queue is the subscriber of a stage fed by hand.
+type queue struct {
+	assignor pipeline.Assignor
+	messages chan *message.Message
+	closed   sync.Once
+}
+
+// Subscribe returns a channel that is closed when ctx is done, by which the
+// router sees that there is nothing more to come.
+func (q *queue) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
+	context.AfterFunc(ctx, func() { _ = q.Close() }) // never fails
+	return q.messages, nil
+}
+
+func (q *queue) Close() error {
+	q.closed.Do(func() { close(q.messages) })
+	return nil
+}

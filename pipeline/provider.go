@@ -1,0 +1,54 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Provider gets quotes from one market data service. It is safe for concurrent
+// use.
+type Provider interface {
+	// Quote asks for the current quote of a symbol and returns the answer byte
+	// for byte, of at most schema.MaxRawResponse bytes. It returns when ctx is
+	// done. Its errors are *QuoteError; any other is a fault of ours.
+	//
+	// An answer that holds no price (an unknown symbol reported with status
+	// 200) is not an error here: it is kept, and Normalize says what it is.
+	Quote(ctx context.Context, symbol schema.Symbol) (schema.RawResponse, error)
+	// Normalize reads the prices out of an answer that this provider once
+	// gave. It is pure: no I/O, no clock, and the same forever, since
+	// projections may be built again from old answers. Its errors are
+	// *QuoteError.
+	Normalize(quote schema.QuoteFetched) ([]Price, error)
+}
+
+// Price is one price read from an answer.
+type Price struct {
+	Symbol schema.Symbol
+	Price  schema.Decimal
+	// Time is the provider's clock.
+	Time schema.Time
+}
+
+// QuoteError says why there is no answer, or no price in it.
+type QuoteError struct {
+	Code   schema.Code
+	Reason string // for people; holds no secrets
+	Err    error  // the cause, if any
+}
+
+func (e *QuoteError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%s: %s: %v", e.Code, e.Reason, e.Err)
+	}
+	return string(e.Code) + ": " + e.Reason
+}
+
+func (e *QuoteError) Unwrap() error { return e.Err }
+
+// Quotef makes a QuoteError.
+func Quotef(code schema.Code, format string, args ...any) *QuoteError {
+	return &QuoteError{Code: code, Reason: fmt.Sprintf(format, args...)}
+}

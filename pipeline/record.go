@@ -1,0 +1,63 @@
+package pipeline
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// TopicPartition names one partition of one topic.
+type TopicPartition struct {
+	Topic     schema.Topic
+	Partition int32
+}
+
+func (tp TopicPartition) String() string {
+	return string(tp.Topic) + "/" + strconv.Itoa(int(tp.Partition))
+}
+
+// Record is one record of the log. Handlers must not change it, except for
+// Prepared, and must not keep its slices after they return.
+type Record struct {
+	TopicPartition
+	// TopicID is the cluster's UUID of the topic: a topic that was deleted
+	// and created again has another one.
+	TopicID string
+	Offset  int64
+	// Timestamp is the log's clock. It says when the record was written, not
+	// when its event came about.
+	Timestamp time.Time
+	Key       []byte
+	Headers   []schema.Header
+	Value     []byte
+
+	// Event is decoded before Prepare. A record that cannot be decoded is a
+	// dead letter, so a handler never sees one.
+	Event schema.Event
+
+	// Prepared is whatever Prepare leaves here for Handle.
+	Prepared any
+
+	stage    string // whose stage this is, for the ids of derived events
+	derived  int    // events derived so far
+	epoch    int64  // the topic's epoch, for row ids
+	unwanted bool   // the handler does not take this type of event
+	fault    error  // why the record must become a dead letter
+}
+
+// Derive makes the event that follows from this record: its id is a function
+// of stage, topic, partition, offset and the number of events derived before
+// it, so that a second run over the same record gives the same event.
+func (r *Record) Derive(p schema.Payload) schema.Event {
+	id := schema.DeriveID(r.stage, r.TopicID,
+		strconv.Itoa(int(r.Partition)), strconv.FormatInt(r.Offset, 10), strconv.Itoa(r.derived))
+	r.derived++
+	return schema.Event{ID: id, Source: "pricemill/" + r.stage, Traceparent: r.Event.Traceparent, Payload: p}
+}
+
+// RowID is the id of the row with number index among those that follow from
+// this record. See the function RowID.
+func (r *Record) RowID(index int) (int64, error) {
+	return RowID(r.epoch, r.Partition, r.Offset, index)
+}

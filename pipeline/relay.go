@@ -1,0 +1,235 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+)
+
+const (
+	leaseName = "relay"
+	// leaseTime is how long a relay that died keeps the others out; it is only
+	// comfort, since two relays at once do no harm.
+	leaseTime = 3 * time.Second
+	// relayPoll is how soon events of another process's transaction are seen;
+	// those of our own wake the relay.
+	relayPoll = 10 * time.Millisecond
+	// relayRows and relayBytes bound what goes to a partition in one round.
+	relayRows = 2000
+	// markLimit bounds the note of what was sent; without it, it is sent again.
+	markLimit  = 2 * time.Second
+	relayBytes = 900_000
+)
+
+// Relay moves events from the outbox to the log. Of each chain it sends one
+// batch, waits until it is acknowledged, and only then the next; what fails is
+// sent again. So the log of a partition never holds a later number before an
+// earlier one, whatever fails, and repeats are dropped by their consumers.
+//
+// One relay works at a time per database, by a lease; overlap is harmless.
+type Relay struct {
+	db       *store.Store
+	broker   Broker
+	topology *Topology
+	owner    string
+	log      *slog.Logger
+	wake     chan struct{}
+
+	mu      sync.Mutex
+	trouble error
+	busy    time.Time // since when the outbox has not been empty; zero while it is
+}
+
+func newRelay(db *store.Store, broker Broker, topology *Topology, owner string, log *slog.Logger) *Relay {
+	return &Relay{db: db, broker: broker, topology: topology, owner: owner,
+		log: log.With("component", "relay"), wake: make(chan struct{}, 1)}
+}
+
+// Wake says that a transaction with events was committed.
+func (r *Relay) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default: // it is about to look anyway
+	}
+}
+
+// Run works until ctx is done.
+func (r *Relay) Run(ctx context.Context) {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, 2*time.Second
+	var renewed time.Time
+	for ctx.Err() == nil {
+		held := true
+		var err error
+		if time.Since(renewed) > leaseTime/3 {
+			if held, err = r.db.AcquireLease(ctx, leaseName, r.owner, leaseTime); held {
+				renewed = time.Now()
+			}
+		}
+		more := false
+		if err == nil && held {
+			more, err = r.round(ctx)
+		} else {
+			r.setTrouble(err)
+		}
+		switch {
+		case err != nil && ctx.Err() == nil:
+			pause := pauses.NextBackOff()
+			r.log.Warn("relaying failed, trying again", "after", pause, "error", err)
+			r.wait(ctx, pause, nil)
+		case !held:
+			r.setBusy(false) // another one's work
+			r.wait(ctx, leaseTime/3, nil)
+		case !more:
+			pauses.Reset()
+			r.wait(ctx, relayPoll, r.wake)
+		}
+	}
+	// What was committed last should not have to wait for the next start.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	for more := true; more && last.Err() == nil; {
+		var err error
+		if more, err = r.round(last); err != nil {
+			r.log.Info("some events stay in the outbox until the next start", "error", err)
+			break
+		}
+	}
+	if err := r.db.ReleaseLease(last, leaseName, r.owner); err != nil {
+		r.log.Debug("releasing the lease failed; it ends by itself", "error", err)
+	}
+}
+
+func (r *Relay) wait(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-wake:
+	}
+}
+
+// round sends one batch of each chain that has something to send, and reports
+// whether there may be more.
+func (r *Relay) round(ctx context.Context) (more bool, err error) {
+	pending, err := r.db.Pending(ctx)
+	r.setBusy(len(pending) > 0)
+	if err != nil || len(pending) == 0 {
+		r.setTrouble(err)
+		return false, err
+	}
+	var from, to []store.Chain
+	var batches []PartitionBatch
+	var errs, stuck []error
+	defer func() { r.setTrouble(errors.Join(append(stuck, err)...)) }()
+	for _, chain := range pending {
+		topic, known := r.topology.byEpoch[chain.Epoch]
+		if !known {
+			// No reason for the other chains to wait.
+			stuck = append(stuck, fmt.Errorf("chain %d/%d has %d events for a topic that is no more", chain.Epoch, chain.Part, chain.Last-chain.Sent))
+			continue
+		}
+		rows, err := r.db.ReadOutbox(ctx, chain.Epoch, chain.Part, chain.Sent, relayRows, relayBytes)
+		if err != nil {
+			return false, err
+		}
+		batch, last, err := outgoing(rows, chain.Sent)
+		if err != nil {
+			// Another relay may have been faster; if not, the next round says
+			// the same. No reason for the other chains to wait.
+			stuck = append(stuck, err)
+			continue
+		}
+		if len(batch) == 0 {
+			continue // another relay was faster
+		}
+		batches = append(batches, PartitionBatch{TopicPartition{topic, chain.Part}, batch})
+		from = append(from, chain)
+		chain.Sent = last
+		to = append(to, chain)
+		more = more || last < chain.Last
+	}
+	sentFrom, sentTo := from[:0], to[:0]
+	for i, err := range r.broker.Send(ctx, batches) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sending to %s: %w", batches[i].TopicPartition, err))
+			continue
+		}
+		sentFrom, sentTo = append(sentFrom, from[i]), append(sentTo, to[i])
+	}
+	if len(sentTo) > 0 {
+		// Sent is sent: let the rows go although we are asked to stop.
+		marking, cancel := context.WithTimeout(context.WithoutCancel(ctx), markLimit)
+		defer cancel()
+		if err := r.db.MarkSent(marking, sentFrom, sentTo); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return more, errors.Join(errs...)
+}
+
+// outgoing turns rows into the records of one batch, as many as fit, and
+// returns the number of the last.
+func outgoing(rows []store.OutboxRow, after int64) ([]OutgoingRecord, int64, error) {
+	var records []OutgoingRecord
+	size := 0
+	for _, row := range rows {
+		if row.Seq != after+1 {
+			return nil, 0, fmt.Errorf("the outbox of chain %d/%d goes from %d to %d: rows were deleted by hand?",
+				row.Epoch, row.Part, after, row.Seq)
+		}
+		size += len(row.Key) + len(row.Headers) + len(row.Payload)
+		if len(records) > 0 && size > relayBytes {
+			break
+		}
+		headers, err := store.DecodeHeaders(row.Headers)
+		if err != nil {
+			return nil, 0, fmt.Errorf("reading row %d of chain %d/%d: %w", row.Seq, row.Epoch, row.Part, err)
+		}
+		records = append(records, OutgoingRecord{Key: row.Key, Headers: headers, Value: row.Payload})
+		after = row.Seq
+	}
+	return records, after, nil
+}
+
+func (r *Relay) setBusy(busy bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case !busy:
+		r.busy = time.Time{}
+	case r.busy.IsZero():
+		r.busy = time.Now()
+	}
+}
+
+// age is how long the outbox has not been empty.
+func (r *Relay) age() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy.IsZero() {
+		return 0
+	}
+	return time.Since(r.busy)
+}
+
+func (r *Relay) setTrouble(err error) {
+	r.mu.Lock()
+	r.trouble = err
+	r.mu.Unlock()
+}
+
+// Trouble is why the last round failed; nil when it did not.
+func (r *Relay) Trouble() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.trouble
+}

@@ -1,0 +1,274 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	watermillmetrics "github.com/ThreeDotsLabs/watermill/components/metrics"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Config describes a runtime.
+type Config struct {
+	Store    *store.Store
+	Broker   Broker
+	Topology *Topology
+	// GroupPrefix begins the name of each consumer group.
+	GroupPrefix string
+	// Owner identifies this process among those that share the work.
+	Owner  string
+	Stages []StageSpec
+	// Relay runs the relay in this process.
+	Relay bool
+	// BatchSize, Lanes, Linger are as in SubscriberConfig.
+	BatchSize, Lanes int
+	Linger           time.Duration
+	Log              *slog.Logger
+}
+
+// closeTimeout is how long a stop waits for batches that are being applied.
+const closeTimeout = 5 * time.Second
+
+// Runtime runs stages under Watermill's router, with the relay.
+type Runtime struct {
+	cfg      Config
+	stages   []*Stage
+	relay    *Relay
+	registry *prometheus.Registry
+
+	mu      sync.Mutex
+	changed chan struct{}
+}
+
+// New prepares a runtime; nothing moves before Run.
+func New(cfg Config) (*Runtime, error) {
+	if err := CheckTopology(cfg.Stages); err != nil {
+		return nil, err
+	}
+	r := &Runtime{cfg: cfg, registry: prometheus.NewRegistry(), changed: make(chan struct{})}
+	m := newMetrics(r.registry)
+	r.registry.MustRegister(r)
+	r.relay = newRelay(cfg.Store, cfg.Broker, cfg.Topology, cfg.Owner, cfg.Log)
+	for _, spec := range cfg.Stages {
+		r.stages = append(r.stages, newStage(spec, cfg.Store, cfg.Topology, cfg.Log, m, r.committed))
+	}
+	return r, nil
+}
+
+// committed runs after each transaction of a stage.
+func (r *Runtime) committed() {
+	r.relay.Wake()
+	r.mu.Lock()
+	close(r.changed)
+	r.changed = make(chan struct{})
+	r.mu.Unlock()
+}
+
+// Changed returns a channel that is closed when a stage of this process next
+// commits. Other processes commit unseen, so waiters look now and then as well.
+func (r *Runtime) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
+}
+
+// Registry holds the metrics of the runtime; others may add theirs.
+func (r *Runtime) Registry() *prometheus.Registry { return r.registry }
+
+// Emitter publishes events through the outbox.
+func (r *Runtime) Emitter() Emitter {
+	return &emitter{db: r.cfg.Store, outbox: outbox{r.cfg.Topology, r.cfg.Store.OutboxID()}, wake: r.relay.Wake}
+}
+
+// Run works until ctx is done, then finishes the batches under way. started, if
+// not nil, is called once all stages have subscribed.
+func (r *Runtime) Run(ctx context.Context, started func()) error {
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout},
+		watermill.NewSlogLogger(quiet(r.cfg.Log)))
+	if err != nil {
+		return fmt.Errorf("making the router: %w", err)
+	}
+	watermillmetrics.NewPrometheusMetricsBuilder(r.registry, "pricemill", "router").AddPrometheusRouterMetrics(router)
+	for _, stage := range r.stages {
+		subscriber, err := r.cfg.Broker.Subscriber(SubscriberConfig{
+			Group: r.cfg.GroupPrefix + "." + stage.spec.Name, Assignor: stage,
+			BatchSize: r.cfg.BatchSize, Lanes: r.cfg.Lanes, Linger: r.cfg.Linger,
+		})
+		if err != nil {
+			return fmt.Errorf("subscribing stage %s: %w", stage.spec.Name, err)
+		}
+		router.AddConsumerHandler(stage.spec.Name, joinTopics(stage.spec.Topics()), subscriber, stage.handle)
+	}
+	outer := ctx
+	ctx, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer stop() // what runs beside the router ends with it, whatever ended it
+	// Runners end with ctx, the relay after the stages.
+	relayCtx, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRelay()
+	if r.cfg.Relay {
+		background.Go(func() { r.relay.Run(relayCtx) })
+	}
+	for _, stage := range r.stages {
+		if runner, ok := stage.spec.Handler.(Runner); ok {
+			background.Go(func() { r.keepRunning(ctx, stage, runner) })
+		}
+	}
+	if started != nil && len(r.stages) > 0 {
+		background.Go(func() {
+			select {
+			case <-router.Running():
+				started()
+			case <-ctx.Done():
+			}
+		})
+	}
+	if len(r.stages) == 0 {
+		if started != nil {
+			started()
+		}
+		<-ctx.Done()
+		return nil
+	}
+	// The router itself waits for its subscribers without a limit; Close has one.
+	defer context.AfterFunc(ctx, func() { _ = router.Close() })() // Run returns its error
+	if err := router.Run(ctx); err != nil {
+		return fmt.Errorf("running the router: %w", err)
+	}
+	if outer.Err() == nil {
+		return errors.New("the router stopped by itself")
+	}
+	return nil
+}
+
+// keepRunning calls a runner again after it failed.
+func (r *Runtime) keepRunning(ctx context.Context, stage *Stage, runner Runner) {
+	emit := r.Emitter()
+	for {
+		began := time.Now()
+		stage.setTrouble(asRunner, nil)
+		err := guard(func() error { return runner.Run(ctx, emit) })
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("it returned")
+		}
+		// Even a record's fault is no reason to stop: nobody else would go on.
+		stage.setTrouble(asRunner, fmt.Errorf("the runner stopped: %w", err))
+		pause := runnerPause
+		if time.Since(began) > runnerPause {
+			pause = 0 // it had been running well
+		}
+		stage.log.Error("a runner stopped, starting it again", "after", pause, "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// runnerPause is how long a runner that stopped at once waits for its next
+// start.
+const runnerPause = time.Second
+
+func joinTopics(topics []schema.Topic) string {
+	joined := ""
+	for i, t := range topics {
+		if i > 0 {
+			joined += ","
+		}
+		joined += string(t)
+	}
+	return joined
+}
+
+// quiet lowers Watermill's chatter by one level: its info is our debug.
+func quiet(log *slog.Logger) *slog.Logger { return slog.New(quietHandler{log.Handler()}) }
+
+type quietHandler struct{ slog.Handler }
+
+func (h quietHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.Handler.Enabled(ctx, level-4)
+}
+
+func (h quietHandler) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level < slog.LevelWarn {
+		r.Level -= 4
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h quietHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return quietHandler{h.Handler.WithAttrs(attrs)}
+}
+
+func (h quietHandler) WithGroup(name string) slog.Handler {
+	return quietHandler{h.Handler.WithGroup(name)}
+}
+
+// Check is one thing that must be well for the process to serve.
+type Check struct {
+	Name   string
+	Detail string
+	OK     bool
+}
+
+// Checks reports the relay, each stage of this process, and every halt in the
+// database.
+func (r *Runtime) Checks(ctx context.Context) []Check {
+	var checks []Check
+	if r.cfg.Relay {
+		checks = append(checks, check("relay", r.relay.Trouble()))
+	}
+	for _, stage := range r.stages {
+		checks = append(checks, check("stage "+stage.spec.Name, stage.Trouble()))
+	}
+	positions, err := store.Positions(ctx, r.cfg.Store, "")
+	if err != nil {
+		return append(checks, check("database", err))
+	}
+	checks = append(checks, check("database", nil))
+	for _, p := range positions {
+		if p.Halted != "" {
+			checks = append(checks, check(fmt.Sprintf("stage %s on %s/%d", p.Stage, p.Topic, p.Part),
+				errors.New("halted: "+p.Halted)))
+		}
+	}
+	return checks
+}
+
+func check(name string, err error) Check {
+	if err != nil {
+		return Check{Name: name, Detail: err.Error()}
+	}
+	return Check{Name: name, OK: true}
+}
+
+// Trouble is why the last attempt of a lane or of the runner failed, or that
+// the stage has no partitions assigned yet; nil otherwise.
+func (s *Stage) Trouble() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, who := range slices.Sorted(maps.Keys(s.troubles)) {
+		errs = append(errs, fmt.Errorf("%s: %w", who, s.troubles[who]))
+	}
+	if len(errs) == 0 && s.session == nil {
+		return errors.New("waiting for partitions")
+	}
+	return errors.Join(errs...)
+}

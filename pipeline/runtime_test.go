@@ -1,0 +1,55 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// brokenBroker has subscribers that refuse, or that end by themselves.
+type brokenBroker struct {
+	Broker
+	refuse error
+}
+
+func (b brokenBroker) Subscriber(SubscriberConfig) (message.Subscriber, error) { return b, nil }
+
+func (b brokenBroker) Subscribe(context.Context, string) (<-chan *message.Message, error) {
+	ended := make(chan *message.Message)
+	close(ended)
+	return ended, b.refuse
+}
+
+func (b brokenBroker) Close() error { return nil }
+
+// idleRunner does nothing until it is told to stop.
+type idleRunner struct{ recorder }
+
+func (*idleRunner) Run(ctx context.Context, _ Emitter) error { <-ctx.Done(); return nil }
+
+// A runtime whose stages cannot run says so, instead of idling beside them.
+func TestRunEndsWithItsRouter(t *testing.T) {
+	t.Parallel()
+	refused := errors.New("no partitions for you")
+	for name, broker := range map[string]brokenBroker{"refused": {refuse: refused}, "ended": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, &recorder{})
+			runtime, err := New(Config{Store: r.db, Broker: broker, Topology: r.stage.outbox.topology, Log: slog.New(slog.DiscardHandler),
+				Stages: []StageSpec{{Name: "idle", Takes: []schema.EventType{schema.PriceObserved{}.EventType()}, Handler: &idleRunner{}}}})
+			require.NoError(t, err)
+			err = runtime.Run(t.Context(), func() {})
+			require.Error(t, err)
+			if broker.refuse != nil {
+				assert.ErrorIs(t, err, refused)
+			}
+		})
+	}
+}

@@ -1,0 +1,366 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// StageSpec declares a stage.
+type StageSpec struct {
+	// Name is unique; consumer group, positions and event ids hang on it.
+	Name string
+	// Takes are the types of the events the handler wants. Others on the same
+	// topics are stepped over.
+	Takes []schema.EventType
+	// Gives are the types of the events the handler may return.
+	Gives   []schema.EventType
+	Handler Handler
+}
+
+// Topics are those of the events the stage takes.
+func (s StageSpec) Topics() []schema.Topic {
+	var topics []schema.Topic
+	for _, t := range s.Takes {
+		if topic, known := schema.TopicOf(t); known && !slices.Contains(topics, topic) {
+			topics = append(topics, topic)
+		}
+	}
+	return topics
+}
+
+// Stage runs a handler over batches, each in a transaction that fences other
+// consumers off, applies the effects, and puts the events that follow into the
+// outbox. It is the Assignor of its subscriber.
+type Stage struct {
+	spec    StageSpec
+	db      *store.Store
+	outbox  outbox
+	log     *slog.Logger
+	metrics stageMetrics
+	// committed is called after each transaction.
+	committed func()
+
+	mu      sync.Mutex
+	session *session
+	// troubles are why the last attempt of each lane failed, and the runner.
+	troubles map[string]error
+}
+
+var _ Assignor = (*Stage)(nil)
+
+// newStage returns a stage that publishes to the topics of topology.
+func newStage(spec StageSpec, db *store.Store, topology *Topology, log *slog.Logger, m *metrics, committed func()) *Stage {
+	return &Stage{spec: spec, db: db, outbox: outbox{topology, db.OutboxID()},
+		log: log.With("stage", spec.Name), metrics: m.of(spec.Name), committed: committed, troubles: map[string]error{}}
+}
+
+// handle is the Watermill handler: an error means the batch was not applied
+// and is to be delivered again.
+func (s *Stage) handle(msg *message.Message) error {
+	batch, ok := BatchOf(msg)
+	if !ok {
+		return fmt.Errorf("stage %s: the message carries no batch: its subscriber is not one of the pipeline's", s.spec.Name)
+	}
+	ctx := msg.Context()
+	s.metrics.records.Observe(float64(len(batch.Records)))
+	s.decode(batch.Records)
+	if err := s.prepare(ctx, batch); err != nil {
+		return err
+	}
+	return s.run(ctx, batch, batch.Records)
+}
+
+// decode reads the events of all records, once for all attempts.
+func (s *Stage) decode(records []Record) {
+	for i := range records {
+		r := &records[i]
+		r.stage, r.epoch = s.spec.Name, s.outbox.topology.topics[r.Topic].Epoch
+		event, err := schema.DecodeEvent(r.Headers, r.Value)
+		if err != nil {
+			r.fault = err
+			continue
+		}
+		r.Event = event
+		r.unwanted = !slices.Contains(s.spec.Takes, event.Payload.EventType())
+	}
+}
+
+// prepare runs the handler's Prepare over the records that it will get, and
+// finds those it refuses by halving.
+func (s *Stage) prepare(ctx context.Context, batch *Batch) error {
+	preparer, ok := s.spec.Handler.(Preparer)
+	if !ok {
+		return nil
+	}
+	var wanted []*Record
+	for i := range batch.Records {
+		if r := &batch.Records[i]; r.fault == nil && !r.unwanted {
+			wanted = append(wanted, r)
+		}
+	}
+	return s.prepareSome(ctx, batch.Lane, preparer, wanted)
+}
+
+func (s *Stage) prepareSome(ctx context.Context, lane int, preparer Preparer, wanted []*Record) error {
+	if len(wanted) == 0 {
+		return nil
+	}
+	in := make([]Record, len(wanted))
+	err := s.retry(ctx, lane, func() error {
+		for i, r := range wanted {
+			in[i] = *r
+		}
+		return guard(func() error { return preparer.Prepare(ctx, in) })
+	})
+	switch {
+	case err == nil:
+		for i, r := range wanted {
+			r.Prepared = in[i].Prepared
+		}
+		return nil
+	case !isRecordFault(err):
+		return err
+	case len(wanted) == 1:
+		wanted[0].fault = err
+		return nil
+	}
+	half := len(wanted) / 2
+	if err := s.prepareSome(ctx, lane, preparer, wanted[:half]); err != nil {
+		return err
+	}
+	return s.prepareSome(ctx, lane, preparer, wanted[half:])
+}
+
+// run applies records until they are committed, finding by halving those that
+// the handler refuses. It returns an error only when ctx is done.
+func (s *Stage) run(ctx context.Context, batch *Batch, records []Record) error {
+	err := s.retry(ctx, batch.Lane, func() error { return s.attempt(ctx, batch, records) })
+	switch {
+	case err == nil:
+		return nil
+	case !isRecordFault(err):
+		return err
+	case len(records) == 1:
+		records[0].fault = err
+		return s.run(ctx, batch, records)
+	}
+	half := len(records) / 2
+	if err := s.run(ctx, batch, records[:half]); err != nil {
+		return err
+	}
+	return s.run(ctx, batch, records[half:])
+}
+
+// retry calls f until it succeeds, fails by a record's fault, or ctx is done.
+func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, 5*time.Second
+	who := asLane(lane)
+	for {
+		err := f()
+		if err == nil || isRecordFault(err) {
+			s.setTrouble(who, nil)
+			return err
+		}
+		s.setTrouble(who, err)
+		pause := pauses.NextBackOff()
+		var after *retryAfterError
+		if errors.As(err, &after) {
+			pause = after.after
+		}
+		s.metrics.retries.Inc()
+		s.log.Warn("batch failed, trying again", "after", pause, "error", err)
+		select {
+		case <-ctx.Done():
+			// The next session tries anew, maybe in another process.
+			s.setTrouble(who, nil)
+			return fmt.Errorf("stage %s: %w, and the last error was: %w", s.spec.Name, ctx.Err(), err)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// asRunner and asLane name who is in trouble.
+const asRunner = "runner"
+
+func asLane(number int) string { return "lane " + strconv.Itoa(number) }
+
+func (s *Stage) setTrouble(who string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		delete(s.troubles, who)
+	} else {
+		s.troubles[who] = err
+	}
+}
+
+// transactionLimit bounds a transaction, so that a handler that hangs holds its
+// rows for so long at the most.
+const transactionLimit = 30 * time.Second
+
+// attempt applies records in one transaction.
+func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	sess, lane := s.lane(batch.Lane)
+	if sess == nil {
+		return fmt.Errorf("stage %s: the session has ended", s.spec.Name)
+	}
+	plan := s.plan(sess, records)
+	if len(plan.moves) == 0 {
+		return nil
+	}
+	// The router cancels the context of a message as soon as it stops; a
+	// transaction under way is better finished.
+	txCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionLimit)
+	defer cancel()
+	began := time.Now()
+	err := lane.Run(txCtx, s.db, func(tx *Tx) error { return s.apply(txCtx, tx, plan) })
+	if err != nil {
+		return s.recover(txCtx, sess, batch, plan, err)
+	}
+	s.metrics.transaction.Observe(time.Since(began).Seconds())
+	s.metrics.deadLetters.Add(float64(len(plan.letters)))
+	s.advance(sess, batch, plan)
+	s.committed()
+	return nil
+}
+
+// lane returns the current session and a lane of it.
+func (s *Stage) lane(number int) (*session, *Lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session == nil {
+		return nil, nil
+	}
+	lane, ok := s.session.lanes[number]
+	if !ok {
+		lane = NewLane()
+		s.session.lanes[number] = lane
+	}
+	return s.session, lane
+}
+
+// apply is the inside of the transaction: the fence first, so that of two
+// consumers of a partition one fails before it has done anything.
+func (s *Stage) apply(ctx context.Context, tx *Tx, plan plan) error {
+	now := schema.NewTime(time.Now())
+	if err := tx.MovePositions(ctx, now, plan.moves); err != nil {
+		return err
+	}
+	if len(plan.letters) > 0 {
+		if err := tx.AddDeadLetters(ctx, deadLetters(s.spec.Name, now, plan.letters)); err != nil {
+			return err
+		}
+	}
+	if len(plan.input) == 0 {
+		return nil
+	}
+	var events []schema.Event
+	err := guard(func() (err error) {
+		events, err = s.spec.Handler.Handle(ctx, tx, plan.input)
+		return err
+	})
+	if err != nil {
+		var data *store.DataError
+		if errors.As(err, &data) {
+			return Permanent(err)
+		}
+		return err
+	}
+	for _, event := range events {
+		if event.Payload == nil || !slices.Contains(s.spec.Gives, event.Payload.EventType()) {
+			return Permanent(fmt.Errorf("stage %s returned an event that it does not declare: %T", s.spec.Name, event.Payload))
+		}
+	}
+	_, err = s.outbox.append(ctx, tx.Tx, events)
+	return err
+}
+
+// guard turns a panic into an error of the record that caused it.
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = Permanent(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	return f()
+}
+
+func isRecordFault(err error) bool { return IsPermanent(err) }
+
+// advance moves the session's positions to where the transaction put them.
+func (s *Stage) advance(sess *session, batch *Batch, plan plan) {
+	s.mu.Lock()
+	for _, m := range plan.moves {
+		tp := TopicPartition{schema.Topic(m.From.Topic), m.From.Part}
+		p := m.From
+		p.Next, p.Outbox, p.Seq, p.Halted = m.Next, m.Outbox, m.Seq, m.Halted
+		sess.positions[tp] = p
+	}
+	s.mu.Unlock()
+	for _, m := range plan.moves {
+		if m.Halted != "" {
+			s.log.Error("stage halted", "topic", m.From.Topic, "partition", m.From.Part, "offset", m.Next, "reason", m.Halted)
+			batch.Pause(TopicPartition{schema.Topic(m.From.Topic), m.From.Part})
+		}
+	}
+}
+
+// recover looks at SQL after a failed transaction: it may have been committed
+// without an answer, or another consumer may have been faster. Only the
+// partitions of the failed plan are touched: they are this lane's alone.
+func (s *Stage) recover(ctx context.Context, sess *session, batch *Batch, plan plan, cause error) error {
+	if isRecordFault(cause) {
+		return cause
+	}
+	stored, err := s.loadPositions(ctx)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	moved, behind := false, false
+	var halted []TopicPartition
+	defer func() {
+		for _, tp := range halted {
+			batch.Pause(tp)
+		}
+	}()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range plan.moves {
+		tp := TopicPartition{schema.Topic(m.From.Topic), m.From.Part}
+		now, exists := stored[tp]
+		moved = moved || now.Next != m.From.Next || now.Halted != m.From.Halted
+		behind = behind || !exists || now.Next < m.From.Next
+		sess.positions[tp] = now
+		if now.Halted != "" {
+			halted = append(halted, tp)
+		}
+	}
+	if moved {
+		// What the lane remembers stems from before the move.
+		delete(sess.lanes, batch.Lane)
+	}
+	if behind && s.session == sess {
+		// The database lost what this stage had committed, or the position was
+		// set back: only a new session reads those records again.
+		s.session = nil
+		batch.Restart()
+	}
+	return cause
+}

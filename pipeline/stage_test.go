@@ -1,0 +1,575 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func TestMain(m *testing.M) {
+	// Where a subscription is refused, Watermill's router returns the error and
+	// leaves this goroutine waiting for handlers that never began.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/message.(*Router).watchAllHandlersStopped.func1"))
+}
+
+const partitions = 4
+
+// byLastDigit stands in for murmur2: the tests choose partitions by symbol.
+func byLastDigit(key []byte, n int32) int32 { return int32(key[len(key)-1]-'0') % n }
+
+// rig is a stage on a database of its own, fed by hand.
+type rig struct {
+	t     *testing.T
+	db    *store.Store
+	stage *Stage
+	// log holds the records of price-events by partition.
+	log [partitions][]Record
+
+	mu      sync.Mutex
+	paused  []TopicPartition
+	restart int
+}
+
+const (
+	testTopicID = "topic-1"
+	testOutbox  = "outbox-1"
+)
+
+// newRig makes a stage that takes prices, and declares to give unchanged quotes.
+func newRig(t *testing.T, handler Handler) *rig {
+	t.Helper()
+	engine, err := sqlite.Open(filepath.Join(t.TempDir(), "db"))
+	require.NoError(t, err)
+	db, err := store.Open(t.Context(), engine)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, db.Close()) })
+	require.NoError(t, db.Write(t.Context(), func(tx *store.Tx) error {
+		return tx.DDL(t.Context(), `CREATE TABLE effects (id {int} PRIMARY KEY, symbol {text} NOT NULL, price {decimal} NOT NULL)`)
+	}))
+	topology := &Topology{topics: map[schema.Topic]store.Topic{}, byEpoch: map[int64]schema.Topic{}, partition: byLastDigit}
+	for name, id := range map[schema.Topic]string{schema.PriceEvents: testTopicID, schema.QuoteOutcomes: "topic-2"} {
+		topology.topics[name], err = db.RegisterTopic(t.Context(), string(name), id, partitions)
+		require.NoError(t, err)
+	}
+	r := &rig{t: t, db: db}
+	r.stage = newStage(StageSpec{Name: "test", Takes: []schema.EventType{schema.PriceObserved{}.EventType()},
+		Gives: []schema.EventType{schema.QuoteUnchanged{}.EventType()}, Handler: handler},
+		db, topology, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
+	return r
+}
+
+func price(symbol string, n int) schema.PriceObserved {
+	at := schema.NewTime(time.Unix(int64(n), 0))
+	return schema.PriceObserved{Symbol: schema.Symbol(symbol), Price: schema.MustDecimal(fmt.Sprint(n + 1)), Timestamp: at,
+		Source: "simulated", ReceivedAt: at, RawResponseID: "1"}
+}
+
+// append writes a record to the log of a partition, as number seq of its chain;
+// 0 is a record from elsewhere.
+func (r *rig) append(partition int32, seq int64, change func(*Record)) {
+	r.t.Helper()
+	p := price(fmt.Sprintf("S%d", partition), len(r.log[partition]))
+	headers, value, err := schema.Event{ID: fmt.Sprint(partition, "-", len(r.log[partition])), Source: "test", Payload: p}.Encode()
+	require.NoError(r.t, err)
+	if seq > 0 {
+		headers = append(headers, Link{testOutbox, seq}.headers()...)
+	}
+	record := Record{TopicPartition: TopicPartition{schema.PriceEvents, partition}, TopicID: testTopicID,
+		Offset: int64(len(r.log[partition])), Key: []byte(p.Key()), Headers: headers, Value: value}
+	if change != nil {
+		change(&record)
+	}
+	r.log[partition] = append(r.log[partition], record)
+}
+
+func (r *rig) fill(partition int32, n int) {
+	for i := range n {
+		r.append(partition, int64(len(r.log[partition])-i)+int64(i)+1, nil)
+	}
+}
+
+func (r *rig) claims() []Claim {
+	var claims []Claim
+	for p := range int32(partitions) {
+		claims = append(claims, Claim{TopicPartition{schema.PriceEvents, p}, TopicInfo{testTopicID, partitions},
+			OffsetRange{0, int64(len(r.log[p]))}})
+	}
+	return claims
+}
+
+func (r *rig) assign() map[TopicPartition]int64 {
+	r.t.Helper()
+	starts, err := r.stage.Assign(r.t.Context(), r.claims())
+	require.NoError(r.t, err)
+	return starts
+}
+
+// deliver hands records to the stage as one batch.
+func (r *rig) deliver(ctx context.Context, records ...Record) error {
+	batch := &Batch{Lane: 0, Records: records,
+		Pause:   func(tp TopicPartition) { r.mu.Lock(); r.paused = append(r.paused, tp); r.mu.Unlock() },
+		Restart: func() { r.mu.Lock(); r.restart++; r.mu.Unlock() }}
+	msg := message.NewMessage("batch", nil)
+	msg.SetContext(WithBatch(ctx, batch))
+	return r.stage.handle(msg)
+}
+
+func (r *rig) letters() []store.DeadLetter {
+	r.t.Helper()
+	letters, err := store.DeadLetters(r.t.Context(), r.db, 1000)
+	require.NoError(r.t, err)
+	return letters
+}
+
+func (r *rig) effects() []int64 {
+	r.t.Helper()
+	var ids []int64
+	require.NoError(r.t, r.db.Select(r.t.Context(), &ids, `SELECT id FROM effects ORDER BY id`))
+	return ids
+}
+
+func (r *rig) position(partition int32) store.Position {
+	r.t.Helper()
+	positions, err := store.Positions(r.t.Context(), r.db, "test")
+	require.NoError(r.t, err)
+	for _, p := range positions {
+		if p.Part == partition {
+			return p
+		}
+	}
+	require.Fail(r.t, "no position")
+	return store.Position{}
+}
+
+// recorder inserts a row a record, and gives an event for each.
+type recorder struct {
+	// before runs first; an error ends the attempt.
+	before func(in []Record) error
+}
+
+func (h *recorder) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+	if h.before != nil {
+		if err := h.before(in); err != nil {
+			return nil, err
+		}
+	}
+	rows := store.Rows{Table: "effects", Columns: []string{"id", "symbol", "price"}}
+	var events []schema.Event
+	for i := range in {
+		p := in[i].Event.Payload.(schema.PriceObserved)
+		id, err := in[i].RowID(0)
+		if err != nil {
+			return nil, err
+		}
+		rows.Add(id, p.Symbol, p.Price)
+		events = append(events, in[i].Derive(schema.QuoteUnchanged{Quote: schema.Quote{Provider: p.Source, Symbol: p.Symbol},
+			RawResponseID: "1", Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt}))
+	}
+	return events, tx.Insert(ctx, rows)
+}
+
+func TestABatchDeliveredAgainIsAppliedOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.fill(1, 5)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log[1][:3]...))
+	require.NoError(t, r.deliver(t.Context(), r.log[1][:3]...))
+	r.assign() // a new session, whose first batch overlaps
+	require.NoError(t, r.deliver(t.Context(), r.log[1]...))
+	assert.Len(t, r.effects(), 5)
+	assert.Equal(t, int64(5), r.position(1).Next)
+	assert.Equal(t, int64(5), r.position(1).Seq)
+	rows, err := r.db.ReadOutbox(t.Context(), r.stage.outbox.topology.topics[schema.QuoteOutcomes].Epoch, 1, 0, 100, 1<<20)
+	require.NoError(t, err)
+	assert.Len(t, rows, 5, "one event a record")
+	assert.Empty(t, r.letters())
+}
+
+func TestRepeatsOfTheRelayAreDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	for _, seq := range []int64{1, 2, 3, 2, 3, 4, 1, 2, 3, 4, 5} {
+		r.append(2, seq, nil)
+	}
+	r.assign()
+	for _, record := range r.log[2] {
+		require.NoError(t, r.deliver(t.Context(), record))
+	}
+	assert.Len(t, r.effects(), 5)
+	assert.Equal(t, int64(11), r.position(2).Next)
+}
+
+func TestAGapHaltsItsPartitionOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	for _, seq := range []int64{1, 2, 4, 5} {
+		r.append(0, seq, nil)
+	}
+	r.fill(1, 3)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), append(append([]Record{}, r.log[0]...), r.log[1]...)...))
+	assert.Equal(t, []TopicPartition{{schema.PriceEvents, 0}}, r.paused)
+	assert.Len(t, r.effects(), 2+3)
+	halted := r.position(0)
+	assert.Equal(t, int64(2), halted.Next, "it stands before the record behind the gap")
+	assert.Contains(t, halted.Halted, "jumps from number 2 to 4")
+	assert.NotContains(t, r.assign(), TopicPartition{schema.PriceEvents, 0}, "it stays halted in the next session")
+	require.NoError(t, r.deliver(t.Context(), r.log[0]...))
+	assert.Len(t, r.effects(), 2+3)
+}
+
+func TestPoisonBecomesADeadLetter(t *testing.T) {
+	t.Parallel()
+	broken := map[int]func(*Record){
+		1: func(r *Record) { r.Value = []byte(`{"symbol":`) },
+		3: func(r *Record) { r.Value = append(r.Value, 0xff, 0xfe) },
+		4: func(r *Record) { r.Headers = r.Headers[len(r.Headers)-2:] }, // only its place in the chain
+		6: func(r *Record) { r.Key = []byte("simulated/S2") },           // lies on another partition than its key's
+	}
+	refused := map[string]bool{"9": true, "13": true} // prices: the handler refuses one and panics at one
+	r := newRig(t, &recorder{before: func(in []Record) error {
+		for i := range in {
+			switch p := in[i].Event.Payload.(schema.PriceObserved); {
+			case p.Price.String() == "9":
+				return Permanent(errors.New("nine is refused"))
+			case p.Price.String() == "13":
+				panic("thirteen")
+			}
+		}
+		return nil
+	}})
+	const n = 20
+	for i := range n {
+		r.append(1, int64(i+1), broken[i])
+	}
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log[1]...))
+	letters := r.letters()
+	assert.Len(t, letters, len(broken)+len(refused))
+	assert.Len(t, r.effects(), n-len(letters))
+	assert.Equal(t, int64(n), r.position(1).Next)
+	for _, letter := range letters {
+		original := r.log[1][letter.Offset]
+		assert.Equal(t, original.Value, letter.Payload)
+		assert.Equal(t, original.Key, letter.Key)
+		headers, err := store.DecodeHeaders(letter.Headers)
+		require.NoError(t, err)
+		assert.Equal(t, original.Headers, headers)
+		assert.NotEmpty(t, letter.Reason)
+	}
+	require.NoError(t, r.deliver(t.Context(), r.log[1]...))
+	assert.Len(t, r.letters(), len(letters), "once")
+}
+
+func TestValuesThatTheDatabaseRefusesAreTheRecordsFault(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.fill(1, 6)
+	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error { // the row of offset 3 is there already
+		id, err := RowID(r.stage.outbox.topology.topics[schema.PriceEvents].Epoch, 1, 3, 0)
+		require.NoError(t, err)
+		return tx.Insert(t.Context(), store.Rows{Table: "effects", Columns: []string{"id", "symbol", "price"}, Values: []any{id, "X", "1"}})
+	}))
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log[1]...))
+	letters := r.letters()
+	require.Len(t, letters, 1)
+	assert.Equal(t, int64(3), letters[0].Offset)
+	assert.Len(t, r.effects(), 6)
+}
+
+func TestAnUndeclaredEventIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, handlerFunc(func(_ context.Context, _ *Tx, in []Record) ([]schema.Event, error) {
+		return []schema.Event{in[0].Derive(price("S1", 1))}, nil
+	}))
+	r.fill(1, 1)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log[1]...))
+	require.Len(t, r.letters(), 1)
+	assert.Contains(t, r.letters()[0].Reason, "does not declare")
+}
+
+type handlerFunc func(context.Context, *Tx, []Record) ([]schema.Event, error)
+
+func (f handlerFunc) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+	return f(ctx, tx, in)
+}
+
+func TestAFaultThatPassesIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	failures := 3
+	var seen []string
+	r := newRig(t, &recorder{before: func(in []Record) error {
+		seen = append(seen, in[0].Derive(price("S1", 1)).ID)
+		if failures--; failures >= 0 {
+			return RetryAfter(time.Microsecond, errors.New("the database is down"))
+		}
+		return nil
+	}})
+	r.fill(1, 2)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log[1]...))
+	assert.Len(t, r.effects(), 2)
+	assert.Empty(t, r.letters())
+	require.Len(t, seen, 4)
+	for _, id := range seen {
+		assert.Equal(t, seen[0], id, "every attempt gives the same ids")
+	}
+	assert.NoError(t, r.stage.Trouble())
+}
+
+func TestAStageStopsTryingWhenItsSessionEnds(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	down := errors.New("the database is down")
+	r := newRig(t, &recorder{before: func([]Record) error { cancel(); return RetryAfter(time.Hour, down) }})
+	r.fill(1, 1)
+	r.assign()
+	err := r.deliver(ctx, r.log[1]...)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, err, down)
+	assert.Empty(t, r.effects())
+	assert.NoError(t, r.stage.Trouble(), "the next session tries anew")
+}
+
+// moveByHand is another consumer.
+func (r *rig) moveByHand(partition int32, next, seq int64) {
+	r.t.Helper()
+	require.NoError(r.t, r.db.Write(r.t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(r.t.Context(), `UPDATE positions SET next_offset = $1, chain_outbox = $2, chain_seq = $3 WHERE part = $4`,
+			next, testOutbox, seq, partition)
+		return err
+	}))
+}
+
+func TestAZombieSkipsWhatAnotherApplied(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.fill(1, 6)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log[1][:2]...))
+	r.moveByHand(1, 4, 4)
+	require.NoError(t, r.deliver(t.Context(), r.log[1][2:]...))
+	assert.Len(t, r.effects(), 2+2, "offsets 2 and 3 are the other one's")
+	assert.Equal(t, int64(6), r.position(1).Next)
+	assert.Zero(t, r.restart)
+}
+
+func TestAPositionThatWentBackStartsOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.fill(1, 6)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log[1][:4]...))
+	r.moveByHand(1, 1, 1) // the database lost its end
+	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(t.Context(), `DELETE FROM effects WHERE id NOT IN (SELECT min(id) FROM effects)`)
+		return err
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.deliver(ctx, r.log[1][4:]...) }()
+	require.Eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.restart == 1 }, 5*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	assert.Equal(t, int64(1), r.assign()[TopicPartition{schema.PriceEvents, 1}])
+	require.NoError(t, r.deliver(t.Context(), r.log[1][1:]...))
+	assert.Len(t, r.effects(), 6)
+}
+
+func TestAssignHaltsWhereTheLogIsNotTheOneItKnew(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		claim  Claim
+		reason string
+	}{
+		"created again":     {Claim{TopicInfo: TopicInfo{"topic-9", partitions}, OffsetRange: OffsetRange{0, 9}}, "created again"},
+		"more partitions":   {Claim{TopicInfo: TopicInfo{testTopicID, 9}, OffsetRange: OffsetRange{0, 9}}, "keys now lie elsewhere"},
+		"head is gone":      {Claim{TopicInfo: TopicInfo{testTopicID, partitions}, OffsetRange: OffsetRange{7, 9}}, "3 records are gone"},
+		"shorter than it":   {Claim{TopicInfo: TopicInfo{testTopicID, partitions}, OffsetRange: OffsetRange{0, 3}}, "lost its end"},
+		"as it should be":   {Claim{TopicInfo: TopicInfo{testTopicID, partitions}, OffsetRange: OffsetRange{4, 4}}, ""},
+		"retention in time": {Claim{TopicInfo: TopicInfo{testTopicID, partitions}, OffsetRange: OffsetRange{2, 9}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, &recorder{})
+			r.fill(0, 4)
+			r.fill(1, 4)
+			r.assign()
+			require.NoError(t, r.deliver(t.Context(), append(append([]Record{}, r.log[0]...), r.log[1]...)...))
+			test.claim.TopicPartition = TopicPartition{schema.PriceEvents, 1}
+			claims := r.claims()
+			claims[1] = test.claim
+			starts, err := r.stage.Assign(t.Context(), claims)
+			require.NoError(t, err)
+			assert.Equal(t, int64(4), starts[TopicPartition{schema.PriceEvents, 0}])
+			if test.reason == "" {
+				assert.Equal(t, int64(4), starts[test.claim.TopicPartition])
+				return
+			}
+			assert.NotContains(t, starts, test.claim.TopicPartition)
+			assert.Contains(t, r.position(1).Halted, test.reason)
+		})
+	}
+}
+
+func TestAssignRefusesATopicThatIsNewerThanTheProcess(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	_, err := r.stage.Assign(t.Context(), []Claim{{TopicPartition{schema.PriceEvents, 0}, TopicInfo{"topic-9", partitions}, OffsetRange{0, 9}}})
+	require.ErrorContains(t, err, "restart it")
+}
+
+// counter keeps the number of records of each symbol in memory, and in SQL.
+type counter struct{ fail func() bool }
+
+func (c *counter) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+	memory := Remember[schema.Symbol, int](tx, c)
+	for i := range in {
+		symbol := in[i].Event.Payload.(schema.PriceObserved).Symbol
+		n, known := memory.Get(symbol)
+		if !known {
+			if err := tx.Get(ctx, &n, `SELECT COALESCE(MAX(price), 0) FROM effects WHERE symbol = $1`, symbol); err != nil {
+				return nil, err
+			}
+		}
+		memory.Put(symbol, n+1)
+		if _, err := tx.Exec(ctx, `INSERT INTO effects (id, symbol, price) VALUES ($1, $2, $3)
+			ON CONFLICT (id) DO UPDATE SET price = excluded.price`, in[i].Partition, symbol, n+1); err != nil {
+			return nil, err
+		}
+	}
+	if c.fail() {
+		return nil, RetryAfter(time.Microsecond, errors.New("late failure"))
+	}
+	return nil, nil
+}
+
+// Whatever the cuts, the failures, the repeats, the new sessions and the other
+// consumers, the count of each partition is the number of its records.
+func TestRandomRunsEqualTheSequentialFold(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	for i := range 12 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(seed, uint64(i)))
+			r := newRig(t, &counter{fail: func() bool { return random.IntN(4) == 0 }})
+			for p := range int32(partitions) {
+				seq := int64(0)
+				for range 30 + random.IntN(30) {
+					if seq > 0 && random.IntN(4) == 0 {
+						seq -= random.Int64N(seq) // the relay sends a run again
+					}
+					seq++
+					r.append(p, seq, nil)
+				}
+			}
+			for p := range int32(partitions) {
+				high := int64(0)
+				for _, record := range r.log[p] {
+					link, err := linkOf(record.Headers)
+					require.NoError(t, err)
+					high = max(high, link.Seq)
+				}
+				t.Logf("partition %d: %d records, %d numbers", p, len(r.log[p]), high)
+			}
+			runRandomly(t, r, random)
+			for p := range int32(partitions) {
+				var count int
+				require.NoError(t, r.db.Get(t.Context(), &count, `SELECT price FROM effects WHERE id = $1`, p))
+				assert.Equal(t, r.position(p).Seq, int64(count))
+				assert.Equal(t, int64(len(r.log[p])), r.position(p).Next)
+			}
+		})
+	}
+}
+
+func runRandomly(t *testing.T, r *rig, random *rand.Rand) {
+	starts := r.assign()
+	next := func() map[TopicPartition]int64 {
+		if random.IntN(6) == 0 {
+			starts = r.assign()
+		}
+		return starts
+	}
+	for unfinished := true; unfinished; {
+		var batch []Record
+		unfinished = false
+		for tp, at := range next() {
+			left := r.log[tp.Partition][at:]
+			if len(left) == 0 {
+				continue
+			}
+			unfinished = true
+			n := random.IntN(len(left) + 1)
+			batch = append(batch, left[:n]...)
+			if random.IntN(5) > 0 { // sometimes the batch comes again
+				starts[tp] = at + int64(n)
+			}
+		}
+		require.NoError(t, r.deliver(t.Context(), batch...))
+	}
+}
+
+func TestDerivedIDsAreStable(t *testing.T) {
+	t.Parallel()
+	record := Record{TopicPartition: TopicPartition{schema.PriceEvents, 3}, TopicID: "id", Offset: 42, stage: "normalize"}
+	again := record
+	first, second := record.Derive(price("S1", 1)), record.Derive(price("S1", 1))
+	assert.NotEqual(t, first.ID, second.ID)
+	assert.Equal(t, first.ID, again.Derive(price("S1", 1)).ID)
+	assert.Equal(t, "pricemill/normalize", first.Source)
+	other := record
+	other.stage = "another"
+	other.derived = 0
+	assert.NotEqual(t, first.ID, other.Derive(price("S1", 1)).ID)
+}
+
+func TestRowIDs(t *testing.T) {
+	t.Parallel()
+	low, err := RowID(1, 2, 3, 0)
+	require.NoError(t, err)
+	high, err := RowID(1, 2, 4, 0)
+	require.NoError(t, err)
+	assert.Less(t, low, high)
+	most, err := RowID(MaxEpoch, MaxPartitions-1, maxOffset, MaxRowIndex)
+	require.NoError(t, err)
+	assert.Equal(t, int64(1<<63-1), most)
+	for _, wrong := range [][4]int64{{MaxEpoch + 1, 0, 0, 0}, {0, MaxPartitions, 0, 0}, {0, 0, maxOffset + 1, 0}, {0, 0, 0, MaxRowIndex + 1}, {-1, 0, 0, 0}} {
+		_, err := RowID(wrong[0], int32(wrong[1]), wrong[2], int(wrong[3]))
+		assert.Error(t, err, "%v", wrong)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	token := Token{TopicPartition{schema.PollingJobs, 3}, 17}
+	parsed, err := ParseToken(token.String())
+	require.NoError(t, err)
+	assert.Equal(t, token, parsed)
+	for _, wrong := range []string{"", "a", "a:b:c", "a:1:0", "a:-1:1", ":1:1", "a:1:1:1", strings.Repeat("9", 100)} {
+		_, err := ParseToken(wrong)
+		assert.ErrorIs(t, err, ErrToken, wrong)
+	}
+}
