@@ -1,0 +1,232 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+const retentionMS = "retention.ms"
+
+// EnsureTopics implements pipeline.Broker. Topics are created with records kept
+// for ever, and it returns once each partition has a leader. The ID is the
+// UUID in Kafka's own text form. A topic whose records are not kept for ever is
+// logged as a warning; see also ShortRetention.
+func (b *Broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	infos, err := b.describeTopics(ctx, topics)
+	if err != nil {
+		return nil, err
+	}
+	var missing []schema.Topic
+	for _, topic := range topics {
+		if _, exists := infos[topic]; !exists {
+			missing = append(missing, topic)
+		}
+	}
+	if len(missing) > 0 {
+		if err := b.retry(ctx, "creating topics", func() error { return b.createTopics(ctx, missing) }); err != nil {
+			return nil, err
+		}
+		if infos, err = b.awaitTopics(ctx, topics); err != nil {
+			return nil, err
+		}
+	}
+	short, err := b.ShortRetention(ctx, topics)
+	if err != nil {
+		b.log.Warn("the retention of the topics is unknown", slog.Any("error", err))
+	}
+	for topic, keep := range short {
+		b.log.Warn("a topic does not keep its records for ever: what is older cannot be rebuilt",
+			slog.String("topic", string(topic)), slog.Duration("retention", keep))
+	}
+	return infos, nil
+}
+
+// createTopics creates each of the topics or finds that somebody else did.
+func (b *Broker) createTopics(ctx context.Context, topics []schema.Topic) error {
+	forever, deleted := "-1", "delete"
+	details := make(map[string]*sarama.TopicDetail, len(topics))
+	for _, topic := range topics {
+		details[b.cfg.name(topic)] = &sarama.TopicDetail{
+			NumPartitions:     b.cfg.Partitions,
+			ReplicationFactor: b.cfg.Replication,
+			ConfigEntries:     map[string]*string{retentionMS: &forever, "cleanup.policy": &deleted},
+		}
+	}
+	request := sarama.NewCreateTopicsRequest(b.client.Config().Version, details, b.client.Config().Net.ReadTimeout/2, false)
+	response, err := await(ctx, b, func() (*sarama.CreateTopicsResponse, error) {
+		if err := b.client.RefreshMetadata(); err != nil { // who the controller is comes with it
+			return nil, err
+		}
+		controller, err := b.client.Controller()
+		if err != nil {
+			return nil, err
+		}
+		response, err := controller.CreateTopics(request)
+		if err != nil {
+			_ = controller.Close() // the next attempt opens it anew
+		}
+		return response, err
+	})
+	if err != nil {
+		return err
+	}
+	for name := range details {
+		answer, given := response.TopicErrors[name]
+		switch {
+		case !given:
+			return fmt.Errorf("%s: %w", name, sarama.ErrIncompleteResponse)
+		case answer.Err == sarama.ErrNoError, answer.Err == sarama.ErrTopicAlreadyExists:
+		case answer.ErrMsg != nil && *answer.ErrMsg != "":
+			return fmt.Errorf("%s: %w: %s", name, answer.Err, *answer.ErrMsg)
+		default:
+			return fmt.Errorf("%s: %w", name, answer.Err)
+		}
+	}
+	return nil
+}
+
+// awaitTopics waits until all topics are known and led.
+func (b *Broker) awaitTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+	for attempt := 1; ; attempt++ {
+		infos, err := b.describeTopics(ctx, topics)
+		if err != nil {
+			return nil, err
+		}
+		if len(infos) == len(unique(topics)) {
+			return infos, nil
+		}
+		if !pause(ctx, backoff(attempt)) {
+			return nil, fmt.Errorf("waiting for the topics' leaders: %w", context.Cause(ctx))
+		}
+	}
+}
+
+func unique(topics []schema.Topic) map[schema.Topic]struct{} {
+	set := make(map[schema.Topic]struct{}, len(topics))
+	for _, topic := range topics {
+		set[topic] = struct{}{}
+	}
+	return set
+}
+
+// describeTopics describes those topics that exist. One with a partition that
+// has no leader is waited for: it exists, whatever it still lacks.
+func (b *Broker) describeTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+	if len(topics) == 0 {
+		return map[schema.Topic]pipeline.TopicInfo{}, nil
+	}
+	roles := make(map[string]schema.Topic, len(topics))
+	names := make([]string, 0, len(topics))
+	for topic := range unique(topics) {
+		roles[b.cfg.name(topic)] = topic
+		names = append(names, b.cfg.name(topic))
+	}
+	var infos map[schema.Topic]pipeline.TopicInfo
+	err := b.retry(ctx, "describing topics", func() error {
+		infos = make(map[schema.Topic]pipeline.TopicInfo, len(names))
+		metadata, err := b.metadata(ctx, names)
+		if err != nil {
+			return err
+		}
+		for _, topic := range metadata {
+			if topic.Err == sarama.ErrUnknownTopicOrPartition {
+				continue
+			}
+			if err := led(topic); err != nil {
+				return err
+			}
+			infos[roles[topic.Name]] = pipeline.TopicInfo{ID: topic.Uuid.String(), Partitions: int32(len(topic.Partitions))}
+		}
+		return nil
+	})
+	return infos, err
+}
+
+func led(topic *sarama.TopicMetadata) error {
+	if topic.Err != sarama.ErrNoError {
+		return fmt.Errorf("%s: %w", topic.Name, topic.Err)
+	}
+	for _, partition := range topic.Partitions {
+		// A missing replica is reported here too; it does no harm to us.
+		if partition.Leader < 0 || partition.Err == sarama.ErrLeaderNotAvailable {
+			return fmt.Errorf("%s/%d: %w", topic.Name, partition.ID, sarama.ErrLeaderNotAvailable)
+		}
+	}
+	return nil
+}
+
+func (b *Broker) metadata(ctx context.Context, names []string) ([]*sarama.TopicMetadata, error) {
+	return await(ctx, b, func() ([]*sarama.TopicMetadata, error) {
+		broker := b.client.LeastLoadedBroker()
+		if broker == nil {
+			return nil, errors.Join(sarama.ErrOutOfBrokers, b.client.RefreshMetadata(names...))
+		}
+		response, err := broker.GetMetadata(sarama.NewMetadataRequest(b.client.Config().Version, names))
+		if err != nil {
+			// The client puts this broker aside when it asks by itself.
+			_ = broker.Close()
+			_ = b.client.RefreshMetadata()
+			return nil, err
+		}
+		return response.Topics, nil
+	})
+}
+
+// ShortRetention returns those of the topics whose records are not kept for
+// ever, with the time they are kept, in whole milliseconds.
+func (b *Broker) ShortRetention(ctx context.Context, topics []schema.Topic) (map[schema.Topic]time.Duration, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	request := &sarama.DescribeConfigsRequest{Version: 2}
+	roles := make(map[string]schema.Topic, len(topics))
+	for topic := range unique(topics) {
+		roles[b.cfg.name(topic)] = topic
+		request.Resources = append(request.Resources, &sarama.ConfigResource{
+			Type: sarama.TopicResource, Name: b.cfg.name(topic), ConfigNames: []string{retentionMS},
+		})
+	}
+	var response *sarama.DescribeConfigsResponse
+	err := b.retry(ctx, "reading the topics' retention", func() (err error) {
+		response, err = await(ctx, b, func() (*sarama.DescribeConfigsResponse, error) {
+			broker := b.client.LeastLoadedBroker()
+			if broker == nil {
+				return nil, sarama.ErrOutOfBrokers
+			}
+			return broker.DescribeConfigs(request)
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	short := map[schema.Topic]time.Duration{}
+	for _, resource := range response.Resources {
+		if resource.ErrorCode != 0 {
+			return nil, fmt.Errorf("reading the retention of %s: %w", resource.Name, sarama.KError(resource.ErrorCode))
+		}
+		for _, entry := range resource.Configs {
+			if entry.Name != retentionMS || entry.Value == "-1" {
+				continue
+			}
+			ms, err := strconv.ParseInt(entry.Value, 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("reading the retention of %s: %w", resource.Name, err)
+			}
+			// A long one, as some set in place of -1, does not fit a Duration.
+			const longest = int64(1<<63-1) / int64(time.Millisecond)
+			short[roles[resource.Name]] = time.Duration(min(ms, longest)) * time.Millisecond
+		}
+	}
+	return short, nil
+}

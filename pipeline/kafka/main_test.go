@@ -1,0 +1,210 @@
+package kafka_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"go.uber.org/goleak"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/embedded"
+	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 30 * time.Second
+
+// cluster is the broker that all tests share; each uses topics of its own.
+var cluster struct {
+	address string
+	topics  atomic.Int64
+}
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "pricemill-kafka-*")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	fast := false
+	broker, err := embedded.Open(context.Background(), embedded.Config{Dir: dir, SyncWrites: &fast})
+	if err != nil {
+		return 0, err
+	}
+	cluster.address = broker.Addr()
+	code := m.Run()
+	if err := broker.Close(); err != nil {
+		return code, err
+	}
+	// go-metrics, which sarama uses, keeps one ticker for the process.
+	return code, goleak.Find(goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+}
+
+func testConfig() kafka.Config {
+	return kafka.Config{
+		Brokers:    []string{cluster.address},
+		Partitions: 4,
+		Heartbeat:  50 * time.Millisecond,
+		NackPause:  5 * time.Millisecond,
+		Grace:      time.Second,
+	}
+}
+
+func newBroker(t testing.TB, change ...func(*kafka.Config)) *kafka.Broker {
+	t.Helper()
+	cfg := testConfig()
+	for _, f := range change {
+		f(&cfg)
+	}
+	b, err := kafka.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Errorf("closing the broker: %v", err)
+		}
+	})
+	return b
+}
+
+// newTopic creates a topic that no other test uses.
+func newTopic(t testing.TB, b *kafka.Broker) schema.Topic {
+	t.Helper()
+	topic := schema.Topic(fmt.Sprintf("topic-%d", cluster.topics.Add(1)))
+	if _, err := b.EnsureTopics(t.Context(), []schema.Topic{topic}); err != nil {
+		t.Fatal(err)
+	}
+	return topic
+}
+
+func at(topic schema.Topic, partition int32) pipeline.TopicPartition {
+	return pipeline.TopicPartition{Topic: topic, Partition: partition}
+}
+
+// numbered makes n records whose values are first, first+1, …
+func numbered(first, n int) []pipeline.OutgoingRecord {
+	records := make([]pipeline.OutgoingRecord, n)
+	for i := range records {
+		records[i] = pipeline.OutgoingRecord{
+			Key:     []byte("simulated/AAPL"),
+			Headers: []schema.Header{{Key: "ce_type", Value: []byte("test")}},
+			Value:   fmt.Appendf(nil, "%d", first+i),
+		}
+	}
+	return records
+}
+
+func send(t testing.TB, b *kafka.Broker, tp pipeline.TopicPartition, records ...pipeline.OutgoingRecord) {
+	t.Helper()
+	if err := b.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: records}})[0]; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// positions is an Assignor that starts where it is told and remembers.
+type positions struct {
+	mu     sync.Mutex
+	next   map[pipeline.TopicPartition]int64
+	calls  [][]pipeline.Claim
+	before func() error // called first in Assign
+	only   func(pipeline.TopicPartition) bool
+	called chan []pipeline.Claim
+}
+
+func newPositions() *positions {
+	return &positions{next: map[pipeline.TopicPartition]int64{}, called: make(chan []pipeline.Claim, 1000)}
+}
+
+func (p *positions) Assign(_ context.Context, claims []pipeline.Claim) (map[pipeline.TopicPartition]int64, error) {
+	if p.before != nil {
+		if err := p.before(); err != nil {
+			return nil, err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls = append(p.calls, claims)
+	starts := map[pipeline.TopicPartition]int64{}
+	for _, claim := range claims {
+		if p.only == nil || p.only(claim.TopicPartition) {
+			starts[claim.TopicPartition] = p.next[claim.TopicPartition]
+		}
+	}
+	p.called <- claims
+	return starts, nil
+}
+
+func (p *positions) set(tp pipeline.TopicPartition, next int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next[tp] = next
+}
+
+func subscribe(t testing.TB, b *kafka.Broker, cfg pipeline.SubscriberConfig, topics string) <-chan *message.Message {
+	t.Helper()
+	sub := newSubscriber(t, b, cfg)
+	messages, err := sub.Subscribe(t.Context(), topics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return messages
+}
+
+func newSubscriber(t testing.TB, b *kafka.Broker, cfg pipeline.SubscriberConfig) message.Subscriber {
+	t.Helper()
+	if cfg.Group == "" {
+		cfg.Group = "group-" + t.Name()
+	}
+	sub, err := b.Subscriber(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sub
+}
+
+// receive returns the next message with its batch.
+func receive(t testing.TB, messages <-chan *message.Message) (*message.Message, *pipeline.Batch) {
+	t.Helper()
+	select {
+	case msg, open := <-messages:
+		if !open {
+			t.Fatal("the channel was closed")
+		}
+		batch, ok := pipeline.BatchOf(msg)
+		if !ok {
+			t.Fatal("the message carries no batch")
+		}
+		return msg, batch
+	case <-time.After(patience):
+		t.Fatal("no message came")
+		return nil, nil
+	}
+}
+
+func wait[T any](t testing.TB, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("waited in vain for %s", what)
+	}
+	return *new(T)
+}

@@ -1,0 +1,121 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/IBM/sarama"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Offsets implements pipeline.Broker: the range of partition number i is the
+// i-th. The error wraps ErrUnknownTopic for a topic that does not exist.
+func (b *Broker) Offsets(ctx context.Context, topic schema.Topic) ([]pipeline.OffsetRange, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	infos, err := b.describeTopics(ctx, []schema.Topic{topic})
+	if err != nil {
+		return nil, err
+	}
+	info, exists := infos[topic]
+	if !exists {
+		return nil, fmt.Errorf("reading the offsets of %s: %w", topic, ErrUnknownTopic)
+	}
+	partitions := make([]pipeline.TopicPartition, info.Partitions)
+	for i := range partitions {
+		partitions[i] = pipeline.TopicPartition{Topic: topic, Partition: int32(i)}
+	}
+	ranges, err := b.offsetRanges(ctx, partitions)
+	if err != nil {
+		return nil, err
+	}
+	ordered := make([]pipeline.OffsetRange, len(partitions))
+	for i, tp := range partitions {
+		ordered[i] = ranges[tp]
+	}
+	return ordered, nil
+}
+
+// offsetRanges asks the leaders for what each partition holds: two requests a
+// leader, however many partitions it leads.
+func (b *Broker) offsetRanges(ctx context.Context, tps []pipeline.TopicPartition) (map[pipeline.TopicPartition]pipeline.OffsetRange, error) {
+	oldest, err := b.listOffsets(ctx, tps, sarama.OffsetOldest)
+	if err != nil {
+		return nil, err
+	}
+	// The end is asked for last, so that it is never below the oldest.
+	ends, err := b.listOffsets(ctx, tps, sarama.OffsetNewest)
+	if err != nil {
+		return nil, err
+	}
+	ranges := make(map[pipeline.TopicPartition]pipeline.OffsetRange, len(tps))
+	for _, tp := range tps {
+		ranges[tp] = pipeline.OffsetRange{Oldest: oldest[tp], End: ends[tp]}
+	}
+	return ranges, nil
+}
+
+func (b *Broker) listOffsets(ctx context.Context, tps []pipeline.TopicPartition, at int64) (map[pipeline.TopicPartition]int64, error) {
+	var found map[pipeline.TopicPartition]int64
+	err := b.retry(ctx, "reading offsets", func() (err error) {
+		found, err = await(ctx, b, func() (map[pipeline.TopicPartition]int64, error) {
+			return b.askLeaders(tps, at)
+		})
+		return err
+	})
+	return found, err
+}
+
+// askLeaders makes one attempt. Where it fails for want of the right leader, it
+// has the metadata refreshed for the next one.
+func (b *Broker) askLeaders(tps []pipeline.TopicPartition, at int64) (map[pipeline.TopicPartition]int64, error) {
+	requests := map[*sarama.Broker]*sarama.OffsetRequest{}
+	asked := map[*sarama.Broker][]pipeline.TopicPartition{}
+	for _, tp := range tps {
+		leader, err := b.client.Leader(b.cfg.name(tp.Topic), tp.Partition)
+		if err != nil {
+			return nil, fmt.Errorf("finding the leader of %s: %w", tp, err)
+		}
+		if requests[leader] == nil {
+			requests[leader] = sarama.NewOffsetRequest(b.client.Config().Version)
+		}
+		requests[leader].AddBlock(b.cfg.name(tp.Topic), tp.Partition, at, 1)
+		asked[leader] = append(asked[leader], tp)
+	}
+	found := make(map[pipeline.TopicPartition]int64, len(tps))
+	for leader, request := range requests {
+		response, err := leader.GetAvailableOffsets(request)
+		if err != nil {
+			_ = leader.Close()
+			return nil, b.withFreshMetadata(asked[leader], fmt.Errorf("asking broker %d: %w", leader.ID(), err))
+		}
+		for _, tp := range asked[leader] {
+			block := response.GetBlock(b.cfg.name(tp.Topic), tp.Partition)
+			if block == nil {
+				return nil, fmt.Errorf("%s: %w", tp, sarama.ErrIncompleteResponse)
+			}
+			if block.Err != sarama.ErrNoError {
+				return nil, b.withFreshMetadata(asked[leader], fmt.Errorf("%s: %w", tp, block.Err))
+			}
+			found[tp] = block.Offset
+		}
+	}
+	return found, nil
+}
+
+// withFreshMetadata returns err. That the refresh failed shows in the next
+// attempt.
+func (b *Broker) withFreshMetadata(tps []pipeline.TopicPartition, err error) error {
+	names := map[string]struct{}{}
+	for _, tp := range tps {
+		names[b.cfg.name(tp.Topic)] = struct{}{}
+	}
+	list := make([]string, 0, len(names))
+	for name := range names {
+		list = append(list, name)
+	}
+	_ = b.client.RefreshMetadata(list...)
+	return err
+}

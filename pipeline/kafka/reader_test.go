@@ -1,0 +1,231 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/IBM/sarama"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/kafka"
+)
+
+func TestReadBounds(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	topic := newTopic(t, b)
+	for sent := 0; sent < 100; sent += 10 {
+		send(t, b, at(topic, 1), numbered(sent, 10)...)
+	}
+	for _, bounds := range [][2]int64{{0, 100}, {0, 1}, {99, 100}, {15, 37}, {20, 30}, {0, 0}, {50, 50}, {100, 100}} {
+		next := bounds[0]
+		err := b.Read(t.Context(), at(topic, 1), bounds[0], bounds[1], func(records []pipeline.Record) error {
+			for _, r := range records {
+				if r.Offset != next || string(r.Value) != strconv.FormatInt(next, 10) || r.TopicID == "" {
+					t.Errorf("%v: got offset %d with %q, want %d", bounds, r.Offset, r.Value, next)
+				}
+				next++
+			}
+			return nil
+		})
+		if err != nil || next != bounds[1] {
+			t.Errorf("%v: read to %d: %v", bounds, next, err)
+		}
+	}
+}
+
+func TestReadOutOfRange(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	topic := newTopic(t, b)
+	send(t, b, at(topic, 0), numbered(0, 10)...)
+	for _, bounds := range [][2]int64{{0, 11}, {-1, 5}, {11, 11}, {5, 4}} {
+		err := b.Read(t.Context(), at(topic, 0), bounds[0], bounds[1], func([]pipeline.Record) error {
+			t.Errorf("%v: records were read", bounds)
+			return nil
+		})
+		var out *kafka.OutOfRangeError
+		if !errors.Is(err, kafka.ErrOutOfRange) || !errors.As(err, &out) || out.End != 10 || out.From != bounds[0] {
+			t.Errorf("%v: %v", bounds, err)
+		}
+	}
+	for _, tp := range []pipeline.TopicPartition{at(topic, 4), at(topic, -1), at("no-such-topic", 0)} {
+		if err := b.Read(t.Context(), tp, 0, 0, nil); !errors.Is(err, kafka.ErrUnknownTopic) {
+			t.Errorf("%s: %v", tp, err)
+		}
+	}
+}
+
+func TestReadReturnsTheErrorOfTheFunction(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	topic := newTopic(t, b)
+	send(t, b, at(topic, 0), numbered(0, 10)...)
+	enough := errors.New("enough")
+	if err := b.Read(t.Context(), at(topic, 0), 0, 10, func([]pipeline.Record) error { return enough }); err != enough {
+		t.Errorf("got %v, want the function's own error", err)
+	}
+}
+
+func TestReadEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	topic := newTopic(t, b)
+	// More than the one answer that may lie ready.
+	for sent := 0; sent < 30; sent++ {
+		records := numbered(sent, 1)
+		records[0].Value = make([]byte, 900_000)
+		send(t, b, at(topic, 0), records...)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	err := b.Read(ctx, at(topic, 0), 0, 30, func([]pipeline.Record) error {
+		cancel()
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestReadPartitionsSideBySide(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	topic := newTopic(t, b)
+	for partition := range int32(4) {
+		for sent := 0; sent < 20_000; sent += 5000 {
+			send(t, b, at(topic, partition), numbered(sent, 5000)...)
+		}
+	}
+	var readers sync.WaitGroup
+	for partition := range int32(4) {
+		readers.Go(func() {
+			next := int64(0)
+			err := b.Read(t.Context(), at(topic, partition), 0, 20_000, func(records []pipeline.Record) error {
+				for _, r := range records {
+					if r.Offset != next || r.Partition != partition {
+						return errors.New("out of order")
+					}
+					next++
+				}
+				return nil
+			})
+			if err != nil || next != 20_000 {
+				t.Errorf("partition %d: read to %d: %v", partition, next, err)
+			}
+		})
+	}
+	readers.Wait()
+}
+
+// TestReadStepsOverGaps reads a log whose last offset is the end of a
+// transaction, which is no record.
+func TestReadStepsOverGaps(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	topic := newTopic(t, b)
+	conf := sarama.NewConfig()
+	conf.Version = sarama.V2_8_0_0
+	conf.Producer.RequiredAcks = sarama.WaitForAll
+	conf.Producer.Return.Successes = true
+	conf.Producer.Idempotent = true
+	conf.Producer.Transaction.ID = t.Name()
+	conf.Producer.Partitioner = sarama.NewManualPartitioner
+	conf.Net.MaxOpenRequests = 1
+	producer, err := sarama.NewSyncProducer([]string{cluster.address}, conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := producer.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for range 3 {
+		if err := producer.BeginTxn(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: string(topic), Value: sarama.StringEncoder("x")}); err != nil {
+			t.Fatal(err)
+		}
+		if err := producer.CommitTxn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ranges, err := b.Offsets(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var offsets []int64
+	err = b.Read(t.Context(), at(topic, 0), 0, ranges[0].End, func(records []pipeline.Record) error {
+		for _, r := range records {
+			offsets = append(offsets, r.Offset)
+		}
+		return nil
+	})
+	if err != nil || ranges[0].End != 6 || len(offsets) != 3 || offsets[2] != 4 {
+		t.Errorf("read %v of %d offsets: %v", offsets, ranges[0].End, err)
+	}
+	// The bounds may themselves be gaps.
+	err = b.Read(t.Context(), at(topic, 0), 5, 6, func(records []pipeline.Record) error {
+		return errors.New("the gap holds records")
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func BenchmarkRead(b *testing.B) {
+	broker := newBroker(b)
+	topic := newTopic(b, broker)
+	const n = 200_000
+	records := numbered(0, 1000)
+	for i := range records {
+		records[i].Value = make([]byte, 150)
+	}
+	for range n / len(records) {
+		send(b, broker, at(topic, 0), records...)
+	}
+	read := 0
+	for b.Loop() {
+		err := broker.Read(b.Context(), at(topic, 0), 0, n, func(records []pipeline.Record) error {
+			read += len(records)
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(read)/b.Elapsed().Seconds(), "records/s")
+}
+
+func BenchmarkSubscribe(b *testing.B) {
+	broker := newBroker(b)
+	topic := newTopic(b, broker)
+	const n = 100_000 // in each partition
+	records := numbered(0, 1000)
+	for i := range records {
+		records[i].Value = make([]byte, 150)
+	}
+	for range n / len(records) {
+		for partition := range int32(4) {
+			send(b, broker, at(topic, partition), records...)
+		}
+	}
+	assignor := newPositions()
+	messages := subscribe(b, broker, pipeline.SubscriberConfig{Assignor: assignor}, string(topic))
+	received := 0
+	for b.Loop() {
+		for seen := 0; seen < 4*n; {
+			msg, batch := receive(b, messages)
+			seen += len(batch.Records)
+			if received += len(batch.Records); seen == 4*n {
+				batch.Restart() // read all of it again
+			}
+			msg.Ack()
+		}
+	}
+	b.ReportMetric(float64(received)/b.Elapsed().Seconds(), "records/s")
+}

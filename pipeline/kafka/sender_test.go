@@ -1,0 +1,260 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/embedded"
+	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// readAll returns what a partition holds.
+func readAll(t testing.TB, b *kafka.Broker, tp pipeline.TopicPartition) []pipeline.Record {
+	t.Helper()
+	ranges, err := b.Offsets(t.Context(), tp.Topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []pipeline.Record
+	held := ranges[tp.Partition]
+	err = b.Read(t.Context(), tp, held.Oldest, held.End, func(records []pipeline.Record) error {
+		all = append(all, records...)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestSendKeepsOrderAndOffsetsAreDense(t *testing.T) {
+	t.Parallel()
+	const rounds, size = 20, 50
+	b := newBroker(t)
+	one, two := newTopic(t, b), newTopic(t, b)
+	var senders sync.WaitGroup
+	for _, topic := range []schema.Topic{one, two} {
+		senders.Go(func() {
+			for round := range rounds {
+				var batches []pipeline.PartitionBatch
+				for partition := range int32(4) {
+					batches = append(batches, pipeline.PartitionBatch{
+						TopicPartition: at(topic, partition), Records: numbered(round*size, size),
+					})
+				}
+				if err := errors.Join(b.Send(t.Context(), batches)...); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	senders.Wait()
+	for _, topic := range []schema.Topic{one, two} {
+		for partition := range int32(4) {
+			records := readAll(t, b, at(topic, partition))
+			if len(records) != rounds*size {
+				t.Fatalf("%d records, want %d", len(records), rounds*size)
+			}
+			for i, r := range records {
+				if r.Offset != int64(i) || string(r.Value) != strconv.Itoa(i) {
+					t.Fatalf("record %d has offset %d and value %s", i, r.Offset, r.Value)
+				}
+			}
+		}
+	}
+}
+
+func TestSendBatchIsOneBatchOfTheLog(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	topic := newTopic(t, b)
+	send(t, b, at(topic, 0), numbered(0, 100)...)
+	records := readAll(t, b, at(topic, 0))
+	for _, r := range records {
+		// One batch has one time, and ours is of now.
+		if !r.Timestamp.Equal(records[0].Timestamp) || time.Since(r.Timestamp) > time.Minute {
+			t.Fatalf("timestamps %v and %v", r.Timestamp, records[0].Timestamp)
+		}
+	}
+}
+
+func TestSendGivesEachBatchItsError(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t, func(c *kafka.Config) { c.Timeout = 500 * time.Millisecond })
+	topic := newTopic(t, b)
+	errs := b.Send(t.Context(), []pipeline.PartitionBatch{
+		{TopicPartition: at(topic, 0), Records: numbered(0, 1)},
+		{TopicPartition: at(topic, 1), Records: []pipeline.OutgoingRecord{{Value: make([]byte, 1_000_000)}}},
+		{TopicPartition: at("no-such-topic", 0), Records: numbered(0, 1)},
+		{TopicPartition: at(topic, 2)},
+		{TopicPartition: at(topic, 1), Records: numbered(0, 1)}, // behind the one too large
+		{TopicPartition: at(topic, 0), Records: numbered(1, 1)},
+	})
+	for _, i := range []int{0, 3, 5} {
+		if errs[i] != nil {
+			t.Errorf("batch %d: %v", i, errs[i])
+		}
+	}
+	var large *kafka.TooLargeError
+	if !errors.As(errs[1], &large) || !errors.Is(errs[1], kafka.ErrTooLarge) || large.Limit != 1_000_000 ||
+		large.TopicPartition != at(topic, 1) {
+		t.Errorf("too large: %v", errs[1])
+	}
+	if !errors.Is(errs[2], kafka.ErrUnknownTopic) || !errors.Is(errs[2], context.DeadlineExceeded) {
+		t.Errorf("unknown topic: %v", errs[2])
+	}
+	if !errors.Is(errs[4], kafka.ErrTooLarge) {
+		t.Errorf("behind a failed one: %v", errs[4])
+	}
+	if got := readAll(t, b, at(topic, 0)); len(got) != 2 || string(got[1].Value) != "1" {
+		t.Errorf("partition 0 holds %d records", len(got))
+	}
+	if got := readAll(t, b, at(topic, 1)); len(got) != 0 {
+		t.Errorf("partition 1 holds %d records, want none", len(got))
+	}
+}
+
+// TestSendMeasuresExactly finds the broker's own limit to the byte.
+func TestSendMeasuresExactly(t *testing.T) {
+	t.Parallel()
+	const brokersLimit = 1_048_588
+	b := newBroker(t, func(c *kafka.Config) { c.MaxMessageBytes = brokersLimit + 1 })
+	topic := newTopic(t, b)
+	records := numbered(0, 200)
+	bytes := func(filler int) int {
+		records[100].Value = make([]byte, filler)
+		var large *kafka.TooLargeError
+		tiny := newBroker(t, func(c *kafka.Config) { c.MaxMessageBytes = 100 })
+		err := tiny.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0]
+		if !errors.As(err, &large) {
+			t.Fatalf("no size in %v", err)
+		}
+		return large.Bytes
+	}
+	filler := 1_000_000
+	filler += brokersLimit - bytes(filler)
+	if got := bytes(filler); got != brokersLimit {
+		t.Fatalf("the batch has %d bytes, want %d", got, brokersLimit)
+	}
+	send(t, b, at(topic, 0), records...)
+	records[100].Value = make([]byte, filler+1)
+	err := b.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0]
+	if !errors.Is(err, kafka.ErrTooLarge) {
+		t.Errorf("a byte more than the broker takes: %v", err)
+	}
+}
+
+func TestSendCompressed(t *testing.T) {
+	t.Parallel()
+	for _, codec := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
+		b := newBroker(t, func(c *kafka.Config) { c.Compression = codec })
+		topic := newTopic(t, b)
+		send(t, b, at(topic, 0), numbered(0, 100)...)
+		if got := readAll(t, b, at(topic, 0)); len(got) != 100 || string(got[99].Value) != "99" {
+			t.Errorf("%s: %d records", codec, len(got))
+		}
+	}
+}
+
+func TestSendAfterTheBrokerCameBack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log, err := embedded.Open(t.Context(), embedded.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(log.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBroker(t, func(c *kafka.Config) { c.Brokers = []string{log.Addr()} })
+	topic := newTopic(t, b)
+	messages := subscribe(t, b, pipeline.SubscriberConfig{}, string(topic))
+	send(t, b, at(topic, 0), numbered(0, 10)...)
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	batch := []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: numbered(10, 10)}}
+	if err := b.Send(ctx, batch)[0]; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("sending to a broker that is gone: %v", err)
+	}
+
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err = embedded.Open(t.Context(), embedded.Config{Dir: dir, Port: number})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	send(t, b, at(topic, 0), batch[0].Records...)
+	if got := readAll(t, b, at(topic, 0)); len(got) != 20 || string(got[19].Value) != "19" {
+		t.Errorf("the log holds %d records, want 20", len(got))
+	}
+	// The subscriber comes back by itself.
+	for last := int64(-1); last < 19; {
+		msg, batch := receive(t, messages)
+		last = batch.Records[len(batch.Records)-1].Offset
+		msg.Ack()
+	}
+}
+
+func TestClosedBrokerSendsNothing(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	topic := newTopic(t, b)
+	for range 2 {
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := b.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: numbered(0, 1)}})[0]
+	if err == nil {
+		t.Error("a closed broker sends")
+	}
+	if _, err := b.Subscriber(pipeline.SubscriberConfig{Group: "g"}); !errors.Is(err, kafka.ErrClosed) {
+		t.Errorf("subscribing: %v", err)
+	}
+	if _, err := b.Publisher(kafka.PublisherConfig{}); !errors.Is(err, kafka.ErrClosed) {
+		t.Errorf("making a publisher: %v", err)
+	}
+}
+
+func BenchmarkSend(b *testing.B) {
+	broker := newBroker(b)
+	topic := newTopic(b, broker)
+	records := numbered(0, 1000)
+	for i := range records {
+		records[i].Value = make([]byte, 150)
+	}
+	var batches []pipeline.PartitionBatch
+	for partition := range int32(4) {
+		batches = append(batches, pipeline.PartitionBatch{TopicPartition: at(topic, partition), Records: records})
+	}
+	sent := 0
+	for b.Loop() {
+		if err := errors.Join(broker.Send(b.Context(), batches)...); err != nil {
+			b.Fatal(err)
+		}
+		sent += 4 * len(records)
+	}
+	b.ReportMetric(float64(sent)/b.Elapsed().Seconds(), "records/s")
+}

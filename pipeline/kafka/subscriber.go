@@ -1,0 +1,152 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+const (
+	defaultBatchSize = 2000
+	defaultLinger    = 2 * time.Millisecond
+)
+
+// Subscriber delivers batches of records as Watermill messages. It is safe for
+// concurrent use. Get one from Broker.Subscriber.
+//
+// A message is one of a lane's. Ack marks its offsets in the group, for tools
+// that show the lag and, without an Assignor, as the place to go on from. Nack
+// has the same records delivered again, in another message, after
+// Config.NackPause, until the session ends. When the session ends, because of a
+// rebalance, a Restart or Close, the context of the message is done; the
+// handler then has Config.Grace to Ack or Nack, and until it has, no other
+// session of the subscription starts.
+type Subscriber struct {
+	broker *Broker
+	cfg    pipeline.SubscriberConfig
+
+	life    context.Context
+	endLife context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	running sync.WaitGroup // subscriptions
+}
+
+var (
+	_ message.Subscriber           = (*Subscriber)(nil)
+	_ message.SubscribeInitializer = (*Subscriber)(nil)
+)
+
+// Subscriber implements pipeline.Broker. It returns a *Subscriber.
+func (b *Broker) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, error) {
+	setDefault(&cfg.BatchSize, defaultBatchSize)
+	setDefault(&cfg.Lanes, runtime.GOMAXPROCS(0))
+	setDefault(&cfg.Linger, defaultLinger)
+	var faults []error
+	if cfg.Group == "" {
+		faults = append(faults, errors.New("group: required"))
+	}
+	if cfg.BatchSize < 0 {
+		faults = append(faults, fmt.Errorf("batch size: %d is negative", cfg.BatchSize))
+	}
+	if cfg.Lanes < 0 {
+		faults = append(faults, fmt.Errorf("lanes: %d is negative", cfg.Lanes))
+	}
+	if cfg.Linger < 0 {
+		faults = append(faults, fmt.Errorf("linger: %v is negative", cfg.Linger))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, fmt.Errorf("configuring a subscriber: %w", err)
+	}
+	life, endLife := context.WithCancel(b.life)
+	s := &Subscriber{broker: b, cfg: cfg, life: life, endLife: endLife}
+	if err := b.adopt(s); err != nil {
+		endLife()
+		return nil, fmt.Errorf("making a subscriber: %w", err)
+	}
+	return s, nil
+}
+
+// Subscribe implements message.Subscriber: it joins the group and consumes the
+// topic, or several joined by commas, which then share the lanes. The channel
+// is closed when ctx is done or the Subscriber is closed. Topics that do not
+// exist are waited for.
+//
+// Each call is a member of the group of its own; its sessions are not aware of
+// those of another call.
+func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	roles, err := splitTopics(topic)
+	if err != nil {
+		return nil, fmt.Errorf("subscribing to %q: %w", topic, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("subscribing to %q: subscriber: %w", topic, ErrClosed)
+	}
+	sub := newSubscription(s, roles)
+	group, leave, err := sub.join()
+	if err != nil {
+		return nil, fmt.Errorf("subscribing to %q: %w", topic, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.life, cancel)
+	s.running.Go(func() {
+		defer leave()
+		defer cancel()
+		defer stop()
+		sub.run(ctx, group)
+	})
+	return sub.out, nil
+}
+
+// splitTopics reads the comma-joined topics of Subscribe.
+func splitTopics(joined string) ([]schema.Topic, error) {
+	var roles []schema.Topic
+	seen := map[schema.Topic]struct{}{}
+	for _, part := range strings.Split(joined, ",") {
+		role := schema.Topic(strings.TrimSpace(part))
+		if role == "" {
+			return nil, errors.New("the name of a topic is empty")
+		}
+		if _, repeated := seen[role]; !repeated {
+			seen[role] = struct{}{}
+			roles = append(roles, role)
+		}
+	}
+	return roles, nil
+}
+
+// SubscribeInitialize implements message.SubscribeInitializer: it creates the
+// topics that do not exist.
+func (s *Subscriber) SubscribeInitialize(topic string) error {
+	roles, err := splitTopics(topic)
+	if err != nil {
+		return fmt.Errorf("creating %q: %w", topic, err)
+	}
+	_, err = s.broker.EnsureTopics(s.life, roles)
+	return err
+}
+
+// Close implements message.Subscriber: it ends the sessions, waits for handlers
+// up to Config.Grace, commits what was acked and closes the channels. It may be
+// called again.
+func (s *Subscriber) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.endLife()
+	s.running.Wait()
+	s.broker.disown(s)
+	return nil
+}

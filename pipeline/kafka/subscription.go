@@ -1,0 +1,159 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// shortSession is what makes the end of a session suspicious: one that was
+// restarted or failed sooner is followed by a pause that grows.
+const shortSession = time.Second
+
+// settling is the pause before a group that is still forming is joined again.
+const settling = 100 * time.Millisecond
+
+// subscription is one member of a consumer group: one session after another.
+type subscription struct {
+	subscriber *Subscriber
+	broker     *Broker
+	log        *slog.Logger
+	roles      []schema.Topic
+	names      []string
+	roleOf     map[string]schema.Topic
+	out        chan *message.Message
+	// stragglers are messages of earlier sessions that were neither acked nor
+	// nacked within the grace. Sessions follow one another, so that it needs
+	// no lock: lanes report to their session, which reports here at its end.
+	stragglers []*message.Message
+}
+
+func newSubscription(s *Subscriber, roles []schema.Topic) *subscription {
+	sub := &subscription{
+		subscriber: s,
+		broker:     s.broker,
+		log:        s.broker.log.With(slog.String("group", s.cfg.Group)),
+		roles:      roles,
+		roleOf:     make(map[string]schema.Topic, len(roles)),
+		out:        make(chan *message.Message),
+	}
+	for _, role := range roles {
+		name := s.broker.cfg.name(role)
+		sub.names = append(sub.names, name)
+		sub.roleOf[name] = role
+	}
+	return sub
+}
+
+// join makes the member of the group. It does not talk to the cluster yet.
+func (s *subscription) join() (sarama.ConsumerGroup, func(), error) {
+	instanceID, leave := s.broker.joinGroup(s.subscriber.cfg.Group)
+	conf := s.broker.cfg.member(instanceID, s.subscriber.cfg.Assignor != nil)
+	// A group has a client of its own: its requests wait for records and for
+	// the other members, and would hold up everything else.
+	group, err := sarama.NewConsumerGroup(s.broker.cfg.Brokers, s.subscriber.cfg.Group, conf)
+	if err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return group, leave, nil
+}
+
+// run runs sessions until ctx is done, then leaves the group.
+func (s *subscription) run(ctx context.Context, group sarama.ConsumerGroup) {
+	defer close(s.out)
+	reported := make(chan struct{})
+	go func() {
+		defer close(reported)
+		for err := range group.Errors() {
+			s.report(ctx, err)
+		}
+	}()
+	suspicious := 0
+	for ctx.Err() == nil {
+		started := time.Now()
+		ending := s.session(ctx, group)
+		switch {
+		case ctx.Err() != nil:
+		case ending == rebalanced, ending == restarted && time.Since(started) > shortSession:
+			suspicious = 0
+		case ending == unsettled:
+			pause(ctx, settling)
+		default:
+			// The first restart is free: it is what a stage does that finds its
+			// position moved. One that asks for nothing else must not keep the
+			// whole group rebalancing.
+			if suspicious++; ending == broken || suspicious > 1 {
+				pause(ctx, 5*backoff(suspicious))
+			}
+		}
+	}
+	if err := group.Close(); err != nil && !errors.Is(err, sarama.ErrClosedClient) {
+		s.report(ctx, err)
+	}
+	<-reported
+}
+
+// ending is how a session ended.
+type ending int
+
+const (
+	rebalanced ending = iota // or by our own leaving
+	restarted                // by Batch.Restart
+	unsettled                // before all partitions were consumed: the group is still forming
+	broken                   // by a fault
+)
+
+func (s *subscription) session(ctx context.Context, group sarama.ConsumerGroup) ending {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h := newSession(s, group, cancel)
+	err := group.Consume(ctx, s.names, h)
+	s.stragglers = append(s.stragglers, h.abandoned()...)
+	switch {
+	case errors.Is(err, sarama.ErrRebalanceInProgress), errors.Is(err, sarama.ErrUnknownMemberId),
+		errors.Is(err, sarama.ErrIllegalGeneration):
+		s.log.Debug("the group changed while joining", slog.Any("error", err))
+		return unsettled
+	case err != nil:
+		s.report(ctx, err)
+		return broken
+	case h.failed.Load():
+		return broken
+	case h.restarted.Load():
+		return restarted
+	case int(h.begun.Load()) < h.claims:
+		return unsettled
+	}
+	return rebalanced
+}
+
+// report logs what went wrong, unless that is only our own leaving.
+func (s *subscription) report(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		s.log.Debug("leaving the consumer group", slog.Any("error", err))
+		return
+	}
+	s.log.Warn("consuming failed, trying again", slog.Any("error", err))
+}
+
+// awaitStragglers waits until no batch of an earlier session is in flight.
+func (s *subscription) awaitStragglers(ctx context.Context) error {
+	for len(s.stragglers) > 0 {
+		s.log.Warn("waiting for a batch of an earlier session", slog.String("batch", s.stragglers[0].UUID))
+		select {
+		case <-s.stragglers[0].Acked():
+		case <-s.stragglers[0].Nacked():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		s.stragglers = s.stragglers[1:]
+	}
+	return nil
+}

@@ -1,0 +1,50 @@
+package kafka_test
+
+import (
+	"testing"
+
+	wkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/kafka"
+)
+
+// The universal suite of Watermill, over messages of one record.
+
+func TestUniversalUnordered(t *testing.T) {
+	t.Parallel()
+	tests.TestPubSub(t, tests.Features{ConsumerGroups: true, Persistent: true, ForceShort: raceEnabled},
+		pubSub(nil), pubSubOfGroup(nil))
+}
+
+func TestUniversalOrderedByKey(t *testing.T) {
+	t.Parallel()
+	// As in watermill-kafka's own tests, messages without the metadata have the
+	// empty key, which is a key.
+	marshaler := wkafka.NewWithPartitioningMarshaler(func(_ string, msg *message.Message) (string, error) {
+		return msg.Metadata.Get("partition_key"), nil
+	})
+	tests.TestPubSub(t, tests.Features{ConsumerGroups: true, GuaranteedOrder: true, Persistent: true, ForceShort: raceEnabled},
+		pubSub(marshaler), pubSubOfGroup(marshaler))
+}
+
+// pubSub makes pairs that are of one group as long as they are of one test.
+func pubSub(marshaler wkafka.Marshaler) tests.PubSubConstructor {
+	ofGroup := pubSubOfGroup(marshaler)
+	return func(t *testing.T) (message.Publisher, message.Subscriber) {
+		return ofGroup(t, "group-"+t.Name())
+	}
+}
+
+func pubSubOfGroup(marshaler wkafka.Marshaler) tests.ConsumerGroupPubSubConstructor {
+	return func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
+		b := newBroker(t)
+		pub, err := b.Publisher(kafka.PublisherConfig{Marshaler: marshaler, CreateTopics: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pub, newSubscriber(t, b, pipeline.SubscriberConfig{Group: group, BatchSize: 1})
+	}
+}
