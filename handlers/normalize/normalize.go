@@ -1,0 +1,195 @@
+// Package normalize reads prices out of stored answers.
+package normalize
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Name is the name of the stage.
+const Name = "normalize"
+
+// maxAhead is how far a provider's clock may be ahead of our receipt. A price
+// from beyond would stay the newest one for as long.
+const maxAhead = 24 * time.Hour
+
+func init() {
+	pipeline.RegisterHandler(pipeline.HandlerModule{
+		Name:  Name,
+		Doc:   "Reads prices out of stored answers, by the pure Normalize of their provider.",
+		Takes: []schema.EventType{schema.QuoteStored{}.EventType()},
+		Gives: []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteRejected{}.EventType(),
+			schema.QuoteUnchanged{}.EventType()},
+		New: func(env pipeline.Env) (pipeline.Handler, error) { return &handler{env.Provider}, nil },
+	})
+}
+
+type handler struct {
+	provider func(schema.Provider) (pipeline.Provider, bool)
+}
+
+var _ pipeline.Handler = (*handler)(nil)
+
+// last is the newest price known of one symbol in the answers for a key. The
+// answers for one key lie on one partition; another key's answers may hold the
+// same symbol, but are read by another lane or process, and must not share what
+// is remembered.
+type last struct {
+	Key       string         `db:"quote_key"`
+	Price     schema.Decimal `db:"price"`
+	Timestamp schema.Time    `db:"timestamp"`
+}
+
+// stateKey names the state of a symbol in the answers for a quote.
+func stateKey(quote schema.QuoteStored, symbol schema.Symbol) string {
+	if symbol == quote.Symbol {
+		return quote.Key()
+	}
+	return quote.Key() + "|" + string(symbol) // no symbol holds a |
+}
+
+// read is what one record holds.
+type read struct {
+	record *pipeline.Record
+	prices []pipeline.Price
+	err    error // of the provider: there is no price
+}
+
+// Handle gives a price for every one that is news, and says so where an answer
+// holds none or only what is known.
+func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+	reads := make([]read, len(in))
+	keys := map[string]bool{}
+	for i := range in {
+		reads[i] = h.read(&in[i])
+		for _, p := range reads[i].prices {
+			keys[stateKey(in[i].Event.Payload.(schema.QuoteStored), p.Symbol)] = true
+		}
+	}
+	known := pipeline.Remember[string, last](tx, h)
+	if err := load(ctx, tx, known, keys); err != nil {
+		return nil, err
+	}
+	var events []schema.Event
+	changed := map[string]last{}
+	for _, r := range reads {
+		events = append(events, emit(r, known, changed)...)
+	}
+	return events, save(ctx, tx, changed)
+}
+
+// read asks the provider, and checks what no provider may answer.
+func (h *handler) read(r *pipeline.Record) read {
+	quote := r.Event.Payload.(schema.QuoteStored)
+	provider, known := h.provider(quote.Provider)
+	if !known {
+		return read{record: r, err: pipeline.Quotef(schema.CodeUnknownProvider, "no provider %q in this binary", quote.Provider)}
+	}
+	prices, err := normalize(provider, quote.QuoteFetched)
+	if err == nil && len(prices) == 0 {
+		err = pipeline.Quotef(schema.CodeBadResponse, "the answer holds no price")
+	}
+	for _, p := range prices {
+		if p.Time.After(quote.ReceivedAt.Add(maxAhead)) {
+			err = pipeline.Quotef(schema.CodeBadResponse, "the price is of %s, and was received at %s", p.Time, quote.ReceivedAt)
+		}
+		if invalid := observed(quote, p).Validate(); invalid != nil {
+			err = pipeline.Quotef(schema.CodeBadPrice, "%v", invalid)
+		}
+	}
+	if err != nil {
+		return read{record: r, err: err}
+	}
+	return read{record: r, prices: prices}
+}
+
+// normalize makes an error of a panic, so that the answer is rejected and
+// whoever waits for its outcome learns of it.
+func normalize(provider pipeline.Provider, quote schema.QuoteFetched) (prices []pipeline.Price, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = pipeline.Quotef(schema.CodeInternal, "the provider panicked: %v", p)
+		}
+	}()
+	return provider.Normalize(quote)
+}
+
+func observed(quote schema.QuoteStored, p pipeline.Price) schema.PriceObserved {
+	return schema.PriceObserved{Symbol: p.Symbol, Price: p.Price, Timestamp: p.Time, Source: quote.Provider,
+		RawResponseID: quote.RawResponseID, ReceivedAt: quote.ReceivedAt, RequestID: quote.RequestID}
+}
+
+// load fills the memory with the keys it lacks. A key that SQL lacks too is
+// remembered as the zero value.
+func load(ctx context.Context, tx *pipeline.Tx, known *pipeline.Memory[string, last], keys map[string]bool) error {
+	var missing []string
+	for key := range keys {
+		if _, ok := known.Get(key); !ok {
+			missing = append(missing, key)
+			known.Put(key, last{Key: key})
+		}
+	}
+	rows, err := store.SelectIn[last](ctx, tx, `SELECT quote_key, price, timestamp FROM normalized_quotes
+		WHERE quote_key IN (?)`, missing)
+	if err != nil {
+		return fmt.Errorf("loading the last prices: %w", err)
+	}
+	for _, row := range rows {
+		known.Put(row.Key, row)
+	}
+	return nil
+}
+
+func emit(r read, known *pipeline.Memory[string, last], changed map[string]last) []schema.Event {
+	quote := r.record.Event.Payload.(schema.QuoteStored)
+	if r.err != nil {
+		code, reason := explain(r.err)
+		return []schema.Event{r.record.Derive(schema.QuoteRejected{Quote: quote.Quote, RawResponseID: quote.RawResponseID,
+			Code: code, Reason: reason, ReceivedAt: quote.ReceivedAt})}
+	}
+	var events []schema.Event
+	for _, p := range r.prices {
+		key := stateKey(quote, p.Symbol)
+		before, _ := known.Get(key)
+		if before.Timestamp.Equal(p.Time.Time) && before.Price.Cmp(p.Price) == 0 {
+			unchanged := schema.QuoteUnchanged{Quote: quote.Quote, RawResponseID: quote.RawResponseID,
+				Price: p.Price, Timestamp: p.Time, ReceivedAt: quote.ReceivedAt}
+			unchanged.Symbol = p.Symbol
+			events = append(events, r.record.Derive(unchanged))
+			continue
+		}
+		events = append(events, r.record.Derive(observed(quote, p)))
+		if !before.Timestamp.After(p.Time) {
+			now := last{Key: key, Price: p.Price, Timestamp: p.Time}
+			known.Put(key, now)
+			changed[key] = now
+		}
+	}
+	return events
+}
+
+func explain(err error) (schema.Code, string) {
+	var q *pipeline.QuoteError
+	if !errors.As(err, &q) {
+		q = pipeline.Quotef(schema.CodeInternal, "%v", err)
+	}
+	return q.Code, schema.CutReason(q.Reason)
+}
+
+func save(ctx context.Context, tx *pipeline.Tx, changed map[string]last) error {
+	rows := store.Rows{Table: "normalized_quotes", Columns: []string{"quote_key", "price", "timestamp"},
+		Clause: `ON CONFLICT (quote_key) DO UPDATE SET price = excluded.price, timestamp = excluded.timestamp`}
+	// In one order everywhere: two transactions never wait in a circle.
+	for _, key := range slices.Sorted(maps.Keys(changed)) {
+		rows.Add(key, changed[key].Price, changed[key].Timestamp)
+	}
+	return tx.Insert(ctx, rows)
+}

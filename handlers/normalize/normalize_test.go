@@ -1,0 +1,258 @@
+package normalize_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/pricemill/pricemill/handlers/normalize"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// scripted reads answers that say themselves what is to be made of them.
+type scripted struct{ pipeline.Provider }
+
+// script is such an answer.
+type script struct {
+	Prices []quoted    `json:"prices"`
+	Code   schema.Code `json:"code"`
+	Plain  string      `json:"plain"` // an error that is no QuoteError
+	Panic  string      `json:"panic"`
+}
+
+type quoted struct {
+	Symbol schema.Symbol  `json:"symbol"`
+	Price  schema.Decimal `json:"price"`
+	Second int64          `json:"second"`
+}
+
+func (scripted) Normalize(quote schema.QuoteFetched) ([]pipeline.Price, error) {
+	var s script
+	if err := json.Unmarshal(quote.RawResponse, &s); err != nil {
+		return nil, &pipeline.QuoteError{Code: schema.CodeBadResponse, Reason: "not JSON", Err: err}
+	}
+	switch {
+	case s.Panic != "":
+		panic(s.Panic)
+	case s.Plain != "":
+		return nil, errors.New(s.Plain)
+	case s.Code != "":
+		return nil, pipeline.Quotef(s.Code, "as told")
+	}
+	var prices []pipeline.Price
+	for _, q := range s.Prices {
+		prices = append(prices, pipeline.Price{Symbol: q.Symbol, Price: q.Price, Time: at(q.Second)})
+	}
+	return prices, nil
+}
+
+func at(second int64) schema.Time { return schema.NewTime(time.Unix(second, 0)) }
+
+func newHandler(t pipelinetest.TB) pipeline.Handler {
+	t.Helper()
+	for _, module := range pipeline.Handlers() {
+		if module.Name == normalize.Name {
+			h, err := module.New(pipeline.Env{Provider: func(name schema.Provider) (pipeline.Provider, bool) {
+				return scripted{}, name == "p"
+			}})
+			require.NoError(t, err)
+			return h
+		}
+	}
+	require.Fail(t, "not registered")
+	return nil
+}
+
+const received = 1_000_000 // seconds
+
+func answer(t require.TestingT, s script) string {
+	text, err := json.Marshal(s)
+	require.NoError(t, err)
+	return string(text)
+}
+
+func stored(symbol schema.Symbol, answer string) schema.QuoteStored {
+	return schema.QuoteStored{RawResponseID: "77", QuoteFetched: schema.QuoteFetched{
+		Quote:       schema.Quote{Provider: "p", Symbol: symbol, RequestID: "r"},
+		RawResponse: schema.RawResponse(answer), ReceivedAt: at(received)}}
+}
+
+func price(symbol schema.Symbol, value string, second int64) quoted {
+	return quoted{symbol, schema.MustDecimal(value), second}
+}
+
+// outcome is an event in short.
+func outcome(e schema.Event) string {
+	switch p := e.Payload.(type) {
+	case schema.PriceObserved:
+		return fmt.Sprintf("price %s %s@%d", p.Symbol, p.Price, p.Timestamp.Unix())
+	case schema.QuoteUnchanged:
+		return fmt.Sprintf("unchanged %s %s@%d", p.Symbol, p.Price, p.Timestamp.Unix())
+	case schema.QuoteRejected:
+		return "rejected " + string(p.Code)
+	default:
+		return fmt.Sprintf("%T", p)
+	}
+}
+
+func outcomes(t pipelinetest.TB, rig *pipelinetest.Rig) []string {
+	t.Helper()
+	var all []string
+	for _, topic := range []schema.Topic{schema.PriceEvents, schema.QuoteOutcomes} {
+		for _, e := range rig.Events(t, topic) {
+			all = append(all, outcome(e))
+		}
+	}
+	return all
+}
+
+func TestWhatBecomesOfAnAnswer(t *testing.T) {
+	t.Parallel()
+	const day = 24 * 3600
+	one := func(quotes ...quoted) string { return answer(t, script{Prices: quotes}) }
+	for name, test := range map[string]struct {
+		answers []string
+		want    []string // prices first, then the others
+	}{
+		"a price":               {[]string{one(price("A", "185.75", 10))}, []string{"price A 185.75@10"}},
+		"the same again":        {[]string{one(price("A", "2.0", 10)), one(price("A", "2.00", 10))}, []string{"price A 2@10", "unchanged A 2@10"}},
+		"another price":         {[]string{one(price("A", "2", 10)), one(price("A", "3", 10))}, []string{"price A 2@10", "price A 3@10"}},
+		"another time":          {[]string{one(price("A", "2", 10)), one(price("A", "2", 11))}, []string{"price A 2@10", "price A 2@11"}},
+		"late, then the newest": {[]string{one(price("A", "2", 10)), one(price("A", "9", 5)), one(price("A", "2", 10))}, []string{"price A 2@10", "price A 9@5", "unchanged A 2@10"}},
+		"several prices":        {[]string{one(price("A", "1", 1), price("A", "2", 2), price("A", "2", 2), price("B", "5", 2))}, []string{"price A 1@1", "price A 2@2", "price B 5@2", "unchanged A 2@2"}},
+		"exactly a day ahead":   {[]string{one(price("A", "1", received+day))}, []string{fmt.Sprintf("price A 1@%d", received+day)}},
+		"more than a day":       {[]string{one(price("A", "1", received+day+1))}, []string{"rejected bad_response"}},
+		"one of two is bad":     {[]string{one(price("A", "1", 1), price("A", "0", 2))}, []string{"rejected bad_price"}},
+		"zero":                  {[]string{one(price("A", "0", 1))}, []string{"rejected bad_price"}},
+		"negative":              {[]string{one(price("A", "-1", 1))}, []string{"rejected bad_price"}},
+		"no symbol":             {[]string{one(price("", "1", 1))}, []string{"rejected bad_price"}},
+		"before 1900":           {[]string{one(price("A", "1", -1e10))}, []string{"rejected bad_price"}},
+		"no price at all":       {[]string{one()}, []string{"rejected bad_response"}},
+		"unknown symbol":        {[]string{answer(t, script{Code: schema.CodeUnknownSymbol})}, []string{"rejected unknown_symbol"}},
+		"garbage":               {[]string{"<html>\x00\xff"}, []string{"rejected bad_response"}},
+		"an error without code": {[]string{answer(t, script{Plain: strings.Repeat("é", 1000)})}, []string{"rejected internal"}},
+		"a panic":               {[]string{answer(t, script{Panic: "index out of range"})}, []string{"rejected internal"}},
+		"bad, then good":        {[]string{one(price("A", "0", 9)), one(price("A", "1", 9))}, []string{"price A 1@9", "rejected bad_price"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rig := pipelinetest.New(t)
+			stage := rig.StartHandler(t, normalize.Name, newHandler(t))
+			defer stage.Close(t)
+			for _, text := range test.answers {
+				require.NoError(t, stage.Deliver(rig.AppendAll(t, stored("A", text))...))
+			}
+			assert.ElementsMatch(t, test.want, outcomes(t, rig))
+		})
+	}
+}
+
+func TestEventsCarryWhatTheyWereReadFrom(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	stage := rig.StartHandler(t, normalize.Name, newHandler(t))
+	defer stage.Close(t)
+	good := stored("A", answer(t, script{Prices: []quoted{price("A", "1", 1)}}))
+	strange := good
+	strange.Provider = "q"
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, good, good, strange)...))
+	quote := good.Quote
+	assert.Equal(t, schema.PriceObserved{Symbol: "A", Price: schema.MustDecimal("1"), Timestamp: at(1), Source: "p",
+		RawResponseID: "77", ReceivedAt: at(received), RequestID: "r"}, rig.Events(t, schema.PriceEvents)[0].Payload)
+	var got []schema.Payload
+	for _, e := range rig.Events(t, schema.QuoteOutcomes) {
+		got = append(got, e.Payload)
+	}
+	assert.ElementsMatch(t, []schema.Payload{
+		schema.QuoteUnchanged{Quote: quote, RawResponseID: "77", Price: schema.MustDecimal("1"), Timestamp: at(1), ReceivedAt: at(received)},
+		schema.QuoteRejected{Quote: strange.Quote, RawResponseID: "77", Code: schema.CodeUnknownProvider,
+			Reason: `no provider "q" in this binary`, ReceivedAt: at(received)},
+	}, got)
+}
+
+// model is normalize without batches, memory and SQL.
+func model(log []pipeline.Record) []string {
+	type key struct{ asked, symbol schema.Symbol }
+	newest := map[key]quoted{}
+	var prices, others []string
+	for _, r := range log {
+		quote := r.Event.Payload.(schema.QuoteStored)
+		var s script
+		if json.Unmarshal(quote.RawResponse, &s) != nil || s.Code != "" {
+			others = append(others, "rejected bad_response")
+			continue
+		}
+		for _, q := range s.Prices {
+			k := key{quote.Symbol, q.Symbol}
+			before, known := newest[k]
+			if known && before.Second == q.Second && before.Price.Cmp(q.Price) == 0 {
+				others = append(others, fmt.Sprintf("unchanged %s %s@%d", q.Symbol, q.Price, q.Second))
+				continue
+			}
+			prices = append(prices, fmt.Sprintf("price %s %s@%d", q.Symbol, q.Price, q.Second))
+			if !known || before.Second <= q.Second {
+				newest[k] = q
+			}
+		}
+	}
+	return append(prices, others...)
+}
+
+func drawAnswers(t *rapid.T) []schema.Payload {
+	var payloads []schema.Payload
+	for range rapid.IntRange(1, 25).Draw(t, "answers") {
+		asked := rapid.SampledFrom([]schema.Symbol{"A", "B", "C"}).Draw(t, "asked")
+		if rapid.IntRange(0, 9).Draw(t, "bad") == 0 {
+			payloads = append(payloads, stored(asked, "garbage"))
+			continue
+		}
+		var s script
+		for range rapid.IntRange(1, 3).Draw(t, "prices") {
+			symbol := asked
+			if rapid.IntRange(0, 3).Draw(t, "other") == 0 {
+				symbol = "X" // in the answers for several symbols, on several partitions
+			}
+			s.Prices = append(s.Prices, price(symbol, rapid.SampledFrom([]string{"1", "2"}).Draw(t, "price"),
+				int64(rapid.IntRange(1, 4).Draw(t, "second"))))
+		}
+		payloads = append(payloads, stored(asked, answer(t, s)))
+	}
+	return payloads
+}
+
+// What a lane remembers is what SQL holds: with sessions that begin anew at any
+// point, batches of any size, rolled back or not, and partitions in any order,
+// the events are those of the model.
+func TestRememberedAndLoadedStateAreTheSame(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	round := 0
+	rapid.Check(t, func(t *rapid.T) {
+		round++
+		_, err := rig.Emitter().Emit(context.Background(), func(tx *pipeline.Tx) ([]schema.Event, error) {
+			_, err := tx.Exec(context.Background(), `DELETE FROM normalized_quotes`)
+			return nil, err
+		})
+		require.NoError(t, err)
+		log := rig.AppendAll(t, drawAnswers(t)...)
+		stage := rig.Start(t, pipeline.StageSpec{Name: fmt.Sprint("normalize-", round), Handler: newHandler(t),
+			Takes: []schema.EventType{schema.QuoteStored{}.EventType()},
+			Gives: []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType()}})
+		defer stage.Close(t)
+		pipelinetest.DeliverInPieces(t, stage, pipelinetest.Interleave(t, log))
+		require.ElementsMatch(t, model(log), outcomes(t, rig))
+	})
+}

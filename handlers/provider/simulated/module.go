@@ -1,0 +1,34 @@
+package simulated
+
+import (
+	"errors"
+
+	"github.com/pricemill/pricemill/pipeline"
+)
+
+// Settings of the module; each is the field of Config of that name.
+type Settings struct {
+	// Seed chooses the market. Default 1.
+	Seed uint64 `mapstructure:"seed"`
+	// Faults is as ParseFaults reads it. Default none.
+	Faults string `mapstructure:"faults"`
+}
+
+func init() {
+	pipeline.RegisterProvider(pipeline.ProviderModule{
+		Name: Name,
+		Doc:  "Made-up prices, labelled as such: for demonstrations and tests.",
+		New: func(env pipeline.Env) (pipeline.Provider, error) {
+			settings := Settings{Seed: 1}
+			if err := env.Decode(&settings); err != nil {
+				return nil, err
+			}
+			faults, faultsErr := ParseFaults(settings.Faults)
+			provider, err := New(Config{Seed: settings.Seed, Faults: faults, Clock: env.Now})
+			if err := errors.Join(faultsErr, err); err != nil {
+				return nil, err
+			}
+			return provider, nil
+		},
+	})
+}
