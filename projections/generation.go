@@ -1,0 +1,129 @@
+package projections
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Configured is a projection whose rows depend on its settings.
+type Configured interface {
+	pipeline.Projection
+	// Configuration is a text that differs where the settings lead to other
+	// rows.
+	Configuration() string
+}
+
+// fingerprint says which fold a generation was built by.
+func fingerprint(p pipeline.Projection) string {
+	text := "v" + strconv.Itoa(p.Version())
+	if c, ok := p.(Configured); ok {
+		text += " " + c.Configuration()
+	}
+	return text
+}
+
+// generationRow is a row of generations.
+type generationRow struct {
+	Number int    `db:"number"`
+	Fold   string `db:"fold"`
+}
+
+// Open makes sure that the projection has a generation built by the fold of
+// this binary, and returns the stage that feeds it. A generation of another
+// fold is replaced by an empty one, which follows the log from its start.
+func Open(ctx context.Context, db *store.Store, p pipeline.Projection, log *slog.Logger) (pipeline.StageSpec, error) {
+	generation := pipeline.Generation{Projection: p.Name(), Number: 1, Active: true}
+	fold := fingerprint(p)
+	err := db.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.Alone(ctx); err != nil {
+			return err
+		}
+		var active generationRow
+		err := tx.Get(ctx, &active, `SELECT number, fold FROM generations WHERE projection = $1 AND active = 1`, p.Name())
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return create(ctx, tx, p, generation, fold)
+		case err != nil:
+			return err
+		}
+		generation.Number = active.Number
+		if active.Fold == fold {
+			return nil
+		}
+		log.Warn("the fold of a projection changed: building its tables again from the log",
+			"projection", p.Name(), "was", active.Fold, "is", fold)
+		if err := drop(ctx, tx, p, generation); err != nil {
+			return err
+		}
+		generation.Number++
+		return create(ctx, tx, p, generation, fold)
+	})
+	if err != nil {
+		return pipeline.StageSpec{}, fmt.Errorf("opening projection %s: %w", p.Name(), err)
+	}
+	return pipeline.StageSpec{Name: stageName(generation), Takes: p.Takes(), Handler: folder{p, generation}}, nil
+}
+
+// stageName: each generation is a stage of its own, with positions of its own.
+func stageName(g pipeline.Generation) string { return g.Projection + ".g" + strconv.Itoa(g.Number) }
+
+func create(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation, fold string) error {
+	for _, table := range p.Tables(g) {
+		if err := tx.DDL(ctx, table); err != nil {
+			return fmt.Errorf("creating the tables of generation %d: %w", g.Number, err)
+		}
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO generations (projection, number, fold, active, created_at) VALUES ($1, $2, $3, 1, $4)`,
+		g.Projection, g.Number, fold, schema.NewTime(time.Now()))
+	return err
+}
+
+func drop(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation) error {
+	for _, name := range p.TableNames() {
+		if err := tx.DDL(ctx, "DROP TABLE "+g.Table(name)); err != nil {
+			return fmt.Errorf("dropping the tables of generation %d: %w", g.Number, err)
+		}
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM positions WHERE stage = $1`, stageName(g)); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `DELETE FROM generations WHERE projection = $1 AND number = $2`, g.Projection, g.Number)
+	return err
+}
+
+// folder is the handler of a generation's stage.
+type folder struct {
+	projection pipeline.Projection
+	generation pipeline.Generation
+}
+
+var _ pipeline.Handler = folder{}
+
+// ErrReplaced says that another process replaced the generation by one of its
+// own fold.
+var ErrReplaced = errors.New("the generation was replaced by another process")
+
+// Handle implements pipeline.Handler. Where the generation was replaced while
+// this process ran, its positions are gone and it would start over, into tables
+// that now belong to another fold: it must not write.
+func (f folder) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+	g := f.generation
+	var there int
+	err := tx.Get(ctx, &there, `SELECT COUNT(*) FROM generations WHERE projection = $1 AND number = $2`, g.Projection, g.Number)
+	if err != nil {
+		return nil, fmt.Errorf("looking for generation %d of %s: %w", g.Number, g.Projection, err)
+	}
+	if there == 0 {
+		return nil, fmt.Errorf("generation %d of %s: %w", g.Number, g.Projection, ErrReplaced)
+	}
+	return nil, f.projection.Apply(ctx, tx, g, in)
+}

@@ -1,0 +1,192 @@
+package projections_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// tally counts prices by symbol. Its settings are in its configuration.
+type tally struct {
+	version       int
+	configuration string
+	broken        bool // its last statement is no SQL
+}
+
+func (tally) Name() string            { return "tally" }
+func (p tally) Version() int          { return p.version }
+func (p tally) Configuration() string { return p.configuration }
+func (tally) TableNames() []string    { return []string{"tally", "tally_extra"} }
+
+func (tally) Takes() []schema.EventType {
+	return []schema.EventType{schema.PriceObserved{}.EventType()}
+}
+
+func (p tally) Tables(g pipeline.Generation) []string {
+	statements := []string{`CREATE TABLE ` + g.Table("tally") + ` (symbol {text} PRIMARY KEY, n {int} NOT NULL)`,
+		`CREATE TABLE ` + g.Table("tally_extra") + ` (id {int} PRIMARY KEY)`}
+	if p.broken {
+		statements = append(statements, `CREATE NONSENSE`)
+	}
+	return statements
+}
+
+func (tally) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
+	for i := range in {
+		rows := store.Rows{Table: g.Table("tally"), Columns: []string{"symbol", "n"}, Clause: "ON CONFLICT (symbol) DO UPDATE SET n = tally.n + 1"}
+		rows.Add(in[i].Event.Payload.(schema.PriceObserved).Symbol, 1)
+		if err := tx.Insert(ctx, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func open(t *testing.T, db *store.Store, p pipeline.Projection) pipeline.StageSpec {
+	t.Helper()
+	spec, err := projections.Open(t.Context(), db, p, quiet)
+	require.NoError(t, err)
+	return spec
+}
+
+// feed delivers n prices to the stage, from the start of its log or from where
+// it stands.
+func feed(t *testing.T, rig *pipelinetest.Rig, spec pipeline.StageSpec, log []pipeline.Record) {
+	t.Helper()
+	stage := rig.Start(t, spec)
+	require.NoError(t, stage.Deliver(log...))
+	stage.Close(t)
+}
+
+func prices(t *testing.T, rig *pipelinetest.Rig, n int) []pipeline.Record {
+	t.Helper()
+	payloads := make([]schema.Payload, n)
+	at := schema.NewTime(time.Unix(1, 0))
+	for i := range payloads {
+		payloads[i] = schema.PriceObserved{Symbol: "A", Source: "p", Price: schema.MustDecimal("1"), Timestamp: at, ReceivedAt: at}
+	}
+	return rig.AppendAll(t, payloads...)
+}
+
+func count(t *testing.T, db store.Querier, query string) int {
+	t.Helper()
+	var n int
+	require.NoError(t, db.Get(t.Context(), &n, query))
+	return n
+}
+
+const total = `SELECT COALESCE(SUM(n), 0) FROM tally`
+
+func TestOpenGivesAGenerationOfItsOwnToEachFold(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	log := prices(t, rig, 5)
+	for _, step := range []struct {
+		what  string
+		fold  tally
+		stage string
+		found int // prices counted before the stage runs again
+	}{
+		{"the first open creates", tally{version: 1, configuration: "a"}, "tally.g1", 0},
+		{"the same fold goes on", tally{version: 1, configuration: "a"}, "tally.g1", 5},
+		{"other settings start over", tally{version: 1, configuration: "b"}, "tally.g2", 0},
+		{"so does a new version", tally{version: 2, configuration: "b"}, "tally.g3", 0},
+		{"and the old one again", tally{version: 1, configuration: "b"}, "tally.g4", 0},
+		{"which then goes on", tally{version: 1, configuration: "b"}, "tally.g4", 5},
+	} {
+		spec := open(t, rig.DB, step.fold)
+		assert.Equal(t, step.stage, spec.Name, step.what)
+		assert.Equal(t, step.fold.Takes(), spec.Takes, step.what)
+		assert.Equal(t, step.found, count(t, rig.DB, total), step.what)
+		feed(t, rig, spec, log)
+		assert.Equal(t, 5, count(t, rig.DB, total), "%s: from wherever it began, each price counts once", step.what)
+		assert.Equal(t, 1, count(t, rig.DB, `SELECT COUNT(*) FROM generations`), step.what)
+		assert.Equal(t, 1, count(t, rig.DB, `SELECT COUNT(DISTINCT stage) FROM positions`), "%s: old positions are gone", step.what)
+	}
+}
+
+func TestTwoProcessesOpenAtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	stores := []*store.Store{pipelinetest.OpenStore(t, path), pipelinetest.OpenStore(t, path)}
+	for version := 1; version <= 10; version++ {
+		names := make([]string, len(stores))
+		errs := make([]error, len(stores))
+		var both sync.WaitGroup
+		for i, db := range stores {
+			both.Go(func() {
+				spec, err := projections.Open(context.Background(), db, tally{version: version}, quiet)
+				names[i], errs[i] = spec.Name, err
+			})
+		}
+		both.Wait()
+		require.NoError(t, errors.Join(errs...))
+		want := fmt.Sprintf("tally.g%d", version)
+		assert.Equal(t, []string{want, want}, names, "one makes it, the other finds it")
+	}
+}
+
+func TestFailedTablesLeaveEverythingAsItWas(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	_, err := projections.Open(t.Context(), rig.DB, tally{version: 1, broken: true}, quiet)
+	require.ErrorContains(t, err, "opening projection tally: creating the tables of generation 1")
+	assert.Zero(t, count(t, rig.DB, `SELECT COUNT(*) FROM generations`))
+	assert.Zero(t, count(t, rig.DB, `SELECT COUNT(*) FROM sqlite_master WHERE name LIKE 'tally%'`))
+
+	spec := open(t, rig.DB, tally{version: 1})
+	log := prices(t, rig, 3)
+	feed(t, rig, spec, log)
+	_, err = projections.Open(t.Context(), rig.DB, tally{version: 2, broken: true}, quiet)
+	require.Error(t, err)
+	assert.Equal(t, 3, count(t, rig.DB, total), "the old generation stands")
+	assert.Equal(t, spec.Name, open(t, rig.DB, tally{version: 1}).Name)
+	feed(t, rig, spec, append(log, prices(t, rig, 1)...))
+	assert.Equal(t, 4, count(t, rig.DB, total), "and goes on from its positions")
+}
+
+// A process of the old fold must not write into the tables of the new one.
+func TestAReplacedGenerationDoesNotWrite(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	old := open(t, rig.DB, tally{version: 1})
+	replacement := open(t, rig.DB, tally{version: 2})
+	log := prices(t, rig, 2)
+	err := pipeline.NewLane().Run(t.Context(), rig.DB, func(tx *pipeline.Tx) error {
+		_, err := old.Handler.Handle(t.Context(), tx, log)
+		return err
+	})
+	require.ErrorIs(t, err, projections.ErrReplaced)
+	require.False(t, pipeline.IsPermanent(err), "the records are not at fault")
+	assert.Zero(t, count(t, rig.DB, total))
+	feed(t, rig, replacement, log)
+	assert.Equal(t, 2, count(t, rig.DB, total))
+}
+
+func TestQueryError(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("connection refused")
+	err := projections.QueryError("a thing", cause)
+	require.ErrorIs(t, err, projections.ErrUnavailable)
+	require.ErrorIs(t, err, cause)
+	assert.Equal(t, "reading a thing: the database did not answer: connection refused", err.Error())
+}

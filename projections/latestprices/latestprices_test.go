@@ -1,0 +1,152 @@
+package latestprices_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newProjection(t *testing.T) pipeline.Projection {
+	t.Helper()
+	for _, module := range pipeline.Projections() {
+		if module.Name == latestprices.Name {
+			p, err := module.New(pipeline.Env{})
+			require.NoError(t, err)
+			return p
+		}
+	}
+	require.Fail(t, "not registered")
+	return nil
+}
+
+func at(second int) schema.Time { return schema.NewTime(time.Unix(int64(second), 0)) }
+
+func observed(symbol schema.Symbol, price string, event, received int) schema.PriceObserved {
+	return schema.PriceObserved{Symbol: symbol, Source: "p", Price: schema.MustDecimal(price), Timestamp: at(event), ReceivedAt: at(received)}
+}
+
+func unchanged(p schema.PriceObserved, received int) schema.QuoteUnchanged {
+	return schema.QuoteUnchanged{Quote: schema.Quote{Provider: p.Source, Symbol: p.Symbol}, RawResponseID: "1",
+		Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: at(received)}
+}
+
+// drawLog gives prices, with ties and late ones, and repeats of prices that
+// stand earlier in the log.
+func drawLog(t *rapid.T) []schema.Payload {
+	var payloads []schema.Payload
+	var prices []schema.PriceObserved
+	for range rapid.IntRange(1, 40).Draw(t, "events") {
+		received := rapid.IntRange(0, 50).Draw(t, "received")
+		if len(prices) > 0 && rapid.Bool().Draw(t, "repeat") {
+			payloads = append(payloads, unchanged(rapid.SampledFrom(prices).Draw(t, "repeated"), received))
+			continue
+		}
+		p := observed(rapid.SampledFrom([]schema.Symbol{"A", "B", "C"}).Draw(t, "symbol"),
+			rapid.SampledFrom([]string{"1", "2.5", "10", "0.00001304"}).Draw(t, "price"),
+			rapid.IntRange(0, 6).Draw(t, "event time"), received)
+		prices, payloads = append(prices, p), append(payloads, p)
+	}
+	return payloads
+}
+
+// newest is what the read model should hold, found by looking at the whole log
+// at once.
+func newest(log []pipeline.Record) map[schema.Symbol]latestprices.Price {
+	want := map[schema.Symbol]latestprices.Price{}
+	for _, r := range log {
+		if p, ok := r.Event.Payload.(schema.PriceObserved); ok && !want[p.Symbol].Timestamp.After(p.Timestamp) {
+			want[p.Symbol] = latestprices.Price{Provider: p.Source, Symbol: p.Symbol, Price: p.Price, Timestamp: p.Timestamp}
+		}
+	}
+	for symbol, best := range want {
+		for _, r := range log {
+			var received schema.Time
+			switch p := r.Event.Payload.(type) {
+			case schema.PriceObserved:
+				if p.Symbol == symbol && p.Timestamp == best.Timestamp {
+					received = p.ReceivedAt
+				}
+			case schema.QuoteUnchanged:
+				if p.Symbol == symbol && p.Timestamp == best.Timestamp {
+					received = p.ReceivedAt
+				}
+			}
+			if received.After(best.ReceivedAt) {
+				best.ReceivedAt = received
+			}
+		}
+		want[symbol] = best
+	}
+	return want
+}
+
+func TestTheNewestPriceWhateverTheOrderOfTopicsAndTheCuts(t *testing.T) {
+	t.Parallel()
+	pipelinetest.CheckFold(t, newProjection(t), drawLog, func(t *rapid.T, f pipelinetest.Fold) {
+		var rows []latestprices.Price
+		require.NoError(t, f.DB.Select(context.Background(), &rows, `SELECT provider, symbol, price, timestamp, received_at FROM `+
+			f.Generation.Table("latest_prices")))
+		got := map[schema.Symbol]latestprices.Price{}
+		for _, r := range rows {
+			got[r.Symbol] = r
+		}
+		require.Equal(t, newest(f.Log), got)
+	})
+}
+
+func TestLatest(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	spec, err := projections.Open(t.Context(), rig.DB, newProjection(t), nil)
+	require.NoError(t, err)
+	stage := rig.Start(t, spec)
+	defer stage.Close(t)
+	reader := latestprices.Reader{DB: rig.DB}
+	_, err = reader.Latest(t.Context(), "p", "A")
+	require.ErrorIs(t, err, projections.ErrNotFound)
+
+	first := observed("A", "1.50", 10, 11)
+	for _, step := range []struct {
+		what     string
+		payload  schema.Payload
+		price    string
+		received int
+	}{
+		{"the first price", first, "1.5", 11},
+		{"a repeat moves only the receipt", unchanged(first, 20), "1.5", 20},
+		{"an older receipt does not move it back", unchanged(first, 15), "1.5", 20},
+		{"a late price changes nothing", observed("A", "9", 5, 30), "1.5", 20},
+		{"of two at one time, the later in the log", observed("A", "2", 10, 12), "2", 20},
+		{"a newer one brings its own receipt", observed("A", "3", 11, 13), "3", 13},
+	} {
+		require.NoError(t, stage.Deliver(rig.AppendAll(t, step.payload)...))
+		got, err := reader.Latest(t.Context(), "p", "A")
+		require.NoError(t, err)
+		assert.Equal(t, step.price, got.Price.String(), step.what)
+		assert.Equal(t, at(step.received), got.ReceivedAt, step.what)
+	}
+	_, err = reader.Latest(t.Context(), "q", "A")
+	require.ErrorIs(t, err, projections.ErrNotFound, "another provider's symbol is another one")
+}
+
+func TestAClosedDatabaseIsUnavailable(t *testing.T) {
+	t.Parallel()
+	db := pipelinetest.OpenStore(t, t.TempDir()+"/db")
+	require.NoError(t, db.Close())
+	_, err := latestprices.Reader{DB: db}.Latest(t.Context(), "p", "A")
+	require.ErrorIs(t, err, projections.ErrUnavailable)
+	require.NotErrorIs(t, err, projections.ErrNotFound)
+}

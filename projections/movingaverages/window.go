@@ -1,0 +1,114 @@
+package movingaverages
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// entry is one price in a window.
+type entry struct {
+	time  schema.Time
+	id    int64 // the order of the log
+	price schema.Decimal
+}
+
+func (e entry) compare(f entry) int {
+	if order := e.time.Compare(f.time); order != 0 {
+		return order
+	}
+	switch {
+	case e.id < f.id:
+		return -1
+	case e.id > f.id:
+		return 1
+	}
+	return 0
+}
+
+// window is the last prices of one key, oldest first, by event time and then
+// by log order: as many as the largest average needs. It is immutable.
+type window struct {
+	entries []entry
+	// sums[i] is the sum of the last sizes[i] entries.
+	sums []schema.Decimal
+	// late counts the prices that came behind a newer one.
+	late int64
+}
+
+// add returns the window with one more price. The sizes are ascending and the
+// same in every call.
+func (w window) add(e entry, sizes []int) window {
+	at, _ := slices.BinarySearchFunc(w.entries, e, entry.compare)
+	next := window{entries: make([]entry, 0, len(w.entries)+1), sums: slices.Clone(w.sums), late: w.late}
+	next.entries = append(append(append(next.entries, w.entries[:at]...), e), w.entries[at:]...)
+	if at < len(w.entries) {
+		next.late++
+	}
+	if next.sums == nil {
+		next.sums = make([]schema.Decimal, len(sizes))
+	}
+	n := len(next.entries)
+	for i, size := range sizes {
+		if at < n-size {
+			continue // too old to belong to the last ones
+		}
+		next.sums[i] = next.sums[i].Add(e.price)
+		if n > size {
+			next.sums[i] = next.sums[i].Sub(next.entries[n-size-1].price)
+		}
+	}
+	if largest := sizes[len(sizes)-1]; n > largest {
+		next.entries = next.entries[n-largest:]
+	}
+	return next
+}
+
+// average of the last sizes[i] prices, or of those there are.
+func (w window) average(i int, sizes []int) schema.Decimal {
+	return w.sums[i].Quo(min(sizes[i], len(w.entries)))
+}
+
+// newest is the newest event time.
+func (w window) newest() schema.Time { return w.entries[len(w.entries)-1].time }
+
+// storedWindow is the text form of a window.
+type storedWindow struct {
+	Times  []schema.Time    `json:"times"`
+	IDs    []int64          `json:"ids"`
+	Prices []schema.Decimal `json:"prices"`
+	Late   int64            `json:"late"`
+}
+
+func (w window) encode() (string, error) {
+	var s storedWindow
+	for _, e := range w.entries {
+		s.Times, s.IDs, s.Prices = append(s.Times, e.time), append(s.IDs, e.id), append(s.Prices, e.price)
+	}
+	s.Late = w.late
+	text, err := json.Marshal(s)
+	return string(text), err
+}
+
+// decodeWindow reads what encode wrote, and sums up anew.
+func decodeWindow(text string, sizes []int) (window, error) {
+	var s storedWindow
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return window{}, fmt.Errorf("reading a stored window: %w", err)
+	}
+	if len(s.Times) != len(s.IDs) || len(s.Times) != len(s.Prices) {
+		return window{}, fmt.Errorf("reading a stored window: %d times, %d ids, %d prices", len(s.Times), len(s.IDs), len(s.Prices))
+	}
+	w := window{sums: make([]schema.Decimal, len(sizes)), late: s.Late}
+	for i := range s.Times {
+		w.entries = append(w.entries, entry{s.Times[i], s.IDs[i], s.Prices[i]})
+	}
+	for i, size := range sizes {
+		for _, e := range w.entries[max(0, len(w.entries)-size):] {
+			w.sums[i] = w.sums[i].Add(e.price)
+		}
+	}
+	return w, nil
+}

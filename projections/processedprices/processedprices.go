@@ -1,0 +1,87 @@
+// Package processedprices is the read model of every price ever observed.
+package processedprices
+
+import (
+	"context"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Name is the name of the projection.
+const Name = "processed-prices"
+
+func init() {
+	pipeline.RegisterProjection(pipeline.ProjectionModule{
+		Name: Name,
+		Doc:  "Every price, with the answer it was read from.",
+		New:  func(pipeline.Env) (pipeline.Projection, error) { return projection{}, nil },
+	})
+}
+
+type projection struct{}
+
+var _ pipeline.Projection = projection{}
+
+const table = "processed_prices"
+
+func (projection) Name() string         { return Name }
+func (projection) Version() int         { return 1 }
+func (projection) TableNames() []string { return []string{table} }
+
+func (projection) Takes() []schema.EventType {
+	return []schema.EventType{schema.PriceObserved{}.EventType()}
+}
+
+func (projection) Tables(g pipeline.Generation) []string {
+	name := g.Table(table)
+	return []string{`CREATE TABLE ` + name + ` (
+		id              {int}     PRIMARY KEY,
+		symbol          {text}    NOT NULL,
+		price           {decimal} NOT NULL,
+		timestamp       {time}    NOT NULL,
+		provider        {text}    NOT NULL,
+		raw_response_id {text}    NOT NULL,
+		received_at     {time}    NOT NULL,
+		event_id        {text}    NOT NULL
+	)`, `CREATE INDEX ` + name + `_by_time ON ` + name + ` (symbol, provider, timestamp, id)`}
+}
+
+// Apply appends one row a price.
+func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
+	columns := []string{"id", "symbol", "price", "timestamp", "provider", "raw_response_id", "received_at", "event_id"}
+	rows := store.Rows{Table: g.Table(table), Columns: columns, Values: make([]any, 0, len(in)*len(columns))}
+	for i := range in {
+		p := in[i].Event.Payload.(schema.PriceObserved)
+		id, err := in[i].RowID(0)
+		if err != nil {
+			return pipeline.Permanent(err)
+		}
+		rows.Add(id, p.Symbol, p.Price, p.Timestamp, p.Source, p.RawResponseID, p.ReceivedAt, in[i].Event.ID)
+	}
+	return tx.Insert(ctx, rows)
+}
+
+// Price is a row of the read model.
+type Price struct {
+	ID        int64          `db:"id"`
+	Price     schema.Decimal `db:"price"`
+	Timestamp schema.Time    `db:"timestamp"`
+}
+
+// Reader answers queries.
+type Reader struct{ DB store.Querier }
+
+// Last returns the newest n prices by event time, ties by log order, newest
+// first; fewer where there are fewer.
+func (r Reader) Last(ctx context.Context, provider schema.Provider, symbol schema.Symbol, n int) ([]Price, error) {
+	var prices []Price
+	err := r.DB.Select(ctx, &prices, `SELECT id, price, timestamp FROM processed_prices
+		WHERE symbol = $1 AND provider = $2 ORDER BY timestamp DESC, id DESC LIMIT $3`, symbol, provider, n)
+	if err != nil {
+		return nil, projections.QueryError("the prices of "+schema.MarketKey(provider, symbol), err)
+	}
+	return prices, nil
+}

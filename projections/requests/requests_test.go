@@ -1,0 +1,193 @@
+package requests_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/requests"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newProjection(t testing.TB) pipeline.Projection {
+	t.Helper()
+	for _, module := range pipeline.Projections() {
+		if module.Name == requests.Name {
+			p, err := module.New(pipeline.Env{})
+			require.NoError(t, err)
+			return p
+		}
+	}
+	require.Fail(t, "not registered")
+	return nil
+}
+
+func at(second int) schema.Time { return schema.NewTime(time.Unix(int64(second), 0)) }
+
+func quote(id string, symbol schema.Symbol) schema.Quote {
+	return schema.Quote{Provider: "p", Symbol: symbol, RequestID: id}
+}
+
+func requested(id string) schema.FetchRequested {
+	return schema.FetchRequested{Quote: quote(id, "A"), RequestedAt: at(1), Deadline: at(2)}
+}
+
+func observed(id, price string) schema.PriceObserved {
+	return schema.PriceObserved{Symbol: "A", Source: "p", Price: schema.MustDecimal(price), Timestamp: at(3), ReceivedAt: at(4), RequestID: id}
+}
+
+func failed(id string, code schema.Code) schema.QuoteFailed {
+	return schema.QuoteFailed{Quote: quote(id, "A"), Code: code, Reason: "why", FailedAt: at(5)}
+}
+
+func rejected(id string, code schema.Code) schema.QuoteRejected {
+	return schema.QuoteRejected{Quote: quote(id, "A"), RawResponseID: "1", Code: code, Reason: "because", ReceivedAt: at(6)}
+}
+
+func unchanged(id string, symbol schema.Symbol, price string) schema.QuoteUnchanged {
+	return schema.QuoteUnchanged{Quote: quote(id, symbol), RawResponseID: "1", Price: schema.MustDecimal(price), Timestamp: at(7), ReceivedAt: at(8)}
+}
+
+// drawLog gives requests with none, one or several outcomes, outcomes without a
+// request, and prices that nobody asked for.
+func drawLog(t *rapid.T) []schema.Payload {
+	var payloads []schema.Payload
+	for i := range rapid.IntRange(1, 30).Draw(t, "events") {
+		id := rapid.SampledFrom([]string{"", "r1", "r2", "r3", "r4", "r5"}).Draw(t, "request")
+		price := fmt.Sprint(i + 1) // tells outcomes apart
+		kind := rapid.IntRange(0, 5).Draw(t, "kind")
+		if id == "" {
+			kind = 1
+		}
+		switch kind {
+		case 0:
+			payloads = append(payloads, requested(id))
+		case 1:
+			p := observed(id, price)
+			p.Symbol = rapid.SampledFrom([]schema.Symbol{"A", "B", "C"}).Draw(t, "symbol")
+			payloads = append(payloads, p)
+		case 2:
+			payloads = append(payloads, failed(id, schema.Code("f"+price)))
+		case 3:
+			payloads = append(payloads, rejected(id, schema.Code("r"+price)))
+		case 4:
+			payloads = append(payloads, unchanged(id, "B", price))
+		case 5:
+			payloads = append(payloads, unchanged(id, "A", price))
+		}
+	}
+	return payloads
+}
+
+type row struct {
+	RequestID string          `db:"request_id"`
+	Symbol    schema.Symbol   `db:"symbol"`
+	State     requests.State  `db:"state"`
+	Price     string          `db:"price"`
+	Code      schema.Code     `db:"code"`
+	Provider  schema.Provider `db:"provider"`
+}
+
+// describe is the row that an event alone would give, and its rank: of several,
+// those on price-events come first, then by partition, then by offset.
+func describe(r pipeline.Record) (row, int) {
+	rank := int(r.Partition)*1000 + int(r.Offset)
+	switch p := r.Event.Payload.(type) {
+	case schema.FetchRequested:
+		return row{p.RequestID, p.Symbol, requests.Pending, "", "", p.Provider}, 1 << 40
+	case schema.PriceObserved:
+		return row{p.RequestID, p.Symbol, requests.Observed, p.Price.String(), "", p.Source}, rank
+	case schema.QuoteUnchanged:
+		return row{p.RequestID, p.Symbol, requests.Unchanged, p.Price.String(), "", p.Provider}, rank + 1<<30
+	case schema.QuoteFailed:
+		return row{p.RequestID, p.Symbol, requests.Failed, "", p.Code, p.Provider}, rank + 1<<30
+	case schema.QuoteRejected:
+		return row{p.RequestID, p.Symbol, requests.Rejected, "", p.Code, p.Provider}, rank + 1<<30
+	default:
+		panic(p)
+	}
+}
+
+func TestTheFirstOutcomeWhateverTheOrderOfTopicsAndTheCuts(t *testing.T) {
+	t.Parallel()
+	pipelinetest.CheckFold(t, newProjection(t), drawLog, func(t *rapid.T, f pipelinetest.Fold) {
+		want, ranks := map[string]row{}, map[string]int{}
+		for _, r := range f.Log {
+			one, rank := describe(r)
+			if before, known := ranks[one.RequestID]; one.RequestID != "" && (!known || rank < before) {
+				want[one.RequestID], ranks[one.RequestID] = one, rank
+			}
+		}
+		var rows []row
+		require.NoError(t, f.DB.Select(context.Background(), &rows, `SELECT request_id, symbol, state, COALESCE(price, '') AS price,
+			code, provider FROM `+f.Generation.Table("requests")))
+		got := map[string]row{}
+		for _, r := range rows {
+			got[r.RequestID] = r
+		}
+		require.Equal(t, want, got)
+	})
+}
+
+// fixture is the active read model, fed by hand.
+type fixture struct {
+	*pipelinetest.Rig
+	stage *pipelinetest.Stage
+}
+
+func newFixture(t *testing.T) fixture {
+	t.Helper()
+	rig := pipelinetest.New(t)
+	spec, err := projections.Open(context.Background(), rig.DB, newProjection(t), nil)
+	require.NoError(t, err)
+	stage := rig.Start(t, spec)
+	t.Cleanup(func() { stage.Close(t) })
+	return fixture{rig, stage}
+}
+
+func (f fixture) apply(t *testing.T, payloads ...schema.Payload) {
+	t.Helper()
+	require.NoError(t, f.stage.Deliver(f.AppendAll(t, payloads...)...))
+}
+
+// Columns that are NULL in some states and not in others.
+func TestGet(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	reader := requests.Reader{DB: f.DB}
+	_, err := reader.Get(t.Context(), "r1")
+	require.ErrorIs(t, err, projections.ErrNotFound)
+	f.apply(t, requested("pending"), observed("observed", "1.50"), unchanged("unchanged", "A", "2"),
+		failed("failed", schema.CodeTimeout), rejected("rejected", schema.CodeBadPrice))
+	for _, want := range []requests.Request{
+		{RequestID: "pending", State: requests.Pending},
+		{RequestID: "observed", State: requests.Observed, Price: schema.MustDecimal("1.5"), Timestamp: at(3), ReceivedAt: at(4)},
+		{RequestID: "unchanged", State: requests.Unchanged, Price: schema.MustDecimal("2"), Timestamp: at(7), ReceivedAt: at(8)},
+		{RequestID: "failed", State: requests.Failed, Code: schema.CodeTimeout, Reason: "why"},
+		{RequestID: "rejected", State: requests.Rejected, Code: schema.CodeBadPrice, Reason: "because"},
+	} {
+		want.Provider, want.Symbol = "p", "A"
+		got, err := reader.Get(t.Context(), want.RequestID)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+}
+
+func TestAClosedDatabaseIsUnavailable(t *testing.T) {
+	t.Parallel()
+	db := pipelinetest.OpenStore(t, t.TempDir()+"/db")
+	require.NoError(t, db.Close())
+	_, err := requests.Reader{DB: db}.Get(t.Context(), "r")
+	require.ErrorIs(t, err, projections.ErrUnavailable)
+}
