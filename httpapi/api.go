@@ -1,0 +1,150 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+)
+
+// queryTimeout bounds each call of a port that only reads or writes a few rows,
+// so that a database that hangs becomes a 503 and not a client that hangs.
+const queryTimeout = 5 * time.Second
+
+// API is the handler of all requests. It is safe for concurrent use.
+type API struct {
+	config  Config
+	ports   Ports
+	fetcher *fetcher
+	origin  *http.CrossOriginProtection
+	router  *mux.Router
+	handler http.Handler
+	routes  []route
+}
+
+var _ http.Handler = (*API)(nil)
+
+// route is a line of the table of routes.
+type route struct {
+	method string
+	path   string
+	// serve answers the request, or returns the error that does.
+	serve func(w http.ResponseWriter, r *http.Request) error
+}
+
+// New checks the configuration and the ports and returns the API. Its error
+// wraps ErrConfig and names all faults. The caller closes the API after the
+// server that it is given to has shut down.
+func New(config Config, ports Ports) (*API, error) {
+	if err := errors.Join(config.Validate(), ports.Validate()); err != nil {
+		return nil, err
+	}
+	config = config.withDefaults()
+	a := &API{config: config, ports: ports, fetcher: newFetcher(config, ports),
+		origin: http.NewCrossOriginProtection(), router: mux.NewRouter()}
+	docs, err := newDocs()
+	if err != nil {
+		return nil, err
+	}
+	a.routes = []route{
+		{http.MethodGet, "/", a.getRoot},
+		{http.MethodGet, "/health", a.getHealth},
+		{http.MethodGet, "/livez", a.getLivez},
+		{http.MethodGet, "/readyz", a.getReadyz},
+		{http.MethodGet, "/version", a.getVersion},
+		{http.MethodGet, "/metrics", a.getMetrics},
+		{http.MethodGet, "/docs", docs.getPage},
+		{http.MethodGet, "/docs/{asset}", docs.getAsset},
+		{http.MethodGet, "/openapi.json", docs.getOpenAPI},
+		{http.MethodGet, "/api/v1/prices/latest", a.getLatest},
+		{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
+		{http.MethodGet, "/api/v1/prices/moving-average", a.getAverage},
+	}
+	a.mount()
+	a.handler = a.recovered(newRateLimiter(config).wrap(a.router, a.writeError))
+	return a, nil
+}
+
+func (a *API) mount() {
+	// A path is taken as it is sent: mux would answer //health with a redirect
+	// whose Location begins with two slashes, which is another host's address.
+	a.router.SkipClean(true)
+	for _, rt := range a.routes {
+		methods := []string{rt.method}
+		if rt.method == http.MethodGet {
+			methods = append(methods, http.MethodHead)
+		}
+		a.router.Path(rt.path).Methods(methods...).Handler(a.reporting(rt.serve))
+	}
+	a.router.NotFoundHandler = a.reporting(a.notFound)
+	a.router.MethodNotAllowedHandler = a.reporting(a.methodNotAllowed)
+}
+
+// reporting turns a returned error into a response.
+func (a *API) reporting(serve func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := a.checkOrigin(r)
+		if err == nil {
+			err = serve(w, r)
+		}
+		if err != nil {
+			a.writeError(w, r, err)
+		}
+	})
+}
+
+// checkOrigin refuses commands that a browser sends for a page of another site:
+// an API on loopback is within reach of every page its user opens.
+func (a *API) checkOrigin(r *http.Request) error {
+	if err := a.origin.Check(r); err != nil {
+		return &apiError{code: codeForbidden, detail: "Cross-origin request refused", cause: err}
+	}
+	return nil
+}
+
+// ServeHTTP implements http.Handler.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
+
+// Close ends the fetches that no client waits for any more and returns when
+// they are gone. A request that comes later and needs a fetch gets a 503.
+func (a *API) Close() { a.fetcher.close() }
+
+// notFound answers requests for which there is no route. Like the original, it
+// sends a client with one slash too many to the right address.
+func (a *API) notFound(w http.ResponseWriter, r *http.Request) error {
+	if path := strings.TrimRight(r.URL.Path, "/"); path != r.URL.Path && a.isRoute(path) {
+		target := *r.URL
+		target.Scheme, target.Host, target.Path, target.RawPath = "", "", path, ""
+		http.Redirect(w, r, target.String(), http.StatusTemporaryRedirect)
+		return nil
+	}
+	return newError(codeNotFound, "Not Found")
+}
+
+// isRoute compares literally: a redirect must not be built from a path that
+// merely matches a pattern.
+func (a *API) isRoute(path string) bool {
+	return slices.ContainsFunc(a.routes, func(rt route) bool { return rt.path == path })
+}
+
+func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) error {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host, Header: r.Header}
+		var match mux.RouteMatch
+		if a.router.Match(probe, &match) && match.MatchErr == nil {
+			allowed = append(allowed, method)
+		}
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	return newError(codeMethodNotAllowed, "Method Not Allowed")
+}
+
+// querying gives a handler's calls of a port their time limit.
+func querying(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.Context(), queryTimeout)
+}

@@ -1,0 +1,44 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// averageBody answers GET moving-average.
+type averageBody struct {
+	Symbol schema.Symbol `json:"symbol"`
+	// WindowSize is the window that was asked for, also while there are fewer
+	// prices.
+	WindowSize int            `json:"window_size"`
+	Value      schema.Decimal `json:"value"`
+	Timestamp  schema.Time    `json:"timestamp"`
+}
+
+func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
+	q := query{values: r.URL.Query()}
+	symbol := q.symbol()
+	window := int(q.integer("window", int64(a.config.DefaultWindow), 1, MaxWindow))
+	if err := q.faults.orNil(); err != nil {
+		return err
+	}
+	name, _ := q.get("provider")
+	provider, err := a.config.provider(name)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := querying(r)
+	defer cancel()
+	average, err := a.ports.Averages.Average(ctx, provider, symbol, window)
+	if errors.Is(err, projections.ErrNotFound) {
+		return newError(codeNotFound, "Moving average not found")
+	}
+	if err != nil {
+		return fmt.Errorf("reading the average of %d prices of %s at %s: %w", window, symbol, provider, err)
+	}
+	return writeQuote(w, r, averageBody{average.Symbol, window, average.Value, average.Timestamp})
+}

@@ -1,0 +1,27 @@
+// Package httpapi answers the REST requests of clients: prices, averages and
+// polling jobs as the original Market Data Service did, health, and the
+// documents that describe it all.
+//
+// It knows no broker and no database. What it needs of them are the small
+// interfaces of ports.go, which the composition root fills in.
+//
+// Read it in this order: config.go and ports.go (what it is given), api.go (the
+// table of routes), then a file a resource: latest.go with fetch.go below it,
+// average.go, poll.go with pollbody.go below it, health.go, docs.go. They share
+// query.go (query parameters), faults.go (the shape of a 422), errors.go (every
+// other error, and which status it has) and respond.go (every body that is
+// written). Around all of them stand middleware.go and ratelimit.go.
+//
+// # Not obvious
+//
+// A handler returns its error instead of writing it; only writeError of
+// errors.go knows how an error looks to a client.
+//
+// The document served at /openapi.json is written by hand, in package schema.
+// The tests validate each response they see against it, so a handler and the
+// document cannot drift apart.
+//
+// A fetch belongs to no client: it goes on when the client that began it hangs
+// up, since others may have joined it, and since the client's next attempt can.
+// API.Close ends what is left.
+package httpapi

@@ -1,0 +1,160 @@
+package httpapi
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/pricemill/pricemill/projections"
+)
+
+// code is the kind of an error, as far as a client can tell.
+type code int
+
+const (
+	codeInternal code = iota // a fault of ours; the client learns no more
+	codeInvalid
+	codeBadRequest
+	codeForbidden // a page of another site asked
+	codeNotFound
+	codeMethodNotAllowed
+	codeTooLarge
+	codeRateLimited
+	codeClientGone      // nobody is left to answer
+	codeProviderFailed  // the provider gave no price
+	codeUnavailable     // we cannot answer now
+	codeProviderTimeout // no outcome in time
+)
+
+// statusClientGone is what access logs write, by a convention of nginx, for a
+// request whose client hung up. It is never received by anyone.
+const statusClientGone = 499
+
+// status is the one place where an error gets its status.
+func (c code) status() int {
+	switch c {
+	case codeInvalid:
+		return http.StatusUnprocessableEntity
+	case codeBadRequest:
+		return http.StatusBadRequest
+	case codeForbidden:
+		return http.StatusForbidden
+	case codeNotFound:
+		return http.StatusNotFound
+	case codeMethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case codeTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case codeRateLimited:
+		return http.StatusTooManyRequests
+	case codeClientGone:
+		return statusClientGone
+	case codeProviderFailed:
+		return http.StatusBadGateway
+	case codeUnavailable:
+		return http.StatusServiceUnavailable
+	case codeProviderTimeout:
+		return http.StatusGatewayTimeout
+	case codeInternal:
+	}
+	return http.StatusInternalServerError
+}
+
+// apiError is an error that a client may read.
+type apiError struct {
+	code   code
+	detail string
+	cause  error // for the log; nil where the detail says it all
+}
+
+func newError(c code, format string, args ...any) *apiError {
+	return &apiError{code: c, detail: fmt.Sprintf(format, args...)}
+}
+
+func (e *apiError) Error() string {
+	if e.cause != nil {
+		return e.detail + ": " + e.cause.Error()
+	}
+	return e.detail
+}
+
+func (e *apiError) Unwrap() error { return e.cause }
+
+// retryAfterUnavailable is what a client is told after a 503, in seconds: about
+// as long as a database takes to come back from a restart.
+const retryAfterUnavailable = 5
+
+// classify finds what a client may know of err.
+func (a *API) classify(ctx context.Context, err error) *apiError {
+	var known *apiError
+	if errors.As(err, &known) {
+		return known
+	}
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return &apiError{codeTooLarge, fmt.Sprintf("Request body is larger than %d bytes", tooLarge.Limit), err}
+	// Before everything that the hanging up may have caused.
+	case errors.Is(ctx.Err(), context.Canceled):
+		return &apiError{codeClientGone, "Client closed the request", err}
+	case errors.Is(err, projections.ErrNotFound):
+		return &apiError{codeNotFound, "Not Found", err}
+	case a.isUnavailable(err):
+		return &apiError{codeUnavailable, "Service temporarily unavailable", err}
+	}
+	return &apiError{codeInternal, "Internal Server Error", err}
+}
+
+// isUnavailable recognizes the faults that pass without anybody's help.
+func (a *API) isUnavailable(err error) bool {
+	var network net.Error
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		return true
+	case errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone): // it went away in between
+		return true
+	case errors.Is(err, io.ErrUnexpectedEOF): // it went away in the middle of an answer
+		return true
+	case errors.As(err, &network): // connection refused or reset, no such host; queryTimeout is one as well
+		return true
+	}
+	return a.ports.Unavailable != nil && a.ports.Unavailable(err)
+}
+
+// writeError is the one place where an error becomes a response.
+func (a *API) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	var invalid faults
+	if errors.As(err, &invalid) {
+		a.writeJSON(w, r, codeInvalid.status(), validationBody{invalid})
+		return
+	}
+	failure := a.classify(r.Context(), err)
+	switch failure.code {
+	case codeInternal:
+		a.config.Logger.ErrorContext(r.Context(), "request failed",
+			"method", r.Method, "path", r.URL.Path, "error", err)
+	case codeUnavailable:
+		a.config.Logger.WarnContext(r.Context(), "request refused: temporarily unavailable",
+			"method", r.Method, "path", r.URL.Path, "error", err)
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfterUnavailable))
+	case codeClientGone:
+		w.WriteHeader(statusClientGone)
+		return
+	default: // the client's fault or the provider's: the debug record of the request will do
+	}
+	a.writeJSON(w, r, failure.code.status(), errorBody{failure.detail})
+}
+
+type errorBody struct {
+	Detail string `json:"detail"`
+}
+
+type validationBody struct {
+	Detail faults `json:"detail"`
+}

@@ -1,0 +1,186 @@
+package httpapi_test
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/schema"
+)
+
+const averageAAPL = "/api/v1/prices/moving-average?symbol=AAPL"
+
+// failing makes an API whose averages fail with err.
+func failing(t *testing.T, err error, change func(*setup)) http.Handler {
+	return newAPI(t, func(s *setup) {
+		s.Averages = averageFunc(func(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error) {
+			return movingaverages.Average{}, err
+		})
+		if change != nil {
+			change(s)
+		}
+	})
+}
+
+func TestErrorsOfPorts(t *testing.T) {
+	t.Parallel()
+	own := errors.New("the database system is shutting down")
+	tests := []struct {
+		name   string
+		err    error
+		status int
+	}{
+		{"declared", fmt.Errorf("reading: %w", httpapi.ErrUnavailable), http.StatusServiceUnavailable},
+		{"connection refused", &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, http.StatusServiceUnavailable},
+		{"connection lost", fmt.Errorf("reading: %w", driver.ErrBadConn), http.StatusServiceUnavailable},
+		{"deadline spent", context.DeadlineExceeded, http.StatusServiceUnavailable},
+		{"recognized by the engine", fmt.Errorf("reading: %w", own), http.StatusServiceUnavailable},
+		{"anything else", errors.New("no such column"), http.StatusInternalServerError},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var logged strings.Builder
+			api := failing(t, test.err, func(s *setup) {
+				s.Unavailable = func(err error) bool { return errors.Is(err, own) }
+				s.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+			})
+			w := get(t, api, averageAAPL)
+			if w.Code != test.status || (w.Header().Get("Retry-After") != "") != (test.status == 503) {
+				t.Errorf("%d %v", w.Code, w.Header())
+			}
+			if strings.Contains(w.Body.String(), test.err.Error()) {
+				t.Errorf("the client is told %s", w.Body)
+			}
+			if !strings.Contains(logged.String(), test.err.Error()) {
+				t.Errorf("the log is not told: %s", &logged)
+			}
+		})
+	}
+}
+
+func TestAHangingDatabaseIsUnavailable(t *testing.T) {
+	mustContract(t)
+	synctest.Test(t, func(t *testing.T) {
+		api := newAPI(t, func(s *setup) {
+			s.LatestPrices = latestFunc(func(ctx context.Context, _ schema.Provider, _ schema.Symbol) (latestprices.Price, error) {
+				<-ctx.Done()
+				return latestprices.Price{}, ctx.Err()
+			})
+		})
+		start := time.Now()
+		if w := get(t, api, latestAAPL); w.Code != http.StatusServiceUnavailable || time.Since(start) != 5*time.Second {
+			t.Errorf("%d after %v", w.Code, time.Since(start))
+		}
+	})
+}
+
+func TestPanics(t *testing.T) {
+	t.Parallel()
+	var logged strings.Builder
+	api := newAPI(t, func(s *setup) {
+		s.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+		s.Readiness = func(context.Context) []httpapi.Check { panic("secret") }
+	})
+	w := get(t, api, "/readyz")
+	expect(t, w, http.StatusInternalServerError, `{"detail":"Internal Server Error"}`)
+	if !strings.Contains(logged.String(), "secret") || !strings.Contains(logged.String(), "errors_test.go") {
+		t.Errorf("the log has no panic with its stack: %s", &logged)
+	}
+}
+
+// brokenWriter panics once the header is out.
+type brokenWriter struct{ *httptest.ResponseRecorder }
+
+func (w brokenWriter) Write([]byte) (int, error) { panic("in the middle of an answer") }
+
+func TestAPanicInTheMiddleOfAnAnswerBreaksTheConnection(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, nil)
+	defer func() {
+		if p := recover(); p != http.ErrAbortHandler {
+			t.Errorf("panic %v, want http.ErrAbortHandler", p)
+		}
+	}()
+	api.ServeHTTP(brokenWriter{httptest.NewRecorder()}, request(http.MethodGet, "/health", ""))
+}
+
+func TestNotFound(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, nil)
+	for _, target := range []string{"/nothing", "/api/v1/prices", "//", "/docs/a/b", "//docs", "/api//v1/prices/latest", "//evil.example/"} {
+		expect(t, get(t, api, target), http.StatusNotFound, `{"detail":"Not Found"}`)
+	}
+}
+
+func TestOneSlashTooMany(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, nil)
+	for target, want := range map[string]string{
+		"/health/": "/health",
+		"/docs/":   "/docs",
+		"/api/v1/prices/latest/?symbol=A%26B&max_age=1": "/api/v1/prices/latest?symbol=A%26B&max_age=1",
+	} {
+		w := get(t, api, target)
+		if w.Code != http.StatusTemporaryRedirect || w.Header().Get("Location") != want {
+			t.Errorf("%s: %d to %q, want %s", target, w.Code, w.Header().Get("Location"), want)
+		}
+	}
+}
+
+func TestMethodNotAllowed(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, nil)
+	for _, test := range []struct{ method, target, allow string }{
+		{http.MethodPost, "/health", "GET, HEAD"},
+		{http.MethodDelete, latestAAPL, "GET, HEAD"},
+		{http.MethodGet, "/api/v1/prices/poll", "POST"},
+		{http.MethodPut, "/api/v1/prices/poll", "POST"},
+		{http.MethodOptions, "/docs/swagger-ui.css", "GET, HEAD"},
+	} {
+		w := serve(t, api, request(test.method, test.target, ""))
+		expect(t, w, http.StatusMethodNotAllowed, `{"detail":"Method Not Allowed"}`)
+		if got := w.Header().Get("Allow"); got != test.allow {
+			t.Errorf("%s %s: Allow %q, want %q", test.method, test.target, got, test.allow)
+		}
+	}
+}
+
+func TestSecurityHeaders(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, nil)
+	for _, target := range []string{"/", "/docs", "/docs/swagger-ui.css", "/nothing", latestAAPL + "&max_age=x"} {
+		header := get(t, api, target).Header()
+		if header.Get("X-Content-Type-Options") != "nosniff" || header.Get("X-Frame-Options") != "DENY" ||
+			!strings.HasPrefix(header.Get("Content-Security-Policy"), "default-src 'none'; ") {
+			t.Errorf("%s: %v", target, header)
+		}
+	}
+}
+
+func TestRequestsAreLogged(t *testing.T) {
+	t.Parallel()
+	var logged strings.Builder
+	api := newAPI(t, func(s *setup) {
+		s.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	get(t, api, "/health")
+	for _, want := range []string{"level=DEBUG", "method=GET", "path=/health", "status=200", "bytes=20", "client=127.0.0.1:50000"} {
+		if !strings.Contains(logged.String(), want) {
+			t.Errorf("no %s in %s", want, &logged)
+		}
+	}
+}

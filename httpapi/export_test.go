@@ -1,0 +1,16 @@
+package httpapi
+
+// MaxClients is the bound of the rate limiter's memory.
+const MaxClients = maxClients
+
+// SymbolPattern is the pattern that faults and the document show.
+const SymbolPattern = symbolPattern
+
+// Routes lists method and path of every route.
+func (a *API) Routes() [][2]string {
+	var routes [][2]string
+	for _, rt := range a.routes {
+		routes = append(routes, [2]string{rt.method, rt.path})
+	}
+	return routes
+}

@@ -1,0 +1,184 @@
+package httpapi_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/requests"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// commands is a log that remembers what was published.
+type commands struct {
+	mu        sync.Mutex
+	published []schema.Payload
+	err       error
+}
+
+func (c *commands) Publish(_ context.Context, p schema.Payload) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return "", c.err
+	}
+	c.published = append(c.published, p)
+	return string(p.Topic()) + ":3:42", nil
+}
+
+func (c *commands) all() []schema.Payload {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]schema.Payload(nil), c.published...)
+}
+
+type latestFunc func(context.Context, schema.Provider, schema.Symbol) (latestprices.Price, error)
+
+func (f latestFunc) Latest(ctx context.Context, p schema.Provider, s schema.Symbol) (latestprices.Price, error) {
+	return f(ctx, p, s)
+}
+
+type averageFunc func(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error)
+
+func (f averageFunc) Average(ctx context.Context, p schema.Provider, s schema.Symbol, window int) (
+	movingaverages.Average, error) {
+	return f(ctx, p, s, window)
+}
+
+type waitFunc func(context.Context, string) (requests.Request, error)
+
+func (f waitFunc) Wait(ctx context.Context, id string) (requests.Request, error) { return f(ctx, id) }
+
+// noLatest knows no price.
+func noLatest(context.Context, schema.Provider, schema.Symbol) (latestprices.Price, error) {
+	return latestprices.Price{}, projections.ErrNotFound
+}
+
+// knows knows one price of every symbol, received age ago.
+func knows(price string, age time.Duration) latestFunc {
+	return func(_ context.Context, p schema.Provider, s schema.Symbol) (latestprices.Price, error) {
+		now := time.Now()
+		return latestprices.Price{
+			Provider: p, Symbol: s, Price: schema.MustDecimal(price),
+			Timestamp: eventTime, ReceivedAt: schema.NewTime(now.Add(-age)),
+		}, nil
+	}
+}
+
+var eventTime = schema.NewTime(time.Date(2025, 6, 15, 14, 30, 0, 0, time.UTC))
+
+// becomes gives every request the same outcome, at once.
+func becomes(outcome requests.Request) waitFunc {
+	return func(_ context.Context, id string) (requests.Request, error) {
+		outcome.RequestID = id
+		return outcome, nil
+	}
+}
+
+// never gives no request an outcome.
+func never(ctx context.Context, _ string) (requests.Request, error) {
+	<-ctx.Done()
+	return requests.Request{}, ctx.Err()
+}
+
+func observed(price string) requests.Request {
+	return requests.Request{
+		Provider: "finnhub", Symbol: "AAPL", State: requests.Observed, Price: schema.MustDecimal(price),
+		Timestamp: eventTime, ReceivedAt: schema.NewTime(time.Now()),
+	}
+}
+
+func failed(state requests.State, code schema.Code, reason string) requests.Request {
+	return requests.Request{Provider: "finnhub", Symbol: "AAPL", State: state, Code: code, Reason: reason}
+}
+
+// setup is what a test may change before the API is made.
+type setup struct {
+	httpapi.Config
+	httpapi.Ports
+}
+
+// newAPI makes an API that knows nothing and to which no provider answers.
+func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
+	t.Helper()
+	s := setup{
+		Config: httpapi.Config{
+			Build:           httpapi.Build{Version: "1.2.3", Revision: "abc"},
+			Providers:       []schema.Provider{"finnhub", "simulated", "yahoo"},
+			ProviderAliases: map[string]schema.Provider{"yahoo_finance": "yahoo"},
+			DefaultProvider: "finnhub",
+		},
+		Ports: httpapi.Ports{
+			Commands:     &commands{},
+			LatestPrices: latestFunc(noLatest),
+			Averages: averageFunc(func(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error) {
+				return movingaverages.Average{}, projections.ErrNotFound
+			}),
+			Requests:  waitFunc(never),
+			Readiness: func(context.Context) []httpapi.Check { return nil },
+			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+				_, _ = io.WriteString(w, "up 1\n") // into memory
+			}),
+		},
+	}
+	if change != nil {
+		change(&s)
+	}
+	api, err := httpapi.New(s.Config, s.Ports)
+	if err != nil {
+		t.Fatalf("making the API: %v", err)
+	}
+	t.Cleanup(api.Close)
+	return api
+}
+
+// request builds a request of a client on this machine.
+func request(method, target, body string, header ...string) *http.Request {
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	r := httptest.NewRequest(method, target, reader)
+	r.RemoteAddr = "127.0.0.1:50000"
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	return r
+}
+
+// serve answers a request and holds the response against the document.
+func serve(t testing.TB, api http.Handler, r *http.Request) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	api.ServeHTTP(w, r)
+	checkContract(t, r, w)
+	return w
+}
+
+func get(t testing.TB, api http.Handler, target string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	return serve(t, api, request(http.MethodGet, target, "", header...))
+}
+
+func poll(t testing.TB, api http.Handler, body string) *httptest.ResponseRecorder {
+	t.Helper()
+	return serve(t, api, request(http.MethodPost, "/api/v1/prices/poll", body, "Content-Type", "application/json"))
+}
+
+// expect checks status and, to the byte, body.
+func expect(t testing.TB, w *httptest.ResponseRecorder, status int, body string) {
+	t.Helper()
+	if w.Code != status || w.Body.String() != body {
+		t.Errorf("got  %d %s\nwant %d %s", w.Code, w.Body, status, body)
+	}
+}

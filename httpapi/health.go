@@ -1,0 +1,80 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// readyTimeout bounds the checks of GET /readyz; orchestrators give up sooner
+// or later, and should learn why before they do.
+const readyTimeout = 2 * time.Second
+
+type rootBody struct {
+	Message string `json:"message"`
+	Version string `json:"version"`
+	Docs    string `json:"docs"`
+}
+
+type statusBody struct {
+	Status string `json:"status"`
+}
+
+type readyBody struct {
+	Status string  `json:"status"`
+	Checks []Check `json:"checks"`
+}
+
+type versionBody struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Go       string `json:"go"`
+}
+
+func (a *API) getRoot(w http.ResponseWriter, r *http.Request) error {
+	a.writeJSON(w, r, http.StatusOK, rootBody{"Pricemill market data service", a.config.Build.Version, "/docs"})
+	return nil
+}
+
+// getHealth is the original's: it says that requests are answered, no more.
+func (a *API) getHealth(w http.ResponseWriter, r *http.Request) error {
+	a.writeJSON(w, r, http.StatusOK, statusBody{"healthy"})
+	return nil
+}
+
+// getLivez asks nothing of anybody: a process whose database is down must not
+// be restarted for it.
+func (a *API) getLivez(w http.ResponseWriter, r *http.Request) error {
+	a.writeJSON(w, r, http.StatusOK, statusBody{"alive"})
+	return nil
+}
+
+// getReadyz lists every check, the good ones too, so that an operator sees what
+// was looked at.
+func (a *API) getReadyz(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	checks := a.ports.Readiness(ctx)
+	status, body := http.StatusOK, readyBody{"ready", checks}
+	if checks == nil {
+		body.Checks = []Check{}
+	}
+	if slices.ContainsFunc(checks, func(c Check) bool { return c.State == CheckFailed }) {
+		status, body.Status = http.StatusServiceUnavailable, "not_ready"
+	}
+	a.writeJSON(w, r, status, body)
+	return nil
+}
+
+func (a *API) getVersion(w http.ResponseWriter, r *http.Request) error {
+	a.writeJSON(w, r, http.StatusOK, versionBody{a.config.Build.Version, a.config.Build.Revision, runtime.Version()})
+	return nil
+}
+
+// getMetrics answers in Prometheus' text format.
+func (a *API) getMetrics(w http.ResponseWriter, r *http.Request) error {
+	a.ports.Metrics.ServeHTTP(w, r)
+	return nil
+}

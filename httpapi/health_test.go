@@ -1,0 +1,62 @@
+package httpapi_test
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+	"testing"
+
+	"github.com/pricemill/pricemill/httpapi"
+)
+
+func TestServiceRoutes(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, nil)
+	for target, want := range map[string]string{
+		"/":        `{"message":"Pricemill market data service","version":"1.2.3","docs":"/docs"}`,
+		"/health":  `{"status":"healthy"}`,
+		"/livez":   `{"status":"alive"}`,
+		"/readyz":  `{"status":"ready","checks":[]}`,
+		"/version": `{"version":"1.2.3","revision":"abc","go":"` + runtime.Version() + `"}`,
+	} {
+		w := get(t, api, target)
+		expect(t, w, http.StatusOK, want)
+		if got := w.Header().Get("Cache-Control"); got != "no-store" {
+			t.Errorf("%s: Cache-Control %q", target, got)
+		}
+	}
+}
+
+func TestReadiness(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		checks []httpapi.Check
+		status int
+		body   string
+	}{
+		{"all good", []httpapi.Check{{Name: "database", State: httpapi.CheckOK}}, http.StatusOK,
+			`{"status":"ready","checks":[{"name":"database","state":"ok"}]}`},
+		{"a warning is ready", []httpapi.Check{{Name: "topic price-events", State: httpapi.CheckWarning, Reason: "retention.ms is 1"}},
+			http.StatusOK, `{"status":"ready","checks":[{"name":"topic price-events","state":"warning","reason":"retention.ms is 1"}]}`},
+		{"a halted partition is not", []httpapi.Check{
+			{Name: "database", State: httpapi.CheckOK},
+			{Name: "stage normalize", State: httpapi.CheckFailed, Reason: "partition 3 halted: gap in the chain"},
+		}, http.StatusServiceUnavailable, `{"status":"not_ready","checks":[{"name":"database","state":"ok"},` +
+			`{"name":"stage normalize","state":"failed","reason":"partition 3 halted: gap in the chain"}]}`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			api := newAPI(t, func(s *setup) {
+				s.Readiness = func(ctx context.Context) []httpapi.Check {
+					if _, limited := ctx.Deadline(); !limited {
+						t.Error("the checks have no deadline")
+					}
+					return test.checks
+				}
+			})
+			expect(t, get(t, api, "/readyz"), test.status, test.body)
+		})
+	}
+}

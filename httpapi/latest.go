@@ -1,0 +1,94 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// priceBody answers GET latest.
+type priceBody struct {
+	Symbol    schema.Symbol   `json:"symbol"`
+	Price     schema.Decimal  `json:"price"`
+	Timestamp schema.Time     `json:"timestamp"`
+	Provider  schema.Provider `json:"provider"`
+}
+
+// latestQuery is what GET latest asks for.
+type latestQuery struct {
+	provider schema.Provider
+	symbol   schema.Symbol
+	maxAge   time.Duration
+	stale    bool // an older price will do if there is no fresh one
+}
+
+func (a *API) readLatestQuery(r *http.Request) (latestQuery, error) {
+	q := query{values: r.URL.Query()}
+	asked := latestQuery{
+		symbol: q.symbol(),
+		maxAge: q.seconds("max_age", a.config.MaxAge, MaxMaxAge),
+		stale:  q.choice("stale", "allow", "deny"),
+	}
+	if err := q.faults.orNil(); err != nil {
+		return latestQuery{}, err
+	}
+	name, _ := q.get("provider")
+	var err error
+	asked.provider, err = a.config.provider(name)
+	return asked, err
+}
+
+// getLatest answers with a price that is known to be fresh enough, or else with
+// what the provider says when it is asked now.
+func (a *API) getLatest(w http.ResponseWriter, r *http.Request) error {
+	asked, err := a.readLatestQuery(r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := querying(r)
+	defer cancel()
+	known, err := a.ports.LatestPrices.Latest(ctx, asked.provider, asked.symbol)
+	isKnown := err == nil
+	if err != nil && !errors.Is(err, projections.ErrNotFound) {
+		return fmt.Errorf("reading the latest price of %s at %s: %w", asked.symbol, asked.provider, err)
+	}
+	if isKnown && a.fetcher.fresh(known, asked.maxAge) {
+		return writePrice(w, r, known)
+	}
+	price, err := a.fetcher.get(r.Context(), asked.provider, asked.symbol, asked.maxAge)
+	if err != nil {
+		if isKnown && asked.stale && a.staleWillDo(r, err) {
+			return a.writeStale(w, r, known)
+		}
+		return err
+	}
+	return writePrice(w, r, price)
+}
+
+// staleWillDo reports whether err says that there is no fresh price now, rather
+// than that there is no such price or that something is wrong with us.
+func (a *API) staleWillDo(r *http.Request, err error) bool {
+	switch a.classify(r.Context(), err).code {
+	case codeProviderFailed, codeProviderTimeout, codeUnavailable:
+		return true
+	default:
+		return false
+	}
+}
+
+// writeStale tells the age of a price along with it.
+func (a *API) writeStale(w http.ResponseWriter, r *http.Request, price latestprices.Price) error {
+	age := max(0, a.config.Now().Sub(price.ReceivedAt.Time))
+	w.Header().Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
+	return writePrice(w, r, price)
+}
+
+func writePrice(w http.ResponseWriter, r *http.Request, price latestprices.Price) error {
+	return writeQuote(w, r, priceBody{price.Symbol, price.Price, price.Timestamp, price.Provider})
+}

@@ -1,0 +1,87 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"time"
+)
+
+// secure sets what keeps a browser from making more of an answer than it is.
+// The documentation page replaces the policy with its own.
+func secure(header http.Header) {
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("X-Frame-Options", "DENY")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Cross-Origin-Resource-Policy", "same-origin")
+	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+}
+
+// observed remembers what was answered.
+type observed struct {
+	http.ResponseWriter
+	status int // 0 until the header is written
+	bytes  int64
+}
+
+func (o *observed) WriteHeader(status int) {
+	// An informational answer is followed by the real one.
+	if o.status == 0 && status >= http.StatusOK {
+		o.status = status
+	}
+	o.ResponseWriter.WriteHeader(status)
+}
+
+func (o *observed) Write(b []byte) (int, error) {
+	if o.status == 0 {
+		o.status = http.StatusOK
+	}
+	n, err := o.ResponseWriter.Write(b)
+	o.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (o *observed) Unwrap() http.ResponseWriter { return o.ResponseWriter }
+
+// recovered is the outermost layer: it limits the body, sets the headers of
+// every answer, logs each request, and turns a panic into a 500.
+func (a *API) recovered(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		out := &observed{ResponseWriter: w}
+		secure(w.Header())
+		if r.Body != nil {
+			limited := *r // a handler must not change the request it was given
+			// With the writer of net/http itself, which then closes the
+			// connection instead of reading what is left of the body.
+			limited.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+			r = &limited
+		}
+		defer func() {
+			a.config.Logger.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path,
+				"status", out.status, "bytes", out.bytes, "duration", time.Since(start), "client", r.RemoteAddr)
+		}()
+		defer a.rescue(out, r)
+		next.ServeHTTP(out, r)
+	})
+}
+
+// rescue must be deferred itself, or recover would find nothing.
+func (a *API) rescue(out *observed, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	// The agreed way to drop a connection without a word.
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	a.config.Logger.ErrorContext(r.Context(), "panic while answering", "method", r.Method, "path", r.URL.Path,
+		"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	if out.status != 0 {
+		// Half an answer is out: only a broken connection says that it is one.
+		panic(http.ErrAbortHandler)
+	}
+	a.writeJSON(out, r, http.StatusInternalServerError, errorBody{"Internal Server Error"})
+}

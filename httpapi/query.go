@@ -1,0 +1,181 @@
+package httpapi
+
+import (
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// symbolPattern is what schema.ParseSymbol accepts after trimming, for people
+// who got it wrong. A test holds the two together.
+const symbolPattern = `^[A-Za-z0-9.^=_&]([A-Za-z0-9 .:/=^&+_@#-]*[A-Za-z0-9.:/=^&+_@#-])?$`
+
+// query reads the parameters of one request and collects what is wrong with
+// them.
+type query struct {
+	values url.Values
+	faults faults
+}
+
+// get takes the last of several values, as the original does.
+func (q *query) get(name string) (value string, given bool) {
+	values := q.values[name]
+	if len(values) == 0 {
+		return "", false
+	}
+	return values[len(values)-1], true
+}
+
+func (q *query) symbol() schema.Symbol {
+	text, given := q.get("symbol")
+	if !given {
+		q.faults = append(q.faults, place{[]any{"query", "symbol"}, nil}.missing())
+		return ""
+	}
+	symbol, fault := readSymbol(text, inQuery("symbol", text))
+	if fault != nil {
+		q.faults = append(q.faults, *fault)
+	}
+	return symbol
+}
+
+// integer reads a whole number within bounds.
+func (q *query) integer(name string, absent, low, high int64) int64 {
+	text, given := q.get(name)
+	if !given {
+		return absent
+	}
+	at := inQuery(name, text)
+	value, ok := parseInt(text)
+	if !ok {
+		q.faults = append(q.faults, at.notIntText())
+		return absent
+	}
+	if fault := checkBounds(value, low, high, at); fault != nil {
+		q.faults = append(q.faults, *fault)
+	}
+	return value
+}
+
+// seconds reads a duration of whole seconds, from none to high.
+func (q *query) seconds(name string, absent, high time.Duration) time.Duration {
+	if _, given := q.get(name); !given {
+		return absent
+	}
+	return time.Duration(q.integer(name, 0, 0, int64(high/time.Second))) * time.Second
+}
+
+// choice reports whether the value is yes rather than no; no is the default.
+func (q *query) choice(name, yes, no string) bool {
+	text, given := q.get(name)
+	if given && text != yes && text != no {
+		q.faults = append(q.faults, inQuery(name, text).notOneOf("'"+yes+"' or '"+no+"'"))
+	}
+	return text == yes
+}
+
+// readSymbol trims and upper-cases a symbol and says what is wrong with it.
+func readSymbol(text string, at place) (schema.Symbol, *fault) {
+	var f fault
+	switch length := utf8.RuneCountInString(strings.TrimSpace(text)); {
+	case length == 0:
+		f = at.shortString(1)
+	case length > schema.MaxSymbolLength:
+		f = at.longString(schema.MaxSymbolLength)
+	default:
+		symbol, err := schema.ParseSymbol(text)
+		if err == nil {
+			return symbol, nil
+		}
+		f = at.mismatch(symbolPattern)
+	}
+	return "", &f
+}
+
+func checkBounds(value, low, high int64, at place) *fault {
+	var f fault
+	switch {
+	case value < low:
+		f = at.below(low)
+	case value > high:
+		f = at.above(high)
+	default:
+		return nil
+	}
+	return &f
+}
+
+// tooManyDigits is the number of digits that surely fit an int64; hugeInt
+// stands for every number that has more, being beyond any bound.
+const (
+	tooManyDigits = 18
+	hugeInt       = int64(1) << 62
+)
+
+// parseInt reads an integer from text as the original does: surrounding space,
+// a sign, an underscore between digits and zeros after a point are allowed.
+func parseInt(text string) (value int64, ok bool) {
+	text = strings.TrimSpace(text)
+	digits := strings.TrimPrefix(text, "-")
+	negative := digits != text
+	if !negative {
+		digits = strings.TrimPrefix(text, "+")
+	}
+	whole, fraction, pointed := strings.Cut(digits, ".")
+	if pointed && (fraction == "" || strings.Trim(fraction, "0") != "") {
+		return 0, false
+	}
+	if whole == "" || strings.HasPrefix(whole, "_") || strings.HasSuffix(whole, "_") || strings.Contains(whole, "__") {
+		return 0, false
+	}
+	whole = strings.TrimLeft(strings.ReplaceAll(whole, "_", ""), "0")
+	for i := range len(whole) {
+		if whole[i] < '0' || whole[i] > '9' {
+			return 0, false
+		}
+		if i < tooManyDigits {
+			value = value*10 + int64(whole[i]-'0')
+		}
+	}
+	if len(whole) > tooManyDigits {
+		value = hugeInt
+	}
+	if negative {
+		value = -value
+	}
+	return value, true
+}
+
+// provider resolves the provider that a request names; none, or an empty name,
+// is the default.
+func (c Config) provider(name string) (schema.Provider, error) {
+	if name == "" {
+		return c.DefaultProvider, nil
+	}
+	if target, isAlias := c.ProviderAliases[name]; isAlias {
+		return target, nil
+	}
+	if slices.Contains(c.Providers, schema.Provider(name)) {
+		return schema.Provider(name), nil
+	}
+	known := slices.Collect(maps.Keys(c.ProviderAliases))
+	for _, provider := range c.Providers {
+		known = append(known, string(provider))
+	}
+	slices.Sort(known)
+	return "", newError(codeBadRequest, "Unknown provider %q; known are %s", abbreviate(name), strings.Join(known, ", "))
+}
+
+// abbreviate keeps what a client sent from filling an answer.
+func abbreviate(text string) string {
+	const most = 64
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}

@@ -1,0 +1,85 @@
+package httpapi
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// How long caches may keep an answer.
+const (
+	cacheQuote    = "max-age=1" // a price is news for about as long as it takes to show it
+	cacheDocument = "no-cache"  // kept, but asked for again: it changes with the binary
+	cacheNever    = "no-store"  // the state of this very moment
+)
+
+const jsonContent = "application/json"
+
+// encode writes JSON as clients of the original got it: compact, and with
+// <, > and & as they are, since no answer is ever part of a page.
+func encode(body any) ([]byte, error) {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(body); err != nil {
+		return nil, fmt.Errorf("encoding a response: %w", err)
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+}
+
+// writeJSON writes a response that is not kept by caches.
+func (a *API) writeJSON(w http.ResponseWriter, r *http.Request, status int, body any) {
+	text, err := encode(body)
+	if err != nil {
+		a.config.Logger.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "error", err)
+		status, text = http.StatusInternalServerError, []byte(`{"detail":"Internal Server Error"}`)
+	}
+	w.Header().Set("Content-Type", jsonContent)
+	w.Header().Set("Cache-Control", cacheNever)
+	w.WriteHeader(status)
+	// An error here means that the client is gone, which net/http notices.
+	_, _ = w.Write(text)
+}
+
+// writeQuote writes a price or an average.
+func writeQuote(w http.ResponseWriter, r *http.Request, body any) error {
+	text, err := encode(body)
+	if err != nil {
+		return err
+	}
+	writeCached(w, r, jsonContent, cacheQuote, text)
+	return nil
+}
+
+// writeCached writes a 200 with a validator, or a 304 where the client has it.
+func writeCached(w http.ResponseWriter, r *http.Request, contentType, caching string, body []byte) {
+	sum := sha256.Sum256(body)
+	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
+	w.Header().Set("ETag", etag)
+	w.Header().Set("Cache-Control", caching)
+	if matches(r.Header.Values("If-None-Match"), etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(body) // as in writeJSON
+}
+
+// matches compares weakly, as If-None-Match is defined to (RFC 9110, 13.1.2).
+// Our tags hold no comma, so that splitting at commas finds each that matters.
+func matches(conditions []string, etag string) bool {
+	for _, condition := range conditions {
+		for candidate := range strings.SplitSeq(condition, ",") {
+			candidate = strings.TrimSpace(candidate)
+			if candidate == "*" || strings.TrimPrefix(candidate, "W/") == etag {
+				return true
+			}
+		}
+	}
+	return false
+}
