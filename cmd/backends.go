@@ -1,0 +1,114 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/embedded"
+	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/store/postgres"
+	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// backends are the log and the database.
+type backends struct {
+	store    *store.Store
+	broker   *kafka.Broker
+	embedded *embedded.Broker // nil where the log is elsewhere
+}
+
+// batchGrace is how long the end of a session waits for batches under way. With
+// what else a stop has to wait for, it stays below ten seconds.
+const batchGrace = 3 * time.Second
+
+// access says how a command uses the embedded broker.
+type access int
+
+const (
+	// exclusive: the command runs the broker, or fails because another does.
+	exclusive access = iota
+	// beside: the command uses the broker of a process that runs, if one does.
+	beside
+)
+
+// open opens the log and the database.
+func open(ctx context.Context, c config, how access, log *slog.Logger) (*backends, error) {
+	if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	b := &backends{}
+	addresses, err := b.openLog(ctx, c, how, log)
+	if err != nil {
+		return nil, err
+	}
+	b.broker, err = kafka.New(ctx, kafka.Config{Brokers: addresses, Partitions: c.Partitions, Replication: c.Replication,
+		Names: c.Topics, Logger: log, Grace: batchGrace})
+	if err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	engine, err := openEngine(ctx, c)
+	if err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	if b.store, err = store.Open(ctx, engine); err != nil {
+		return nil, errors.Join(err, engine.Close(), b.close())
+	}
+	return b, nil
+}
+
+// openEngine is where a setting becomes an engine.
+func openEngine(ctx context.Context, c config) (store.Engine, error) {
+	if c.DatabaseURL == "" {
+		return sqlite.Open(filepath.Join(c.DataDir, "pricemill.db"))
+	}
+	return postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL})
+}
+
+// openLog returns the addresses of the brokers, and starts the embedded one
+// where there are no others.
+func (b *backends) openLog(ctx context.Context, c config, how access, log *slog.Logger) ([]string, error) {
+	if len(c.Brokers) > 0 {
+		return c.Brokers, nil
+	}
+	dir := filepath.Join(c.DataDir, "broker")
+	var err error
+	b.embedded, err = embedded.Open(ctx, embedded.Config{Dir: dir, Logger: log})
+	switch {
+	case err == nil:
+		return []string{b.embedded.Addr()}, nil
+	case errors.Is(err, embedded.ErrLocked) && how == beside:
+		address, err := embedded.Address(dir)
+		return []string{address}, err
+	case errors.Is(err, embedded.ErrLocked):
+		return nil, fmt.Errorf("another pricemill runs on %s: stop it, or choose another DATA_DIR: %w", c.DataDir, err)
+	}
+	return nil, err
+}
+
+// close closes in the reverse order of opening.
+func (b *backends) close() error {
+	var errs []error
+	if b.store != nil {
+		errs = append(errs, b.store.Close())
+	}
+	if b.broker != nil {
+		errs = append(errs, b.broker.Close())
+	}
+	if b.embedded != nil {
+		errs = append(errs, b.embedded.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// topology prepares the topics of all registered events.
+func (b *backends) topology(ctx context.Context) (*pipeline.Topology, error) {
+	return pipeline.NewTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
+}

@@ -1,0 +1,397 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/agnivade/levenshtein"
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/v2"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// setting is one line of the configuration. Its key in a file is lower case,
+// its name in the environment upper case.
+type setting struct {
+	key      string
+	standard string
+	doc      string
+	secret   bool
+}
+
+// settings are all there are, in the order of "pricemill config". Names that
+// the original service had are kept.
+var settings = []setting{
+	{"http_addr", "127.0.0.1:8000", "address of the HTTP API", false},
+	{"http_allow_remote", "false", "listen beyond loopback although no API key protects the commands", false},
+	{"data_dir", "./data", "directory of the embedded broker and database", false},
+	{"database_url", "", "postgres://user:password@host/database; empty: SQLite in data_dir", true},
+	{"kafka_bootstrap_servers", "", "brokers, comma-separated; empty: the embedded broker in data_dir", false},
+	{"kafka_topic_prefix", "", "put before the name of each topic, so that several installations can share a cluster", false},
+	{"kafka_topic_price_events", "", "name of the topic of prices; empty: price-events behind the prefix", false},
+	{"kafka_group_id", "market-data-consumers", "first part of the name of each consumer group", false},
+	{"kafka_partitions", "", "partitions of topics that are created; empty: 12, embedded 4", false},
+	{"kafka_replication_factor", "1", "replicas of topics that are created", false},
+	{"roles", "all", "what this process does: api, handlers, projections, relay, or all", false},
+	{"default_provider", "", "provider where a request names none; empty: simulated", false},
+	{"finnhub_api_key", "", "key of the finnhub provider", true},
+	{"moving_average_window", "5", "windows kept up to date, comma-separated, 1 to 1000 prices", false},
+	{"latest_max_age", "5s", "how old a price may be before the provider is asked again", false},
+	{"fetch_timeout", "10s", "how long a provider may take to answer", false},
+	{"min_poll_interval", "60s", "shortest interval of a polling job", false},
+	{"rate_limit_per_minute", "", "requests a minute per client; empty: 60, and loopback is exempt", false},
+	{"simulated_seed", "1", "seed of the simulated prices", false},
+	{"simulated_faults", "", "misbehaviour of the simulated provider, such as NOPE=unknown,SLOW=late:200ms", false},
+	{"redis_url", "", "accepted for compatibility; limits are kept in the process", true},
+	{"debug", "false", "log at level debug", false},
+}
+
+// modulesKey is the section of the file with a section for each module.
+const modulesKey = "modules"
+
+// config is the configuration after it was read and checked.
+type config struct {
+	HTTPAddr          string
+	DataDir           string
+	DatabaseURL       string
+	Brokers           []string
+	Topics            map[schema.Topic]string
+	GroupPrefix       string
+	Partitions        int32
+	Replication       int16
+	Roles             roles
+	DefaultProvider   schema.Provider
+	LatestMaxAge      time.Duration
+	FetchTimeout      time.Duration
+	MinPollInterval   time.Duration
+	RateLimit         int
+	LimitLoopback     bool
+	Debug             bool
+	Modules           map[string]map[string]any
+	Warnings          []string
+	movingAverageText string
+}
+
+// roles are what a process does.
+type roles struct{ API, Handlers, Projections, Relay bool }
+
+// values reads the settings as text: flags over environment over file over
+// defaults.
+func (a *app) values() (*koanf.Koanf, error) {
+	k := koanf.New(".")
+	layer := map[string]any{}
+	for _, s := range settings {
+		layer[s.key] = s.standard
+	}
+	if err := k.Load(confmap.Provider(layer, "."), nil); err != nil {
+		return nil, fmt.Errorf("loading the defaults: %w", err)
+	}
+	path := a.configFile
+	if fromEnv, set := a.env("CONFIG_FILE"); path == "" && set {
+		path = fromEnv
+	}
+	if path != "" {
+		if err := loadFile(k, path); err != nil {
+			return nil, err
+		}
+	}
+	layer = map[string]any{}
+	for _, s := range settings {
+		// An empty variable counts as none: compose files pass those.
+		if value, set := a.env(strings.ToUpper(s.key)); set && value != "" {
+			layer[s.key] = value
+		}
+	}
+	for key, value := range a.flags {
+		layer[key] = value
+	}
+	if err := k.Load(confmap.Provider(layer, ""), nil); err != nil {
+		return nil, fmt.Errorf("loading the environment: %w", err)
+	}
+	return k, nil
+}
+
+// loadFile reads a file and refuses keys that are no settings.
+func loadFile(k *koanf.Koanf, path string) error {
+	f := koanf.New(".")
+	if err := f.Load(file.Provider(path), yaml.Parser()); err != nil {
+		return fmt.Errorf("%w: reading %s: %w", errUsage, path, err)
+	}
+	var errs []error
+	for key := range f.Raw() {
+		if key != modulesKey && !slices.ContainsFunc(settings, func(s setting) bool { return s.key == key }) {
+			errs = append(errs, fmt.Errorf("%s: there is no setting %q; did you mean %q?", path, key, nearest(key)))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return k.Merge(f)
+}
+
+func nearest(key string) string {
+	best, distance := "", 1<<30
+	for _, s := range settings {
+		if d := levenshtein.ComputeDistance(key, s.key); d < distance {
+			best, distance = s.key, d
+		}
+	}
+	return best
+}
+
+// faults collects what is wrong, so that all of it is said at once.
+type faults []error
+
+func (f *faults) add(key, format string, args ...any) {
+	*f = append(*f, fmt.Errorf("%s: %s", strings.ToUpper(key), fmt.Sprintf(format, args...)))
+}
+
+// load reads and checks the configuration.
+func (a *app) load() (config, error) {
+	k, err := a.values()
+	if err != nil {
+		return config{}, err
+	}
+	var wrong faults
+	c := config{
+		DataDir: k.String("data_dir"), DatabaseURL: k.String("database_url"),
+		GroupPrefix: k.String("kafka_group_id"),
+		HTTPAddr:    k.String("http_addr"), movingAverageText: k.String("moving_average_window"),
+		LatestMaxAge:    duration(k, "latest_max_age", 0, time.Hour, &wrong),
+		FetchTimeout:    duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
+		MinPollInterval: duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
+		Debug:           boolean(k, "debug", &wrong),
+		Replication:     int16(integer(k, "kafka_replication_factor", 1, 100, &wrong)),
+	}
+	for _, broker := range strings.Split(k.String("kafka_bootstrap_servers"), ",") {
+		if broker = strings.TrimSpace(broker); broker != "" {
+			c.Brokers = append(c.Brokers, broker)
+		}
+	}
+	c.checkAddress(boolean(k, "http_allow_remote", &wrong), &wrong)
+	c.checkDatabase(&wrong)
+	c.nameTopics(k.String("kafka_topic_prefix"), k.String("kafka_topic_price_events"))
+	c.readPartitions(k, &wrong)
+	c.readRoles(k.String("roles"), &wrong)
+	c.readRateLimit(k, &wrong)
+	c.readProvider(k, &wrong)
+	c.readModules(k, &wrong)
+	if k.String("redis_url") != "" {
+		c.Warnings = append(c.Warnings, "REDIS_URL is set, but limits are kept in this process")
+	}
+	if len(wrong) > 0 {
+		return config{}, fmt.Errorf("%w: %d settings are wrong:\n%w", errUsage, len(wrong), errors.Join(wrong...))
+	}
+	return c, nil
+}
+
+// checkAddress refuses an address beyond loopback: whoever reaches the API may
+// post commands.
+func (c *config) checkAddress(allowRemote bool, wrong *faults) {
+	host, port, err := net.SplitHostPort(c.HTTPAddr)
+	if err != nil {
+		wrong.add("http_addr", "%q is not host:port", c.HTTPAddr)
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
+		wrong.add("http_addr", "port %q is not within 0 and 65535", port)
+	}
+	ip := net.ParseIP(host)
+	if loopback := host == "localhost" || (ip != nil && ip.IsLoopback()); !loopback && !allowRemote {
+		wrong.add("http_addr", "%q is reachable from other machines, and anyone there could post commands; "+
+			"set HTTP_ALLOW_REMOTE=true if that is meant", c.HTTPAddr)
+	}
+}
+
+// checkDatabase looks at the scheme only; the engine knows the rest. The URL
+// itself is never shown: it may hold a password.
+func (c *config) checkDatabase(wrong *faults) {
+	scheme, _, found := strings.Cut(c.DatabaseURL, "://")
+	switch {
+	case c.DatabaseURL == "":
+	case !found:
+		wrong.add("database_url", "not a URL")
+	case scheme != "postgres" && scheme != "postgresql":
+		wrong.add("database_url", "there is no engine for %q; use postgres://, or leave it out for SQLite in DATA_DIR", scheme)
+	}
+}
+
+// nameTopics gives each role its name in the cluster.
+func (c *config) nameTopics(prefix, priceEvents string) {
+	c.Topics = map[schema.Topic]string{}
+	for _, topic := range schema.Topics() {
+		c.Topics[topic] = prefix + string(topic)
+	}
+	if priceEvents != "" {
+		c.Topics[schema.PriceEvents] = priceEvents
+	}
+}
+
+func (c *config) readPartitions(k *koanf.Koanf, wrong *faults) {
+	switch {
+	case k.String("kafka_partitions") != "":
+		c.Partitions = int32(integer(k, "kafka_partitions", 1, pipeline.MaxPartitions, wrong))
+	case len(c.Brokers) > 0:
+		c.Partitions = 12
+	default:
+		// Each batch the embedded broker takes is flushed to disk by itself.
+		c.Partitions = 4
+	}
+}
+
+func (c *config) readRoles(text string, wrong *faults) {
+	for _, role := range strings.Split(text, ",") {
+		switch strings.TrimSpace(role) {
+		case "all":
+			c.Roles = roles{true, true, true, true}
+		case "api":
+			c.Roles.API = true
+		case "handlers":
+			c.Roles.Handlers = true
+		case "projections":
+			c.Roles.Projections = true
+		case "relay":
+			c.Roles.Relay = true
+		default:
+			wrong.add("roles", "%q is none of api, handlers, projections, relay, all", role)
+		}
+	}
+	if len(c.Brokers) == 0 && c.Roles != (roles{true, true, true, true}) {
+		wrong.add("roles", "the embedded broker serves one process, which must do all; set KAFKA_BOOTSTRAP_SERVERS to share the work")
+	}
+}
+
+func (c *config) readRateLimit(k *koanf.Koanf, wrong *faults) {
+	c.RateLimit = 60
+	if k.String("rate_limit_per_minute") != "" {
+		c.RateLimit = int(integer(k, "rate_limit_per_minute", 1, 1_000_000, wrong))
+		c.LimitLoopback = true
+	}
+}
+
+func (c *config) readProvider(k *koanf.Koanf, wrong *faults) {
+	known := providerNames()
+	c.DefaultProvider = schema.Provider(k.String("default_provider"))
+	if c.DefaultProvider == "" {
+		c.DefaultProvider = "simulated"
+		if k.String("finnhub_api_key") != "" && slices.Contains(known, "finnhub") {
+			c.DefaultProvider = "finnhub"
+		}
+	}
+	if !slices.Contains(known, c.DefaultProvider) {
+		wrong.add("default_provider", "%q is none of the providers %q", c.DefaultProvider, known)
+	}
+}
+
+func providerNames() []schema.Provider {
+	var names []schema.Provider
+	for _, m := range pipeline.Providers() {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// readModules gathers the section of each module: from the file, and from the
+// settings that have a name of their own.
+func (c *config) readModules(k *koanf.Koanf, wrong *faults) {
+	c.Modules = map[string]map[string]any{}
+	known := moduleNames()
+	section, isMap := k.Get(modulesKey).(map[string]any)
+	if k.Exists(modulesKey) && !isMap {
+		wrong.add(modulesKey, "not a section")
+	}
+	for name, value := range section {
+		values, isMap := value.(map[string]any)
+		switch {
+		case !slices.Contains(known, name):
+			wrong.add(modulesKey, "there is no module %q; there are %q", name, known)
+		case !isMap:
+			wrong.add(modulesKey, "%s is not a section", name)
+		default:
+			c.Modules[name] = values
+		}
+	}
+	set := func(module, key string, value any) {
+		if c.Modules[module] == nil {
+			c.Modules[module] = map[string]any{}
+		}
+		if _, given := c.Modules[module][key]; !given {
+			c.Modules[module][key] = value
+		}
+	}
+	set("simulated", "seed", k.String("simulated_seed"))
+	set("simulated", "faults", k.String("simulated_faults"))
+	set("schedule", "timeout", c.FetchTimeout)
+	windows, err := parseWindows(c.movingAverageText)
+	if err != nil {
+		wrong.add("moving_average_window", "%v", err)
+	}
+	set(movingaverages.Name, "windows", windows)
+}
+
+func parseWindows(text string) ([]int, error) {
+	var windows []int
+	for _, part := range strings.Split(text, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(part))
+		if err != nil || n < 1 || n > movingaverages.MaxWindow {
+			return nil, fmt.Errorf("%q is not a whole number within 1 and %d", part, movingaverages.MaxWindow)
+		}
+		windows = append(windows, n)
+	}
+	return windows, nil
+}
+
+func moduleNames() []string {
+	var names []string
+	for _, m := range pipeline.Handlers() {
+		names = append(names, m.Name)
+	}
+	for _, m := range pipeline.Projections() {
+		names = append(names, m.Name)
+	}
+	for _, m := range pipeline.Providers() {
+		names = append(names, string(m.Name))
+	}
+	return names
+}
+
+func duration(k *koanf.Koanf, key string, low, high time.Duration, wrong *faults) time.Duration {
+	d, err := time.ParseDuration(k.String(key))
+	if err != nil {
+		wrong.add(key, "%q is not a duration such as 5s", k.String(key))
+	} else if d < low || d > high {
+		wrong.add(key, "%v is not within %v and %v", d, low, high)
+	}
+	return d
+}
+
+func integer(k *koanf.Koanf, key string, low, high int64, wrong *faults) int64 {
+	n, err := strconv.ParseInt(k.String(key), 10, 64)
+	if err != nil {
+		wrong.add(key, "%q is not a whole number", k.String(key))
+		return low
+	}
+	if n < low || n > high {
+		wrong.add(key, "%d is not within %d and %d", n, low, high)
+		return low
+	}
+	return n
+}
+
+func boolean(k *koanf.Koanf, key string, wrong *faults) bool {
+	b, err := strconv.ParseBool(k.String(key))
+	if err != nil {
+		wrong.add(key, "%q is neither true nor false", k.String(key))
+	}
+	return b
+}

@@ -1,0 +1,25 @@
+// Command pricemill is a market data service; see the README.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/pricemill/pricemill/cmd"
+
+	// Plugins: a handler, projection or provider of your own is one more line.
+	_ "github.com/pricemill/pricemill/handlers/fetch"
+	_ "github.com/pricemill/pricemill/handlers/normalize"
+	_ "github.com/pricemill/pricemill/handlers/provider/simulated"
+	_ "github.com/pricemill/pricemill/handlers/rawstore"
+	_ "github.com/pricemill/pricemill/handlers/schedule"
+	_ "github.com/pricemill/pricemill/projections/jobs"
+	_ "github.com/pricemill/pricemill/projections/latestprices"
+	_ "github.com/pricemill/pricemill/projections/movingaverages"
+	_ "github.com/pricemill/pricemill/projections/processedprices"
+	_ "github.com/pricemill/pricemill/projections/requests"
+)
+
+func main() {
+	os.Exit(cmd.Main(context.Background(), os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+}

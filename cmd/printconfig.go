@@ -1,0 +1,38 @@
+package cmd
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+func newConfig(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "config",
+		Short: "Print the settings in force, secrets redacted",
+		Long: `Print every setting by its name in the environment, with its value and what it
+is for. A value of *** is a secret that is set.`,
+		Example: "  pricemill config",
+		Args:    exactArgs(0),
+		RunE: func(*cobra.Command, []string) error {
+			if _, err := a.load(); err != nil {
+				return err
+			}
+			k, err := a.values()
+			if err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+			for _, s := range settings {
+				value := k.String(s.key)
+				if s.secret && value != "" {
+					value = "***"
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\n", strings.ToUpper(s.key), value, s.doc)
+			}
+			return w.Flush()
+		},
+	}
+}

@@ -1,0 +1,129 @@
+package cmd_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestTheREADMEsCommands runs every command of the README against a service,
+// in their order. The two of make are what CI runs.
+func TestTheREADMEsCommands(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	p.eventually("/readyz", http.StatusOK)
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	ran := 0
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(readme, -1) {
+		for _, line := range strings.Split(strings.TrimSpace(string(block[1])), "\n") {
+			switch words := strings.Fields(line); words[0] {
+			case "make":
+				assertTarget(t, words[1])
+			case "curl":
+				curl(t, p, line)
+			case "bin/pricemill":
+				status, stdout, stderr := run(t, p.env, words[1:]...)
+				assert.Zero(t, status, "%s: %s", line, stderr)
+				assert.NotEmpty(t, stdout, line)
+			default:
+				// On PostgreSQL and Kafka this whole test runs in `make test-services`.
+				assert.Regexp(t, `^DATABASE_URL=postgres://\S+ KAFKA_BOOTSTRAP_SERVERS=\S+ bin/pricemill serve$`, line)
+			}
+			ran++
+		}
+	}
+	assert.Greater(t, ran, 6)
+}
+
+func assertTarget(t *testing.T, target string) {
+	t.Helper()
+	makefile, err := os.ReadFile("../Makefile")
+	require.NoError(t, err)
+	assert.Regexp(t, `(?m)^`+target+`:`, string(makefile))
+}
+
+// curlPattern is as much of curl's syntax as the README uses.
+var curlPattern = regexp.MustCompile(`^curl -s (?:-d '([^']*)' )?'?(http://127\.0\.0\.1:8000)([^' ]*)'?$`)
+
+func curl(t *testing.T, p *program, line string) {
+	t.Helper()
+	parts := curlPattern.FindStringSubmatch(line)
+	require.NotNil(t, parts, line)
+	if body := parts[1]; body != "" {
+		response, err := http.Post(p.url+parts[3], "application/x-www-form-urlencoded", strings.NewReader(body))
+		require.NoError(t, err)
+		answer, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		assert.Equal(t, http.StatusAccepted, response.StatusCode, "%s: %s", line, answer)
+		return
+	}
+	got := p.eventually(parts[3], http.StatusOK)
+	assert.True(t, json.Valid([]byte(got.body)), "%s: %s", line, got.body)
+}
+
+// TestEverySettingIsDocumented holds .env.example against the binary.
+func TestEverySettingIsDocumented(t *testing.T) {
+	t.Parallel()
+	example, err := os.ReadFile("../.env.example")
+	require.NoError(t, err)
+	documented := map[string]string{}
+	for _, match := range regexp.MustCompile(`(?m)^#([A-Z_]+)=(.*)$`).FindAllStringSubmatch(string(example), -1) {
+		documented[match[1]] = match[2]
+	}
+	status, stdout, stderr := run(t, environment{}, "config")
+	require.Zero(t, status, stderr)
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	assert.Len(t, documented, len(lines))
+	for _, line := range lines {
+		words := strings.Fields(line)
+		value, known := documented[words[0]]
+		assert.True(t, known, "%s is not in .env.example", words[0])
+		if value != "" {
+			assert.Equal(t, value, words[1], words[0])
+		}
+	}
+}
+
+func TestSecretsAreNotPrinted(t *testing.T) {
+	t.Parallel()
+	status, stdout, stderr := run(t, environment{"FINNHUB_API_KEY": "canary-key", "REDIS_URL": "redis://:canary-key@localhost"}, "config")
+	require.Zero(t, status, stderr)
+	assert.NotContains(t, stdout+stderr, "canary-key")
+	assert.Contains(t, stdout, "***")
+}
+
+func TestAConfigurationFile(t *testing.T) {
+	t.Parallel()
+	write := func(text string) string {
+		name := t.TempDir() + "/pricemill.yaml"
+		require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
+		return name
+	}
+	status, stdout, stderr := run(t, environment{"DEBUG": "true"}, "config", "--config",
+		write("http_addr: 127.0.0.1:9999\ndebug: false\nmodules:\n  fetch:\n    concurrency: 3\n"))
+	require.Zero(t, status, stderr)
+	assert.Regexp(t, `HTTP_ADDR +127\.0\.0\.1:9999`, stdout, "the file wins over the default")
+	assert.Regexp(t, `DEBUG +true`, stdout, "the environment wins over the file")
+	for text, hint := range map[string]string{
+		"htp_addr: x\n": `did you mean "http_addr"?`,
+		"modules:\n  fetsch:\n    concurrency: 3\n": `no module "fetsch"`,
+		"modules: 3\n":   "not a section",
+		"http_addr: [\n": "reading",
+	} {
+		status, _, stderr := run(t, environment{}, "config", "--config", write(text))
+		assert.Equal(t, 2, status, text)
+		assert.Contains(t, stderr, hint)
+	}
+	status, _, stderr = run(t, environment{"DATA_DIR": t.TempDir()}, "serve", "--config", write("modules:\n  fetch:\n    concurency: 3\n"))
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "concurency")
+}

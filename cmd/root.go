@@ -1,0 +1,101 @@
+// Package cmd is the composition root: configuration, backends, and one file a
+// subcommand. It is the only package that knows all others.
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// errUsage is wrapped by errors that are the caller's: wrong flags, arguments
+// or settings.
+var errUsage = errors.New("usage")
+
+// Main runs the command line and returns the exit status. env looks settings
+// up, as os.LookupEnv does.
+func Main(ctx context.Context, args []string, env func(string) (string, bool), stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	root := newRoot(&app{env: env, stdout: stdout, stderr: stderr})
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(stderr, "pricemill:", err)
+		return exitUsage
+	default:
+		fmt.Fprintln(stderr, "pricemill:", err)
+		return exitFailed
+	}
+}
+
+// app is what subcommands share.
+type app struct {
+	env            func(string) (string, bool)
+	stdout, stderr io.Writer
+	configFile     string
+	flags          map[string]string // settings given as flags
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pricemill",
+		Short: "A market data service: live prices, and the averages that follow from them",
+		Long: `Pricemill fetches quotes, keeps every answer byte for byte, publishes price
+events to Kafka, folds them into read models in SQL, and serves those by REST.
+
+Settings come from flags, then the environment, then a configuration file, then
+defaults. With none at all, "pricemill serve" runs on an embedded broker and
+SQLite under ./data, with simulated prices.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return c.Help()
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration file (YAML)")
+	a.flags = map[string]string{}
+	root.PersistentFlags().Var(settingFlag{a, "data_dir"}, "data-dir", "directory of the embedded broker and database")
+	root.AddCommand(newServe(a), newReplay(a), newStages(a), newDeadLetters(a), newConfig(a), newVersion(a))
+	return root
+}
+
+// settingFlag is a flag that sets a setting of the configuration.
+type settingFlag struct {
+	app *app
+	key string
+}
+
+func (f settingFlag) Set(value string) error { f.app.flags[f.key] = value; return nil }
+func (f settingFlag) String() string         { return "" }
+func (f settingFlag) Type() string           { return "string" }
+
+// exactArgs is cobra.ExactArgs as an error of usage.
+func exactArgs(n int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(n)(c, args); err != nil {
+			return fmt.Errorf("%w: %w; see %q", errUsage, err, c.CommandPath()+" --help")
+		}
+		return nil
+	}
+}

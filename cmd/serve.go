@@ -1,0 +1,167 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/projections/requests"
+)
+
+func newServe(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the service",
+		Long: `Run the pipeline and the HTTP API. On SIGTERM the service takes no more
+requests, finishes the batches under way and exits.`,
+		Example: "  pricemill serve\n  HTTP_ADDR=127.0.0.1:9000 pricemill serve --data-dir /var/lib/pricemill",
+		Args:    exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := a.load()
+			if err != nil {
+				return err
+			}
+			return a.serve(c.Context(), cfg)
+		},
+	}
+	c.Flags().Var(settingFlag{a, "roles"}, "roles", "what this process does: api, handlers, projections, relay, or all")
+	c.Flags().Var(settingFlag{a, "http_addr"}, "http-addr", "address of the HTTP API")
+	return c
+}
+
+// logger writes text to a terminal, and JSON elsewhere.
+func (a *app) logger(c config) *slog.Logger {
+	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if c.Debug {
+		options.Level = slog.LevelDebug
+	}
+	if f, ok := a.stderr.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			return slog.New(slog.NewTextHandler(a.stderr, options))
+		}
+	}
+	return slog.New(slog.NewJSONHandler(a.stderr, options))
+}
+
+// httpGrace is how long a stop waits for requests under way.
+const httpGrace = 2 * time.Second
+
+// serve runs until ctx is done.
+func (a *app) serve(ctx context.Context, c config) (err error) {
+	log := a.logger(c)
+	for _, warning := range c.Warnings {
+		log.Warn(warning)
+	}
+	modules, err := build(c, log)
+	if err != nil {
+		return err
+	}
+	var listener net.Listener
+	if c.Roles.API {
+		// First of all: a port that is taken should be known before the log is
+		// replayed.
+		if listener, err = net.Listen("tcp", c.HTTPAddr); err != nil {
+			return fmt.Errorf("listening: %w", err)
+		}
+		defer func() { _ = listener.Close() }() // the server closes it as well
+	}
+	b, err := open(ctx, c, exclusive, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	runtime, err := newRuntime(ctx, c, b, modules, log)
+	if err != nil {
+		return err
+	}
+	return a.run(ctx, c, b, runtime, listener, log)
+}
+
+// newRuntime prepares topics, tables and stages.
+func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slog.Logger) (*pipeline.Runtime, error) {
+	topology, err := b.topology(ctx)
+	if err != nil {
+		return nil, err
+	}
+	folds, err := m.openProjections(ctx, b, log)
+	if err != nil {
+		return nil, err
+	}
+	stages := m.stages
+	if c.Roles.Projections {
+		stages = append(stages, folds...)
+	}
+	owner, err := uuid.NewRandom()
+	if err != nil {
+		return nil, fmt.Errorf("naming this process: %w", err)
+	}
+	return pipeline.New(pipeline.Config{Store: b.store, Broker: b.broker, Topology: topology, GroupPrefix: c.GroupPrefix,
+		Owner: owner.String(), Stages: stages, Relay: c.Roles.Relay, Log: log})
+}
+
+// run runs everything until ctx is done or something fails: first the API ends,
+// then the pipeline.
+func (a *app) run(ctx context.Context, c config, b *backends, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
+	pipelineCtx, stopPipeline := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopPipeline()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return r.Run(pipelineCtx, func() { log.Info("the pipeline runs") })
+	})
+	group.Go(func() error {
+		defer stopPipeline()
+		if listener == nil {
+			<-ctx.Done()
+			return nil
+		}
+		return serveAPI(ctx, c, b, r, listener, log)
+	})
+	return group.Wait()
+}
+
+func serveAPI(ctx context.Context, c config, b *backends, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
+	r.Registry().MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	waiter := requests.NewWaiter(b.store, r.Changed, log)
+	group, waiting := errgroup.WithContext(context.WithoutCancel(ctx))
+	waiting, stopWaiting := context.WithCancel(waiting)
+	group.Go(func() error { waiter.Run(waiting); return nil })
+	defer func() { stopWaiting(); _ = group.Wait() }() // its goroutine returns nil
+
+	api, err := newAPI(c, b, r, waiter, log)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	server := httpapi.NewServer(c.HTTPAddr, api)
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	log.Info("listening", "url", "http://"+listener.Addr().String(), "docs", "http://"+listener.Addr().String()+"/docs")
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	log.Info("stopping")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpGrace)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		log.Warn("requests were cut off", "error", err)
+		_ = server.Close() // the listener is closed already
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,256 @@
+package cmd_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func TestTheMainJob(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	assert.JSONEq(t, `{"status":"healthy"}`, p.get("/health").body)
+	p.eventually("/readyz", http.StatusOK)
+
+	began := time.Now()
+	first := p.get("/api/v1/prices/latest?symbol=tsla")
+	require.Equal(t, http.StatusOK, first.status, first.body)
+	t.Logf("the first price of a symbol took %v", time.Since(began))
+	assert.Equal(t, "TSLA", first.field(t, "symbol"))
+	assert.Equal(t, "simulated", first.field(t, "provider"))
+
+	accepted := p.post("/api/v1/prices/poll", `{"symbols":["aapl","MSFT"],"interval":60}`)
+	require.Equal(t, http.StatusAccepted, accepted.status, accepted.body)
+	assert.Regexp(t, `^poll_[0-9a-z]{8}$`, accepted.field(t, "job_id"))
+	assert.Equal(t, "accepted", accepted.field(t, "status"))
+	began = time.Now()
+	average := p.eventually("/api/v1/prices/moving-average?symbol=AAPL&window=5", http.StatusOK)
+	t.Logf("the first average of a new job took %v", time.Since(began))
+	assert.Equal(t, json.Number("5"), average.field(t, "window_size"))
+
+	status, stdout, stderr := run(t, p.env, "stages", "list", "-o", "json")
+	require.Zero(t, status, stderr)
+	var stages []pipeline.StageStatus
+	require.NoError(t, json.Unmarshal([]byte(stdout), &stages))
+	assert.NotEmpty(t, stages)
+	status, stdout, stderr = run(t, p.env, "replay", "price-events")
+	require.Zero(t, status, stderr)
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	require.Len(t, lines, 3)
+	for _, line := range lines {
+		var record struct{ Value schema.PriceObserved }
+		require.NoError(t, json.Unmarshal([]byte(line), &record))
+		assert.Equal(t, schema.Provider("simulated"), record.Value.Source)
+		if record.Value.Symbol == "AAPL" {
+			assert.Equal(t, json.Number(record.Value.Price.String()), average.field(t, "value"), "one price is its own average")
+		}
+	}
+}
+
+// Each fault has the stated status, and nothing stops.
+func TestBadInputStopsNothing(t *testing.T) {
+	t.Parallel()
+	p := start(t, environment{
+		"SIMULATED_FAULTS": "DOWN=fail,HANG=hang,NOPE=unknown,JUNK=garbage,ZERO=zero,HUGE=too_large",
+		"FETCH_TIMEOUT":    "300ms",
+	})
+	p.eventually("/readyz", http.StatusOK)
+	for name, test := range map[string]struct {
+		got  answer
+		want int
+	}{
+		"missing symbol":   {p.get("/api/v1/prices/latest"), 422},
+		"unknown provider": {p.get("/api/v1/prices/latest?symbol=AAPL&provider=acme"), 400},
+		"interval 30":      {p.post("/api/v1/prices/poll", `{"symbols":["AAPL"],"interval":30}`), 422},
+		"eleven symbols":   {p.post("/api/v1/prices/poll", `{"symbols":["A","B","C","D","E","F","G","H","I","J","K"],"interval":60}`), 422},
+		"malformed JSON":   {p.post("/api/v1/prices/poll", `{"symbols":`), 422},
+		"a body of 1 MB":   {p.post("/api/v1/prices/poll", `{"symbols":["`+strings.Repeat("A", 1<<20)+`"]}`), 413},
+		"no average":       {p.get("/api/v1/prices/moving-average?symbol=NEVER"), 404},
+		"provider fails":   {p.get("/api/v1/prices/latest?symbol=DOWN"), 502},
+		"provider hangs":   {p.get("/api/v1/prices/latest?symbol=HANG"), 504},
+		"no such symbol":   {p.get("/api/v1/prices/latest?symbol=NOPE"), 404},
+		"garbage":          {p.get("/api/v1/prices/latest?symbol=JUNK"), 502},
+		"price zero":       {p.get("/api/v1/prices/latest?symbol=ZERO"), 502},
+		"huge answer":      {p.get("/api/v1/prices/latest?symbol=HUGE"), 502},
+	} {
+		assert.Equal(t, test.want, test.got.status, "%s: %s", name, test.got.body)
+		assert.NotNil(t, test.got.field(t, "detail"), name)
+	}
+	good := p.get("/api/v1/prices/latest?symbol=GOOD")
+	assert.Equal(t, http.StatusOK, good.status, good.body)
+	p.eventually("/readyz", http.StatusOK)
+}
+
+func TestAPoisonRecordIsADeadLetterWithItsBytes(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	p.eventually("/readyz", http.StatusOK)
+	broker := connect(t, p.env)
+	poison := []byte("{\"price\": NaN, \xff\xfe")
+	errs := broker.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 1},
+		Records: []pipeline.OutgoingRecord{{Key: []byte("k"), Headers: []schema.Header{{Key: "h", Value: []byte{0, 1}}}, Value: poison}}}})
+	require.NoError(t, errs[0])
+	const readers = 4 // processed-prices, moving-averages, latest-prices, requests
+	type letter struct {
+		Stage   string
+		Payload []byte
+		Reason  string
+	}
+	var letters []letter
+	require.Eventually(t, func() bool {
+		status, stdout, stderr := run(t, p.env, "dead-letters", "list", "-o", "json")
+		require.Zero(t, status, stderr)
+		letters = nil
+		require.NoError(t, json.Unmarshal([]byte(stdout), &letters))
+		return len(letters) == readers
+	}, 20*time.Second, 20*time.Millisecond)
+	for _, l := range letters {
+		assert.Equal(t, poison, l.Payload)
+		assert.Contains(t, l.Reason, "UTF-8")
+	}
+	require.Equal(t, http.StatusOK, p.get("/api/v1/prices/latest?symbol=AAPL").status)
+	p.eventually("/readyz", http.StatusOK)
+}
+
+// TestMetrics: the lag is the end of the log minus the position, and falls to
+// zero.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	p.eventually("/readyz", http.StatusOK)
+	require.Equal(t, http.StatusOK, p.get("/api/v1/prices/latest?symbol=AAPL").status)
+	value := func(body, name, stage, topic, partition string) float64 {
+		line := regexp.MustCompile(`(?m)^` + name + `\{partition="` + partition + `",stage="` + stage + `",topic="` + topic + `"\} (.*)$`)
+		match := line.FindStringSubmatch(body)
+		require.NotNil(t, match, "%s of %s on %s/%s in\n%s", name, stage, topic, partition, body)
+		number, err := strconv.ParseFloat(match[1], 64)
+		require.NoError(t, err)
+		return number
+	}
+	status, stdout, stderr := run(t, p.env, "stages", "list", "-o", "json")
+	require.Zero(t, status, stderr)
+	var stages []pipeline.StageStatus
+	require.NoError(t, json.Unmarshal([]byte(stdout), &stages))
+	applied := 0.0
+	for _, s := range stages {
+		var body string
+		partition := strconv.Itoa(int(s.Partition))
+		require.Eventually(t, func() bool {
+			body = p.get("/metrics").body
+			return value(body, "pricemill_stage_lag", s.Stage, string(s.Topic), partition) == 0
+		}, 10*time.Second, 5*time.Millisecond)
+		end := value(body, "pricemill_stage_end", s.Stage, string(s.Topic), partition)
+		assert.Equal(t, end, value(body, "pricemill_stage_position", s.Stage, string(s.Topic), partition))
+		assert.Zero(t, value(body, "pricemill_stage_halted", s.Stage, string(s.Topic), partition))
+		applied += end
+	}
+	assert.Positive(t, applied)
+	body := p.get("/metrics").body
+	for _, name := range []string{"pricemill_relay_depth", "pricemill_stage_batch_records_bucket", "go_goroutines",
+		"pricemill_router_handler_execution_time_seconds_bucket"} {
+		assert.Contains(t, body, name)
+	}
+}
+
+// A record whose number jumps halts its partition: the log lost something. All
+// who look can see it, the lag stays, and the other partitions go on.
+func TestAHaltIsSeen(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	p.eventually("/readyz", http.StatusOK)
+	broker := connect(t, p.env)
+	const partition = 3
+	record := pipeline.OutgoingRecord{Key: []byte("k"), Value: []byte("{}"), Headers: []schema.Header{
+		{Key: "ce_outboxid", Value: []byte("another")}, {Key: "ce_outboxseq", Value: []byte("7")}}}
+	errs := broker.Send(t.Context(), []pipeline.PartitionBatch{{
+		TopicPartition: pipeline.TopicPartition{Topic: schema.StoredQuotes, Partition: partition},
+		Records:        []pipeline.OutgoingRecord{record, record}}})
+	require.NoError(t, errs[0])
+	notReady := p.eventually("/readyz", http.StatusServiceUnavailable)
+	assert.Contains(t, notReady.body, "stage normalize on stored-quotes/3")
+	assert.Contains(t, notReady.body, "numbers 1 to 6 are missing")
+	assert.Contains(t, p.get("/metrics").body, `pricemill_stage_lag{partition="3",stage="normalize",topic="stored-quotes"} 2`)
+	assert.Contains(t, p.get("/metrics").body, `pricemill_stage_halted{partition="3",stage="normalize",topic="stored-quotes"} 1`)
+	status, stdout, stderr := run(t, p.env, "stages", "list")
+	require.Zero(t, status, stderr)
+	assert.Regexp(t, `normalize +stored-quotes +3 +0 +2 +2 +the chain begins with number 7`, stdout)
+	served := 0
+	for _, symbol := range []string{"A", "B", "C", "D", "E", "F"} {
+		if kafka.Partition([]byte("simulated/"+symbol), 4) != partition {
+			assert.Equal(t, http.StatusOK, p.get("/api/v1/prices/latest?symbol="+symbol).status, symbol)
+			served++
+		}
+	}
+	assert.Positive(t, served)
+}
+
+// Two processes share a cluster and a database; the embedded broker and its
+// directory belong to one.
+func TestASecondProcess(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	if onServices() {
+		second := start(t, p.env)
+		second.eventually("/readyz", http.StatusOK)
+		p.eventually("/readyz", http.StatusOK)
+		assert.Equal(t, http.StatusOK, second.get("/api/v1/prices/latest?symbol=AAPL").status)
+		assert.Equal(t, http.StatusOK, p.get("/api/v1/prices/latest?symbol=MSFT").status)
+		return
+	}
+	status, _, stderr := run(t, p.env, "serve")
+	assert.Equal(t, 1, status)
+	assert.Contains(t, stderr, "another pricemill runs on "+p.env["DATA_DIR"])
+}
+
+func TestSigtermDrainsAndExitsZero(t *testing.T) {
+	t.Parallel()
+	process, l := spawn(t, newStack(t, nil))
+	url := l.await(t, "listening")["url"].(string)
+	l.await(t, "the pipeline runs")
+	response, err := http.Get(url + "/api/v1/prices/latest?symbol=AAPL")
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	began := time.Now()
+	require.NoError(t, process.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, process.Wait(), "exit status 0:\n%s", l)
+	t.Logf("stopped after %v", time.Since(began))
+	assert.Less(t, time.Since(began), 10*time.Second)
+}
+
+func TestWrongSettingsAreReportedAtOnce(t *testing.T) {
+	t.Parallel()
+	status, _, stderr := run(t, environment{
+		"HTTP_ADDR": "0.0.0.0:80000", "KAFKA_PARTITIONS": "none", "LATEST_MAX_AGE": "5", "ROLES": "chef",
+		"DEFAULT_PROVIDER": "acme", "MOVING_AVERAGE_WINDOW": "5,0", "RATE_LIMIT_PER_MINUTE": "-1", "DEBUG": "perhaps",
+		"DATABASE_URL": "mysql://u:hunter2@h/db", "DATA_DIR": t.TempDir(),
+	}, "serve")
+	assert.Equal(t, 2, status)
+	for _, name := range []string{"HTTP_ADDR", "KAFKA_PARTITIONS", "LATEST_MAX_AGE", "ROLES", "DEFAULT_PROVIDER",
+		"MOVING_AVERAGE_WINDOW", "RATE_LIMIT_PER_MINUTE", "DEBUG", "DATABASE_URL"} {
+		assert.Contains(t, stderr, name+":")
+	}
+	assert.NotContains(t, stderr, "hunter2")
+}
+
+func TestUsageErrorsExitTwo(t *testing.T) {
+	t.Parallel()
+	env := environment{"DATA_DIR": t.TempDir()}
+	for _, args := range [][]string{{"serve", "extra"}, {"serve", "--nonsense"}, {"replay"}, {"replay", "no-such-topic"}} {
+		status, _, stderr := run(t, env, args...)
+		assert.Equal(t, 2, status, "%q: %s", args, stderr)
+		assert.NotEmpty(t, stderr, fmt.Sprint(args))
+	}
+}

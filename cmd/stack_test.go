@@ -1,0 +1,116 @@
+package cmd_test
+
+import (
+	"context"
+	"database/sql"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	_ "github.com/lib/pq" // creates and drops databases
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/embedded"
+	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/store/postgres"
+	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// The tests of this package run on the embedded default, or, with
+// servicesVariable set, on PostgreSQL and Apache Kafka, where DATABASE_URL and
+// KAFKA_BOOTSTRAP_SERVERS say. There each test has a database and topics of its
+// own.
+const servicesVariable = "PRICEMILL_TEST_SERVICES"
+
+func onServices() bool { return os.Getenv(servicesVariable) != "" }
+
+// newStack returns the settings of a stack that holds nothing yet, with those of
+// env before them.
+func newStack(t testing.TB, env environment) environment {
+	t.Helper()
+	full := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0"}
+	if onServices() {
+		id := strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
+		full["DATABASE_URL"] = newDatabase(t, "test_"+id)
+		full["KAFKA_BOOTSTRAP_SERVERS"] = os.Getenv("KAFKA_BOOTSTRAP_SERVERS")
+		full["KAFKA_TOPIC_PREFIX"] = "test-" + id + "."
+		full["KAFKA_GROUP_ID"] = "test-" + id
+		full["KAFKA_PARTITIONS"] = "4"
+		require.NotEmpty(t, full["KAFKA_BOOTSTRAP_SERVERS"], "%s is set, but KAFKA_BOOTSTRAP_SERVERS is not", servicesVariable)
+	}
+	for name, value := range env {
+		full[name] = value
+	}
+	return full
+}
+
+// newDatabase creates a database, which goes with the test.
+func newDatabase(t testing.TB, name string) string {
+	t.Helper()
+	address := os.Getenv("DATABASE_URL")
+	require.NotEmpty(t, address, "%s is set, but DATABASE_URL is not", servicesVariable)
+	parsed, err := url.Parse(address)
+	require.NoError(t, err)
+	query := parsed.Query()
+	query.Set("sslmode", "disable") // on this machine
+	parsed.RawQuery = query.Encode()
+	admin, err := sql.Open("postgres", parsed.String())
+	require.NoError(t, err)
+	_, err = admin.Exec("CREATE DATABASE " + name)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := admin.Exec("DROP DATABASE " + name + " WITH (FORCE)")
+		assert.NoError(t, err)
+		assert.NoError(t, admin.Close())
+	})
+	parsed.Path = "/" + name
+	parsed.RawQuery = ""
+	return parsed.String()
+}
+
+// openTables opens the tables beside the program.
+func openTables(t testing.TB, env environment) *store.Store {
+	t.Helper()
+	var engine store.Engine
+	var err error
+	if env["DATABASE_URL"] != "" {
+		engine, err = postgres.Open(context.Background(), postgres.Config{URL: env["DATABASE_URL"]})
+	} else {
+		engine, err = sqlite.Open(filepath.Join(env["DATA_DIR"], "pricemill.db"))
+	}
+	require.NoError(t, err)
+	db, err := store.Open(context.Background(), engine)
+	require.NoError(t, err)
+	return db
+}
+
+// dial reaches the broker of the program as it runs now.
+func dial(ctx context.Context, env environment) (*kafka.Broker, error) {
+	address := env["KAFKA_BOOTSTRAP_SERVERS"]
+	if address == "" {
+		var err error
+		if address, err = embedded.Address(filepath.Join(env["DATA_DIR"], "broker")); err != nil {
+			return nil, err
+		}
+	}
+	names := map[schema.Topic]string{}
+	for _, topic := range schema.Topics() {
+		names[topic] = env["KAFKA_TOPIC_PREFIX"] + string(topic)
+	}
+	return kafka.New(ctx, kafka.Config{Brokers: []string{address}, Names: names})
+}
+
+// connect is dial for as long as the test runs.
+func connect(t testing.TB, env environment) *kafka.Broker {
+	t.Helper()
+	broker, err := dial(context.Background(), env)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, broker.Close()) })
+	return broker
+}

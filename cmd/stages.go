@@ -1,0 +1,116 @@
+package cmd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
+)
+
+func newStages(a *app) *cobra.Command {
+	parent := &cobra.Command{
+		Use:   "stages",
+		Short: "Show how far the stages have come",
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	var output string
+	list := &cobra.Command{
+		Use:     "list",
+		Short:   "List position, end and lag of each stage and partition, and why it halted",
+		Example: "  pricemill stages list\n  pricemill stages list -o json",
+		Args:    exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
+				statuses, err := pipeline.Status(ctx, b.store, b.broker)
+				if err != nil {
+					return err
+				}
+				return a.print(output, statuses, func(w io.Writer) {
+					fmt.Fprintln(w, "STAGE\tTOPIC\tPARTITION\tPOSITION\tEND\tLAG\tHALTED")
+					for _, s := range statuses {
+						fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\n", s.Stage, s.Topic, s.Partition, s.Position, s.End, s.Lag, s.Halted)
+					}
+				})
+			})
+		},
+	}
+	outputFlag(list, &output)
+	parent.AddCommand(list)
+	return parent
+}
+
+func newDeadLetters(a *app) *cobra.Command {
+	parent := &cobra.Command{
+		Use:   "dead-letters",
+		Short: "Show the records that stages stepped over",
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	var output string
+	var limit int
+	list := &cobra.Command{
+		Use:     "list",
+		Short:   "List dead letters, newest first",
+		Example: "  pricemill dead-letters list --limit 20",
+		Args:    exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
+				letters, err := store.DeadLetters(ctx, b.store, limit)
+				if err != nil {
+					return err
+				}
+				return a.print(output, letters, func(w io.Writer) {
+					fmt.Fprintln(w, "ID\tSTAGE\tTOPIC\tPARTITION\tOFFSET\tBYTES\tREASON")
+					for _, l := range letters {
+						fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%d\t%d\t%s\n", l.ID, l.Stage, l.Topic, l.Part, l.Offset, len(l.Payload), l.Reason)
+					}
+				})
+			})
+		},
+	}
+	outputFlag(list, &output)
+	list.Flags().IntVar(&limit, "limit", 100, "how many at the most")
+	parent.AddCommand(list)
+	return parent
+}
+
+func outputFlag(c *cobra.Command, output *string) {
+	c.Flags().StringVarP(output, "output", "o", "table", "table or json")
+}
+
+// withBackends opens the backends beside a running service, if there is one.
+func (a *app) withBackends(ctx context.Context, f func(context.Context, *backends) error) error {
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	b, err := open(ctx, c, beside, a.logger(c))
+	if err != nil {
+		return err
+	}
+	err = f(ctx, b)
+	if closeErr := b.close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// print writes value as JSON, or as the table that rows writes.
+func (a *app) print(output string, value any, rows func(io.Writer)) error {
+	switch output {
+	case "json":
+		encoder := json.NewEncoder(a.stdout)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(value)
+	case "table":
+		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+		rows(w)
+		return w.Flush()
+	}
+	return fmt.Errorf("%w: output %q is neither table nor json", errUsage, output)
+}

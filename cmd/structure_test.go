@@ -1,0 +1,145 @@
+package cmd_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/pricemill/pricemill/"
+
+// mayImport says which of our packages a package may import. A name ending in
+// /... stands for all below it; the first line that fits a package counts.
+var mayImport = []struct {
+	packages string
+	imports  []string
+}{
+	{"schema/...", nil},
+	{"pipeline", []string{"pipeline/store", "schema"}},
+	{"pipeline/kafka", []string{"pipeline", "schema"}},
+	{"pipeline/embedded", nil},
+	{"pipeline/store", []string{"schema"}},
+	{"pipeline/store/storetest", []string{"pipeline/store", "schema"}},
+	{"pipeline/store/...", []string{"pipeline/store", "schema/..."}},
+	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/store/...", "schema"}},
+	{"handlers/...", []string{"handlers/provider/...", "pipeline", "pipeline/store", "schema"}},
+	{"projections/...", []string{"projections/...", "pipeline", "pipeline/store", "schema"}},
+	{"httpapi", []string{"projections/...", "schema"}},
+	{"cmd/...", []string{"cmd/...", "httpapi", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},
+}
+
+// fences says where alone a third-party module, or a package of the standard
+// library, may be imported.
+var fences = map[string][]string{
+	"github.com/quagmt/udecimal":               {"schema"},
+	"github.com/ThreeDotsLabs/watermill":       {"pipeline/..."},
+	"github.com/ThreeDotsLabs/watermill-kafka": {"pipeline/kafka"},
+	"github.com/ThreeDotsLabs/watermill-sql":   {"pipeline/store"},
+	"github.com/IBM/sarama":                    {"pipeline/kafka"},
+	"github.com/twmb/franz-go":                 {"pipeline/embedded"},
+	"github.com/jmoiron/sqlx":                  {"pipeline/store/..."},
+	"github.com/lib/pq":                        {"pipeline/store/postgres"},
+	"modernc.org/sqlite":                       {"pipeline/store/sqlite"},
+	"github.com/pressly/goose":                 {"pipeline/store/..."},
+	"github.com/gorilla/mux":                   {"httpapi"},
+	"github.com/swaggest/swgui":                {"httpapi"},
+	"github.com/spf13/cobra":                   {"cmd/..."},
+	"github.com/knadh/koanf":                   {"cmd/..."},
+	"github.com/prometheus/client_golang":      {"pipeline", "cmd/..."},
+	"net/http":                                 {"httpapi", "cmd/...", "handlers/provider/..."},
+	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi"},
+}
+
+func fits(pattern, name string) bool {
+	if prefix, all := strings.CutSuffix(pattern, "/..."); all {
+		return name == prefix || strings.HasPrefix(name, prefix+"/")
+	}
+	return name == pattern
+}
+
+func fitsAny(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool { return fits(pattern, name) })
+}
+
+// TestImports holds every file that is not a test against the tables above.
+func TestImports(t *testing.T) {
+	t.Parallel()
+	files := 0
+	eachGoFile(t, func(name string, imports []string) {
+		files++
+		room := path.Dir(name)
+		for _, imported := range imports {
+			if own, ours := strings.CutPrefix(imported, module); ours {
+				assert.True(t, fitsAny(importsOf(t, room), own), "%s must not import %s", name, own)
+			}
+			for fenced, rooms := range fences {
+				if imported == fenced || strings.HasPrefix(imported, fenced+"/") {
+					assert.True(t, fitsAny(rooms, room), "%s must not import %s: only %q may", name, imported, rooms)
+				}
+			}
+		}
+	})
+	assert.Greater(t, files, 50, "the walk found the files")
+}
+
+func importsOf(t *testing.T, room string) []string {
+	for _, line := range mayImport {
+		if fits(line.packages, room) {
+			return line.imports
+		}
+	}
+	assert.Fail(t, "a package without a line in the table", room)
+	return nil
+}
+
+func eachGoFile(t *testing.T, f func(name string, imports []string)) {
+	root := os.DirFS("..")
+	require.NoError(t, fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", name), nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		var imports []string
+		for _, spec := range parsed.Imports {
+			unquoted, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			imports = append(imports, unquoted)
+		}
+		f(name, imports)
+		return nil
+	}))
+}
+
+// TestRooms: the top level is what its user fixed, and no folder is a drawer
+// for everything.
+func TestRooms(t *testing.T) {
+	t.Parallel()
+	entries, err := os.ReadDir("..")
+	require.NoError(t, err)
+	rooms := []string{"cmd", "pipeline", "handlers", "projections", "httpapi", "schema", "docs", "bin", "data"}
+	for _, entry := range entries {
+		if entry.IsDir() && !strings.HasPrefix(entry.Name(), ".") {
+			assert.Contains(t, rooms, entry.Name())
+		}
+	}
+	eachGoFile(t, func(name string, _ []string) {
+		for _, part := range strings.Split(path.Dir(name), "/") {
+			assert.NotContains(t, []string{"util", "utils", "common", "helpers", "misc", "base", "shared", "lib"}, part, name)
+		}
+	})
+}
