@@ -1,0 +1,60 @@
+# The words used here are the ones CI uses. `make help` lists them.
+SHELL := /bin/bash
+GO ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: run
+run: build ## Build, and serve on http://127.0.0.1:8000 with data under ./data
+	./bin/pricemill serve
+
+.PHONY: build
+build: ## Write bin/pricemill
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/pricemill ./cmd/pricemill
+
+.PHONY: test
+test: ## Run all tests; needs nothing but Go
+	$(GO) test ./...
+
+.PHONY: test-race
+test-race: ## Run all tests under the race detector; needs a C compiler
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+.PHONY: test-kill
+test-kill: ## Kill the service 20 times at random moments, and check every table
+	PRICEMILL_TEST_KILLS=20 $(GO) test -count=1 -timeout 20m -run TestKilledAtRandomMoments -v ./cmd
+
+.PHONY: services
+services: ## Start PostgreSQL and Apache Kafka without containers; prints the variables that lead there
+	@.ci/services up
+
+.PHONY: services-down
+services-down: ## End what `make services` started
+	@.ci/services down
+
+.PHONY: test-services
+test-services: ## Run the integration tests on PostgreSQL and Apache Kafka; starts them if need be
+	@services=$$(.ci/services up) && eval "$$services" && \
+	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_DATABASE_URL="$$DATABASE_URL" \
+		$(GO) test -count=1 -timeout 20m ./cmd ./pipeline/store/postgres
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for a minute
+	.ci/fuzz 60s
+
+.PHONY: bench
+bench: ## Measure the chain on the embedded default
+	$(GO) test -run '^$$' -bench . -benchtime 3x ./cmd
+
+.PHONY: lint
+lint: ## Check format, vet and staticcheck
+	@test -z "$$(gofmt -l cmd pipeline handlers projections httpapi schema | tee /dev/stderr)"
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: clean
+clean: ## Remove what was built; ./data stays
+	rm -rf bin
