@@ -17,7 +17,7 @@ func buildVersion() (release, revision string) {
 	if !ok {
 		return release, ""
 	}
-	if release == "" {
+	if release == "" && info.Main.Version != "(devel)" {
 		release = info.Main.Version
 	}
 	for _, s := range info.Settings {
