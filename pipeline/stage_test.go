@@ -351,6 +351,49 @@ func TestAStageStopsTryingWhenItsSessionEnds(t *testing.T) {
 	assert.NoError(t, r.stage.Trouble(), "the next session tries anew")
 }
 
+// asker prepares an answer for each record, and refuses some.
+type asker struct {
+	recorder
+	outages  int
+	prepared []string
+}
+
+func (a *asker) Prepare(_ context.Context, in []Record) error {
+	if a.outages--; a.outages >= 0 {
+		return RetryAfter(time.Microsecond, errors.New("nobody answers"))
+	}
+	for i := range in {
+		price := in[i].Event.Payload.(schema.PriceObserved).Price.String()
+		if price == "3" {
+			return Permanent(errors.New("three is refused"))
+		}
+		in[i].Prepared = "answer to " + price
+	}
+	return nil
+}
+
+func (a *asker) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+	for i := range in {
+		a.prepared = append(a.prepared, in[i].Prepared.(string))
+	}
+	return a.recorder.Handle(ctx, tx, in)
+}
+
+func TestPrepareRunsBeforeTheTransaction(t *testing.T) {
+	t.Parallel()
+	handler := &asker{outages: 2}
+	r := newRig(t, handler)
+	r.fill(1, 5)
+	r.append(1, 6, func(r *Record) { r.Value = []byte("{") })
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log[1]...))
+	assert.Equal(t, []string{"answer to 1", "answer to 2", "answer to 4", "answer to 5"}, handler.prepared)
+	letters := r.letters()
+	require.Len(t, letters, 2, "what Prepare refused, and what could not be decoded")
+	assert.Equal(t, "three is refused", letters[1].Reason)
+	assert.Equal(t, int64(6), r.position(1).Next)
+}
+
 // moveByHand is another consumer.
 func (r *rig) moveByHand(partition int32, next, seq int64) {
 	r.t.Helper()
