@@ -37,13 +37,14 @@ func (e *Engine) Identity(ctx context.Context) (string, error) {
 	if allowed {
 		system = "(SELECT system_identifier FROM pg_control_system())"
 	}
-	var id string
-	err = e.reader.GetContext(ctx, &id, `SELECT concat_ws('.', `+system+`,
+	query := `SELECT concat_ws('.', ` + system + `,
 		(SELECT oid FROM pg_database WHERE datname = current_database()),
 		to_regclass('instance')::oid,
-		('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int)`)
-	if err != nil {
+		('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int)`
+	var id string
+	if err := e.writer.GetContext(ctx, &id, query); err != nil {
 		return "", fmt.Errorf("reading the identity of the database: %w", err)
 	}
+	e.guard.expected.Store(&identity{query, id})
 	return id, nil
 }

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 // Engine is a PostgreSQL database. It is safe for concurrent use.
 type Engine struct {
 	writer *sqlx.DB
+	guard  *guard // of writer
 	// reader has connections of its own: queries of many clients do not hold up
 	// the stages, and a query inside a writing transaction finds a connection
 	// even when all others write.
@@ -60,7 +62,8 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	readers := max(1, cfg.MaxConns/4)
-	e := &Engine{writer: pool(writes, cfg.MaxConns-readers), reader: pool(reads, readers), migrator: migrator}
+	guarded := &guard{connector: writes}
+	e := &Engine{writer: pool(guarded, cfg.MaxConns-readers), guard: guarded, reader: pool(reads, readers), migrator: migrator}
 	if err := e.check(ctx); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -69,7 +72,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 
 // pool keeps as many connections as it may open: opening one takes tens of
 // milliseconds, and database/sql would keep but two.
-func pool(c *connector, conns int) *sqlx.DB {
+func pool(c driver.Connector, conns int) *sqlx.DB {
 	db := sqlx.NewDb(sql.OpenDB(c), "postgres")
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)

@@ -318,6 +318,30 @@ func TestIdentity(t *testing.T) {
 	assert.NotEqual(t, all.OutboxID(), restored.OutboxID(), "a table that was restored is another one")
 }
 
+// A process that lives through a failover or a restore must not go on writing:
+// the chains of the other database may stand at earlier numbers.
+func TestAnotherDatabaseUnderALiveProcess(t *testing.T) {
+	t.Parallel()
+	address := freshDatabase(t, "")
+	s := openStore(t, postgres.Config{URL: address})
+	write := func() error {
+		return s.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(t.Context(), `DELETE FROM leases`)
+			return err
+		})
+	}
+	require.NoError(t, write())
+	killOthers(t, address)
+	require.NoError(t, write(), "the same database, by a new connection")
+	_, err := connect(t, address).ExecContext(t.Context(), `CREATE TABLE copy (LIKE instance INCLUDING ALL); INSERT INTO copy SELECT * FROM instance;
+		DROP TABLE instance; ALTER TABLE copy RENAME TO instance`)
+	require.NoError(t, err)
+	killOthers(t, address)
+	for range 3 {
+		require.ErrorIs(t, write(), postgres.ErrServer)
+	}
+}
+
 func BenchmarkBulk(b *testing.B) {
 	engine := openEngine(b, postgres.Config{URL: freshSchema(b)})
 	defer func() { assert.NoError(b, engine.Close()) }()
