@@ -22,10 +22,12 @@ const (
 	// those of our own wake the relay.
 	relayPoll = 10 * time.Millisecond
 	// relayRows and relayBytes bound what goes to a partition in one round.
-	relayRows = 2000
-	// markLimit bounds the note of what was sent; without it, it is sent again.
-	markLimit  = 2 * time.Second
+	relayRows  = 2000
 	relayBytes = 900_000
+	// markGrace bounds the note of what was sent once the relay is asked to
+	// stop. Before that the note takes what it takes: to give up, and send the
+	// same again, would never end on a machine that is too slow for a limit.
+	markGrace = 2 * time.Second
 )
 
 // Relay moves events from the outbox to the log. Of each chain it sends one
@@ -167,8 +169,9 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 	}
 	if len(sentTo) > 0 {
 		// Sent is sent: let the rows go although we are asked to stop.
-		marking, cancel := context.WithTimeout(context.WithoutCancel(ctx), markLimit)
+		marking, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()
+		defer context.AfterFunc(ctx, func() { time.AfterFunc(markGrace, cancel) })()
 		if err := r.db.MarkSent(marking, sentFrom, sentTo); err != nil {
 			errs = append(errs, err)
 		}

@@ -67,6 +67,7 @@ func newRig(t *testing.T, handler Handler) *rig {
 	for name, id := range map[schema.Topic]string{schema.PriceEvents: testTopicID, schema.QuoteOutcomes: "topic-2"} {
 		topology.topics[name], err = db.RegisterTopic(t.Context(), string(name), id, partitions)
 		require.NoError(t, err)
+		topology.byEpoch[topology.topics[name].Epoch] = name
 	}
 	r := &rig{t: t, db: db}
 	r.stage = newStage(StageSpec{Name: "test", Takes: []schema.EventType{schema.PriceObserved{}.EventType()},

@@ -1,0 +1,147 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// flakyBroker keeps what is sent, and often says that it did not, or did not.
+type flakyBroker struct {
+	Broker
+	mu     sync.Mutex
+	random *rand.Rand
+	log    map[TopicPartition][]Link
+}
+
+func (b *flakyBroker) Send(_ context.Context, batches []PartitionBatch) []error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	errs := make([]error, len(batches))
+	for i, batch := range batches {
+		fate := b.random.IntN(4)
+		if fate > 0 { // it arrives …
+			for _, record := range batch.Records {
+				link, err := linkOf(record.Headers)
+				errs[i] = errors.Join(errs[i], err)
+				b.log[batch.TopicPartition] = append(b.log[batch.TopicPartition], link)
+			}
+		}
+		if fate < 2 { // … but the answer does not
+			errs[i] = errors.New("no answer")
+		}
+	}
+	return errs
+}
+
+// Whatever the broker answers, and with two relays at once, each log is a chain
+// that a consumer can follow to its end, and the outbox empties.
+func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := newRig(t, &recorder{})
+	broker := &flakyBroker{random: rand.New(rand.NewPCG(seed, 0)), log: map[TopicPartition][]Link{}}
+	emit := &emitter{db: r.db, outbox: r.stage.outbox, wake: func() {}}
+	const events = 300
+	var emitting sync.WaitGroup
+	emitting.Go(func() {
+		for i := range events {
+			_, err := emit.Emit(t.Context(), func(*Tx) ([]schema.Event, error) {
+				return []schema.Event{{ID: fmt.Sprint(i), Source: "test", Payload: price(fmt.Sprintf("S%d", i%partitions), i)}}, nil
+			})
+			assert.NoError(t, err)
+		}
+	})
+	var relaying sync.WaitGroup
+	done := make(chan struct{})
+	for i := range 2 {
+		relay := newRelay(r.db, broker, r.stage.outbox.topology, fmt.Sprint(i), slog.New(slog.DiscardHandler))
+		relaying.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					_, _ = relay.round(t.Context()) // the broker's errors are meant
+				}
+			}
+		})
+	}
+	emitting.Wait()
+	require.Eventually(t, func() bool {
+		pending, err := r.db.Pending(t.Context())
+		return err == nil && len(pending) == 0
+	}, 20*time.Second, time.Millisecond)
+	close(done)
+	relaying.Wait()
+
+	applied, repeats := 0, 0
+	for tp, log := range broker.log {
+		var last Link
+		for at, next := range log {
+			switch last.follow(next) {
+			case apply:
+				applied++
+				last = last.advance(next)
+			case repeat:
+				repeats++
+			case gap:
+				require.Failf(t, "gap", "%s at %d: %v after %v", tp, at, next, last)
+			}
+		}
+	}
+	t.Logf("%d repeats", repeats)
+	assert.Equal(t, events, applied)
+	var left int
+	require.NoError(t, r.db.Get(t.Context(), &left, `SELECT count(*) FROM outbox`))
+	assert.Zero(t, left)
+}
+
+// A relay that is asked to stop sends what was committed last, and lets the
+// lease go.
+func TestARelayThatStopsEmptiesTheOutbox(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	broker := &steadyBroker{}
+	relay := newRelay(r.db, broker, r.stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
+	emit := &emitter{db: r.db, outbox: r.stage.outbox, wake: relay.Wake}
+	_, err := emit.Emit(t.Context(), func(*Tx) ([]schema.Event, error) {
+		return []schema.Event{{ID: "1", Source: "test", Payload: price("S1", 1)}}, nil
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	relay.Run(ctx)
+	assert.Equal(t, 1, broker.sent)
+	held, err := r.db.AcquireLease(t.Context(), leaseName, "another", time.Second)
+	require.NoError(t, err)
+	assert.True(t, held)
+	var chains []store.Chain
+	chains, err = r.db.Pending(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, chains)
+}
+
+type steadyBroker struct {
+	Broker
+	sent int
+}
+
+func (b *steadyBroker) Send(_ context.Context, batches []PartitionBatch) []error {
+	for _, batch := range batches {
+		b.sent += len(batch.Records)
+	}
+	return make([]error, len(batches))
+}
