@@ -133,7 +133,7 @@ func feed(t testing.TB, env environment, answers []fedAnswer) {
 	}
 }
 
-// pause waits for a program that is being started again.
+// pause lies between two looks at another process, which gives no signal.
 func pause(d time.Duration) { <-time.After(d) }
 
 // reach returns the broker, and how many partitions a topic has.
@@ -177,8 +177,8 @@ func awaitApplied(t testing.TB, env environment, n int) {
 	require.Eventually(t, func() bool {
 		// Positions count repeats of the relay as well; counting rows each time
 		// would be the heaviest load here.
-		require.NoError(t, db.Get(t.Context(), &count, `SELECT COALESCE(SUM(next_offset), 0) FROM positions WHERE stage = 'moving-averages.g1'`))
-		return count >= n
+		err := db.Get(t.Context(), &count, `SELECT COALESCE(SUM(next_offset), 0) FROM positions WHERE stage = 'moving-averages.g1'`)
+		return err == nil && count >= n
 	}, 5*time.Minute, time.Millisecond, "%d applied", n)
 }
 
@@ -189,11 +189,15 @@ func awaitDrained(t testing.TB, env environment) {
 	defer func() { assert.NoError(t, db.Close()) }()
 	broker := connect(t, env)
 	require.Eventually(t, func() bool {
-		pending, err := db.Pending(t.Context())
-		require.NoError(t, err)
-		statuses, err := pipeline.Status(t.Context(), db, broker)
-		require.NoError(t, err)
-		return len(pending) == 0 && !slices.ContainsFunc(statuses, func(s pipeline.StageStatus) bool { return s.Lag != 0 })
+		// An event may move from a log to the outbox, or from there to a log,
+		// between two looks. So the outbox must be empty before and after the
+		// look at the logs, and no event have passed through it meanwhile.
+		before, err1 := store.Chains(t.Context(), db)
+		statuses, err2 := pipeline.Status(t.Context(), db, broker)
+		after, err3 := store.Chains(t.Context(), db)
+		return errors.Join(err1, err2, err3) == nil && slices.Equal(before, after) &&
+			!slices.ContainsFunc(after, func(c store.Chain) bool { return c.Sent != c.Last }) &&
+			!slices.ContainsFunc(statuses, func(s pipeline.StageStatus) bool { return s.Lag != 0 })
 	}, 5*time.Minute, 20*time.Millisecond)
 }
 
