@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/pricemill/pricemill/schema"
 )
@@ -24,6 +25,20 @@ type Provider interface {
 	Normalize(quote schema.QuoteFetched) ([]Price, error)
 }
 
+// Limited is a Provider whose service allows so many calls and no more.
+type Limited interface {
+	Provider
+	// Limits are what the service allows to all calls with this provider's key
+	// together, from whatever process. All of them hold at once.
+	Limits() []Limit
+}
+
+// Limit is a number of calls within any period of a length.
+type Limit struct {
+	Calls int
+	Per   time.Duration
+}
+
 // Price is one price read from an answer.
 type Price struct {
 	Symbol schema.Symbol
@@ -36,7 +51,10 @@ type Price struct {
 type QuoteError struct {
 	Code   schema.Code
 	Reason string // for people; holds no secrets
-	Err    error  // the cause, if any
+	// RetryAfter is how long the service wants to be left alone; 0 where it
+	// does not say.
+	RetryAfter time.Duration
+	Err        error // the cause, if any
 }
 
 func (e *QuoteError) Error() string {
