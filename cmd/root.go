@@ -91,9 +91,12 @@ func (f settingFlag) String() string         { return "" }
 func (f settingFlag) Type() string           { return "string" }
 
 // exactArgs is cobra.ExactArgs as an error of usage.
-func exactArgs(n int) cobra.PositionalArgs {
+func exactArgs(n int) cobra.PositionalArgs { return usageArgs(cobra.ExactArgs(n)) }
+
+// usageArgs makes what is wrong with arguments an error of usage.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(c, args); err != nil {
+		if err := check(c, args); err != nil {
 			return fmt.Errorf("%w: %w; see %q", errUsage, err, c.CommandPath()+" --help")
 		}
 		return nil

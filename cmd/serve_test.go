@@ -165,8 +165,8 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// A record whose number jumps halts its partition: the log lost something. All
-// who look can see it, the lag stays, and the other partitions go on.
+// A record of a chain that nobody knows halts its partition. All who look can see
+// it, the lag stays, and the other partitions go on.
 func TestAHaltIsSeen(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
@@ -181,12 +181,12 @@ func TestAHaltIsSeen(t *testing.T) {
 	require.NoError(t, errs[0])
 	notReady := p.eventually("/readyz", http.StatusServiceUnavailable)
 	assert.Contains(t, notReady.body, "stage normalize on stored-quotes/3")
-	assert.Contains(t, notReady.body, "numbers 1 to 6 are missing")
+	assert.Contains(t, notReady.body, "number 7 of chain another, was written by another database")
 	assert.Contains(t, p.get("/metrics").body, `pricemill_stage_lag{partition="3",stage="normalize",topic="stored-quotes"} 2`)
 	assert.Contains(t, p.get("/metrics").body, `pricemill_stage_halted{partition="3",stage="normalize",topic="stored-quotes"} 1`)
 	status, stdout, stderr := run(t, p.env, "stages", "list")
 	require.Zero(t, status, stderr)
-	assert.Regexp(t, `normalize +stored-quotes +3 +0 +2 +2 +the chain begins with number 7`, stdout)
+	assert.Regexp(t, `normalize +stored-quotes +3 +0 +2 +2 +the record at offset 0, number 7`, stdout)
 	served := 0
 	for _, symbol := range []string{"A", "B", "C", "D", "E", "F"} {
 		if kafka.Partition([]byte("simulated/"+symbol), 4) != partition {

@@ -16,7 +16,7 @@ import (
 func newStages(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "stages",
-		Short: "Show how far the stages have come",
+		Short: "Show how far the stages have come, and let halted ones go on",
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	var output string
@@ -41,7 +41,7 @@ func newStages(a *app) *cobra.Command {
 		},
 	}
 	outputFlag(list, &output)
-	parent.AddCommand(list)
+	parent.AddCommand(list, newResume(a), newSkip(a), newReset(a))
 	return parent
 }
 

@@ -13,16 +13,24 @@ import (
 // session is what a stage knows while its partitions stay assigned.
 type session struct {
 	positions map[TopicPartition]store.Position
-	lanes     map[int]*Lane
+	// names are those that the chains of each partition have had.
+	names map[TopicPartition]chainNames
+	lanes map[int]*Lane
+	// restart ends the session.
+	restart func()
 }
 
 // Assign implements Assignor: each claim starts at its position in SQL. Where
 // the log is not the one the position speaks of, the stage halts there.
-func (s *Stage) Assign(ctx context.Context, claims []Claim) (map[TopicPartition]int64, error) {
+func (s *Stage) Assign(ctx context.Context, claims []Claim, restart func()) (map[TopicPartition]int64, error) {
 	s.mu.Lock()
 	s.session = nil
 	s.mu.Unlock()
 
+	topology := s.outbox.topology
+	if err := topology.Refresh(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.createPositions(ctx, claims); err != nil {
 		return nil, err
 	}
@@ -30,19 +38,24 @@ func (s *Stage) Assign(ctx context.Context, claims []Claim) (map[TopicPartition]
 	if err != nil {
 		return nil, err
 	}
-	next := &session{positions: map[TopicPartition]store.Position{}, lanes: map[int]*Lane{}}
+	names, err := s.loadNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next := &session{positions: map[TopicPartition]store.Position{}, names: names, lanes: map[int]*Lane{}, restart: restart}
 	starts := map[TopicPartition]int64{}
 	for _, claim := range claims {
 		position := positions[claim.TopicPartition]
-		if known := s.outbox.topology.topics[claim.Topic]; position.TopicID == claim.ID && known.ID != claim.ID {
+		topic, _ := topology.topic(claim.Topic)
+		if topic.ID != claim.ID {
 			// Rows would get the epoch of the topic that is gone.
-			return nil, fmt.Errorf("topic %s was created again while this process ran: restart it", claim.Topic)
+			return nil, fmt.Errorf("topic %s is being created again: its id is %s, and was %s a moment ago", claim.Topic, topic.ID, claim.ID)
 		}
-		if reason := s.mismatch(position, claim); reason != "" && position.Halted == "" {
-			if err := s.halt(ctx, position, reason); err != nil {
+		if b := breakAt(position, topic, claim); b.kind != unbroken && position.Halted == "" {
+			position.Halted = b.String()
+			if err := s.halt(ctx, position); err != nil {
 				return nil, err
 			}
-			position.Halted = reason
 		}
 		next.positions[claim.TopicPartition] = position
 		if position.Halted == "" {
@@ -53,6 +66,11 @@ func (s *Stage) Assign(ctx context.Context, claims []Claim) (map[TopicPartition]
 	s.session = next
 	s.mu.Unlock()
 	return starts, nil
+}
+
+// positionAt is the partition that a position is of.
+func positionAt(p store.Position) TopicPartition {
+	return TopicPartition{schema.Topic(p.Topic), p.Part}
 }
 
 // createPositions gives partitions that this stage never saw a position at the
@@ -73,30 +91,77 @@ func (s *Stage) loadPositions(ctx context.Context) (map[TopicPartition]store.Pos
 	}
 	positions := make(map[TopicPartition]store.Position, len(rows))
 	for _, p := range rows {
-		positions[TopicPartition{schema.Topic(p.Topic), p.Part}] = p
+		positions[positionAt(p)] = p
 	}
 	return positions, nil
 }
 
-// mismatch says why a stage cannot go on from a position in the log as it is.
-func (s *Stage) mismatch(p store.Position, c Claim) string {
-	known := s.outbox.topology.topics[c.Topic]
-	switch {
-	case p.TopicID != c.ID:
-		return fmt.Sprintf("the topic was created again: its id is %s, and was %s", c.ID, p.TopicID)
-	case known.ID == c.ID && known.Partitions != c.Partitions:
-		return fmt.Sprintf("the topic has %d partitions, and had %d: keys now lie elsewhere", c.Partitions, known.Partitions)
-	case p.Next < c.Oldest:
-		return fmt.Sprintf("the log begins at offset %d, and the stage needs %d: %d records are gone", c.Oldest, p.Next, c.Oldest-p.Next)
-	case p.Next > c.End:
-		return fmt.Sprintf("the log ends at offset %d, and the stage has applied up to %d: the log lost its end", c.End, p.Next)
+func (s *Stage) loadNames(ctx context.Context) (map[TopicPartition]chainNames, error) {
+	known, err := store.KnownChains(ctx, s.db)
+	if err != nil {
+		return nil, err
 	}
-	return ""
+	return chainNamesOf(known), nil
 }
 
-func (s *Stage) halt(ctx context.Context, p store.Position, reason string) error {
-	s.log.Error("stage halted", "topic", p.Topic, "partition", p.Part, "offset", p.Next, "reason", reason)
-	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.HaltPosition(ctx, p, reason) })
+func (s *Stage) halt(ctx context.Context, p store.Position) error {
+	s.log.Error("stage halted", "topic", p.Topic, "partition", p.Part, "offset", p.Next, "reason", p.Halted)
+	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.HaltPosition(ctx, p, p.Halted) })
+}
+
+// liftPoll is how soon a process sees that an operator has lifted a halt.
+const liftPoll = time.Second
+
+// watchHalts begins a new session when a halt of the present one was lifted,
+// until ctx is done.
+func (s *Stage) watchHalts(ctx context.Context) {
+	ticker := time.NewTicker(liftPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		halted := s.halted()
+		if len(halted) == 0 {
+			continue
+		}
+		stored, err := s.loadPositions(ctx)
+		if err != nil {
+			s.log.Debug("looking for lifted halts failed", "error", err)
+			continue
+		}
+		for _, p := range halted {
+			if stored[positionAt(p)].Halted != p.Halted {
+				s.log.Info("a halt was lifted", "topic", p.Topic, "partition", p.Part)
+				s.restart()
+				break
+			}
+		}
+	}
+}
+
+// halted are the positions of the session on which the stage has halted.
+func (s *Stage) halted() []store.Position {
+	var halted []store.Position
+	for _, p := range s.assigned() {
+		if p.Halted != "" {
+			halted = append(halted, p)
+		}
+	}
+	return halted
+}
+
+// restart ends the session, if there is one.
+func (s *Stage) restart() {
+	s.mu.Lock()
+	sess := s.session
+	s.session = nil
+	s.mu.Unlock()
+	if sess != nil {
+		sess.restart()
+	}
 }
 
 // assigned are the positions of the partitions of the current session.

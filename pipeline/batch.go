@@ -17,9 +17,6 @@ type Batch struct {
 	Records []Record
 	// Pause stops the delivery of a partition until the session ends.
 	Pause func(TopicPartition)
-	// Restart ends the session: all partitions are assigned anew, and each
-	// starts where Assign then says.
-	Restart func()
 }
 
 type batchKey struct{}

@@ -34,7 +34,10 @@ type Assignor interface {
 	// consumed; a claim that is missing from the answer is not consumed. The
 	// answer lies within each claim's range. An error ends the session; the
 	// subscriber tries again after a pause.
-	Assign(ctx context.Context, claims []Claim) (map[TopicPartition]int64, error)
+	//
+	// restart ends the session, at any time and from any goroutine: all
+	// partitions are then assigned anew. After the session it does nothing.
+	Assign(ctx context.Context, claims []Claim, restart func()) (map[TopicPartition]int64, error)
 }
 
 // SubscriberConfig describes one consumer group.
@@ -72,6 +75,8 @@ type Broker interface {
 	// EnsureTopics creates the topics that do not exist and describes all of
 	// them. It never changes a topic that exists.
 	EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]TopicInfo, error)
+	// Topics describes those of the topics that exist, and creates none.
+	Topics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]TopicInfo, error)
 	// Offsets returns the range of each partition of a topic.
 	Offsets(ctx context.Context, topic schema.Topic) ([]OffsetRange, error)
 	// Send appends each batch, acknowledged by all replicas in sync, and

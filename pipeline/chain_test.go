@@ -15,35 +15,66 @@ import (
 
 func TestFollow(t *testing.T) {
 	t.Parallel()
-	a := func(n int64) Link { return Link{"a", n} }
+	a, b, c, x := func(n int64) Link { return Link{"a", n} }, func(n int64) Link { return Link{"b", n} },
+		func(n int64) Link { return Link{"c", n} }, func(n int64) Link { return Link{"x", n} }
+	// b was used up to 9, c follows it; a is a name in use, x nobody knows.
+	names := chainNames{"a": unlimited, "b": 9, "c": unlimited}
 	for name, test := range map[string]struct {
 		last, next Link
+		derived    bool
 		want       step
 	}{
-		"the first of all":              {Link{}, a(1), apply},
-		"the head of the log is gone":   {Link{}, a(2), gap},
-		"the next one":                  {a(7), a(8), apply},
-		"the same again":                {a(7), a(7), repeat},
-		"an earlier one again":          {a(7), a(1), repeat},
-		"one is missing":                {a(7), a(9), gap},
-		"from elsewhere, first":         {Link{}, Link{}, apply},
-		"from elsewhere, later":         {a(7), Link{}, apply},
-		"another outbox begins":         {a(7), Link{"b", 1}, apply},
-		"another outbox is in mid-way":  {a(7), Link{"b", 8}, gap},
-		"another outbox, lower numbers": {a(7), Link{"b", 3}, gap},
+		"the first of all":                      {Link{}, a(1), false, apply},
+		"the head of the log is gone":           {Link{}, a(2), false, gap},
+		"the next one":                          {a(7), a(8), false, apply},
+		"the same again":                        {a(7), a(7), false, repeat},
+		"an earlier one again":                  {a(7), a(1), false, repeat},
+		"one is missing":                        {a(7), a(9), false, gap},
+		"from elsewhere, first":                 {Link{}, Link{}, false, apply},
+		"from elsewhere, later":                 {a(7), Link{}, false, apply},
+		"the next name, behind all of the last": {b(9), c(1), false, apply},
+		"the next name, in mid-way":             {b(9), c(8), false, gap},
+		"the next name, too early":              {b(8), c(1), false, gap},
+		"another name, though this is in use":   {c(4), a(1), false, gap},
+		"a former name, behind its end":         {b(9), b(10), false, foreign},
+		"a former name, from the start":         {c(4), b(10), false, foreign},
+		"an unknown name":                       {a(7), x(8), false, foreign},
+		"an unknown name, first of all":         {Link{}, x(1), false, foreign},
+
+		"accepted: a gap":                 {Link{"", seqAny}, a(12), false, apply},
+		"accepted: an unknown name":       {Link{"", seqAny}, x(12), false, apply},
+		"accepted, and it goes on":        {x(12), x(13), false, apply},
+		"accepted, and it goes on wrong":  {x(12), x(15), false, gap},
+		"accepted behind the end":         {b(10), b(11), false, apply},
+		"superseded: derived":             {supersededAt("x", 5), x(5), true, stepOver},
+		"superseded: not derived":         {supersededAt("x", 5), x(5), false, apply},
+		"superseded: again":               {supersededAt("x", 5), x(4), false, repeat},
+		"superseded: one is missing":      {supersededAt("x", 5), x(6), true, gap},
+		"superseded: ours goes on":        {supersededAt("x", 5), a(1), true, apply},
+		"superseded: ours, in mid-way":    {supersededAt("x", 5), a(2), true, gap},
+		"superseded: yet another":         {supersededAt("x", 5), Link{"y", 1}, true, foreign},
+		"superseded former name":          {supersededAt("b", 10), b(10), true, stepOver},
+		"superseded former name, then on": {supersededAt("b", 10), c(1), true, apply},
 	} {
-		assert.Equal(t, test.want, test.last.follow(test.next), name)
+		assert.Equal(t, test.want, test.last.follow(test.next, test.derived, names), name)
 	}
 	assert.Equal(t, a(7), a(7).advance(Link{}), "a record from elsewhere does not end the chain")
-	assert.Equal(t, Link{"b", 1}, a(7).advance(Link{"b", 1}))
+	assert.Equal(t, b(1), a(7).advance(b(1)))
+	assert.Equal(t, supersededAt("x", 6), supersededAt("x", 5).advance(x(5)))
+	assert.Equal(t, a(1), supersededAt("x", 5).advance(a(1)))
+	assert.Equal(t, a(4), Link{"", seqAny}.advance(a(4)))
 }
 
 func TestLinkOf(t *testing.T) {
 	t.Parallel()
-	link, err := linkOf(append([]schema.Header{{Key: "ce_id", Value: []byte("1")}}, Link{"a", 12}.headers()...))
+	link, derived, err := linkOf(append([]schema.Header{{Key: "ce_id", Value: []byte("1")}}, Link{"a", 12}.headers()...))
 	require.NoError(t, err)
 	assert.Equal(t, Link{"a", 12}, link)
-	link, err = linkOf(nil)
+	assert.False(t, derived)
+	_, derived, err = linkOf(append(Link{"a", 12}.headers(), schema.Header{Key: headerDerived, Value: []byte("true")}))
+	require.NoError(t, err)
+	assert.True(t, derived)
+	link, _, err = linkOf(nil)
 	require.NoError(t, err)
 	assert.Equal(t, Link{}, link)
 	for name, headers := range map[string][]schema.Header{
@@ -52,7 +83,7 @@ func TestLinkOf(t *testing.T) {
 		"zero":         {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("0")}},
 		"not a number": {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("x")}},
 	} {
-		_, err := linkOf(headers)
+		_, _, err := linkOf(headers)
 		assert.ErrorIs(t, err, schema.ErrEnvelope, name)
 	}
 }
@@ -82,6 +113,9 @@ type model struct {
 	last     Link
 	applied  []int64
 }
+
+// modelNames: the database knows of one name, which is in use.
+var modelNames = chainNames{"o": unlimited}
 
 // step does one random thing.
 func (m *model) step(t *testing.T) {
@@ -147,7 +181,7 @@ func (m *model) consume(t *testing.T) {
 	if m.random.IntN(5) == 0 {
 		return // the transaction fails: nothing moved
 	}
-	switch m.last.follow(next) {
+	switch m.last.follow(next, false, modelNames) {
 	case apply:
 		m.applied = append(m.applied, next.Seq)
 		m.last = m.last.advance(next)
@@ -204,10 +238,10 @@ func TestModelNoticesLoss(t *testing.T) {
 				}
 				next := Link{"o", seq}
 				if seq == lost+1 {
-					assert.Equal(t, gap, last.follow(next))
+					assert.Equal(t, gap, last.follow(next, false, modelNames))
 					return
 				}
-				require.Equal(t, apply, last.follow(next))
+				require.Equal(t, apply, last.follow(next, false, modelNames))
 				last = last.advance(next)
 			}
 		})

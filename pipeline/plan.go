@@ -13,10 +13,12 @@ type plan struct {
 	moves   []store.Move
 	letters []Record // each with its fault
 	input   []Record // what the handler gets
+	// strange says that a partition halts before a record of an unknown chain.
+	strange bool
 }
 
 // plan follows the chain of each partition through records and sorts them: to
-// be applied, dead, or only to be stepped over. At a gap the partition halts
+// be applied, dead, or only to be stepped over. At a break the partition halts
 // before the record behind it.
 func (s *Stage) plan(sess *session, records []Record) plan {
 	s.mu.Lock()
@@ -35,7 +37,7 @@ func (s *Stage) plan(sess *session, records []Record) plan {
 			moves[r.TopicPartition] = i
 		}
 		if m := &p.moves[i]; m.Halted == "" && r.Offset >= m.Next {
-			s.planRecord(&p, m, r)
+			s.planRecord(&p, m, r, sess.names[r.TopicPartition])
 		}
 	}
 	// A partition of which nothing new came is not touched.
@@ -49,25 +51,30 @@ func (s *Stage) plan(sess *session, records []Record) plan {
 	return p
 }
 
-func (s *Stage) planRecord(p *plan, m *store.Move, r Record) {
+func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names chainNames) {
 	last := Link{m.Outbox, m.Seq}
-	link, err := linkOf(r.Headers)
+	link, derived, err := linkOf(r.Headers)
+	what := apply
 	if err == nil {
-		switch last.follow(link) {
-		case repeat:
-			m.Next = r.Offset + 1
-			return
-		case gap:
-			m.Halted = gapReason(last, link, r.Offset)
-			return
-		}
-		if link != (Link{}) {
-			err = s.misplaced(r)
-		}
+		what = last.follow(link, derived, names)
+	}
+	if what == gap || what == foreign {
+		m.Halted = breakBefore(m.From, last, link, r.Offset, what, names).String()
+		p.strange = p.strange || what == foreign
+		return
 	}
 	m.Next = r.Offset + 1
+	if what == repeat {
+		return
+	}
 	after := last.advance(link)
 	m.Outbox, m.Seq = after.Outbox, after.Seq
+	if what == stepOver {
+		return
+	}
+	if err == nil && link != (Link{}) {
+		err = s.misplaced(r)
+	}
 	switch {
 	case err != nil && r.fault == nil:
 		r.fault = err
@@ -82,25 +89,14 @@ func (s *Stage) planRecord(p *plan, m *store.Move, r Record) {
 // misplaced reports a record of an outbox on another partition than its key's:
 // whoever wrote it has another partitioner, and order by key is lost.
 func (s *Stage) misplaced(r Record) error {
-	topology := s.outbox.topology
-	if want := topology.partition(r.Key, topology.topics[r.Topic].Partitions); want != r.Partition {
+	want, err := s.outbox.topology.PartitionOf(r.Topic, r.Key)
+	if err != nil {
+		return err
+	}
+	if want != r.Partition {
 		return fmt.Errorf("%w: key %q lies on partition %d, not on its own, %d", schema.ErrEnvelope, r.Key, r.Partition, want)
 	}
 	return nil
-}
-
-func gapReason(last, next Link, offset int64) string {
-	switch {
-	case last == Link{}:
-		return fmt.Sprintf("the chain begins with number %d of outbox %s at offset %d: numbers 1 to %d are missing",
-			next.Seq, next.Outbox, offset, next.Seq-1)
-	case last.Outbox != next.Outbox:
-		return fmt.Sprintf("the chain of outbox %s ends with number %d and that of %s goes on with %d at offset %d: was a database restored?",
-			last.Outbox, last.Seq, next.Outbox, next.Seq, offset)
-	default:
-		return fmt.Sprintf("the chain of outbox %s jumps from number %d to %d at offset %d: the log lost %d records",
-			last.Outbox, last.Seq, next.Seq, offset, next.Seq-last.Seq-1)
-	}
 }
 
 // printable replaces what not every engine takes for text: a reason may quote

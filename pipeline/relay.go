@@ -30,6 +30,13 @@ const (
 	markGrace = 2 * time.Second
 )
 
+// chainID names a chain.
+type chainID struct {
+	epoch  int64
+	part   int32
+	outbox string
+}
+
 // Relay moves events from the outbox to the log. Of each chain it sends one
 // batch, waits until it is acknowledged, and only then the next; what fails is
 // sent again. So the log of a partition never holds a later number before an
@@ -44,6 +51,9 @@ type Relay struct {
 	log      *slog.Logger
 	wake     chan struct{}
 
+	// seen is how far each chain had been sent when the relay last looked.
+	seen map[chainID]int64
+
 	mu      sync.Mutex
 	trouble error
 	busy    time.Time // since when the outbox has not been empty; zero while it is
@@ -51,7 +61,7 @@ type Relay struct {
 
 func newRelay(db *store.Store, broker Broker, topology *Topology, owner string, log *slog.Logger) *Relay {
 	return &Relay{db: db, broker: broker, topology: topology, owner: owner,
-		log: log.With("component", "relay"), wake: make(chan struct{}, 1)}
+		log: log.With("component", "relay"), wake: make(chan struct{}, 1), seen: map[chainID]int64{}}
 }
 
 // Wake says that a transaction with events was committed.
@@ -73,6 +83,8 @@ func (r *Relay) Run(ctx context.Context) {
 		if time.Since(renewed) > leaseTime/3 {
 			if held, err = r.db.AcquireLease(ctx, leaseName, r.owner, leaseTime); held {
 				renewed = time.Now()
+				// Numbers of a topic's chains must not go to another incarnation.
+				err = r.topology.Refresh(ctx)
 			}
 		}
 		more := false
@@ -133,17 +145,23 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 	var errs, stuck []error
 	defer func() { r.setTrouble(errors.Join(append(stuck, err)...)) }()
 	for _, chain := range pending {
-		topic, known := r.topology.byEpoch[chain.Epoch]
+		topic, known := r.topology.atEpoch(chain.Epoch)
 		if !known {
-			// No reason for the other chains to wait.
-			stuck = append(stuck, fmt.Errorf("chain %d/%d has %d events for a topic that is no more", chain.Epoch, chain.Part, chain.Last-chain.Sent))
+			if err := r.carryOver(ctx, chain); err != nil {
+				stuck = append(stuck, err) // no reason for the other chains to wait
+			}
+			more = true
+			continue
+		}
+		if err := r.wentBack(chain); err != nil {
+			stuck = append(stuck, err)
 			continue
 		}
 		rows, err := r.db.ReadOutbox(ctx, chain.Epoch, chain.Part, chain.Sent, relayRows, relayBytes)
 		if err != nil {
 			return false, err
 		}
-		batch, last, err := outgoing(rows, chain.Sent)
+		batch, last, err := outgoing(rows, chain)
 		if err != nil {
 			// Another relay may have been faster; if not, the next round says
 			// the same. No reason for the other chains to wait.
@@ -179,9 +197,45 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 	return more, errors.Join(errs...)
 }
 
-// outgoing turns rows into the records of one batch, as many as fit, and
-// returns the number of the last.
-func outgoing(rows []store.OutboxRow, after int64) ([]OutgoingRecord, int64, error) {
+// carryOver brings the events of an incarnation of a topic that is gone into the
+// chains of the present one.
+func (r *Relay) carryOver(ctx context.Context, chain store.Chain) error {
+	to, known, err := r.topology.successor(ctx, chain.Epoch)
+	if err == nil && !known {
+		err = errors.New("the topic is not one of this run's")
+	}
+	if err == nil {
+		r.log.Warn("a topic was created again, or its log lost its end: events that wait for it are numbered anew",
+			"topic", to.Name, "partition", chain.Part, "events", chain.Last-chain.Sent)
+		err = r.db.Write(ctx, func(tx *store.Tx) error {
+			return tx.CarryOver(ctx, chain, to, func(key []byte) int32 { return r.topology.partitioner(key, to.Partitions) })
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("chain %d/%d has %d events for a topic that is no more: %w",
+			chain.Epoch, chain.Part, chain.Last-chain.Sent, err)
+	}
+	return nil
+}
+
+// wentBack notices a database that was set back to an earlier state while this
+// process ran: numbers it gives now are in the log already, and would be taken
+// for repeats. A restart looks at the log and gives the chain another name.
+func (r *Relay) wentBack(chain store.Chain) error {
+	id := chainID{chain.Epoch, chain.Part, chain.Outbox}
+	if seen := r.seen[id]; chain.Sent < seen {
+		return fmt.Errorf("chain %d/%d had been sent up to number %d, and the database says %d: it was set back; restart pricemill",
+			chain.Epoch, chain.Part, seen, chain.Sent)
+	}
+	r.seen[id] = chain.Sent
+	return nil
+}
+
+// outgoing turns rows of a chain into the records of one batch, as many as fit,
+// and returns the number of the last. The name of the chain is that of now: it
+// may have been another when the rows were written.
+func outgoing(rows []store.OutboxRow, chain store.Chain) ([]OutgoingRecord, int64, error) {
+	after := chain.Sent
 	var records []OutgoingRecord
 	size := 0
 	for _, row := range rows {
@@ -189,7 +243,7 @@ func outgoing(rows []store.OutboxRow, after int64) ([]OutgoingRecord, int64, err
 			return nil, 0, fmt.Errorf("the outbox of chain %d/%d goes from %d to %d: rows were deleted by hand?",
 				row.Epoch, row.Part, after, row.Seq)
 		}
-		size += len(row.Key) + len(row.Headers) + len(row.Payload)
+		size += len(row.Key) + len(row.Headers) + len(row.Payload) + linkBytes
 		if len(records) > 0 && size > relayBytes {
 			break
 		}
@@ -197,6 +251,7 @@ func outgoing(rows []store.OutboxRow, after int64) ([]OutgoingRecord, int64, err
 		if err != nil {
 			return nil, 0, fmt.Errorf("reading row %d of chain %d/%d: %w", row.Seq, row.Epoch, row.Part, err)
 		}
+		headers = append(headers, Link{chain.Outbox, row.Seq}.headers()...)
 		records = append(records, OutgoingRecord{Key: row.Key, Headers: headers, Value: row.Payload})
 		after = row.Seq
 	}

@@ -33,7 +33,7 @@ func (b *flakyBroker) Send(_ context.Context, batches []PartitionBatch) []error 
 		fate := b.random.IntN(4)
 		if fate > 0 { // it arrives …
 			for _, record := range batch.Records {
-				link, err := linkOf(record.Headers)
+				link, _, err := linkOf(record.Headers)
 				errs[i] = errors.Join(errs[i], err)
 				b.log[batch.TopicPartition] = append(b.log[batch.TopicPartition], link)
 			}
@@ -87,11 +87,13 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	close(done)
 	relaying.Wait()
 
+	known, err := store.KnownChains(t.Context(), r.db)
+	require.NoError(t, err)
 	applied, repeats := 0, 0
 	for tp, log := range broker.log {
 		var last Link
 		for at, next := range log {
-			switch last.follow(next) {
+			switch last.follow(next, false, chainNamesOf(known)[tp]) {
 			case apply:
 				applied++
 				last = last.advance(next)

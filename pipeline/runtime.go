@@ -88,7 +88,7 @@ func (r *Runtime) Registry() *prometheus.Registry { return r.registry }
 
 // Emitter publishes events through the outbox.
 func (r *Runtime) Emitter() Emitter {
-	return &emitter{db: r.cfg.Store, outbox: outbox{r.cfg.Topology, r.cfg.Store.OutboxID()}, wake: r.relay.Wake}
+	return &emitter{db: r.cfg.Store, outbox: outbox{r.cfg.Topology}, wake: r.relay.Wake}
 }
 
 // Run works until ctx is done, then finishes the batches under way. started, if
@@ -122,6 +122,7 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 		background.Go(func() { r.relay.Run(relayCtx) })
 	}
 	for _, stage := range r.stages {
+		background.Go(func() { stage.watchHalts(ctx) })
 		if runner, ok := stage.spec.Handler.(Runner); ok {
 			background.Go(func() { r.keepRunning(ctx, stage, runner) })
 		}

@@ -63,7 +63,7 @@ var _ Assignor = (*Stage)(nil)
 
 // newStage returns a stage that publishes to the topics of topology.
 func newStage(spec StageSpec, db *store.Store, topology *Topology, log *slog.Logger, m *metrics, committed func()) *Stage {
-	return &Stage{spec: spec, db: db, outbox: outbox{topology, db.OutboxID()},
+	return &Stage{spec: spec, db: db, outbox: outbox{topology},
 		log: log.With("stage", spec.Name), metrics: m.of(spec.Name), committed: committed, troubles: map[string]error{}}
 }
 
@@ -87,7 +87,8 @@ func (s *Stage) handle(msg *message.Message) error {
 func (s *Stage) decode(records []Record) {
 	for i := range records {
 		r := &records[i]
-		r.stage, r.epoch = s.spec.Name, s.outbox.topology.topics[r.Topic].Epoch
+		topic, _ := s.outbox.topology.topic(r.Topic)
+		r.stage, r.epoch = s.spec.Name, topic.Epoch
 		event, err := schema.DecodeEvent(r.Headers, r.Value)
 		if err != nil {
 			r.fault = err
@@ -222,6 +223,17 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record) err
 		return fmt.Errorf("stage %s: the session has ended", s.spec.Name)
 	}
 	plan := s.plan(sess, records)
+	if plan.strange {
+		// The chain may have got another name while the session went on.
+		names, err := s.loadNames(ctx)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		sess.names = names
+		s.mu.Unlock()
+		plan = s.plan(sess, records)
+	}
 	if len(plan.moves) == 0 {
 		return nil
 	}
@@ -288,7 +300,7 @@ func (s *Stage) apply(ctx context.Context, tx *Tx, plan plan) error {
 			return Permanent(fmt.Errorf("stage %s returned an event that it does not declare: %T", s.spec.Name, event.Payload))
 		}
 	}
-	_, err = s.outbox.append(ctx, tx.Tx, events)
+	_, err = s.outbox.append(ctx, tx.Tx, events, true)
 	return err
 }
 
@@ -308,7 +320,7 @@ func isRecordFault(err error) bool { return IsPermanent(err) }
 func (s *Stage) advance(sess *session, batch *Batch, plan plan) {
 	s.mu.Lock()
 	for _, m := range plan.moves {
-		tp := TopicPartition{schema.Topic(m.From.Topic), m.From.Part}
+		tp := positionAt(m.From)
 		p := m.From
 		p.Next, p.Outbox, p.Seq, p.Halted = m.Next, m.Outbox, m.Seq, m.Halted
 		sess.positions[tp] = p
@@ -317,7 +329,7 @@ func (s *Stage) advance(sess *session, batch *Batch, plan plan) {
 	for _, m := range plan.moves {
 		if m.Halted != "" {
 			s.log.Error("stage halted", "topic", m.From.Topic, "partition", m.From.Part, "offset", m.Next, "reason", m.Halted)
-			batch.Pause(TopicPartition{schema.Topic(m.From.Topic), m.From.Part})
+			batch.Pause(positionAt(m.From))
 		}
 	}
 }
@@ -343,7 +355,7 @@ func (s *Stage) recover(ctx context.Context, sess *session, batch *Batch, plan p
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range plan.moves {
-		tp := TopicPartition{schema.Topic(m.From.Topic), m.From.Part}
+		tp := positionAt(m.From)
 		now, exists := stored[tp]
 		moved = moved || now.Next != m.From.Next || now.Halted != m.From.Halted
 		behind = behind || !exists || now.Next < m.From.Next
@@ -360,7 +372,7 @@ func (s *Stage) recover(ctx context.Context, sess *session, batch *Batch, plan p
 		// The database lost what this stage had committed, or the position was
 		// set back: only a new session reads those records again.
 		s.session = nil
-		batch.Restart()
+		sess.restart()
 	}
 	return cause
 }

@@ -70,7 +70,7 @@ func Open(ctx context.Context, db *store.Store, p pipeline.Projection, log *slog
 	if err != nil {
 		return pipeline.StageSpec{}, fmt.Errorf("opening projection %s: %w", p.Name(), err)
 	}
-	return pipeline.StageSpec{Name: stageName(generation), Takes: p.Takes(), Handler: folder{p, generation}}, nil
+	return pipeline.StageSpec{Name: stageName(generation), Takes: p.Takes(), Handler: Fold{p, generation}}, nil
 }
 
 // stageName: each generation is a stage of its own, with positions of its own.
@@ -100,13 +100,44 @@ func drop(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.G
 	return err
 }
 
-// folder is the handler of a generation's stage.
-type folder struct {
+// Fold is the fold of a projection into one of its generations, and the handler
+// of that generation's stage.
+type Fold struct {
 	projection pipeline.Projection
 	generation pipeline.Generation
 }
 
-var _ pipeline.Handler = folder{}
+var _ pipeline.Handler = Fold{}
+
+// ErrNoFold is wrapped where a stage feeds none of the projections.
+var ErrNoFold = errors.New("it is not the stage of a projection")
+
+// OfStage finds the projection that a stage feeds.
+func OfStage(ctx context.Context, db *store.Store, all []pipeline.Projection, stage string) (Fold, error) {
+	for _, p := range all {
+		var numbers []int
+		if err := db.Select(ctx, &numbers, `SELECT number FROM generations WHERE projection = $1 AND active = 1`, p.Name()); err != nil {
+			return Fold{}, fmt.Errorf("reading the generations of %s: %w", p.Name(), err)
+		}
+		for _, number := range numbers {
+			g := pipeline.Generation{Projection: p.Name(), Number: number, Active: true}
+			if stageName(g) == stage {
+				return Fold{p, g}, nil
+			}
+		}
+	}
+	return Fold{}, fmt.Errorf("stage %s: %w", stage, ErrNoFold)
+}
+
+// Empty deletes all rows of the generation.
+func (f Fold) Empty(ctx context.Context, tx *store.Tx) error {
+	for _, name := range f.projection.TableNames() {
+		if _, err := tx.Exec(ctx, "DELETE FROM "+f.generation.Table(name)); err != nil {
+			return fmt.Errorf("emptying %s: %w", f.generation.Table(name), err)
+		}
+	}
+	return nil
+}
 
 // ErrReplaced says that another process replaced the generation by one of its
 // own fold.
@@ -115,7 +146,7 @@ var ErrReplaced = errors.New("the generation was replaced by another process")
 // Handle implements pipeline.Handler. Where the generation was replaced while
 // this process ran, its positions are gone and it would start over, into tables
 // that now belong to another fold: it must not write.
-func (f folder) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+func (f Fold) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
 	g := f.generation
 	var there int
 	err := tx.Get(ctx, &there, `SELECT COUNT(*) FROM generations WHERE projection = $1 AND number = $2`, g.Projection, g.Number)

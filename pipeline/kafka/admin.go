@@ -52,6 +52,13 @@ func (b *Broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[s
 	return infos, nil
 }
 
+// Topics implements pipeline.Broker.
+func (b *Broker) Topics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	return b.describeTopics(ctx, topics)
+}
+
 // createTopics creates each of the topics or finds that somebody else did.
 func (b *Broker) createTopics(ctx context.Context, topics []schema.Topic) error {
 	forever, deleted := "-1", "delete"

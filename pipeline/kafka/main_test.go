@@ -126,13 +126,14 @@ type positions struct {
 	before func() error // called first in Assign
 	only   func(pipeline.TopicPartition) bool
 	called chan []pipeline.Claim
+	again  func() // ends the session
 }
 
 func newPositions() *positions {
 	return &positions{next: map[pipeline.TopicPartition]int64{}, called: make(chan []pipeline.Claim, 1000)}
 }
 
-func (p *positions) Assign(_ context.Context, claims []pipeline.Claim) (map[pipeline.TopicPartition]int64, error) {
+func (p *positions) Assign(_ context.Context, claims []pipeline.Claim, restart func()) (map[pipeline.TopicPartition]int64, error) {
 	if p.before != nil {
 		if err := p.before(); err != nil {
 			return nil, err
@@ -140,7 +141,7 @@ func (p *positions) Assign(_ context.Context, claims []pipeline.Claim) (map[pipe
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.calls = append(p.calls, claims)
+	p.calls, p.again = append(p.calls, claims), restart
 	starts := map[pipeline.TopicPartition]int64{}
 	for _, claim := range claims {
 		if p.only == nil || p.only(claim.TopicPartition) {
@@ -149,6 +150,14 @@ func (p *positions) Assign(_ context.Context, claims []pipeline.Claim) (map[pipe
 	}
 	p.called <- claims
 	return starts, nil
+}
+
+// restart ends the session.
+func (p *positions) restart() {
+	p.mu.Lock()
+	again := p.again
+	p.mu.Unlock()
+	again()
 }
 
 func (p *positions) set(tp pipeline.TopicPartition, next int64) {

@@ -22,7 +22,6 @@ func (l *lane) message(ctx context.Context, records []pipeline.Record) (*message
 		Lane:    l.number,
 		Records: records,
 		Pause:   l.session.pause,
-		Restart: l.session.restart,
 	}))
 	return msg, cancel
 }

@@ -222,7 +222,7 @@ func BenchmarkSubscribe(b *testing.B) {
 			msg, batch := receive(b, messages)
 			seen += len(batch.Records)
 			if received += len(batch.Records); seen == 4*n {
-				batch.Restart() // read all of it again
+				assignor.restart() // read all of it again
 			}
 			msg.Ack()
 		}

@@ -137,7 +137,7 @@ func (s *session) parkOthers(gs sarama.ConsumerGroupSession, ranges map[pipeline
 // rejoin, and the whole group rebalance, without a pause.
 func (s *session) askAssignor(claims []pipeline.Claim) (map[pipeline.TopicPartition]int64, error) {
 	for attempt := 1; ; attempt++ {
-		starts, err := s.sub.subscriber.cfg.Assignor.Assign(s.ctx, slices.Clone(claims))
+		starts, err := s.sub.subscriber.cfg.Assignor.Assign(s.ctx, slices.Clone(claims), s.restart)
 		if err == nil {
 			return starts, nil
 		}
@@ -267,7 +267,7 @@ func (s *session) pause(tp pipeline.TopicPartition) {
 	}
 }
 
-// restart implements Batch.Restart.
+// restart is what the Assignor is given to end the session.
 func (s *session) restart() {
 	s.restarted.Store(true)
 	s.end()

@@ -23,8 +23,8 @@ func TestAssignSeeks(t *testing.T) {
 	for _, start := range []int64{40, 90, 5} {
 		assignor.set(at(topic, 0), start)
 		if start != 40 {
-			msg, batch := receive(t, messages)
-			batch.Restart()
+			msg, _ := receive(t, messages)
+			assignor.restart()
 			msg.Nack()
 		}
 		for {
@@ -170,7 +170,8 @@ func TestPauseStopsAPartition(t *testing.T) {
 	topic := newTopic(t, b)
 	send(t, b, at(topic, 0), numbered(0, 5000)...)
 	send(t, b, at(topic, 1), numbered(0, 5000)...)
-	messages := subscribe(t, b, pipeline.SubscriberConfig{Lanes: 1, BatchSize: 10}, string(topic))
+	assignor := newPositions()
+	messages := subscribe(t, b, pipeline.SubscriberConfig{Assignor: assignor, Lanes: 1, BatchSize: 10}, string(topic))
 	paused, next := false, int64(0)
 	for next < 5000 {
 		msg, batch := receive(t, messages)
@@ -209,7 +210,7 @@ func TestPauseStopsAPartition(t *testing.T) {
 	if batch.Records[0].Partition != 1 {
 		t.Error("the paused partition is delivered")
 	}
-	batch.Restart() // the pause ends with the session
+	assignor.restart() // the pause ends with the session
 	msg.Nack()
 	for {
 		msg, batch := receive(t, messages)

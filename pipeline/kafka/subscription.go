@@ -105,7 +105,7 @@ type ending int
 
 const (
 	rebalanced ending = iota // or by our own leaving
-	restarted                // by Batch.Restart
+	restarted                // by the Assignor
 	unsettled                // before all partitions were consumed: the group is still forming
 	broken                   // by a fault
 )

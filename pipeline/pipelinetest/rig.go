@@ -62,10 +62,10 @@ func OpenStore(t testing.TB, path string) *store.Store {
 func On(t TB, db *store.Store) *Rig {
 	t.Helper()
 	r := &Rig{DB: db, ends: map[pipeline.TopicPartition]int64{}, read: map[pipeline.TopicPartition]int64{}}
-	topology, err := pipeline.NewTopology(context.Background(), db, broker{}, schema.Topics(), partition)
+	topology, err := pipeline.NewTopology(context.Background(), db, broker{rig: r}, schema.Topics(), partition)
 	require.NoError(t, err)
 	r.topology = topology
-	runtime, err := pipeline.New(pipeline.Config{Store: db, Broker: broker{}, Topology: topology, Log: discard})
+	runtime, err := pipeline.New(pipeline.Config{Store: db, Broker: broker{rig: r}, Topology: topology, Log: discard})
 	require.NoError(t, err)
 	r.emitter = runtime.Emitter()
 	return r

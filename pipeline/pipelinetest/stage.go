@@ -41,7 +41,7 @@ func (r *Rig) Start(t TB, spec pipeline.StageSpec) *Stage {
 		spec.Handler = wrapped
 	}
 	s.spec = spec
-	runtime, err := pipeline.New(pipeline.Config{Store: r.DB, Broker: broker{s.queue}, Topology: r.topology,
+	runtime, err := pipeline.New(pipeline.Config{Store: r.DB, Broker: broker{r, s.queue}, Topology: r.topology,
 		GroupPrefix: "pipelinetest", Owner: "pipelinetest", Stages: []pipeline.StageSpec{spec}, Log: discard})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -73,7 +73,7 @@ func (r *Rig) StartHandler(t TB, name string, h pipeline.Handler) *Stage {
 // remember.
 func (s *Stage) Restart(t TB) {
 	t.Helper()
-	_, err := s.queue.assignor.Assign(context.Background(), s.rig.claims(s.spec.Topics()))
+	_, err := s.queue.assignor.Assign(context.Background(), s.rig.claims(s.spec.Topics()), func() {})
 	require.NoError(t, err)
 }
 
@@ -96,7 +96,7 @@ func (s *Stage) Deliver(records ...pipeline.Record) error {
 	var halted []string
 	msg := message.NewMessage("batch", nil)
 	msg.SetContext(pipeline.WithBatch(context.Background(), &pipeline.Batch{Records: slices.Clone(records),
-		Pause: func(tp pipeline.TopicPartition) { halted = append(halted, tp.String()) }, Restart: func() {}}))
+		Pause: func(tp pipeline.TopicPartition) { halted = append(halted, tp.String()) }}))
 	s.queue.messages <- msg
 	select {
 	case <-msg.Acked():
@@ -155,11 +155,18 @@ func (u undonePreparer) Prepare(ctx context.Context, in []pipeline.Record) error
 }
 
 // broker is the part of a broker that a stage fed by hand needs.
-type broker struct{ queue *queue }
+type broker struct {
+	rig   *Rig
+	queue *queue
+}
 
 var _ pipeline.Broker = broker{}
 
-func (broker) EnsureTopics(_ context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+func (b broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+	return b.Topics(ctx, topics)
+}
+
+func (broker) Topics(_ context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
 	infos := map[schema.Topic]pipeline.TopicInfo{}
 	for _, topic := range topics {
 		infos[topic] = pipeline.TopicInfo{ID: topicID(topic), Partitions: Partitions}
@@ -167,8 +174,14 @@ func (broker) EnsureTopics(_ context.Context, topics []schema.Topic) (map[schema
 	return infos, nil
 }
 
-func (broker) Offsets(context.Context, schema.Topic) ([]pipeline.OffsetRange, error) {
-	return make([]pipeline.OffsetRange, Partitions), nil
+func (b broker) Offsets(_ context.Context, topic schema.Topic) ([]pipeline.OffsetRange, error) {
+	b.rig.mu.Lock()
+	defer b.rig.mu.Unlock()
+	ranges := make([]pipeline.OffsetRange, Partitions)
+	for partition := range ranges {
+		ranges[partition].End = b.rig.ends[pipeline.TopicPartition{Topic: topic, Partition: int32(partition)}]
+	}
+	return ranges, nil
 }
 
 func (broker) Send(_ context.Context, batches []pipeline.PartitionBatch) []error {

@@ -3,7 +3,25 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/uuid"
 )
+
+// Chain is the numbers given to the events for one partition, dense and from 1.
+type Chain struct {
+	Epoch int64 `db:"epoch"`
+	Part  int32 `db:"part"`
+	// Outbox is the chain's name, which its records carry. Numbers are compared
+	// only within one name.
+	Outbox string `db:"outbox"`
+	// Last is the highest number taken, Sent the highest that is in the log.
+	Last int64 `db:"last"`
+	Sent int64 `db:"sent"`
+}
+
+const chainColumns = `epoch, part, outbox, last, sent`
 
 // TakeNumbers takes n dense numbers of the chain of a partition and returns the
 // last of them. The row stays locked until the transaction ends, so numbers are
@@ -19,20 +37,141 @@ func (t *Tx) TakeNumbers(ctx context.Context, epoch int64, part int32, n int) (l
 	return last, nil
 }
 
-// Chain is the state of one chain.
-type Chain struct {
-	Epoch int64 `db:"epoch"`
-	Part  int32 `db:"part"`
-	// Last is the highest number taken, Sent the highest that is in the log.
-	Last int64 `db:"last"`
-	Sent int64 `db:"sent"`
-}
-
 // Chains reads all chains.
 func Chains(ctx context.Context, q Querier) ([]Chain, error) {
 	var chains []Chain
-	if err := q.Select(ctx, &chains, `SELECT epoch, part, last, sent FROM chains ORDER BY epoch, part`); err != nil {
+	if err := q.Select(ctx, &chains, `SELECT `+chainColumns+` FROM chains ORDER BY epoch, part`); err != nil {
 		return nil, fmt.Errorf("reading chains: %w", err)
 	}
 	return chains, nil
+}
+
+// KnownChain is a name under which this database wrote, or writes, to a
+// partition of a topic, in whatever incarnation.
+type KnownChain struct {
+	Topic  string `db:"name"`
+	Epoch  int64  `db:"epoch"`
+	Part   int32  `db:"part"`
+	Outbox string `db:"outbox"`
+	// Last is the highest number given under this name, Sent the highest that
+	// is known to have been in the log.
+	Last int64 `db:"last"`
+	Sent int64 `db:"sent"`
+	// Current is the name in use: its numbers go on rising.
+	Current bool `db:"current"`
+}
+
+// KnownChains reads all names there ever were.
+func KnownChains(ctx context.Context, q Querier) ([]KnownChain, error) {
+	var known []KnownChain
+	err := q.Select(ctx, &known, `SELECT name, named.epoch, part, outbox, last, sent,
+			CASE WHEN retired = 0 AND named.epoch = (SELECT MAX(newest.epoch) FROM topics newest WHERE newest.name = topics.name)
+				THEN 1 ELSE 0 END AS current
+		FROM (SELECT epoch, part, outbox, last, sent, 0 AS retired FROM chains
+			UNION ALL SELECT epoch, part, outbox, last, last, 1 FROM retired_chains) named
+		JOIN topics ON topics.epoch = named.epoch ORDER BY name, part, named.epoch, retired DESC, outbox`)
+	if err != nil {
+		return nil, fmt.Errorf("reading the names of chains: %w", err)
+	}
+	return known, nil
+}
+
+// newChainName makes a name that no other database can have.
+func newChainName() (string, error) {
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return "", fmt.Errorf("naming a chain: %w", err)
+	}
+	return id.String(), nil
+}
+
+// RenewChain gives a chain another name: what is in the log under the present
+// one, up to the number inLog, may have been written by a state of the database
+// that is no more. Its numbers begin anew with the events that are not in the
+// log yet.
+func (t *Tx) RenewChain(ctx context.Context, epoch int64, part int32, inLog int64) error {
+	var chain Chain
+	err := t.Get(ctx, &chain, `SELECT `+chainColumns+` FROM chains WHERE epoch = $1 AND part = $2 `+t.LockRows("chains"), epoch, part)
+	if err != nil {
+		return fmt.Errorf("reading chain %d/%d: %w", epoch, part, err)
+	}
+	// Rows whose answer was lost are in the log although nobody noted it.
+	sent := min(chain.Last, max(chain.Sent, inLog))
+	name, err := newChainName()
+	if err != nil {
+		return err
+	}
+	for _, statement := range []struct {
+		query string
+		args  []any
+	}{
+		{`INSERT INTO retired_chains (outbox, epoch, part, last) VALUES ($1, $2, $3, $4)`, []any{chain.Outbox, epoch, part, sent}},
+		{`UPDATE chains SET outbox = $1, last = 0, sent = 0 WHERE epoch = $2 AND part = $3`, []any{name, epoch, part}},
+	} {
+		if _, err := t.Exec(ctx, statement.query, statement.args...); err != nil {
+			return fmt.Errorf("renaming chain %d/%d: %w", epoch, part, err)
+		}
+	}
+	return t.moveRows(ctx, chain, sent, epoch, func([]byte) int32 { return part })
+}
+
+// CarryOver brings the events that wait for an incarnation of a topic that is
+// gone into the chains of another one, each where partition says that its key
+// lies. Those that a stage has applied were in the log that is gone, although
+// nobody noted it: they are not sent again.
+func (t *Tx) CarryOver(ctx context.Context, from Chain, to Topic, partition func(key []byte) int32) error {
+	// Two relays at once would carry the same rows twice.
+	err := t.Get(ctx, &from, `SELECT `+chainColumns+` FROM chains WHERE epoch = $1 AND part = $2 `+t.LockRows("chains"),
+		from.Epoch, from.Part)
+	if err != nil {
+		return fmt.Errorf("reading chain %d/%d: %w", from.Epoch, from.Part, err)
+	}
+	var applied int64
+	err = t.Get(ctx, &applied, `SELECT COALESCE(MAX(chain_seq), 0) FROM positions
+		WHERE topic = $1 AND part = $2 AND chain_outbox = $3`, to.Name, from.Part, from.Outbox)
+	if err != nil {
+		return fmt.Errorf("looking for what was applied of chain %d/%d: %w", from.Epoch, from.Part, err)
+	}
+	ended := max(from.Sent, applied)
+	if err := t.moveRows(ctx, from, ended, to.Epoch, partition); err != nil {
+		return err
+	}
+	_, err = t.Exec(ctx, `UPDATE chains SET last = $1, sent = $1 WHERE epoch = $2 AND part = $3`, ended, from.Epoch, from.Part)
+	if err != nil {
+		return fmt.Errorf("closing chain %d/%d: %w", from.Epoch, from.Part, err)
+	}
+	return nil
+}
+
+// moveRows takes all rows of a chain out of the outbox, and puts those behind
+// number after back, in their order, as events of another epoch.
+func (t *Tx) moveRows(ctx context.Context, from Chain, after, epoch int64, partition func(key []byte) int32) error {
+	var rows []OutboxRow
+	err := t.Select(ctx, &rows, `SELECT epoch, part, seq, msg_key, headers, payload FROM outbox
+		WHERE epoch = $1 AND part = $2 AND seq > $3 ORDER BY seq`, from.Epoch, from.Part, after)
+	if err != nil {
+		return fmt.Errorf("reading the outbox of chain %d/%d: %w", from.Epoch, from.Part, err)
+	}
+	if _, err := t.Exec(ctx, `DELETE FROM outbox WHERE epoch = $1 AND part = $2`, from.Epoch, from.Part); err != nil {
+		return fmt.Errorf("emptying the outbox of chain %d/%d: %w", from.Epoch, from.Part, err)
+	}
+	byPart := map[int32][]OutboxRow{}
+	for _, row := range rows {
+		row.Epoch, row.Part = epoch, partition(row.Key)
+		byPart[row.Part] = append(byPart[row.Part], row)
+	}
+	for _, part := range slices.Sorted(maps.Keys(byPart)) {
+		rows := byPart[part]
+		last, err := t.TakeNumbers(ctx, epoch, part, len(rows))
+		if err != nil {
+			return err
+		}
+		for i := range rows {
+			rows[i].Seq = last - int64(len(rows)) + 1 + int64(i)
+		}
+		if err := t.Append(ctx, rows); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -7,32 +7,56 @@ import (
 	"github.com/google/uuid"
 )
 
-// identify returns the outbox id: a UUID that lives in the database, with the
-// engine's own identity behind it, so that a database restored from a copy, or
-// failed over, counts as another outbox from the next start on.
-func (s *Store) identify(ctx context.Context) (string, error) {
+// identify makes sure that the database has an identity. Chains of a database
+// that is older than their names get the one that they wrote under.
+func (s *Store) identify(ctx context.Context) error {
+	server, err := s.engine.Identity(ctx)
+	if err != nil {
+		return err
+	}
 	fresh, err := uuid.NewRandom()
 	if err != nil {
-		return "", fmt.Errorf("making an id: %w", err)
+		return fmt.Errorf("making an id: %w", err)
 	}
-	var id string
-	err = s.Write(ctx, func(tx *Tx) error {
+	return s.Write(ctx, func(tx *Tx) error {
 		// The one row that may exist decides between two first starts.
-		if _, err := tx.Exec(ctx, `INSERT INTO instance (singleton, id) VALUES (1, $1)
-			ON CONFLICT (singleton) DO NOTHING`, fresh.String()); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO instance (singleton, id, server) VALUES (1, $1, $2)
+			ON CONFLICT (singleton) DO NOTHING`, fresh.String(), server); err != nil {
 			return err
 		}
-		return tx.Get(ctx, &id, `SELECT id FROM instance`)
+		if _, err := tx.Exec(ctx, `UPDATE instance SET server = $1 WHERE server = ''`, server); err != nil {
+			return err
+		}
+		suffix := ""
+		if server != "" {
+			suffix = "@" + server
+		}
+		_, err := tx.Exec(ctx, `UPDATE chains SET outbox = (SELECT id FROM instance) || CAST($1 AS TEXT) WHERE outbox = ''`, suffix)
+		return err
 	})
+}
+
+// Moved reports whether this database became another one since its chains were
+// named, as after a failover or a restore: numbers that it gave may not be in
+// it.
+func (s *Store) Moved(ctx context.Context) (bool, error) {
+	server, err := s.engine.Identity(ctx)
 	if err != nil {
-		return "", err
+		return false, err
 	}
-	suffix, err := s.engine.Identity(ctx)
+	var known string
+	if err := s.Get(ctx, &known, `SELECT server FROM instance`); err != nil {
+		return false, fmt.Errorf("reading the identity of the database: %w", err)
+	}
+	return known != server, nil
+}
+
+// Settle notes the present identity, once the chains were renamed.
+func (t *Tx) Settle(ctx context.Context) error {
+	server, err := t.store.engine.Identity(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if suffix != "" {
-		id += "@" + suffix
-	}
-	return id, nil
+	_, err = t.Exec(ctx, `UPDATE instance SET server = $1`, server)
+	return err
 }

@@ -105,7 +105,7 @@ func (outboxSchema) SubscribeIsolationLevel() stdsql.IsolationLevel { return std
 // Pending lists the chains with events that are not in the log yet.
 func (s *Store) Pending(ctx context.Context) ([]Chain, error) {
 	var chains []Chain
-	err := s.Select(ctx, &chains, `SELECT epoch, part, last, sent FROM chains WHERE sent < last ORDER BY epoch, part`)
+	err := s.Select(ctx, &chains, `SELECT `+chainColumns+` FROM chains WHERE sent < last ORDER BY epoch, part`)
 	if err != nil {
 		return nil, fmt.Errorf("reading pending chains: %w", err)
 	}
@@ -127,13 +127,15 @@ func (s *Store) ReadOutbox(ctx context.Context, epoch int64, part int32, after i
 }
 
 // MarkSent records that each chain is in the log up to Sent, and deletes those
-// rows. A chain that another relay moved meanwhile is left alone: whoever moved
-// it deleted the rows, and the repeats are dropped by their consumers.
+// rows. A chain that another relay moved meanwhile, or that has another name by
+// now, is left alone: whoever did it dealt with the rows, and the repeats are
+// dropped by their consumers.
 func (s *Store) MarkSent(ctx context.Context, from, to []Chain) error {
 	return s.Write(ctx, func(tx *Tx) error {
 		for i, chain := range to {
-			moved, err := tx.Exec(ctx, `UPDATE chains SET sent = $1 WHERE epoch = $2 AND part = $3 AND sent = $4`,
-				chain.Sent, chain.Epoch, chain.Part, from[i].Sent)
+			moved, err := tx.Exec(ctx, `UPDATE chains SET sent = $1
+				WHERE epoch = $2 AND part = $3 AND sent = $4 AND outbox = $5`,
+				chain.Sent, chain.Epoch, chain.Part, from[i].Sent, chain.Outbox)
 			if err != nil {
 				return fmt.Errorf("moving chain %d/%d to %d: %w", chain.Epoch, chain.Part, chain.Sent, err)
 			}

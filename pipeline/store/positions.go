@@ -21,7 +21,8 @@ type Position struct {
 	// Next is the offset of the next record to be applied.
 	Next int64 `db:"next_offset"`
 	// Outbox and Seq name the last record applied that came from an outbox;
-	// empty and 0 where there was none.
+	// empty and 0 where there was none. A negative Seq is what an operator
+	// decided at a break of the chain; its meaning is the pipeline's.
 	Outbox string `db:"chain_outbox"`
 	Seq    int64  `db:"chain_seq"`
 	// Halted says why the stage stopped here; empty while it goes on.
@@ -134,6 +135,38 @@ func (t *Tx) HaltPosition(ctx context.Context, p Position, reason string) error 
 		reason, p.Stage, p.Topic, p.Part)
 	if err != nil {
 		return fmt.Errorf("halting %s on %s/%d: %w", p.Stage, p.Topic, p.Part, err)
+	}
+	return nil
+}
+
+// LockPositions reads the positions of a stage; nobody moves them until the
+// transaction ends.
+func (t *Tx) LockPositions(ctx context.Context, stage string) ([]Position, error) {
+	var positions []Position
+	err := t.Select(ctx, &positions, `SELECT `+positionColumns+` FROM positions WHERE stage = $1
+		ORDER BY stage, topic, part `+t.LockRows("positions"), stage)
+	if err != nil {
+		return nil, fmt.Errorf("locking the positions of %s: %w", stage, err)
+	}
+	return positions, nil
+}
+
+// ErrMoved says that a position no longer stands where the caller saw it.
+var ErrMoved = errors.New("the position has moved meanwhile")
+
+// SetPosition puts a position elsewhere, halted or not, on an operator's word: it
+// must still be what the operator saw. ErrMoved otherwise.
+func (t *Tx) SetPosition(ctx context.Context, from, to Position) error {
+	changed, err := t.Exec(ctx, `UPDATE positions SET topic_id = $1, next_offset = $2, chain_outbox = $3, chain_seq = $4,
+			halted = $5, moved_at = $6
+		WHERE stage = $7 AND topic = $8 AND part = $9 AND topic_id = $10 AND next_offset = $11 AND halted = $12`,
+		to.TopicID, to.Next, to.Outbox, to.Seq, to.Halted, to.MovedAt,
+		from.Stage, from.Topic, from.Part, from.TopicID, from.Next, from.Halted)
+	if err != nil {
+		return fmt.Errorf("moving %s on %s/%d: %w", from.Stage, from.Topic, from.Part, err)
+	}
+	if changed != 1 {
+		return fmt.Errorf("moving %s on %s/%d from offset %d: %w", from.Stage, from.Topic, from.Part, from.Next, ErrMoved)
 	}
 	return nil
 }

@@ -73,10 +73,7 @@ func (e *DataError) Error() string { return e.Err.Error() }
 func (e *DataError) Unwrap() error { return e.Err }
 
 // Store is a database of the pipeline. It is safe for concurrent use.
-type Store struct {
-	engine   Engine
-	outboxID string
-}
+type Store struct{ engine Engine }
 
 // Open brings the tables up to date and returns the store; the engine is
 // closed with it.
@@ -85,8 +82,7 @@ func Open(ctx context.Context, engine Engine) (*Store, error) {
 		return nil, fmt.Errorf("migrating the %s tables: %w", engine.Name(), err)
 	}
 	s := &Store{engine: engine}
-	var err error
-	if s.outboxID, err = s.identify(ctx); err != nil {
+	if err := s.identify(ctx); err != nil {
 		return nil, fmt.Errorf("identifying the %s database: %w", engine.Name(), err)
 	}
 	return s, nil
@@ -97,9 +93,6 @@ func (s *Store) Close() error { return s.engine.Close() }
 
 // EngineName is the name of the engine, for people.
 func (s *Store) EngineName() string { return s.engine.Name() }
-
-// OutboxID identifies the outbox of this database in the records it publishes.
-func (s *Store) OutboxID() string { return s.outboxID }
 
 // Get implements Querier on committed data.
 func (s *Store) Get(ctx context.Context, dest any, query string, args ...any) error {

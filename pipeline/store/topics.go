@@ -14,64 +14,94 @@ type Topic struct {
 	// Name is the role of the topic.
 	Name string `db:"name"`
 	// ID is the cluster's UUID of this incarnation.
-	ID         string `db:"topic_id"`
-	Partitions int32  `db:"partitions"`
+	ID string `db:"topic_id"`
+	// Partitions is how many there were when this database first saw the topic.
+	// Keys are spread over so many, for ever: a key never moves.
+	Partitions int32 `db:"partitions"`
+	// Seen is how many there were when an operator last agreed to more.
+	Seen int32 `db:"seen"`
 }
 
-// ErrPartitions says that a topic has another number of partitions than when
-// this database first saw it: its keys now lie elsewhere.
-var ErrPartitions = errors.New("the number of partitions changed")
+const topicColumns = `epoch, name, topic_id, partitions, seen`
 
 // RegisterTopic makes an incarnation of a topic known, with a chain for each
-// partition, and returns it. ErrPartitions where its partitions changed.
+// partition, and returns it as it is known.
 func (s *Store) RegisterTopic(ctx context.Context, name, topicID string, partitions int32) (Topic, error) {
-	var topic Topic
-	err := s.Write(ctx, func(tx *Tx) (err error) {
-		topic, err = tx.registerTopic(ctx, name, topicID, partitions)
-		return err
-	})
+	topic, err := currentTopic(ctx, s, name, topicID)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = s.Write(ctx, func(tx *Tx) error {
+			if err := tx.Alone(ctx); err != nil {
+				return err
+			}
+			topic, err = currentTopic(ctx, tx, name, topicID)
+			if errors.Is(err, sql.ErrNoRows) {
+				topic, err = tx.newEpoch(ctx, Topic{Name: name, ID: topicID, Partitions: partitions, Seen: partitions})
+			}
+			return err
+		})
+	}
 	if err != nil {
 		return Topic{}, fmt.Errorf("registering topic %s (%s): %w", name, topicID, err)
-	}
-	if topic.Partitions != partitions {
-		return topic, fmt.Errorf("topic %s (%s) has %d partitions, and had %d: %w",
-			name, topicID, partitions, topic.Partitions, ErrPartitions)
 	}
 	return topic, nil
 }
 
-func (t *Tx) registerTopic(ctx context.Context, name, topicID string, partitions int32) (topic Topic, err error) {
-	// Another process may register a topic at the same time: then the insert
-	// waits for it, finds the id or the epoch taken, and the next round sees why.
-	// Each round that adds nothing is another's success, so this ends.
-	for {
-		err = t.Get(ctx, &topic, `SELECT epoch, name, topic_id, partitions FROM topics WHERE topic_id = $1`, topicID)
-		if !errors.Is(err, sql.ErrNoRows) {
-			return topic, err
-		}
-		// Epochs count densely from 1 so that row ids, which have few bits for
-		// them, last. SQLite takes the ON of ON CONFLICT for that of a join
-		// unless there is a WHERE.
-		err = t.Get(ctx, &topic, `INSERT INTO topics (epoch, name, topic_id, partitions)
-			SELECT COALESCE(MAX(epoch), 0) + 1, $1, $2, $3 FROM topics WHERE true
-			ON CONFLICT DO NOTHING RETURNING epoch, name, topic_id, partitions`, name, topicID, partitions)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
-		}
-		if err != nil {
-			return topic, err
-		}
-		chains := Rows{Table: "chains", Columns: []string{"epoch", "part", "last", "sent"}}
-		for part := range partitions {
-			chains.Add(topic.Epoch, part, int64(0), int64(0))
-		}
-		return topic, t.Insert(ctx, chains)
+// currentTopic is the newest epoch of an incarnation.
+func currentTopic(ctx context.Context, q Querier, name, topicID string) (topic Topic, err error) {
+	err = q.Get(ctx, &topic, `SELECT `+topicColumns+` FROM topics WHERE name = $1 AND topic_id = $2
+		ORDER BY epoch DESC LIMIT 1`, name, topicID)
+	return topic, err
+}
+
+// RenewEpoch begins another epoch of a topic whose log lost its end: offsets
+// will be given out again, and rows that stem from them must have other ids.
+func (t *Tx) RenewEpoch(ctx context.Context, topic Topic) (Topic, error) {
+	if err := t.Alone(ctx); err != nil {
+		return Topic{}, err
 	}
+	now, err := currentTopic(ctx, t, topic.Name, topic.ID)
+	if err != nil {
+		return Topic{}, fmt.Errorf("reading topic %s: %w", topic.Name, err)
+	}
+	if now.Epoch != topic.Epoch {
+		return now, nil // another process did
+	}
+	return t.newEpoch(ctx, now)
+}
+
+// newEpoch inserts a topic with the next epoch. Epochs count densely from 1, so
+// that row ids, which have few bits for them, last. The caller is alone.
+func (t *Tx) newEpoch(ctx context.Context, topic Topic) (Topic, error) {
+	err := t.Get(ctx, &topic, `INSERT INTO topics (`+topicColumns+`)
+		SELECT COALESCE(MAX(epoch), 0) + 1, $1, $2, $3, $4 FROM topics RETURNING `+topicColumns,
+		topic.Name, topic.ID, topic.Partitions, topic.Seen)
+	if err != nil {
+		return Topic{}, fmt.Errorf("numbering topic %s (%s): %w", topic.Name, topic.ID, err)
+	}
+	name, err := newChainName()
+	if err != nil {
+		return Topic{}, err
+	}
+	chains := Rows{Table: "chains", Columns: []string{"epoch", "part", "outbox", "last", "sent"}}
+	for part := range topic.Partitions {
+		chains.Add(topic.Epoch, part, name, int64(0), int64(0))
+	}
+	return topic, t.Insert(ctx, chains)
+}
+
+// AgreeToPartitions notes that an operator knows of this number of partitions.
+func (t *Tx) AgreeToPartitions(ctx context.Context, topic Topic, seen int32) error {
+	if _, err := t.Exec(ctx, `UPDATE topics SET seen = $1 WHERE epoch = $2`, seen, topic.Epoch); err != nil {
+		return fmt.Errorf("agreeing to %d partitions of topic %s: %w", seen, topic.Name, err)
+	}
+	return nil
 }
 
 // Topics lists all incarnations by epoch.
 func (s *Store) Topics(ctx context.Context) ([]Topic, error) {
 	var topics []Topic
-	err := s.Select(ctx, &topics, `SELECT epoch, name, topic_id, partitions FROM topics ORDER BY epoch`)
-	return topics, err
+	if err := s.Select(ctx, &topics, `SELECT `+topicColumns+` FROM topics ORDER BY epoch`); err != nil {
+		return nil, fmt.Errorf("reading topics: %w", err)
+	}
+	return topics, nil
 }

@@ -1,0 +1,248 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Verb is how an operator lets a halted stage go on.
+type Verb string
+
+const (
+	// Resume goes on with the record the stage halted at, as if nothing were
+	// wrong.
+	Resume Verb = "resume"
+	// Skip goes on behind what is missing or superseded.
+	Skip Verb = "skip"
+)
+
+// Lift is what it takes to let a stage go on at one partition.
+type Lift struct {
+	Stage     string       `json:"stage"`
+	Topic     schema.Topic `json:"topic"`
+	Partition int32        `json:"partition"`
+	// Halted is why the stage halted.
+	Halted string `json:"halted"`
+	// Loses says what will never be applied.
+	Loses string `json:"loses"`
+	// Lost is the number of records in Loses, where it is known; else -1.
+	Lost int64 `json:"lost"`
+
+	from, to store.Position
+	topic    store.Topic
+	renew    bool  // the topic needs another epoch
+	seen     int32 // partitions to agree to, or 0
+}
+
+// ErrLift is wrapped where a verb does not let a stage go on.
+var ErrLift = errors.New("the stage would halt again")
+
+// Lifts works out, for each halted position that wanted says yes to, what verb
+// would do, and changes nothing. Positions where the verb is of no use are
+// reported in the error, beside the lifts of the others.
+func Lifts(ctx context.Context, db *store.Store, broker Broker, topology *Topology, verb Verb, wanted func(store.Position) bool) ([]Lift, error) {
+	positions, err := store.Positions(ctx, db, "")
+	if err != nil {
+		return nil, err
+	}
+	known, err := store.KnownChains(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	d := diagnosis{broker: broker, topology: topology, known: known, verb: verb}
+	var lifts []Lift
+	var errs []error
+	for _, p := range positions {
+		if p.Halted == "" || !wanted(p) {
+			continue
+		}
+		lift, err := d.lift(ctx, p)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s on %s: %w", p.Stage, positionAt(p), err))
+			continue
+		}
+		lifts = append(lifts, lift)
+	}
+	return lifts, errors.Join(errs...)
+}
+
+// Apply carries lifts out, all or none. It fails where anything changed since
+// they were worked out. Running processes notice within a second or two.
+func Apply(ctx context.Context, db *store.Store, lifts []Lift) error {
+	return db.Write(ctx, func(tx *store.Tx) error {
+		for _, l := range lifts {
+			if err := l.apply(ctx, tx); err != nil {
+				return fmt.Errorf("letting %s go on at %s/%d: %w", l.Stage, l.Topic, l.Partition, err)
+			}
+		}
+		return nil
+	})
+}
+
+func (l Lift) apply(ctx context.Context, tx *store.Tx) error {
+	if l.renew {
+		if _, err := tx.RenewEpoch(ctx, l.topic); err != nil {
+			return err
+		}
+	}
+	if l.seen > 0 {
+		if err := tx.AgreeToPartitions(ctx, l.topic, l.seen); err != nil {
+			return err
+		}
+	}
+	to := l.to
+	to.Halted, to.MovedAt = "", schema.NewTime(time.Now())
+	return tx.SetPosition(ctx, l.from, to)
+}
+
+// diagnosis works out lifts.
+type diagnosis struct {
+	broker   Broker
+	topology *Topology
+	known    []store.KnownChain
+	verb     Verb
+}
+
+func (d diagnosis) lift(ctx context.Context, p store.Position) (Lift, error) {
+	tp := positionAt(p)
+	topic, known := d.topology.topic(tp.Topic)
+	if !known {
+		return Lift{}, fmt.Errorf("no event of this binary is on topic %s", tp.Topic)
+	}
+	infos, err := d.broker.Topics(ctx, []schema.Topic{tp.Topic})
+	if err != nil {
+		return Lift{}, err
+	}
+	ranges, err := d.broker.Offsets(ctx, tp.Topic)
+	if err != nil {
+		return Lift{}, err
+	}
+	if int(p.Part) >= len(ranges) {
+		return Lift{}, fmt.Errorf("the topic has %d partitions now", len(ranges))
+	}
+	claim := Claim{tp, infos[tp.Topic], ranges[p.Part]}
+	lift := Lift{Stage: p.Stage, Topic: tp.Topic, Partition: p.Part, Halted: p.Halted, Loses: "nothing",
+		from: p, to: p, topic: topic}
+	b := breakAt(p, topic, claim)
+	if b.kind != unbroken {
+		return d.atPosition(lift, b, claim)
+	}
+	next, found, err := d.nextLink(ctx, p, claim.OffsetRange)
+	if err != nil || !found {
+		return lift, err // the reason has gone
+	}
+	return d.beforeRecord(lift, next)
+}
+
+// refuse says that the verb is of no use against a break.
+func (d diagnosis) refuse(b logBreak) error {
+	return fmt.Errorf("%w after %q: %s", ErrLift, d.verb, b)
+}
+
+// atPosition is for what breakAt finds.
+func (d diagnosis) atPosition(l Lift, b logBreak, claim Claim) (Lift, error) {
+	if b.kind.command() != d.verb {
+		return Lift{}, d.refuse(b)
+	}
+	p := l.from
+	switch b.kind {
+	case partitionsAdded:
+		l.seen = claim.Partitions
+		l.Loses = fmt.Sprintf("nothing: keys stay on the %d partitions they were on; records that others write by the new number "+
+			"of partitions have no order with earlier ones of their keys", l.topic.Partitions)
+	case recordsDeleted:
+		l.Lost = claim.Oldest - p.Next
+		l.Loses = fmt.Sprintf("%d records: offsets %d to %d, which the log no longer has", l.Lost, p.Next, claim.Oldest-1)
+		l.to.Next, l.to.Outbox, l.to.Seq = claim.Oldest, "", seqAny
+	case topicRecreated:
+		l.Lost = d.unapplied(p)
+		l.Loses = fmt.Sprintf("%d records that pricemill had sent to the topic that is gone and that this stage had not applied, "+
+			"and whatever others had written there from offset %d on", l.Lost, p.Next)
+		l.to.TopicID, l.to.Next, l.to.Outbox, l.to.Seq = claim.ID, claim.Oldest, "", 0
+		if claim.Oldest > 0 {
+			l.to.Seq = seqAny
+		}
+	case endLost:
+		l.renew = true
+		l.Lost = d.unapplied(p)
+		l.Loses = fmt.Sprintf("%d records that pricemill had sent and that this stage had not applied, and whatever others had written "+
+			"behind offset %d; what was applied of the lost end stays in the tables", l.Lost, p.Next-1)
+		l.to.Next, l.to.Outbox, l.to.Seq = claim.End, "", seqAny
+	}
+	return l, nil
+}
+
+// unapplied is how many numbers of its chain were sent to the log and not
+// applied at a position.
+func (d diagnosis) unapplied(p store.Position) int64 {
+	sent := int64(0)
+	for _, chain := range d.known {
+		switch {
+		case chain.Topic != p.Topic || chain.Part != p.Part:
+		case chain.Outbox == p.Outbox:
+			return max(0, chain.Sent-max(p.Seq, 0))
+		case p.Outbox == "" && !chain.Current:
+			sent += chain.Sent // nothing of any chain was applied
+		}
+	}
+	return sent
+}
+
+// nextLink reads the first record with a link from a position on.
+func (d diagnosis) nextLink(ctx context.Context, p store.Position, held OffsetRange) (next linked, found bool, err error) {
+	err = d.broker.Read(ctx, positionAt(p), p.Next, held.End, func(records []Record) error {
+		for _, r := range records {
+			link, derived, err := linkOf(r.Headers)
+			if err == nil && link != (Link{}) {
+				next, found = linked{link, derived, r.Offset}, true
+				return errFound
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return next, found, err
+}
+
+var errFound = errors.New("found")
+
+// linked is a record that came through an outbox.
+type linked struct {
+	Link
+	derived bool
+	offset  int64
+}
+
+// beforeRecord is for what the chain shows.
+func (d diagnosis) beforeRecord(l Lift, next linked) (Lift, error) {
+	p := l.from
+	names := chainNamesOf(d.known)[positionAt(p)]
+	last := Link{p.Outbox, p.Seq}
+	what := last.follow(next.Link, next.derived, names)
+	b := breakBefore(p, last, next.Link, next.offset, what, names)
+	switch {
+	case what == foreign && d.verb == Skip:
+		after := supersededAt(next.Outbox, next.Seq)
+		l.to.Outbox, l.to.Seq = after.Outbox, after.Seq
+		l.Loses = fmt.Sprintf("nothing that can be made again: of what chain %s goes on with, the events that stages derived are "+
+			"stepped over, since those stages derive them again from what they read; the others are applied", next.Outbox)
+	case what == foreign && d.verb == Resume:
+		l.to.Outbox, l.to.Seq = "", seqAny
+		l.Loses = fmt.Sprintf("nothing: what chain %s goes on with is applied as it is; what stages of this database derive again "+
+			"is then there twice", next.Outbox)
+	case what == gap && d.verb == Skip:
+		l.Lost = missing(last, next.Link, names)
+		l.Loses = fmt.Sprintf("%d records that are missing from the log before offset %d", l.Lost, next.offset)
+		l.to.Outbox, l.to.Seq = "", seqAny
+	case b.kind != unbroken:
+		return Lift{}, d.refuse(b)
+	}
+	return l, nil
+}

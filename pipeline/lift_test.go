@@ -1,0 +1,413 @@
+package pipeline
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// lifts works out what a verb would do everywhere, as the command does in a
+// process of its own.
+func (r *rig) lifts(verb Verb) ([]Lift, error) {
+	r.t.Helper()
+	return Lifts(r.t.Context(), r.db, r.broker, r.topology(), verb, func(store.Position) bool { return true })
+}
+
+// lift is lifts, carried out.
+func (r *rig) lift(verb Verb) []Lift {
+	r.t.Helper()
+	lifts, err := r.lifts(verb)
+	require.NoError(r.t, err)
+	require.NoError(r.t, Apply(r.t.Context(), r.db, lifts))
+	return lifts
+}
+
+// consume delivers all that the log still holds behind the positions, in a new
+// session.
+func (r *rig) consume() {
+	r.t.Helper()
+	starts := r.assign()
+	for tp, next := range starts {
+		require.NoError(r.t, r.deliver(r.t.Context(), r.broker.log[tp][next:]...))
+	}
+}
+
+// emit publishes prices through the outbox, and relay brings them into the log.
+func (r *rig) emit(partition int32, n int) {
+	r.t.Helper()
+	r.emitAs(r.topology(), partition, n)
+}
+
+// emitAs is emit in a process that knows the topics as they were.
+func (r *rig) emitAs(topology *Topology, partition int32, n int) {
+	r.t.Helper()
+	emit := &emitter{db: r.db, outbox: outbox{topology}, wake: func() {}}
+	_, err := emit.Emit(r.t.Context(), func(*Tx) ([]schema.Event, error) {
+		var events []schema.Event
+		for i := range n {
+			events = append(events, schema.Event{ID: fmt.Sprint(partition, "+", i), Source: "test", Payload: price(fmt.Sprintf("S%d", partition), i)})
+		}
+		return events, nil
+	})
+	require.NoError(r.t, err)
+}
+
+func (r *rig) relay() {
+	r.t.Helper()
+	relay := newRelay(r.db, r.broker, r.topology(), "test", slog.New(slog.DiscardHandler))
+	for more := true; more; {
+		var err error
+		more, err = relay.round(r.t.Context())
+		require.NoError(r.t, err)
+	}
+	require.NoError(r.t, relay.Trouble())
+}
+
+// lostOne is the one lift there must be.
+func lostOne(t *testing.T, lifts []Lift) Lift {
+	t.Helper()
+	require.Len(t, lifts, 1)
+	return lifts[0]
+}
+
+func at(partition int32) TopicPartition { return TopicPartition{schema.PriceEvents, partition} }
+
+func TestSkipRecordsThatWereDeleted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(0, 3)
+	r.emit(1, 10)
+	r.relay()
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)[:4]...))
+	r.broker.oldest[at(1)] = 7
+	assert.NotContains(t, r.assign(), at(1))
+	assert.Contains(t, r.position(1).Halted, "3 records are gone; to go on: pricemill stages skip test price-events 1")
+	_, err := r.lifts(Resume)
+	require.ErrorIs(t, err, ErrLift)
+	lift := lostOne(t, r.lift(Skip))
+	assert.Equal(t, int64(3), lift.Lost)
+	assert.Contains(t, lift.Loses, "offsets 4 to 6")
+	r.consume()
+	assert.Len(t, r.effects(), 3+10-3)
+	assert.Equal(t, int64(10), r.position(1).Seq, "the chain goes on behind what is lost")
+}
+
+func TestResumeWithMorePartitions(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	for p := range int32(partitions) {
+		r.emit(p, 3)
+	}
+	r.relay()
+	r.consume()
+	r.broker.infos[schema.PriceEvents] = TopicInfo{testTopicID, 9}
+	assert.Empty(t, r.assign())
+	assert.Contains(t, r.position(2).Halted, "has 9 partitions, and had 4; to go on: pricemill stages resume test price-events 2")
+	_, err := r.lifts(Skip)
+	require.ErrorIs(t, err, ErrLift)
+	for _, l := range r.lift(Resume) {
+		assert.Zero(t, l.Lost)
+	}
+	for p := range int32(partitions) {
+		r.emit(p, 2)
+	}
+	for p := range int32(9) {
+		partition, err := r.topology().PartitionOf(schema.PriceEvents, []byte(fmt.Sprint("S", p)))
+		require.NoError(t, err)
+		assert.Equal(t, p%partitions, partition, "keys stay where they were")
+	}
+	r.relay()
+	r.consume()
+	assert.Len(t, r.effects(), partitions*(3+2))
+	assert.Empty(t, r.letters())
+}
+
+func TestSkipATopicThatWasCreatedAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 6)
+	r.relay()
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)[:4]...))
+	before := r.effects()
+	r.emit(1, 2) // waits in the outbox
+	r.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
+	r.broker.log = map[TopicPartition][]Record{}
+	assert.NotContains(t, r.assign(), at(1))
+	assert.Contains(t, r.position(1).Halted, "its id is topic-9, and was topic-1; to go on: pricemill stages skip test price-events 1")
+	lifts := r.lift(Skip)
+	require.Len(t, lifts, partitions)
+	assert.Equal(t, int64(2), lifts[1].Lost, lifts[1].Loses)
+	r.relay() // what waited is not lost
+	r.emit(1, 3)
+	r.relay()
+	r.consume()
+	after := r.effects()
+	require.Len(t, after, 4+2+3)
+	assert.Greater(t, after[4], before[3], "rows of the new topic come behind those of the former one")
+	assert.Empty(t, r.letters())
+}
+
+func TestSkipALogThatLostItsEnd(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 10)
+	r.relay()
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)[:8]...))
+	r.broker.log[at(1)] = r.broker.log[at(1)][:5]
+	r.emit(1, 1)
+
+	r.topology() // the next start notices, before the relay fills the difference
+	assert.Contains(t, r.position(1).Halted, "the log ends at offset 5, and the stage has applied up to 8: the log lost its end")
+	lift := lostOne(t, r.lift(Skip))
+	assert.Equal(t, int64(2), lift.Lost)
+	r.relay()
+	r.emit(1, 3)
+	r.relay()
+	r.consume()
+	assert.Len(t, r.effects(), 8+1+3, "offsets that are given out again make other rows")
+	assert.Empty(t, r.letters())
+}
+
+// idle takes records and does nothing.
+type idle struct{}
+
+func (idle) Handle(context.Context, *Tx, []Record) ([]schema.Event, error) { return nil, nil }
+
+// A stage that had not come to the lost end must not step over it in silence.
+func TestAnEndThatIsLostIsMissedByThoseBehind(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 10)
+	r.relay()
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)[:8]...))
+	r.broker.log[at(1)] = r.broker.log[at(1)][:5]
+	r.topology()
+	r.lift(Skip)
+	r.emit(1, 3)
+	r.relay()
+
+	behind := newStage(StageSpec{Name: "behind", Takes: r.stage.spec.Takes, Gives: r.stage.spec.Gives, Handler: idle{}},
+		r.db, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
+	r.stage = behind
+	r.consume()
+	positions, err := store.Positions(t.Context(), r.db, "behind")
+	require.NoError(t, err)
+	assert.Equal(t, int64(5), positions[1].Next)
+	assert.Contains(t, positions[1].Halted, "the log lost 5 records before offset 5")
+	assert.Equal(t, int64(5), lostOne(t, r.lift(Skip)).Lost)
+	r.consume()
+	positions, err = store.Positions(t.Context(), r.db, "behind")
+	require.NoError(t, err)
+	assert.Equal(t, int64(8), positions[1].Next)
+}
+
+func TestSkipAGap(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	for _, seq := range []int64{1, 2, 5, 6} {
+		r.append(0, seq, nil)
+	}
+	r.consume()
+	assert.Len(t, r.effects(), 2)
+	_, err := r.lifts(Resume)
+	require.ErrorIs(t, err, ErrLift)
+	assert.Equal(t, int64(2), lostOne(t, r.lift(Skip)).Lost)
+	r.consume()
+	assert.Len(t, r.effects(), 4)
+	assert.Equal(t, int64(6), r.position(0).Seq)
+}
+
+// A database that is restored from a copy meets the records that its later state
+// wrote. What stages derived comes again; the rest is applied; numbers that it
+// gives are not taken for repeats.
+func TestSkipWhatALaterStateWrote(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 4)
+	r.relay()
+	r.consume()
+	copied := filepath.Join(t.TempDir(), "copy")
+	r.copyTo(copied)
+
+	r.emit(1, 3) // numbers 5 to 7: not derived
+	r.relay()
+	known, err := store.Chains(t.Context(), r.db)
+	require.NoError(t, err)
+	derived := func(seq int64) func(*Record) {
+		return func(record *Record) {
+			record.Headers = append(record.Headers[:len(record.Headers)-2], Link{known[1].Outbox, seq}.headers()...)
+			record.Headers = append(record.Headers, schema.Header{Key: headerDerived, Value: []byte("true")})
+		}
+	}
+	for seq := int64(8); seq <= 9; seq++ {
+		r.append(1, seq, derived(seq))
+	}
+	r.append(1, 7, derived(7)) // a late repeat
+
+	restored := r.restore(copied)
+	restored.consume()
+	p := restored.position(1)
+	assert.Equal(t, int64(4), p.Next)
+	assert.Contains(t, p.Halted, "was it restored from a copy?; to go on: pricemill stages skip test price-events 1")
+	lostOne(t, restored.lift(Skip))
+	restored.emit(1, 2)
+	restored.relay()
+	restored.consume()
+	assert.Empty(t, restored.position(1).Halted)
+	assert.Len(t, restored.effects(), 4+3+2)
+	assert.Equal(t, int64(2), restored.position(1).Seq, "the chain goes on under another name")
+
+	again := r.restore(copied)
+	again.consume()
+	lostOne(t, again.lift(Resume))
+	again.consume()
+	assert.Len(t, again.effects(), 4+3+2, "resume applies what the later state wrote, derived or not")
+	lostOne(t, again.lift(Resume)) // what the other copy wrote is strange too
+	again.consume()
+	assert.Len(t, again.effects(), 4+3+2+2)
+}
+
+// copyTo copies the database as it is.
+func (r *rig) copyTo(path string) {
+	r.t.Helper()
+	db, err := sql.Open("sqlite", r.path)
+	require.NoError(r.t, err)
+	_, err = db.Exec(`VACUUM INTO ?`, path)
+	require.NoError(r.t, err)
+	require.NoError(r.t, db.Close())
+}
+
+// restore is the rig as it goes on with a copy of its database.
+func (r *rig) restore(path string) *rig {
+	r.t.Helper()
+	restored := &rig{t: r.t, path: filepath.Join(r.t.TempDir(), "db"), broker: r.broker}
+	if content, err := os.ReadFile(path); err == nil {
+		require.NoError(r.t, os.WriteFile(restored.path, content, 0o600))
+	}
+	engine, err := sqlite.Open(restored.path)
+	require.NoError(r.t, err)
+	db, err := store.Open(r.t.Context(), engine)
+	require.NoError(r.t, err)
+	r.t.Cleanup(func() { assert.NoError(r.t, db.Close()) })
+	restored.db = db
+	restored.stage = newStage(r.stage.spec, db, restored.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
+	return restored
+}
+
+// A database that knows nothing of a log must not take it for its own, and give
+// everything that follows from it a second time.
+func TestAnEmptyDatabaseHaltsAtTheLogOfAnother(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 4)
+	r.relay()
+	other := r.restore("") // there is no copy
+	require.NoError(t, other.db.Write(t.Context(), func(tx *store.Tx) error {
+		return tx.DDL(t.Context(), `CREATE TABLE effects (id {int} PRIMARY KEY, symbol {text} NOT NULL, price {decimal} NOT NULL)`)
+	}))
+	other.consume()
+	assert.Contains(t, other.position(1).Halted, "was written by another database")
+	other.lift(Skip)
+	other.consume()
+	assert.Len(t, other.effects(), 4, "what no stage derived is applied")
+}
+
+// A relay whose database goes back under it must not send numbers again.
+func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	relay := newRelay(r.db, r.broker, r.stage.outbox.topology, "test", slog.New(slog.DiscardHandler))
+	r.emit(1, 4)
+	_, err := relay.round(t.Context())
+	require.NoError(t, err)
+	r.emit(1, 4)
+	_, err = relay.round(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(t.Context(), `UPDATE chains SET sent = 0, last = 0 WHERE part = 1`)
+		return err
+	}))
+	sent := len(r.log(1))
+	r.emitAs(r.stage.outbox.topology, 1, 2)
+	_, err = relay.round(t.Context())
+	require.NoError(t, err)
+	assert.ErrorContains(t, relay.Trouble(), "it was set back")
+	assert.Len(t, r.log(1), sent)
+}
+
+func TestALiftIsForWhatTheOperatorSaw(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	for _, seq := range []int64{1, 5} {
+		r.append(0, seq, nil)
+	}
+	r.consume()
+	lifts, err := r.lifts(Skip)
+	require.NoError(t, err)
+	require.NoError(t, Apply(t.Context(), r.db, lifts))
+	require.ErrorIs(t, Apply(t.Context(), r.db, lifts), store.ErrMoved)
+}
+
+func TestResetGoesForwardOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(0, 2)
+	r.emit(1, 10)
+	r.relay()
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)[:4]...))
+	on1 := func(p store.Position) bool { return p.Part == 1 }
+	_, err := Resets(t.Context(), r.db, r.broker, r.topology(), on1, ToOffset(3))
+	require.ErrorIs(t, err, ErrReset)
+	_, err = Resets(t.Context(), r.db, r.broker, r.topology(), on1, ToOffset(11))
+	require.ErrorIs(t, err, ErrReset)
+
+	resets, err := Resets(t.Context(), r.db, r.broker, r.topology(), on1, ToOffset(6))
+	require.NoError(t, err)
+	require.Len(t, resets, 1)
+	assert.Equal(t, int64(2), resets[0].Lost)
+	require.NoError(t, Reset(t.Context(), r.db, resets, nil))
+	require.NoError(t, r.deliver(t.Context(), r.log(1)[4:]...), "whoever holds the partition goes on from there")
+	r.consume()
+	assert.Len(t, r.effects(), 2+10-2)
+
+	resets, err = Resets(t.Context(), r.db, r.broker, r.topology(), on1, ToEnd)
+	require.NoError(t, err)
+	assert.Zero(t, resets[0].Lost)
+}
+
+// A fold that starts over reads the log again, into tables that were emptied in
+// the same transaction.
+func TestResetToTheStart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 10)
+	r.relay()
+	r.consume()
+	before := r.effects()
+	resets, err := Resets(t.Context(), r.db, r.broker, r.topology(), func(store.Position) bool { return true }, ToStart)
+	require.NoError(t, err)
+	require.NoError(t, Reset(t.Context(), r.db, resets, func(tx *store.Tx) error {
+		_, err := tx.Exec(t.Context(), `DELETE FROM effects`)
+		return err
+	}))
+	assert.Empty(t, r.effects())
+	r.consume()
+	assert.Equal(t, before, r.effects())
+}

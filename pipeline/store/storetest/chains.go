@@ -1,0 +1,167 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+)
+
+// emit puts n events with these keys into a chain.
+func emit(t *testing.T, s *store.Store, topic store.Topic, part int32, keys ...string) {
+	t.Helper()
+	write(t, s, func(tx *store.Tx) error {
+		last, err := tx.TakeNumbers(t.Context(), topic.Epoch, part, len(keys))
+		if err != nil {
+			return err
+		}
+		rows := make([]store.OutboxRow, len(keys))
+		for i, key := range keys {
+			rows[i] = store.OutboxRow{Epoch: topic.Epoch, Part: part, Seq: last - int64(len(keys)) + 1 + int64(i),
+				Key: []byte(key), Headers: []byte{1}, Payload: []byte(key)}
+		}
+		return tx.Append(t.Context(), rows)
+	})
+}
+
+// waiting are the keys of the rows of a chain, which must be numbered densely
+// behind what was sent.
+func waiting(t *testing.T, s *store.Store, topic store.Topic, part int32) []string {
+	t.Helper()
+	chain := chainOf(t, s, topic, part)
+	rows, err := s.ReadOutbox(t.Context(), topic.Epoch, part, 0, 1000, 1<<20)
+	require.NoError(t, err)
+	var keys []string
+	for i, row := range rows {
+		require.Equal(t, chain.Sent+int64(i)+1, row.Seq)
+		keys = append(keys, string(row.Key))
+	}
+	require.Equal(t, chain.Last, chain.Sent+int64(len(rows)))
+	return keys
+}
+
+func chainOf(t *testing.T, s *store.Store, topic store.Topic, part int32) store.Chain {
+	t.Helper()
+	chains, err := store.Chains(t.Context(), s)
+	require.NoError(t, err)
+	for _, chain := range chains {
+		if chain.Epoch == topic.Epoch && chain.Part == part {
+			return chain
+		}
+	}
+	require.Fail(t, "no such chain")
+	return store.Chain{}
+}
+
+func testRenewChain(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	for inLog, want := range map[int64]struct {
+		retired int64
+		waiting []string
+	}{
+		0:  {2, []string{"c", "d", "e"}}, // nothing was found: what was noted stands
+		3:  {3, []string{"d", "e"}},      // the answer for c was lost
+		5:  {5, nil},                     // and for all
+		99: {5, nil},                     // the log is of a later state
+	} {
+		name := fmt.Sprint("prices-", inLog)
+		topic, err := s.RegisterTopic(t.Context(), name, name, 2)
+		require.NoError(t, err)
+		emit(t, s, topic, 1, "a", "b", "c", "d", "e")
+		from := chainOf(t, s, topic, 1)
+		to := from
+		to.Sent = 2
+		require.NoError(t, s.MarkSent(t.Context(), []store.Chain{from}, []store.Chain{to}))
+
+		write(t, s, func(tx *store.Tx) error { return tx.RenewChain(t.Context(), topic.Epoch, 1, inLog) })
+		now := chainOf(t, s, topic, 1)
+		assert.NotEqual(t, from.Outbox, now.Outbox)
+		assert.Zero(t, now.Sent)
+		assert.Equal(t, want.waiting, waiting(t, s, topic, 1), "%d in the log", inLog)
+		known, err := store.KnownChains(t.Context(), s)
+		require.NoError(t, err)
+		known = slices.DeleteFunc(known, func(k store.KnownChain) bool { return k.Topic != name })
+		assert.Equal(t, []store.KnownChain{
+			{Topic: name, Epoch: topic.Epoch, Part: 0, Outbox: from.Outbox, Current: true},
+			{Topic: name, Epoch: topic.Epoch, Part: 1, Outbox: from.Outbox, Last: want.retired, Sent: want.retired},
+			{Topic: name, Epoch: topic.Epoch, Part: 1, Outbox: now.Outbox, Last: now.Last, Current: true},
+		}, known)
+
+		// A relay that began before must not take the new rows for its own.
+		late := to
+		late.Sent = 4
+		require.NoError(t, s.MarkSent(t.Context(), []store.Chain{to}, []store.Chain{late}))
+		assert.Equal(t, want.waiting, waiting(t, s, topic, 1))
+	}
+}
+
+func testCarryOver(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	former, err := s.RegisterTopic(t.Context(), "prices", "uuid-1", 2)
+	require.NoError(t, err)
+	emit(t, s, former, 1, "a", "b", "c0", "d1", "e0")
+	chain := chainOf(t, s, former, 1)
+	topic, err := s.RegisterTopic(t.Context(), "prices", "uuid-2", 3)
+	require.NoError(t, err)
+	emit(t, s, topic, 0, "x")
+	// A stage has applied b, so b was in the log, although nobody noted it.
+	write(t, s, func(tx *store.Tx) error {
+		return tx.CreatePositions(t.Context(), []store.Position{{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Outbox: chain.Outbox, Seq: 2}})
+	})
+	byLastDigit := func(key []byte) int32 { return int32(key[len(key)-1] - '0') }
+	for range 2 { // another relay does the same
+		write(t, s, func(tx *store.Tx) error { return tx.CarryOver(t.Context(), chain, topic, byLastDigit) })
+	}
+	assert.Equal(t, []string{"x", "c0", "e0"}, waiting(t, s, topic, 0))
+	assert.Equal(t, []string{"d1"}, waiting(t, s, topic, 1))
+	closed := chainOf(t, s, former, 1)
+	assert.Equal(t, []int64{2, 2}, []int64{closed.Last, closed.Sent})
+	pending, err := s.Pending(t.Context())
+	require.NoError(t, err)
+	assert.Len(t, pending, 2)
+	known, err := store.KnownChains(t.Context(), s)
+	require.NoError(t, err)
+	for _, k := range known {
+		assert.Equal(t, k.Epoch == topic.Epoch, k.Current)
+	}
+}
+
+func testRenewEpoch(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	topic, err := s.RegisterTopic(t.Context(), "prices", "uuid", 2)
+	require.NoError(t, err)
+	var renewed store.Topic
+	for range 2 { // two operators at once
+		write(t, s, func(tx *store.Tx) (err error) {
+			renewed, err = tx.RenewEpoch(t.Context(), topic)
+			return err
+		})
+		assert.Equal(t, topic.Epoch+1, renewed.Epoch)
+	}
+	again, err := s.RegisterTopic(t.Context(), "prices", "uuid", 2)
+	require.NoError(t, err)
+	assert.Equal(t, renewed, again, "the newest epoch of the topic")
+}
+
+func testSetPosition(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	p := store.Position{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid", Next: 5, Outbox: "o", Seq: 4, Halted: "why"}
+	write(t, s, func(tx *store.Tx) error { return tx.CreatePositions(t.Context(), []store.Position{p}) })
+	to := p
+	to.Next, to.Outbox, to.Seq, to.Halted = 9, "", -1, ""
+	write(t, s, func(tx *store.Tx) error {
+		locked, err := tx.LockPositions(t.Context(), "s")
+		require.NoError(t, err)
+		require.Len(t, locked, 1)
+		return tx.SetPosition(t.Context(), locked[0], to)
+	})
+	got, err := store.Positions(t.Context(), s, "s")
+	require.NoError(t, err)
+	assert.Equal(t, []store.Position{to}, got)
+	err = s.Write(t.Context(), func(tx *store.Tx) error { return tx.SetPosition(t.Context(), p, to) })
+	require.ErrorIs(t, err, store.ErrMoved)
+}

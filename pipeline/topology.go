@@ -1,0 +1,120 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Topology is the topics as cluster and database know them. It is safe for
+// concurrent use.
+type Topology struct {
+	db     *store.Store
+	broker Broker
+	names  []schema.Topic
+	// partitioner is that of all of pricemill's topics.
+	partitioner func(key []byte, partitions int32) int32
+
+	mu      sync.RWMutex
+	topics  map[schema.Topic]store.Topic
+	byEpoch map[int64]schema.Topic
+}
+
+// NewTopology creates what topics are missing, registers all in the database
+// and returns them. The partitioner must be the same in every process.
+//
+// It then holds what the database knows against the log, before anything is
+// written on top of it: see reconcile.
+func NewTopology(ctx context.Context, db *store.Store, broker Broker, topics []schema.Topic,
+	partitioner func(key []byte, partitions int32) int32) (*Topology, error) {
+	infos, err := broker.EnsureTopics(ctx, topics)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the topics: %w", err)
+	}
+	t := &Topology{db: db, broker: broker, names: topics, partitioner: partitioner}
+	if err := t.register(ctx, infos); err != nil {
+		return nil, err
+	}
+	if err := t.reconcile(ctx); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Refresh looks again: a topic may have been created again, or an operator may
+// have agreed to a change.
+func (t *Topology) Refresh(ctx context.Context) error {
+	infos, err := t.broker.Topics(ctx, t.names)
+	if err != nil {
+		return fmt.Errorf("looking at the topics: %w", err)
+	}
+	return t.register(ctx, infos)
+}
+
+func (t *Topology) register(ctx context.Context, infos map[schema.Topic]TopicInfo) error {
+	topics, byEpoch := map[schema.Topic]store.Topic{}, map[int64]schema.Topic{}
+	for _, name := range t.names {
+		info, exists := infos[name]
+		if !exists {
+			return fmt.Errorf("topic %s is missing: it was deleted; a restart creates it again", name)
+		}
+		if info.Partitions > MaxPartitions {
+			return fmt.Errorf("topic %s has %d partitions: the most is %d", name, info.Partitions, MaxPartitions)
+		}
+		registered, err := t.db.RegisterTopic(ctx, string(name), info.ID, info.Partitions)
+		if err != nil {
+			return err
+		}
+		if registered.Epoch > MaxEpoch {
+			return fmt.Errorf("topic %s is incarnation %d in this database: the most is %d", name, registered.Epoch, MaxEpoch)
+		}
+		topics[name], byEpoch[registered.Epoch] = registered, name
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.topics, t.byEpoch = topics, byEpoch
+	return nil
+}
+
+// topic is what is known of a topic; false where it is not one of this run's.
+func (t *Topology) topic(name schema.Topic) (store.Topic, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	topic, known := t.topics[name]
+	return topic, known
+}
+
+// atEpoch is the topic whose present incarnation has this epoch.
+func (t *Topology) atEpoch(epoch int64) (schema.Topic, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	name, known := t.byEpoch[epoch]
+	return name, known
+}
+
+// successor is the present incarnation of the topic that once had an epoch.
+func (t *Topology) successor(ctx context.Context, epoch int64) (store.Topic, bool, error) {
+	all, err := t.db.Topics(ctx)
+	if err != nil {
+		return store.Topic{}, false, err
+	}
+	for _, former := range all {
+		if former.Epoch == epoch {
+			topic, known := t.topic(schema.Topic(former.Name))
+			return topic, known && topic.Epoch != epoch, nil
+		}
+	}
+	return store.Topic{}, false, nil
+}
+
+// PartitionOf is where records with this key lie on a topic.
+func (t *Topology) PartitionOf(topic schema.Topic, key []byte) (int32, error) {
+	info, known := t.topic(topic)
+	if !known {
+		return 0, fmt.Errorf("topic %q is not one of this run's", topic)
+	}
+	return t.partitioner(key, info.Partitions), nil
+}
