@@ -188,17 +188,19 @@ func awaitDrained(t testing.TB, env environment) {
 	db := openTables(t, env)
 	defer func() { assert.NoError(t, db.Close()) }()
 	broker := connect(t, env)
-	require.Eventually(t, func() bool {
-		// An event may move from a log to the outbox, or from there to a log,
-		// between two looks. So the outbox must be empty before and after the
-		// look at the logs, and no event have passed through it meanwhile.
-		before, err1 := store.Chains(t.Context(), db)
-		statuses, err2 := pipeline.Status(t.Context(), db, broker)
-		after, err3 := store.Chains(t.Context(), db)
-		return errors.Join(err1, err2, err3) == nil && slices.Equal(before, after) &&
-			!slices.ContainsFunc(after, func(c store.Chain) bool { return c.Sent != c.Last }) &&
-			!slices.ContainsFunc(statuses, func(s pipeline.StageStatus) bool { return s.Lag != 0 })
-	}, 5*time.Minute, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return isDrained(t, db, broker) }, 5*time.Minute, 20*time.Millisecond)
+}
+
+func isDrained(t testing.TB, db *store.Store, broker pipeline.Broker) bool {
+	// An event may move from a log to the outbox, or from there to a log,
+	// between two looks. So the outbox must be empty before and after the
+	// look at the logs, and no event have passed through it meanwhile.
+	before, err1 := store.Chains(t.Context(), db)
+	statuses, err2 := pipeline.Status(t.Context(), db, broker)
+	after, err3 := store.Chains(t.Context(), db)
+	return errors.Join(err1, err2, err3) == nil && slices.Equal(before, after) &&
+		!slices.ContainsFunc(after, func(c store.Chain) bool { return c.Sent != c.Last }) &&
+		!slices.ContainsFunc(statuses, func(s pipeline.StageStatus) bool { return s.Lag != 0 })
 }
 
 // observed is a price as the log has it.

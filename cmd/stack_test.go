@@ -53,6 +53,22 @@ func newStack(t testing.TB, env environment) environment {
 // newDatabase creates a database, which goes with the test.
 func newDatabase(t testing.TB, name string) string {
 	t.Helper()
+	admin := administerPostgres(t)
+	_, err := admin.Exec("CREATE DATABASE " + name)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := admin.Exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)")
+		assert.NoError(t, err)
+	})
+	address, err := url.Parse(os.Getenv("DATABASE_URL"))
+	require.NoError(t, err)
+	address.Path = "/" + name
+	return address.String()
+}
+
+// administerPostgres reaches the server that DATABASE_URL names.
+func administerPostgres(t testing.TB) *sql.DB {
+	t.Helper()
 	address := os.Getenv("DATABASE_URL")
 	require.NotEmpty(t, address, "%s is set, but DATABASE_URL is not", servicesVariable)
 	parsed, err := url.Parse(address)
@@ -62,16 +78,8 @@ func newDatabase(t testing.TB, name string) string {
 	parsed.RawQuery = query.Encode()
 	admin, err := sql.Open("postgres", parsed.String())
 	require.NoError(t, err)
-	_, err = admin.Exec("CREATE DATABASE " + name)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		_, err := admin.Exec("DROP DATABASE " + name + " WITH (FORCE)")
-		assert.NoError(t, err)
-		assert.NoError(t, admin.Close())
-	})
-	parsed.Path = "/" + name
-	parsed.RawQuery = ""
-	return parsed.String()
+	t.Cleanup(func() { assert.NoError(t, admin.Close()) })
+	return admin
 }
 
 // openTables opens the tables beside the program.

@@ -109,13 +109,14 @@ func (s *Stage) halt(ctx context.Context, p store.Position) error {
 	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.HaltPosition(ctx, p, p.Halted) })
 }
 
-// liftPoll is how soon a process sees that an operator has lifted a halt.
-const liftPoll = time.Second
+// positionPoll is how soon a process sees that an operator has moved a position.
+const positionPoll = time.Second
 
-// watchHalts begins a new session when a halt of the present one was lifted,
-// until ctx is done.
-func (s *Stage) watchHalts(ctx context.Context) {
-	ticker := time.NewTicker(liftPoll)
+// watchPositions begins a new session when a halt of the present one was lifted
+// or a position set back, until ctx is done. A partition without new records has
+// no batch that would notice.
+func (s *Stage) watchPositions(ctx context.Context) {
+	ticker := time.NewTicker(positionPoll)
 	defer ticker.Stop()
 	for {
 		select {
@@ -123,34 +124,24 @@ func (s *Stage) watchHalts(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		halted := s.halted()
-		if len(halted) == 0 {
+		// Before the tables, which may only be ahead then.
+		assigned := s.assigned()
+		if len(assigned) == 0 {
 			continue
 		}
 		stored, err := s.loadPositions(ctx)
 		if err != nil {
-			s.log.Debug("looking for lifted halts failed", "error", err)
+			s.log.Debug("looking for moved positions failed", "error", err)
 			continue
 		}
-		for _, p := range halted {
-			if stored[positionAt(p)].Halted != p.Halted {
-				s.log.Info("a halt was lifted", "topic", p.Topic, "partition", p.Part)
+		for tp, p := range assigned {
+			if now := stored[tp]; p.Halted != "" && now.Halted != p.Halted || now.Next < p.Next {
+				s.log.Info("a position was moved by an operator", "topic", p.Topic, "partition", p.Part)
 				s.restart()
 				break
 			}
 		}
 	}
-}
-
-// halted are the positions of the session on which the stage has halted.
-func (s *Stage) halted() []store.Position {
-	var halted []store.Position
-	for _, p := range s.assigned() {
-		if p.Halted != "" {
-			halted = append(halted, p)
-		}
-	}
-	return halted
 }
 
 // restart ends the session, if there is one.

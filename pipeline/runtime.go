@@ -122,7 +122,7 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 		background.Go(func() { r.relay.Run(relayCtx) })
 	}
 	for _, stage := range r.stages {
-		background.Go(func() { stage.watchHalts(ctx) })
+		background.Go(func() { stage.watchPositions(ctx) })
 		if runner, ok := stage.spec.Handler.(Runner); ok {
 			background.Go(func() { r.keepRunning(ctx, stage, runner) })
 		}

@@ -85,15 +85,18 @@ func newChainName() (string, error) {
 	return id.String(), nil
 }
 
-// RenewChain gives a chain another name: what is in the log under the present
-// one, up to the number inLog, may have been written by a state of the database
-// that is no more. Its numbers begin anew with the events that are not in the
-// log yet.
-func (t *Tx) RenewChain(ctx context.Context, epoch int64, part int32, inLog int64) error {
+// RenewChain gives a chain that is called outbox another name: what is in the log
+// under the present one, up to the number inLog, may have been written by a state
+// of the database that is no more. Its numbers begin anew with the events that
+// are not in the log yet. A chain of another name was renamed by somebody else.
+func (t *Tx) RenewChain(ctx context.Context, epoch int64, part int32, outbox string, inLog int64) error {
 	var chain Chain
 	err := t.Get(ctx, &chain, `SELECT `+chainColumns+` FROM chains WHERE epoch = $1 AND part = $2 `+t.LockRows("chains"), epoch, part)
 	if err != nil {
 		return fmt.Errorf("reading chain %d/%d: %w", epoch, part, err)
+	}
+	if chain.Outbox != outbox {
+		return nil
 	}
 	// Rows whose answer was lost are in the log although nobody noted it.
 	sent := min(chain.Last, max(chain.Sent, inLog))

@@ -129,10 +129,12 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 var moveColumns = []string{"TEXT", "TEXT", "INTEGER", "TEXT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "TEXT"}
 
 // HaltPosition stops a stage on a partition before it has applied anything
-// there, for instance because the log is not the one it knew.
+// there, for instance because the log is not the one it knew. A position that has
+// moved since is left alone.
 func (t *Tx) HaltPosition(ctx context.Context, p Position, reason string) error {
-	_, err := t.Exec(ctx, `UPDATE positions SET halted = $1 WHERE stage = $2 AND topic = $3 AND part = $4 AND halted = ''`,
-		reason, p.Stage, p.Topic, p.Part)
+	_, err := t.Exec(ctx, `UPDATE positions SET halted = $1
+		WHERE stage = $2 AND topic = $3 AND part = $4 AND next_offset = $5 AND halted = ''`,
+		reason, p.Stage, p.Topic, p.Part, p.Next)
 	if err != nil {
 		return fmt.Errorf("halting %s on %s/%d: %w", p.Stage, p.Topic, p.Part, err)
 	}

@@ -77,8 +77,11 @@ func testRenewChain(t *testing.T, opener Opener) {
 		to.Sent = 2
 		require.NoError(t, s.MarkSent(t.Context(), []store.Chain{from}, []store.Chain{to}))
 
-		write(t, s, func(tx *store.Tx) error { return tx.RenewChain(t.Context(), topic.Epoch, 1, inLog) })
+		write(t, s, func(tx *store.Tx) error { return tx.RenewChain(t.Context(), topic.Epoch, 1, from.Outbox, inLog) })
 		now := chainOf(t, s, topic, 1)
+		// Another process that found the same is late.
+		write(t, s, func(tx *store.Tx) error { return tx.RenewChain(t.Context(), topic.Epoch, 1, from.Outbox, inLog) })
+		assert.Equal(t, now, chainOf(t, s, topic, 1))
 		assert.NotEqual(t, from.Outbox, now.Outbox)
 		assert.Zero(t, now.Sent)
 		assert.Equal(t, want.waiting, waiting(t, s, topic, 1), "%d in the log", inLog)
