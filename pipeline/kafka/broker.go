@@ -69,9 +69,31 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	connect := func() (none struct{}, err error) { return none, client.RefreshMetadata() }
 	if _, err := await(ctx, b, connect); err != nil {
-		return nil, errors.Join(fmt.Errorf("connecting to %s: %w", strings.Join(cfg.Brokers, ", "), err), b.Close())
+		err = fmt.Errorf("connecting to %s: %w", strings.Join(cfg.Brokers, ", "), b.explainRefusal(ctx, err))
+		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
+}
+
+// explainRefusal says more about why no broker answers than sarama's client
+// does, which drops what brokers answer before a login, such as that they do not
+// know its mechanism.
+func (b *Broker) explainRefusal(ctx context.Context, err error) error {
+	if errors.Is(err, sarama.ErrOutOfBrokers) && errors.Unwrap(err) == nil {
+		conn := sarama.NewBroker(b.cfg.Brokers[0])
+		_, reason := await(ctx, b, func() (connected bool, err error) {
+			if err := conn.Open(b.client.Config()); err != nil {
+				return false, err
+			}
+			defer func() { _ = conn.Close() }()
+			return conn.Connected()
+		})
+		err = errors.Join(err, reason)
+	}
+	if hungUp(err) {
+		err = fmt.Errorf("%w (a broker that hangs up may want another security protocol, a certificate, or another login)", err)
+	}
+	return err
 }
 
 // Close ends all subscriptions, publishers and connections and waits for their

@@ -19,6 +19,8 @@ type Config struct {
 	// Brokers are host:port addresses of some brokers; the others are learned
 	// from them. Required.
 	Brokers []string
+	// Security protects the connections. The zero value is plain text.
+	Security Security
 	// Names maps the role of a topic to its name in the cluster. A role that
 	// is absent is its own name. No two roles may have one name.
 	Names map[schema.Topic]string
@@ -143,6 +145,9 @@ func (c Config) Validate() error {
 	fault(c.Grace < 0, "grace: %v is negative", c.Grace)
 	_, err := c.codec()
 	fault(err != nil, "compression: %q is not none, gzip, snappy, lz4 or zstd", c.Compression)
+	for _, f := range c.Security.Faults(c.Brokers) {
+		faults = append(faults, f)
+	}
 	return errors.Join(append(faults, c.validateNames()...)...)
 }
 
@@ -197,6 +202,7 @@ func (c Config) client() *sarama.Config {
 	// sarama's retries sleep whatever the context says; ours do not.
 	conf.Metadata.Retry.Max = 0
 	conf.Producer.RequiredAcks = sarama.WaitForAll
+	c.Security.apply(conf)
 	return conf
 }
 

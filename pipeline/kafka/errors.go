@@ -2,10 +2,12 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -76,6 +78,9 @@ const (
 
 // classify says what may help. Each case is a failure that brokers really give.
 func classify(err error) remedy {
+	if distrust(err) {
+		return hopeless // only other settings help
+	}
 	var kerr sarama.KError
 	if errors.As(err, &kerr) {
 		return classifyAnswer(kerr)
@@ -96,6 +101,27 @@ func classify(err error) remedy {
 		return again // a broker that has just started leaves partitions out
 	}
 	return hopeless
+}
+
+// distrust says whether a broker and this process do not trust each other. sarama
+// wraps what happened in ErrOutOfBrokers, which would be tried again.
+func distrust(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var network *net.OpError
+	return errors.Is(err, sarama.ErrSASLAuthenticationFailed) ||
+		errors.Is(err, errCleartext) ||
+		errors.As(err, &verification) || // their certificate
+		errors.As(err, &record) || // no TLS at all
+		errors.As(err, &network) && network.Op == "remote error" // ours: crypto/tls so names an alert of theirs
+}
+
+// hungUp says whether the other side closed a connection, or talks another
+// protocol: to plain text on a TLS port, sarama takes the alert for a length.
+func hungUp(err error) bool {
+	var decoding sarama.PacketDecodingError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.Is(err, syscall.EPIPE) || errors.As(err, &decoding)
 }
 
 func classifyAnswer(kerr sarama.KError) remedy {
