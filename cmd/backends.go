@@ -49,7 +49,7 @@ func open(ctx context.Context, c config, how access, log *slog.Logger) (*backend
 	if err != nil {
 		return nil, err
 	}
-	b.broker, err = kafka.New(ctx, kafka.Config{Brokers: addresses, Partitions: c.Partitions, Replication: c.Replication,
+	b.broker, err = kafka.New(ctx, kafka.Config{Brokers: addresses, Security: c.Security, Partitions: c.Partitions, Replication: c.Replication,
 		Names: c.Topics, Logger: log, Grace: batchGrace})
 	if err != nil {
 		return nil, errors.Join(err, b.close())

@@ -16,6 +16,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -42,6 +43,15 @@ var settings = []setting{
 	{"kafka_group_id", "market-data-consumers", "first part of the name of each consumer group", false},
 	{"kafka_partitions", "", "partitions of topics that are created; empty: 12, embedded 4", false},
 	{"kafka_replication_factor", "1", "replicas of topics that are created", false},
+	{"kafka_security_protocol", "plaintext", "how brokers are reached: plaintext, ssl, sasl_plaintext or sasl_ssl", false},
+	{"kafka_sasl_mechanism", "", "how to log in to brokers: plain, scram-sha-256 or scram-sha-512", false},
+	{"kafka_sasl_username", "", "who logs in to brokers", false},
+	{"kafka_sasl_password", "", "password of the login", true},
+	{"kafka_sasl_allow_cleartext", "false", "let plain send the password without TLS beyond loopback", false},
+	{"kafka_ssl_ca_file", "", "authorities of brokers' certificates, PEM; empty: those of the system", false},
+	{"kafka_ssl_cert_file", "", "certificate to show to brokers, PEM", false},
+	{"kafka_ssl_key_file", "", "its key, PEM", false},
+	{"kafka_ssl_server_name", "", "name in brokers' certificates; empty: their host", false},
 	{"roles", "all", "what this process does: api, handlers, projections, relay, or all", false},
 	{"default_provider", "", "provider where a request names none; empty: simulated", false},
 	{"finnhub_api_key", "", "key of the finnhub provider", true},
@@ -65,6 +75,7 @@ type config struct {
 	DataDir           string
 	DatabaseURL       string
 	Brokers           []string
+	Security          kafka.Security
 	Topics            map[schema.Topic]string
 	GroupPrefix       string
 	Partitions        int32
@@ -87,7 +98,7 @@ type roles struct{ API, Handlers, Projections, Relay bool }
 
 // values reads the settings as text: flags over environment over file over
 // defaults.
-func (a *app) values() (*koanf.Koanf, error) {
+func (a *app) values(wrong *faults) (*koanf.Koanf, error) {
 	k := koanf.New(".")
 	layer := map[string]any{}
 	for _, s := range settings {
@@ -107,8 +118,7 @@ func (a *app) values() (*koanf.Koanf, error) {
 	}
 	layer = map[string]any{}
 	for _, s := range settings {
-		// An empty variable counts as none: compose files pass those.
-		if value, set := a.env(strings.ToUpper(s.key)); set && value != "" {
+		if value := a.fromEnvironment(s, wrong); value != "" {
 			layer[s.key] = value
 		}
 	}
@@ -158,11 +168,11 @@ func (f *faults) add(key, format string, args ...any) {
 
 // load reads and checks the configuration.
 func (a *app) load() (config, error) {
-	k, err := a.values()
+	var wrong faults
+	k, err := a.values(&wrong)
 	if err != nil {
 		return config{}, err
 	}
-	var wrong faults
 	c := config{
 		DataDir: k.String("data_dir"), DatabaseURL: k.String("database_url"),
 		GroupPrefix: k.String("kafka_group_id"),
@@ -178,6 +188,7 @@ func (a *app) load() (config, error) {
 			c.Brokers = append(c.Brokers, broker)
 		}
 	}
+	c.readSecurity(k, &wrong)
 	c.checkAddress(boolean(k, "http_allow_remote", &wrong), &wrong)
 	c.checkDatabase(&wrong)
 	c.nameTopics(k.String("kafka_topic_prefix"), k.String("kafka_topic_price_events"))

@@ -13,14 +13,17 @@ func newConfig(a *app) *cobra.Command {
 		Use:   "config",
 		Short: "Print the settings in force, secrets redacted",
 		Long: `Print every setting by its name in the environment, with its value and what it
-is for. A value of *** is a secret that is set.`,
-		Example: "  pricemill config",
+is for. A value of *** is a secret that is set.
+
+A secret may also stand in a file, as containers get theirs: NAME_FILE in the
+environment names the file of NAME, whose last newline does not count.`,
+		Example: "  pricemill config\n  DATABASE_URL_FILE=/run/secrets/database_url pricemill config",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
 			if _, err := a.load(); err != nil {
 				return err
 			}
-			k, err := a.values()
+			k, err := a.values(&faults{}) // load has reported them
 			if err != nil {
 				return err
 			}

@@ -86,7 +86,7 @@ func (f Fault) Error() string { return f.Setting + ": " + f.Reason }
 
 // errCleartext is wrapped where a connection would give the password away.
 var errCleartext = errors.New("the mechanism plain would send the password in clear text beyond loopback: " +
-	"use TLS or SCRAM, or set sasl.allow.cleartext")
+	"use TLS or SCRAM, or allow it")
 
 // Faults reports all that is wrong, for brokers at these addresses. It reads the
 // files.
@@ -154,9 +154,9 @@ func (s Security) tlsConfig() (*tls.Config, []Fault) {
 	case s.CertFile == "" && s.KeyFile == "":
 		return conf, faults
 	case s.KeyFile == "":
-		return conf, append(faults, Fault{"ssl.key.file", "required with ssl.cert.file"})
+		return conf, append(faults, Fault{"ssl.key.file", "required with a certificate"})
 	case s.CertFile == "":
-		return conf, append(faults, Fault{"ssl.cert.file", "required with ssl.key.file"})
+		return conf, append(faults, Fault{"ssl.cert.file", "required with a key"})
 	}
 	// Unlike Certificates, this is sent whatever authorities the broker names:
 	// its refusal says more than a missing certificate would.

@@ -273,7 +273,7 @@ func TestRefusalsInWords(t *testing.T) {
 		c.KeepControl()
 		return nil, errors.New("hanging up"), true
 	})
-	_, err = b.EnsureTopics(t.Context(), []schema.Topic{topic})
+	err = b.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at("another", 0), Records: numbered(0, 1)}})[0]
 	require.ErrorIs(t, err, sarama.ErrSASLAuthenticationFailed)
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
 	_, err = kafka.New(t.Context(), cfg)

@@ -1,0 +1,209 @@
+package cmd_test
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/IBM/sarama"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/pricemill/pricemill/pipeline/tlstest"
+)
+
+// secureKafka returns the settings that lead to a broker with TLS and a login.
+func secureKafka(t *testing.T, mechanism string) environment {
+	t.Helper()
+	// For PLAIN, those that .ci/services knows.
+	username, password := "plain", "plain-password"
+	if mechanism != "PLAIN" {
+		// Not in any of Unicode's normal forms: brokers take it as it is.
+		username, password = "user-"+uuid.NewString(), "canary=,①\u00e9e\u0301"
+	}
+	env := environment{"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": mechanism,
+		"KAFKA_SASL_USERNAME": username, "KAFKA_SASL_PASSWORD": password, "DEBUG": "true"}
+	if onServices() {
+		env["KAFKA_BOOTSTRAP_SERVERS"], env["KAFKA_SSL_CA_FILE"] = secureListener(t, mechanism, username, password)
+		return env
+	}
+	authority := tlstest.New(t)
+	listen := func(network, _ string) (net.Listener, error) {
+		return tls.Listen(network, "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{authority.Issue(t)}})
+	}
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ListenFn(listen), kfake.EnableSASL(),
+		kfake.Superuser(mechanism, username, password))
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close)
+	env["KAFKA_BOOTSTRAP_SERVERS"], env["KAFKA_SSL_CA_FILE"] = cluster.ListenAddrs()[0], authority.File
+	env["KAFKA_PARTITIONS"] = "4"
+	return env
+}
+
+// secureListener asks Apache Kafka where its secure listener is, and makes the
+// user there.
+func secureListener(t *testing.T, mechanism, username, password string) (address, caFile string) {
+	t.Helper()
+	conf := sarama.NewConfig()
+	conf.Version = sarama.V2_8_0_0
+	admin, err := sarama.NewClusterAdmin([]string{os.Getenv("KAFKA_BOOTSTRAP_SERVERS")}, conf)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, admin.Close()) }()
+	entries, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.BrokerResource, Name: "1",
+		ConfigNames: []string{"advertised.listeners", "ssl.truststore.location"}})
+	require.NoError(t, err)
+	for _, entry := range entries {
+		if entry.Name == "ssl.truststore.location" {
+			caFile = entry.Value
+			continue
+		}
+		for _, listener := range strings.Split(entry.Value, ",") {
+			if at, secure := strings.CutPrefix(listener, "SECURE://"); secure {
+				address = at
+			}
+		}
+	}
+	require.NotEmpty(t, address, "%v", entries)
+	scram := map[string]sarama.ScramMechanismType{
+		"SCRAM-SHA-256": sarama.SCRAM_MECHANISM_SHA_256, "SCRAM-SHA-512": sarama.SCRAM_MECHANISM_SHA_512}
+	if kind, known := scram[mechanism]; known {
+		results, err := admin.UpsertUserScramCredentials([]sarama.AlterUserScramCredentialsUpsert{{
+			Name: username, Mechanism: kind, Iterations: 4096, Salt: []byte(uuid.NewString()), Password: []byte(password)}})
+		require.NoError(t, err)
+		require.Equal(t, sarama.ErrNoError, results[0].ErrorCode)
+	}
+	return address, caFile
+}
+
+// TestASecureBroker: the whole service by TLS and a login, and the password
+// nowhere.
+func TestASecureBroker(t *testing.T) {
+	t.Parallel()
+	for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
+		t.Run(mechanism, func(t *testing.T) {
+			t.Parallel()
+			env := secureKafka(t, mechanism)
+			p := start(t, env)
+			p.eventually("/readyz", http.StatusOK)
+			latest := p.get("/api/v1/prices/latest?symbol=AAPL")
+			require.Equal(t, http.StatusOK, latest.status, latest.body)
+			status, stdout, stderr := run(t, p.env, "replay", "price-events")
+			require.Zero(t, status, stderr)
+			assert.Contains(t, stdout, "AAPL")
+			status, config, stderr := run(t, p.env, "config")
+			require.Zero(t, status, stderr)
+			assert.Regexp(t, `KAFKA_SASL_PASSWORD +\*\*\* `, config)
+			metrics := p.get("/metrics").body
+			require.Zero(t, p.stop())
+			for name, text := range map[string]string{"log": p.logs.String(), "config": config, "metrics": metrics} {
+				assert.NotRegexp(t, "canary|plain-password", text, name)
+			}
+		})
+	}
+}
+
+// TestASecureBrokerRefuses: what does not fit ends the start, with a reason.
+func TestASecureBrokerRefuses(t *testing.T) {
+	t.Parallel()
+	good := secureKafka(t, "SCRAM-SHA-512")
+	for name, test := range map[string]struct {
+		change environment
+		want   string
+	}{
+		"a wrong password":  {environment{"KAFKA_SASL_PASSWORD": "canary-wrong"}, map[bool]string{false: "another login", true: "invalid credentials"}[onServices()]},
+		"another mechanism": {environment{"KAFKA_SASL_MECHANISM": "plain"}, map[bool]string{false: "another login", true: "Invalid username or password"}[onServices()]},
+		"another authority": {environment{"KAFKA_SSL_CA_FILE": tlstest.New(t).File}, "signed by unknown authority"},
+		"another name":      {environment{"KAFKA_SSL_SERVER_NAME": "kafka.example"}, "not kafka.example"},
+		"no login":          {environment{"KAFKA_SECURITY_PROTOCOL": "ssl", "KAFKA_SASL_MECHANISM": "", "KAFKA_SASL_USERNAME": "", "KAFKA_SASL_PASSWORD": ""}, "another login"},
+		"no TLS":            {environment{"KAFKA_SECURITY_PROTOCOL": "sasl_plaintext", "KAFKA_SSL_CA_FILE": ""}, "another security protocol"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			env := newStack(t, good)
+			for key, value := range test.change {
+				env[key] = value
+			}
+			status, _, stderr := run(t, env, "serve")
+			assert.Equal(t, 1, status)
+			assert.Contains(t, stderr, "connecting to "+env["KAFKA_BOOTSTRAP_SERVERS"])
+			assert.Contains(t, stderr, test.want)
+			assert.NotContains(t, stderr, "canary")
+		})
+	}
+}
+
+func TestSettingsOfASecureBroker(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		env  environment
+		want []string
+	}{
+		"embedded":  {environment{"KAFKA_SASL_PASSWORD": "canary"}, []string{"KAFKA_SECURITY_PROTOCOL: the embedded broker"}},
+		"cleartext": {environment{"KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092", "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "me", "KAFKA_SASL_PASSWORD": "canary"}, []string{"KAFKA_SASL_MECHANISM: "}},
+		"all at once": {environment{"KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092", "KAFKA_SECURITY_PROTOCOL": "sasl_ssl", "KAFKA_SASL_MECHANISM": "gssapi", "KAFKA_SASL_USERNAME": "me", "KAFKA_SSL_KEY_FILE": "k", "KAFKA_SSL_CA_FILE": "/none", "DEBUG": "perhaps"},
+			[]string{"KAFKA_SASL_MECHANISM: ", "KAFKA_SASL_PASSWORD: required", "KAFKA_SSL_CERT_FILE: required", "KAFKA_SSL_CA_FILE: open /none", "DEBUG: "}},
+	} {
+		status, _, stderr := run(t, test.env, "config")
+		assert.Equal(t, 2, status, name)
+		for _, want := range test.want {
+			assert.Contains(t, stderr, want, name)
+		}
+		assert.NotContains(t, stderr, "canary", name)
+	}
+	cleartext := environment{"KAFKA_SASL_ALLOW_CLEARTEXT": "true", "KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092",
+		"KAFKA_SECURITY_PROTOCOL": "sasl_plaintext", "KAFKA_SASL_MECHANISM": "plain", "KAFKA_SASL_USERNAME": "me", "KAFKA_SASL_PASSWORD": "canary"}
+	status, _, stderr := run(t, cleartext, "config")
+	assert.Zero(t, status, stderr)
+}
+
+// TestSecretsFromFiles: each setting whose value is not shown, and no other, may
+// stand in a file.
+func TestSecretsFromFiles(t *testing.T) {
+	t.Parallel()
+	status, stdout, stderr := run(t, environment{}, "config")
+	require.Zero(t, status, stderr)
+	var fromFiles []string
+	for _, line := range strings.Split(strings.TrimSpace(stdout), "\n") {
+		name := strings.Fields(line)[0]
+		if status, _, _ := run(t, environment{name + "_FILE": filepath.Join(t.TempDir(), "none")}, "config"); status == 2 {
+			fromFiles = append(fromFiles, name)
+		}
+	}
+	assert.Equal(t, []string{"DATABASE_URL", "KAFKA_SASL_PASSWORD", "FINNHUB_API_KEY", "REDIS_URL"}, fromFiles)
+
+	for name, test := range map[string]struct {
+		content string
+		direct  string
+		want    string // in the error; none: it is good
+	}{
+		"with a newline":   {"postgres://u:canary@127.0.0.1/db\n", "", ""},
+		"without":          {"postgres://u:canary@127.0.0.1/db", "", ""},
+		"both":             {"postgres://u:canary@127.0.0.1/db", "postgres://u:canary@127.0.0.1/db", "DATABASE_URL: DATABASE_URL_FILE is set too"},
+		"empty":            {"\n", "", "is empty"},
+		"too large":        {strings.Repeat("canary", 64<<10/6+1), "", "is larger than 65536 bytes"},
+		"read as the rest": {"mysql://u:canary@127.0.0.1/db", "", `no engine for "mysql"`},
+	} {
+		path := filepath.Join(t.TempDir(), "database url")
+		require.NoError(t, os.WriteFile(path, []byte(test.content), 0o600))
+		status, stdout, stderr := run(t, environment{"DATABASE_URL_FILE": path, "DATABASE_URL": test.direct}, "config")
+		assert.NotContains(t, stdout+stderr, "canary", name)
+		if test.want == "" {
+			assert.Zero(t, status, stderr)
+			assert.Regexp(t, `DATABASE_URL +\*\*\* `, stdout, name)
+			continue
+		}
+		assert.Equal(t, 2, status, name)
+		assert.Contains(t, stderr, test.want, name)
+	}
+	missing := filepath.Join(t.TempDir(), "none")
+	_, _, stderr = run(t, environment{"DATABASE_URL_FILE": missing, "REDIS_URL_FILE": t.TempDir(), "DEBUG": "perhaps"}, "config")
+	for _, fault := range []string{"DATABASE_URL_FILE: open " + missing, "REDIS_URL_FILE: read ", "DEBUG: "} {
+		assert.Contains(t, stderr, fault, "all faults at once")
+	}
+}
