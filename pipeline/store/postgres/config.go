@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +21,9 @@ type Config struct {
 	// the PG… environment variables do, and then: sslmode is prefer, as libpq
 	// has it, but falls back to plain text only where the server says that it
 	// has no TLS; connect_timeout is 10 s; application_name is pricemill; of
-	// several hosts, the one that accepts writes is used.
+	// several hosts, the one that accepts writes is used. Only verify-full, with
+	// sslrootcert unless an authority of the system will do, knows the server;
+	// every file that is named must be there.
 	URL string
 	// MaxConns bounds the connections of this process, 2 to 10,000. Each batch
 	// under way needs one, a quarter is kept for queries. Default 32; the server
@@ -95,6 +98,9 @@ func (c Config) parse() (pq.Config, error) {
 	if err != nil {
 		return pq.Config{}, fmt.Errorf("%w: %w", ErrConfig, redact(err, u))
 	}
+	if err := checkFiles(parsed); err != nil {
+		return pq.Config{}, fmt.Errorf("%w: %w", ErrConfig, redact(err, u))
+	}
 	if value := parsed.Runtime["synchronous_commit"]; value == "off" || value == "false" || value == "no" || value == "0" {
 		return pq.Config{}, fmt.Errorf("%w: synchronous_commit=%s: after a crash of the server the log would hold "+
 			"events that the database has forgotten", ErrConfig, value)
@@ -115,6 +121,27 @@ func (c Config) parse() (pq.Config, error) {
 	// One round trip for a statement with parameters instead of two.
 	parsed.BinaryParameters = true
 	return parsed, nil
+}
+
+// checkFiles looks whether the files of certificates can be read. As libpq, lib/pq
+// goes on without those that are not there: it would encrypt for anybody where
+// the URL names the authority that the server must be verified by.
+func checkFiles(cfg pq.Config) error {
+	if cfg.SSLInline {
+		return nil // they are no files
+	}
+	var faults []error
+	for _, file := range []struct{ parameter, path string }{
+		{"sslrootcert", cfg.SSLRootCert}, {"sslcert", cfg.SSLCert}, {"sslkey", cfg.SSLKey},
+	} {
+		if file.path == "" || file.path == "system" && file.parameter == "sslrootcert" {
+			continue
+		}
+		if _, err := os.ReadFile(file.path); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", file.parameter, err))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // redact hides an error that repeats the password, however written.

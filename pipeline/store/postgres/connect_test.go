@@ -33,7 +33,11 @@ func TestConfigFaults(t *testing.T) {
 		"empty":              "",
 		"unknown sslmode":    "postgres://me:" + escaped + "@127.0.0.1/db?sslmode=" + escaped,
 		"password parameter": "postgres://127.0.0.1/db?password=" + escaped + "&connect_timeout=" + escaped,
-		"commits not kept":   "postgres://me:" + escaped + "@127.0.0.1/db?synchronous_commit=off",
+		// lib/pq would go on without what is not there.
+		"no such authority":   "postgres://me:" + escaped + "@127.0.0.1/db?sslmode=require&sslrootcert=/none",
+		"no such certificate": "postgres://me:" + escaped + "@127.0.0.1/db?sslmode=require&sslcert=/none",
+		"no such key":         "postgres://me:" + escaped + "@127.0.0.1/db?sslmode=require&sslkey=/none",
+		"commits not kept":    "postgres://me:" + escaped + "@127.0.0.1/db?synchronous_commit=off",
 	} {
 		_, err := postgres.Open(t.Context(), postgres.Config{URL: address})
 		require.ErrorIs(t, err, postgres.ErrConfig, name)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -174,5 +175,15 @@ func (e *Engine) IsDataError(err error) bool {
 	return server.Code == "54000"
 }
 
-// Close implements store.Engine.
-func (e *Engine) Close() error { return errors.Join(e.reader.Close(), e.writer.Close()) }
+// Close implements store.Engine. A connection that the server ended before us, as
+// it does when it restarts, is no fault: TLS cannot say farewell on it, but what
+// was written there was answered long ago.
+func (e *Engine) Close() error {
+	var errs []error
+	for _, err := range []error{e.reader.Close(), e.writer.Close()} {
+		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
