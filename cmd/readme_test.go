@@ -3,8 +3,10 @@ package cmd_test
 import (
 	"encoding/json"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -68,6 +70,32 @@ func curl(t *testing.T, p *program, line string) {
 	}
 	got := p.eventually(parts[3], http.StatusOK)
 	assert.True(t, json.Valid([]byte(got.body)), "%s: %s", line, got.body)
+}
+
+// TestDocumentsNameTestsThatExist: a claim whose test is gone is only a claim.
+func TestDocumentsNameTestsThatExist(t *testing.T) {
+	t.Parallel()
+	var code strings.Builder
+	require.NoError(t, fs.WalkDir(os.DirFS(".."), ".", func(name string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		content, err := os.ReadFile(filepath.Join("..", name))
+		code.Write(content)
+		return err
+	}))
+	documents, err := filepath.Glob("../docs/*.md")
+	require.NoError(t, err)
+	named := 0
+	for _, document := range documents {
+		content, err := os.ReadFile(document)
+		require.NoError(t, err)
+		for _, test := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(string(content), -1) {
+			assert.True(t, strings.Contains(code.String(), "\nfunc "+test+"("), "%s names %s", document, test)
+			named++
+		}
+	}
+	assert.Greater(t, named, 10)
 }
 
 // TestEverySettingIsDocumented holds .env.example against the binary.

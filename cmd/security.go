@@ -70,7 +70,7 @@ func (c *config) readSecurity(k *koanf.Koanf, wrong *faults) {
 		ServerName:     k.String("kafka_ssl_server_name"),
 	}
 	if len(c.Brokers) == 0 {
-		if c.Security != (kafka.Security{Protocol: kafka.PlainText}) {
+		if c.Security != (kafka.Security{}) && c.Security != (kafka.Security{Protocol: kafka.PlainText}) {
 			wrong.add("kafka_security_protocol", "the embedded broker has neither logins nor certificates: "+
 				"set KAFKA_BOOTSTRAP_SERVERS, or none of KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_… and KAFKA_SSL_…")
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/pipeline/tlstest"
 )
 
@@ -89,6 +90,9 @@ func TestASecureBroker(t *testing.T) {
 		t.Run(mechanism, func(t *testing.T) {
 			t.Parallel()
 			env := secureKafka(t, mechanism)
+			env["KAFKA_SASL_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
+			require.NoError(t, os.WriteFile(env["KAFKA_SASL_PASSWORD_FILE"], []byte(env["KAFKA_SASL_PASSWORD"]+"\n"), 0o600))
+			delete(env, "KAFKA_SASL_PASSWORD")
 			p := start(t, env)
 			p.eventually("/readyz", http.StatusOK)
 			latest := p.get("/api/v1/prices/latest?symbol=AAPL")
@@ -160,6 +164,24 @@ func TestSettingsOfASecureBroker(t *testing.T) {
 		"KAFKA_SECURITY_PROTOCOL": "sasl_plaintext", "KAFKA_SASL_MECHANISM": "plain", "KAFKA_SASL_USERNAME": "me", "KAFKA_SASL_PASSWORD": "canary"}
 	status, _, stderr := run(t, cleartext, "config")
 	assert.Zero(t, status, stderr)
+}
+
+// TestWhatListens: nothing beyond loopback, unless asked to.
+func TestWhatListens(t *testing.T) {
+	t.Parallel()
+	remote := environment{"HTTP_ADDR": "0.0.0.0:8000"}
+	status, _, stderr := run(t, remote, "config")
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "HTTP_ADDR: ")
+	remote["HTTP_ALLOW_REMOTE"] = "true"
+	status, _, stderr = run(t, remote, "config")
+	assert.Zero(t, status, stderr)
+	if !onServices() {
+		p := start(t, nil)
+		address, err := embedded.Address(filepath.Join(p.env["DATA_DIR"], "broker"))
+		require.NoError(t, err)
+		assert.Regexp(t, `^127\.0\.0\.1:`, address)
+	}
 }
 
 // TestSecretsFromFiles: each setting whose value is not shown, and no other, may
