@@ -314,11 +314,8 @@ func required(field, value string) error {
 }
 
 func requiredTime(field string, t Time) error {
-	if t.IsZero() {
-		return fmt.Errorf("%s: required", field)
-	}
-	if year := t.Year(); year < 1900 || year > 9999 {
-		return fmt.Errorf("%s: year %d is not within 1900 and 9999", field, year)
+	if err := t.Validate(); err != nil {
+		return fmt.Errorf("%s: %w", field, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -32,6 +33,18 @@ func (t Time) After(u Time) bool { return t.Time.After(u.Time) }
 
 // Add returns t + d.
 func (t Time) Add(d time.Duration) Time { return NewTime(t.Time.Add(d)) }
+
+// Validate reports an instant that no event carries: none at all, or one outside
+// the years that every engine keeps.
+func (t Time) Validate() error {
+	if t.IsZero() {
+		return errors.New("required")
+	}
+	if year := t.Year(); year < 1900 || year > 9999 {
+		return fmt.Errorf("year %d is not within 1900 and 9999", year)
+	}
+	return nil
+}
 
 // UnmarshalJSON reads an RFC 3339 string.
 func (t *Time) UnmarshalJSON(data []byte) error {

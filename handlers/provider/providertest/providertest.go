@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -155,6 +156,18 @@ func checkQuoteError(err error) error {
 		return fmt.Errorf("a QuoteError without code or reason: %w", err)
 	case len(quoteErr.Reason) > schema.MaxReason:
 		return fmt.Errorf("a reason of %d bytes, more than %d", len(quoteErr.Reason), schema.MaxReason)
+	}
+	return nil
+}
+
+// checkCode reports an error whose code is not one of those wanted.
+func checkCode(err error, want ...schema.Code) error {
+	if err := checkQuoteError(err); err != nil {
+		return err
+	}
+	var quoteErr *pipeline.QuoteError
+	if errors.As(err, &quoteErr); !slices.Contains(want, quoteErr.Code) {
+		return fmt.Errorf("the code is %s, not %s: %w", quoteErr.Code, want, err)
 	}
 	return nil
 }

@@ -1,0 +1,146 @@
+package providertest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// goldenFiles hold objects of goldenCases by name, relative to the package of
+// the provider.
+const goldenFiles = "testdata/normalize/*.json"
+
+// goldenCase is an answer and what it means: prices, or the code of an error.
+type goldenCase struct {
+	Symbol  schema.Symbol
+	Payload string
+	Code    schema.Code
+	Prices  []struct {
+		Symbol schema.Symbol
+		Price  string
+		Time   schema.Time
+	}
+}
+
+// readGolden reads all cases, by file and name.
+func readGolden(t testing.TB) map[string]goldenCase {
+	t.Helper()
+	files, err := filepath.Glob(goldenFiles)
+	require.NoError(t, err)
+	require.NotEmpty(t, files, goldenFiles)
+	cases := map[string]goldenCase{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		var inFile map[string]goldenCase
+		decoder := json.NewDecoder(bytes.NewReader(text))
+		decoder.DisallowUnknownFields()
+		require.NoError(t, decoder.Decode(&inFile), file)
+		for name, c := range inFile {
+			cases[strings.TrimSuffix(filepath.Base(file), ".json")+"/"+name] = c
+		}
+	}
+	return cases
+}
+
+// Normalize holds a provider's Normalize against the answers in
+// testdata/normalize. A file there is a JSON object of cases by name:
+//
+//	"plain": {"symbol": "AAPL", "payload": "…", "prices": [{"symbol": "AAPL", "price": "1.50", "time": "…Z"}]}
+//	"zero":  {"symbol": "AAPL", "payload": "…", "code": "bad_price"}
+func Normalize(t *testing.T, name schema.Provider, p pipeline.Provider) {
+	t.Helper()
+	s := Suite{Name: name}
+	for caseName, c := range readGolden(t) {
+		t.Run(caseName, func(t *testing.T) {
+			t.Parallel()
+			if err := s.checkGolden(p, c); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// checkGolden reads the answer twice, since Normalize is pure.
+func (s Suite) checkGolden(p pipeline.Provider, c goldenCase) error {
+	quote := s.fetched(c.Symbol, schema.RawResponse(c.Payload))
+	prices, err := p.Normalize(quote)
+	again, errAgain := p.Normalize(quote)
+	switch {
+	case string(quote.RawResponse) != c.Payload:
+		return errors.New("normalize changed the answer")
+	case !reflect.DeepEqual(prices, again) || fmt.Sprint(err) != fmt.Sprint(errAgain):
+		return fmt.Errorf("normalize of the same answer: first %v, %v, then %v, %v", prices, err, again, errAgain)
+	case c.Code != "":
+		return errors.Join(checkCode(err, c.Code), noPrices(prices))
+	case err != nil:
+		return err
+	}
+	var want []pipeline.Price
+	for _, price := range c.Prices {
+		want = append(want, pipeline.Price{Symbol: price.Symbol, Price: schema.MustDecimal(price.Price), Time: price.Time})
+	}
+	if !reflect.DeepEqual(want, prices) {
+		return fmt.Errorf("the prices are %v, not %v", prices, want)
+	}
+	return s.checkPrices(quote, prices)
+}
+
+func noPrices(prices []pipeline.Price) error {
+	if len(prices) > 0 {
+		return fmt.Errorf("prices %v beside an error", prices)
+	}
+	return nil
+}
+
+// FuzzNormalize is the body of a provider's fuzz target, with the answers of
+// testdata/normalize as seeds. Whatever the answer, there are prices that an
+// event can carry, or an error whose code says what is wrong with it.
+func FuzzNormalize(f *testing.F, name schema.Provider, p pipeline.Provider) {
+	f.Helper()
+	s := Suite{Name: name}
+	for _, c := range readGolden(f) {
+		f.Add(string(c.Symbol), []byte(c.Payload))
+	}
+	f.Fuzz(func(t *testing.T, symbol string, answer []byte) {
+		if schema.Symbol(symbol).Validate() != nil {
+			return // no event has it
+		}
+		quote := s.fetched(schema.Symbol(symbol), bytes.Clone(answer))
+		prices, err := p.Normalize(quote)
+		require.Equal(t, answer, []byte(quote.RawResponse), "normalize changed the answer")
+		if err != nil {
+			require.NoError(t, checkCode(err, schema.CodeBadResponse, schema.CodeBadPrice, schema.CodeUnknownSymbol))
+			return
+		}
+		require.NoError(t, s.checkPrices(quote, prices))
+	})
+}
+
+// coversBadPrices looks for the cases that every provider must have an answer
+// for in its testdata.
+func coversBadPrices(cases map[string]goldenCase) error {
+	var errs []error
+	for name, code := range map[string]schema.Code{
+		"price zero": schema.CodeBadPrice, "price negative": schema.CodeBadPrice, "price absent": schema.CodeBadPrice,
+		"price null": schema.CodeBadPrice, "price NaN": schema.CodeBadPrice,
+		"price of 19 integer digits": schema.CodeBadPrice, "price of 19 fractional digits": schema.CodeBadPrice,
+		"time absent": schema.CodeBadResponse, "time out of range": schema.CodeBadResponse,
+	} {
+		if c, found := cases["refused/"+name]; !found || c.Code != code {
+			errs = append(errs, fmt.Errorf("refused.json has no case %q with code %s", name, code))
+		}
+	}
+	return errors.Join(errs...)
+}
