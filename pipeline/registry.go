@@ -21,6 +21,8 @@ type Env struct {
 	Log      *slog.Logger
 	// Now is the clock: handlers and providers use no other.
 	Now func() time.Time
+	// Version is the program's: what it calls itself to services that it asks.
+	Version string
 	// Provider finds a provider by name or alias.
 	Provider func(schema.Provider) (Provider, bool)
 }

@@ -1,0 +1,98 @@
+// Package coinbase asks Coinbase Exchange, https://exchange.coinbase.com, for the
+// last trades of its products. It needs no key. It also reads frames of the
+// service's WebSocket feed, which streams and files store under this provider.
+package coinbase
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/pricemill/pricemill/handlers/provider/payload"
+	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Name is the provider's name in events and answers.
+const Name schema.Provider = "coinbase"
+
+// Settings of the module.
+type Settings struct {
+	// BaseURL is where the service lies. Default: DefaultBaseURL.
+	BaseURL string `mapstructure:"base_url"`
+}
+
+// DefaultBaseURL is that of the real service.
+const DefaultBaseURL = "https://api.exchange.coinbase.com"
+
+func init() {
+	pipeline.RegisterProvider(pipeline.ProviderModule{
+		Name: Name,
+		Doc:  "Crypto from Coinbase Exchange; needs no key.",
+		New:  New,
+	})
+}
+
+// New makes the provider.
+func New(env pipeline.Env) (pipeline.Provider, error) {
+	settings := Settings{BaseURL: DefaultBaseURL}
+	if err := env.Decode(&settings); err != nil {
+		return nil, err
+	}
+	client, err := rest.New(rest.Config{BaseURL: settings.BaseURL, Version: env.Version, Now: env.Now,
+		UnknownSymbol: func([]byte) bool { return true }})
+	if err != nil {
+		return nil, err
+	}
+	return &provider{client}, nil
+}
+
+type provider struct{ client *rest.Client }
+
+var _ pipeline.Limited = (*provider)(nil)
+
+// Limits implements pipeline.Limited: that of the public endpoints, per address.
+func (*provider) Limits() []pipeline.Limit { return []pipeline.Limit{{Calls: 10, Per: time.Second}} }
+
+// Quote implements pipeline.Provider.
+func (p *provider) Quote(ctx context.Context, symbol schema.Symbol) (schema.RawResponse, error) {
+	return p.client.Get(ctx, nil, "products", string(symbol), "ticker")
+}
+
+// ticker is the part that is read of an answer or of a frame. Only frames have a
+// type, and name their product.
+type ticker struct {
+	Type    *string         `json:"type"`
+	Product string          `json:"product_id"`
+	Price   json.RawMessage `json:"price"`
+	Time    schema.Time     `json:"time"`
+}
+
+// Normalize implements pipeline.Provider. An answer, and a frame of type ticker,
+// hold one price: that of the last trade, with its time. Frames of other types
+// hold none: what a match says, the ticker says too.
+func (*provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error) {
+	var t ticker
+	if err := payload.Decode(fetched.RawResponse, &t); err != nil {
+		return nil, err
+	}
+	symbol := fetched.Symbol
+	if t.Type != nil {
+		if *t.Type != "ticker" {
+			return nil, pipeline.Quotef(schema.CodeBadResponse, "a frame that is no ticker")
+		}
+		var err error
+		if symbol, err = schema.ParseSymbol(t.Product); err != nil {
+			return nil, &pipeline.QuoteError{Code: schema.CodeBadResponse, Reason: "a frame without a product", Err: err}
+		}
+	}
+	price, err := payload.Price(t.Price)
+	if err != nil {
+		return nil, err
+	}
+	if err := payload.CheckTime(t.Time); err != nil {
+		return nil, err
+	}
+	return []pipeline.Price{{Symbol: symbol, Price: price, Time: t.Time}}, nil
+}

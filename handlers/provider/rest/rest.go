@@ -1,0 +1,192 @@
+// Package rest asks market data services over HTTP. It holds what their
+// providers share: limits on connections, redirects and answers, and what each
+// failure is called. It neither retries nor logs: both are for its callers, and
+// a secret that is not logged cannot leak.
+package rest
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Config describes a service.
+type Config struct {
+	// BaseURL is as ParseBaseURL wants it. Required.
+	BaseURL string
+	// KeyHeader is the header that carries Key. Either is empty where the
+	// service takes no key, or where there is none.
+	KeyHeader, Key string
+	// ResetHeader is the header by which the service says, in seconds since
+	// 1970, when it answers again after 429. Empty: there is none.
+	ResetHeader string
+	// UnknownSymbol reports whether the body of an answer with status 404 says
+	// that there is no such symbol. Nil: such an answer is a bad response.
+	UnknownSymbol func(body []byte) bool
+	// Version is of the program, for the header User-Agent. Empty means dev.
+	Version string
+	// Now is the clock, against which a date in Retry-After is held. Nil means
+	// time.Now.
+	Now func() time.Time
+}
+
+// Client asks one service. It is safe for concurrent use.
+type Client struct {
+	config Config
+	base   *url.URL
+	http   *http.Client
+}
+
+const (
+	// ceiling is how long an answer may take, whatever the context allows.
+	ceiling = 30 * time.Second
+	// connectTimeout is for connecting, and again for the TLS handshake.
+	connectTimeout = 5 * time.Second
+	// maxConns bounds the connections to a service: one for each request that the
+	// fetch handler has under way, unless it was told otherwise.
+	maxConns = 16
+	// maxHeader bounds the headers of an answer, in bytes.
+	maxHeader = 64 << 10
+	// maxRedirects is how many redirects an answer may take.
+	maxRedirects = 3
+)
+
+// New makes a client, and reports all faults of cfg at once; no key is in the
+// error.
+func New(cfg Config) (*Client, error) {
+	if cfg.Version == "" {
+		cfg.Version = "dev"
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	base, err := ParseBaseURL(cfg.BaseURL)
+	if err != nil {
+		err = fmt.Errorf("base_url: %w", err)
+	}
+	if strings.ContainsFunc(cfg.Key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		err = errors.Join(err, errors.New("api_key: holds characters that no key has"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Client{config: cfg, base: base, http: &http.Client{
+		CheckRedirect: stayOn(base),
+		Transport: &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout:    connectTimeout,
+			ForceAttemptHTTP2:      true,
+			MaxConnsPerHost:        maxConns,
+			MaxIdleConnsPerHost:    maxConns,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: maxHeader,
+			// What is kept is what was sent, and its size what it seems.
+			DisableCompression: true,
+		},
+	}}, nil
+}
+
+// errRedirect is a redirect that is not followed.
+var errRedirect = errors.New("redirect refused")
+
+// stayOn follows redirects within scheme and host of base only: net/http would
+// take the header with the key along to wherever an answer points.
+func stayOn(base *url.URL) func(*http.Request, []*http.Request) error {
+	return func(next *http.Request, asked []*http.Request) error {
+		if next.URL.Scheme != base.Scheme || !strings.EqualFold(next.URL.Host, base.Host) || len(asked) > maxRedirects {
+			return errRedirect
+		}
+		return nil
+	}
+}
+
+// Get asks for a path below the base URL and returns the body of an answer with
+// status 200. Its errors are *pipeline.QuoteError and hold nothing that the
+// service sent, which might be our own key. A path that no URL can have, because
+// a symbol in it is "..", is CodeUnknownSymbol.
+func (c *Client) Get(ctx context.Context, query url.Values, path ...string) (schema.RawResponse, error) {
+	for _, segment := range path {
+		if !isSegment(segment) {
+			return nil, pipeline.Quotef(schema.CodeUnknownSymbol, "%q cannot be asked for", segment)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, ceiling)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, below(c.base, query, path).String(), nil)
+	if err != nil {
+		// Without the cause, which repeats the URL.
+		return nil, pipeline.Quotef(schema.CodeInternal, "no request can be made")
+	}
+	request.Header.Set("User-Agent", "pricemill/"+c.config.Version)
+	request.Header.Set("Accept", "application/json")
+	if c.config.KeyHeader != "" && c.config.Key != "" {
+		request.Header.Set(c.config.KeyHeader, c.config.Key)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, noAnswer(ctx, err)
+	}
+	defer func() { _ = response.Body.Close() }() // all that was wanted of it has been read
+	if response.StatusCode != http.StatusOK {
+		return nil, c.failed(ctx, response)
+	}
+	return c.read(ctx, response)
+}
+
+// read returns the body, which must be complete.
+func (c *Client) read(ctx context.Context, response *http.Response) (schema.RawResponse, error) {
+	body, err := io.ReadAll(io.LimitReader(response.Body, schema.MaxRawResponse+1))
+	switch {
+	case len(body) > schema.MaxRawResponse:
+		return nil, pipeline.Quotef(schema.CodeTooLarge, "the answer has more than %d bytes", schema.MaxRawResponse)
+	case err != nil:
+		return nil, noAnswer(ctx, err)
+	case c.config.Key != "" && bytes.Contains(body, []byte(c.config.Key)):
+		// As a page does that shows what it was asked. Answers are kept.
+		return nil, pipeline.Quotef(schema.CodeBadResponse, "the answer repeats the key")
+	}
+	return body, nil
+}
+
+// failed says what a status other than 200 means.
+func (c *Client) failed(ctx context.Context, response *http.Response) error {
+	failure := pipeline.Quotef(codeOf(response.StatusCode), "status %d %s", response.StatusCode, http.StatusText(response.StatusCode))
+	switch {
+	case response.StatusCode == http.StatusNotFound && c.config.UnknownSymbol != nil:
+		body, err := c.read(ctx, response)
+		if err != nil {
+			return err
+		}
+		if c.config.UnknownSymbol(body) {
+			failure.Code = schema.CodeUnknownSymbol
+		}
+	case failure.Code == schema.CodeRateLimited || failure.Code == schema.CodeUnavailable:
+		failure.RetryAfter = retryAfter(response.Header, c.config.ResetHeader, c.config.Now())
+	}
+	return failure
+}
+
+func codeOf(status int) schema.Code {
+	switch {
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return schema.CodeUnauthorized
+	case status == http.StatusTooManyRequests:
+		return schema.CodeRateLimited
+	case status == http.StatusRequestTimeout, status >= 500:
+		return schema.CodeUnavailable
+	}
+	return schema.CodeBadResponse
+}
