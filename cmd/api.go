@@ -41,16 +41,10 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 
 // newAPI wires the HTTP API to the read models.
 func newAPI(c config, b *backends, r *pipeline.Runtime, waiter *requests.Waiter, log *slog.Logger) (*httpapi.API, error) {
-	aliases := map[string]schema.Provider{}
-	for _, m := range pipeline.Providers() {
-		for _, alias := range m.Aliases {
-			aliases[string(alias)] = m.Name
-		}
-	}
 	version, revision := buildVersion()
 	return httpapi.New(httpapi.Config{
 		Build:     httpapi.Build{Version: version, Revision: revision},
-		Providers: providerNames(), ProviderAliases: aliases, DefaultProvider: c.DefaultProvider,
+		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
 		MaxAge: c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Logger: log, Now: time.Now,
 	}, httpapi.Ports{

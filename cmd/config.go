@@ -15,6 +15,7 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 
+	"github.com/pricemill/pricemill/handlers/provider/rest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -53,8 +54,11 @@ var settings = []setting{
 	{"kafka_ssl_key_file", "", "its key, PEM", false},
 	{"kafka_ssl_server_name", "", "name in brokers' certificates; empty: their host", false},
 	{"roles", "all", "what this process does: api, handlers, projections, relay, or all", false},
-	{"default_provider", "", "provider where a request names none; empty: simulated", false},
+	{"default_provider", "", "provider where a request names none; empty: finnhub if it has a key, else simulated", false},
 	{"finnhub_api_key", "", "key of the finnhub provider", true},
+	{"finnhub_base_url", "https://finnhub.io/api/v1", "where finnhub lies; https, or http to this machine", false},
+	{"coinbase_base_url", "https://api.exchange.coinbase.com", "where coinbase lies; https, or http to this machine", false},
+	{"yahoo_base_url", "https://query1.finance.yahoo.com", "where yahoo lies; https, or http to this machine", false},
 	{"moving_average_window", "5", "windows kept up to date, comma-separated, 1 to 1000 prices", false},
 	{"latest_max_age", "5s", "how old a price may be before the provider is asked again", false},
 	{"fetch_timeout", "10s", "how long a provider may take to answer", false},
@@ -295,21 +299,16 @@ func (c *config) readProvider(k *koanf.Koanf, wrong *faults) {
 	c.DefaultProvider = schema.Provider(k.String("default_provider"))
 	if c.DefaultProvider == "" {
 		c.DefaultProvider = "simulated"
-		if k.String("finnhub_api_key") != "" && slices.Contains(known, "finnhub") {
+		if strings.TrimSpace(k.String("finnhub_api_key")) != "" && slices.Contains(known, "finnhub") {
 			c.DefaultProvider = "finnhub"
 		}
+	}
+	if name, isAlias := providerAliases()[string(c.DefaultProvider)]; isAlias {
+		c.DefaultProvider = name
 	}
 	if !slices.Contains(known, c.DefaultProvider) {
 		wrong.add("default_provider", "%q is none of the providers %q", c.DefaultProvider, known)
 	}
-}
-
-func providerNames() []schema.Provider {
-	var names []schema.Provider
-	for _, m := range pipeline.Providers() {
-		names = append(names, m.Name)
-	}
-	return names
 }
 
 // readModules gathers the section of each module: from the file, and from the
@@ -342,6 +341,14 @@ func (c *config) readModules(k *koanf.Koanf, wrong *faults) {
 	}
 	set("simulated", "seed", k.String("simulated_seed"))
 	set("simulated", "faults", k.String("simulated_faults"))
+	set("finnhub", "api_key", k.String("finnhub_api_key"))
+	for _, provider := range []string{"finnhub", "coinbase", "yahoo"} {
+		key := provider + "_base_url"
+		if _, err := rest.ParseBaseURL(k.String(key)); err != nil {
+			wrong.add(key, "%v", err)
+		}
+		set(provider, "base_url", k.String(key))
+	}
 	set("schedule", "timeout", c.FetchTimeout)
 	windows, err := parseWindows(c.movingAverageText)
 	if err != nil {

@@ -25,7 +25,8 @@ type modules struct {
 func build(c config, log *slog.Logger) (*modules, error) {
 	m := &modules{providers: map[schema.Provider]pipeline.Provider{}}
 	env := func(name string) pipeline.Env {
-		return pipeline.Env{Settings: c.Modules[name], Log: log.With("module", name), Now: time.Now, Provider: m.provider}
+		return pipeline.Env{Settings: c.Modules[name], Log: log.With("module", name), Now: time.Now, Version: releaseName(),
+			Provider: m.provider}
 	}
 	var errs []error
 	for _, module := range pipeline.Providers() {
@@ -80,4 +81,23 @@ func (m *modules) openProjections(ctx context.Context, b *backends, log *slog.Lo
 		stages = append(stages, stage)
 	}
 	return stages, nil
+}
+
+func providerNames() []schema.Provider {
+	var names []schema.Provider
+	for _, m := range pipeline.Providers() {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// providerAliases are the names of providers by their other names.
+func providerAliases() map[string]schema.Provider {
+	aliases := map[string]schema.Provider{}
+	for _, m := range pipeline.Providers() {
+		for _, alias := range m.Aliases {
+			aliases[string(alias)] = m.Name
+		}
+	}
+	return aliases
 }

@@ -28,6 +28,15 @@ func buildVersion() (release, revision string) {
 	return release, revision
 }
 
+// releaseName is the release, for people and for services that we ask.
+func releaseName() string {
+	release, _ := buildVersion()
+	if release == "" {
+		return "dev"
+	}
+	return release
+}
+
 func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
@@ -35,11 +44,8 @@ func newVersion(a *app) *cobra.Command {
 		Example: "  pricemill version",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
-			release, revision := buildVersion()
-			if release == "" {
-				release = "dev"
-			}
-			_, err := fmt.Fprintln(a.stdout, "pricemill", release, revision)
+			_, revision := buildVersion()
+			_, err := fmt.Fprintln(a.stdout, "pricemill", releaseName(), revision)
 			return err
 		},
 	}

@@ -10,7 +10,10 @@ import (
 	// Plugins: a handler, projection or provider of your own is one more line.
 	_ "github.com/pricemill/pricemill/handlers/fetch"
 	_ "github.com/pricemill/pricemill/handlers/normalize"
+	_ "github.com/pricemill/pricemill/handlers/provider/coinbase"
+	_ "github.com/pricemill/pricemill/handlers/provider/finnhub"
 	_ "github.com/pricemill/pricemill/handlers/provider/simulated"
+	_ "github.com/pricemill/pricemill/handlers/provider/yahoo"
 	_ "github.com/pricemill/pricemill/handlers/rawstore"
 	_ "github.com/pricemill/pricemill/handlers/schedule"
 	_ "github.com/pricemill/pricemill/projections/jobs"
