@@ -63,6 +63,15 @@ type OutgoingRecord struct {
 	Value   []byte
 }
 
+// size is what the record counts for in the limits of a batch.
+func (r OutgoingRecord) size() int {
+	size := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		size += len(h.Key) + len(h.Value)
+	}
+	return size
+}
+
 // PartitionBatch is records for one partition, which are appended together and
 // in order, or not at all.
 type PartitionBatch struct {

@@ -52,7 +52,8 @@ type Config struct {
 	InstanceID string
 	// MaxMessageBytes is the largest batch that is sent, in bytes before
 	// compression, and should not exceed max.message.bytes of the topics. 0
-	// means 1,000,000.
+	// means 1,040,000, which Kafka takes by default and which has room for the
+	// largest event with its frame.
 	MaxMessageBytes int
 	// Compression of the batches sent: none, gzip, snappy, lz4 or zstd. Empty
 	// means none.
@@ -76,7 +77,7 @@ const (
 	defaultClientID        = "pricemill"
 	defaultSessionTimeout  = 10 * time.Second
 	defaultHeartbeat       = time.Second
-	defaultMaxMessageBytes = 1_000_000
+	defaultMaxMessageBytes = 1_040_000
 	defaultTimeout         = 30 * time.Second
 	defaultNackPause       = 100 * time.Millisecond
 	defaultGrace           = 10 * time.Second
