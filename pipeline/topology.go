@@ -3,7 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
-	"sync"
+	"sync/atomic"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -18,8 +18,12 @@ type Topology struct {
 	// partitioner is that of all of pricemill's topics.
 	partitioner func(key []byte, partitions int32) int32
 
-	mu      sync.RWMutex
-	topics  map[schema.Topic]store.Topic
+	known atomic.Pointer[knownTopics] // asked for every record
+}
+
+// knownTopics is one look at the topics.
+type knownTopics struct {
+	byName  map[schema.Topic]store.Topic
 	byEpoch map[int64]schema.Topic
 }
 
@@ -55,7 +59,7 @@ func (t *Topology) Refresh(ctx context.Context) error {
 }
 
 func (t *Topology) register(ctx context.Context, infos map[schema.Topic]TopicInfo) error {
-	topics, byEpoch := map[schema.Topic]store.Topic{}, map[int64]schema.Topic{}
+	known := &knownTopics{map[schema.Topic]store.Topic{}, map[int64]schema.Topic{}}
 	for _, name := range t.names {
 		info, exists := infos[name]
 		if !exists {
@@ -71,27 +75,21 @@ func (t *Topology) register(ctx context.Context, infos map[schema.Topic]TopicInf
 		if registered.Epoch > MaxEpoch {
 			return fmt.Errorf("topic %s is incarnation %d in this database: the most is %d", name, registered.Epoch, MaxEpoch)
 		}
-		topics[name], byEpoch[registered.Epoch] = registered, name
+		known.byName[name], known.byEpoch[registered.Epoch] = registered, name
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.topics, t.byEpoch = topics, byEpoch
+	t.known.Store(known)
 	return nil
 }
 
 // topic is what is known of a topic; false where it is not one of this run's.
 func (t *Topology) topic(name schema.Topic) (store.Topic, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	topic, known := t.topics[name]
+	topic, known := t.known.Load().byName[name]
 	return topic, known
 }
 
 // atEpoch is the topic whose present incarnation has this epoch.
 func (t *Topology) atEpoch(epoch int64) (schema.Topic, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	name, known := t.byEpoch[epoch]
+	name, known := t.known.Load().byEpoch[epoch]
 	return name, known
 }
 
