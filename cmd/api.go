@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,9 +42,8 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 
 // newAPI wires the HTTP API to the read models.
 func newAPI(c config, b *backends, r *pipeline.Runtime, waiter *requests.Waiter, log *slog.Logger) (*httpapi.API, error) {
-	version, revision := buildVersion()
 	return httpapi.New(httpapi.Config{
-		Build:     httpapi.Build{Version: version, Revision: revision},
+		Build:     thisBuild(),
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
 		MaxAge: c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Logger: log, Now: time.Now,
@@ -53,9 +53,25 @@ func newAPI(c config, b *backends, r *pipeline.Runtime, waiter *requests.Waiter,
 		Averages:     movingaverages.Reader{DB: b.store},
 		Requests:     waiter,
 		Readiness:    readiness(r),
-		Metrics:      promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{MaxRequestsInFlight: 4}),
+		Metrics:      metrics(r),
 		Unavailable:  func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
 	})
+}
+
+// newOperations is newAPI for a process that serves no clients.
+func newOperations(c config, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
+	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
+		LimitLoopback: c.LimitLoopback, Logger: log, Now: time.Now},
+		httpapi.Ports{Readiness: readiness(r), Metrics: metrics(r)})
+}
+
+func thisBuild() httpapi.Build {
+	version, revision := buildVersion()
+	return httpapi.Build{Version: version, Revision: revision}
+}
+
+func metrics(r *pipeline.Runtime) http.Handler {
+	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }
 
 // readiness translates the checks of the runtime.

@@ -25,7 +25,10 @@ func newServe(a *app) *cobra.Command {
 		Use:   "serve",
 		Short: "Run the service",
 		Long: `Run the pipeline and the HTTP API. On SIGTERM the service takes no more
-requests, finishes the batches under way and exits.`,
+requests, finishes the batches under way and exits.
+
+Without the role api it listens all the same, for those who watch it: /livez,
+/readyz, /version and /metrics.`,
 		Example: "  pricemill serve\n  HTTP_ADDR=127.0.0.1:9000 pricemill serve --data-dir /var/lib/pricemill",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -37,7 +40,7 @@ requests, finishes the batches under way and exits.`,
 		},
 	}
 	c.Flags().Var(settingFlag{a, "roles"}, "roles", "what this process does: api, handlers, projections, relay, or all")
-	c.Flags().Var(settingFlag{a, "http_addr"}, "http-addr", "address of the HTTP API")
+	c.Flags().Var(settingFlag{a, "http_addr"}, "http-addr", "address to listen on")
 	return c
 }
 
@@ -68,15 +71,13 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return err
 	}
-	var listener net.Listener
-	if c.Roles.API {
-		// First of all: a port that is taken should be known before the log is
-		// replayed.
-		if listener, err = net.Listen("tcp", c.HTTPAddr); err != nil {
-			return fmt.Errorf("listening: %w", err)
-		}
-		defer func() { _ = listener.Close() }() // the server closes it as well
+	// First of all: a port that is taken should be known before the log is
+	// replayed.
+	listener, err := net.Listen("tcp", c.HTTPAddr)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
 	}
+	defer func() { _ = listener.Close() }() // the server closes it as well
 	b, err := open(ctx, c, exclusive, log)
 	if err != nil {
 		return err
@@ -122,17 +123,22 @@ func (a *app) run(ctx context.Context, c config, b *backends, r *pipeline.Runtim
 	})
 	group.Go(func() error {
 		defer stopPipeline()
-		if listener == nil {
-			<-ctx.Done()
-			return nil
-		}
-		return serveAPI(ctx, c, b, r, listener, log)
+		return serveHTTP(ctx, c, b, r, listener, log)
 	})
 	return group.Wait()
 }
 
-func serveAPI(ctx context.Context, c config, b *backends, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
+// serveHTTP answers clients, or only those who watch this process, until ctx is
+// done.
+func serveHTTP(ctx context.Context, c config, b *backends, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
 	r.Registry().MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if !c.Roles.API {
+		operations, err := newOperations(c, r, log)
+		if err != nil {
+			return err
+		}
+		return answer(ctx, c, operations, listener, log)
+	}
 	waiter := requests.NewWaiter(b.store, r.Changed, log)
 	group, waiting := errgroup.WithContext(context.WithoutCancel(ctx))
 	waiting, stopWaiting := context.WithCancel(waiting)
@@ -144,10 +150,20 @@ func serveAPI(ctx context.Context, c config, b *backends, r *pipeline.Runtime, l
 		return err
 	}
 	defer api.Close()
-	server := httpapi.NewServer(c.HTTPAddr, api)
+	return answer(ctx, c, api, listener, log)
+}
+
+// answer serves until ctx is done, and gives the requests under way a while.
+func answer(ctx context.Context, c config, handler http.Handler, listener net.Listener, log *slog.Logger) error {
+	server := httpapi.NewServer(c.HTTPAddr, handler)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	log.Info("listening", "url", "http://"+listener.Addr().String(), "docs", "http://"+listener.Addr().String()+"/docs")
+	url := "http://" + listener.Addr().String()
+	if c.Roles.API {
+		log.Info("listening", "url", url, "docs", url+"/docs")
+	} else {
+		log.Info("listening", "url", url)
+	}
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serving: %w", err)

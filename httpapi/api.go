@@ -43,33 +43,56 @@ func New(config Config, ports Ports) (*API, error) {
 	if err := errors.Join(config.Validate(), ports.Validate()); err != nil {
 		return nil, err
 	}
-	config = config.withDefaults()
-	a := &API{config: config, ports: ports, fetcher: newFetcher(config, ports),
-		origin: http.NewCrossOriginProtection(), router: mux.NewRouter()}
 	docs, err := newDocs()
 	if err != nil {
 		return nil, err
 	}
-	a.routes = []route{
-		{http.MethodGet, "/", a.getRoot},
-		{http.MethodGet, "/health", a.getHealth},
+	a := newAPI(config, ports)
+	a.fetcher = newFetcher(a.config, ports)
+	a.mount(append(a.operations(),
+		route{http.MethodGet, "/", a.getRoot},
+		route{http.MethodGet, "/health", a.getHealth},
+		route{http.MethodGet, "/docs", docs.getPage},
+		route{http.MethodGet, "/docs/{asset}", docs.getAsset},
+		route{http.MethodGet, "/openapi.json", docs.getOpenAPI},
+		route{http.MethodGet, "/api/v1/prices/latest", a.getLatest},
+		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
+		route{http.MethodGet, "/api/v1/prices/moving-average", a.getAverage},
+	))
+	return a, nil
+}
+
+// NewOperations returns the routes by which a process is watched, and no others:
+// /livez, /readyz, /version, /metrics. It is for processes that serve no
+// clients. Of the ports it needs Readiness and Metrics; of the configuration,
+// what is about providers and prices does not count. It needs no Close.
+func NewOperations(config Config, ports Ports) (*API, error) {
+	if err := ports.validateOperations(); err != nil {
+		return nil, err
+	}
+	a := newAPI(config, ports)
+	a.mount(a.operations())
+	return a, nil
+}
+
+func newAPI(config Config, ports Ports) *API {
+	return &API{config: config.withDefaults(), ports: ports,
+		origin: http.NewCrossOriginProtection(), router: mux.NewRouter()}
+}
+
+// operations are the routes that every process has.
+func (a *API) operations() []route {
+	return []route{
 		{http.MethodGet, "/livez", a.getLivez},
 		{http.MethodGet, "/readyz", a.getReadyz},
 		{http.MethodGet, "/version", a.getVersion},
 		{http.MethodGet, "/metrics", a.getMetrics},
-		{http.MethodGet, "/docs", docs.getPage},
-		{http.MethodGet, "/docs/{asset}", docs.getAsset},
-		{http.MethodGet, "/openapi.json", docs.getOpenAPI},
-		{http.MethodGet, "/api/v1/prices/latest", a.getLatest},
-		{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
-		{http.MethodGet, "/api/v1/prices/moving-average", a.getAverage},
 	}
-	a.mount()
-	a.handler = a.recovered(newRateLimiter(config).wrap(a.router, a.writeError))
-	return a, nil
 }
 
-func (a *API) mount() {
+// mount puts the routes behind what they all share.
+func (a *API) mount(routes []route) {
+	a.routes = routes
 	// A path is taken as it is sent: mux would answer //health with a redirect
 	// whose Location begins with two slashes, which is another host's address.
 	a.router.SkipClean(true)
@@ -82,6 +105,7 @@ func (a *API) mount() {
 	}
 	a.router.NotFoundHandler = a.reporting(a.notFound)
 	a.router.MethodNotAllowedHandler = a.reporting(a.methodNotAllowed)
+	a.handler = a.recovered(newRateLimiter(a.config).wrap(a.router, a.writeError))
 }
 
 // reporting turns a returned error into a response.

@@ -24,4 +24,7 @@
 // A fetch belongs to no client: it goes on when the client that began it hangs
 // up, since others may have joined it, and since the client's next attempt can.
 // API.Close ends what is left.
+//
+// Every process listens, also one that serves no clients: what it answers then
+// is NewOperations, the routes by which it is watched.
 package httpapi

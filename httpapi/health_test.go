@@ -2,8 +2,11 @@ package httpapi_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/pricemill/pricemill/httpapi"
@@ -58,5 +61,37 @@ func TestReadiness(t *testing.T) {
 			})
 			expect(t, get(t, api, "/readyz"), test.status, test.body)
 		})
+	}
+}
+
+// TestOperations: a process that serves no clients is watched like any other,
+// and has nothing else to say.
+func TestOperations(t *testing.T) {
+	t.Parallel()
+	api, err := httpapi.NewOperations(httpapi.Config{Build: httpapi.Build{Version: "1.2.3"}, RateLimitPerMinute: 1}, httpapi.Ports{
+		Readiness: func(context.Context) []httpapi.Check {
+			return []httpapi.Check{{Name: "relay", State: httpapi.CheckFailed, Reason: "no broker"}}
+		},
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, status := range map[string]int{
+		"/livez": http.StatusOK, "/readyz": http.StatusServiceUnavailable, "/version": http.StatusOK, "/metrics": http.StatusOK,
+		"/": http.StatusNotFound, "/docs": http.StatusNotFound, "/openapi.json": http.StatusNotFound,
+		"/api/v1/prices/latest?symbol=AAPL": http.StatusNotFound,
+	} {
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, request(http.MethodGet, target, ""))
+		if w.Code != status {
+			t.Errorf("%s: status %d, want %d", target, w.Code, status)
+		}
+	}
+	_, err = httpapi.NewOperations(httpapi.Config{}, httpapi.Ports{})
+	for _, want := range []string{"port Readiness", "port Metrics"} {
+		if !errors.Is(err, httpapi.ErrConfig) || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not name %s: %v", want, err)
+		}
 	}
 }

@@ -89,21 +89,23 @@ type Ports struct {
 
 // Validate reports all ports that are missing at once.
 func (p Ports) Validate() error {
-	var errs []error
-	for _, port := range []struct {
-		name    string
-		missing bool
-	}{
-		{"Commands", p.Commands == nil},
-		{"LatestPrices", p.LatestPrices == nil},
-		{"Averages", p.Averages == nil},
-		{"Requests", p.Requests == nil},
-		{"Readiness", p.Readiness == nil},
-		{"Metrics", p.Metrics == nil},
-	} {
-		if port.missing {
-			errs = append(errs, fmt.Errorf("%w: port %s is required", ErrConfig, port.name))
-		}
+	return errors.Join(
+		required("Commands", p.Commands == nil),
+		required("LatestPrices", p.LatestPrices == nil),
+		required("Averages", p.Averages == nil),
+		required("Requests", p.Requests == nil),
+		p.validateOperations(),
+	)
+}
+
+// validateOperations is Validate for NewOperations.
+func (p Ports) validateOperations() error {
+	return errors.Join(required("Readiness", p.Readiness == nil), required("Metrics", p.Metrics == nil))
+}
+
+func required(port string, missing bool) error {
+	if missing {
+		return fmt.Errorf("%w: port %s is required", ErrConfig, port)
 	}
-	return errors.Join(errs...)
+	return nil
 }
