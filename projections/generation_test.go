@@ -190,3 +190,27 @@ func TestQueryError(t *testing.T) {
 	require.ErrorIs(t, err, cause)
 	assert.Equal(t, "reading a thing: the database did not answer: connection refused", err.Error())
 }
+
+// The tables of old processes stay theirs until a process that serves replaces
+// them.
+func TestOpenFirst(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	stores := []*store.Store{pipelinetest.OpenStore(t, path), pipelinetest.OpenStore(t, path)}
+	made := make([]bool, len(stores))
+	errs := make([]error, len(stores))
+	var both sync.WaitGroup
+	for i, db := range stores {
+		both.Go(func() { made[i], errs[i] = projections.OpenFirst(context.Background(), db, tally{version: 1}) })
+	}
+	both.Wait()
+	require.NoError(t, errors.Join(errs...))
+	assert.NotEqual(t, made[0], made[1], "one makes them, the other finds them")
+	again, err := projections.OpenFirst(t.Context(), stores[0], tally{version: 2})
+	require.NoError(t, err)
+	assert.False(t, again)
+	assert.Equal(t, "tally.g1", open(t, stores[0], tally{version: 1}).Name, "the generation is still the first fold's")
+	assert.Equal(t, "tally.g2", open(t, stores[0], tally{version: 2}).Name)
+	_, err = projections.OpenFirst(t.Context(), pipelinetest.OpenStore(t, filepath.Join(t.TempDir(), "db")), tally{broken: true})
+	require.ErrorContains(t, err, "making the tables of projection tally")
+}

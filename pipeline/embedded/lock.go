@@ -3,6 +3,7 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/gofrs/flock"
@@ -23,12 +24,33 @@ func lock(dir string) (*flock.Flock, error) {
 	if taken {
 		return l, nil
 	}
-	// The holder records itself a moment after it took the lock, and a killed
-	// one before it may have left its own record: the name is a help to a
-	// person, not a proof.
+	return nil, errors.Join(lockedError(dir), l.Close())
+}
+
+// lockedError names who has the directory. The holder records itself a moment
+// after it took the lock, and a killed one before it may have left its own
+// record: the name is a help to a person, not a proof.
+func lockedError(dir string) error {
 	if h, err := readHolder(dir); err == nil {
-		err = fmt.Errorf("%w: %s: by process %d, serving on %s", ErrLocked, dir, h.PID, h.Address)
-		return nil, errors.Join(err, l.Close())
+		return fmt.Errorf("%w: %s: by process %d, serving on %s", ErrLocked, dir, h.PID, h.Address)
 	}
-	return nil, errors.Join(fmt.Errorf("%w: %s", ErrLocked, dir), l.Close())
+	return fmt.Errorf("%w: %s", ErrLocked, dir)
+}
+
+// Hold keeps brokers away from dir until release is called; it creates dir where
+// it does not exist. Any number of processes may hold it at once, and Open is
+// refused meanwhile. An error that wraps ErrLocked means that a broker has it.
+func Hold(dir string) (release func() error, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("holding %s: %w", dir, err)
+	}
+	l := flock.New(filepath.Join(dir, lockFile))
+	taken, err := l.TryRLock()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("holding %s: %w", dir, errors.Join(err, l.Close()))
+	case !taken:
+		return nil, errors.Join(lockedError(dir), l.Close())
+	}
+	return l.Close, nil
 }

@@ -15,8 +15,9 @@ type Engine interface {
 	Name() string
 	// Types are the engine's column types.
 	Types() Types
-	// Migrate brings the tables that belong to no projection up to date.
-	Migrate(ctx context.Context) error
+	// Migrate brings the tables that belong to no projection up to date. Several
+	// processes may call it at once: one works, the others wait for it.
+	Migrate(ctx context.Context) (Migration, error)
 	// Write runs f in a transaction with the engine's time limits, and commits.
 	// An error or a panic of f undoes what f did and is passed on as it is;
 	// ErrCommit is wrapped where the commit failed. f may share the commit with
@@ -73,26 +74,36 @@ func (e *DataError) Error() string { return e.Err.Error() }
 func (e *DataError) Unwrap() error { return e.Err }
 
 // Store is a database of the pipeline. It is safe for concurrent use.
-type Store struct{ engine Engine }
+type Store struct {
+	engine    Engine
+	migration Migration
+}
 
 // Open brings the tables up to date and returns the store; the engine is
 // closed with it.
 func Open(ctx context.Context, engine Engine) (*Store, error) {
-	if err := engine.Migrate(ctx); err != nil {
+	migration, err := engine.Migrate(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("migrating the %s tables: %w", engine.Name(), err)
 	}
-	s := &Store{engine: engine}
+	s := &Store{engine: engine, migration: migration}
 	if err := s.identify(ctx); err != nil {
 		return nil, fmt.Errorf("identifying the %s database: %w", engine.Name(), err)
 	}
 	return s, nil
 }
 
+// Reader reads the tables of an engine as they are, of whatever version.
+func Reader(engine Engine) Querier { return &Store{engine: engine} }
+
 // Close releases all connections.
 func (s *Store) Close() error { return s.engine.Close() }
 
 // EngineName is the name of the engine, for people.
 func (s *Store) EngineName() string { return s.engine.Name() }
+
+// Migration is what Open did to the tables.
+func (s *Store) Migration() Migration { return s.migration }
 
 // Get implements Querier on committed data.
 func (s *Store) Get(ctx context.Context, dest any, query string, args ...any) error {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema/migrations"
 )
 
@@ -18,30 +19,27 @@ import (
 //
 // The lock is held around all that goose does: its own locker is asked for only
 // after it has looked, and made a table, without.
-func (e *Engine) Migrate(ctx context.Context) (err error) {
+func (e *Engine) Migrate(ctx context.Context) (m store.Migration, err error) {
 	db := sql.OpenDB(e.migrator)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	holder, err := db.Conn(ctx)
 	if err != nil {
-		return fmt.Errorf("connecting to migrate: %w", err)
+		return m, fmt.Errorf("connecting to migrate: %w", err)
 	}
 	// Back in the pool, which is closed next, and the session with it.
 	defer func() { err = errors.Join(err, holder.Close()) }()
 	if err := lockMigrations(ctx, holder); err != nil {
-		return err
+		return m, err
 	}
 	files, err := fs.Sub(migrations.Postgres, "postgres")
 	if err != nil {
-		return fmt.Errorf("reading the migrations: %w", err)
+		return m, fmt.Errorf("reading the migrations: %w", err)
 	}
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, files)
 	if err != nil {
-		return fmt.Errorf("preparing the migrations: %w", err)
+		return m, fmt.Errorf("preparing the migrations: %w", err)
 	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("applying the migrations: %w", err)
-	}
-	return nil
+	return store.Migrate(ctx, provider)
 }
 
 func lockMigrations(ctx context.Context, conn *sql.Conn) error {

@@ -88,24 +88,21 @@ func (e *Engine) Types() store.Types {
 // Migrate implements store.Engine. A lock beside the file keeps two starts at
 // once apart: each migration is a transaction, but which ones are missing is
 // asked before.
-func (e *Engine) Migrate(ctx context.Context) (err error) {
+func (e *Engine) Migrate(ctx context.Context) (m store.Migration, err error) {
 	lock := flock.New(e.path + ".migrate")
 	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
-		return fmt.Errorf("waiting for another start: %w", err)
+		return m, fmt.Errorf("waiting for another start: %w", err)
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	files, err := fs.Sub(migrations.SQLite, "sqlite")
 	if err != nil {
-		return fmt.Errorf("reading the migrations: %w", err)
+		return m, fmt.Errorf("reading the migrations: %w", err)
 	}
 	provider, err := goose.NewProvider(goose.DialectSQLite3, e.writer.DB, files)
 	if err != nil {
-		return fmt.Errorf("preparing the migrations: %w", err)
+		return m, fmt.Errorf("preparing the migrations: %w", err)
 	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("applying the migrations: %w", err)
-	}
-	return nil
+	return store.Migrate(ctx, provider)
 }
 
 // Write implements store.Engine.

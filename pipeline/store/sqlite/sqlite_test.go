@@ -33,7 +33,8 @@ func TestCommitsAreDurable(t *testing.T) {
 	engine, err := sqlite.Open(filepath.Join(t.TempDir(), "db"))
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, engine.Close()) })
-	require.NoError(t, engine.Migrate(t.Context()))
+	_, err = engine.Migrate(t.Context())
+	require.NoError(t, err)
 	require.NoError(t, engine.Write(t.Context(), func(tx *sqlx.Tx) error {
 		for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal"} {
 			var got string

@@ -75,14 +75,31 @@ func write(t *testing.T, s *store.Store, f func(tx *store.Tx) error) {
 	require.NoError(t, s.Write(t.Context(), f))
 }
 
+// testMigrate: of several starts at once one does the work, and each knows what
+// it did.
 func testMigrate(t *testing.T, opener Opener) {
 	var wait sync.WaitGroup
-	for range 3 {
+	migrations := make([]store.Migration, 3)
+	for i := range migrations {
 		engine := opener(t)
 		t.Cleanup(func() { assert.NoError(t, engine.Close()) })
-		wait.Go(func() { assert.NoError(t, engine.Migrate(t.Context())) })
+		wait.Go(func() {
+			var err error
+			migrations[i], err = engine.Migrate(t.Context())
+			assert.NoError(t, err)
+		})
 	}
 	wait.Wait()
+	worked := 0
+	for _, m := range migrations {
+		assert.Positive(t, m.To)
+		assert.Equal(t, migrations[0].To, m.To)
+		if m.From != m.To {
+			assert.Zero(t, m.From)
+			worked++
+		}
+	}
+	assert.Equal(t, 1, worked)
 }
 
 func testIdentity(t *testing.T, opener Opener) {
