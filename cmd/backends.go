@@ -39,19 +39,16 @@ const (
 	beside
 )
 
+// What lies in the data directory of the embedded default.
+const (
+	databaseFile = "pricemill.db"
+	brokerDir    = "broker"
+)
+
 // open opens the log and the database.
 func open(ctx context.Context, c config, how access, log *slog.Logger) (*backends, error) {
-	if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
-		return nil, fmt.Errorf("making the data directory: %w", err)
-	}
 	b := &backends{}
-	addresses, err := b.openLog(ctx, c, how, log)
-	if err != nil {
-		return nil, err
-	}
-	b.broker, err = kafka.New(ctx, kafka.Config{Brokers: addresses, Security: c.Security, Partitions: c.Partitions, Replication: c.Replication,
-		Names: c.Topics, Logger: log, Grace: batchGrace})
-	if err != nil {
+	if err := b.connect(ctx, c, how, log); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	engine, err := openEngine(ctx, c)
@@ -64,10 +61,24 @@ func open(ctx context.Context, c config, how access, log *slog.Logger) (*backend
 	return b, nil
 }
 
+// connect opens the log.
+func (b *backends) connect(ctx context.Context, c config, how access, log *slog.Logger) error {
+	addresses, err := b.openLog(ctx, c, how, log)
+	if err != nil {
+		return err
+	}
+	b.broker, err = kafka.New(ctx, kafka.Config{Brokers: addresses, Security: c.Security, Partitions: c.Partitions, Replication: c.Replication,
+		Names: c.Topics, Logger: log, Grace: batchGrace})
+	return err
+}
+
 // openEngine is where a setting becomes an engine.
 func openEngine(ctx context.Context, c config) (store.Engine, error) {
 	if c.DatabaseURL == "" {
-		return sqlite.Open(filepath.Join(c.DataDir, "pricemill.db"))
+		if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
+			return nil, fmt.Errorf("making the data directory: %w", err)
+		}
+		return sqlite.Open(filepath.Join(c.DataDir, databaseFile))
 	}
 	return postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL})
 }
@@ -78,7 +89,10 @@ func (b *backends) openLog(ctx context.Context, c config, how access, log *slog.
 	if len(c.Brokers) > 0 {
 		return c.Brokers, nil
 	}
-	dir := filepath.Join(c.DataDir, "broker")
+	if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	dir := filepath.Join(c.DataDir, brokerDir)
 	var err error
 	b.embedded, err = embedded.Open(ctx, embedded.Config{Dir: dir, Logger: log})
 	switch {

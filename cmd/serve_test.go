@@ -3,6 +3,7 @@ package cmd_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -213,6 +214,35 @@ func TestASecondProcess(t *testing.T) {
 	status, _, stderr := run(t, p.env, "serve")
 	assert.Equal(t, 1, status)
 	assert.Contains(t, stderr, "another pricemill runs on "+p.env["DATA_DIR"])
+}
+
+// A process without the role api serves no clients, but those who watch it; the
+// work of both is one.
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	if !onServices() {
+		status, _, stderr := run(t, environment{"DATA_DIR": t.TempDir(), "ROLES": "api"}, "serve")
+		assert.Equal(t, 2, status)
+		assert.Contains(t, stderr, "ROLES: the embedded broker serves one process")
+		return
+	}
+	api := start(t, environment{"ROLES": "api"})
+	settings := maps.Clone(api.env)
+	settings["ROLES"] = "handlers,projections,relay"
+	worker := start(t, settings)
+	worker.eventually("/readyz", http.StatusOK)
+	api.eventually("/readyz", http.StatusOK)
+	assert.Equal(t, http.StatusOK, api.get("/api/v1/prices/latest?symbol=AAPL").status)
+	for _, path := range []string{"/api/v1/prices/latest?symbol=AAPL", "/docs", "/openapi.json", "/"} {
+		assert.Equal(t, http.StatusNotFound, worker.get(path).status, path)
+	}
+	assert.Equal(t, http.StatusNotFound, worker.post("/api/v1/prices/poll", `{"symbols":["AAPL"]}`).status)
+	assert.Contains(t, worker.get("/metrics").body, `pricemill_stage_lag{`)
+	assert.Contains(t, api.get("/metrics").body, "go_goroutines")
+	assert.Equal(t, http.StatusOK, worker.get("/version").status)
+	status, stdout, stderr := run(t, environment{"HTTP_ADDR": addressOf(worker.url)}, "health")
+	assert.Zero(t, status, stderr)
+	assert.Equal(t, "ready\n", stdout)
 }
 
 func TestSigtermDrainsAndExitsZero(t *testing.T) {

@@ -1,0 +1,80 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/pipeline/embedded"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
+)
+
+func newMigrate(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the tables up to date",
+		Long: `Bring the tables of this version up to date and say what was done, without
+starting the service, which does the same when it starts. It needs the database
+and nothing else. Several may run at once: one works, the others wait for it.
+
+The tables of a projection that was built by another version or with other
+settings stay; "pricemill serve" builds them again from the log.
+
+On the embedded default the service must be stopped: one process has both the
+tables and the log, and the tables must not change under its feet.`,
+		Example: "  pricemill migrate",
+		Args:    exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := a.load()
+			if err != nil {
+				return err
+			}
+			return a.migrate(c.Context(), cfg)
+		},
+	}
+}
+
+func (a *app) migrate(ctx context.Context, c config) (err error) {
+	m, err := build(c, a.logger(c))
+	if err != nil {
+		return err
+	}
+	if c.DatabaseURL == "" {
+		release, err := embedded.Hold(filepath.Join(c.DataDir, brokerDir))
+		if errors.Is(err, embedded.ErrLocked) {
+			return fmt.Errorf("pricemill runs on %s, and brought its tables up to date when it started; "+
+				"stop it to bring them up to date with this version: %w", c.DataDir, err)
+		}
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, release()) }()
+	}
+	engine, err := openEngine(ctx, c)
+	if err != nil {
+		return err
+	}
+	db, err := store.Open(ctx, engine)
+	if err != nil {
+		return errors.Join(err, engine.Close())
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	versions := db.Migration()
+	fmt.Fprintf(a.stdout, "tables of the pipeline: version %d, was %d\n", versions.To, versions.From)
+	for _, p := range m.projections {
+		made, err := projections.OpenFirst(ctx, db, p)
+		if err != nil {
+			return err
+		}
+		state := "there"
+		if made {
+			state = "made"
+		}
+		fmt.Fprintf(a.stdout, "tables of %s: %s\n", p.Name(), state)
+	}
+	return nil
+}
