@@ -1,16 +1,25 @@
-# The binary is static: the image needs nothing but certificates and a user.
-FROM golang:1.26.0-bookworm AS build
+# The binary is static: the image holds it, certificates for HTTPS, and a folder.
+# Images are pinned by their digests; the tags say what they are.
+FROM golang:1.26.5-bookworm@sha256:551752d3ad9de9923190bf5280500617ed8fee287ffb4b0220e770ef89346258 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -o /pricemill ./cmd/pricemill && mkdir /data
+# What /version and "pricemill version" say: docker build --build-arg VERSION=1.2.3
+ARG VERSION=
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-X github.com/pricemill/pricemill/cmd.version=$VERSION" \
+      -o /out/pricemill ./cmd/pricemill && \
+    mkdir /out/data
 
-FROM gcr.io/distroless/static-debian12:nonroot
-COPY --from=build /pricemill /pricemill
-COPY --from=build --chown=nonroot:nonroot /data /data
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /out/pricemill /pricemill
+COPY --from=build --chown=65532:65532 /out/data /data
+USER 65532:65532
+# Whoever runs the image says HTTP_ALLOW_REMOTE=true, and publishes the port no
+# further than is meant.
 ENV DATA_DIR=/data HTTP_ADDR=0.0.0.0:8000
-VOLUME /data
 EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/pricemill", "health"]
 ENTRYPOINT ["/pricemill"]
 CMD ["serve"]

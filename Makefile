@@ -35,6 +35,24 @@ services: ## Start PostgreSQL and Apache Kafka without containers; prints the va
 services-down: ## End what `make services` started
 	@.ci/services down
 
+.PHONY: cluster
+cluster: build ## Start what docker-compose.yml does, without containers: an API and two workers; prints the URL
+	@.ci/cluster up
+
+.PHONY: cluster-down
+cluster-down: ## End what `make cluster` started; the services stay
+	@.ci/cluster down
+
+# The files can be read by all, since the processes in the containers are other
+# users than you; the folder keeps others on this machine out.
+.PHONY: secrets
+secrets: ## Make the passwords that docker-compose.yml needs, once, under ./secrets
+	@if [ -e secrets ]; then echo "secrets is there already, and the database may know it: nothing was done" >&2; exit 1; fi
+	@umask 077 && rm -rf secrets.new && mkdir secrets.new && password=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n') && \
+	printf %s "$$password" >secrets.new/postgres_password && \
+	printf 'postgres://pricemill:%s@postgres:5432/pricemill' "$$password" >secrets.new/database_url && \
+	chmod 644 secrets.new/* && mv secrets.new secrets
+
 .PHONY: test-services
 test-services: ## Run the integration tests on PostgreSQL and Apache Kafka; starts them if need be
 	@services=$$(.ci/services up) && eval "$$services" && \
