@@ -59,6 +59,10 @@ test-services: ## Run the integration tests on PostgreSQL and Apache Kafka; star
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_DATABASE_URL="$$DATABASE_URL" \
 		$(GO) test -count=1 -timeout 20m ./cmd ./pipeline/store/postgres
 
+.PHONY: test-deployment
+test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; needs no Docker
+	cd .ci/deployment && $(GO) vet . && $(GO) test -count=1 .
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for a minute
 	.ci/fuzz 60s

@@ -31,6 +31,9 @@ func TestTheREADMEsCommands(t *testing.T) {
 				assertTarget(t, words[1])
 			case "curl":
 				curl(t, p, line)
+			case "docker":
+				// make test-deployment reads the file as docker does.
+				assert.Equal(t, "docker compose up --wait", line)
 			case "bin/pricemill":
 				status, stdout, stderr := run(t, p.env, words[1:]...)
 				assert.Zero(t, status, "%s: %s", line, stderr)
@@ -40,6 +43,33 @@ func TestTheREADMEsCommands(t *testing.T) {
 				assert.Regexp(t, `^DATABASE_URL=postgres://\S+ KAFKA_BOOTSTRAP_SERVERS=\S+ bin/pricemill serve$`, line)
 			}
 			ran++
+		}
+	}
+	assert.Greater(t, ran, 6)
+}
+
+// TestTheOperationsCommands: what docs/operations.md has is there, by name and by
+// flag. What it does is tested where it is made.
+func TestTheOperationsCommands(t *testing.T) {
+	t.Parallel()
+	operations, err := os.ReadFile("../docs/operations.md")
+	require.NoError(t, err)
+	program := regexp.MustCompile(`(?:bin/|/)pricemill ([a-z-]+)|docker compose run --rm \w+ ([a-z-]+)`)
+	ran := 0
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(operations, -1) {
+		for _, line := range strings.Split(strings.TrimSpace(string(block[1])), "\n") {
+			for _, words := range program.FindAllStringSubmatch(line, -1) {
+				status, stdout, stderr := run(t, environment{}, words[1]+words[2], "--help")
+				assert.Zero(t, status, "%s: %s", line, stderr)
+				for _, flag := range regexp.MustCompile(`--[a-z-]+`).FindAllString(line[strings.Index(line, words[0])+len(words[0]):], -1) {
+					assert.Contains(t, stdout, flag, line)
+				}
+				ran++
+			}
+			if words := strings.Fields(line); words[0] == "make" {
+				assertTarget(t, words[1])
+				ran++
+			}
 		}
 	}
 	assert.Greater(t, ran, 6)
