@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -70,7 +71,8 @@ func (a *app) backup(ctx context.Context, c config, target string) (err error) {
 			err = errors.Join(err, os.RemoveAll(unfinished))
 		}
 	}()
-	if err := copyEmbedded(ctx, c.DataDir, unfinished); err != nil {
+	waited, err := copyEmbedded(ctx, c.DataDir, unfinished)
+	if err != nil {
 		return err
 	}
 	original := c.DataDir
@@ -81,7 +83,7 @@ func (a *app) backup(ctx context.Context, c config, target string) (err error) {
 	if err := publish(unfinished, target); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s: log and database of %s\n", target, original)
+	_, err = fmt.Fprintf(a.stdout, "%s: log and database of %s; writers waited %v\n", target, original, waited)
 	return err
 }
 
@@ -105,22 +107,28 @@ func refuseContent(target string) error {
 // database has not given out yet; it would give them out again, to other events,
 // and these would be dropped as repeats. So the log is copied while nobody can
 // commit: what the relay sends then was committed before. Most of the log is
-// copied first, which leaves little to do while the others wait.
-func copyEmbedded(ctx context.Context, from, to string) (err error) {
+// copied first, which leaves little to do while the others wait; waited is how
+// long they did.
+func copyEmbedded(ctx context.Context, from, to string) (waited time.Duration, err error) {
 	log, err := embedded.NewCopier(filepath.Join(from, brokerDir), filepath.Join(to, brokerDir))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	if err := log.Copy(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	engine, err := sqlite.Open(filepath.Join(from, databaseFile))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
-	return engine.Backup(ctx, filepath.Join(to, databaseFile), func() error { return log.Copy(ctx) })
+	err = engine.Backup(ctx, filepath.Join(to, databaseFile), func() error {
+		began := time.Now()
+		defer func() { waited = time.Since(began).Round(time.Millisecond) }()
+		return log.Copy(ctx)
+	})
+	return waited, err
 }
 
 // checkBackup starts a broker on the copy, which reads every record, and looks

@@ -55,6 +55,7 @@ func TestBackupUnderLoad(t *testing.T) {
 		got := <-done
 		require.Zero(t, got.status, got.stderr)
 		assert.Contains(t, got.stdout, dir)
+		t.Log(got.stdout)
 		entries, err := os.ReadDir(dir)
 		require.NoError(t, err)
 		require.Len(t, entries, 2)
