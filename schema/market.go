@@ -63,6 +63,7 @@ type Quote struct {
 	Provider Provider `json:"provider"`
 	Symbol   Symbol   `json:"symbol"`
 	// RequestID is the fetch request this answers; empty for streams and files.
+	// See JobOfRequest.
 	RequestID string `json:"request_id,omitempty"`
 }
 

@@ -108,6 +108,15 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 		"polling.job.ran.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.PollingJobRan{JobID: ids().Draw(t, "job"), RanAt: times().Draw(t, "ran"), Slot: times().Draw(t, "slot")}
 		}),
+		"polling.job.paused.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.PollingJobPaused{JobID: ids().Draw(t, "job"), PausedAt: times().Draw(t, "paused")}
+		}),
+		"polling.job.resumed.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.PollingJobResumed{JobID: ids().Draw(t, "job"), ResumedAt: times().Draw(t, "resumed")}
+		}),
+		"polling.job.stopped.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.PollingJobStopped{JobID: ids().Draw(t, "job"), StoppedAt: times().Draw(t, "stopped")}
+		}),
 	}
 }
 
