@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
@@ -24,9 +26,10 @@ type Settings struct {
 
 func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
-		Name:  Name,
-		Doc:   "Keeps the polling jobs and makes a fetch request for each of their symbols when a run is due.",
-		Takes: []schema.EventType{schema.PollingJobCreated{}.EventType()},
+		Name: Name,
+		Doc:  "Keeps the polling jobs and makes a fetch request for each of their symbols when a run is due.",
+		Takes: []schema.EventType{schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(),
+			schema.PollingJobResumed{}.EventType(), schema.PollingJobStopped{}.EventType()},
 		Gives: []schema.EventType{schema.FetchRequested{}.EventType(), schema.PollingJobRan{}.EventType()},
 		New:   New,
 	})
@@ -52,17 +55,56 @@ type handler struct {
 
 var _ pipeline.Runner = (*handler)(nil)
 
-// Handle enters new jobs; their first run is due at once.
-func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
-	rows := store.Rows{Table: "schedules", Columns: []string{"job_id", "symbols", "interval_s", "provider", "next_run"},
-		Clause: "ON CONFLICT (job_id) DO NOTHING"}
-	for i := range in {
-		job := in[i].Event.Payload.(schema.PollingJobCreated)
-		symbols, err := json.Marshal(job.Symbols)
+// job is a row of schedules.
+type job struct {
+	ID       string           `db:"job_id"`
+	Symbols  string           `db:"symbols"` // a JSON array
+	Interval int              `db:"interval_s"`
+	Provider schema.Provider  `db:"provider"`
+	Status   schema.JobStatus `db:"status"`
+	NextRun  schema.Time      `db:"next_run"`
+}
+
+const columns = `job_id, symbols, interval_s, provider, status, next_run`
+
+// after is the job behind one more of its events; the zero value is one that
+// does not exist.
+func (j job) after(event schema.Payload) (job, error) {
+	if created, ok := event.(schema.PollingJobCreated); ok && j.Status == "" {
+		symbols, err := json.Marshal(created.Symbols)
 		if err != nil {
-			return nil, pipeline.Permanent(fmt.Errorf("encoding the symbols of job %s: %w", job.JobID, err))
+			return j, pipeline.Permanent(fmt.Errorf("encoding the symbols of job %s: %w", created.JobID, err))
 		}
-		rows.Add(job.JobID, string(symbols), job.Interval, job.Provider, job.CreatedAt)
+		j.ID, j.Symbols, j.Provider = created.JobID, string(symbols), created.Provider
+	}
+	state := schema.JobState{Status: j.Status, Interval: j.Interval, NextRun: j.NextRun}.After(event)
+	j.Status, j.Interval, j.NextRun = state.Status, state.Interval, state.NextRun
+	return j, nil
+}
+
+// Handle enters new jobs, whose first run is due at once, and does what is said
+// about those that are there.
+func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+	jobs, err := hold(ctx, tx, in)
+	if err != nil {
+		return nil, err
+	}
+	changed := map[string]job{}
+	for i := range in {
+		id := in[i].Event.Payload.Key()
+		next, err := jobs[id].after(in[i].Event.Payload)
+		if err != nil {
+			return nil, err
+		}
+		if next != jobs[id] {
+			jobs[id], changed[id] = next, next
+		}
+	}
+	rows := store.Rows{Table: "schedules", Columns: []string{"job_id", "symbols", "interval_s", "provider", "status", "next_run"},
+		Clause: "ON CONFLICT (job_id) DO UPDATE SET status = excluded.status, next_run = excluded.next_run"}
+	for _, id := range slices.Sorted(maps.Keys(changed)) {
+		j := changed[id]
+		rows.Add(j.ID, j.Symbols, j.Interval, j.Provider, string(j.Status), j.NextRun)
 	}
 	tx.OnCommit(func() {
 		select {
@@ -73,107 +115,22 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	return nil, tx.Insert(ctx, rows)
 }
 
-// job is a row of schedules.
-type job struct {
-	ID       string          `db:"job_id"`
-	Symbols  string          `db:"symbols"`
-	Interval int64           `db:"interval_s"`
-	Provider schema.Provider `db:"provider"`
-	NextRun  schema.Time     `db:"next_run"`
-}
-
-const (
-	// poll is how soon a due job is seen at the latest.
-	poll = 200 * time.Millisecond
-	// maxDue bounds the jobs of one transaction.
-	maxDue = 100
-)
-
-// Run claims due jobs until ctx is done. Several processes may run it: each
-// claim is a compare-and-swap of the job's next run.
-func (h *handler) Run(ctx context.Context, emit pipeline.Emitter) error {
-	ticker := time.NewTicker(poll)
-	defer ticker.Stop()
-	for {
-		due, err := h.runDue(ctx, emit)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if due == maxDue {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		case <-h.wake:
-		}
+// hold reads the jobs of a batch, and keeps the runner from moving their next
+// run meanwhile. The runner passes over rows that are held, so it never waits
+// for a row here while it holds another.
+func hold(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (map[string]job, error) {
+	ids := map[string]bool{}
+	for i := range in {
+		ids[in[i].Event.Payload.Key()] = true
 	}
-}
-
-// runDue makes the requests of all jobs that are due, and returns how many
-// there were.
-func (h *handler) runDue(ctx context.Context, emit pipeline.Emitter) (int, error) {
-	due := 0
-	_, err := emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
-		now := schema.NewTime(h.now())
-		var jobs []job
-		err := tx.Select(ctx, &jobs, `SELECT job_id, symbols, interval_s, provider, next_run FROM schedules
-			WHERE next_run <= $1 ORDER BY next_run, job_id LIMIT $2`, now, maxDue)
-		if err != nil {
-			return nil, fmt.Errorf("looking for due jobs: %w", err)
-		}
-		due = len(jobs)
-		var events []schema.Event
-		for _, j := range jobs {
-			claimed, err := tx.Exec(ctx, `UPDATE schedules SET next_run = $1 WHERE job_id = $2 AND next_run = $3`,
-				nextRun(j.NextRun, now, j.Interval), j.ID, j.NextRun)
-			if err != nil {
-				return nil, fmt.Errorf("claiming job %s: %w", j.ID, err)
-			}
-			if claimed == 0 {
-				continue // another process was faster
-			}
-			run, err := h.events(j, now)
-			if err != nil {
-				return nil, err
-			}
-			events = append(events, run...)
-		}
-		return events, nil
-	})
-	return due, err
-}
-
-// nextRun is the first slot of the job behind now. Slots that passed while
-// nobody ran are skipped: old quotes cannot be had any more, and a burst helps
-// nobody.
-func nextRun(slot, now schema.Time, interval int64) schema.Time {
-	step := time.Duration(interval) * time.Second
-	missed := now.Sub(slot.Time) / step
-	return slot.Add((missed + 1) * step)
-}
-
-// events are those of one run. Their ids follow from job and slot.
-func (h *handler) events(j job, now schema.Time) ([]schema.Event, error) {
-	var symbols []schema.Symbol
-	if err := json.Unmarshal([]byte(j.Symbols), &symbols); err != nil {
-		return nil, fmt.Errorf("reading the symbols of job %s: %w", j.ID, err)
+	rows, err := store.SelectIn[job](ctx, tx, `SELECT `+columns+` FROM schedules WHERE job_id IN (?) ORDER BY job_id `+
+		tx.LockRows("schedules"), slices.Sorted(maps.Keys(ids)))
+	if err != nil {
+		return nil, fmt.Errorf("reading the jobs: %w", err)
 	}
-	slot := j.NextRun.Format(time.RFC3339Nano)
-	event := func(id string, p schema.Payload) schema.Event {
-		return schema.Event{ID: id, Source: "pricemill/" + Name, Payload: p}
+	jobs := make(map[string]job, len(ids))
+	for _, j := range rows {
+		jobs[j.ID] = j
 	}
-	events := []schema.Event{event(schema.DeriveID(Name, j.ID, slot),
-		schema.PollingJobRan{JobID: j.ID, RanAt: now, Slot: j.NextRun})}
-	for _, symbol := range symbols {
-		id := schema.DeriveID(Name, j.ID, slot, string(symbol))
-		events = append(events, event(id, schema.FetchRequested{
-			Quote: schema.Quote{Provider: j.Provider, Symbol: symbol, RequestID: id},
-			JobID: j.ID, RequestedAt: now, Deadline: now.Add(h.settings.Timeout)}))
-	}
-	return events, nil
+	return jobs, nil
 }

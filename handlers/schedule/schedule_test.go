@@ -84,7 +84,7 @@ func TestAJobRunsAtOnceAndThenOnItsGrid(t *testing.T) {
 			r := e.Payload.(schema.FetchRequested)
 			symbols[r.Symbol] = true
 			assert.Equal(t, schema.FetchRequested{
-				Quote: schema.Quote{Provider: "p", Symbol: r.Symbol, RequestID: e.ID}, JobID: "a",
+				Quote: schema.Quote{Provider: "p", Symbol: r.Symbol, RequestID: "a." + e.ID}, JobID: "a",
 				RequestedAt: schema.NewTime(begin), Deadline: schema.NewTime(begin.Add(7 * time.Second))}, r)
 		}
 		assert.Equal(t, map[schema.Symbol]bool{"A": true, "BRK.B": true}, symbols)
@@ -144,6 +144,48 @@ func TestAJobEnteredTwiceIsOne(t *testing.T) {
 		time.Sleep(61 * time.Second)
 		stop()
 		assert.Equal(t, []string{"a 0s 0s", "a 1m0s 1m0s"}, runs(t, rig, begin))
+	})
+}
+
+func paused(id string) schema.Payload {
+	return schema.PollingJobPaused{JobID: id, PausedAt: schema.NewTime(time.Now())}
+}
+
+func resumed(id string) schema.Payload {
+	return schema.PollingJobResumed{JobID: id, ResumedAt: schema.NewTime(time.Now())}
+}
+
+func stopped(id string) schema.Payload {
+	return schema.PollingJobStopped{JobID: id, StoppedAt: schema.NewTime(time.Now())}
+}
+
+// A paused job makes no requests and goes on with its next slot, however often
+// it is told; a stopped one never does again. The others run on.
+func TestPauseResumeAndStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		begin := time.Now()
+		runner := newHandler(t, time.Now, nil)
+		defer process(t, rig, runner)()
+		enter(t, rig, runner, job("a", 60, begin, "A"), job("b", 90, begin, "B"), paused("no-such-job"), stopped("no-such-job"))
+		time.Sleep(30 * time.Second)
+		enter(t, rig, runner, paused("a"), paused("a"))
+		time.Sleep(125 * time.Second)
+		assert.Equal(t, []string{"a 0s 0s", "b 0s 0s", "b 1m30s 1m30s"}, runs(t, rig, begin), "a is paused")
+		assert.Len(t, rig.Events(t, schema.FetchRequests), 3)
+
+		enter(t, rig, runner, resumed("a"), resumed("b"))
+		time.Sleep(30 * time.Second)
+		assert.Equal(t, []string{"a 3m0s 3m0s", "b 3m0s 3m0s"}, runs(t, rig, begin), "the slots missed stay missed")
+		enter(t, rig, runner, paused("a"), resumed("a"), paused("a"), resumed("a"))
+		time.Sleep(time.Minute)
+		assert.Equal(t, []string{"a 4m0s 4m0s"}, runs(t, rig, begin))
+
+		enter(t, rig, runner, paused("a"), stopped("a"), resumed("a"), job("a", 60, time.Now(), "A"))
+		enter(t, rig, runner, resumed("a"), stopped("b"), stopped("b"), job("b", 60, time.Now(), "B"))
+		time.Sleep(time.Hour)
+		assert.Empty(t, runs(t, rig, begin))
 	})
 }
 

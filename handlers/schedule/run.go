@@ -1,0 +1,97 @@
+package schedule
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+const (
+	// poll is how soon a due job is seen at the latest.
+	poll = 200 * time.Millisecond
+	// maxDue bounds the jobs of one transaction.
+	maxDue = 100
+)
+
+// Run runs due jobs until ctx is done. Several processes may do so: each takes
+// jobs that no other holds.
+func (h *handler) Run(ctx context.Context, emit pipeline.Emitter) error {
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for {
+		due, err := h.runDue(ctx, emit)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if due == maxDue {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-h.wake:
+		}
+	}
+}
+
+// runDue makes the requests of all jobs that are due, and returns how many
+// there were.
+func (h *handler) runDue(ctx context.Context, emit pipeline.Emitter) (int, error) {
+	due := 0
+	_, err := emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
+		now := schema.NewTime(h.now())
+		var jobs []job
+		err := tx.Select(ctx, &jobs, `SELECT `+columns+` FROM schedules WHERE status = 'active' AND next_run <= $1
+			ORDER BY next_run, job_id LIMIT $2 `+tx.LockFreeRows("schedules"), now, maxDue)
+		if err != nil {
+			return nil, fmt.Errorf("looking for due jobs: %w", err)
+		}
+		due = len(jobs)
+		var events []schema.Event
+		for _, j := range jobs {
+			ran := schema.PollingJobRan{JobID: j.ID, RanAt: now, Slot: j.NextRun}
+			next, err := j.after(ran)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := tx.Exec(ctx, `UPDATE schedules SET next_run = $1 WHERE job_id = $2`, next.NextRun, j.ID); err != nil {
+				return nil, fmt.Errorf("moving job %s to its next run: %w", j.ID, err)
+			}
+			run, err := h.events(j, ran)
+			if err != nil {
+				return nil, err
+			}
+			events = append(events, run...)
+		}
+		return events, nil
+	})
+	return due, err
+}
+
+// events are those of one run. Their ids follow from job and slot.
+func (h *handler) events(j job, ran schema.PollingJobRan) ([]schema.Event, error) {
+	var symbols []schema.Symbol
+	if err := json.Unmarshal([]byte(j.Symbols), &symbols); err != nil {
+		return nil, fmt.Errorf("reading the symbols of job %s: %w", j.ID, err)
+	}
+	slot := ran.Slot.Format(time.RFC3339Nano)
+	event := func(id string, p schema.Payload) schema.Event {
+		return schema.Event{ID: id, Source: "pricemill/" + Name, Payload: p}
+	}
+	events := []schema.Event{event(schema.DeriveID(Name, j.ID, slot), ran)}
+	for _, symbol := range symbols {
+		id := schema.DeriveID(Name, j.ID, slot, string(symbol))
+		events = append(events, event(id, schema.FetchRequested{
+			Quote: schema.Quote{Provider: j.Provider, Symbol: symbol, RequestID: schema.JobRequestID(j.ID, id)},
+			JobID: j.ID, RequestedAt: ran.RanAt, Deadline: ran.RanAt.Add(h.settings.Timeout)}))
+	}
+	return events, nil
+}
