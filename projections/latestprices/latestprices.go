@@ -1,4 +1,5 @@
-// Package latestprices is the read model of the newest price of each symbol.
+// Package latestprices is the read model of the symbols that are known, each
+// with its newest price.
 package latestprices
 
 import (
@@ -6,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -18,7 +20,7 @@ const Name = "latest-prices"
 func init() {
 	pipeline.RegisterProjection(pipeline.ProjectionModule{
 		Name: Name,
-		Doc:  "The newest price of each symbol by event time, and when we last heard that it is.",
+		Doc:  "Each symbol with its newest price by event time, when we last heard that it is, and how many there are.",
 		New:  func(pipeline.Env) (pipeline.Projection, error) { return projection{}, nil },
 	})
 }
@@ -30,7 +32,7 @@ var _ pipeline.Projection = projection{}
 const table = "latest_prices"
 
 func (projection) Name() string         { return Name }
-func (projection) Version() int         { return 1 }
+func (projection) Version() int         { return 2 }
 func (projection) TableNames() []string { return []string{table} }
 
 func (projection) Takes() []schema.EventType {
@@ -45,48 +47,50 @@ func (projection) Tables(g pipeline.Generation) []string {
 		timestamp   {time}    NOT NULL,
 		received_at {time}    NOT NULL,
 		price_id    {int}     NOT NULL,
+		prices      {int}     NOT NULL,
+		first_time  {time},
 		PRIMARY KEY (provider, symbol)
 	) {keyed}`}
 }
 
-// row is a candidate for the newest price of its key.
+// row is what one event, or all events of a batch, say about a key.
 type row struct {
 	Price
 	// id is that of the price in the log; 0 where only a repeat of it was seen,
 	// so that the price itself, when it comes, wins.
 	id int64
+	// prices is how many prices there are; first is the oldest event time among
+	// them, the zero value for none.
+	prices int64
+	first  schema.Time
 }
 
 // Apply keeps, per key, of all events with the newest event time: the price
-// that is last in the log, and the latest receipt. That is the same whatever
-// order the events of the two topics come in.
+// that is last in the log, and the latest receipt; and of all prices their
+// number and the oldest event time. That is the same whatever order the events
+// of the two topics come in.
 func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	best := map[string]row{}
+	found := map[string]row{}
 	for i := range in {
-		candidate, err := read(&in[i])
+		next, err := read(&in[i])
 		if err != nil {
 			return err
 		}
-		key := schema.MarketKey(candidate.Provider, candidate.Symbol)
-		if known, ok := best[key]; ok {
-			candidate = merge(known, candidate)
+		key := schema.MarketKey(next.Provider, next.Symbol)
+		if known, ok := found[key]; ok {
+			next = merge(known, next)
 		}
-		best[key] = candidate
+		found[key] = next
 	}
-	name := g.Table(table)
-	rows := store.Rows{Table: name, Columns: []string{"provider", "symbol", "price", "timestamp", "received_at", "price_id"},
-		Clause: `ON CONFLICT (provider, symbol) DO UPDATE SET
-		price = CASE WHEN excluded.timestamp > ` + name + `.timestamp OR excluded.price_id > ` + name + `.price_id
-			THEN excluded.price ELSE ` + name + `.price END,
-		price_id = CASE WHEN excluded.timestamp > ` + name + `.timestamp OR excluded.price_id > ` + name + `.price_id
-			THEN excluded.price_id ELSE ` + name + `.price_id END,
-		received_at = CASE WHEN excluded.timestamp > ` + name + `.timestamp OR excluded.received_at > ` + name + `.received_at
-			THEN excluded.received_at ELSE ` + name + `.received_at END,
-		timestamp = excluded.timestamp
-		WHERE excluded.timestamp >= ` + name + `.timestamp`}
-	for _, key := range slices.Sorted(maps.Keys(best)) {
-		r := best[key]
-		rows.Add(r.Provider, r.Symbol, r.Price.Price, r.Timestamp, r.ReceivedAt, r.id)
+	rows := store.Rows{Table: g.Table(table), Columns: []string{"provider", "symbol", "price", "timestamp", "received_at",
+		"price_id", "prices", "first_time"}, Clause: mergeSQL(g.Table(table))}
+	for _, key := range slices.Sorted(maps.Keys(found)) {
+		r := found[key]
+		var first any
+		if r.prices > 0 {
+			first = r.first
+		}
+		rows.Add(r.Provider, r.Symbol, r.Price.Price, r.Timestamp, r.ReceivedAt, r.id, r.prices, first)
 	}
 	return tx.Insert(ctx, rows)
 }
@@ -98,29 +102,48 @@ func read(r *pipeline.Record) (row, error) {
 		if err != nil {
 			return row{}, pipeline.Permanent(err)
 		}
-		return row{Price{p.Source, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, id}, nil
+		return row{Price{p.Source, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, id, 1, p.Timestamp}, nil
 	case schema.QuoteUnchanged:
-		return row{Price{p.Provider, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, 0}, nil
+		return row{Price: Price{p.Provider, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}}, nil
 	default:
 		return row{}, pipeline.Permanent(fmt.Errorf("unexpected event %T", p))
 	}
 }
 
-// merge is what the SQL does, for two events of one batch.
-func merge(known, next row) row {
-	switch order := next.Timestamp.Compare(known.Timestamp); {
+// merge puts two rows of one key together.
+func merge(a, b row) row {
+	newest := a
+	switch order := b.Timestamp.Compare(a.Timestamp); {
 	case order > 0:
-		return next
-	case order < 0:
-		return known
+		newest = b
+	case order == 0:
+		if b.id > a.id {
+			newest = b
+		}
+		if newest.ReceivedAt = a.ReceivedAt; b.ReceivedAt.After(a.ReceivedAt) {
+			newest.ReceivedAt = b.ReceivedAt
+		}
 	}
-	received := known.ReceivedAt
-	if next.ReceivedAt.After(received) {
-		received = next.ReceivedAt
+	newest.prices, newest.first = a.prices+b.prices, a.first
+	if a.prices == 0 || b.prices > 0 && a.first.After(b.first) {
+		newest.first = b.first
 	}
-	if next.id > known.id {
-		known = next
+	return newest
+}
+
+// mergeSQL is merge for a row that is in the table.
+func mergeSQL(t string) string {
+	// The newest price, and of two at one time the later in the log.
+	wins := `excluded.timestamp > ` + t + `.timestamp OR (excluded.timestamp = ` + t + `.timestamp AND excluded.price_id > ` + t + `.price_id)`
+	// Of two receipts of the newest event time, the later.
+	heard := `excluded.timestamp > ` + t + `.timestamp OR (excluded.timestamp = ` + t + `.timestamp AND excluded.received_at > ` + t + `.received_at)`
+	choose := func(column, condition string) string {
+		return column + ` = CASE WHEN ` + condition + ` THEN excluded.` + column + ` ELSE ` + t + `.` + column + ` END`
 	}
-	known.ReceivedAt = received
-	return known
+	return `ON CONFLICT (provider, symbol) DO UPDATE SET ` + strings.Join([]string{
+		choose("price", wins), choose("price_id", wins), choose("received_at", heard),
+		choose("timestamp", `excluded.timestamp > `+t+`.timestamp`),
+		choose("first_time", `excluded.first_time < `+t+`.first_time OR `+t+`.first_time IS NULL`),
+		`prices = ` + t + `.prices + excluded.prices`,
+	}, ", ")
 }

@@ -2,6 +2,8 @@ package latestprices_test
 
 import (
 	"context"
+	"database/sql"
+	"fmt"
 	"testing"
 	"time"
 
@@ -96,15 +98,35 @@ func newest(log []pipeline.Record) map[schema.Symbol]latestprices.Price {
 func TestTheNewestPriceWhateverTheOrderOfTopicsAndTheCuts(t *testing.T) {
 	t.Parallel()
 	pipelinetest.CheckFold(t, newProjection(t), drawLog, func(t *rapid.T, f pipelinetest.Fold) {
-		var rows []latestprices.Price
-		require.NoError(t, f.DB.Select(context.Background(), &rows, `SELECT provider, symbol, price, timestamp, received_at FROM `+
-			f.Generation.Table("latest_prices")))
+		type row struct {
+			latestprices.Price
+			Prices int64                 `db:"prices"`
+			First  sql.Null[schema.Time] `db:"first_time"`
+		}
+		var rows []row
+		require.NoError(t, f.DB.Select(context.Background(), &rows, `SELECT provider, symbol, price, timestamp, received_at, prices,
+			first_time FROM `+f.Generation.Table("latest_prices")))
 		got := map[schema.Symbol]latestprices.Price{}
 		for _, r := range rows {
-			got[r.Symbol] = r
+			got[r.Symbol] = r.Price
+			prices, first := count(f.Log, r.Symbol)
+			require.Equal(t, prices, r.Prices, r.Symbol)
+			require.Equal(t, sql.Null[schema.Time]{V: first, Valid: true}, r.First, r.Symbol)
 		}
 		require.Equal(t, newest(f.Log), got)
 	})
+}
+
+// count finds the number of prices of a symbol and the oldest event time.
+func count(log []pipeline.Record, symbol schema.Symbol) (prices int64, first schema.Time) {
+	for _, r := range log {
+		if p, ok := r.Event.Payload.(schema.PriceObserved); ok && p.Symbol == symbol {
+			if prices++; prices == 1 || p.Timestamp.Before(first.Time) {
+				first = p.Timestamp
+			}
+		}
+	}
+	return prices, first
 }
 
 func TestLatest(t *testing.T) {
@@ -142,6 +164,41 @@ func TestLatest(t *testing.T) {
 	require.ErrorIs(t, err, projections.ErrNotFound, "another provider's symbol is another one")
 }
 
+func TestSymbols(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	spec, err := projections.Open(t.Context(), rig.DB, newProjection(t), nil)
+	require.NoError(t, err)
+	stage := rig.Start(t, spec)
+	defer stage.Close(t)
+	at := func(provider schema.Provider, p schema.PriceObserved) schema.PriceObserved {
+		p.Source = provider
+		return p
+	}
+	onlyRepeated := observed("Z", "1", 1, 1)
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, at("q", observed("A", "1", 10, 10)), at("p", observed("B", "2", 10, 10)),
+		at("p", observed("A", "3", 10, 10)), at("p", observed("A", "4.50", 20, 20)), at("p", observed("A", "5", 5, 30)),
+		unchanged(onlyRepeated, 2))...))
+	reader := latestprices.Reader{DB: rig.DB}
+	list := func(q latestprices.SymbolQuery) []string {
+		symbols, err := reader.Symbols(t.Context(), q)
+		require.NoError(t, err)
+		var texts []string
+		for _, s := range symbols {
+			texts = append(texts, fmt.Sprintf("%s/%s: %d from %d to %d, last %s", s.Provider, s.Symbol, s.Prices,
+				s.First.Unix(), s.Last.Unix(), s.LastPrice))
+		}
+		return texts
+	}
+	a, b, other := "p/A: 3 from 5 to 20, last 4.5", "p/B: 1 from 10 to 10, last 2", "q/A: 1 from 10 to 10, last 1"
+	assert.Equal(t, []string{a, b, other}, list(latestprices.SymbolQuery{Limit: 10}), "Z has no price yet")
+	assert.Equal(t, []string{a, b}, list(latestprices.SymbolQuery{Limit: 2}))
+	assert.Equal(t, []string{other}, list(latestprices.SymbolQuery{AfterProvider: "p", AfterSymbol: "B", Limit: 2}))
+	assert.Equal(t, []string{a, b}, list(latestprices.SymbolQuery{Provider: "p", Limit: 10}))
+	assert.Equal(t, []string{b}, list(latestprices.SymbolQuery{Provider: "p", AfterProvider: "p", AfterSymbol: "A", Limit: 10}))
+	assert.Empty(t, list(latestprices.SymbolQuery{Provider: "nobody", Limit: 10}))
+}
+
 func TestAClosedDatabaseIsUnavailable(t *testing.T) {
 	t.Parallel()
 	db := pipelinetest.OpenStore(t, t.TempDir()+"/db")
@@ -149,4 +206,6 @@ func TestAClosedDatabaseIsUnavailable(t *testing.T) {
 	_, err := latestprices.Reader{DB: db}.Latest(t.Context(), "p", "A")
 	require.ErrorIs(t, err, projections.ErrUnavailable)
 	require.NotErrorIs(t, err, projections.ErrNotFound)
+	_, err = latestprices.Reader{DB: db}.Symbols(t.Context(), latestprices.SymbolQuery{Limit: 1})
+	require.ErrorIs(t, err, projections.ErrUnavailable)
 }

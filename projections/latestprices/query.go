@@ -33,3 +33,46 @@ func (r Reader) Latest(ctx context.Context, provider schema.Provider, symbol sch
 	}
 	return price, nil
 }
+
+// Symbol is what is known of one symbol at one provider.
+type Symbol struct {
+	Provider schema.Provider `db:"provider"`
+	Symbol   schema.Symbol   `db:"symbol"`
+	// Prices is how many there are, and First and Last are the bounds of their
+	// event times.
+	Prices int64       `db:"prices"`
+	First  schema.Time `db:"first_time"`
+	Last   schema.Time `db:"timestamp"`
+	// LastPrice is the price at Last.
+	LastPrice schema.Decimal `db:"price"`
+}
+
+// SymbolQuery selects symbols. They are ordered by provider, then symbol.
+type SymbolQuery struct {
+	// Provider leaves only its symbols; empty leaves all.
+	Provider schema.Provider
+	// AfterProvider and AfterSymbol are the last symbol that is not wanted any
+	// more; empty begins with the first there is.
+	AfterProvider schema.Provider
+	AfterSymbol   schema.Symbol
+	// Limit is how many at the most.
+	Limit int
+}
+
+// Symbols lists the symbols of which there is a price.
+func (r Reader) Symbols(ctx context.Context, q SymbolQuery) ([]Symbol, error) {
+	const columns = `SELECT provider, symbol, prices, first_time, timestamp, price FROM latest_prices WHERE `
+	var symbols []Symbol
+	var err error
+	if q.Provider == "" {
+		err = r.DB.Select(ctx, &symbols, columns+`(provider, symbol) > ($1, $2) AND prices > 0
+			ORDER BY provider, symbol LIMIT $3`, q.AfterProvider, q.AfterSymbol, q.Limit)
+	} else {
+		err = r.DB.Select(ctx, &symbols, columns+`provider = $1 AND symbol > $2 AND prices > 0
+			ORDER BY symbol LIMIT $3`, q.Provider, q.AfterSymbol, q.Limit)
+	}
+	if err != nil {
+		return nil, projections.QueryError("the symbols", err)
+	}
+	return symbols, nil
+}
