@@ -3,8 +3,11 @@ package jobs
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -17,16 +20,10 @@ const Name = "polling-jobs"
 func init() {
 	pipeline.RegisterProjection(pipeline.ProjectionModule{
 		Name: Name,
-		Doc:  "The polling jobs, and when each last ran.",
+		Doc:  "The polling jobs: whether they run, when they last did and when they will.",
 		New:  func(pipeline.Env) (pipeline.Projection, error) { return projection{}, nil },
 	})
 }
-
-// Status of a job.
-type Status string
-
-// Active is the status of a job that is being run.
-const Active Status = "active"
 
 type projection struct{}
 
@@ -35,15 +32,17 @@ var _ pipeline.Projection = projection{}
 const table = "polling_jobs"
 
 func (projection) Name() string         { return Name }
-func (projection) Version() int         { return 1 }
+func (projection) Version() int         { return 2 }
 func (projection) TableNames() []string { return []string{table} }
 
 func (projection) Takes() []schema.EventType {
-	return []schema.EventType{schema.PollingJobCreated{}.EventType(), schema.PollingJobRan{}.EventType()}
+	return []schema.EventType{schema.PollingJobCreated{}.EventType(), schema.PollingJobRan{}.EventType(),
+		schema.PollingJobPaused{}.EventType(), schema.PollingJobResumed{}.EventType(), schema.PollingJobStopped{}.EventType()}
 }
 
 func (projection) Tables(g pipeline.Generation) []string {
-	return []string{`CREATE TABLE ` + g.Table(table) + ` (
+	name := g.Table(table)
+	return []string{`CREATE TABLE ` + name + ` (
 		id         {int}  PRIMARY KEY,
 		job_id     {text} NOT NULL UNIQUE,
 		symbols    {text} NOT NULL,
@@ -51,58 +50,101 @@ func (projection) Tables(g pipeline.Generation) []string {
 		provider   {text} NOT NULL,
 		status     {text} NOT NULL,
 		created_at {time} NOT NULL,
-		last_run   {time}
-	)`}
+		last_run   {time},
+		next_run   {time} NOT NULL,
+		runs       {int}  NOT NULL
+	)`, `CREATE INDEX ` + name + `_by_creation ON ` + name + ` (created_at, job_id)`}
 }
 
-// Apply enters new jobs and moves last_run forward. A run counts only if its job
-// stands before it in the log, as it does wherever the scheduler made both: the
-// events of a job lie on one partition.
+// row is a row of the table; the zero value is a job that does not exist.
+type row struct {
+	ID        int64                 `db:"id"`
+	JobID     string                `db:"job_id"`
+	Symbols   string                `db:"symbols"` // a JSON array
+	Interval  int                   `db:"interval"`
+	Provider  schema.Provider       `db:"provider"`
+	Status    schema.JobStatus      `db:"status"`
+	CreatedAt schema.Time           `db:"created_at"`
+	LastRun   sql.Null[schema.Time] `db:"last_run"`
+	// NextRun is the slot that is due next, if the job is active by then.
+	NextRun schema.Time `db:"next_run"`
+	Runs    int64       `db:"runs"`
+}
+
+const columns = `id, job_id, symbols, interval, provider, status, created_at, last_run, next_run, runs`
+
+// Apply follows each job through its events. The first creation counts, and
+// what stands behind it in the log: the events of a job lie on one partition.
 func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	created := store.Rows{Table: g.Table(table), Columns: []string{"id", "job_id", "symbols", "interval", "provider",
-		"status", "created_at"}, Clause: "ON CONFLICT (job_id) DO NOTHING"}
-	entered := map[string]bool{}
-	// Runs before and behind the first creation of their job in this batch.
-	before, behind := map[string]schema.Time{}, map[string]schema.Time{}
+	jobs, err := load(ctx, tx, g, in)
+	if err != nil {
+		return err
+	}
+	changed := map[string]bool{}
 	for i := range in {
-		switch p := in[i].Event.Payload.(type) {
-		case schema.PollingJobCreated:
-			id, err := in[i].RowID(0)
-			if err != nil {
-				return pipeline.Permanent(err)
-			}
-			symbols, err := json.Marshal(p.Symbols)
-			if err != nil {
-				return pipeline.Permanent(fmt.Errorf("encoding the symbols of job %s: %w", p.JobID, err))
-			}
-			created.Add(id, p.JobID, string(symbols), p.Interval, p.Provider, string(Active), p.CreatedAt)
-			entered[p.JobID] = true
-		case schema.PollingJobRan:
-			runs := before
-			if entered[p.JobID] {
-				runs = behind
-			}
-			if p.RanAt.After(runs[p.JobID]) {
-				runs[p.JobID] = p.RanAt
-			}
+		id := in[i].Event.Payload.Key()
+		next, err := jobs[id].after(&in[i])
+		if err != nil {
+			return pipeline.Permanent(err)
+		}
+		if next.Status != "" {
+			jobs[id], changed[id] = next, true
 		}
 	}
-	if err := noteRuns(ctx, tx, g, before); err != nil {
-		return err
+	rows := store.Rows{Table: g.Table(table), Columns: []string{"id", "job_id", "symbols", "interval", "provider", "status",
+		"created_at", "last_run", "next_run", "runs"},
+		Clause: `ON CONFLICT (job_id) DO UPDATE SET status = excluded.status, last_run = excluded.last_run,
+			next_run = excluded.next_run, runs = excluded.runs`}
+	for _, id := range slices.Sorted(maps.Keys(changed)) {
+		j := jobs[id]
+		var lastRun any
+		if j.LastRun.Valid {
+			lastRun = j.LastRun.V
+		}
+		rows.Add(j.ID, j.JobID, j.Symbols, j.Interval, j.Provider, string(j.Status), j.CreatedAt, lastRun, j.NextRun, j.Runs)
 	}
-	if err := tx.Insert(ctx, created); err != nil {
-		return err
-	}
-	return noteRuns(ctx, tx, g, behind)
+	return tx.Insert(ctx, rows)
 }
 
-// noteRuns moves last_run forward for those of the jobs that are there.
-func noteRuns(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, runs map[string]schema.Time) error {
-	for job, at := range runs {
-		if _, err := tx.Exec(ctx, `UPDATE `+g.Table(table)+` SET last_run = $1
-			WHERE job_id = $2 AND (last_run IS NULL OR last_run < $1)`, at, job); err != nil {
-			return fmt.Errorf("noting the last run of job %s: %w", job, err)
+func load(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) (map[string]row, error) {
+	ids := map[string]bool{}
+	for i := range in {
+		ids[in[i].Event.Payload.Key()] = true
+	}
+	rows, err := store.SelectIn[row](ctx, tx, `SELECT `+columns+` FROM `+g.Table(table)+` WHERE job_id IN (?)`,
+		slices.Sorted(maps.Keys(ids)))
+	if err != nil {
+		return nil, fmt.Errorf("reading the jobs: %w", err)
+	}
+	jobs := make(map[string]row, len(ids))
+	for _, r := range rows {
+		jobs[r.JobID] = r
+	}
+	return jobs, nil
+}
+
+// after is the row behind one more event of its job.
+func (r row) after(record *pipeline.Record) (row, error) {
+	switch e := record.Event.Payload.(type) {
+	case schema.PollingJobCreated:
+		if r.Status != "" {
+			break
+		}
+		symbols, err := json.Marshal(e.Symbols)
+		if err != nil {
+			return r, fmt.Errorf("encoding the symbols of job %s: %w", e.JobID, err)
+		}
+		if r.ID, err = record.RowID(0); err != nil {
+			return r, err
+		}
+		r.JobID, r.Symbols, r.Provider, r.CreatedAt = e.JobID, string(symbols), e.Provider, e.CreatedAt
+	case schema.PollingJobRan:
+		r.Runs++
+		if !r.LastRun.Valid || e.RanAt.After(r.LastRun.V) {
+			r.LastRun = sql.Null[schema.Time]{V: e.RanAt, Valid: true}
 		}
 	}
-	return nil
+	state := schema.JobState{Status: r.Status, Interval: r.Interval, NextRun: r.NextRun}.After(record.Event.Payload)
+	r.Status, r.Interval, r.NextRun = state.Status, state.Interval, state.NextRun
+	return r, nil
 }

@@ -1,4 +1,5 @@
-// Package requests is the read model of fetch requests and what became of them.
+// Package requests is the read model of fetch requests and what became of them,
+// one by one and summed up by polling job.
 package requests
 
 import (
@@ -19,7 +20,7 @@ const Name = "requests"
 func init() {
 	pipeline.RegisterProjection(pipeline.ProjectionModule{
 		Name: Name,
-		Doc:  "Each fetch request with its outcome.",
+		Doc:  "Each fetch request with its outcome, and the outcomes of each polling job.",
 		New:  func(pipeline.Env) (pipeline.Projection, error) { return projection{}, nil },
 	})
 }
@@ -31,8 +32,8 @@ var _ pipeline.Projection = projection{}
 const table = "requests"
 
 func (projection) Name() string         { return Name }
-func (projection) Version() int         { return 1 }
-func (projection) TableNames() []string { return []string{table} }
+func (projection) Version() int         { return 2 }
+func (projection) TableNames() []string { return []string{table, jobCounts, jobFailures} }
 
 func (projection) Takes() []schema.EventType {
 	return []schema.EventType{schema.FetchRequested{}.EventType(), schema.PriceObserved{}.EventType(),
@@ -40,7 +41,7 @@ func (projection) Takes() []schema.EventType {
 }
 
 func (projection) Tables(g pipeline.Generation) []string {
-	return []string{`CREATE TABLE ` + g.Table(table) + ` (
+	return append([]string{`CREATE TABLE ` + g.Table(table) + ` (
 		request_id  {text} PRIMARY KEY,
 		provider    {text} NOT NULL,
 		symbol      {text} NOT NULL,
@@ -51,7 +52,7 @@ func (projection) Tables(g pipeline.Generation) []string {
 		code        {text} NOT NULL,
 		reason      {text} NOT NULL,
 		outcome_id  {int}  NOT NULL
-	) {keyed}`}
+	) {keyed}`}, jobTables(g)...)
 }
 
 // undecided is the outcome_id of a request without an outcome: above all others.
@@ -67,7 +68,7 @@ type candidate struct {
 // an answer with several prices may have outcomes on two topics, which are read
 // in any order. The request itself only counts where there is no outcome.
 func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	found := map[string]candidate{}
+	found, ofJobs := map[string]candidate{}, tallies{}
 	for i := range in {
 		request, err := read(in[i].Event.Payload)
 		if err != nil {
@@ -81,6 +82,7 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 			if next.id, err = in[i].RowID(0); err != nil {
 				return pipeline.Permanent(err)
 			}
+			ofJobs.add(next, in[i].Event.Payload.OccurredAt())
 		}
 		if known, seen := found[request.RequestID]; !seen || next.id < known.id {
 			found[request.RequestID] = next
@@ -101,7 +103,10 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 			rows.Add(id, r.Provider, r.Symbol, string(r.State), nil, nil, nil, string(r.Code), r.Reason, r.id)
 		}
 	}
-	return tx.Insert(ctx, rows)
+	if err := tx.Insert(ctx, rows); err != nil {
+		return err
+	}
+	return ofJobs.save(ctx, tx, g)
 }
 
 func read(payload schema.Payload) (Request, error) {

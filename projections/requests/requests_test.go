@@ -64,7 +64,7 @@ func unchanged(id string, symbol schema.Symbol, price string) schema.QuoteUnchan
 func drawLog(t *rapid.T) []schema.Payload {
 	var payloads []schema.Payload
 	for i := range rapid.IntRange(1, 30).Draw(t, "events") {
-		id := rapid.SampledFrom([]string{"", "r1", "r2", "r3", "r4", "r5"}).Draw(t, "request")
+		id := rapid.SampledFrom([]string{"", "r1", "r2", "r3", "job.r4", "job.r5", "other.r6"}).Draw(t, "request")
 		price := fmt.Sprint(i + 1) // tells outcomes apart
 		kind := rapid.IntRange(0, 5).Draw(t, "kind")
 		if id == "" {
@@ -78,7 +78,9 @@ func drawLog(t *rapid.T) []schema.Payload {
 			p.Symbol = rapid.SampledFrom([]schema.Symbol{"A", "B", "C"}).Draw(t, "symbol")
 			payloads = append(payloads, p)
 		case 2:
-			payloads = append(payloads, failed(id, schema.Code("f"+price)))
+			p := failed(id, schema.Code("f"+price))
+			p.FailedAt = at(rapid.IntRange(4, 8).Draw(t, "failed at"))
+			payloads = append(payloads, p)
 		case 3:
 			payloads = append(payloads, rejected(id, schema.Code("r"+price)))
 		case 4:
@@ -137,7 +139,59 @@ func TestTheFirstOutcomeWhateverTheOrderOfTopicsAndTheCuts(t *testing.T) {
 			got[r.RequestID] = r
 		}
 		require.Equal(t, want, got)
+		checkJobs(t, f)
 	})
+}
+
+// byJob is what the read model should say of a job.
+type byJob struct {
+	Prices    int         `db:"prices"`
+	Unchanged int         `db:"unchanged"`
+	Failures  int         `db:"failures"`
+	Code      schema.Code `db:"code"`
+	Reason    string      `db:"reason"`
+	FailedAt  schema.Time `db:"failed_at"`
+}
+
+func checkJobs(t *rapid.T, f pipelinetest.Fold) {
+	want, ranks := map[string]byJob{}, map[string]int{}
+	for _, r := range f.Log {
+		one, rank := describe(r)
+		job := schema.JobOfRequest(one.RequestID)
+		if job == "" || one.State == requests.Pending {
+			continue
+		}
+		sum := want[job]
+		switch p := r.Event.Payload.(type) {
+		case schema.PriceObserved:
+			sum.Prices++
+		case schema.QuoteUnchanged:
+			sum.Unchanged++
+		default:
+			sum.Failures++
+			if at := p.OccurredAt(); at.After(sum.FailedAt) || at == sum.FailedAt && rank > ranks[job] {
+				ranks[job] = rank
+				sum.Code, sum.FailedAt, sum.Reason = one.Code, at, map[requests.State]string{"failed": "why", "rejected": "because"}[one.State]
+			}
+		}
+		want[job] = sum
+	}
+	type row struct {
+		JobID string `db:"job_id"`
+		byJob
+	}
+	var rows []row
+	failure := func(column, none string) string {
+		return `COALESCE((SELECT f.` + column + ` FROM ` + f.Generation.Table("job_failures") +
+			` f WHERE f.job_id = c.job_id), '` + none + `') AS ` + column
+	}
+	require.NoError(t, f.DB.Select(context.Background(), &rows, `SELECT job_id, prices, unchanged, failures, `+failure("code", "")+`, `+
+		failure("reason", "")+`, `+failure("failed_at", "0001-01-01T00:00:00.000000Z")+` FROM `+f.Generation.Table("job_counts")+` c`))
+	got := map[string]byJob{}
+	for _, r := range rows {
+		got[r.JobID] = r.byJob
+	}
+	require.Equal(t, want, got)
 }
 
 // fixture is the active read model, fed by hand.
