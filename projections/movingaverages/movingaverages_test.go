@@ -188,18 +188,72 @@ func TestAveragesEqualARecomputation(t *testing.T) {
 	})
 }
 
+func newPrices(t *testing.T) pipeline.Projection {
+	t.Helper()
+	for _, module := range pipeline.Projections() {
+		if module.Name == processedprices.Name {
+			prices, err := module.New(pipeline.Env{})
+			require.NoError(t, err)
+			return prices
+		}
+	}
+	require.Fail(t, "not registered")
+	return nil
+}
+
+// At each price, whatever the window: the average of a log that ends with it,
+// had all prices come in their order.
+func TestHistoryEqualsARecomputation(t *testing.T) {
+	t.Parallel()
+	db := openStore(t)
+	prices := newPrices(t)
+	reader := movingaverages.Reader{DB: db}
+	rapid.Check(t, func(t *rapid.T) {
+		recreate(t, db, prices)
+		log := drawLog(t)
+		require.NoError(t, pipeline.NewLane().Run(context.Background(), db, func(tx *pipeline.Tx) error {
+			return prices.Apply(context.Background(), tx, generation, log)
+		}))
+		window := rapid.IntRange(1, 12).Draw(t, "window")
+		from, to := at(rapid.IntRange(0, 20).Draw(t, "from")), at(rapid.IntRange(0, 21).Draw(t, "to"))
+		var sorted []pipeline.Record
+		for _, r := range log {
+			if r.Event.Payload.Key() == "p/A" {
+				sorted = append(sorted, r)
+			}
+		}
+		slices.SortStableFunc(sorted, func(a, b pipeline.Record) int {
+			return a.Event.Payload.OccurredAt().Compare(b.Event.Payload.OccurredAt())
+		})
+		var want, got []string
+		for i, e := range recompute(sorted, []int{window}) {
+			if when := sorted[i].Event.Payload.OccurredAt(); !when.Before(from.Time) && when.Before(to.Time) {
+				want = append([]string{e.newest.String() + " " + e.value}, want...)
+			}
+		}
+		q := processedprices.Query{Provider: "p", Symbol: "A", From: from, Behind: processedprices.Before(to),
+			Limit: rapid.IntRange(1, 20).Draw(t, "page")}
+		for {
+			page, err := reader.History(context.Background(), window, q)
+			require.NoError(t, err)
+			for _, point := range page {
+				got = append(got, point.Timestamp.Time.String()+" "+point.Value.String())
+			}
+			if len(page) < q.Limit {
+				break
+			}
+			q.Behind = page[len(page)-1].Place
+		}
+		require.Equal(t, want, got)
+	})
+}
+
+func at(second int) schema.Time { return schema.NewTime(time.Unix(int64(second), 0)) }
+
 func TestQueries(t *testing.T) {
 	t.Parallel()
 	db := openStore(t)
-	averages := newProjection(t, 3)
-	var prices pipeline.Projection
-	for _, module := range pipeline.Projections() {
-		if module.Name == processedprices.Name {
-			var err error
-			prices, err = module.New(pipeline.Env{})
-			require.NoError(t, err)
-		}
-	}
+	averages, prices := newProjection(t, 3), newPrices(t)
 	recreate(t, db, averages, prices)
 	reader := movingaverages.Reader{DB: db}
 	_, err := reader.Average(t.Context(), "p", "A", 3)
@@ -224,6 +278,15 @@ func TestQueries(t *testing.T) {
 		assert.Equal(t, window, got.Window)
 	}
 	_, err = reader.Average(t.Context(), "q", "A", 3)
+	require.ErrorIs(t, err, projections.ErrNotFound)
+
+	for second, want := range map[int]string{100: "2.333333333333333333", 500: "2.333333333333333333", 99: "2.000004346666666667", 97: "4.00000652", 96: "8"} {
+		got, err := reader.AsOf(t.Context(), "p", "A", 3, at(second))
+		require.NoError(t, err)
+		assert.Equal(t, want, got.Value.String(), "as of %d", second)
+		assert.Equal(t, at(min(second, 100)), got.Timestamp)
+	}
+	_, err = reader.AsOf(t.Context(), "p", "A", 3, at(95))
 	require.ErrorIs(t, err, projections.ErrNotFound)
 }
 

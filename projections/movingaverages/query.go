@@ -3,6 +3,7 @@ package movingaverages
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
@@ -37,16 +38,53 @@ func (r Reader) Average(ctx context.Context, provider schema.Provider, symbol sc
 	if !errors.Is(err, projections.ErrNotFound) {
 		return Average{}, err
 	}
-	prices, readErr := processedprices.Reader(r).Last(ctx, provider, symbol, size)
-	if readErr != nil {
-		return Average{}, readErr
-	}
-	if len(prices) == 0 {
+	return r.AsOf(ctx, provider, symbol, size, projections.EndOfTime)
+}
+
+// AsOf returns the average of the last prices up to and including an event
+// time, whether the window is kept or not, or projections.ErrNotFound.
+func (r Reader) AsOf(ctx context.Context, provider schema.Provider, symbol schema.Symbol, size int, t schema.Time) (Average, error) {
+	points, err := r.History(ctx, size, processedprices.Query{Provider: provider, Symbol: symbol, Behind: processedprices.Until(t), Limit: 1})
+	if err != nil {
 		return Average{}, err
 	}
+	if len(points) == 0 {
+		return Average{}, fmt.Errorf("the average of %s as of %s: %w", schema.MarketKey(provider, symbol), t, projections.ErrNotFound)
+	}
+	return Average{provider, symbol, size, points[0].Value, points[0].Timestamp}, nil
+}
+
+// Point is the average at one price: of it and those before it by event time.
+type Point struct {
+	processedprices.Place
+	Value schema.Decimal
+}
+
+// History returns the averages at the prices that a query selects, of any
+// window. It is read from the prices, so that a late one takes its place: the
+// table moving_averages has the averages in the order of the log, as they were
+// when each price came.
+func (r Reader) History(ctx context.Context, size int, q processedprices.Query) ([]Point, error) {
+	limit, from := q.Limit, q.From
+	q.Limit, q.From = limit+size-1, schema.Time{} // the window of the last one reaches back
+	prices, err := processedprices.Reader(r).Prices(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	var sum schema.Decimal
-	for _, p := range prices {
+	for _, p := range prices[:min(size-1, len(prices))] {
 		sum = sum.Add(p.Price)
 	}
-	return Average{provider, symbol, size, sum.Quo(len(prices)), prices[0].Timestamp}, nil
+	var points []Point
+	for i, p := range prices[:min(limit, len(prices))] {
+		if p.Timestamp.Before(from.Time) {
+			break
+		}
+		if oldest := i + size - 1; oldest < len(prices) {
+			sum = sum.Add(prices[oldest].Price)
+		}
+		points = append(points, Point{p.Place(), sum.Quo(min(size, len(prices)-i))})
+		sum = sum.Sub(p.Price)
+	}
+	return points, nil
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
-	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -62,26 +61,4 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 		rows.Add(id, p.Symbol, p.Price, p.Timestamp, p.Source, p.RawResponseID, p.ReceivedAt, in[i].Event.ID)
 	}
 	return tx.Insert(ctx, rows)
-}
-
-// Price is a row of the read model.
-type Price struct {
-	ID        int64          `db:"id"`
-	Price     schema.Decimal `db:"price"`
-	Timestamp schema.Time    `db:"timestamp"`
-}
-
-// Reader answers queries.
-type Reader struct{ DB store.Querier }
-
-// Last returns the newest n prices by event time, ties by log order, newest
-// first; fewer where there are fewer.
-func (r Reader) Last(ctx context.Context, provider schema.Provider, symbol schema.Symbol, n int) ([]Price, error) {
-	var prices []Price
-	err := r.DB.Select(ctx, &prices, `SELECT id, price, timestamp FROM processed_prices
-		WHERE symbol = $1 AND provider = $2 ORDER BY timestamp DESC, id DESC LIMIT $3`, symbol, provider, n)
-	if err != nil {
-		return nil, projections.QueryError("the prices of "+schema.MarketKey(provider, symbol), err)
-	}
-	return prices, nil
 }

@@ -81,7 +81,7 @@ func TestEachPriceIsARow(t *testing.T) {
 	})
 }
 
-func TestLast(t *testing.T) {
+func TestPrices(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)
 	p := newProjection(t)
@@ -89,33 +89,65 @@ func TestLast(t *testing.T) {
 	require.NoError(t, err)
 	stage := rig.Start(t, spec)
 	defer stage.Close(t)
-	var payloads []schema.Payload
-	for i, second := range []int64{10, 30, 20, 30} {
-		at := schema.NewTime(time.Unix(second, 0))
-		payloads = append(payloads, schema.PriceObserved{Symbol: "A", Source: "p", Timestamp: at, ReceivedAt: at,
-			Price: schema.MustDecimal([]string{"1", "2", "3", "4"}[i])})
+	at := func(second int) schema.Time { return schema.NewTime(time.Unix(int64(second), 0)) }
+	price := func(symbol schema.Symbol, second int, text string) schema.Payload {
+		return schema.PriceObserved{Symbol: symbol, Source: "p", Timestamp: at(second), ReceivedAt: at(second + 1), Price: schema.MustDecimal(text)}
 	}
-	require.NoError(t, stage.Deliver(rig.AppendAll(t, payloads...)...))
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, price("A", 10, "1"), price("A", 30, "2"), price("B", 30, "7"),
+		price("A", 20, "3"), price("A", 30, "4"))...))
 
 	reader := processedprices.Reader{DB: rig.DB}
-	for n, want := range map[int][]string{1: {"4"}, 3: {"4", "2", "3"}, 100: {"4", "2", "3", "1"}} {
-		prices, err := reader.Last(t.Context(), "p", "A", n)
+	list := func(q processedprices.Query) ([]processedprices.Price, []string) {
+		q.Provider, q.Symbol = "p", "A"
+		prices, err := reader.Prices(t.Context(), q)
 		require.NoError(t, err)
-		var got []string
+		var texts []string
 		for _, price := range prices {
-			got = append(got, price.Price.String())
+			texts = append(texts, price.Price.String())
+			assert.Equal(t, price.Timestamp.Add(time.Second), price.ReceivedAt)
 		}
-		assert.Equal(t, want, got, "the last %d: the newest event time first, of two the later in the log", n)
+		return prices, texts
 	}
-	prices, err := reader.Last(t.Context(), "q", "A", 5)
-	require.NoError(t, err)
-	assert.Empty(t, prices)
+	newest := processedprices.Newest
+	for name, test := range map[string]struct {
+		query processedprices.Query
+		want  []string
+	}{
+		"the newest event time, and of two the later in the log": {processedprices.Query{Behind: newest, Limit: 1}, []string{"4"}},
+		"all of them":         {processedprices.Query{Behind: newest, Limit: 9}, []string{"4", "2", "3", "1"}},
+		"from, inclusive":     {processedprices.Query{Behind: newest, From: at(20), Limit: 9}, []string{"4", "2", "3"}},
+		"before, exclusive":   {processedprices.Query{Behind: processedprices.Before(at(30)), Limit: 9}, []string{"3", "1"}},
+		"until, inclusive":    {processedprices.Query{Behind: processedprices.Until(at(20)), Limit: 9}, []string{"3", "1"}},
+		"nothing in between":  {processedprices.Query{Behind: processedprices.Before(at(20)), From: at(11), Limit: 9}, nil},
+		"nothing that is new": {processedprices.Query{Behind: newest, From: at(31), Limit: 9}, nil},
+	} {
+		_, got := list(test.query)
+		assert.Equal(t, test.want, got, name)
+	}
+
+	// Page by page, while prices arrive in front and in between.
+	page, first := list(processedprices.Query{Behind: newest, Limit: 2})
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, price("A", 40, "5"), price("A", 15, "6"))...))
+	_, rest := list(processedprices.Query{Behind: page[1].Place(), Limit: 9})
+	assert.Equal(t, []string{"4", "2", "3", "6", "1"}, append(first, rest...), "none twice, none left out")
+}
+
+func TestEarlier(t *testing.T) {
+	t.Parallel()
+	early, late := schema.NewTime(time.Unix(1, 0)), schema.NewTime(time.Unix(2, 0))
+	order := []processedprices.Place{processedprices.Before(early), {Timestamp: early, ID: 1}, {Timestamp: early, ID: 2},
+		processedprices.Until(early), processedprices.Before(late), {Timestamp: late, ID: 1}, processedprices.Newest}
+	for i, p := range order {
+		for k, q := range order {
+			assert.Equal(t, order[min(i, k)], p.Earlier(q))
+		}
+	}
 }
 
 func TestAClosedDatabaseIsUnavailable(t *testing.T) {
 	t.Parallel()
 	db := pipelinetest.OpenStore(t, t.TempDir()+"/db")
 	require.NoError(t, db.Close())
-	_, err := processedprices.Reader{DB: db}.Last(t.Context(), "p", "A", 1)
+	_, err := processedprices.Reader{DB: db}.Prices(t.Context(), processedprices.Query{Provider: "p", Symbol: "A", Limit: 1})
 	require.ErrorIs(t, err, projections.ErrUnavailable)
 }

@@ -1,0 +1,110 @@
+package projections_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/jobs"
+	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/processedprices"
+	"github.com/pricemill/pricemill/projections/requests"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// explainer asks SQLite how it would answer each query, before it does.
+type explainer struct {
+	store.Querier
+	steps []string
+}
+
+func (e *explainer) Get(ctx context.Context, dest any, query string, args ...any) error {
+	if err := e.explain(ctx, query, args); err != nil {
+		return err
+	}
+	return e.Querier.Get(ctx, dest, query, args...)
+}
+
+func (e *explainer) Select(ctx context.Context, dest any, query string, args ...any) error {
+	if err := e.explain(ctx, query, args); err != nil {
+		return err
+	}
+	return e.Querier.Select(ctx, dest, query, args...)
+}
+
+func (e *explainer) explain(ctx context.Context, query string, args []any) error {
+	var plan []struct {
+		ID      int `db:"id"`
+		Parent  int `db:"parent"`
+		NotUsed int `db:"notused"`
+		Detail  string
+	}
+	if err := e.Querier.Select(ctx, &plan, "EXPLAIN QUERY PLAN "+query, args...); err != nil {
+		return err
+	}
+	for _, step := range plan {
+		e.steps = append(e.steps, step.Detail)
+	}
+	return nil
+}
+
+// slow are the steps that take longer the more rows there are.
+func (e *explainer) slow() []string {
+	var slow []string
+	for _, step := range e.steps {
+		if strings.HasPrefix(step, "SCAN") || strings.Contains(step, "TEMP B-TREE") {
+			slow = append(slow, step)
+		}
+	}
+	return slow
+}
+
+func fail[T any](_ T, err error) error { return err }
+
+// No query of a route reads a whole table, or sorts more than it answers with.
+func TestQueriesUseAnIndex(t *testing.T) {
+	t.Parallel()
+	db := pipelinetest.New(t).DB
+	for _, module := range pipeline.Projections() {
+		p, err := module.New(pipeline.Env{})
+		require.NoError(t, err)
+		open(t, db, p)
+	}
+	ctx := t.Context()
+	now := schema.NewTime(time.Now())
+	prices := processedprices.Query{Provider: "p", Symbol: "A", Behind: processedprices.Until(now), Limit: 100}
+	all, some := latestprices.SymbolQuery{Limit: 1}, latestprices.SymbolQuery{Provider: "p", Limit: 1}
+	for name, ask := range map[string]func(store.Querier) error{
+		"a latest price":       func(q store.Querier) error { return fail(latestprices.Reader{DB: q}.Latest(ctx, "p", "A")) },
+		"all symbols":          func(q store.Querier) error { return fail(latestprices.Reader{DB: q}.Symbols(ctx, all)) },
+		"a provider's symbols": func(q store.Querier) error { return fail(latestprices.Reader{DB: q}.Symbols(ctx, some)) },
+		"prices":               func(q store.Querier) error { return fail(processedprices.Reader{DB: q}.Prices(ctx, prices)) },
+		"an average":           func(q store.Querier) error { return fail(movingaverages.Reader{DB: q}.Average(ctx, "p", "A", 5)) },
+		"an average as of":     func(q store.Querier) error { return fail(movingaverages.Reader{DB: q}.AsOf(ctx, "p", "A", 5, now)) },
+		"averages":             func(q store.Querier) error { return fail(movingaverages.Reader{DB: q}.History(ctx, 5, prices)) },
+		"a polling job":        func(q store.Querier) error { return fail(jobs.Reader{DB: q}.Get(ctx, "j")) },
+		"the polling jobs":     func(q store.Querier) error { return fail(jobs.Reader{DB: q}.List(ctx, jobs.Place{}, 1)) },
+		"a fetch request":      func(q store.Querier) error { return fail(requests.Reader{DB: q}.Get(ctx, "r")) },
+	} {
+		e := &explainer{Querier: db}
+		if err := ask(e); err != nil {
+			require.ErrorIs(t, err, projections.ErrNotFound, name)
+		}
+		assert.NotEmpty(t, e.steps, name)
+		assert.Empty(t, e.slow(), name)
+	}
+
+	e := &explainer{Querier: db}
+	var n int
+	require.NoError(t, e.Get(ctx, &n, `SELECT COUNT(*) FROM processed_prices`))
+	assert.Len(t, e.slow(), 1, "this one does, and is seen")
+}

@@ -1,0 +1,73 @@
+package processedprices
+
+import (
+	"context"
+	"math"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Price is a row of the read model.
+type Price struct {
+	ID        int64          `db:"id"`
+	Price     schema.Decimal `db:"price"`
+	Timestamp schema.Time    `db:"timestamp"`
+	// ReceivedAt is our clock when the answer was complete.
+	ReceivedAt schema.Time `db:"received_at"`
+}
+
+// Place is where the price stands among those of its symbol.
+func (p Price) Place() Place { return Place{p.Timestamp, p.ID} }
+
+// Place is a place in the order of prices: by event time, ties by log order.
+type Place struct {
+	Timestamp schema.Time
+	ID        int64
+}
+
+// Until is the place behind which the prices up to and including an event time
+// stand, as they are listed.
+func Until(t schema.Time) Place { return Place{t, math.MaxInt64} }
+
+// Before is the place behind which the prices before an event time stand.
+func Before(t schema.Time) Place { return Place{t, math.MinInt64} }
+
+// Newest is the place behind which all prices stand.
+var Newest = Until(projections.EndOfTime)
+
+// Earlier is that of two places behind which fewer prices stand.
+func (p Place) Earlier(q Place) Place {
+	if order := p.Timestamp.Compare(q.Timestamp); order < 0 || order == 0 && p.ID < q.ID {
+		return p
+	}
+	return q
+}
+
+// Query selects prices of one symbol at one provider, newest first.
+type Query struct {
+	Provider schema.Provider
+	Symbol   schema.Symbol
+	// Behind leaves the prices that are listed behind this place.
+	Behind Place
+	// From is the oldest event time that is wanted. The zero value is no bound.
+	From schema.Time
+	// Limit is how many at the most.
+	Limit int
+}
+
+// Reader answers queries.
+type Reader struct{ DB store.Querier }
+
+// Prices returns the prices that a query selects.
+func (r Reader) Prices(ctx context.Context, q Query) ([]Price, error) {
+	var prices []Price
+	err := r.DB.Select(ctx, &prices, `SELECT id, price, timestamp, received_at FROM processed_prices
+		WHERE symbol = $1 AND provider = $2 AND timestamp >= $3 AND (timestamp, id) < ($4, $5)
+		ORDER BY timestamp DESC, id DESC LIMIT $6`, q.Symbol, q.Provider, q.From, q.Behind.Timestamp, q.Behind.ID, q.Limit)
+	if err != nil {
+		return nil, projections.QueryError("the prices of "+schema.MarketKey(q.Provider, q.Symbol), err)
+	}
+	return prices, nil
+}
