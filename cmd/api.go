@@ -14,8 +14,10 @@ import (
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/projections/requests"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -25,14 +27,19 @@ type commands struct{ emitter pipeline.Emitter }
 
 var _ httpapi.Commands = commands{}
 
-// Publish implements httpapi.Commands.
+// Publish implements httpapi.Commands. A job is created once: where a client
+// asks again with the same Idempotency-Key, it is the same event.
 func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error) {
-	id, err := uuid.NewRandom()
+	random, err := uuid.NewRandom()
 	if err != nil {
 		return "", fmt.Errorf("making an event id: %w", err)
 	}
+	id := random.String()
+	if job, ok := p.(schema.PollingJobCreated); ok {
+		id = schema.DeriveID("api", string(job.EventType()), job.JobID)
+	}
 	tokens, err := c.emitter.Emit(ctx, func(*pipeline.Tx) ([]schema.Event, error) {
-		return []schema.Event{{ID: id.String(), Source: "pricemill/api", Payload: p}}, nil
+		return []schema.Event{{ID: id, Source: "pricemill/api", Payload: p}}, nil
 	})
 	if err != nil {
 		return "", fmt.Errorf("publishing %s: %w", p.EventType(), err)
@@ -41,7 +48,7 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 }
 
 // newAPI wires the HTTP API to the read models.
-func newAPI(c config, b *backends, r *pipeline.Runtime, waiter *requests.Waiter, log *slog.Logger) (*httpapi.API, error) {
+func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requests.Waiter, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.New(httpapi.Config{
 		Build:     thisBuild(),
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
@@ -50,8 +57,12 @@ func newAPI(c config, b *backends, r *pipeline.Runtime, waiter *requests.Waiter,
 	}, httpapi.Ports{
 		Commands:     commands{r.Emitter()},
 		LatestPrices: latestprices.Reader{DB: b.store},
+		Symbols:      latestprices.Reader{DB: b.store},
+		Prices:       processedprices.Reader{DB: b.store},
 		Averages:     movingaverages.Reader{DB: b.store},
+		Jobs:         jobs.Reader{DB: b.store},
 		Requests:     waiter,
+		ProviderInfo: m.describeProviders,
 		Readiness:    readiness(r),
 		Metrics:      metrics(r),
 		Unavailable:  func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
@@ -72,6 +83,26 @@ func thisBuild() httpapi.Build {
 
 func metrics(r *pipeline.Runtime) http.Handler {
 	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+// describeProviders lists what this binary can ask.
+func (m *modules) describeProviders() []httpapi.ProviderInfo {
+	var all []httpapi.ProviderInfo
+	for _, module := range pipeline.Providers() {
+		info := httpapi.ProviderInfo{Name: module.Name, Aliases: module.Aliases, Doc: module.Doc,
+			Capabilities: []httpapi.Capability{httpapi.CapabilityQuote}, Configured: true}
+		provider := m.providers[module.Name]
+		if p, ok := provider.(pipeline.Configurable); ok {
+			info.Configured = p.Configured()
+		}
+		if p, ok := provider.(pipeline.Limited); ok {
+			for _, l := range p.Limits() {
+				info.Limits = append(info.Limits, httpapi.ProviderLimit(l))
+			}
+		}
+		all = append(all, info)
+	}
+	return all
 }
 
 // readiness translates the checks of the runtime.

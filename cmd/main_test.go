@@ -191,6 +191,11 @@ func (p *program) do(method, path, body string) answer {
 	request, err := http.NewRequestWithContext(context.Background(), method, p.url+path, strings.NewReader(body))
 	require.NoError(p.t, err)
 	request.Header.Set("Content-Type", "application/json")
+	return p.send(request)
+}
+
+func (p *program) send(request *http.Request) answer {
+	p.t.Helper()
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(p.t, err)
 	defer func() { assert.NoError(p.t, response.Body.Close()) }()

@@ -87,7 +87,7 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return err
 	}
-	return a.run(ctx, c, b, runtime, listener, log)
+	return a.run(ctx, c, b, modules, runtime, listener, log)
 }
 
 // newRuntime prepares topics, tables and stages.
@@ -114,7 +114,7 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 
 // run runs everything until ctx is done or something fails: first the API ends,
 // then the pipeline.
-func (a *app) run(ctx context.Context, c config, b *backends, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
+func (a *app) run(ctx context.Context, c config, b *backends, m *modules, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
 	pipelineCtx, stopPipeline := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPipeline()
 	group, ctx := errgroup.WithContext(ctx)
@@ -123,14 +123,14 @@ func (a *app) run(ctx context.Context, c config, b *backends, r *pipeline.Runtim
 	})
 	group.Go(func() error {
 		defer stopPipeline()
-		return serveHTTP(ctx, c, b, r, listener, log)
+		return serveHTTP(ctx, c, b, m, r, listener, log)
 	})
 	return group.Wait()
 }
 
 // serveHTTP answers clients, or only those who watch this process, until ctx is
 // done.
-func serveHTTP(ctx context.Context, c config, b *backends, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
+func serveHTTP(ctx context.Context, c config, b *backends, m *modules, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
 	r.Registry().MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if !c.Roles.API {
 		operations, err := newOperations(c, r, log)
@@ -145,7 +145,7 @@ func serveHTTP(ctx context.Context, c config, b *backends, r *pipeline.Runtime, 
 	group.Go(func() error { waiter.Run(waiting); return nil })
 	defer func() { stopWaiting(); _ = group.Wait() }() // its goroutine returns nil
 
-	api, err := newAPI(c, b, r, waiter, log)
+	api, err := newAPI(c, b, m, r, waiter, log)
 	if err != nil {
 		return err
 	}

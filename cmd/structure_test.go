@@ -55,6 +55,7 @@ var fences = map[string][]string{
 	"github.com/pressly/goose":                 {"pipeline/store/..."},
 	"github.com/gorilla/mux":                   {"httpapi"},
 	"github.com/swaggest/swgui":                {"httpapi"},
+	"github.com/mvrilo/go-redoc":               {"httpapi"},
 	"github.com/spf13/cobra":                   {"cmd/..."},
 	"github.com/knadh/koanf":                   {"cmd/..."},
 	"github.com/prometheus/client_golang":      {"pipeline", "cmd/..."},

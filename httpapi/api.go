@@ -47,6 +47,7 @@ func New(config Config, ports Ports) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
+	redoc := newRedoc()
 	a := newAPI(config, ports)
 	a.fetcher = newFetcher(a.config, ports)
 	a.mount(append(a.operations(),
@@ -54,10 +55,21 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/health", a.getHealth},
 		route{http.MethodGet, "/docs", docs.getPage},
 		route{http.MethodGet, "/docs/{asset}", docs.getAsset},
+		route{http.MethodGet, "/redoc", redoc.getPage},
+		route{http.MethodGet, redocScript, redoc.getScript},
 		route{http.MethodGet, "/openapi.json", docs.getOpenAPI},
+		route{http.MethodGet, "/api/v1/symbols", a.getSymbols},
+		route{http.MethodGet, "/api/v1/providers", a.getProviders},
 		route{http.MethodGet, "/api/v1/prices/latest", a.getLatest},
-		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
+		route{http.MethodGet, "/api/v1/prices/history", a.getHistory},
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.getAverage},
+		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.getAverageHistory},
+		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
+		route{http.MethodGet, "/api/v1/prices/poll", a.getJobs},
+		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.getJob},
+		route{http.MethodDelete, "/api/v1/prices/poll/{job_id}", a.stopJob},
+		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/pause", a.pauseJob},
+		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/resume", a.resumeJob},
 	))
 	return a, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -22,7 +23,8 @@ type averageBody struct {
 func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 	q := query{values: r.URL.Query()}
 	symbol := q.symbol()
-	window := int(q.integer("window", int64(a.config.DefaultWindow), 1, MaxWindow))
+	window := q.window(a.config.DefaultWindow)
+	asOf := q.time("as_of")
 	if err := q.faults.orNil(); err != nil {
 		return err
 	}
@@ -33,7 +35,12 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := querying(r)
 	defer cancel()
-	average, err := a.ports.Averages.Average(ctx, provider, symbol, window)
+	var average movingaverages.Average
+	if asOf.IsZero() {
+		average, err = a.ports.Averages.Average(ctx, provider, symbol, window)
+	} else {
+		average, err = a.ports.Averages.AsOf(ctx, provider, symbol, window, asOf)
+	}
 	if errors.Is(err, projections.ErrNotFound) {
 		return newError(codeNotFound, "Moving average not found")
 	}

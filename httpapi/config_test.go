@@ -30,14 +30,15 @@ func TestConfigReportsAllFaults(t *testing.T) {
 		`Providers: invalid provider name "Bad Name"`, `DefaultProvider: "finnhub"`,
 		`ProviderAliases: "yahoo" is the name`, `ProviderAliases: "y" stands for "nobody"`,
 		"MaxAge: 2h0m0s", "FetchTimeout: 1m0s", "OutcomeGrace: -1s", "DefaultWindow: 1001", "MinInterval: 1.5s",
-		"port Commands", "port LatestPrices", "port Averages", "port Requests", "port Readiness", "port Metrics",
+		"port Commands", "port LatestPrices", "port Symbols", "port Prices", "port Averages", "port Jobs", "port ProviderInfo",
+		"port Requests", "port Readiness", "port Metrics",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q:\n%v", want, err)
 		}
 	}
-	if got := len(strings.Split(err.Error(), "\n")); got != 15 {
-		t.Errorf("%d faults, want 15:\n%v", got, err)
+	if got := len(strings.Split(err.Error(), "\n")); got != 19 {
+		t.Errorf("%d faults, want 19:\n%v", got, err)
 	}
 }
 

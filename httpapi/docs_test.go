@@ -63,6 +63,30 @@ func TestDocsPolicy(t *testing.T) {
 	}
 }
 
+func TestRedoc(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, nil)
+	w := get(t, api, "/redoc")
+	page, policy := w.Body.String(), w.Header().Get("Content-Security-Policy")
+	found := regexp.MustCompile(`(?:src|href|action)\s*=\s*["']?([^"'\s>]+)`).FindAllStringSubmatch(page, -1)
+	if len(found) != 1 || !strings.Contains(page, `"/openapi.json"`) || strings.Contains(page, "://") {
+		t.Fatalf("the page loads %q:\n%s", found, page)
+	}
+	if !strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "http") || strings.Contains(policy, "script-src 'self' 'unsafe-inline'") {
+		t.Errorf("policy %s", policy)
+	}
+	inline := regexp.MustCompile(`(?s)<script>(.*?)</script>`).FindStringSubmatch(page)
+	if sum := sha256.Sum256([]byte(inline[1])); !strings.Contains(policy, "'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'") {
+		t.Errorf("the policy %s forbids %s", policy, inline[1])
+	}
+	script := get(t, api, found[0][1])
+	if script.Code != http.StatusOK || !strings.Contains(script.Body.String(), "Redoc") {
+		t.Errorf("%s: %d, %d bytes", found[0][1], script.Code, script.Body.Len())
+	}
+	expect(t, get(t, api, found[0][1], "If-None-Match", script.Header().Get("ETag")), http.StatusNotModified, "")
+	expect(t, get(t, api, "/redoc/index.html"), http.StatusNotFound, `{"detail":"Not Found"}`)
+}
+
 func TestDocsAssets(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t, nil)

@@ -24,6 +24,7 @@ const (
 	codeForbidden // a page of another site asked
 	codeNotFound
 	codeMethodNotAllowed
+	codeConflict // what was asked for is in no state for it
 	codeTooLarge
 	codeRateLimited
 	codeClientGone      // nobody is left to answer
@@ -49,6 +50,8 @@ func (c code) status() int {
 		return http.StatusNotFound
 	case codeMethodNotAllowed:
 		return http.StatusMethodNotAllowed
+	case codeConflict:
+		return http.StatusConflict
 	case codeTooLarge:
 		return http.StatusRequestEntityTooLarge
 	case codeRateLimited:

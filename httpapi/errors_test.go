@@ -147,8 +147,9 @@ func TestMethodNotAllowed(t *testing.T) {
 	for _, test := range []struct{ method, target, allow string }{
 		{http.MethodPost, "/health", "GET, HEAD"},
 		{http.MethodDelete, latestAAPL, "GET, HEAD"},
-		{http.MethodGet, "/api/v1/prices/poll", "POST"},
-		{http.MethodPut, "/api/v1/prices/poll", "POST"},
+		{http.MethodPut, "/api/v1/prices/poll", "GET, HEAD, POST"},
+		{http.MethodGet, "/api/v1/prices/poll/poll_abc12345/pause", "POST"},
+		{http.MethodPost, "/api/v1/prices/poll/poll_abc12345", "GET, HEAD, DELETE"},
 		{http.MethodOptions, "/docs/swagger-ui.css", "GET, HEAD"},
 	} {
 		w := serve(t, api, request(test.method, test.target, ""))

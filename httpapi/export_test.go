@@ -6,6 +6,14 @@ const MaxClients = maxClients
 // SymbolPattern is the pattern that faults and the document show.
 const SymbolPattern = symbolPattern
 
+// Cursor and Place are those of a listing.
+func Cursor(of []string, place ...string) string { return listing(of).cursor(place...) }
+
+// Place reads a cursor.
+func Place(of []string, cursor string, parts int) ([]string, bool) {
+	return listing(of).place(cursor, parts)
+}
+
 // Routes lists method and path of every route.
 func (a *API) Routes() [][2]string {
 	var routes [][2]string

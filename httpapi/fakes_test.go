@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -12,8 +13,10 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/projections/requests"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -52,6 +55,87 @@ type averageFunc func(context.Context, schema.Provider, schema.Symbol, int) (mov
 func (f averageFunc) Average(ctx context.Context, p schema.Provider, s schema.Symbol, window int) (
 	movingaverages.Average, error) {
 	return f(ctx, p, s, window)
+}
+
+// AsOf gives the same, as of the time asked for.
+func (f averageFunc) AsOf(ctx context.Context, p schema.Provider, s schema.Symbol, window int, t schema.Time) (
+	movingaverages.Average, error) {
+	average, err := f(ctx, p, s, window)
+	average.Timestamp = t
+	return average, err
+}
+
+func (averageFunc) History(context.Context, int, processedprices.Query) ([]movingaverages.Point, error) {
+	return nil, nil
+}
+
+// pastPrices is a read model of prices, newest first.
+type pastPrices []processedprices.Price
+
+func (all pastPrices) Prices(_ context.Context, q processedprices.Query) ([]processedprices.Price, error) {
+	var found []processedprices.Price
+	for _, p := range all {
+		if p.Place().Earlier(q.Behind) == p.Place() && p.Place() != q.Behind && !p.Timestamp.Before(q.From.Time) && len(found) < q.Limit {
+			found = append(found, p)
+		}
+	}
+	return found, nil
+}
+
+// symbolList is a read model of symbols, in their order.
+type symbolList []latestprices.Symbol
+
+func (all symbolList) Symbols(_ context.Context, q latestprices.SymbolQuery) ([]latestprices.Symbol, error) {
+	var found []latestprices.Symbol
+	for _, s := range all {
+		if behind := cmp.Or(cmp.Compare(s.Provider, q.AfterProvider), cmp.Compare(s.Symbol, q.AfterSymbol)); behind > 0 &&
+			(q.Provider == "" || q.Provider == s.Provider) && len(found) < q.Limit {
+			found = append(found, s)
+		}
+	}
+	return found, nil
+}
+
+// jobList is a read model of polling jobs, the last created first.
+type jobList struct {
+	mu   sync.Mutex
+	jobs []jobs.Job
+}
+
+func (l *jobList) Get(_ context.Context, id string) (jobs.Job, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, j := range l.jobs {
+		if j.JobID == id {
+			return j, nil
+		}
+	}
+	return jobs.Job{}, projections.ErrNotFound
+}
+
+func (l *jobList) List(_ context.Context, behind jobs.Place, limit int) ([]jobs.Job, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []jobs.Job
+	for _, j := range l.jobs {
+		order := cmp.Or(j.CreatedAt.Compare(behind.CreatedAt), cmp.Compare(j.JobID, behind.JobID))
+		if (behind == jobs.Place{} || order < 0) && len(found) < limit {
+			found = append(found, j)
+		}
+	}
+	return found, nil
+}
+
+// add enters a job, as the fold does some time after it was posted.
+func (l *jobList) add(j jobs.Job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.jobs = append([]jobs.Job{j}, l.jobs...)
+}
+
+func activeJob(id string, created schema.Time) jobs.Job {
+	return jobs.Job{JobID: id, Symbols: []schema.Symbol{"AAPL"}, Interval: 60, Provider: "finnhub", Status: schema.JobActive,
+		CreatedAt: created, NextRun: created}
 }
 
 type waitFunc func(context.Context, string) (requests.Request, error)
@@ -123,6 +207,13 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 			Averages: averageFunc(func(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error) {
 				return movingaverages.Average{}, projections.ErrNotFound
 			}),
+			Symbols: symbolList(nil),
+			Prices:  pastPrices(nil),
+			Jobs:    &jobList{jobs: []jobs.Job{activeJob("poll_abc12345", eventTime)}},
+			ProviderInfo: func() []httpapi.ProviderInfo {
+				return []httpapi.ProviderInfo{{Name: "yahoo", Aliases: []schema.Provider{"yahoo_finance"}, Configured: true},
+					{Name: "finnhub"}, {Name: "simulated", Configured: true}}
+			},
 			Requests:  waitFunc(never),
 			Readiness: func(context.Context) []httpapi.Check { return nil },
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -44,6 +44,7 @@ type place struct {
 }
 
 func inQuery(name, value string) place    { return place{[]any{"query", name}, value} }
+func inHeader(name, value string) place   { return place{[]any{"header", name}, value} }
 func inBody(input any, path ...any) place { return place{append([]any{"body"}, path...), input} }
 func (p place) fault(typ, msg string) fault {
 	return fault{Type: typ, Loc: p.loc, Msg: msg, Input: p.input}
@@ -105,6 +106,21 @@ func (p place) mismatch(pattern string) fault {
 	return p.faultWith("string_pattern_mismatch", fmt.Sprintf("String should match pattern '%s'", pattern),
 		map[string]any{"pattern": pattern})
 }
+
+func (p place) notTime(reason string) fault {
+	return p.faultWith("datetime_parsing", "Input should be a valid datetime, "+reason, map[string]any{"error": reason})
+}
+
+func (p place) notAfter(bound string) fault {
+	return p.faultWith("greater_than", "Input should be greater than "+bound, map[string]any{"gt": bound})
+}
+
+// wrong is for what no type or bound expresses.
+func (p place) wrong(reason string) fault {
+	return p.faultWith("value_error", "Value error, "+reason, map[string]any{"error": reason})
+}
+
+func (p place) notCursor() fault { return p.wrong("not a cursor of this list") }
 
 func (p place) notOneOf(expected string) fault {
 	return p.faultWith("literal_error", "Input should be "+expected, map[string]any{"expected": expected})

@@ -1,11 +1,17 @@
 package httpapi
 
 import (
+	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -27,6 +33,10 @@ type pollConfig struct {
 // postPoll starts a polling job. A provider without a key is accepted: its job
 // reports the error, and works as soon as there is one.
 func (a *API) postPoll(w http.ResponseWriter, r *http.Request) error {
+	key, err := idempotencyKey(r)
+	if err != nil {
+		return err
+	}
 	body, err := a.readPollBody(r)
 	if err != nil {
 		return err
@@ -36,7 +46,7 @@ func (a *API) postPoll(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	job := schema.PollingJobCreated{
-		JobID:     newJobID(),
+		JobID:     newJobID(key),
 		Symbols:   body.symbols,
 		Interval:  body.interval,
 		Provider:  provider,
@@ -44,16 +54,82 @@ func (a *API) postPoll(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := querying(r)
 	defer cancel()
-	token, err := a.ports.Commands.Publish(ctx, job)
-	if err != nil {
-		return fmt.Errorf("creating polling job %s: %w", job.JobID, err)
+	if key == "" {
+		err = a.createJob(ctx, w, job)
+	} else {
+		err = a.createJobOnce(ctx, w, job, key)
 	}
-	w.Header().Set("X-Log-Position", token)
+	if err != nil {
+		return err
+	}
 	a.writeJSON(w, r, http.StatusAccepted,
 		pollAccepted{job.JobID, "accepted", pollConfig{job.Symbols, job.Interval, job.Provider}})
 	return nil
 }
 
+func (a *API) createJob(ctx context.Context, w http.ResponseWriter, job schema.PollingJobCreated) error {
+	token, err := a.ports.Commands.Publish(ctx, job)
+	if err != nil {
+		return fmt.Errorf("creating polling job %s: %w", job.JobID, err)
+	}
+	w.Header().Set("X-Log-Position", token)
+	return nil
+}
+
+// createJobOnce creates a job whose id follows from a key, unless it is there.
+// Of several requests that come at once, all write it: the first on the log is
+// the job, which each then looks at.
+func (a *API) createJobOnce(ctx context.Context, w http.ResponseWriter, job schema.PollingJobCreated, key string) error {
+	known, err := a.ports.Jobs.Get(ctx, job.JobID)
+	if errors.Is(err, projections.ErrNotFound) {
+		if err := a.createJob(ctx, w, job); err != nil {
+			return err
+		}
+		known, err = a.findJob(ctx, job.JobID)
+		if errors.Is(err, projections.ErrNotFound) {
+			return nil // it is on the log, and the read model is behind
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("reading polling job %s: %w", job.JobID, err)
+	}
+	if !slices.Equal(known.Symbols, job.Symbols) || known.Interval != job.Interval || known.Provider != job.Provider {
+		w.Header().Del("X-Log-Position")
+		return faults{inHeader("idempotency-key", key).wrong("the key was used with another body")}
+	}
+	return nil
+}
+
+// maxKey is the longest Idempotency-Key, in characters.
+const maxKey = 255
+
+// idempotencyKey returns the key of a request; empty where it has none.
+func idempotencyKey(r *http.Request) (string, error) {
+	values := r.Header.Values("Idempotency-Key")
+	if len(values) == 0 {
+		return "", nil
+	}
+	key := strings.Join(values, ", ") // two of them are none: the space is not allowed
+	at := inHeader("idempotency-key", abbreviate(key))
+	switch {
+	case key == "":
+		return "", faults{at.shortString(1)}
+	case len(key) > maxKey:
+		return "", faults{at.longString(maxKey)}
+	case strings.ContainsFunc(key, func(c rune) bool { return c <= ' ' || c > '~' }):
+		return "", faults{at.mismatch("^[!-~]+$")}
+	}
+	return key, nil
+}
+
 // newJobID has the form that the original gave: poll_ and eight characters, here
-// 40 random bits in base 32.
-func newJobID() string { return "poll_" + strings.ToLower(rand.Text()[:8]) }
+// 40 bits in base 32. They are random, or follow from an Idempotency-Key. Two
+// keys that lead to one id are told apart by their bodies.
+func newJobID(key string) string {
+	text := rand.Text()
+	if key != "" {
+		sum := sha256.Sum256([]byte("Idempotency-Key " + key))
+		text = base32.StdEncoding.EncodeToString(sum[:])
+	}
+	return "poll_" + strings.ToLower(text[:8])
+}

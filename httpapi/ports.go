@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/projections/requests"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -32,13 +34,39 @@ type LatestPrices interface {
 	Latest(ctx context.Context, provider schema.Provider, symbol schema.Symbol) (latestprices.Price, error)
 }
 
-// Averages finds moving averages.
+// Symbols lists what is known.
+type Symbols interface {
+	// Symbols returns at most q.Limit symbols, by provider and symbol.
+	Symbols(ctx context.Context, q latestprices.SymbolQuery) ([]latestprices.Symbol, error)
+}
+
+// Prices lists the prices of a symbol.
+type Prices interface {
+	// Prices returns at most q.Limit prices, newest first.
+	Prices(ctx context.Context, q processedprices.Query) ([]processedprices.Price, error)
+}
+
+// Averages finds moving averages. The API asks for windows from 1 to MaxWindow.
 type Averages interface {
 	// Average returns the mean of the last window prices, or of those there
 	// are; an error that wraps projections.ErrNotFound where there is none.
-	// The API asks for windows from 1 to MaxWindow.
 	Average(ctx context.Context, provider schema.Provider, symbol schema.Symbol, window int) (
 		movingaverages.Average, error)
+	// AsOf is Average of the prices up to and including an event time.
+	AsOf(ctx context.Context, provider schema.Provider, symbol schema.Symbol, window int, t schema.Time) (
+		movingaverages.Average, error)
+	// History returns the average at each of at most q.Limit prices, newest
+	// first.
+	History(ctx context.Context, window int, q processedprices.Query) ([]movingaverages.Point, error)
+}
+
+// Jobs finds polling jobs.
+type Jobs interface {
+	// Get returns an error that wraps projections.ErrNotFound where the job is
+	// not known, perhaps because it was created a moment ago.
+	Get(ctx context.Context, jobID string) (jobs.Job, error)
+	// List returns at most limit jobs behind a place, the last created first.
+	List(ctx context.Context, behind jobs.Place, limit int) ([]jobs.Job, error)
 }
 
 // Requests follows fetch requests.
@@ -74,8 +102,16 @@ type Check struct {
 type Ports struct {
 	Commands     Commands
 	LatestPrices LatestPrices
+	Symbols      Symbols
+	Prices       Prices
 	Averages     Averages
+	Jobs         Jobs
 	Requests     Requests
+	// ProviderInfo describes every provider of Config.Providers.
+	ProviderInfo func() []ProviderInfo
+	// ProviderStatus tells how providers are doing. One that is missing, and all
+	// where it is nil, are shown without.
+	ProviderStatus func(ctx context.Context) (map[schema.Provider]ProviderStatus, error)
 	// Readiness runs all checks. It returns when ctx is done, with the checks
 	// it could not finish as failed.
 	Readiness func(ctx context.Context) []Check
@@ -92,7 +128,11 @@ func (p Ports) Validate() error {
 	return errors.Join(
 		required("Commands", p.Commands == nil),
 		required("LatestPrices", p.LatestPrices == nil),
+		required("Symbols", p.Symbols == nil),
+		required("Prices", p.Prices == nil),
 		required("Averages", p.Averages == nil),
+		required("Jobs", p.Jobs == nil),
+		required("ProviderInfo", p.ProviderInfo == nil),
 		required("Requests", p.Requests == nil),
 		p.validateOperations(),
 	)

@@ -62,6 +62,10 @@ func (q *query) integer(name string, absent, low, high int64) int64 {
 	return value
 }
 
+func (q *query) window(absent int) int {
+	return int(q.integer("window", int64(absent), 1, MaxWindow))
+}
+
 // seconds reads a duration of whole seconds, from none to high.
 func (q *query) seconds(name string, absent, high time.Duration) time.Duration {
 	if _, given := q.get(name); !given {

@@ -25,6 +25,13 @@ type Provider interface {
 	Normalize(quote schema.QuoteFetched) ([]Price, error)
 }
 
+// Configurable is a Provider that cannot ask its service before it is given
+// something, such as a key. Until then each Quote fails with CodeNotConfigured.
+type Configurable interface {
+	Provider
+	Configured() bool
+}
+
 // Limited is a Provider whose service allows so many calls and no more.
 type Limited interface {
 	Provider

@@ -1,0 +1,170 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/csv"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/processedprices"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// pastPrice is a line of GET history.
+type pastPrice struct {
+	Symbol     schema.Symbol   `json:"symbol"`
+	Provider   schema.Provider `json:"provider"`
+	Price      schema.Decimal  `json:"price"`
+	Timestamp  schema.Time     `json:"timestamp"`
+	ReceivedAt schema.Time     `json:"received_at"`
+}
+
+func (p pastPrice) fields() []string {
+	return []string{string(p.Symbol), string(p.Provider), p.Price.String(), textOf(p.Timestamp), textOf(p.ReceivedAt)}
+}
+
+// pastAverage is a line of GET moving-average/history.
+type pastAverage struct {
+	Symbol     schema.Symbol   `json:"symbol"`
+	Provider   schema.Provider `json:"provider"`
+	WindowSize int             `json:"window_size"`
+	Value      schema.Decimal  `json:"value"`
+	Timestamp  schema.Time     `json:"timestamp"`
+}
+
+func (a pastAverage) fields() []string {
+	return []string{string(a.Symbol), string(a.Provider), strconv.Itoa(a.WindowSize), a.Value.String(), textOf(a.Timestamp)}
+}
+
+func textOf(t schema.Time) string { return t.Format(time.RFC3339Nano) }
+
+// historyQuery is what a history route asks for.
+type historyQuery struct {
+	processedprices.Query
+	window int // 0 for prices themselves
+	list   listing
+}
+
+// readHistoryQuery reads the parameters of a history; that of averages has a
+// window.
+func (a *API) readHistoryQuery(r *http.Request, averages bool) (historyQuery, error) {
+	q := query{values: r.URL.Query()}
+	var asked historyQuery
+	asked.Symbol = q.symbol()
+	if averages {
+		asked.window = q.window(a.config.DefaultWindow)
+	}
+	from, to := q.time("from"), q.time("to")
+	if text, given := q.get("to"); given && len(q.faults) == 0 && !to.After(from) {
+		q.faults = append(q.faults, inQuery("to", text).notAfter(textOf(from)))
+	}
+	asked.From, asked.Limit, asked.Behind = from, q.limit(), processedprices.Newest
+	if !to.IsZero() {
+		asked.Behind = processedprices.Before(to)
+	}
+	name, _ := q.get("provider")
+	provider, err := a.config.provider(name)
+	if err == nil {
+		asked.Provider = provider
+		asked.list = listing{r.URL.Path, string(provider), string(asked.Symbol), strconv.Itoa(asked.window), textOf(from), textOf(to)}
+		asked.readCursor(&q)
+	}
+	if faults := q.faults.orNil(); faults != nil {
+		return historyQuery{}, faults
+	}
+	return asked, err
+}
+
+func (asked *historyQuery) readCursor(q *query) {
+	place := q.cursor(asked.list, 2)
+	if place == nil {
+		return
+	}
+	at, timeErr := schema.ParseTime(place[0])
+	id, idErr := strconv.ParseInt(place[1], 10, 64)
+	if timeErr != nil || idErr != nil || at.Year() < 1 || at.Year() > 9999 {
+		text, _ := q.get("cursor")
+		q.faults = append(q.faults, inQuery("cursor", text).notCursor())
+		return
+	}
+	asked.Behind = asked.Behind.Earlier(processedprices.Place{Timestamp: at, ID: id})
+}
+
+// cursorOf leads to what is listed behind a place.
+func (asked historyQuery) cursorOf(p processedprices.Place) string {
+	return asked.list.cursor(textOf(p.Timestamp), strconv.FormatInt(p.ID, 10))
+}
+
+// oneMore is the query for a page and the row that tells whether there is
+// another.
+func (asked historyQuery) oneMore() processedprices.Query {
+	q := asked.Query
+	q.Limit++
+	return q
+}
+
+func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
+	asked, err := a.readHistoryQuery(r, false)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := querying(r)
+	defer cancel()
+	prices, err := a.ports.Prices.Prices(ctx, asked.oneMore())
+	if err != nil {
+		return fmt.Errorf("listing the prices of %s at %s: %w", asked.Symbol, asked.Provider, err)
+	}
+	page := newPage(prices, asked.Limit, func(p processedprices.Price) pastPrice {
+		return pastPrice{asked.Symbol, asked.Provider, p.Price, p.Timestamp, p.ReceivedAt}
+	}, func(p processedprices.Price) string { return asked.cursorOf(p.Place()) })
+	return writeHistory(w, r, page, "symbol", "provider", "price", "timestamp", "received_at")
+}
+
+func (a *API) getAverageHistory(w http.ResponseWriter, r *http.Request) error {
+	asked, err := a.readHistoryQuery(r, true)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := querying(r)
+	defer cancel()
+	points, err := a.ports.Averages.History(ctx, asked.window, asked.oneMore())
+	if err != nil {
+		return fmt.Errorf("listing the averages of %d prices of %s at %s: %w", asked.window, asked.Symbol, asked.Provider, err)
+	}
+	page := newPage(points, asked.Limit, func(p movingaverages.Point) pastAverage {
+		return pastAverage{asked.Symbol, asked.Provider, asked.window, p.Value, p.Timestamp}
+	}, func(p movingaverages.Point) string { return asked.cursorOf(p.Place) })
+	return writeHistory(w, r, page, "symbol", "provider", "window_size", "value", "timestamp")
+}
+
+const (
+	csvMedia   = "text/csv"
+	csvContent = "text/csv; charset=utf-8; header=present"
+)
+
+// writeHistory writes a page as the client wants it. CSV is what RFC 4180 says.
+// A symbol may begin with =, which a spreadsheet takes for a formula, but holds
+// no parenthesis, quote or bar that would let it call anything: so it is left
+// as it is.
+func writeHistory[T interface{ fields() []string }](w http.ResponseWriter, r *http.Request, page listBody[T], columns ...string) error {
+	w.Header().Set("Vary", "Accept")
+	linkNext(w, r, page.NextCursor)
+	if !wantsCSV(r) {
+		return writeQuote(w, r, page)
+	}
+	var out bytes.Buffer
+	lines := csv.NewWriter(&out)
+	lines.UseCRLF = true
+	_ = lines.Write(columns) // a buffer takes everything
+	for _, item := range page.Items {
+		_ = lines.Write(item.fields())
+	}
+	if lines.Flush(); lines.Error() != nil {
+		return fmt.Errorf("writing CSV: %w", lines.Error())
+	}
+	writeCached(w, r, csvContent, cacheQuote, out.Bytes())
+	return nil
+}

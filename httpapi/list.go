@@ -1,0 +1,118 @@
+package httpapi
+
+import (
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Bounds of the parameter limit.
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+// listBody is a page of a list.
+type listBody[T any] struct {
+	Items []T `json:"items"`
+	// NextCursor is empty on the last page.
+	NextCursor string `json:"next_cursor,omitempty"`
+}
+
+// newPage makes a page of rows, of which one more than limit was asked for: if
+// it came, there is another page, which begins behind the last row of this one.
+func newPage[R, T any](rows []R, limit int, item func(R) T, cursor func(R) string) listBody[T] {
+	var page listBody[T]
+	if len(rows) > limit {
+		rows = rows[:limit]
+		page.NextCursor = cursor(rows[limit-1])
+	}
+	page.Items = make([]T, len(rows)) // an empty list, not null
+	for i, row := range rows {
+		page.Items[i] = item(row)
+	}
+	return page
+}
+
+// linkNext points to the next page, as RFC 8288 has it: this request with
+// another cursor.
+func linkNext(w http.ResponseWriter, r *http.Request, cursor string) {
+	if cursor == "" {
+		return
+	}
+	values := r.URL.Query()
+	values.Set("cursor", cursor)
+	w.Header().Set("Link", "<"+r.URL.EscapedPath()+"?"+values.Encode()+`>; rel="next"`)
+}
+
+func (q *query) limit() int { return int(q.integer("limit", defaultLimit, 1, maxLimit)) }
+
+// cursor reads the place, of so many parts, that the parameter cursor stands
+// for; nil where it is absent.
+func (q *query) cursor(of listing, parts int) []string {
+	text, given := q.get("cursor")
+	if !given {
+		return nil
+	}
+	place, ok := of.place(text, parts)
+	if !ok {
+		q.faults = append(q.faults, inQuery("cursor", text).notCursor())
+		return nil
+	}
+	return place
+}
+
+// time reads an instant; the zero value where it is absent.
+func (q *query) time(name string) schema.Time {
+	text, given := q.get(name)
+	if !given {
+		return schema.Time{}
+	}
+	t, err := schema.ParseTime(text)
+	switch {
+	case err != nil:
+		q.faults = append(q.faults, inQuery(name, text).notTime("not RFC 3339, such as 2025-06-15T14:30:00Z"))
+	case t.Year() < 1 || t.Year() > 9999: // an offset may lead out of it
+		q.faults = append(q.faults, inQuery(name, text).notTime("year is out of range"))
+	}
+	return t
+}
+
+// wantsCSV reports whether a client would rather have CSV than JSON, as its
+// Accept header has it (RFC 9110, 12.5.1).
+func wantsCSV(r *http.Request) bool {
+	var ofCSV, ofJSON quality
+	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
+		media, params, err := mime.ParseMediaType(part)
+		if err != nil {
+			continue
+		}
+		q, err := strconv.ParseFloat(params["q"], 64)
+		if err != nil {
+			q = 1
+		}
+		ofCSV.see(media, csvMedia, q)
+		ofJSON.see(media, jsonContent, q)
+	}
+	return ofCSV.q > ofJSON.q
+}
+
+// quality is how much a client wants a type, by the most specific of its ranges
+// that fits.
+type quality struct {
+	q     float64
+	exact int // 0 for */*, 2 for a type itself
+	seen  bool
+}
+
+func (c *quality) see(media, offered string, q float64) {
+	family, _, _ := strings.Cut(offered, "/")
+	for exact, fits := range []string{"*/*", family + "/*", offered} {
+		if media == fits && (!c.seen || exact >= c.exact) {
+			*c = quality{q, exact, true}
+		}
+	}
+}
