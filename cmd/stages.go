@@ -102,15 +102,22 @@ func (a *app) withBackends(ctx context.Context, f func(context.Context, *backend
 
 // print writes value as JSON, or as the table that rows writes.
 func (a *app) print(output string, value any, rows func(io.Writer)) error {
-	switch output {
-	case "json":
+	if err := checkOutput(output); err != nil {
+		return err
+	}
+	if output == "json" {
 		encoder := json.NewEncoder(a.stdout)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(value)
-	case "table":
-		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-		rows(w)
-		return w.Flush()
 	}
-	return fmt.Errorf("%w: output %q is neither table nor json", errUsage, output)
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	rows(w)
+	return w.Flush()
+}
+
+func checkOutput(output string) error {
+	if output != "json" && output != "table" {
+		return fmt.Errorf("%w: output %q is neither table nor json", errUsage, output)
+	}
+	return nil
 }

@@ -1,0 +1,146 @@
+package cmd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const (
+	// clientTimeout is longer than any answer takes: a price may be fetched for
+	// it, which a setting bounds to half a minute.
+	clientTimeout = time.Minute
+	// maxAnswer bounds an answer, in bytes: a full page has far less.
+	maxAnswer = 16 << 20
+)
+
+// client asks a running service by its REST API.
+type client struct {
+	app    *app
+	url    string // --url
+	output string
+}
+
+// newClient gives a command the flags of a client.
+func newClient(a *app, c *cobra.Command) *client {
+	cl := &client{app: a}
+	c.Flags().StringVar(&cl.url, "url", "", "address of the service (default http:// and HTTP_ADDR)")
+	outputFlag(c, &cl.output)
+	return cl
+}
+
+// base is the address that paths are put behind.
+func (cl *client) base() (string, error) {
+	if cl.url != "" {
+		u, err := url.Parse(cl.url)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			return "", fmt.Errorf("%w: --url: %q is not like http://127.0.0.1:8000", errUsage, cl.url)
+		}
+		return strings.TrimRight(cl.url, "/"), nil
+	}
+	k, err := cl.app.values()
+	if err != nil {
+		return "", err
+	}
+	host, port, err := net.SplitHostPort(k.String("http_addr"))
+	if err != nil {
+		return "", fmt.Errorf("%w: HTTP_ADDR: %q is not host:port", errUsage, k.String("http_addr"))
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1" // it listens there too
+	}
+	return "http://" + net.JoinHostPort(host, port), nil
+}
+
+// do sends a request below /api/v1 and reads its answer into into.
+func (cl *client) do(ctx context.Context, method, path string, body any, header http.Header, into any) error {
+	base, err := cl.base()
+	if err != nil {
+		return err
+	}
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("encoding the request: %w", err)
+		}
+		content = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, base+"/api/v1"+path, content)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	for name, values := range header {
+		request.Header[name] = values
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Accept", "application/json")
+	response, err := (&http.Client{Timeout: clientTimeout}).Do(request)
+	if err != nil {
+		return fmt.Errorf("asking the service: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }() // it was read
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("reading the answer of %s: %w", request.URL, err)
+	}
+	if response.StatusCode >= http.StatusMultipleChoices {
+		return refusal(response, answer)
+	}
+	if err := json.Unmarshal(answer, into); err != nil {
+		return fmt.Errorf("reading the answer of %s: %w", request.URL, err)
+	}
+	return nil
+}
+
+// refusal says why the service did not do it. What it could not read is an error
+// of usage.
+func refusal(response *http.Response, answer []byte) error {
+	var body struct{ Detail json.RawMessage }
+	var detail string
+	var faults []struct {
+		Loc []any
+		Msg string
+	}
+	_ = json.Unmarshal(answer, &body) // another server's answer says nothing
+	if json.Unmarshal(body.Detail, &faults) == nil {
+		for _, f := range faults {
+			detail += fmt.Sprintf("; %v: %s", f.Loc[len(f.Loc)-1], f.Msg)
+		}
+		detail = strings.TrimPrefix(detail, "; ")
+	} else if json.Unmarshal(body.Detail, &detail) != nil {
+		detail = "no explanation"
+	}
+	err := fmt.Errorf("the service answered %s: %s", response.Status, detail)
+	if response.StatusCode == http.StatusUnprocessableEntity || response.StatusCode == http.StatusBadRequest {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return err
+}
+
+// show asks and prints: the answer as it came where JSON is wanted, so that no
+// digit is lost, or else what table makes of it.
+func show[T any](ctx context.Context, cl *client, method, path string, body any, header http.Header, table func(io.Writer, T)) error {
+	if err := checkOutput(cl.output); err != nil {
+		return err // before anything happens
+	}
+	var raw json.RawMessage
+	if err := cl.do(ctx, method, path, body, header, &raw); err != nil {
+		return err
+	}
+	var value T
+	if err := json.Unmarshal(raw, &value); err != nil {
+		return errors.Join(errors.New("the answer is not what this version reads"), err)
+	}
+	return cl.app.print(cl.output, raw, func(w io.Writer) { table(w, value) })
+}

@@ -1,0 +1,61 @@
+package cmd
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/spf13/cobra"
+)
+
+func newPrice(a *app) *cobra.Command {
+	var provider string
+	c := &cobra.Command{
+		Use:     "price SYMBOL",
+		Short:   "Ask a running service for the latest price of a symbol",
+		Example: "  pricemill price AAPL",
+		Args:    exactArgs(1),
+	}
+	cl := newClient(a, c)
+	c.Flags().StringVar(&provider, "provider", "", "provider to ask (default the service's)")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		path := "/prices/latest?symbol=" + url.QueryEscape(args[0]) + parameter("provider", provider)
+		return show(c.Context(), cl, http.MethodGet, path, nil, nil, func(w io.Writer, p priceLine) {
+			fmt.Fprintln(w, "SYMBOL\tPRICE\tTIMESTAMP\tPROVIDER")
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Symbol, p.Price, p.Timestamp, p.Provider)
+		})
+	}
+	return c
+}
+
+// priceLine is a price or an average, with its digits and its time as they came.
+type priceLine struct {
+	Symbol, Timestamp, Provider string
+	Price, Value                json.Number
+	WindowSize                  int `json:"window_size"`
+}
+
+func newAverage(a *app) *cobra.Command {
+	var provider, window, asOf string
+	c := &cobra.Command{
+		Use:     "average SYMBOL",
+		Short:   "Ask a running service for the moving average of a symbol",
+		Example: "  pricemill average AAPL --window 20\n  pricemill average AAPL --as-of 2025-06-15T14:30:00Z",
+		Args:    exactArgs(1),
+	}
+	cl := newClient(a, c)
+	c.Flags().StringVar(&provider, "provider", "", "provider of the prices (default the service's)")
+	c.Flags().StringVar(&window, "window", "", "how many of the last prices, 1 to 1000 (default the service's)")
+	c.Flags().StringVar(&asOf, "as-of", "", "event time as of which, RFC 3339 (default now)")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		path := "/prices/moving-average?symbol=" + url.QueryEscape(args[0]) + parameter("provider", provider) +
+			parameter("window", window) + parameter("as_of", asOf)
+		return show(c.Context(), cl, http.MethodGet, path, nil, nil, func(w io.Writer, p priceLine) {
+			fmt.Fprintln(w, "SYMBOL\tWINDOW\tAVERAGE\tTIMESTAMP")
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", p.Symbol, p.WindowSize, p.Value, p.Timestamp)
+		})
+	}
+	return c
+}
