@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -35,7 +36,9 @@ func TestTheREADMEsCommands(t *testing.T) {
 				// make test-deployment reads the file as docker does.
 				assert.Equal(t, "docker compose up --wait", line)
 			case "bin/pricemill":
-				status, stdout, stderr := run(t, p.env, words[1:]...)
+				env := maps.Clone(p.env)
+				env["HTTP_ADDR"] = strings.TrimPrefix(p.url, "http://") // where clients look for it
+				status, stdout, stderr := run(t, env, words[1:]...)
 				assert.Zero(t, status, "%s: %s", line, stderr)
 				assert.NotEmpty(t, stdout, line)
 			default:
@@ -83,7 +86,7 @@ func assertTarget(t *testing.T, target string) {
 }
 
 // curlPattern is as much of curl's syntax as the README uses.
-var curlPattern = regexp.MustCompile(`^curl -s (?:-d '([^']*)' )?'?(http://127\.0\.0\.1:8000)([^' ]*)'?$`)
+var curlPattern = regexp.MustCompile(`^curl -s (?:-d '([^']*)' )?(?:-H 'Accept: ([^']*)' )?'?http://127\.0\.0\.1:8000([^' ]*)'?$`)
 
 func curl(t *testing.T, p *program, line string) {
 	t.Helper()
@@ -96,6 +99,15 @@ func curl(t *testing.T, p *program, line string) {
 		require.NoError(t, err)
 		require.NoError(t, response.Body.Close())
 		assert.Equal(t, http.StatusAccepted, response.StatusCode, "%s: %s", line, answer)
+		return
+	}
+	if accept := parts[2]; accept != "" {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+parts[3], nil)
+		require.NoError(t, err)
+		request.Header.Set("Accept", accept)
+		got := p.send(request)
+		assert.Equal(t, http.StatusOK, got.status, "%s: %s", line, got.body)
+		assert.True(t, strings.HasPrefix(got.header.Get("Content-Type"), accept), "%s: %v", line, got.header)
 		return
 	}
 	got := p.eventually(parts[3], http.StatusOK)
