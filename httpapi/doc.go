@@ -22,8 +22,8 @@
 // The tests validate each response they see against it, so a handler and the
 // document cannot drift apart.
 //
-// Commands to a job are events, so what the read model says of it is some
-// milliseconds old. The log's order decides; see commandJob and findJob.
+// Commands to a job are events, so what the read model says of it is a little
+// old. The log's order decides; see commandJob and findJob.
 //
 // A fetch belongs to no client: it goes on when the client that began it hangs
 // up, since others may have joined it, and since the client's next attempt can.

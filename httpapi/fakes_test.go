@@ -98,8 +98,18 @@ func (all symbolList) Symbols(_ context.Context, q latestprices.SymbolQuery) ([]
 
 // jobList is a read model of polling jobs, the last created first.
 type jobList struct {
-	mu   sync.Mutex
-	jobs []jobs.Job
+	mu     sync.Mutex
+	jobs   []jobs.Job
+	behind time.Duration // how long it takes to catch up with the log
+}
+
+func (l *jobList) Settle(ctx context.Context) error {
+	select {
+	case <-time.After(l.behind):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (l *jobList) Get(_ context.Context, id string) (jobs.Job, error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/gorilla/mux"
 
@@ -94,33 +93,27 @@ func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// A job that is not known may have been posted a moment ago and be on its way
-// through the log: it is looked for again after pauses that double from
-// firstLook to lastLook, 1.3 s in all.
-const (
-	firstLook = 10 * time.Millisecond
-	lastLook  = 640 * time.Millisecond
-)
-
-// findJob finds a job that its client knows of, because it has the id.
+// findJob finds a job that its client knows of, because it has the id. One that
+// was posted a moment ago may be on its way through the log: that there is no
+// such job is said only by a read model that has caught up.
 func (a *API) findJob(ctx context.Context, id string) (jobs.Job, error) {
-	for pause := firstLook; isText(id); pause *= 2 {
-		job, err := a.ports.Jobs.Get(ctx, id)
-		switch {
-		case err == nil:
-			return job, nil
-		case !errors.Is(err, projections.ErrNotFound):
-			return jobs.Job{}, fmt.Errorf("reading polling job %s: %w", id, err)
-		case pause > lastLook:
-			return jobs.Job{}, noSuchJob(id)
-		}
-		select {
-		case <-ctx.Done():
-			return jobs.Job{}, fmt.Errorf("waiting for polling job %s: %w", id, ctx.Err())
-		case <-time.After(pause):
-		}
+	if !isText(id) {
+		return jobs.Job{}, noSuchJob(id)
 	}
-	return jobs.Job{}, noSuchJob(id)
+	job, err := a.ports.Jobs.Get(ctx, id)
+	if errors.Is(err, projections.ErrNotFound) {
+		if err := a.ports.Jobs.Settle(ctx); err != nil {
+			return jobs.Job{}, fmt.Errorf("waiting for polling job %s: %w", id, err)
+		}
+		job, err = a.ports.Jobs.Get(ctx, id)
+	}
+	switch {
+	case errors.Is(err, projections.ErrNotFound):
+		return jobs.Job{}, noSuchJob(id)
+	case err != nil:
+		return jobs.Job{}, fmt.Errorf("reading polling job %s: %w", id, err)
+	}
+	return job, nil
 }
 
 func noSuchJob(id string) error {

@@ -76,18 +76,17 @@ func (a *API) createJob(ctx context.Context, w http.ResponseWriter, job schema.P
 	return nil
 }
 
-// createJobOnce creates a job whose id follows from a key, unless it is there.
-// Of several requests that come at once, all write it: the first on the log is
-// the job, which each then looks at.
+// createJobOnce creates a job whose id follows from a key, unless it is known. Of
+// several requests that come at once each may write it, as one and the same
+// event: the first on the log is the job, which all of them then look at.
 func (a *API) createJobOnce(ctx context.Context, w http.ResponseWriter, job schema.PollingJobCreated, key string) error {
 	known, err := a.ports.Jobs.Get(ctx, job.JobID)
 	if errors.Is(err, projections.ErrNotFound) {
 		if err := a.createJob(ctx, w, job); err != nil {
 			return err
 		}
-		known, err = a.findJob(ctx, job.JobID)
-		if errors.Is(err, projections.ErrNotFound) {
-			return nil // it is on the log, and the read model is behind
+		if known, err = a.findJob(ctx, job.JobID); err != nil {
+			return nil // it is on the log, whatever keeps us from looking at it
 		}
 	}
 	if err != nil {

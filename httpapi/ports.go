@@ -65,6 +65,9 @@ type Jobs interface {
 	// Get returns an error that wraps projections.ErrNotFound where the job is
 	// not known, perhaps because it was created a moment ago.
 	Get(ctx context.Context, jobID string) (jobs.Job, error)
+	// Settle returns once every job that was created before the call is known,
+	// or the error of ctx.
+	Settle(ctx context.Context) error
 	// List returns at most limit jobs behind a place, the last created first.
 	List(ctx context.Context, behind jobs.Place, limit int) ([]jobs.Job, error)
 }

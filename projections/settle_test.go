@@ -1,0 +1,127 @@
+package projections_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// settles says whether the read model has caught up: if not, Settle looks again.
+func settles(t *testing.T, db store.Querier) bool {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	looks, settled := watch(ctx, db)
+	defer cancel()
+	for range 3 + 1 { // the ends, generation and positions; and once more
+		select {
+		case <-looks:
+		case err := <-settled:
+			require.NoError(t, err)
+			return true
+		}
+	}
+	cancel()
+	require.Error(t, <-settled)
+	return false
+}
+
+// watch runs Settle and tells of each look at the database.
+func watch(ctx context.Context, db store.Querier) (looks <-chan struct{}, settled <-chan error) {
+	w := &watched{Querier: db, looks: make(chan struct{}, 1000)}
+	end := make(chan error, 1)
+	go func() { end <- projections.Settle(ctx, w, "tally", schema.PriceEvents) }()
+	return w.looks, end
+}
+
+func exec(t *testing.T, db *store.Store, query string, args ...any) int64 {
+	t.Helper()
+	var changed int64
+	require.NoError(t, db.Write(t.Context(), func(tx *store.Tx) (err error) {
+		changed, err = tx.Exec(t.Context(), query, args...)
+		return err
+	}))
+	return changed
+}
+
+func TestSettle(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	spec := open(t, rig.DB, tally{version: 1})
+	require.True(t, settles(t, rig.DB), "nothing was written, and no stage ever ran")
+	write := func() pipeline.Token {
+		t.Helper()
+		at := schema.NewTime(time.Unix(1, 0))
+		tokens, err := rig.Emitter().Emit(t.Context(), func(*pipeline.Tx) ([]schema.Event, error) {
+			return []schema.Event{{ID: "1", Source: "test", Payload: schema.PriceObserved{Symbol: "A", Source: "p",
+				Price: schema.MustDecimal("1"), Timestamp: at, ReceivedAt: at}}}, nil
+		})
+		require.NoError(t, err)
+		return tokens[0]
+	}
+	first := write()
+	require.False(t, settles(t, rig.DB), "no stage ever ran")
+	feed(t, rig, spec, prices(t, rig, 1)) // by another producer, who has no chain
+	require.False(t, settles(t, rig.DB), "the stage has not come to it")
+
+	read := func(token pipeline.Token, stage string) {
+		t.Helper()
+		require.EqualValues(t, 1, exec(t, rig.DB, `UPDATE positions SET chain_seq = $1 WHERE stage = $2 AND topic = $3 AND part = $4`,
+			token.Seq, stage, token.Topic, token.Partition))
+	}
+	read(first, "tally.g1")
+	require.True(t, settles(t, rig.DB))
+	second := write()
+	require.False(t, settles(t, rig.DB))
+
+	// Whoever waits while the stage catches up goes on, whatever is written then.
+	looks, settled := watch(t.Context(), rig.DB)
+	for range 3 { // the ends, the generation, the positions
+		<-looks
+	}
+	third := write()
+	assert.Empty(t, settled)
+	read(second, "tally.g1")
+	require.NoError(t, <-settled)
+	require.False(t, settles(t, rig.DB), "the third is not there yet")
+	read(third, "tally.g1")
+	require.True(t, settles(t, rig.DB))
+
+	open(t, rig.DB, tally{version: 2})
+	require.False(t, settles(t, rig.DB), "another generation has seen nothing")
+	exec(t, rig.DB, `INSERT INTO topics (epoch, name, topic_id, partitions) VALUES (1000, $1, 'another', 1)`, schema.PriceEvents)
+	require.True(t, settles(t, rig.DB), "the topic was created again: its chain has no number yet")
+}
+
+// watched tells of each look at the database.
+type watched struct {
+	store.Querier
+	looks chan struct{}
+}
+
+func (c *watched) Get(ctx context.Context, dest any, query string, args ...any) error {
+	err := c.Querier.Get(ctx, dest, query, args...)
+	c.looks <- struct{}{}
+	return err
+}
+
+func (c *watched) Select(ctx context.Context, dest any, query string, args ...any) error {
+	err := c.Querier.Select(ctx, dest, query, args...)
+	c.looks <- struct{}{}
+	return err
+}
+
+func TestSettleReportsADatabaseThatIsDown(t *testing.T) {
+	t.Parallel()
+	db := pipelinetest.OpenStore(t, t.TempDir()+"/db")
+	require.NoError(t, db.Close())
+	require.ErrorIs(t, projections.Settle(t.Context(), db, "tally", schema.PriceEvents), projections.ErrUnavailable)
+}
