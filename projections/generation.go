@@ -89,7 +89,8 @@ func create(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline
 
 func drop(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation) error {
 	for _, name := range p.TableNames() {
-		if err := tx.DDL(ctx, "DROP TABLE "+g.Table(name)); err != nil {
+		// Another fold may have had fewer.
+		if err := tx.DDL(ctx, "DROP TABLE IF EXISTS "+g.Table(name)); err != nil {
 			return fmt.Errorf("dropping the tables of generation %d: %w", g.Number, err)
 		}
 	}

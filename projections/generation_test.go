@@ -33,7 +33,11 @@ type tally struct {
 func (tally) Name() string            { return "tally" }
 func (p tally) Version() int          { return p.version }
 func (p tally) Configuration() string { return p.configuration }
-func (tally) TableNames() []string    { return []string{"tally", "tally_extra"} }
+
+// TableNames has one more from version 2 on.
+func (p tally) TableNames() []string {
+	return []string{"tally", "tally_extra"}[:min(p.version, 2)]
+}
 
 func (tally) Takes() []schema.EventType {
 	return []schema.EventType{schema.PriceObserved{}.EventType()}
@@ -41,7 +45,7 @@ func (tally) Takes() []schema.EventType {
 
 func (p tally) Tables(g pipeline.Generation) []string {
 	statements := []string{`CREATE TABLE ` + g.Table("tally") + ` (symbol {text} PRIMARY KEY, n {int} NOT NULL)`,
-		`CREATE TABLE ` + g.Table("tally_extra") + ` (id {int} PRIMARY KEY)`}
+		`CREATE TABLE ` + g.Table("tally_extra") + ` (id {int} PRIMARY KEY)`}[:min(p.version, 2)]
 	if p.broken {
 		statements = append(statements, `CREATE NONSENSE`)
 	}
