@@ -48,7 +48,7 @@ func (cl *client) base() (string, error) {
 		}
 		return strings.TrimRight(cl.url, "/"), nil
 	}
-	k, err := cl.app.values()
+	k, err := cl.app.values(&faults{})
 	if err != nil {
 		return "", err
 	}

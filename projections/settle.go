@@ -18,8 +18,9 @@ const (
 
 // numbered is how far a chain is written, or read, on one partition.
 type numbered struct {
-	Part   int32 `db:"part"`
-	Number int64 `db:"number"`
+	Part   int32  `db:"part"`
+	Outbox string `db:"outbox"` // the chain's name
+	Number int64  `db:"number"`
 }
 
 // Settle returns once a projection has folded all events of a topic that were
@@ -30,7 +31,7 @@ func Settle(ctx context.Context, q store.Querier, projection string, topic schem
 	const epoch = `(SELECT MAX(epoch) FROM topics WHERE name = $1)`
 	what := "how far " + projection + " is"
 	var written []numbered
-	if err := q.Select(ctx, &written, `SELECT part, last AS number FROM chains WHERE epoch = `+epoch, topic); err != nil {
+	if err := q.Select(ctx, &written, `SELECT part, outbox, last AS number FROM chains WHERE epoch = `+epoch, topic); err != nil {
 		return QueryError(what, err)
 	}
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
@@ -39,7 +40,7 @@ func Settle(ctx context.Context, q store.Querier, projection string, topic schem
 			return QueryError(what, err)
 		}
 		var read []numbered
-		if err := q.Select(ctx, &read, `SELECT part, chain_seq AS number FROM positions WHERE topic = $1 AND stage = $2
+		if err := q.Select(ctx, &read, `SELECT part, chain_outbox AS outbox, chain_seq AS number FROM positions WHERE topic = $1 AND stage = $2
 			AND topic_id = (SELECT topic_id FROM topics WHERE epoch = `+epoch+`)`, topic, stageName(g)); err != nil {
 			return QueryError(what, err)
 		}
@@ -55,12 +56,13 @@ func Settle(ctx context.Context, q store.Querier, projection string, topic schem
 }
 
 func reached(read, written []numbered) bool {
-	numbers := map[int32]int64{}
+	at := map[int32]numbered{}
 	for _, r := range read {
-		numbers[r.Part] = r.Number
+		at[r.Part] = r
 	}
 	for _, w := range written {
-		if numbers[w.Part] < w.Number {
+		// Numbers of different names say nothing about each other.
+		if r := at[w.Part]; w.Number > 0 && (r.Outbox != w.Outbox || r.Number < w.Number) {
 			return false
 		}
 	}

@@ -74,8 +74,9 @@ func TestSettle(t *testing.T) {
 
 	read := func(token pipeline.Token, stage string) {
 		t.Helper()
-		require.EqualValues(t, 1, exec(t, rig.DB, `UPDATE positions SET chain_seq = $1 WHERE stage = $2 AND topic = $3 AND part = $4`,
-			token.Seq, stage, token.Topic, token.Partition))
+		require.EqualValues(t, 1, exec(t, rig.DB, `UPDATE positions SET chain_seq = $1,
+			chain_outbox = (SELECT outbox FROM chains JOIN topics ON topics.epoch = chains.epoch WHERE name = topic AND chains.part = positions.part)
+			WHERE stage = $2 AND topic = $3 AND part = $4`, token.Seq, stage, token.Topic, token.Partition))
 	}
 	read(first, "tally.g1")
 	require.True(t, settles(t, rig.DB))
@@ -95,9 +96,11 @@ func TestSettle(t *testing.T) {
 	read(third, "tally.g1")
 	require.True(t, settles(t, rig.DB))
 
+	exec(t, rig.DB, `UPDATE chains SET outbox = 'renamed', last = 1`)
+	require.False(t, settles(t, rig.DB), "the chain has another name, and its numbers began anew")
 	open(t, rig.DB, tally{version: 2})
 	require.False(t, settles(t, rig.DB), "another generation has seen nothing")
-	exec(t, rig.DB, `INSERT INTO topics (epoch, name, topic_id, partitions) VALUES (1000, $1, 'another', 1)`, schema.PriceEvents)
+	exec(t, rig.DB, `INSERT INTO topics (epoch, name, topic_id, partitions, seen) VALUES (1000, $1, 'another', 1, 1)`, schema.PriceEvents)
 	require.True(t, settles(t, rig.DB), "the topic was created again: its chain has no number yet")
 }
 

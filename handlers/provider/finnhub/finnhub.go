@@ -56,12 +56,18 @@ type provider struct {
 	hasKey bool
 }
 
-var _ pipeline.Limited = (*provider)(nil)
+var (
+	_ pipeline.Limited      = (*provider)(nil)
+	_ pipeline.Configurable = (*provider)(nil)
+)
 
 // Limits implements pipeline.Limited: those of the free plan, and of any plan.
 func (*provider) Limits() []pipeline.Limit {
 	return []pipeline.Limit{{Calls: 60, Per: time.Minute}, {Calls: 30, Per: time.Second}}
 }
+
+// Configured implements pipeline.Configurable.
+func (p *provider) Configured() bool { return p.hasKey }
 
 // Quote implements pipeline.Provider. The key travels in a header: URLs end up in
 // logs.
