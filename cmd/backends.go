@@ -126,3 +126,8 @@ func (b *backends) close() error {
 func (b *backends) topology(ctx context.Context) (*pipeline.Topology, error) {
 	return pipeline.NewTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
 }
+
+// lookup is topology for those who come beside a service: it changes nothing.
+func (b *backends) lookup(ctx context.Context) (*pipeline.Topology, error) {
+	return pipeline.LookupTopology(ctx, b.store, b.broker, schema.Topics())
+}

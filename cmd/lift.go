@@ -49,7 +49,7 @@ asks, and does it for all partitions or for none.`,
 				return err
 			}
 			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
-				topology, err := b.topology(ctx)
+				topology, err := b.lookup(ctx)
 				if err != nil {
 					return err
 				}
@@ -119,7 +119,7 @@ It says what is lost before it asks. The service may run meanwhile.`,
 
 func (a *app) reset(ctx context.Context, stdin io.Reader, b *backends, m *modules, stage string,
 	wanted func(store.Position) bool, target pipeline.Target, confirm confirmation) error {
-	topology, err := b.topology(ctx)
+	topology, err := b.lookup(ctx)
 	if err != nil {
 		return err
 	}

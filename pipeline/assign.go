@@ -13,9 +13,12 @@ import (
 // session is what a stage knows while its partitions stay assigned.
 type session struct {
 	positions map[TopicPartition]store.Position
-	// names are those that the chains of each partition have had.
-	names map[TopicPartition]chainNames
-	lanes map[int]*Lane
+	// names are those that the chains of each partition have had. For records
+	// that were there when the session began, the numbers given until then limit
+	// the name in use as well: what is beyond them, the database never gave.
+	names, limited map[TopicPartition]chainNames
+	ends           map[TopicPartition]int64
+	lanes          map[int]*Lane
 	// restart ends the session.
 	restart func()
 }
@@ -38,11 +41,13 @@ func (s *Stage) Assign(ctx context.Context, claims []Claim, restart func()) (map
 	if err != nil {
 		return nil, err
 	}
-	names, err := s.loadNames(ctx)
+	known, err := store.KnownChains(ctx, s.db)
 	if err != nil {
 		return nil, err
 	}
-	next := &session{positions: map[TopicPartition]store.Position{}, names: names, lanes: map[int]*Lane{}, restart: restart}
+	next := &session{positions: map[TopicPartition]store.Position{}, ends: map[TopicPartition]int64{},
+		lanes: map[int]*Lane{}, restart: restart}
+	next.setNames(known)
 	starts := map[TopicPartition]int64{}
 	for _, claim := range claims {
 		position := positions[claim.TopicPartition]
@@ -51,12 +56,19 @@ func (s *Stage) Assign(ctx context.Context, claims []Claim, restart func()) (map
 			// Rows would get the epoch of the topic that is gone.
 			return nil, fmt.Errorf("topic %s is being created again: its id is %s, and was %s a moment ago", claim.Topic, topic.ID, claim.ID)
 		}
-		if b := breakAt(position, topic, claim); b.kind != unbroken && position.Halted == "" {
+		if b := breakAt(position, topic, claim); b.kind == endLost && position.Halted == "" {
+			// Unless the position has moved since the end was asked for.
+			if err := topology.haltBeyond(ctx); err != nil {
+				return nil, err
+			}
+			return nil, fmt.Errorf("%s: %s", claim.TopicPartition, b.reason)
+		} else if b.kind != unbroken && position.Halted == "" {
 			position.Halted = b.String()
 			if err := s.halt(ctx, position); err != nil {
 				return nil, err
 			}
 		}
+		next.ends[claim.TopicPartition] = claim.End
 		next.positions[claim.TopicPartition] = position
 		if position.Halted == "" {
 			starts[claim.TopicPartition] = position.Next
@@ -96,17 +108,20 @@ func (s *Stage) loadPositions(ctx context.Context) (map[TopicPartition]store.Pos
 	return positions, nil
 }
 
-func (s *Stage) loadNames(ctx context.Context) (map[TopicPartition]chainNames, error) {
-	known, err := store.KnownChains(ctx, s.db)
-	if err != nil {
-		return nil, err
+func (s *session) setNames(known []store.KnownChain) {
+	s.names, s.limited = chainNamesOf(known, false), chainNamesOf(known, true)
+}
+
+func (s *session) namesFor(r Record) chainNames {
+	if r.Offset < s.ends[r.TopicPartition] {
+		return s.limited[r.TopicPartition]
 	}
-	return chainNamesOf(known), nil
+	return s.names[r.TopicPartition]
 }
 
 func (s *Stage) halt(ctx context.Context, p store.Position) error {
 	s.log.Error("stage halted", "topic", p.Topic, "partition", p.Part, "offset", p.Next, "reason", p.Halted)
-	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.HaltPosition(ctx, p, p.Halted) })
+	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.HaltPosition(ctx, p) })
 }
 
 // positionPoll is how soon a process sees that an operator has moved a position.

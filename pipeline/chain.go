@@ -26,27 +26,42 @@ type Link struct {
 	Seq    int64
 }
 
-// What a link holds in place of a number after an operator decided how to go on
-// at a break of the chain.
+// After an operator decided how to go on at a break of the chain, a link holds in
+// place of its number n a negative one that says what may follow.
+//
+//	-2n-1  whatever comes next goes on, but for n and the numbers before it
+//	-2n-2  the records of this name behind n were written by another database, or
+//	       by a later state of this one that is no more: its derived events come
+//	       again, under a name of ours; its others are applied
+type mode int
+
 const (
-	// seqAny: whatever comes next goes on.
-	seqAny = -1
-	// seqSuperseded, less n: the records of this name behind number n were
-	// written by another database, or by a later state of this one that is no
-	// more. Its derived events come again, under a name of ours; its others are
-	// applied.
-	seqSuperseded = -2
+	inOrder mode = iota
+	anyNext
+	superseded
 )
 
-// supersededAt is the link that steps over derived events of a chain from number
-// first on.
-func supersededAt(outbox string, first int64) Link {
-	return Link{outbox, seqSuperseded - (first - 1)}
+// reached is the number of the last record, and what may follow it.
+func (l Link) reached() (int64, mode) {
+	if l.Seq >= 0 {
+		return l.Seq, inOrder
+	}
+	if -l.Seq%2 == 1 {
+		return (-l.Seq - 1) / 2, anyNext
+	}
+	return (-l.Seq - 2) / 2, superseded
 }
 
-// superseded returns the last number seen of a chain that is superseded.
-func (l Link) superseded() (last int64, ok bool) {
-	return seqSuperseded - l.Seq, l.Seq <= seqSuperseded
+// in is the link at the same place with another mode.
+func (l Link) in(m mode) Link {
+	n, _ := l.reached()
+	switch m {
+	case anyNext:
+		n = -2*n - 1
+	case superseded:
+		n = -2*n - 2
+	}
+	return Link{l.Outbox, n}
 }
 
 // linkBytes bounds what the headers of a link add to a record.
@@ -83,24 +98,36 @@ func linkOf(headers []schema.Header) (link Link, derived bool, err error) {
 	return link, derived, nil
 }
 
-// chainNames are the names under which this database wrote to a partition, each
-// with the last number that was sent; unlimited for the name in use.
-type chainNames map[string]int64
+// chainName is a name under which this database wrote, or writes, to a partition.
+type chainName struct {
+	// order counts the names of the partition.
+	order int
+	// sent is the last number in the log, given the last there is: as in
+	// store.KnownChain. Both are unlimited for the name in use.
+	sent, given int64
+}
+
+type chainNames map[string]chainName
 
 const unlimited = int64(1<<63 - 1)
 
-// chainNamesOf sorts names by the partitions they were used on.
-func chainNamesOf(known []store.KnownChain) map[TopicPartition]chainNames {
+// chainNamesOf sorts names by the partitions they were used on. Numbers of names
+// in use are not limited, or by the last one given.
+func chainNamesOf(known []store.KnownChain, limited bool) map[TopicPartition]chainNames {
 	names := map[TopicPartition]chainNames{}
 	for _, chain := range known {
-		tp := TopicPartition{schema.Topic(chain.Topic), chain.Part}
+		tp := partitionOf(chain)
 		if names[tp] == nil {
 			names[tp] = chainNames{}
 		}
-		names[tp][chain.Outbox] = chain.Sent
+		name := chainName{len(names[tp]), chain.Sent, chain.Given}
 		if chain.Current {
-			names[tp][chain.Outbox] = unlimited
+			name.sent = unlimited
+			if !limited {
+				name.given = unlimited
+			}
 		}
+		names[tp][chain.Outbox] = name
 	}
 	return names
 }
@@ -126,35 +153,39 @@ const (
 // reads 1 2 3 …, in which a run may be repeated from an earlier number, but
 // nothing can be missing unless the log or the database lost it. When a chain
 // gets another name, the numbers begin with 1 again, behind the last one that
-// was sent under the former name.
+// was sent under the former name; a relay that is late may still bring numbers of
+// the former name, whose events are there under the new one.
 func (l Link) follow(next Link, derived bool, names chainNames) step {
-	if next == (Link{}) || l.Seq == seqAny {
+	if next == (Link{}) {
 		return apply
 	}
-	last, superseded := l.superseded()
-	if !superseded {
-		last = l.Seq
-	}
-	limit, known := names[next.Outbox]
-	if next.Outbox != l.Outbox {
-		before, ended := names[l.Outbox]
+	last, mode := l.reached()
+	name, known := names[next.Outbox]
+	if next.Outbox == l.Outbox {
 		switch {
-		case !known, next.Seq > limit:
-			return foreign
-		case next.Seq != 1, ended && last < before:
+		case next.Seq <= last:
+			return repeat
+		case mode == anyNext:
+			return apply
+		case next.Seq != last+1:
 			return gap
+		case mode == superseded && derived:
+			return stepOver
+		case mode == inOrder && known && last <= name.given && next.Seq > name.given:
+			return foreign
 		}
 		return apply
 	}
+	before, knew := names[l.Outbox]
 	switch {
-	case next.Seq <= last:
+	case knew && known && name.order < before.order && next.Seq <= name.given:
 		return repeat
-	case next.Seq != last+1:
-		return gap
-	case superseded && derived:
-		return stepOver
-	case !superseded && known && last <= limit && next.Seq > limit:
+	case mode == anyNext:
+		return apply
+	case !known, next.Seq > name.given, knew && name.order < before.order:
 		return foreign
+	case next.Seq != 1, knew && last < before.sent && before.sent != unlimited:
+		return gap
 	}
 	return apply
 }
@@ -165,8 +196,8 @@ func (l Link) advance(next Link) Link {
 	if next == (Link{}) {
 		return l
 	}
-	if _, superseded := l.superseded(); superseded && next.Outbox == l.Outbox {
-		return supersededAt(next.Outbox, next.Seq+1)
+	if _, mode := l.reached(); mode == superseded && next.Outbox == l.Outbox {
+		return next.in(superseded)
 	}
 	return next
 }

@@ -17,8 +17,9 @@ func TestFollow(t *testing.T) {
 	t.Parallel()
 	a, b, c, x := func(n int64) Link { return Link{"a", n} }, func(n int64) Link { return Link{"b", n} },
 		func(n int64) Link { return Link{"c", n} }, func(n int64) Link { return Link{"x", n} }
-	// b was used up to 9, c follows it; a is a name in use, x nobody knows.
-	names := chainNames{"a": unlimited, "b": 9, "c": unlimited}
+	// b was sent up to 9, and 10 and 11 went on under c, which is in use; so is a,
+	// on its own; x nobody knows.
+	names := chainNames{"b": {0, 9, 11}, "c": {1, unlimited, unlimited}, "a": {2, unlimited, unlimited}}
 	for name, test := range map[string]struct {
 		last, next Link
 		derived    bool
@@ -35,34 +36,51 @@ func TestFollow(t *testing.T) {
 		"the next name, behind all of the last": {b(9), c(1), false, apply},
 		"the next name, in mid-way":             {b(9), c(8), false, gap},
 		"the next name, too early":              {b(8), c(1), false, gap},
-		"another name, though this is in use":   {c(4), a(1), false, gap},
-		"a former name, behind its end":         {b(9), b(10), false, foreign},
-		"a former name, from the start":         {c(4), b(10), false, foreign},
+		"a late batch of the former name":       {c(4), b(8), false, repeat},
+		"and what is there under the next name": {c(4), b(11), false, repeat},
+		"of the former name, never given":       {c(4), b(12), false, foreign},
+		"a former name, behind its end":         {b(11), b(12), false, foreign},
 		"an unknown name":                       {a(7), x(8), false, foreign},
 		"an unknown name, first of all":         {Link{}, x(1), false, foreign},
 
-		"accepted: a gap":                 {Link{"", seqAny}, a(12), false, apply},
-		"accepted: an unknown name":       {Link{"", seqAny}, x(12), false, apply},
-		"accepted, and it goes on":        {x(12), x(13), false, apply},
-		"accepted, and it goes on wrong":  {x(12), x(15), false, gap},
-		"accepted behind the end":         {b(10), b(11), false, apply},
-		"superseded: derived":             {supersededAt("x", 5), x(5), true, stepOver},
-		"superseded: not derived":         {supersededAt("x", 5), x(5), false, apply},
-		"superseded: again":               {supersededAt("x", 5), x(4), false, repeat},
-		"superseded: one is missing":      {supersededAt("x", 5), x(6), true, gap},
-		"superseded: ours goes on":        {supersededAt("x", 5), a(1), true, apply},
-		"superseded: ours, in mid-way":    {supersededAt("x", 5), a(2), true, gap},
-		"superseded: yet another":         {supersededAt("x", 5), Link{"y", 1}, true, foreign},
-		"superseded former name":          {supersededAt("b", 10), b(10), true, stepOver},
-		"superseded former name, then on": {supersededAt("b", 10), c(1), true, apply},
+		"accepted: a gap":                {a(7).in(anyNext), a(12), false, apply},
+		"accepted: again":                {a(7).in(anyNext), a(6), false, repeat},
+		"accepted: another name":         {b(7).in(anyNext), c(5), false, apply},
+		"accepted: an unknown name":      {x(11).in(anyNext), x(12), false, apply},
+		"accepted, and it goes on":       {x(12), x(13), false, apply},
+		"accepted, and it goes on wrong": {x(12), x(15), false, gap},
+		"accepted behind the end":        {b(12), b(13), false, apply},
+		"accepted, first of all":         {Link{}.in(anyNext), a(5), false, apply},
+
+		"superseded: derived":             {x(4).in(superseded), x(5), true, stepOver},
+		"superseded: not derived":         {x(4).in(superseded), x(5), false, apply},
+		"superseded: again":               {x(4).in(superseded), x(4), false, repeat},
+		"superseded: one is missing":      {x(4).in(superseded), x(6), true, gap},
+		"superseded: ours goes on":        {x(4).in(superseded), a(1), true, apply},
+		"superseded: ours, in mid-way":    {x(4).in(superseded), a(2), true, gap},
+		"superseded: yet another":         {x(4).in(superseded), Link{"y", 1}, true, foreign},
+		"superseded former name":          {b(11).in(superseded), b(12), true, stepOver},
+		"superseded former name, then on": {b(15).in(superseded), c(1), true, apply},
 	} {
 		assert.Equal(t, test.want, test.last.follow(test.next, test.derived, names), name)
 	}
 	assert.Equal(t, a(7), a(7).advance(Link{}), "a record from elsewhere does not end the chain")
 	assert.Equal(t, b(1), a(7).advance(b(1)))
-	assert.Equal(t, supersededAt("x", 6), supersededAt("x", 5).advance(x(5)))
-	assert.Equal(t, a(1), supersededAt("x", 5).advance(a(1)))
-	assert.Equal(t, a(4), Link{"", seqAny}.advance(a(4)))
+	assert.Equal(t, x(5).in(superseded), x(4).in(superseded).advance(x(5)))
+	assert.Equal(t, a(1), x(4).in(superseded).advance(a(1)))
+	assert.Equal(t, a(4), Link{}.in(anyNext).advance(a(4)))
+	for _, n := range []int64{0, 1, 2, 7} {
+		for _, m := range []mode{inOrder, anyNext, superseded} {
+			got, in := a(n).in(m).reached()
+			assert.Equal(t, n, got)
+			assert.Equal(t, m, in)
+		}
+	}
+
+	// The name in use, limited by what the database has given.
+	limited := chainNames{"a": {0, unlimited, 4}}
+	assert.Equal(t, apply, a(3).follow(a(4), false, limited))
+	assert.Equal(t, foreign, a(4).follow(a(5), false, limited), "the database was set back")
 }
 
 func TestLinkOf(t *testing.T) {
@@ -115,7 +133,7 @@ type model struct {
 }
 
 // modelNames: the database knows of one name, which is in use.
-var modelNames = chainNames{"o": unlimited}
+var modelNames = chainNames{"o": {0, unlimited, unlimited}}
 
 // step does one random thing.
 func (m *model) step(t *testing.T) {

@@ -56,9 +56,13 @@ func breakAt(p store.Position, topic store.Topic, c Claim) logBreak {
 		b.kind = recordsDeleted
 		b.reason = fmt.Sprintf("the log begins at offset %d, and the stage needs %d: %d records are gone",
 			c.Oldest, p.Next, c.Oldest-p.Next)
-	case p.Next > c.End:
+	case p.LogEnded != nil, p.Next > c.End:
+		end := c.End
+		if p.LogEnded != nil {
+			end = *p.LogEnded // it has grown again since
+		}
 		b.kind = endLost
-		b.reason = fmt.Sprintf("the log ends at offset %d, and the stage has applied up to %d: the log lost its end", c.End, p.Next)
+		b.reason = fmt.Sprintf("the log ended at offset %d, and the stage has applied up to %d: the log lost its end", end, p.Next)
 	}
 	return b
 }
@@ -66,6 +70,7 @@ func breakAt(p store.Position, topic store.Topic, c Claim) logBreak {
 // breakBefore is the break that the chain shows before the record at next.
 func breakBefore(p store.Position, last, next Link, offset int64, what step, names chainNames) logBreak {
 	b := logBreak{stage: p.Stage, at: positionAt(p)}
+	seq, _ := last.reached()
 	switch {
 	case what == foreign:
 		b.kind = foreignRecords
@@ -74,7 +79,7 @@ func breakBefore(p store.Position, last, next Link, offset int64, what step, nam
 	case what == gap:
 		b.kind = recordsMissing
 		b.reason = fmt.Sprintf("the log lost %d records before offset %d: the chain goes from number %d of %s to %d of %s",
-			missing(last, next, names), offset, last.Seq, orNone(last.Outbox), next.Seq, next.Outbox)
+			missing(last, next, names), offset, seq, orNone(last.Outbox), next.Seq, next.Outbox)
 	}
 	return b
 }
@@ -88,16 +93,27 @@ func orNone(outbox string) string {
 
 // missing is how many numbers a gap leaves out.
 func missing(last, next Link, names chainNames) int64 {
-	seq := last.Seq
-	if n, superseded := last.superseded(); superseded {
-		seq = n
-	}
+	seq, _ := last.reached()
 	if last.Outbox == next.Outbox {
 		return next.Seq - seq - 1
 	}
-	n := next.Seq - 1
-	if limit, known := names[last.Outbox]; known && limit != unlimited {
-		n += max(0, limit-seq)
+	return next.Seq - 1 + sentBetween(last, next.Outbox, names)
+}
+
+// sentBetween is how many numbers were sent behind last, and before the name
+// until; all later ones where it is empty.
+func sentBetween(last Link, until string, names chainNames) int64 {
+	seq, _ := last.reached()
+	own, knew := names[last.Outbox]
+	n := int64(0)
+	if knew && own.sent != unlimited {
+		n = max(0, own.sent-seq)
+	}
+	end, bounded := names[until]
+	for _, name := range names {
+		if name.sent != unlimited && (!knew || name.order > own.order) && (!bounded || name.order < end.order) {
+			n += name.sent
+		}
 	}
 	return n
 }

@@ -35,7 +35,6 @@ type Lift struct {
 
 	from, to store.Position
 	topic    store.Topic
-	renew    bool  // the topic needs another epoch
 	seen     int32 // partitions to agree to, or 0
 }
 
@@ -85,8 +84,9 @@ func Apply(ctx context.Context, db *store.Store, lifts []Lift) error {
 }
 
 func (l Lift) apply(ctx context.Context, tx *store.Tx) error {
-	if l.renew {
-		if _, err := tx.RenewEpoch(ctx, l.topic); err != nil {
+	if seq, _ := (Link{l.from.Outbox, l.from.Seq}).reached(); l.to.TopicID != l.from.TopicID || l.from.LogEnded != nil {
+		// What waits of it goes to another chain, but for what was applied.
+		if err := tx.NoteApplied(ctx, l.from.Topic, l.from.Part, l.from.Outbox, seq); err != nil {
 			return err
 		}
 	}
@@ -96,7 +96,7 @@ func (l Lift) apply(ctx context.Context, tx *store.Tx) error {
 		}
 	}
 	to := l.to
-	to.Halted, to.MovedAt = "", schema.NewTime(time.Now())
+	to.Halted, to.LogEnded, to.MovedAt = "", nil, schema.NewTime(time.Now())
 	return tx.SetPosition(ctx, l.from, to)
 }
 
@@ -158,39 +158,37 @@ func (d diagnosis) atPosition(l Lift, b logBreak, claim Claim) (Lift, error) {
 	case recordsDeleted:
 		l.Lost = claim.Oldest - p.Next
 		l.Loses = fmt.Sprintf("%d records: offsets %d to %d, which the log no longer has", l.Lost, p.Next, claim.Oldest-1)
-		l.to.Next, l.to.Outbox, l.to.Seq = claim.Oldest, "", seqAny
+		l.to.Next = claim.Oldest
+		l.goOn(Link{p.Outbox, p.Seq}.in(anyNext))
 	case topicRecreated:
 		l.Lost = d.unapplied(p)
 		l.Loses = fmt.Sprintf("%d records that pricemill had sent to the topic that is gone and that this stage had not applied, "+
 			"and whatever others had written there from offset %d on", l.Lost, p.Next)
-		l.to.TopicID, l.to.Next, l.to.Outbox, l.to.Seq = claim.ID, claim.Oldest, "", 0
+		l.to.TopicID, l.to.Next = claim.ID, claim.Oldest
+		l.goOn(Link{})
 		if claim.Oldest > 0 {
-			l.to.Seq = seqAny
+			l.goOn(Link{}.in(anyNext))
 		}
 	case endLost:
-		l.renew = true
 		l.Lost = d.unapplied(p)
 		l.Loses = fmt.Sprintf("%d records that pricemill had sent and that this stage had not applied, and whatever others had written "+
 			"behind offset %d; what was applied of the lost end stays in the tables", l.Lost, p.Next-1)
-		l.to.Next, l.to.Outbox, l.to.Seq = claim.End, "", seqAny
+		l.to.Next = claim.End
+		if p.LogEnded != nil {
+			l.to.Next = *p.LogEnded
+		}
+		l.goOn(Link{p.Outbox, p.Seq}.in(anyNext))
 	}
 	return l, nil
 }
 
-// unapplied is how many numbers of its chain were sent to the log and not
-// applied at a position.
+// goOn has the chain go on from a link.
+func (l *Lift) goOn(from Link) { l.to.Outbox, l.to.Seq = from.Outbox, from.Seq }
+
+// unapplied is how many numbers were sent under the names before the one in use,
+// and not applied at a position.
 func (d diagnosis) unapplied(p store.Position) int64 {
-	sent := int64(0)
-	for _, chain := range d.known {
-		switch {
-		case chain.Topic != p.Topic || chain.Part != p.Part:
-		case chain.Outbox == p.Outbox:
-			return max(0, chain.Sent-max(p.Seq, 0))
-		case p.Outbox == "" && !chain.Current:
-			sent += chain.Sent // nothing of any chain was applied
-		}
-	}
-	return sent
+	return sentBetween(Link{p.Outbox, p.Seq}, "", chainNamesOf(d.known, true)[positionAt(p)])
 }
 
 // nextLink reads the first record with a link from a position on.
@@ -223,24 +221,23 @@ type linked struct {
 // beforeRecord is for what the chain shows.
 func (d diagnosis) beforeRecord(l Lift, next linked) (Lift, error) {
 	p := l.from
-	names := chainNamesOf(d.known)[positionAt(p)]
+	names := chainNamesOf(d.known, true)[positionAt(p)]
 	last := Link{p.Outbox, p.Seq}
 	what := last.follow(next.Link, next.derived, names)
 	b := breakBefore(p, last, next.Link, next.offset, what, names)
 	switch {
 	case what == foreign && d.verb == Skip:
-		after := supersededAt(next.Outbox, next.Seq)
-		l.to.Outbox, l.to.Seq = after.Outbox, after.Seq
+		l.goOn(Link{next.Outbox, next.Seq - 1}.in(superseded))
 		l.Loses = fmt.Sprintf("nothing that can be made again: of what chain %s goes on with, the events that stages derived are "+
 			"stepped over, since those stages derive them again from what they read; the others are applied", next.Outbox)
 	case what == foreign && d.verb == Resume:
-		l.to.Outbox, l.to.Seq = "", seqAny
+		l.goOn(Link{next.Outbox, next.Seq - 1}.in(anyNext))
 		l.Loses = fmt.Sprintf("nothing: what chain %s goes on with is applied as it is; what stages of this database derive again "+
 			"is then there twice", next.Outbox)
 	case what == gap && d.verb == Skip:
 		l.Lost = missing(last, next.Link, names)
 		l.Loses = fmt.Sprintf("%d records that are missing from the log before offset %d", l.Lost, next.offset)
-		l.to.Outbox, l.to.Seq = "", seqAny
+		l.goOn(Link{next.Outbox, next.Seq - 1}.in(anyNext))
 	case b.kind != unbroken:
 		return Lift{}, d.refuse(b)
 	}

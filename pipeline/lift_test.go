@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -22,7 +23,9 @@ import (
 // process of its own.
 func (r *rig) lifts(verb Verb) ([]Lift, error) {
 	r.t.Helper()
-	return Lifts(r.t.Context(), r.db, r.broker, r.topology(), verb, func(store.Position) bool { return true })
+	topology, err := LookupTopology(r.t.Context(), r.db, r.broker, rigTopics)
+	require.NoError(r.t, err)
+	return Lifts(r.t.Context(), r.db, r.broker, topology, verb, func(store.Position) bool { return true })
 }
 
 // lift is lifts, carried out.
@@ -57,7 +60,7 @@ func (r *rig) emitAs(topology *Topology, partition int32, n int) {
 	_, err := emit.Emit(r.t.Context(), func(*Tx) ([]schema.Event, error) {
 		var events []schema.Event
 		for i := range n {
-			events = append(events, schema.Event{ID: fmt.Sprint(partition, "+", i), Source: "test", Payload: price(fmt.Sprintf("S%d", partition), i)})
+			events = append(events, schema.Event{ID: uuid.NewString(), Source: "test", Payload: price(fmt.Sprintf("S%d", partition), i)})
 		}
 		return events, nil
 	})
@@ -67,6 +70,9 @@ func (r *rig) emitAs(topology *Topology, partition int32, n int) {
 func (r *rig) relay() {
 	r.t.Helper()
 	relay := newRelay(r.db, r.broker, r.topology(), "test", slog.New(slog.DiscardHandler))
+	held, err := relay.takeLease(r.t.Context())
+	require.NoError(r.t, err)
+	require.True(r.t, held)
 	for more := true; more; {
 		var err error
 		more, err = relay.round(r.t.Context())
@@ -172,7 +178,7 @@ func TestSkipALogThatLostItsEnd(t *testing.T) {
 	r.emit(1, 1)
 
 	r.topology() // the next start notices, before the relay fills the difference
-	assert.Contains(t, r.position(1).Halted, "the log ends at offset 5, and the stage has applied up to 8: the log lost its end")
+	assert.Contains(t, r.position(1).Halted, "the log ended at offset 5, and the stage has applied up to 8: the log lost its end")
 	lift := lostOne(t, r.lift(Skip))
 	assert.Equal(t, int64(2), lift.Lost)
 	r.relay()
@@ -328,27 +334,40 @@ func TestAnEmptyDatabaseHaltsAtTheLogOfAnother(t *testing.T) {
 	assert.Len(t, other.effects(), 4, "what no stage derived is applied")
 }
 
-// A relay whose database goes back under it must not send numbers again.
+// A relay whose database goes back under it must not send numbers again: the
+// chains get another name, however many numbers were given meanwhile.
 func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	relay := newRelay(r.db, r.broker, r.stage.outbox.topology, "test", slog.New(slog.DiscardHandler))
-	r.emit(1, 4)
-	_, err := relay.round(t.Context())
-	require.NoError(t, err)
-	r.emit(1, 4)
-	_, err = relay.round(t.Context())
-	require.NoError(t, err)
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
-		_, err := tx.Exec(t.Context(), `UPDATE chains SET sent = 0, last = 0 WHERE part = 1`)
-		return err
-	}))
-	sent := len(r.log(1))
-	r.emitAs(r.stage.outbox.topology, 1, 2)
-	_, err = relay.round(t.Context())
-	require.NoError(t, err)
-	assert.ErrorContains(t, relay.Trouble(), "it was set back")
-	assert.Len(t, r.log(1), sent)
+	for _, since := range []int{1, 2, 6} {
+		r := newRig(t, &recorder{})
+		topology := r.stage.outbox.topology
+		relay := newRelay(r.db, r.broker, topology, "test", slog.New(slog.DiscardHandler))
+		round := func() error {
+			held, err := relay.takeLease(t.Context())
+			require.True(t, held)
+			require.NoError(t, err)
+			_, err = relay.round(t.Context())
+			return err
+		}
+		r.emitAs(topology, 1, 4)
+		require.NoError(t, round())
+		copied := filepath.Join(t.TempDir(), "copy")
+		r.copyTo(copied)
+		r.emitAs(topology, 1, 4)
+		require.NoError(t, round())
+
+		restored := r.restore(copied)
+		relay.db, topology.db = restored.db, restored.db // what a connection leads to
+		restored.emitAs(topology, 1, since)
+		require.Error(t, round())
+		require.NoError(t, round())
+		restored.consume()
+		assert.Contains(t, restored.position(1).Halted, "was it restored from a copy?")
+		lostOne(t, restored.lift(Skip))
+		restored.consume()
+		assert.Len(t, restored.effects(), 4+4+since)
+		assert.Empty(t, restored.letters())
+	}
 }
 
 func TestALiftIsForWhatTheOperatorSaw(t *testing.T) {
@@ -410,4 +429,83 @@ func TestResetToTheStart(t *testing.T) {
 	assert.Empty(t, r.effects())
 	r.consume()
 	assert.Equal(t, before, r.effects())
+}
+
+// What a stage has applied was in the log, although the relay could not note it:
+// it is not sent again when the log has lost it.
+func TestWhatWasAppliedOfALostEndIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 8)
+	r.relay()
+	r.consume()
+	// The answer for 7 and 8 was lost.
+	kept := r.log(1)[6:8]
+	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		if _, err := tx.Exec(t.Context(), `UPDATE chains SET sent = 6 WHERE epoch = $1 AND part = 1`, r.epoch(schema.PriceEvents)); err != nil {
+			return err
+		}
+		var rows []store.OutboxRow
+		for i, record := range kept {
+			rows = append(rows, store.OutboxRow{Epoch: r.epoch(schema.PriceEvents), Part: 1, Seq: int64(7 + i),
+				Key: record.Key, Headers: store.EncodeHeaders(record.Headers[:len(record.Headers)-2]), Payload: record.Value})
+		}
+		return tx.Append(t.Context(), rows)
+	}))
+	r.broker.log[at(1)] = r.broker.log[at(1)][:5]
+	r.topology()
+	assert.Zero(t, lostOne(t, r.lift(Skip)).Lost)
+	r.relay()
+	r.emit(1, 2)
+	r.relay()
+	r.consume()
+	assert.Len(t, r.effects(), 8+2)
+	assert.Empty(t, r.letters())
+}
+
+// A log that lost its end grows again while nobody acts: what lies at offsets that
+// were given out before is applied all the same.
+func TestALostEndIsRefilledBeforeAnybodyActs(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 8)
+	r.relay()
+	r.consume()
+	r.broker.log[at(1)] = r.broker.log[at(1)][:5]
+	r.topology()
+	for range 6 { // of a stream: without links
+		r.append(1, 0, nil)
+	}
+	assert.NotContains(t, r.assign(), at(1), "it stays halted although the log is long enough")
+	lift := lostOne(t, r.lift(Skip))
+	assert.Zero(t, lift.Lost)
+	assert.Contains(t, lift.Halted, "the log ended at offset 5")
+	r.consume()
+	assert.Len(t, r.effects(), 8+6)
+	assert.Empty(t, r.letters())
+}
+
+// A batch that a relay had in flight when the chain got another name may arrive
+// late: its events are there under the new name.
+func TestALateBatchUnderAFormerName(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 6)
+	r.relay()
+	late := r.log(1)[3:6]
+	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(t.Context(), `UPDATE instance SET server = 'another'`) // a failover
+		return err
+	}))
+	r.emit(1, 2)
+	r.relay()
+	for _, record := range late {
+		record.Offset = int64(len(r.log(1)))
+		r.broker.log[at(1)] = append(r.broker.log[at(1)], record)
+	}
+	r.emit(1, 2)
+	r.relay()
+	r.consume()
+	assert.Empty(t, r.position(1).Halted)
+	assert.Len(t, r.effects(), 6+2+2)
 }

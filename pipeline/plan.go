@@ -13,8 +13,8 @@ type plan struct {
 	moves   []store.Move
 	letters []Record // each with its fault
 	input   []Record // what the handler gets
-	// strange says that a partition halts before a record of an unknown chain.
-	strange bool
+	// broken says that a partition halts before a record.
+	broken bool
 }
 
 // plan follows the chain of each partition through records and sorts them: to
@@ -37,7 +37,7 @@ func (s *Stage) plan(sess *session, records []Record) plan {
 			moves[r.TopicPartition] = i
 		}
 		if m := &p.moves[i]; m.Halted == "" && r.Offset >= m.Next {
-			s.planRecord(&p, m, r, sess.names[r.TopicPartition])
+			s.planRecord(&p, m, r, sess.namesFor(r))
 		}
 	}
 	// A partition of which nothing new came is not touched.
@@ -60,7 +60,7 @@ func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names chainNames) {
 	}
 	if what == gap || what == foreign {
 		m.Halted = breakBefore(m.From, last, link, r.Offset, what, names).String()
-		p.strange = p.strange || what == foreign
+		p.broken = true
 		return
 	}
 	m.Next = r.Offset + 1

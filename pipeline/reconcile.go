@@ -1,103 +1,100 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// reconcile holds the database against the log before anything is written.
+// reconcile holds the chains of the database against the log. The relay does so
+// before it sends anything, since nobody else writes numbers into the log.
 //
-// Where the log is shorter than a stage's position, the stage halts now: once
-// new records have filled the difference, nothing would show it any more.
-//
-// Where the log holds numbers that the database never gave, the database is
-// older than the log: it was restored from a copy. Numbers given again would be
-// taken for repeats, so those chains get another name. The records of the later
-// state stay in the log, under a name whose end is known now; stages halt at the
-// first of them. After a failover, which PostgreSQL shows by its timeline, all
-// chains get another name, since the server that was left may still give numbers.
+// Where the log holds numbers that the database never gave, or gave to other
+// events, the database is older than the log: it was restored from a copy. Numbers
+// given again would be taken for repeats, so all chains get another name. The
+// records of the later state stay in the log, under names whose ends are known
+// now; stages halt at the first of them. After a failover, which PostgreSQL shows
+// by its timeline, it is the same, since the server that was left may still give
+// numbers.
 func (t *Topology) reconcile(ctx context.Context) error {
-	// Positions before the log and chains after it: other processes may be at
-	// work meanwhile, and neither must seem to be beyond the other.
-	positions, err := store.Positions(ctx, t.db, "")
-	if err != nil {
-		return err
-	}
-	ends, err := t.tails(ctx)
+	// The log first: processes may be at work meanwhile, and what they publish
+	// must not seem to be beyond the database.
+	tails, err := t.tails(ctx)
 	if err != nil {
 		return fmt.Errorf("holding the database against the log: %w", err)
-	}
-	if err := t.haltBeyond(ctx, positions, ends); err != nil {
-		return err
 	}
 	known, err := store.KnownChains(ctx, t.db)
 	if err != nil {
 		return err
 	}
-	moved, err := t.db.Moved(ctx)
+	later, err := t.db.Moved(ctx)
 	if err != nil {
 		return err
 	}
-	var older []store.KnownChain
+	var current []store.KnownChain
 	for _, chain := range known {
-		if chain.Current && (moved || ends[partitionOf(chain)].isLater(chain, known)) {
-			older = append(older, chain)
+		topic, ours := t.topic(schema.Topic(chain.Topic))
+		if !ours || topic.Epoch != chain.Epoch || !chain.Current {
+			continue
 		}
-	}
-	if len(older) == 0 && !moved {
-		return nil
-	}
-	return t.renew(ctx, older, ends)
-}
-
-// renew gives chains another name, unless a relay is at work: what it has in
-// flight would come a second time under the new name. Its process has looked at
-// the log when it started.
-func (t *Topology) renew(ctx context.Context, chains []store.KnownChain, ends map[TopicPartition]tail) error {
-	owner, err := uuid.NewRandom()
-	if err != nil {
-		return fmt.Errorf("naming this process: %w", err)
-	}
-	// One that died keeps the lease for a while.
-	held := false
-	for waited := time.Duration(0); !held && waited < leaseTime+time.Second; waited += renewPause {
-		if held, err = t.db.AcquireLease(ctx, leaseName, owner.String(), leaseTime); err != nil {
+		current = append(current, chain)
+		isLater, err := t.isLater(ctx, tails[partitionOf(chain)], chain, known)
+		if err != nil {
 			return err
 		}
-		if !held {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(renewPause):
-			}
-		}
+		later = later || isLater
 	}
-	if !held {
+	if !later {
 		return nil
 	}
-	err = t.db.Write(ctx, func(tx *store.Tx) error {
-		for _, chain := range chains {
-			if err := tx.RenewChain(ctx, chain.Epoch, chain.Part, chain.Outbox, ends[partitionOf(chain)].highest[chain.Outbox]); err != nil {
+	// As numbers are taken, in ascending order.
+	slices.SortFunc(current, func(a, b store.KnownChain) int {
+		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Part, b.Part))
+	})
+	return t.db.Write(ctx, func(tx *store.Tx) error {
+		for _, chain := range current {
+			if err := tx.RenewChain(ctx, chain.Epoch, chain.Part, chain.Outbox, tails[partitionOf(chain)].look(chain.Outbox)); err != nil {
 				return err
 			}
 		}
 		return tx.Settle(ctx)
 	})
-	return errors.Join(err, t.db.ReleaseLease(ctx, leaseName, owner.String()))
 }
 
-// renewPause lies between two attempts to take the lease.
-const renewPause = 200 * time.Millisecond
+// isLater reports whether a partition was written by a later state of the database
+// than the one that knows of these chains; chain is its present one.
+//
+// Where the name in use has never been in the log, there is nothing to be taken
+// for a repeat, whatever else the log holds: it may have been given just now.
+func (t *Topology) isLater(ctx context.Context, end tail, chain store.KnownChain, known []store.KnownChain) (bool, error) {
+	highest := end.highest(chain.Outbox)
+	if highest > chain.Given {
+		return true, nil
+	}
+	ours := end.last == "" || slices.ContainsFunc(known, func(k store.KnownChain) bool { return k.Outbox == end.last })
+	if !ours && chain.Sent > 0 || highest <= chain.Sent {
+		return !ours && chain.Sent > 0, nil
+	}
+	// The answer for these was lost, or they are others of the same numbers.
+	rows, err := t.db.ReadOutbox(ctx, chain.Epoch, chain.Part, chain.Sent, int(highest-chain.Sent), 1<<30)
+	if err != nil {
+		return false, err
+	}
+	for _, row := range rows {
+		if found, err := end.look(chain.Outbox)(row); err != nil || found == store.Another {
+			return true, err
+		}
+	}
+	return false, nil
+}
 
 func partitionOf(chain store.KnownChain) TopicPartition {
 	return TopicPartition{schema.Topic(chain.Topic), chain.Part}
@@ -106,30 +103,46 @@ func partitionOf(chain store.KnownChain) TopicPartition {
 // tail is the end of a partition.
 type tail struct {
 	OffsetRange
-	// last is the name in the last link found there, highest the highest number
-	// of each name.
-	last    string
-	highest map[string]int64
+	// last is the name in the last link found there, ids are the events under
+	// each link.
+	last string
+	ids  map[Link]string
 }
 
-// isLater reports whether the log was written by a later state of the database
-// than the one that knows of these chains. The first is the partition's present
-// one.
-//
-// Where the name in use has never been in the log, there is nothing to be taken
-// for a repeat, whatever else the log holds: it may have been given just now.
-func (t tail) isLater(chain store.KnownChain, known []store.KnownChain) bool {
-	if t.highest[chain.Outbox] > chain.Last {
-		return true
+// highest is the highest number of a name: a late repeat may lie behind it.
+func (t tail) highest(outbox string) int64 {
+	highest := int64(0)
+	for link := range t.ids {
+		if link.Outbox == outbox {
+			highest = max(highest, link.Seq)
+		}
 	}
-	ours := t.last == "" || slices.ContainsFunc(known, func(k store.KnownChain) bool { return k.Outbox == t.last })
-	return !ours && chain.Sent > 0
+	return highest
+}
+
+// look says what the tail has under the number of an event.
+func (t tail) look(outbox string) func(store.OutboxRow) (store.InLog, error) {
+	return func(row store.OutboxRow) (store.InLog, error) {
+		id, there := t.ids[Link{outbox, row.Seq}]
+		if !there {
+			return store.Absent, nil
+		}
+		headers, err := store.DecodeHeaders(row.Headers)
+		if err != nil {
+			return store.Absent, fmt.Errorf("reading row %d of chain %d/%d: %w", row.Seq, row.Epoch, row.Part, err)
+		}
+		if schema.EventID(headers) != id {
+			return store.Another, nil
+		}
+		return store.Same, nil
+	}
 }
 
 // tailRecords is how far back a link is looked for. Behind a longer run of
 // records without links, which a stream or a file may leave on raw-quotes, the
-// end of the chain is not found, and believed to be what the database says.
-var tailRecords = []int64{8, 512, 5000}
+// end of the chain is not found, and believed to be what the database says. What
+// one round of the relay sends is looked at in any case.
+var tailRecords = []int64{relayRows, 3 * relayRows}
 
 // tailReaders is how many partitions are looked at side by side.
 const tailReaders = 8
@@ -160,7 +173,7 @@ func (t *Topology) tails(ctx context.Context) (map[TopicPartition]tail, error) {
 
 // tail reads back from the end of a partition until it finds a link.
 func (t *Topology) tail(ctx context.Context, tp TopicPartition, held OffsetRange) (tail, error) {
-	end := tail{OffsetRange: held, highest: map[string]int64{}}
+	end := tail{OffsetRange: held, ids: map[Link]string{}}
 	to := held.End
 	for _, n := range tailRecords {
 		from := max(held.Oldest, held.End-n)
@@ -172,8 +185,7 @@ func (t *Topology) tail(ctx context.Context, tp TopicPartition, held OffsetRange
 				// One that cannot be read is no link: its stage will say so.
 				if link, _, err := linkOf(r.Headers); err == nil && link != (Link{}) {
 					end.last = link.Outbox
-					// A late repeat may lie behind a higher number.
-					end.highest[link.Outbox] = max(end.highest[link.Outbox], link.Seq)
+					end.ids[link] = schema.EventID(r.Headers)
 				}
 			}
 			return nil
@@ -186,17 +198,46 @@ func (t *Topology) tail(ctx context.Context, tp TopicPartition, held OffsetRange
 	return end, nil
 }
 
-// haltBeyond halts the stages whose position lies behind the end of the log.
-func (t *Topology) haltBeyond(ctx context.Context, positions []store.Position, ends map[TopicPartition]tail) error {
-	for _, p := range positions {
-		name := schema.Topic(p.Topic)
-		topic, known := t.topic(name)
-		end, there := ends[TopicPartition{name, p.Part}]
-		if !known || !there || p.Halted != "" || p.TopicID != topic.ID || p.Next <= end.End {
+// haltBeyond halts the stages whose position lies behind the end of the log: once
+// new records have filled the difference, nothing would show it any more. The
+// topic begins another epoch, so that the rows of those records get other ids.
+func (t *Topology) haltBeyond(ctx context.Context) error {
+	// Before the ends: other processes may be at work meanwhile.
+	positions, err := store.Positions(ctx, t.db, "")
+	if err != nil {
+		return err
+	}
+	for _, name := range t.names {
+		topic, _ := t.topic(name)
+		ranges, err := t.broker.Offsets(ctx, name)
+		if err != nil {
+			return fmt.Errorf("asking for the ends of %s: %w", name, err)
+		}
+		var beyond []store.Position
+		for _, p := range positions {
+			if p.Topic != string(name) || p.Halted != "" || p.TopicID != topic.ID || int(p.Part) >= len(ranges) || p.Next <= ranges[p.Part].End {
+				continue
+			}
+			end := ranges[p.Part].End
+			p.LogEnded = &end
+			p.Halted = breakAt(p, topic, Claim{positionAt(p), TopicInfo{topic.ID, topic.Seen}, ranges[p.Part]}).String()
+			beyond = append(beyond, p)
+		}
+		if len(beyond) == 0 {
 			continue
 		}
-		b := breakAt(p, topic, Claim{TopicPartition{name, p.Part}, TopicInfo{topic.ID, topic.Seen}, end.OffsetRange})
-		if err := t.db.Write(ctx, func(tx *store.Tx) error { return tx.HaltPosition(ctx, p, b.String()) }); err != nil {
+		err = t.db.Write(ctx, func(tx *store.Tx) error {
+			if _, err := tx.RenewEpoch(ctx, topic); err != nil {
+				return err
+			}
+			for _, p := range beyond {
+				if err := tx.HaltPosition(ctx, p); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}

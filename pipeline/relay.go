@@ -37,6 +37,8 @@ type chainID struct {
 	outbox string
 }
 
+func idOf(c store.Chain) chainID { return chainID{c.Epoch, c.Part, c.Outbox} }
+
 // Relay moves events from the outbox to the log. Of each chain it sends one
 // batch, waits until it is acknowledged, and only then the next; what fails is
 // sent again. So the log of a partition never holds a later number before an
@@ -51,8 +53,11 @@ type Relay struct {
 	log      *slog.Logger
 	wake     chan struct{}
 
-	// seen is how far each chain had been sent when the relay last looked.
+	// seen is how far this relay knows each chain to be sent.
 	seen map[chainID]int64
+	// ready says that the chains were held against the log since the lease was
+	// taken.
+	ready bool
 
 	mu      sync.Mutex
 	trouble error
@@ -81,10 +86,8 @@ func (r *Relay) Run(ctx context.Context) {
 		held := true
 		var err error
 		if time.Since(renewed) > leaseTime/3 {
-			if held, err = r.db.AcquireLease(ctx, leaseName, r.owner, leaseTime); held {
+			if held, err = r.takeLease(ctx); held && err == nil {
 				renewed = time.Now()
-				// Numbers of a topic's chains must not go to another incarnation.
-				err = r.topology.Refresh(ctx)
 			}
 		}
 		more := false
@@ -121,6 +124,30 @@ func (r *Relay) Run(ctx context.Context) {
 	}
 }
 
+// takeLease takes or renews the lease, and looks at what may have changed before
+// anything is sent.
+func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
+	if held, err = r.db.AcquireLease(ctx, leaseName, r.owner, leaseTime); err != nil || !held {
+		r.ready = false
+		return held, err
+	}
+	// Numbers of a topic's chains must not go to another incarnation.
+	if err := r.topology.Refresh(ctx); err != nil {
+		return true, err
+	}
+	if r.ready {
+		return true, nil
+	}
+	// A new tenure: another relay, or another state of the database, may have been
+	// before us.
+	if err := r.topology.reconcile(ctx); err != nil {
+		return true, err
+	}
+	clear(r.seen)
+	r.ready = true
+	return true, nil
+}
+
 func (r *Relay) wait(ctx context.Context, d time.Duration, wake <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -149,13 +176,14 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 		if !known {
 			if err := r.carryOver(ctx, chain); err != nil {
 				stuck = append(stuck, err) // no reason for the other chains to wait
+				continue
 			}
 			more = true
 			continue
 		}
 		if err := r.wentBack(chain); err != nil {
-			stuck = append(stuck, err)
-			continue
+			r.ready = false // the next look holds all chains against the log
+			return false, err
 		}
 		rows, err := r.db.ReadOutbox(ctx, chain.Epoch, chain.Part, chain.Sent, relayRows, relayBytes)
 		if err != nil {
@@ -183,6 +211,7 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 			errs = append(errs, fmt.Errorf("sending to %s: %w", batches[i].TopicPartition, err))
 			continue
 		}
+		r.seen[idOf(to[i])] = to[i].Sent
 		sentFrom, sentTo = append(sentFrom, from[i]), append(sentTo, to[i])
 	}
 	if len(sentTo) > 0 {
@@ -220,14 +249,14 @@ func (r *Relay) carryOver(ctx context.Context, chain store.Chain) error {
 
 // wentBack notices a database that was set back to an earlier state while this
 // process ran: numbers it gives now are in the log already, and would be taken
-// for repeats. A restart looks at the log and gives the chain another name.
+// for repeats.
 func (r *Relay) wentBack(chain store.Chain) error {
-	id := chainID{chain.Epoch, chain.Part, chain.Outbox}
+	id := idOf(chain)
 	if seen := r.seen[id]; chain.Sent < seen {
-		return fmt.Errorf("chain %d/%d had been sent up to number %d, and the database says %d: it was set back; restart pricemill",
+		return fmt.Errorf("chain %d/%d was sent up to number %d, and the database says %d: it was set back, or could not note it",
 			chain.Epoch, chain.Part, seen, chain.Sent)
 	}
-	r.seen[id] = chain.Sent
+	r.seen[id] = max(r.seen[id], chain.Sent)
 	return nil
 }
 

@@ -81,13 +81,14 @@ func Resets(ctx context.Context, db *store.Store, broker Broker, topology *Topol
 
 func (t Target) reset(p store.Position, topic store.Topic, held OffsetRange) (Lift, error) {
 	l := Lift{Stage: p.Stage, Topic: schema.Topic(p.Topic), Partition: p.Part, Halted: p.Halted, from: p, to: p}
-	l.to.TopicID, l.to.Outbox, l.to.Seq = topic.ID, "", seqAny
+	l.to.TopicID = topic.ID
+	l.goOn(Link{p.Outbox, p.Seq}.in(anyNext))
 	if t == ToStart {
 		l.to.Next = held.Oldest
 		l.Loses = "nothing: all records are taken again"
-		if held.Oldest == 0 {
-			l.to.Seq = 0
-		} else {
+		l.goOn(Link{})
+		if held.Oldest > 0 {
+			l.goOn(Link{}.in(anyNext))
 			l.Lost = held.Oldest
 			l.Loses = fmt.Sprintf("what came of the records before offset %d, which the log no longer has", held.Oldest)
 		}
@@ -140,7 +141,7 @@ func Reset(ctx context.Context, db *store.Store, resets []Lift, also func(tx *st
 				return fmt.Errorf("resetting %s on %s/%d: %w", l.Stage, l.Topic, l.Partition, store.ErrMoved)
 			}
 			to := l.to
-			to.Halted, to.MovedAt = "", schema.NewTime(time.Now())
+			to.Halted, to.LogEnded, to.MovedAt = "", nil, schema.NewTime(time.Now())
 			if err := tx.SetPosition(ctx, held[l.Stage][i], to); err != nil {
 				return err
 			}

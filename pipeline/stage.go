@@ -223,14 +223,14 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record) err
 		return fmt.Errorf("stage %s: the session has ended", s.spec.Name)
 	}
 	plan := s.plan(sess, records)
-	if plan.strange {
-		// The chain may have got another name while the session went on.
-		names, err := s.loadNames(ctx)
+	if plan.broken {
+		// Chains may have got other names while the session went on.
+		known, err := store.KnownChains(ctx, s.db)
 		if err != nil {
 			return err
 		}
 		s.mu.Lock()
-		sess.names = names
+		sess.setNames(known)
 		s.mu.Unlock()
 		plan = s.plan(sess, records)
 	}

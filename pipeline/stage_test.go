@@ -77,10 +77,12 @@ func newRig(t *testing.T, handler Handler) *rig {
 	return r
 }
 
+var rigTopics = []schema.Topic{schema.PriceEvents, schema.QuoteOutcomes}
+
 // topology is what a process that starts now would work with.
 func (r *rig) topology() *Topology {
 	r.t.Helper()
-	topology, err := NewTopology(r.t.Context(), r.db, r.broker, []schema.Topic{schema.PriceEvents, schema.QuoteOutcomes}, byLastDigit)
+	topology, err := NewTopology(r.t.Context(), r.db, r.broker, rigTopics, byLastDigit)
 	require.NoError(r.t, err)
 	return topology
 }
@@ -111,6 +113,7 @@ func (r *rig) append(partition int32, seq int64, change func(*Record)) {
 	require.NoError(r.t, err)
 	if seq > 0 {
 		headers = append(headers, Link{testOutbox, seq}.headers()...)
+		r.give(partition, seq)
 	}
 	tp := TopicPartition{schema.PriceEvents, partition}
 	record := Record{TopicPartition: tp, TopicID: r.broker.infos[schema.PriceEvents].ID,
@@ -119,6 +122,16 @@ func (r *rig) append(partition int32, seq int64, change func(*Record)) {
 		change(&record)
 	}
 	r.broker.log[tp] = append(r.broker.log[tp], record)
+}
+
+// give notes that the numbers of a chain were given and sent up to seq.
+func (r *rig) give(partition int32, seq int64) {
+	r.t.Helper()
+	require.NoError(r.t, r.db.Write(r.t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(r.t.Context(), `UPDATE chains SET last = $1, sent = $1 WHERE epoch = $2 AND part = $3 AND last < $1`,
+			seq, r.epoch(schema.PriceEvents), partition)
+		return err
+	}))
 }
 
 func (r *rig) fill(partition int32, n int) {

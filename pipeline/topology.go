@@ -2,7 +2,9 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -18,7 +20,8 @@ type Topology struct {
 	// partitioner is that of all of pricemill's topics.
 	partitioner func(key []byte, partitions int32) int32
 
-	known atomic.Pointer[knownTopics] // asked for every record
+	looking sync.Mutex
+	known   atomic.Pointer[knownTopics] // asked for every record
 }
 
 // knownTopics is one look at the topics.
@@ -30,8 +33,7 @@ type knownTopics struct {
 // NewTopology creates what topics are missing, registers all in the database
 // and returns them. The partitioner must be the same in every process.
 //
-// It then holds what the database knows against the log, before anything is
-// written on top of it: see reconcile.
+// Stages whose position lies behind the end of the log halt.
 func NewTopology(ctx context.Context, db *store.Store, broker Broker, topics []schema.Topic,
 	partitioner func(key []byte, partitions int32) int32) (*Topology, error) {
 	infos, err := broker.EnsureTopics(ctx, topics)
@@ -42,15 +44,51 @@ func NewTopology(ctx context.Context, db *store.Store, broker Broker, topics []s
 	if err := t.register(ctx, infos); err != nil {
 		return nil, err
 	}
-	if err := t.reconcile(ctx); err != nil {
+	if err := t.haltBeyond(ctx); err != nil {
 		return nil, err
 	}
+	return t, t.Refresh(ctx)
+}
+
+// LookupTopology returns the topics without creating or registering any, for
+// those who come beside a service.
+func LookupTopology(ctx context.Context, db *store.Store, broker Broker, topics []schema.Topic) (*Topology, error) {
+	infos, err := broker.Topics(ctx, topics)
+	if err != nil {
+		return nil, fmt.Errorf("looking at the topics: %w", err)
+	}
+	registered, err := db.Topics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known := &knownTopics{map[schema.Topic]store.Topic{}, map[int64]schema.Topic{}}
+	for _, topic := range registered { // by epoch: the newest stays
+		name := schema.Topic(topic.Name)
+		if infos[name].ID == topic.ID {
+			known.byName[name] = topic
+		}
+	}
+	for _, name := range topics {
+		topic, ours := known.byName[name]
+		if !ours {
+			return nil, fmt.Errorf("%w: topic %s, id %q", ErrForeignCluster, name, infos[name].ID)
+		}
+		known.byEpoch[topic.Epoch] = name
+	}
+	t := &Topology{db: db, broker: broker, names: topics}
+	t.known.Store(known)
 	return t, nil
 }
+
+// ErrForeignCluster says that the topics are not those that the database knows.
+var ErrForeignCluster = errors.New("the database has never seen this topic: is it the right cluster, and did the service run since the topic was created?")
 
 // Refresh looks again: a topic may have been created again, or an operator may
 // have agreed to a change.
 func (t *Topology) Refresh(ctx context.Context) error {
+	// One after the other, or an older look would replace a newer one.
+	t.looking.Lock()
+	defer t.looking.Unlock()
 	infos, err := t.broker.Topics(ctx, t.names)
 	if err != nil {
 		return fmt.Errorf("looking at the topics: %w", err)
@@ -101,8 +139,9 @@ func (t *Topology) successor(ctx context.Context, epoch int64) (store.Topic, boo
 	}
 	for _, former := range all {
 		if former.Epoch == epoch {
+			// A look of ours may be older than the epoch.
 			topic, known := t.topic(schema.Topic(former.Name))
-			return topic, known && topic.Epoch != epoch, nil
+			return topic, known && topic.Epoch > epoch, nil
 		}
 	}
 	return store.Topic{}, false, nil

@@ -165,6 +165,17 @@ func (e Event) Encode() ([]Header, []byte, error) {
 	return headers, value, nil
 }
 
+// EventID is the id of an event in binary mode, as its headers have it; empty
+// where they have none.
+func EventID(headers []Header) string {
+	for _, h := range headers {
+		if h.Key == headerID {
+			return string(h.Value)
+		}
+	}
+	return ""
+}
+
 // DecodeEvent reads an event from a record, in binary mode or, where the
 // content type starts with application/cloudevents, in structured mode.
 func DecodeEvent(headers []Header, value []byte) (Event, error) {

@@ -53,23 +53,25 @@ type KnownChain struct {
 	Epoch  int64  `db:"epoch"`
 	Part   int32  `db:"part"`
 	Outbox string `db:"outbox"`
-	// Last is the highest number given under this name, Sent the highest that
-	// is known to have been in the log.
-	Last int64 `db:"last"`
-	Sent int64 `db:"sent"`
+	// Sent is the highest number of this name that is known to be, or to have
+	// been, in the log; Given the highest that there is. Numbers of a former name
+	// between them went on under the next one.
+	Sent  int64 `db:"sent"`
+	Given int64 `db:"given"`
 	// Current is the name in use: its numbers go on rising.
 	Current bool `db:"current"`
 }
 
-// KnownChains reads all names there ever were.
+// KnownChains reads all names there ever were, those of a partition in their
+// order.
 func KnownChains(ctx context.Context, q Querier) ([]KnownChain, error) {
 	var known []KnownChain
-	err := q.Select(ctx, &known, `SELECT name, named.epoch, part, outbox, last, sent,
+	err := q.Select(ctx, &known, `SELECT name, named.epoch, part, outbox, sent, given,
 			CASE WHEN retired = 0 AND named.epoch = (SELECT MAX(newest.epoch) FROM topics newest WHERE newest.name = topics.name)
 				THEN 1 ELSE 0 END AS current
-		FROM (SELECT epoch, part, outbox, last, sent, 0 AS retired FROM chains
-			UNION ALL SELECT epoch, part, outbox, last, last, 1 FROM retired_chains) named
-		JOIN topics ON topics.epoch = named.epoch ORDER BY name, part, named.epoch, retired DESC, outbox`)
+		FROM (SELECT epoch, part, outbox, sent, last AS given, 0 AS ordinal, 0 AS retired FROM chains
+			UNION ALL SELECT epoch, part, outbox, sent, given, ordinal, 1 FROM retired_chains) named
+		JOIN topics ON topics.epoch = named.epoch ORDER BY name, part, named.epoch, retired DESC, ordinal`)
 	if err != nil {
 		return nil, fmt.Errorf("reading the names of chains: %w", err)
 	}
@@ -86,36 +88,98 @@ func newChainName() (string, error) {
 }
 
 // RenewChain gives a chain that is called outbox another name: what is in the log
-// under the present one, up to the number inLog, may have been written by a state
-// of the database that is no more. Its numbers begin anew with the events that
-// are not in the log yet. A chain of another name was renamed by somebody else.
-func (t *Tx) RenewChain(ctx context.Context, epoch int64, part int32, outbox string, inLog int64) error {
-	var chain Chain
-	err := t.Get(ctx, &chain, `SELECT `+chainColumns+` FROM chains WHERE epoch = $1 AND part = $2 `+t.LockRows("chains"), epoch, part)
+// under the present one may have been written by a state of the database that is
+// no more. inLog tells of an event that waits what the log has under its number:
+// those that are there already are not sent again, the others begin the new name.
+// A chain of another name was renamed by somebody else.
+func (t *Tx) RenewChain(ctx context.Context, epoch int64, part int32, outbox string, inLog func(OutboxRow) (InLog, error)) error {
+	chain, err := t.lockChain(ctx, epoch, part)
+	if err != nil || chain.Outbox != outbox {
+		return err
+	}
+	rows, err := t.waiting(ctx, chain)
 	if err != nil {
-		return fmt.Errorf("reading chain %d/%d: %w", epoch, part, err)
+		return err
 	}
-	if chain.Outbox != outbox {
-		return nil
+	sent, given := chain.Sent, chain.Last
+	for _, row := range rows {
+		found, err := inLog(row)
+		if err != nil {
+			return err
+		}
+		if found == Same && row.Seq == sent+1 {
+			sent = row.Seq
+		}
+		if found == Another {
+			// Whoever meets these numbers must not take them for these events.
+			given = min(given, row.Seq-1)
+		}
 	}
-	// Rows whose answer was lost are in the log although nobody noted it.
-	sent := min(chain.Last, max(chain.Sent, inLog))
+	given = max(given, sent)
 	name, err := newChainName()
 	if err != nil {
 		return err
 	}
-	for _, statement := range []struct {
-		query string
-		args  []any
-	}{
-		{`INSERT INTO retired_chains (outbox, epoch, part, last) VALUES ($1, $2, $3, $4)`, []any{chain.Outbox, epoch, part, sent}},
-		{`UPDATE chains SET outbox = $1, last = 0, sent = 0 WHERE epoch = $2 AND part = $3`, []any{name, epoch, part}},
-	} {
-		if _, err := t.Exec(ctx, statement.query, statement.args...); err != nil {
-			return fmt.Errorf("renaming chain %d/%d: %w", epoch, part, err)
+	if _, err := t.Exec(ctx, `INSERT INTO retired_chains (epoch, part, ordinal, outbox, sent, given)
+		SELECT $1, $2, COUNT(*) + 1, $3, $4, $5 FROM retired_chains WHERE epoch = $1 AND part = $2`,
+		epoch, part, chain.Outbox, sent, given); err != nil {
+		return fmt.Errorf("retiring the name of chain %d/%d: %w", epoch, part, err)
+	}
+	if _, err := t.Exec(ctx, `UPDATE chains SET outbox = $1, last = 0, sent = 0 WHERE epoch = $2 AND part = $3`, name, epoch, part); err != nil {
+		return fmt.Errorf("renaming chain %d/%d: %w", epoch, part, err)
+	}
+	return t.moveRows(ctx, chain, rows, sent, epoch, func([]byte) int32 { return part })
+}
+
+// InLog is what the log has under the number of an event that waits.
+type InLog int
+
+const (
+	Absent  InLog = iota // nothing
+	Same                 // that event
+	Another              // another event: a later state of the database gave the number too
+)
+
+// lockChain reads a chain; nobody takes a number of it until the transaction ends.
+func (t *Tx) lockChain(ctx context.Context, epoch int64, part int32) (Chain, error) {
+	var chain Chain
+	err := t.Get(ctx, &chain, `SELECT `+chainColumns+` FROM chains WHERE epoch = $1 AND part = $2 `+t.LockRows("chains"), epoch, part)
+	if err != nil {
+		return Chain{}, fmt.Errorf("reading chain %d/%d: %w", epoch, part, err)
+	}
+	return chain, nil
+}
+
+// waiting are the rows of a chain that are not known to be in the log.
+func (t *Tx) waiting(ctx context.Context, chain Chain) ([]OutboxRow, error) {
+	var rows []OutboxRow
+	err := t.Select(ctx, &rows, `SELECT epoch, part, seq, msg_key, headers, payload FROM outbox
+		WHERE epoch = $1 AND part = $2 AND seq > $3 ORDER BY seq`, chain.Epoch, chain.Part, chain.Sent)
+	if err != nil {
+		return nil, fmt.Errorf("reading the outbox of chain %d/%d: %w", chain.Epoch, chain.Part, err)
+	}
+	return rows, nil
+}
+
+// NoteApplied notes that a stage has applied the chain of this name up to a
+// number: so far it was in the log, although nobody may have noted it.
+func (t *Tx) NoteApplied(ctx context.Context, topic string, part int32, outbox string, seq int64) error {
+	var chains []Chain
+	err := t.Select(ctx, &chains, `SELECT `+chainColumns+` FROM chains WHERE part = $1 AND outbox = $2 AND sent < $3
+		AND epoch IN (SELECT epoch FROM topics WHERE name = $4) ORDER BY epoch `+t.LockRows("chains"), part, outbox, seq, topic)
+	if err != nil {
+		return fmt.Errorf("looking for what is sent of %s/%d: %w", topic, part, err)
+	}
+	for _, chain := range chains {
+		if _, err := t.Exec(ctx, `UPDATE chains SET sent = $1 WHERE epoch = $2 AND part = $3`,
+			min(seq, chain.Last), chain.Epoch, chain.Part); err != nil {
+			return fmt.Errorf("noting what is sent of chain %d/%d: %w", chain.Epoch, chain.Part, err)
+		}
+		if _, err := t.Exec(ctx, `DELETE FROM outbox WHERE epoch = $1 AND part = $2 AND seq <= $3`, chain.Epoch, chain.Part, seq); err != nil {
+			return fmt.Errorf("emptying the outbox of chain %d/%d: %w", chain.Epoch, chain.Part, err)
 		}
 	}
-	return t.moveRows(ctx, chain, sent, epoch, func([]byte) int32 { return part })
+	return nil
 }
 
 // CarryOver brings the events that wait for an incarnation of a topic that is
@@ -124,10 +188,9 @@ func (t *Tx) RenewChain(ctx context.Context, epoch int64, part int32, outbox str
 // nobody noted it: they are not sent again.
 func (t *Tx) CarryOver(ctx context.Context, from Chain, to Topic, partition func(key []byte) int32) error {
 	// Two relays at once would carry the same rows twice.
-	err := t.Get(ctx, &from, `SELECT `+chainColumns+` FROM chains WHERE epoch = $1 AND part = $2 `+t.LockRows("chains"),
-		from.Epoch, from.Part)
+	from, err := t.lockChain(ctx, from.Epoch, from.Part)
 	if err != nil {
-		return fmt.Errorf("reading chain %d/%d: %w", from.Epoch, from.Part, err)
+		return err
 	}
 	var applied int64
 	err = t.Get(ctx, &applied, `SELECT COALESCE(MAX(chain_seq), 0) FROM positions
@@ -135,8 +198,12 @@ func (t *Tx) CarryOver(ctx context.Context, from Chain, to Topic, partition func
 	if err != nil {
 		return fmt.Errorf("looking for what was applied of chain %d/%d: %w", from.Epoch, from.Part, err)
 	}
+	rows, err := t.waiting(ctx, from)
+	if err != nil {
+		return err
+	}
 	ended := max(from.Sent, applied)
-	if err := t.moveRows(ctx, from, ended, to.Epoch, partition); err != nil {
+	if err := t.moveRows(ctx, from, rows, ended, to.Epoch, partition); err != nil {
 		return err
 	}
 	_, err = t.Exec(ctx, `UPDATE chains SET last = $1, sent = $1 WHERE epoch = $2 AND part = $3`, ended, from.Epoch, from.Part)
@@ -148,18 +215,15 @@ func (t *Tx) CarryOver(ctx context.Context, from Chain, to Topic, partition func
 
 // moveRows takes all rows of a chain out of the outbox, and puts those behind
 // number after back, in their order, as events of another epoch.
-func (t *Tx) moveRows(ctx context.Context, from Chain, after, epoch int64, partition func(key []byte) int32) error {
-	var rows []OutboxRow
-	err := t.Select(ctx, &rows, `SELECT epoch, part, seq, msg_key, headers, payload FROM outbox
-		WHERE epoch = $1 AND part = $2 AND seq > $3 ORDER BY seq`, from.Epoch, from.Part, after)
-	if err != nil {
-		return fmt.Errorf("reading the outbox of chain %d/%d: %w", from.Epoch, from.Part, err)
-	}
+func (t *Tx) moveRows(ctx context.Context, from Chain, rows []OutboxRow, after, epoch int64, partition func(key []byte) int32) error {
 	if _, err := t.Exec(ctx, `DELETE FROM outbox WHERE epoch = $1 AND part = $2`, from.Epoch, from.Part); err != nil {
 		return fmt.Errorf("emptying the outbox of chain %d/%d: %w", from.Epoch, from.Part, err)
 	}
 	byPart := map[int32][]OutboxRow{}
 	for _, row := range rows {
+		if row.Seq <= after {
+			continue
+		}
 		row.Epoch, row.Part = epoch, partition(row.Key)
 		byPart[row.Part] = append(byPart[row.Part], row)
 	}

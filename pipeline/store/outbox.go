@@ -134,7 +134,7 @@ func (s *Store) MarkSent(ctx context.Context, from, to []Chain) error {
 	return s.Write(ctx, func(tx *Tx) error {
 		for i, chain := range to {
 			moved, err := tx.Exec(ctx, `UPDATE chains SET sent = $1
-				WHERE epoch = $2 AND part = $3 AND sent = $4 AND outbox = $5`,
+				WHERE epoch = $2 AND part = $3 AND sent = $4 AND outbox = $5 AND last >= $1`,
 				chain.Sent, chain.Epoch, chain.Part, from[i].Sent, chain.Outbox)
 			if err != nil {
 				return fmt.Errorf("moving chain %d/%d to %d: %w", chain.Epoch, chain.Part, chain.Sent, err)

@@ -27,6 +27,9 @@ type Position struct {
 	Seq    int64  `db:"chain_seq"`
 	// Halted says why the stage stopped here; empty while it goes on.
 	Halted string `db:"halted"`
+	// LogEnded is where the log ended when the stage halted because of that; nil
+	// otherwise.
+	LogEnded *int64 `db:"log_ended"`
 	// MovedAt is when the position last changed, by the process's clock.
 	MovedAt schema.Time `db:"moved_at"`
 }
@@ -35,7 +38,7 @@ type Position struct {
 // not apply what it holds.
 var ErrFenced = errors.New("another consumer has moved the position")
 
-const positionColumns = `stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, moved_at`
+const positionColumns = `stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, log_ended, moved_at`
 
 // Positions reads the positions of a stage, or of all stages where it is "".
 func Positions(ctx context.Context, q Querier, stage string) ([]Position, error) {
@@ -59,7 +62,7 @@ func (t *Tx) CreatePositions(ctx context.Context, positions []Position) error {
 	rows := Rows{Table: "positions", Columns: strings.Split(positionColumns, ", "),
 		Clause: "ON CONFLICT (stage, topic, part) DO NOTHING"}
 	for _, p := range positions {
-		rows.Add(p.Stage, p.Topic, p.Part, p.TopicID, p.Next, p.Outbox, p.Seq, p.Halted, p.MovedAt)
+		rows.Add(p.Stage, p.Topic, p.Part, p.TopicID, p.Next, p.Outbox, p.Seq, p.Halted, p.LogEnded, p.MovedAt)
 	}
 	return t.Insert(ctx, rows)
 }
@@ -128,13 +131,13 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 
 var moveColumns = []string{"TEXT", "TEXT", "INTEGER", "TEXT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "TEXT"}
 
-// HaltPosition stops a stage on a partition before it has applied anything
-// there, for instance because the log is not the one it knew. A position that has
-// moved since is left alone.
-func (t *Tx) HaltPosition(ctx context.Context, p Position, reason string) error {
-	_, err := t.Exec(ctx, `UPDATE positions SET halted = $1
-		WHERE stage = $2 AND topic = $3 AND part = $4 AND next_offset = $5 AND halted = ''`,
-		reason, p.Stage, p.Topic, p.Part, p.Next)
+// HaltPosition stops a stage at a position before it has applied anything there,
+// for instance because the log is not the one it knew; p says why. A position that
+// has moved since is left alone.
+func (t *Tx) HaltPosition(ctx context.Context, p Position) error {
+	_, err := t.Exec(ctx, `UPDATE positions SET halted = $1, log_ended = $2
+		WHERE stage = $3 AND topic = $4 AND part = $5 AND next_offset = $6 AND halted = ''`,
+		p.Halted, p.LogEnded, p.Stage, p.Topic, p.Part, p.Next)
 	if err != nil {
 		return fmt.Errorf("halting %s on %s/%d: %w", p.Stage, p.Topic, p.Part, err)
 	}
@@ -160,9 +163,9 @@ var ErrMoved = errors.New("the position has moved meanwhile")
 // must still be what the operator saw. ErrMoved otherwise.
 func (t *Tx) SetPosition(ctx context.Context, from, to Position) error {
 	changed, err := t.Exec(ctx, `UPDATE positions SET topic_id = $1, next_offset = $2, chain_outbox = $3, chain_seq = $4,
-			halted = $5, moved_at = $6
-		WHERE stage = $7 AND topic = $8 AND part = $9 AND topic_id = $10 AND next_offset = $11 AND halted = $12`,
-		to.TopicID, to.Next, to.Outbox, to.Seq, to.Halted, to.MovedAt,
+			halted = $5, log_ended = $6, moved_at = $7
+		WHERE stage = $8 AND topic = $9 AND part = $10 AND topic_id = $11 AND next_offset = $12 AND halted = $13`,
+		to.TopicID, to.Next, to.Outbox, to.Seq, to.Halted, to.LogEnded, to.MovedAt,
 		from.Stage, from.Topic, from.Part, from.TopicID, from.Next, from.Halted)
 	if err != nil {
 		return fmt.Errorf("moving %s on %s/%d: %w", from.Stage, from.Topic, from.Part, err)

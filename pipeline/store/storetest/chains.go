@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 
@@ -59,16 +58,18 @@ func chainOf(t *testing.T, s *store.Store, topic store.Topic, part int32) store.
 
 func testRenewChain(t *testing.T, opener Opener) {
 	s := open(t, opener)
-	for inLog, want := range map[int64]struct {
-		retired int64
-		waiting []string
+	for name, test := range map[string]struct {
+		inLog       string // under the numbers 1 to 5: s the same, x another, - nothing
+		sent, given int64
+		waiting     []string
 	}{
-		0:  {2, []string{"c", "d", "e"}}, // nothing was found: what was noted stands
-		3:  {3, []string{"d", "e"}},      // the answer for c was lost
-		5:  {5, nil},                     // and for all
-		99: {5, nil},                     // the log is of a later state
+		"what was noted":         {"ss---", 2, 5, []string{"c", "d", "e"}},
+		"an answer was lost":     {"sss--", 3, 5, []string{"d", "e"}},
+		"all answers were lost":  {"sssss", 5, 5, nil},
+		"a later state wrote":    {"ssxxx", 2, 2, []string{"c", "d", "e"}},
+		"some, then another":     {"sssx-", 3, 3, []string{"d", "e"}},
+		"the same behind others": {"ssxs-", 2, 2, []string{"c", "d", "e"}},
 	} {
-		name := fmt.Sprint("prices-", inLog)
 		topic, err := s.RegisterTopic(t.Context(), name, name, 2)
 		require.NoError(t, err)
 		emit(t, s, topic, 1, "a", "b", "c", "d", "e")
@@ -76,29 +77,31 @@ func testRenewChain(t *testing.T, opener Opener) {
 		to := from
 		to.Sent = 2
 		require.NoError(t, s.MarkSent(t.Context(), []store.Chain{from}, []store.Chain{to}))
-
-		write(t, s, func(tx *store.Tx) error { return tx.RenewChain(t.Context(), topic.Epoch, 1, from.Outbox, inLog) })
+		look := func(row store.OutboxRow) (store.InLog, error) {
+			return map[byte]store.InLog{'s': store.Same, 'x': store.Another, '-': store.Absent}[test.inLog[row.Seq-1]], nil
+		}
+		renew := func(tx *store.Tx) error { return tx.RenewChain(t.Context(), topic.Epoch, 1, from.Outbox, look) }
+		write(t, s, renew)
 		now := chainOf(t, s, topic, 1)
-		// Another process that found the same is late.
-		write(t, s, func(tx *store.Tx) error { return tx.RenewChain(t.Context(), topic.Epoch, 1, from.Outbox, inLog) })
-		assert.Equal(t, now, chainOf(t, s, topic, 1))
 		assert.NotEqual(t, from.Outbox, now.Outbox)
 		assert.Zero(t, now.Sent)
-		assert.Equal(t, want.waiting, waiting(t, s, topic, 1), "%d in the log", inLog)
+		assert.Equal(t, test.waiting, waiting(t, s, topic, 1), name)
+		write(t, s, renew) // another process that found the same is late
+		assert.Equal(t, now, chainOf(t, s, topic, 1))
 		known, err := store.KnownChains(t.Context(), s)
 		require.NoError(t, err)
 		known = slices.DeleteFunc(known, func(k store.KnownChain) bool { return k.Topic != name })
 		assert.Equal(t, []store.KnownChain{
 			{Topic: name, Epoch: topic.Epoch, Part: 0, Outbox: from.Outbox, Current: true},
-			{Topic: name, Epoch: topic.Epoch, Part: 1, Outbox: from.Outbox, Last: want.retired, Sent: want.retired},
-			{Topic: name, Epoch: topic.Epoch, Part: 1, Outbox: now.Outbox, Last: now.Last, Current: true},
-		}, known)
+			{Topic: name, Epoch: topic.Epoch, Part: 1, Outbox: from.Outbox, Sent: test.sent, Given: test.given},
+			{Topic: name, Epoch: topic.Epoch, Part: 1, Outbox: now.Outbox, Given: now.Last, Current: true},
+		}, known, name)
 
 		// A relay that began before must not take the new rows for its own.
 		late := to
 		late.Sent = 4
 		require.NoError(t, s.MarkSent(t.Context(), []store.Chain{to}, []store.Chain{late}))
-		assert.Equal(t, want.waiting, waiting(t, s, topic, 1))
+		assert.Equal(t, test.waiting, waiting(t, s, topic, 1))
 	}
 }
 
@@ -119,6 +122,10 @@ func testCarryOver(t *testing.T, opener Opener) {
 	for range 2 { // another relay does the same
 		write(t, s, func(tx *store.Tx) error { return tx.CarryOver(t.Context(), chain, topic, byLastDigit) })
 	}
+	// A relay whose batch was acknowledged late notes it in vain.
+	late := chain
+	late.Sent = 4
+	require.NoError(t, s.MarkSent(t.Context(), []store.Chain{chain}, []store.Chain{late}))
 	assert.Equal(t, []string{"x", "c0", "e0"}, waiting(t, s, topic, 0))
 	assert.Equal(t, []string{"d1"}, waiting(t, s, topic, 1))
 	closed := chainOf(t, s, former, 1)
@@ -167,4 +174,18 @@ func testSetPosition(t *testing.T, opener Opener) {
 	assert.Equal(t, []store.Position{to}, got)
 	err = s.Write(t.Context(), func(tx *store.Tx) error { return tx.SetPosition(t.Context(), p, to) })
 	require.ErrorIs(t, err, store.ErrMoved)
+}
+
+func testNoteApplied(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	topic, err := s.RegisterTopic(t.Context(), "prices", "uuid", 2)
+	require.NoError(t, err)
+	emit(t, s, topic, 1, "a", "b", "c")
+	name := chainOf(t, s, topic, 1).Outbox
+	for _, seq := range []int64{2, 1} { // a stage behind changes nothing
+		write(t, s, func(tx *store.Tx) error { return tx.NoteApplied(t.Context(), "prices", 1, name, seq) })
+		assert.Equal(t, []string{"c"}, waiting(t, s, topic, 1))
+	}
+	write(t, s, func(tx *store.Tx) error { return tx.NoteApplied(t.Context(), "prices", 1, "another", 3) })
+	assert.Equal(t, []string{"c"}, waiting(t, s, topic, 1))
 }

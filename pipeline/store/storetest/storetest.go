@@ -38,6 +38,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"a chain gets another name":              testRenewChain,
 		"events of a topic that is gone go on":   testCarryOver,
 		"a topic gets another epoch":             testRenewEpoch,
+		"what was applied was sent":              testNoteApplied,
 		"an operator sets a position":            testSetPosition,
 		"a topic's incarnations are kept apart":  testTopics,
 		"a lease has one holder":                 testLease,
@@ -308,7 +309,11 @@ func testHalt(t *testing.T, opener Opener) {
 		halting.Halted = "a gap"
 		return tx.MovePositions(t.Context(), now, []store.Move{halting})
 	})
-	write(t, s, func(tx *store.Tx) error { return tx.HaltPosition(t.Context(), position(1, 0), "recreated") })
+	write(t, s, func(tx *store.Tx) error {
+		halted := position(1, 0)
+		halted.Halted = "recreated"
+		return tx.HaltPosition(t.Context(), halted)
+	})
 	for part, next := range map[int32]int64{0: 3, 1: 0} {
 		err := s.Write(t.Context(), func(tx *store.Tx) error {
 			return tx.MovePositions(t.Context(), now, []store.Move{move(position(part, next), next+1)})

@@ -5,15 +5,22 @@
 -- again, the numbers begin anew under another name.
 ALTER TABLE chains ADD COLUMN outbox TEXT NOT NULL DEFAULT '';
 
--- Names that a chain had before, and the last number given under each. A record
--- of a higher number was written by a state of the database that is no more.
+-- Names that a chain had before, in their order. sent is the last number in the
+-- log; those behind it, up to given, went on under the next name. A record of a
+-- higher number was written by a state of the database that is no more.
 CREATE TABLE retired_chains (
-    outbox TEXT   NOT NULL,
-    epoch  BIGINT NOT NULL,
-    part   BIGINT NOT NULL,
-    last   BIGINT NOT NULL,
-    PRIMARY KEY (outbox, epoch, part)
+    epoch   BIGINT NOT NULL,
+    part    BIGINT NOT NULL,
+    ordinal BIGINT NOT NULL,
+    outbox  TEXT   NOT NULL,
+    sent    BIGINT NOT NULL,
+    given   BIGINT NOT NULL,
+    PRIMARY KEY (epoch, part, ordinal)
 );
+
+-- Where a stage goes on that halted because the log lost its end: once the log has
+-- grown again, nothing else would tell.
+ALTER TABLE positions ADD COLUMN log_ended BIGINT;
 
 -- The engine's identity when the chains were named; see store.Engine.
 ALTER TABLE instance ADD COLUMN server TEXT NOT NULL DEFAULT '';

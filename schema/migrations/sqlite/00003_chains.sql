@@ -5,15 +5,22 @@
 -- again, the numbers begin anew under another name.
 ALTER TABLE chains ADD COLUMN outbox TEXT NOT NULL DEFAULT '';
 
--- Names that a chain had before, and the last number given under each. A record
--- of a higher number was written by a state of the database that is no more.
+-- Names that a chain had before, in their order. sent is the last number in the
+-- log; those behind it, up to given, went on under the next name. A record of a
+-- higher number was written by a state of the database that is no more.
 CREATE TABLE retired_chains (
-    outbox TEXT    NOT NULL,
-    epoch  INTEGER NOT NULL,
-    part   INTEGER NOT NULL,
-    last   INTEGER NOT NULL,
-    PRIMARY KEY (outbox, epoch, part)
+    epoch   INTEGER NOT NULL,
+    part    INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    outbox  TEXT    NOT NULL,
+    sent    INTEGER NOT NULL,
+    given   INTEGER NOT NULL,
+    PRIMARY KEY (epoch, part, ordinal)
 ) WITHOUT ROWID;
+
+-- Where a stage goes on that halted because the log lost its end: once the log has
+-- grown again, nothing else would tell.
+ALTER TABLE positions ADD COLUMN log_ended INTEGER;
 
 -- The engine's identity when the chains were named; see store.Engine.
 ALTER TABLE instance ADD COLUMN server TEXT NOT NULL DEFAULT '';
