@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -22,7 +21,8 @@ import (
 
 func TestEnsureTopicsSideBySide(t *testing.T) {
 	t.Parallel()
-	topics := []schema.Topic{"ensured-a", "ensured-b", "ensured-a"}
+	first, second := schema.Topic(unique("ensured")), schema.Topic(unique("ensured"))
+	topics := []schema.Topic{first, second, first}
 	answers := make([]map[schema.Topic]pipeline.TopicInfo, 4)
 	var creators sync.WaitGroup
 	for i := range answers {
@@ -39,7 +39,7 @@ func TestEnsureTopicsSideBySide(t *testing.T) {
 		if len(answer) != 2 || !maps.Equal(answer, answers[0]) {
 			t.Errorf("got %v and %v", answer, answers[0])
 		}
-		if info := answer["ensured-a"]; info.Partitions != 4 || len(info.ID) != 22 || info.ID == answer["ensured-b"].ID {
+		if info := answer[first]; info.Partitions != 4 || len(info.ID) != 22 || info.ID == answer[second].ID {
 			t.Errorf("got %+v", info)
 		}
 	}
@@ -50,7 +50,7 @@ func TestTopicsAreKeptForEver(t *testing.T) {
 	var log bytes.Buffer
 	b := newBroker(t, func(c *kafka.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	kept := newTopic(t, b)
-	admin, err := sarama.NewClusterAdmin([]string{cluster.address}, nil)
+	admin, err := sarama.NewClusterAdmin(cluster.brokers, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestTopicsAreKeptForEver(t *testing.T) {
 	}
 
 	day := "86400000"
-	short := schema.Topic("kept-a-day")
+	short := schema.Topic(unique("kept-a-day"))
 	if err := admin.CreateTopic(string(short), &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1,
 		ConfigEntries: map[string]*string{"retention.ms": &day}}, false); err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestTopicsAreKeptForEver(t *testing.T) {
 	if _, err := b.EnsureTopics(t.Context(), []schema.Topic{kept, short}); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(log.String(), "kept-a-day") || strings.Contains(log.String(), string(kept)) {
+	if !strings.Contains(log.String(), string(short)) || strings.Contains(log.String(), string(kept)) {
 		t.Errorf("the log warns of the wrong topics: %s", log.String())
 	}
 	got, err := b.ShortRetention(t.Context(), []schema.Topic{kept, short})
@@ -100,14 +100,14 @@ func TestOffsets(t *testing.T) {
 	if err != nil || !slices.Equal(got, []pipeline.OffsetRange{{}, {}, {Oldest: 0, End: 7}, {}}) {
 		t.Errorf("got %v: %v", got, err)
 	}
-	if _, err := b.Offsets(t.Context(), "no-such-topic"); !errors.Is(err, kafka.ErrUnknownTopic) {
+	if _, err := b.Offsets(t.Context(), noTopic()); !errors.Is(err, kafka.ErrUnknownTopic) {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestTopicsByOtherNames(t *testing.T) {
 	t.Parallel()
-	name := fmt.Sprintf("acme.prices.%d", cluster.topics.Add(1))
+	name := unique("acme.prices")
 	b := newBroker(t, func(c *kafka.Config) {
 		c.Names = map[schema.Topic]string{schema.PriceEvents: name}
 	})

@@ -2,13 +2,17 @@ package kafka_test
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"go.uber.org/goleak"
 
@@ -21,10 +25,20 @@ import (
 // patience is how long a test waits for what must come.
 const patience = 30 * time.Second
 
-// cluster is the broker that all tests share; each uses topics of its own.
+// The tests run on the embedded broker, or, with servicesVariable set, on the
+// cluster at addressVariable. TestSendAfterTheBrokerCameBack stops and starts a
+// broker, which no test may do to a cluster: it brings an embedded one of its own
+// in either case.
+const (
+	servicesVariable = "PRICEMILL_TEST_SERVICES"
+	addressVariable  = "KAFKA_BOOTSTRAP_SERVERS"
+)
+
+// cluster is the broker that all tests share; each uses names of its own.
 var cluster struct {
-	address string
-	topics  atomic.Int64
+	brokers []string
+	prefix  string // of all names of this run
+	names   atomic.Int64
 }
 
 func TestMain(m *testing.M) {
@@ -36,7 +50,26 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func run(m *testing.M) (int, error) {
+func run(m *testing.M) (code int, err error) {
+	cluster.prefix = "test-" + strings.ToLower(rand.Text()[:12]) + "."
+	if os.Getenv(servicesVariable) != "" {
+		address := os.Getenv(addressVariable)
+		if address == "" {
+			return 0, fmt.Errorf("%s is set, but %s is not", servicesVariable, addressVariable)
+		}
+		cluster.brokers = strings.Split(address, ",")
+		code = m.Run()
+		if err := deleteTopics(); err != nil {
+			return code, fmt.Errorf("deleting the topics of this run: %w", err)
+		}
+	} else if code, err = runEmbedded(m); err != nil {
+		return code, err
+	}
+	// go-metrics, which sarama uses, keeps one ticker for the process.
+	return code, goleak.Find(goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+}
+
+func runEmbedded(m *testing.M) (int, error) {
 	dir, err := os.MkdirTemp("", "pricemill-kafka-*")
 	if err != nil {
 		return 0, err
@@ -47,18 +80,40 @@ func run(m *testing.M) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	cluster.address = broker.Addr()
+	cluster.brokers = []string{broker.Addr()}
 	code := m.Run()
-	if err := broker.Close(); err != nil {
-		return code, err
-	}
-	// go-metrics, which sarama uses, keeps one ticker for the process.
-	return code, goleak.Find(goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+	return code, broker.Close()
 }
+
+// deleteTopics leaves the cluster as it was found: each run makes hundreds of
+// partitions.
+func deleteTopics() error {
+	admin, err := sarama.NewClusterAdmin(cluster.brokers, nil)
+	if err != nil {
+		return err
+	}
+	topics, err := admin.ListTopics()
+	errs := []error{err}
+	for name := range topics {
+		if strings.HasPrefix(name, cluster.prefix) {
+			errs = append(errs, admin.DeleteTopic(name))
+		}
+	}
+	return errors.Join(append(errs, admin.Close())...)
+}
+
+// unique is a name that neither another test nor another run uses, for topics,
+// groups and transactions alike.
+func unique(kind string) string {
+	return fmt.Sprintf("%s%s-%d", cluster.prefix, kind, cluster.names.Add(1))
+}
+
+// noTopic is the name of a topic that does not exist.
+func noTopic() schema.Topic { return schema.Topic(unique("no-such-topic")) }
 
 func testConfig() kafka.Config {
 	return kafka.Config{
-		Brokers:    []string{cluster.address},
+		Brokers:    cluster.brokers,
 		Partitions: 4,
 		Heartbeat:  50 * time.Millisecond,
 		NackPause:  5 * time.Millisecond,
@@ -87,7 +142,7 @@ func newBroker(t testing.TB, change ...func(*kafka.Config)) *kafka.Broker {
 // newTopic creates a topic that no other test uses.
 func newTopic(t testing.TB, b *kafka.Broker) schema.Topic {
 	t.Helper()
-	topic := schema.Topic(fmt.Sprintf("topic-%d", cluster.topics.Add(1)))
+	topic := schema.Topic(unique("topic"))
 	if _, err := b.EnsureTopics(t.Context(), []schema.Topic{topic}); err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +234,7 @@ func subscribe(t testing.TB, b *kafka.Broker, cfg pipeline.SubscriberConfig, top
 func newSubscriber(t testing.TB, b *kafka.Broker, cfg pipeline.SubscriberConfig) message.Subscriber {
 	t.Helper()
 	if cfg.Group == "" {
-		cfg.Group = "group-" + t.Name()
+		cfg.Group = cluster.prefix + "group-" + t.Name()
 	}
 	sub, err := b.Subscriber(cfg)
 	if err != nil {

@@ -114,7 +114,7 @@ func TestPublishWithoutAKeySpreads(t *testing.T) {
 			t.Errorf("partition %d holds %d records", partition, len(got))
 		}
 	}
-	if err := pub.Publish("no-such-topic", message.NewMessage("id", nil)); !errors.Is(err, kafka.ErrUnknownTopic) {
+	if err := pub.Publish(string(noTopic()), message.NewMessage("id", nil)); !errors.Is(err, kafka.ErrUnknownTopic) {
 		t.Errorf("got %v", err)
 	}
 	for range 2 {

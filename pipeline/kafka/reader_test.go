@@ -52,7 +52,7 @@ func TestReadOutOfRange(t *testing.T) {
 			t.Errorf("%v: %v", bounds, err)
 		}
 	}
-	for _, tp := range []pipeline.TopicPartition{at(topic, 4), at(topic, -1), at("no-such-topic", 0)} {
+	for _, tp := range []pipeline.TopicPartition{at(topic, 4), at(topic, -1), at(noTopic(), 0)} {
 		if err := b.Read(t.Context(), tp, 0, 0, nil); !errors.Is(err, kafka.ErrUnknownTopic) {
 			t.Errorf("%s: %v", tp, err)
 		}
@@ -131,10 +131,10 @@ func TestReadStepsOverGaps(t *testing.T) {
 	conf.Producer.RequiredAcks = sarama.WaitForAll
 	conf.Producer.Return.Successes = true
 	conf.Producer.Idempotent = true
-	conf.Producer.Transaction.ID = t.Name()
+	conf.Producer.Transaction.ID = unique("transaction")
 	conf.Producer.Partitioner = sarama.NewManualPartitioner
 	conf.Net.MaxOpenRequests = 1
-	producer, err := sarama.NewSyncProducer([]string{cluster.address}, conf)
+	producer, err := sarama.NewSyncProducer(cluster.brokers, conf)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,7 +92,7 @@ func TestSendGivesEachBatchItsError(t *testing.T) {
 	errs := b.Send(t.Context(), []pipeline.PartitionBatch{
 		{TopicPartition: at(topic, 0), Records: numbered(0, 1)},
 		{TopicPartition: at(topic, 1), Records: []pipeline.OutgoingRecord{{Value: make([]byte, 1_000_000)}}},
-		{TopicPartition: at("no-such-topic", 0), Records: numbered(0, 1)},
+		{TopicPartition: at(noTopic(), 0), Records: numbered(0, 1)},
 		{TopicPartition: at(topic, 2)},
 		{TopicPartition: at(topic, 1), Records: numbered(0, 1)}, // behind the one too large
 		{TopicPartition: at(topic, 0), Records: numbered(1, 1)},

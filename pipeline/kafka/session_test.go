@@ -120,7 +120,7 @@ func TestUnconsumedClaimMayHaveLostItsOffset(t *testing.T) {
 	b := newBroker(t)
 	topic := newTopic(t, b)
 	send(t, b, at(topic, 0), numbered(0, 10)...)
-	const group = "lost-offset"
+	group := unique("group")
 	before := newSubscriber(t, b, pipeline.SubscriberConfig{Group: group, BatchSize: 1})
 	consumed, err := before.Subscribe(t.Context(), string(topic))
 	if err != nil {
@@ -266,7 +266,7 @@ func TestGroupGoesOnFromWhatWasAcked(t *testing.T) {
 	b := newBroker(t)
 	topic := newTopic(t, b)
 	send(t, b, at(topic, 0), numbered(0, 20)...)
-	cfg := pipeline.SubscriberConfig{BatchSize: 10, Group: t.Name()}
+	cfg := pipeline.SubscriberConfig{BatchSize: 10, Group: unique("group")}
 	sub := newSubscriber(t, b, cfg)
 	messages, err := sub.Subscribe(t.Context(), string(topic))
 	if err != nil {

@@ -13,10 +13,17 @@ import (
 
 // The universal suite of Watermill, over messages of one record.
 
+// features are those of both forms of it.
+func features() tests.Features {
+	return tests.Features{
+		ConsumerGroups: true, Persistent: true, ForceShort: raceEnabled,
+		GenerateTopicFunc: func(test tests.TestContext) string { return cluster.prefix + "topic-" + test.TestID.String() },
+	}
+}
+
 func TestUniversalUnordered(t *testing.T) {
 	t.Parallel()
-	tests.TestPubSub(t, tests.Features{ConsumerGroups: true, Persistent: true, ForceShort: raceEnabled},
-		pubSub(nil), pubSubOfGroup(nil))
+	tests.TestPubSub(t, features(), pubSub(nil), pubSubOfGroup(nil))
 }
 
 func TestUniversalOrderedByKey(t *testing.T) {
@@ -26,15 +33,16 @@ func TestUniversalOrderedByKey(t *testing.T) {
 	marshaler := wkafka.NewWithPartitioningMarshaler(func(_ string, msg *message.Message) (string, error) {
 		return msg.Metadata.Get("partition_key"), nil
 	})
-	tests.TestPubSub(t, tests.Features{ConsumerGroups: true, GuaranteedOrder: true, Persistent: true, ForceShort: raceEnabled},
-		pubSub(marshaler), pubSubOfGroup(marshaler))
+	ordered := features()
+	ordered.GuaranteedOrder = true
+	tests.TestPubSub(t, ordered, pubSub(marshaler), pubSubOfGroup(marshaler))
 }
 
 // pubSub makes pairs that are of one group as long as they are of one test.
 func pubSub(marshaler wkafka.Marshaler) tests.PubSubConstructor {
 	ofGroup := pubSubOfGroup(marshaler)
 	return func(t *testing.T) (message.Publisher, message.Subscriber) {
-		return ofGroup(t, "group-"+t.Name())
+		return ofGroup(t, cluster.prefix+"group-"+t.Name())
 	}
 }
 
