@@ -68,7 +68,7 @@ func (b *backends) connect(ctx context.Context, c config, how access, log *slog.
 		return err
 	}
 	b.broker, err = kafka.New(ctx, kafka.Config{Brokers: addresses, Security: c.Security, Partitions: c.Partitions, Replication: c.Replication,
-		Names: c.Topics, Logger: log, Grace: batchGrace})
+		Names: c.Topics, InstanceID: c.InstanceID, SessionTimeout: c.SessionTimeout, Logger: log, Grace: batchGrace})
 	return err
 }
 

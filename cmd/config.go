@@ -42,6 +42,8 @@ var settings = []setting{
 	{"kafka_topic_prefix", "", "put before the name of each topic, so that several installations can share a cluster", false},
 	{"kafka_topic_price_events", "", "name of the topic of prices; empty: price-events behind the prefix", false},
 	{"kafka_group_id", "market-data-consumers", "first part of the name of each consumer group", false},
+	{"kafka_instance_id", "", "name of this process, unlike any other's, by which it gets its partitions back when it comes back; empty: none", false},
+	{"kafka_session_timeout", "10s", "how long the partitions of a process that died wait for it, 6s to 5m", false},
 	{"kafka_partitions", "", "partitions of topics that are created; empty: 12, embedded 4", false},
 	{"kafka_replication_factor", "1", "replicas of topics that are created", false},
 	{"kafka_security_protocol", "plaintext", "how brokers are reached: plaintext, ssl, sasl_plaintext or sasl_ssl", false},
@@ -82,6 +84,8 @@ type config struct {
 	Security          kafka.Security
 	Topics            map[schema.Topic]string
 	GroupPrefix       string
+	InstanceID        string
+	SessionTimeout    time.Duration
 	Partitions        int32
 	Replication       int16
 	Roles             roles
@@ -179,8 +183,9 @@ func (a *app) load() (config, error) {
 	}
 	c := config{
 		DataDir: k.String("data_dir"), DatabaseURL: k.String("database_url"),
-		GroupPrefix: k.String("kafka_group_id"),
-		HTTPAddr:    k.String("http_addr"), movingAverageText: k.String("moving_average_window"),
+		GroupPrefix: k.String("kafka_group_id"), InstanceID: k.String("kafka_instance_id"),
+		SessionTimeout: duration(k, "kafka_session_timeout", 6*time.Second, 5*time.Minute, &wrong),
+		HTTPAddr:       k.String("http_addr"), movingAverageText: k.String("moving_average_window"),
 		LatestMaxAge:    duration(k, "latest_max_age", 0, time.Hour, &wrong),
 		FetchTimeout:    duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
 		MinPollInterval: duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
@@ -195,6 +200,9 @@ func (a *app) load() (config, error) {
 	c.readSecurity(k, &wrong)
 	c.checkAddress(boolean(k, "http_allow_remote", &wrong), &wrong)
 	c.checkDatabase(&wrong)
+	if c.InstanceID != "" && !kafka.ValidName(c.InstanceID) {
+		wrong.add("kafka_instance_id", "%q is not of letters, digits, dots, underscores and hyphens, 249 at most", c.InstanceID)
+	}
 	c.nameTopics(k.String("kafka_topic_prefix"), k.String("kafka_topic_price_events"))
 	c.readPartitions(k, &wrong)
 	c.readRoles(k.String("roles"), &wrong)

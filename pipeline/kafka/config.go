@@ -94,8 +94,13 @@ const (
 	fetchBytes = 1 << 20
 )
 
-// legalName is what Kafka takes as the name of a topic or an instance.
 var legalName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
+// ValidName reports whether Kafka takes name as that of a topic or an instance:
+// 1 to 249 letters, digits, dots, underscores and hyphens, and not dots alone.
+func ValidName(name string) bool {
+	return legalName.MatchString(name) && strings.Trim(name, ".") != ""
+}
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.Partitions, defaultPartitions)
@@ -138,7 +143,7 @@ func (c Config) Validate() error {
 	fault(c.Heartbeat < time.Millisecond, "heartbeat: %v is less than 1 ms", c.Heartbeat)
 	fault(c.Heartbeat > c.SessionTimeout/3, "heartbeat: %v is more than a third of the session timeout, %v",
 		c.Heartbeat, c.SessionTimeout)
-	fault(c.InstanceID != "" && !legalName.MatchString(c.InstanceID),
+	fault(c.InstanceID != "" && !ValidName(c.InstanceID),
 		"instance id: %q is not of 1 to 249 letters, digits, dots, underscores and hyphens", c.InstanceID)
 	fault(c.MaxMessageBytes < batchOverhead, "max message bytes: %d is less than %d", c.MaxMessageBytes, batchOverhead)
 	fault(c.Timeout < 0, "timeout: %v is negative", c.Timeout)
@@ -162,7 +167,7 @@ func (c Config) validateNames() []error {
 	slices.Sort(roles) // the same faults in the same order each time
 	for _, role := range roles {
 		name := c.Names[role]
-		if !legalName.MatchString(name) || strings.Trim(name, ".") == "" {
+		if !ValidName(name) {
 			faults = append(faults, fmt.Errorf("names: %q of %s is no name for a topic", name, role))
 		}
 		if other, used := taken[name]; used {

@@ -42,6 +42,10 @@ var cluster struct {
 }
 
 func TestMain(m *testing.M) {
+	if text := os.Getenv(asMember); text != "" {
+		fmt.Fprintln(os.Stderr, runMember(text))
+		os.Exit(1)
+	}
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

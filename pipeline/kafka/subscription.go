@@ -140,6 +140,13 @@ func (s *subscription) report(ctx context.Context, err error) {
 		s.log.Debug("leaving the consumer group", slog.Any("error", err))
 		return
 	}
+	if errors.Is(err, sarama.ErrFencedInstancedId) {
+		// It stays out until the other's session ends: to come back at once
+		// would put the other out, and so on for ever.
+		s.log.Error("another process consumes by this one's instance id, which must be unique",
+			slog.String("instance", s.broker.cfg.InstanceID))
+		return
+	}
 	s.log.Warn("consuming failed, trying again", slog.Any("error", err))
 }
 
