@@ -110,11 +110,7 @@ func readiness(r *pipeline.Runtime) func(context.Context) []httpapi.Check {
 	return func(ctx context.Context) []httpapi.Check {
 		var checks []httpapi.Check
 		for _, check := range r.Checks(ctx) {
-			state := httpapi.CheckOK
-			if !check.OK {
-				state = httpapi.CheckFailed
-			}
-			checks = append(checks, httpapi.Check{Name: check.Name, State: state, Reason: check.Detail})
+			checks = append(checks, httpapi.Check{Name: check.Name, State: httpapi.CheckState(check.State), Reason: check.Detail})
 		}
 		return checks
 	}

@@ -43,7 +43,7 @@ var settings = []setting{
 	{"kafka_topic_price_events", "", "name of the topic of prices; empty: price-events behind the prefix", false},
 	{"kafka_group_id", "market-data-consumers", "first part of the name of each consumer group", false},
 	{"kafka_instance_id", "", "name of this process, unlike any other's, by which it gets its partitions back when it comes back; empty: none", false},
-	{"kafka_session_timeout", "10s", "how long the partitions of a process that died wait for it, 6s to 5m", false},
+	{"kafka_session_timeout", "10s", "how long a process may be silent before the others take over its partitions, 6s to 5m", false},
 	{"kafka_partitions", "", "partitions of topics that are created; empty: 12, embedded 4", false},
 	{"kafka_replication_factor", "1", "replicas of topics that are created", false},
 	{"kafka_security_protocol", "plaintext", "how brokers are reached: plaintext, ssl, sasl_plaintext or sasl_ssl", false},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/IBM/sarama"
 	"github.com/google/uuid"
 	_ "github.com/lib/pq" // creates and drops databases
 	"github.com/stretchr/testify/assert"
@@ -43,11 +44,25 @@ func newStack(t testing.TB, env environment) environment {
 		full["KAFKA_GROUP_ID"] = "test-" + id
 		full["KAFKA_PARTITIONS"] = "4"
 		require.NotEmpty(t, full["KAFKA_BOOTSTRAP_SERVERS"], "%s is set, but KAFKA_BOOTSTRAP_SERVERS is not", servicesVariable)
+		t.Cleanup(func() { deleteTopics(t, full, "test-"+id+".") })
 	}
 	for name, value := range env {
 		full[name] = value
 	}
 	return full
+}
+
+// deleteTopics leaves the cluster as it was found.
+func deleteTopics(t testing.TB, env environment, prefix string) {
+	administer(t, env, func(admin sarama.ClusterAdmin) {
+		topics, err := admin.ListTopics()
+		require.NoError(t, err)
+		for name := range topics {
+			if strings.HasPrefix(name, prefix) {
+				assert.NoError(t, admin.DeleteTopic(name))
+			}
+		}
+	})
 }
 
 // newDatabase creates a database, which goes with the test.
@@ -121,4 +136,26 @@ func connect(t testing.TB, env environment) *kafka.Broker {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, broker.Close()) })
 	return broker
+}
+
+// administer runs f on the broker: that of the services, the one inside the
+// program while it runs, or else one on its directory.
+func administer(t testing.TB, env environment, f func(sarama.ClusterAdmin)) {
+	t.Helper()
+	brokers := strings.Split(env["KAFKA_BOOTSTRAP_SERVERS"], ",")
+	if !onServices() {
+		dir := filepath.Join(env["DATA_DIR"], "broker")
+		address, err := embedded.Address(dir)
+		if err != nil {
+			broker, err := embedded.Open(context.Background(), embedded.Config{Dir: dir})
+			require.NoError(t, err)
+			defer func() { assert.NoError(t, broker.Close()) }()
+			address = broker.Addr()
+		}
+		brokers = []string{address}
+	}
+	admin, err := sarama.NewClusterAdmin(brokers, nil)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, admin.Close()) }()
+	f(admin)
 }

@@ -86,6 +86,10 @@ type Broker interface {
 	EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]TopicInfo, error)
 	// Topics describes those of the topics that exist, and creates none.
 	Topics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]TopicInfo, error)
+	// LimitedRetention returns those of the topics that do not keep all their
+	// records for ever, each with the settings that say so, for people. That is
+	// its operator's choice, and what is gone cannot be replayed.
+	LimitedRetention(ctx context.Context, topics []schema.Topic) (map[schema.Topic]string, error)
 	// Offsets returns the range of each partition of a topic.
 	Offsets(ctx context.Context, topic schema.Topic) ([]OffsetRange, error)
 	// Send appends each batch, acknowledged by all replicas in sync, and

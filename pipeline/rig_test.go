@@ -32,6 +32,10 @@ func (b *rigBroker) Topics(context.Context, []schema.Topic) (map[schema.Topic]To
 	return b.infos, nil
 }
 
+func (b *rigBroker) LimitedRetention(context.Context, []schema.Topic) (map[schema.Topic]string, error) {
+	return nil, nil
+}
+
 func (b *rigBroker) Offsets(_ context.Context, topic schema.Topic) ([]OffsetRange, error) {
 	ranges := make([]OffsetRange, b.infos[topic].Partitions)
 	for p := range ranges {

@@ -221,44 +221,6 @@ func (h quietHandler) WithGroup(name string) slog.Handler {
 	return quietHandler{h.Handler.WithGroup(name)}
 }
 
-// Check is one thing that must be well for the process to serve.
-type Check struct {
-	Name   string
-	Detail string
-	OK     bool
-}
-
-// Checks reports the relay, each stage of this process, and every halt in the
-// database.
-func (r *Runtime) Checks(ctx context.Context) []Check {
-	var checks []Check
-	if r.cfg.Relay {
-		checks = append(checks, check("relay", r.relay.Trouble()))
-	}
-	for _, stage := range r.stages {
-		checks = append(checks, check("stage "+stage.spec.Name, stage.Trouble()))
-	}
-	positions, err := store.Positions(ctx, r.cfg.Store, "")
-	if err != nil {
-		return append(checks, check("database", err))
-	}
-	checks = append(checks, check("database", nil))
-	for _, p := range positions {
-		if p.Halted != "" {
-			checks = append(checks, check(fmt.Sprintf("stage %s on %s/%d", p.Stage, p.Topic, p.Part),
-				errors.New("halted: "+p.Halted)))
-		}
-	}
-	return checks
-}
-
-func check(name string, err error) Check {
-	if err != nil {
-		return Check{Name: name, Detail: err.Error()}
-	}
-	return Check{Name: name, OK: true}
-}
-
 // Trouble is why the last attempt of a lane or of the runner failed, or that
 // the stage has no partitions assigned yet; nil otherwise.
 func (s *Stage) Trouble() error {

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"strconv"
-	"time"
 
 	"github.com/IBM/sarama"
 
@@ -14,12 +11,10 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-const retentionMS = "retention.ms"
-
 // EnsureTopics implements pipeline.Broker. Topics are created with records kept
 // for ever, and it returns once each partition has a leader. The ID is the
 // UUID in Kafka's own text form. A topic whose records are not kept for ever is
-// logged as a warning; see also ShortRetention.
+// logged as a warning; see LimitedRetention.
 func (b *Broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
@@ -41,14 +36,7 @@ func (b *Broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[s
 			return nil, err
 		}
 	}
-	short, err := b.ShortRetention(ctx, topics)
-	if err != nil {
-		b.log.Warn("the retention of the topics is unknown", slog.Any("error", err))
-	}
-	for topic, keep := range short {
-		b.log.Warn("a topic does not keep its records for ever: what is older cannot be rebuilt",
-			slog.String("topic", string(topic)), slog.Duration("retention", keep))
-	}
+	b.warnOfRetention(ctx, topics)
 	return infos, nil
 }
 
@@ -61,13 +49,12 @@ func (b *Broker) Topics(ctx context.Context, topics []schema.Topic) (map[schema.
 
 // createTopics creates each of the topics or finds that somebody else did.
 func (b *Broker) createTopics(ctx context.Context, topics []schema.Topic) error {
-	forever, deleted := "-1", "delete"
 	details := make(map[string]*sarama.TopicDetail, len(topics))
 	for _, topic := range topics {
 		details[b.cfg.name(topic)] = &sarama.TopicDetail{
 			NumPartitions:     b.cfg.Partitions,
 			ReplicationFactor: b.cfg.Replication,
-			ConfigEntries:     map[string]*string{retentionMS: &forever, "cleanup.policy": &deleted},
+			ConfigEntries:     keptForEver(),
 		}
 	}
 	request := sarama.NewCreateTopicsRequest(b.client.Config().Version, details, b.client.Config().Net.ReadTimeout/2, false)
@@ -188,52 +175,4 @@ func (b *Broker) metadata(ctx context.Context, names []string) ([]*sarama.TopicM
 		}
 		return response.Topics, nil
 	})
-}
-
-// ShortRetention returns those of the topics whose records are not kept for
-// ever, with the time they are kept, in whole milliseconds.
-func (b *Broker) ShortRetention(ctx context.Context, topics []schema.Topic) (map[schema.Topic]time.Duration, error) {
-	ctx, cancel := b.bounded(ctx)
-	defer cancel()
-	request := &sarama.DescribeConfigsRequest{Version: 2}
-	roles := make(map[string]schema.Topic, len(topics))
-	for topic := range unique(topics) {
-		roles[b.cfg.name(topic)] = topic
-		request.Resources = append(request.Resources, &sarama.ConfigResource{
-			Type: sarama.TopicResource, Name: b.cfg.name(topic), ConfigNames: []string{retentionMS},
-		})
-	}
-	var response *sarama.DescribeConfigsResponse
-	err := b.retry(ctx, "reading the topics' retention", func() (err error) {
-		response, err = await(ctx, b, func() (*sarama.DescribeConfigsResponse, error) {
-			broker := b.client.LeastLoadedBroker()
-			if broker == nil {
-				return nil, sarama.ErrOutOfBrokers
-			}
-			return broker.DescribeConfigs(request)
-		})
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	short := map[schema.Topic]time.Duration{}
-	for _, resource := range response.Resources {
-		if resource.ErrorCode != 0 {
-			return nil, fmt.Errorf("reading the retention of %s: %w", resource.Name, sarama.KError(resource.ErrorCode))
-		}
-		for _, entry := range resource.Configs {
-			if entry.Name != retentionMS || entry.Value == "-1" {
-				continue
-			}
-			ms, err := strconv.ParseInt(entry.Value, 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("reading the retention of %s: %w", resource.Name, err)
-			}
-			// A long one, as some set in place of -1, does not fit a Duration.
-			const longest = int64(1<<63-1) / int64(time.Millisecond)
-			short[roles[resource.Name]] = time.Duration(min(ms, longest)) * time.Millisecond
-		}
-	}
-	return short, nil
 }

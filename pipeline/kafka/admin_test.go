@@ -1,18 +1,14 @@
 package kafka_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/IBM/sarama"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/kafka"
@@ -42,52 +38,6 @@ func TestEnsureTopicsSideBySide(t *testing.T) {
 		if info := answer[first]; info.Partitions != 4 || len(info.ID) != 22 || info.ID == answer[second].ID {
 			t.Errorf("got %+v", info)
 		}
-	}
-}
-
-func TestTopicsAreKeptForEver(t *testing.T) {
-	t.Parallel()
-	var log bytes.Buffer
-	b := newBroker(t, func(c *kafka.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	kept := newTopic(t, b)
-	admin, err := sarama.NewClusterAdmin(cluster.brokers, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := admin.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	entries, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: string(kept)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]string{"retention.ms": "-1", "cleanup.policy": "delete"} {
-		i := slices.IndexFunc(entries, func(e sarama.ConfigEntry) bool { return e.Name == name })
-		if i < 0 || entries[i].Value != want {
-			t.Errorf("%s is not %s", name, want)
-		}
-	}
-
-	day := "86400000"
-	short := schema.Topic(unique("kept-a-day"))
-	if err := admin.CreateTopic(string(short), &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1,
-		ConfigEntries: map[string]*string{"retention.ms": &day}}, false); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.EnsureTopics(t.Context(), []schema.Topic{kept, short}); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(log.String(), string(short)) || strings.Contains(log.String(), string(kept)) {
-		t.Errorf("the log warns of the wrong topics: %s", log.String())
-	}
-	got, err := b.ShortRetention(t.Context(), []schema.Topic{kept, short})
-	if err != nil || !maps.Equal(got, map[schema.Topic]time.Duration{short: 24 * time.Hour}) {
-		t.Errorf("got %v: %v", got, err)
-	}
-	if err := admin.DeleteTopic(string(short)); err != nil { // it would have the broker sweep
-		t.Error(err)
 	}
 }
 

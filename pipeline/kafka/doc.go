@@ -2,8 +2,8 @@
 // Kafka, or the broker of package embedded. It implements pipeline.Broker over
 // sarama, which nothing else imports.
 //
-// Read it in this order: config.go, broker.go (the connections), admin.go and
-// offsets.go (what the cluster has), partitioner.go, sender.go (one batch per
+// Read it in this order: config.go, broker.go (the connections), admin.go,
+// retention.go and offsets.go (what the cluster has), partitioner.go, sender.go (one batch per
 // partition), publisher.go (Watermill's Publisher over it), subscriber.go,
 // subscription.go, session.go and lane.go (from a consumer group to batches),
 // reader.go (without a group), errors.go (what is tried again).

@@ -174,6 +174,10 @@ func (broker) Topics(_ context.Context, topics []schema.Topic) (map[schema.Topic
 	return infos, nil
 }
 
+func (broker) LimitedRetention(context.Context, []schema.Topic) (map[schema.Topic]string, error) {
+	return nil, nil
+}
+
 func (b broker) Offsets(_ context.Context, topic schema.Topic) ([]pipeline.OffsetRange, error) {
 	b.rig.mu.Lock()
 	defer b.rig.mu.Unlock()
