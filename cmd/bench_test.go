@@ -16,7 +16,7 @@ import (
 // average is committed, on the embedded default.
 func BenchmarkChain(b *testing.B) {
 	const n = 50_000
-	answers := makeAnswers(rand.New(rand.NewPCG(1, 1)))[:n]
+	answers := makeAnswers(rand.New(rand.NewPCG(1, 1)), n, time.Now())
 	for b.Loop() {
 		p, db := startBench(b)
 		began := time.Now()
@@ -32,7 +32,7 @@ func BenchmarkChain(b *testing.B) {
 // seconds, and reports the time from each to its committed average.
 func BenchmarkChainAt1000(b *testing.B) {
 	const n, every = 5000, 5 // five answers each five milliseconds
-	answers := makeAnswers(rand.New(rand.NewPCG(1, 1)))[:n]
+	answers := makeAnswers(rand.New(rand.NewPCG(1, 1)), n, time.Now())
 	for b.Loop() {
 		p, db := startBench(b)
 		broker, partitions, err := reach(p.env)

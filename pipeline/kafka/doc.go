@@ -3,10 +3,10 @@
 // sarama, which nothing else imports.
 //
 // Read it in this order: config.go, broker.go (the connections), admin.go,
-// retention.go and offsets.go (what the cluster has), partitioner.go, sender.go (one batch per
-// partition), publisher.go (Watermill's Publisher over it), subscriber.go,
-// subscription.go, session.go and lane.go (from a consumer group to batches),
-// reader.go (without a group), errors.go (what is tried again).
+// retention.go and offsets.go (what the cluster has), partitioner.go, sender.go
+// (one batch per partition), publisher.go (Watermill's Publisher over it),
+// subscriber.go, subscription.go, session.go and lane.go (from a consumer group
+// to batches), reader.go (without a group), errors.go (what is tried again).
 //
 // Not obvious:
 //

@@ -1,0 +1,292 @@
+package cmd_test
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// awaitApplied waits until n answers have become averages.
+func awaitApplied(t testing.TB, env environment, n int) {
+	t.Helper()
+	db := openTables(t, env)
+	defer func() { assert.NoError(t, db.Close()) }()
+	count := 0
+	require.Eventually(t, func() bool {
+		// Positions count repeats of the relay as well; counting rows each time
+		// would be the heaviest load here.
+		err := db.Get(t.Context(), &count, `SELECT COALESCE(SUM(next_offset), 0) FROM positions WHERE stage = 'moving-averages.g1'`)
+		return err == nil && count >= n
+	}, 5*time.Minute, time.Millisecond, "%d applied", n)
+}
+
+// awaitDrained waits until the outbox is empty and no stage lags.
+func awaitDrained(t testing.TB, env environment) {
+	t.Helper()
+	db := openTables(t, env)
+	defer func() { assert.NoError(t, db.Close()) }()
+	broker := connect(t, env)
+	require.Eventually(t, func() bool { return isDrained(t, db, broker) }, 5*time.Minute, 20*time.Millisecond)
+}
+
+func isDrained(t testing.TB, db *store.Store, broker pipeline.Broker) bool {
+	// An event may move from a log to the outbox, or from there to a log,
+	// between two looks. So the outbox must be empty before and after the
+	// look at the logs, and no event have passed through it meanwhile.
+	before, err1 := store.Chains(t.Context(), db)
+	statuses, err2 := pipeline.Status(t.Context(), db, broker)
+	after, err3 := store.Chains(t.Context(), db)
+	return errors.Join(err1, err2, err3) == nil && slices.Equal(before, after) &&
+		!slices.ContainsFunc(after, func(c store.Chain) bool { return c.Sent != c.Last }) &&
+		!slices.ContainsFunc(statuses, func(s pipeline.StageStatus) bool { return s.Lag != 0 })
+}
+
+// observed is a price as the log has it.
+type observed struct {
+	offset  int64
+	eventID string
+	price   schema.PriceObserved
+}
+
+// readLog calls f with each event of a topic, partition by partition, dropping
+// what the relay sent again, by the id of the event rather than by its number in
+// the chain.
+func readLog(t testing.TB, env environment, topic schema.Topic, f func(partition int32, offset int64, event schema.Event)) (repeats int) {
+	t.Helper()
+	broker := connect(t, env)
+	ranges, err := broker.Offsets(t.Context(), topic)
+	require.NoError(t, err)
+	seen := map[string]bool{}
+	for p, r := range ranges {
+		tp := pipeline.TopicPartition{Topic: topic, Partition: int32(p)}
+		require.NoError(t, broker.Read(t.Context(), tp, r.Oldest, r.End, func(records []pipeline.Record) error {
+			for _, record := range records {
+				event, err := schema.DecodeEvent(record.Headers, record.Value)
+				if err != nil {
+					return err
+				}
+				if seen[event.ID] {
+					repeats++
+					continue
+				}
+				seen[event.ID] = true
+				f(tp.Partition, record.Offset, event)
+			}
+			return nil
+		}))
+	}
+	return repeats
+}
+
+// checkTables holds every table against the log and against what was fed into
+// it. Other answers may have come in beside those that were fed.
+func checkTables(t testing.TB, env environment, answers []fedAnswer) {
+	t.Helper()
+	db := openTables(t, env)
+	defer func() { assert.NoError(t, db.Close()) }()
+	ids := checkRaw(t, env, db, answers)
+	prices := map[int32][]observed{}
+	total := 0
+	repeats := readLog(t, env, schema.PriceEvents, func(partition int32, offset int64, event schema.Event) {
+		total++
+		prices[partition] = append(prices[partition], observed{offset, event.ID, event.Payload.(schema.PriceObserved)})
+	})
+	t.Logf("%d prices in the log, and %d repeats by the relay", total, repeats)
+
+	priced := map[string]int{}
+	for _, partition := range prices {
+		for _, o := range partition {
+			priced[o.price.RawResponseID]++
+		}
+	}
+	wrong := 0
+	for _, a := range answers {
+		if priced[ids[a.id]] != 1 {
+			wrong++
+		}
+	}
+	assert.Zero(t, wrong, "answers that are not one price each")
+	assert.Len(t, priced, total, "an answer is at most one price")
+
+	checkProcessed(t, db, prices)
+	checkAverages(t, db, prices)
+	checkLatest(t, db, prices)
+	for _, query := range []string{
+		`SELECT count(*) FROM dead_letters`,
+		`SELECT count(*) FROM outbox`,
+		`SELECT count(*) FROM fetch_queue`,
+		`SELECT count(*) FROM positions WHERE halted <> ''`,
+	} {
+		var got int
+		require.NoError(t, db.Get(t.Context(), &got, query))
+		assert.Zero(t, got, query)
+	}
+}
+
+// checkRaw holds raw_market_data against the answers in the log, byte for byte,
+// those that were fed among them, and returns the ids of the rows by event id.
+func checkRaw(t testing.TB, env environment, db *store.Store, answers []fedAnswer) map[string]string {
+	t.Helper()
+	type raw struct {
+		ID      string `db:"id"`
+		EventID string `db:"event_id"`
+		Text    string `db:"raw_response"`
+	}
+	var stored []raw
+	require.NoError(t, db.Select(t.Context(), &stored, `SELECT CAST(id AS TEXT) AS id, event_id, raw_response FROM raw_market_data`))
+	ids, texts := make(map[string]string, len(stored)), make(map[string]string, len(stored))
+	for _, r := range stored {
+		ids[r.EventID], texts[r.EventID] = r.ID, r.Text
+	}
+	assert.Len(t, ids, len(stored), "each answer is stored once")
+	logged, wrong := 0, 0
+	readLog(t, env, schema.RawQuotes, func(_ int32, _ int64, event schema.Event) {
+		if quote, ok := event.Payload.(schema.QuoteFetched); ok {
+			if logged++; texts[event.ID] != string(quote.RawResponse) {
+				wrong++
+			}
+		}
+	})
+	assert.Len(t, stored, logged, "each answer of the log is stored")
+	for _, a := range answers {
+		if texts[a.id] != string(a.quote.RawResponse) {
+			wrong++
+		}
+	}
+	assert.Zero(t, wrong, "answers that are not as they came")
+	return ids
+}
+
+// processed is a row of processed_prices.
+type processed struct {
+	Symbol    schema.Symbol  `db:"symbol"`
+	Price     schema.Decimal `db:"price"`
+	Timestamp schema.Time    `db:"timestamp"`
+	RawID     string         `db:"raw_response_id"`
+	EventID   string         `db:"event_id"`
+}
+
+// checkProcessed holds processed_prices against the log, in its order.
+func checkProcessed(t testing.TB, db *store.Store, prices map[int32][]observed) {
+	t.Helper()
+	var got, want []processed
+	require.NoError(t, db.Select(t.Context(), &got,
+		`SELECT symbol, price, timestamp, raw_response_id, event_id FROM processed_prices ORDER BY id`))
+	for _, partition := range slices.Sorted(maps.Keys(prices)) {
+		for _, o := range prices[partition] {
+			want = append(want, processed{o.price.Symbol, o.price.Price, o.price.Timestamp, o.price.RawResponseID, o.eventID})
+		}
+	}
+	compareRows(t, want, got, func(a, b processed) bool {
+		return a.Price.Cmp(b.Price) == 0 && a.Timestamp.Compare(b.Timestamp) == 0 &&
+			a.Symbol == b.Symbol && a.RawID == b.RawID && a.EventID == b.EventID
+	})
+}
+
+// average is a row of moving_averages.
+type average struct {
+	Symbol    schema.Symbol  `db:"symbol"`
+	Window    int            `db:"window_size"`
+	Value     schema.Decimal `db:"value"`
+	Timestamp schema.Time    `db:"timestamp"`
+}
+
+// checkAverages recomputes every average of the history from the log.
+func checkAverages(t testing.TB, db *store.Store, prices map[int32][]observed) {
+	t.Helper()
+	var got, want []average
+	require.NoError(t, db.Select(t.Context(), &got, `SELECT symbol, window_size, value, timestamp FROM moving_averages ORDER BY id`))
+	for _, partition := range slices.Sorted(maps.Keys(prices)) {
+		history := map[schema.Symbol][]observed{}
+		for _, o := range prices[partition] {
+			symbol := o.price.Symbol
+			sorted := append(history[symbol], o)
+			for i := len(sorted) - 1; i > 0 && sorted[i-1].price.Timestamp.After(sorted[i].price.Timestamp); i-- {
+				sorted[i-1], sorted[i] = sorted[i], sorted[i-1]
+			}
+			history[symbol] = sorted
+			newest := sorted[len(sorted)-1].price.Timestamp
+			for _, window := range []int{5, 20} {
+				want = append(want, average{symbol, window, naiveMean(sorted[max(0, len(sorted)-window):]), newest})
+			}
+		}
+	}
+	compareRows(t, want, got, func(a, b average) bool {
+		return a.Symbol == b.Symbol && a.Window == b.Window && a.Value.Cmp(b.Value) == 0 && a.Timestamp.Compare(b.Timestamp) == 0
+	})
+}
+
+// latest is a row of latest_prices.
+type latest struct {
+	Symbol    schema.Symbol  `db:"symbol"`
+	Price     schema.Decimal `db:"price"`
+	Timestamp schema.Time    `db:"timestamp"`
+}
+
+// checkLatest holds latest_prices against the log: of the prices with the
+// newest event time, the last one.
+func checkLatest(t testing.TB, db *store.Store, prices map[int32][]observed) {
+	t.Helper()
+	var got, want []latest
+	require.NoError(t, db.Select(t.Context(), &got, `SELECT symbol, price, timestamp FROM latest_prices`))
+	for _, partition := range prices {
+		newest := map[schema.Symbol]latest{}
+		for _, o := range partition {
+			if known, seen := newest[o.price.Symbol]; !seen || o.price.Timestamp.Compare(known.Timestamp) >= 0 {
+				newest[o.price.Symbol] = latest{o.price.Symbol, o.price.Price, o.price.Timestamp}
+			}
+		}
+		want = slices.AppendSeq(want, maps.Values(newest))
+	}
+	for _, rows := range [][]latest{got, want} {
+		slices.SortFunc(rows, func(a, b latest) int { return cmp.Compare(a.Symbol, b.Symbol) })
+	}
+	compareRows(t, want, got, func(a, b latest) bool {
+		return a.Symbol == b.Symbol && a.Price.Cmp(b.Price) == 0 && a.Timestamp.Compare(b.Timestamp) == 0
+	})
+}
+
+// compareRows shows the first few of the rows that differ.
+func compareRows[T any](t testing.TB, want, got []T, equal func(a, b T) bool) {
+	t.Helper()
+	require.Len(t, got, len(want), "rows of %T", want)
+	wrong := 0
+	for i := range want {
+		if !equal(want[i], got[i]) {
+			if wrong++; wrong < 5 {
+				assert.Equal(t, want[i], got[i], "row %d", i)
+			}
+		}
+	}
+	assert.Zero(t, wrong, "rows of %T that differ from the recomputation", want)
+}
+
+// naiveMean rounds by big integers: numerators at 18 digits, half to even.
+func naiveMean(last []observed) schema.Decimal {
+	sum := new(big.Rat)
+	for _, o := range last {
+		price, _ := new(big.Rat).SetString(o.price.Price.String())
+		sum.Add(sum, price)
+	}
+	sum.Quo(sum, big.NewRat(int64(len(last)), 1))
+	scaled := new(big.Int).Mul(sum.Num(), new(big.Int).Exp(big.NewInt(10), big.NewInt(18), nil))
+	quotient, remainder := new(big.Int).QuoRem(scaled, sum.Denom(), new(big.Int))
+	if order := new(big.Int).Lsh(remainder, 1).Cmp(sum.Denom()); order > 0 || (order == 0 && quotient.Bit(0) == 1) {
+		quotient.Add(quotient, big.NewInt(1))
+	}
+	text := quotient.String()
+	text = strings.Repeat("0", max(0, 19-len(text))) + text
+	return schema.MustDecimal(text[:len(text)-18] + "." + text[len(text)-18:])
+}
