@@ -63,6 +63,12 @@ test-services: ## Run the integration tests on PostgreSQL and Apache Kafka; star
 test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; needs no Docker
 	cd .ci/deployment && $(GO) vet . && $(GO) test -count=1 .
 
+.PHONY: test-workers
+test-workers: ## Kill one of two workers every ten seconds for two minutes, on PostgreSQL and Apache Kafka
+	@services=$$(.ci/services up) && eval "$$services" && \
+	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_WORKERS=$${PRICEMILL_TEST_WORKERS:-2m} \
+		$(GO) test -count=1 -timeout 20m -run TestWorkersAreTakenOver -v ./cmd
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for a minute
 	.ci/fuzz 60s

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -57,6 +58,13 @@ type environment map[string]string
 func (e environment) lookup(name string) (string, bool) {
 	value, set := e[name]
 	return value, set
+}
+
+// with returns the settings with those of more before them.
+func (e environment) with(more environment) environment {
+	full := maps.Clone(e)
+	maps.Copy(full, more)
+	return full
 }
 
 // logs collects what a program writes to stderr.

@@ -32,11 +32,11 @@ const servicesVariable = "PRICEMILL_TEST_SERVICES"
 func onServices() bool { return os.Getenv(servicesVariable) != "" }
 
 // newStack returns the settings of a stack that holds nothing yet, with those of
-// env before them.
+// env before them. Where env names a database, it is a stack already.
 func newStack(t testing.TB, env environment) environment {
 	t.Helper()
 	full := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0"}
-	if onServices() {
+	if _, shared := env["DATABASE_URL"]; onServices() && !shared {
 		id := strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
 		full["DATABASE_URL"] = newDatabase(t, "test_"+id)
 		full["KAFKA_BOOTSTRAP_SERVERS"] = os.Getenv("KAFKA_BOOTSTRAP_SERVERS")
@@ -46,10 +46,17 @@ func newStack(t testing.TB, env environment) environment {
 		require.NotEmpty(t, full["KAFKA_BOOTSTRAP_SERVERS"], "%s is set, but KAFKA_BOOTSTRAP_SERVERS is not", servicesVariable)
 		t.Cleanup(func() { deleteTopics(t, full, "test-"+id+".") })
 	}
-	for name, value := range env {
-		full[name] = value
+	return full.with(env)
+}
+
+// newSharedStack is newStack for processes that share it. The embedded broker and
+// its directory belong to one.
+func newSharedStack(t testing.TB, env environment) environment {
+	t.Helper()
+	if !onServices() {
+		t.Skip("several processes need PostgreSQL and Apache Kafka: make test-services")
 	}
-	return full
+	return newStack(t, env)
 }
 
 // deleteTopics leaves the cluster as it was found.

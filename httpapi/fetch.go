@@ -140,8 +140,11 @@ func (f *fetcher) fetch(ctx context.Context, provider schema.Provider, symbol sc
 	case f.life.Err() != nil:
 		return latestprices.Price{}, fmt.Errorf("fetching %s from %s: shutting down: %w", symbol, provider, ErrUnavailable)
 	case ctx.Err() != nil:
+		// By its deadline each request has an outcome, if only that the provider
+		// did not answer. So it is not the provider that is late.
 		return latestprices.Price{}, &apiError{codeProviderTimeout,
-			fmt.Sprintf("No answer from %s for %s within %v", provider, symbol, f.timeout), err}
+			fmt.Sprintf("No outcome for %s at %s within %v: the workers are behind, or none is running",
+				symbol, provider, f.timeout+f.grace), err}
 	}
 	return latestprices.Price{}, fmt.Errorf("waiting for the outcome of fetch request %s (%s at %s): %w",
 		request.RequestID, symbol, provider, err)

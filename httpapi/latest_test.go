@@ -152,7 +152,7 @@ func TestLatestTimesOut(t *testing.T) {
 		api := newAPI(t, func(s *setup) { s.FetchTimeout, s.OutcomeGrace = 4*time.Second, time.Second })
 		start := time.Now()
 		w := get(t, api, latestAAPL)
-		expect(t, w, http.StatusGatewayTimeout, `{"detail":"No answer from finnhub for AAPL within 4s"}`)
+		expect(t, w, http.StatusGatewayTimeout, `{"detail":"No outcome for AAPL at finnhub within 5s: the workers are behind, or none is running"}`)
 		if took := time.Since(start); took != 5*time.Second {
 			t.Errorf("waited %v, want deadline and grace: 5s", took)
 		}

@@ -1,0 +1,125 @@
+package cmd_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// workersVariable is for how long TestWorkersAreTakenOver kills, such as 2m. The
+// workers' KAFKA_SESSION_TIMEOUT and KAFKA_INSTANCE_ID, which gets a number
+// behind it, may be set too, to measure by other than the default.
+const (
+	workersVariable = "PRICEMILL_TEST_WORKERS"
+	standardWorkers = 20 * time.Second
+
+	// feedRate is how many answers a second makeAnswers is for.
+	feedRate = 1000
+	// killEvery lies between two kills, of one worker and then the other.
+	killEvery = 10 * time.Second
+)
+
+// TestWorkersAreTakenOver feeds two workers 1,000 answers a second, kills one of
+// them every ten seconds, and has clients ask the API of a third process all the
+// time: each answer is a success. Then it holds every table against a
+// recomputation.
+func TestWorkersAreTakenOver(t *testing.T) {
+	lasting := standardWorkers
+	if text := os.Getenv(workersVariable); text != "" {
+		var err error
+		lasting, err = time.ParseDuration(text)
+		require.NoError(t, err)
+	}
+	seed := uint64(time.Now().UnixNano())
+	env := newSharedStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"})
+	if timeout := os.Getenv("KAFKA_SESSION_TIMEOUT"); timeout != "" {
+		env["KAFKA_SESSION_TIMEOUT"] = timeout
+	}
+	instance := os.Getenv("KAFKA_INSTANCE_ID")
+	t.Logf("seed %d, for %v, session timeout %q, instance id %q", seed, lasting, env["KAFKA_SESSION_TIMEOUT"], instance)
+	var pair [2]*worker
+	for i := range pair {
+		number := strconv.Itoa(i + 1)
+		settings := environment{"KAFKA_INSTANCE_ID": ""}
+		if instance != "" {
+			settings["KAFKA_INSTANCE_ID"] = instance + "-" + number
+		}
+		pair[i] = newWorker(t, "worker "+number, env.with(settings))
+		pair[i].start()
+	}
+	api := spawnAPI(t, env)
+	look := newObserver(t, env)
+
+	began := time.Now()
+	answers := makeAnswers(rand.New(rand.NewPCG(seed, 0)), int(lasting.Seconds())*feedRate, began)
+	fed := make(chan struct{})
+	go func() { feedSteadily(t, env, answers); close(fed) }()
+	awaitSymbols(t, look)
+	asking := newClient(api.url)
+
+	takenOver := killInTurns(t, look, pair[:], began.Add(killEvery/2), began.Add(lasting))
+	<-fed
+	takenOver.Wait()
+	asking.close()
+	awaitDrained(t, env)
+	t.Logf("%d answers fed in %v, everything applied after %v", len(answers), lasting, time.Since(began))
+	checkClient(t, look, asking)
+	checkTables(t, env, answers)
+}
+
+// awaitSymbols waits until there is something to ask for.
+func awaitSymbols(t *testing.T, look *observer) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var symbols int
+		err := look.db.Get(t.Context(), &symbols, `SELECT count(DISTINCT symbol) FROM moving_averages`)
+		return err == nil && symbols == fedSymbols
+	}, time.Minute, 50*time.Millisecond)
+	require.Eventually(t, func() bool {
+		var symbols int
+		err := look.db.Get(t.Context(), &symbols, `SELECT count(*) FROM latest_prices`)
+		return err == nil && symbols == fedSymbols
+	}, time.Minute, 50*time.Millisecond)
+}
+
+// killInTurns kills the workers one after the other, the first at from, and
+// starts each again at once. It returns when the last is back, with what waits
+// for the backlogs of the kills to be applied.
+func killInTurns(t *testing.T, look *observer, pair []*worker, from, until time.Time) *sync.WaitGroup {
+	t.Helper()
+	var takenOver sync.WaitGroup
+	for n := 0; from.Add(time.Duration(n) * killEvery).Before(until); n++ {
+		pause(time.Until(from.Add(time.Duration(n) * killEvery)))
+		victim := pair[n%len(pair)]
+		victim.kill()
+		killed := time.Now()
+		takenOver.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+			defer cancel()
+			if assert.NoError(t, look.awaitBacklog(ctx), "kill %d", n+1) {
+				t.Logf("kill %d (%s): what was in the log then was applied %v later", n+1, victim.name, time.Since(killed).Round(10*time.Millisecond))
+			}
+		})
+		victim.start()
+		t.Logf("kill %d (%s): back after %v", n+1, victim.name, time.Since(killed).Round(10*time.Millisecond))
+	}
+	return &takenOver
+}
+
+// checkClient wants no fault, and each job that was accepted to have run.
+func checkClient(t *testing.T, look *observer, c *client) {
+	t.Helper()
+	t.Logf("the API gave %d answers, the slowest in %v", c.answers, c.slowest.Round(time.Millisecond))
+	assert.Empty(t, c.faults, "%d faults", len(c.faults))
+	assert.NotEmpty(t, c.jobs)
+	var ran []string
+	require.NoError(t, look.db.Select(t.Context(), &ran, `SELECT job_id FROM polling_jobs WHERE last_run IS NOT NULL`))
+	assert.ElementsMatch(t, c.jobs, ran, "jobs that were accepted, and those that ran")
+}
