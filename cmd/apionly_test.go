@@ -15,8 +15,7 @@ import (
 // from what workers in other processes commit.
 func TestTheAPIAlone(t *testing.T) {
 	t.Parallel()
-	const fetchTimeout = time.Second
-	env := newSharedStack(t, environment{"FETCH_TIMEOUT": fetchTimeout.String()})
+	env := newSharedStack(t, environment{"FETCH_TIMEOUT": "2s"})
 	api := spawnAPI(t, env)
 	assert.Equal(t, http.StatusOK, api.get("/readyz").status, "it is ready for what it does")
 

@@ -30,7 +30,7 @@ type client struct {
 // newClient starts asking.
 func newClient(url string) *client {
 	// Longer than any answer may take: one that takes longer is a fault.
-	c := &client{url: url + "/api/v1/prices/", http: http.Client{Timeout: 10 * time.Second}, stop: make(chan struct{})}
+	c := &client{url: url + "/api/v1/prices/", http: http.Client{Timeout: 30 * time.Second}, stop: make(chan struct{})}
 	c.often(20*time.Millisecond, c.askAverage())
 	c.often(20*time.Millisecond, c.askLatest)
 	c.often(500*time.Millisecond, c.postJob)

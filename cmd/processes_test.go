@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -84,16 +85,37 @@ func newObserver(t testing.TB, env environment) *observer {
 	return o
 }
 
-// awaitBacklog waits until everything that is in raw-quotes now has gone through
-// the chain and into every table. Each stage must come to where the one before
-// it was when that had done its part: by offset in raw-quotes, behind it by the
-// numbers of the chains, which do not count repeats.
-func (o *observer) awaitBacklog(ctx context.Context) error {
-	ends, err := o.broker.Offsets(ctx, schema.RawQuotes)
+// backlog is what raw-quotes holds at one moment, and how much of it is stored.
+type backlog struct {
+	ends   []pipeline.OffsetRange
+	stored map[int32]int64
+}
+
+func (o *observer) backlog(ctx context.Context) (backlog, error) {
+	b := backlog{stored: map[int32]int64{}}
+	positions, err := store.Positions(ctx, o.db, "raw-store")
 	if err != nil {
-		return err
+		return backlog{}, err
 	}
-	err = o.awaitPositions(ctx, schema.RawQuotes, func(p store.Position) bool { return p.Next >= ends[p.Part].End })
+	for _, p := range positions {
+		b.stored[p.Part] = p.Next
+	}
+	b.ends, err = o.broker.Offsets(ctx, schema.RawQuotes)
+	return b, err
+}
+
+// awaitMoves waits until somebody works on each partition again. Answers must
+// come in on all of them.
+func (o *observer) awaitMoves(ctx context.Context, b backlog) error {
+	return o.awaitPositions(ctx, schema.RawQuotes, func(p store.Position) bool { return p.Next > b.stored[p.Part] })
+}
+
+// awaitTables waits until the backlog has gone through the chain and into every
+// table. Each stage must come to where the one before it was when that had done
+// its part: by offset in raw-quotes, behind it by the numbers of the chains,
+// which do not count repeats.
+func (o *observer) awaitTables(ctx context.Context, b backlog) error {
+	err := o.awaitPositions(ctx, schema.RawQuotes, func(p store.Position) bool { return p.Next >= b.ends[p.Part].End })
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,9 @@ func TestWorkersJoinAndLeave(t *testing.T) {
 		if random.IntN(2) == 0 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			began := time.Now()
-			require.NoError(t, look.awaitBacklog(ctx))
+			b, err := look.backlog(ctx)
+			require.NoError(t, err)
+			require.NoError(t, look.awaitTables(ctx, b))
 			cancel()
 			t.Logf("applied after %v", time.Since(began).Round(10*time.Millisecond))
 		}

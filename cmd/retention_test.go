@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/assert"
@@ -58,7 +59,7 @@ func TestATopicThatForgetsIsAWarning(t *testing.T) {
 				pointers(map[string]string{"retention.ms": "-1", "cleanup.policy": "delete"}), false))
 		}
 	})
-	assert.Empty(t, warnings())
+	require.Eventually(t, func() bool { return len(warnings()) == 0 }, 20*time.Second, 10*time.Millisecond)
 }
 
 func pointers(entries map[string]string) map[string]*string {

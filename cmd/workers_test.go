@@ -100,18 +100,29 @@ func killInTurns(t *testing.T, look *observer, pair []*worker, from, until time.
 		victim := pair[n%len(pair)]
 		victim.kill()
 		killed := time.Now()
-		takenOver.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-			defer cancel()
-			if assert.NoError(t, look.awaitBacklog(ctx), "kill %d", n+1) {
-				t.Logf("kill %d (%s): what was in the log then was applied %v later", n+1, victim.name, time.Since(killed).Round(10*time.Millisecond))
-			}
-		})
+		takenOver.Go(func() { timeTakeover(t, look, n+1, killed) })
 		victim.start()
-		t.Logf("kill %d (%s): back after %v", n+1, victim.name, time.Since(killed).Round(10*time.Millisecond))
+		t.Logf("kill %d, of %s: back after %v", n+1, victim.name, since(killed))
 	}
 	return &takenOver
 }
+
+// timeTakeover logs when somebody works on each partition again, and when what
+// was in the log at the kill has reached every table.
+func timeTakeover(t *testing.T, look *observer, kill int, killed time.Time) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	held, err := look.backlog(ctx)
+	if !assert.NoError(t, err, "kill %d", kill) || !assert.NoError(t, look.awaitMoves(ctx, held), "kill %d", kill) {
+		return
+	}
+	moves := since(killed)
+	if assert.NoError(t, look.awaitTables(ctx, held), "kill %d", kill) {
+		t.Logf("kill %d: all partitions move after %v, what was in the log is applied after %v", kill, moves, since(killed))
+	}
+}
+
+func since(then time.Time) time.Duration { return time.Since(then).Round(10 * time.Millisecond) }
 
 // checkClient wants no fault, and each job that was accepted to have run.
 func checkClient(t *testing.T, look *observer, c *client) {

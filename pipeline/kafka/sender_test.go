@@ -87,8 +87,9 @@ func TestSendBatchIsOneBatchOfTheLog(t *testing.T) {
 
 func TestSendGivesEachBatchItsError(t *testing.T) {
 	t.Parallel()
-	b := newBroker(t, func(c *kafka.Config) { c.Timeout = 500 * time.Millisecond })
-	topic := newTopic(t, b)
+	// As long as the topic that does not exist is waited for.
+	b := newBroker(t, func(c *kafka.Config) { c.Timeout = 3 * time.Second })
+	topic := newTopic(t, newBroker(t))
 	errs := b.Send(t.Context(), []pipeline.PartitionBatch{
 		{TopicPartition: at(topic, 0), Records: numbered(0, 1)},
 		{TopicPartition: at(topic, 1), Records: []pipeline.OutgoingRecord{{Value: make([]byte, 1_000_000)}}},
