@@ -53,9 +53,14 @@ func feed(t testing.TB, env environment, answers []fedAnswer) {
 }
 
 // feedSteadily is feed at the rate at which the answers are received, or faster
-// where it is late.
-func feedSteadily(t testing.TB, env environment, answers []fedAnswer) {
-	feedWhenDue(t, env, answers, func(from int) int {
+// where it is late, until it is stopped. It returns how many it has fed.
+func feedSteadily(t testing.TB, env environment, answers []fedAnswer, stop <-chan struct{}) int {
+	return feedWhenDue(t, env, answers, func(from int) int {
+		select {
+		case <-stop:
+			return -1
+		default:
+		}
 		now, due := time.Now(), from
 		for due < len(answers) && !answers[due].quote.ReceivedAt.Time.After(now) {
 			due++
@@ -65,8 +70,8 @@ func feedSteadily(t testing.TB, env environment, answers []fedAnswer) {
 }
 
 // feedWhenDue asks due how many of the answers may be sent by now, of which from
-// are.
-func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, due func(from int) int) {
+// are, and ends where the number is negative. It returns how many it has fed.
+func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, due func(from int) int) int {
 	var broker *kafka.Broker
 	defer func() {
 		if broker != nil {
@@ -75,7 +80,8 @@ func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, due func(fr
 	}()
 	const chunk = 2000
 	var partitions int32
-	for from := 0; from < len(answers); {
+	from, to := 0, 0
+	for from < len(answers) {
 		if broker == nil {
 			var err error
 			if broker, partitions, err = reach(env); err != nil {
@@ -83,10 +89,14 @@ func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, due func(fr
 				continue
 			}
 		}
-		to := min(from+chunk, due(from))
-		if to == from {
-			pause(5 * time.Millisecond)
-			continue
+		if from == to { // all that was sent is acknowledged
+			if to = min(from+chunk, due(from)); to < 0 {
+				break
+			}
+			if from == to {
+				pause(5 * time.Millisecond)
+				continue
+			}
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		errs := broker.Send(ctx, batchesOf(t, answers[from:to], partitions))
@@ -100,6 +110,7 @@ func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, due func(fr
 		assert.NoError(t, broker.Close())
 		broker = nil
 	}
+	return from
 }
 
 // pause lies between two looks at another process, which gives no signal.

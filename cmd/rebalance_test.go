@@ -15,7 +15,7 @@ import (
 // the partitions of the last have settled. At least one worker runs at any time.
 // Then it holds every table against a recomputation.
 func TestWorkersJoinAndLeave(t *testing.T) {
-	const lasting = 15 * time.Second
+	const steps, most = 15, 2 * time.Minute
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -28,12 +28,11 @@ func TestWorkersJoinAndLeave(t *testing.T) {
 	all[0].start()
 	running := 1
 	look := newObserver(t, env)
-	answers := makeAnswers(random, int(lasting.Seconds())*feedRate, time.Now())
-	fed := make(chan struct{})
-	go func() { feedSteadily(t, env, answers); close(fed) }()
+	answers := makeAnswers(random, int(most.Seconds())*feedRate, time.Now())
+	enough, fed := make(chan struct{}), make(chan int, 1)
+	go func() { fed <- feedSteadily(t, env, answers, enough) }()
 
-	steps := 0
-	for feeding := true; feeding; steps++ {
+	for step := 0; step < steps; {
 		w := all[random.IntN(len(all))]
 		switch {
 		case w.process == nil:
@@ -51,22 +50,20 @@ func TestWorkersJoinAndLeave(t *testing.T) {
 			w.stop()
 			running--
 		}
+		step++
 		if random.IntN(2) == 0 {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			began := time.Now()
 			b, err := look.backlog(ctx)
 			require.NoError(t, err)
 			require.NoError(t, look.awaitTables(ctx, b))
 			cancel()
-			t.Logf("applied after %v", time.Since(began).Round(10*time.Millisecond))
-		}
-		select {
-		case <-fed:
-			feeding = false
-		default:
+			t.Logf("applied after %v", since(began))
 		}
 	}
-	t.Logf("%d steps", steps)
+	close(enough)
+	n := <-fed
+	t.Logf("%d answers fed", n)
 	awaitDrained(t, env)
-	checkTables(t, env, answers)
+	checkTables(t, env, answers[:n])
 }

@@ -60,7 +60,7 @@ func TestWorkersAreTakenOver(t *testing.T) {
 	began := time.Now()
 	answers := makeAnswers(rand.New(rand.NewPCG(seed, 0)), int(lasting.Seconds())*feedRate, began)
 	fed := make(chan struct{})
-	go func() { feedSteadily(t, env, answers); close(fed) }()
+	go func() { feedSteadily(t, env, answers, nil); close(fed) }()
 	awaitSymbols(t, look)
 	asking := newClient(api.url)
 
