@@ -104,12 +104,26 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 	if c.Roles.Projections {
 		stages = append(stages, folds...)
 	}
-	owner, err := uuid.NewRandom()
+	owner, err := nameProcess(ctx, c, b)
 	if err != nil {
-		return nil, fmt.Errorf("naming this process: %w", err)
+		return nil, err
 	}
 	return pipeline.New(pipeline.Config{Store: b.store, Broker: b.broker, Topology: topology, GroupPrefix: c.GroupPrefix,
-		Owner: owner.String(), Stages: stages, Relay: c.Roles.Relay, Log: log})
+		Owner: owner, Stages: stages, Relay: c.Roles.Relay, Log: log})
+}
+
+// nameProcess names this process among those that share the work. One with an
+// instance id that is back gives up what it held, for which all would wait.
+func nameProcess(ctx context.Context, c config, b *backends) (string, error) {
+	random, err := uuid.NewRandom()
+	if err != nil {
+		return "", fmt.Errorf("naming this process: %w", err)
+	}
+	if c.InstanceID == "" {
+		return random.String(), nil
+	}
+	prefix := c.InstanceID + "/" // which is not part of an id
+	return prefix + random.String(), b.store.ReleaseLeases(ctx, prefix)
 }
 
 // run runs everything until ctx is done or something fails: first the API ends,

@@ -36,3 +36,16 @@ func (s *Store) ReleaseLease(ctx context.Context, name, owner string) error {
 	}
 	return nil
 }
+
+// ReleaseLeases gives up all leases whose owner's name begins with prefix: those
+// of a process that died, when it is known that it did.
+func (s *Store) ReleaseLeases(ctx context.Context, prefix string) error {
+	err := s.Write(ctx, func(tx *Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM leases WHERE substr(owner, 1, length(CAST($1 AS TEXT))) = $1`, prefix)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("releasing the leases of %s: %w", prefix, err)
+	}
+	return nil
+}

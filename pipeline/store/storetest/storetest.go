@@ -341,7 +341,13 @@ func testLease(t *testing.T, opener Opener) {
 	require.NoError(t, s.ReleaseLease(t.Context(), "relay", "a"), "not the holder: nothing happens")
 	assert.False(t, acquire("a", time.Hour))
 	require.NoError(t, s.ReleaseLease(t.Context(), "relay", "b"))
-	assert.True(t, acquire("a", time.Hour))
+	assert.True(t, acquire("node_1/a", time.Hour))
+	for _, prefix := range []string{"node_/", "nodex1/", "node_1/b"} {
+		require.NoError(t, s.ReleaseLeases(t.Context(), prefix))
+		assert.False(t, acquire("node-2/b", time.Hour), "%s is not the holder", prefix)
+	}
+	require.NoError(t, s.ReleaseLeases(t.Context(), "node_1/"))
+	assert.True(t, acquire("node-2/b", time.Hour))
 }
 
 func testDeadLetters(t *testing.T, opener Opener) {
