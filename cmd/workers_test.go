@@ -134,3 +134,37 @@ func checkClient(t *testing.T, look *observer, c *client) {
 	require.NoError(t, look.db.Select(t.Context(), &ran, `SELECT job_id FROM polling_jobs WHERE last_run IS NOT NULL`))
 	assert.ElementsMatch(t, c.jobs, ran, "jobs that were accepted, and those that ran")
 }
+
+// TestAWorkerComesBackByItsID kills a worker whose session would go on for
+// minutes. It comes back by its instance id, and everything is applied long
+// before that.
+func TestAWorkerComesBackByItsID(t *testing.T) {
+	t.Parallel()
+	env := newSharedStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20", "KAFKA_SESSION_TIMEOUT": "5m"})
+	var pair [2]*worker
+	for i := range pair {
+		id := "worker-" + strconv.Itoa(i+1)
+		pair[i] = newWorker(t, id, env.with(environment{"KAFKA_INSTANCE_ID": id}))
+		pair[i].start()
+	}
+	look := newObserver(t, env)
+	answers := makeAnswers(rand.New(rand.NewPCG(1, 1)), 6*feedRate, time.Now())
+	first, second := answers[:len(answers)/2], answers[len(answers)/2:]
+	feed(t, env, first)
+	applied := func() {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		held, err := look.backlog(ctx)
+		require.NoError(t, err)
+		require.NoError(t, look.awaitTables(ctx, held))
+	}
+	applied() // by both of them
+	for _, w := range pair {
+		w.kill()
+		w.start()
+	}
+	feed(t, env, second)
+	applied()
+	awaitDrained(t, env)
+	checkTables(t, env, answers)
+}
