@@ -120,6 +120,19 @@ func (l *logs) find(message string) (line map[string]any, ended bool, news <-cha
 	return nil, l.ended, l.news
 }
 
+// all returns the lines with this message.
+func (l *logs) all(message string) []map[string]any {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []map[string]any
+	for _, line := range l.lines {
+		if line["msg"] == message {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
 // await returns the first line with this message, once it is there.
 func (l *logs) await(t testing.TB, message string) map[string]any {
 	t.Helper()

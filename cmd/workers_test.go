@@ -2,6 +2,7 @@ package cmd_test
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline"
 )
 
 // workersVariable is for how long TestWorkersAreTakenOver kills, such as 2m. The
@@ -135,12 +138,12 @@ func checkClient(t *testing.T, look *observer, c *client) {
 	assert.ElementsMatch(t, c.jobs, ran, "jobs that were accepted, and those that ran")
 }
 
-// TestAWorkerComesBackByItsID kills a worker whose session would go on for
-// minutes. It comes back by its instance id, and everything is applied long
-// before that.
+// TestAWorkerComesBackByItsID kills workers that have an instance id, one after
+// the other. Each comes back to its partitions, and the other one is not assigned
+// any meanwhile.
 func TestAWorkerComesBackByItsID(t *testing.T) {
 	t.Parallel()
-	env := newSharedStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20", "KAFKA_SESSION_TIMEOUT": "5m"})
+	env := newSharedStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20", "KAFKA_SESSION_TIMEOUT": "5m", "DEBUG": "true"})
 	var pair [2]*worker
 	for i := range pair {
 		id := "worker-" + strconv.Itoa(i+1)
@@ -148,23 +151,48 @@ func TestAWorkerComesBackByItsID(t *testing.T) {
 		pair[i].start()
 	}
 	look := newObserver(t, env)
-	answers := makeAnswers(rand.New(rand.NewPCG(1, 1)), 6*feedRate, time.Now())
-	first, second := answers[:len(answers)/2], answers[len(answers)/2:]
-	feed(t, env, first)
-	applied := func() {
+	const chunk = 2000
+	answers := makeAnswers(rand.New(rand.NewPCG(1, 1)), 3*chunk, time.Now())
+	apply := func(n int) {
+		feed(t, env, answers[n*chunk:(n+1)*chunk])
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		held, err := look.backlog(ctx)
 		require.NoError(t, err)
 		require.NoError(t, look.awaitTables(ctx, held))
 	}
-	applied() // by both of them
-	for _, w := range pair {
+	apply(0)
+	awaitHalves(t, pair[0], pair[1])
+	for i, w := range pair {
+		other := pair[1-i]
+		before := len(other.logs.all(assigned))
 		w.kill()
 		w.start()
+		apply(1 + i) // by both of them
+		assert.NotEmpty(t, w.logs.all(assigned), w.name)
+		assert.Len(t, other.logs.all(assigned), before, "%s was assigned partitions because %s came back", other.name, w.name)
 	}
-	feed(t, env, second)
-	applied()
 	awaitDrained(t, env)
 	checkTables(t, env, answers)
+}
+
+// assigned is what a worker logs, at level debug, when a stage of it is given
+// partitions.
+const assigned = "partitions assigned"
+
+// awaitHalves waits until each stage has half of its partitions at one worker
+// and half at the other.
+func awaitHalves(t *testing.T, a, b *worker) {
+	t.Helper()
+	stages := len(pipeline.Handlers()) + len(pipeline.Projections())
+	partitions := func(w *worker) map[any]any {
+		last := map[any]any{}
+		for _, line := range w.logs.all(assigned) {
+			last[line["group"]] = line["partitions"]
+		}
+		return last
+	}
+	require.Eventually(t, func() bool {
+		return len(partitions(a)) == stages && maps.Equal(partitions(a), partitions(b))
+	}, time.Minute, 20*time.Millisecond)
 }

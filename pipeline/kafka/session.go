@@ -82,6 +82,7 @@ func (s *session) Setup(gs sarama.ConsumerGroupSession) error {
 		}
 	}
 	s.startLanes(gs, claimed)
+	s.sub.log.Debug("partitions assigned", slog.Int("partitions", len(claimed)))
 	return nil
 }
 
