@@ -26,14 +26,16 @@ type fedAnswer struct {
 // fedSymbols is the number of symbols of the answers: S0, S1, …
 const fedSymbols = 200
 
-// makeAnswers makes n answers, one received each millisecond from start. Of
-// some the provider's clock says an earlier time than of those before them.
+// makeAnswers makes n answers, received one after the other from start. Of some
+// the provider's clock says an earlier time than of those before them.
 func makeAnswers(random *rand.Rand, n int, start time.Time) []fedAnswer {
+	const step = time.Second / feedRate
 	answers := make([]fedAnswer, n)
 	for i := range answers {
 		symbol := schema.Symbol("S" + strconv.Itoa(random.IntN(fedSymbols)))
 		// Each event time is its own, so no answer repeats a price.
-		at := start.Add(time.Duration(i) * time.Millisecond)
+		received := start.Add(time.Duration(i) * step)
+		at := received
 		if random.IntN(20) == 0 {
 			at = at.Add(-time.Duration(random.IntN(2000)) * time.Millisecond).Add(time.Microsecond * time.Duration(1+i%900))
 		}
@@ -41,7 +43,7 @@ func makeAnswers(random *rand.Rand, n int, start time.Time) []fedAnswer {
 			symbol, 1+random.IntN(100000), random.IntN(100_000_000), at.Format(time.RFC3339Nano))
 		answers[i] = fedAnswer{"trade-" + strconv.Itoa(i), schema.QuoteFetched{
 			Quote: schema.Quote{Provider: "simulated", Symbol: symbol}, RawResponse: schema.RawResponse(payload),
-			ReceivedAt: schema.NewTime(start.Add(time.Duration(i) * time.Millisecond))}}
+			ReceivedAt: schema.NewTime(received)}}
 	}
 	return answers
 }

@@ -3,5 +3,8 @@
 package cmd_test
 
 // killEvents: the race detector makes SQLite, which is translated C, some
-// thirty times slower.
-const killEvents = 8_000
+// thirty times slower. feedRate: and everything else some five times.
+const (
+	killEvents = 8_000
+	feedRate   = 100
+)

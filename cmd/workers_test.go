@@ -22,14 +22,11 @@ import (
 const (
 	workersVariable = "PRICEMILL_TEST_WORKERS"
 	standardWorkers = 20 * time.Second
-
-	// feedRate is how many answers a second makeAnswers is for.
-	feedRate = 1000
 	// killEvery lies between two kills, of one worker and then the other.
 	killEvery = 10 * time.Second
 )
 
-// TestWorkersAreTakenOver feeds two workers 1,000 answers a second, kills one of
+// TestWorkersAreTakenOver feeds two workers steadily, kills one of
 // them every ten seconds, and has clients ask the API of a third process all the
 // time: each answer is a success. Then it holds every table against a
 // recomputation.
