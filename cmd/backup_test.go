@@ -34,7 +34,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	const fed = 4 * share
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	answers := makeAnswers(rand.New(rand.NewPCG(seed, 0)))[:fed]
+	answers := makeAnswers(rand.New(rand.NewPCG(seed, 0)), fed, time.Date(2025, 6, 15, 14, 0, 0, 0, time.UTC))
 	p := start(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"})
 	p.eventually("/readyz", http.StatusOK)
 

@@ -28,23 +28,6 @@ import (
 // says why and names a command, that command goes on, and what it says is lost
 // is what is lost.
 
-// administer reaches the cluster as an operator does.
-func administer(t testing.TB, env environment, f func(sarama.ClusterAdmin)) {
-	t.Helper()
-	address := env["KAFKA_BOOTSTRAP_SERVERS"]
-	if address == "" {
-		var err error
-		address, err = embedded.Address(filepath.Join(env["DATA_DIR"], "broker"))
-		require.NoError(t, err)
-	}
-	conf := sarama.NewConfig()
-	conf.Version = sarama.V2_8_0_0
-	admin, err := sarama.NewClusterAdmin([]string{address}, conf)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, admin.Close()) }()
-	f(admin)
-}
-
 func topicName(env environment, topic schema.Topic) string {
 	return env["KAFKA_TOPIC_PREFIX"] + string(topic)
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -66,7 +64,7 @@ const topicsTimeout = time.Second
 func (r *Runtime) checkTopics(ctx context.Context) []Check {
 	ctx, cancel := context.WithTimeout(ctx, topicsTimeout)
 	defer cancel()
-	topics := slices.Sorted(maps.Keys(r.cfg.Topology.topics))
+	topics := r.cfg.Topology.names
 	limited, err := r.cfg.Broker.LimitedRetention(ctx, topics)
 	if err != nil {
 		return []Check{{"topics", CheckWarning, err.Error()}}

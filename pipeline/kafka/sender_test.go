@@ -92,7 +92,7 @@ func TestSendGivesEachBatchItsError(t *testing.T) {
 	topic := newTopic(t, newBroker(t))
 	errs := b.Send(t.Context(), []pipeline.PartitionBatch{
 		{TopicPartition: at(topic, 0), Records: numbered(0, 1)},
-		{TopicPartition: at(topic, 1), Records: []pipeline.OutgoingRecord{{Value: make([]byte, 1_000_000)}}},
+		{TopicPartition: at(topic, 1), Records: []pipeline.OutgoingRecord{{Value: make([]byte, 1_040_000)}}},
 		{TopicPartition: at(noTopic(), 0), Records: numbered(0, 1)},
 		{TopicPartition: at(topic, 2)},
 		{TopicPartition: at(topic, 1), Records: numbered(0, 1)}, // behind the one too large
@@ -104,7 +104,7 @@ func TestSendGivesEachBatchItsError(t *testing.T) {
 		}
 	}
 	var large *kafka.TooLargeError
-	if !errors.As(errs[1], &large) || !errors.Is(errs[1], kafka.ErrTooLarge) || large.Limit != 1_000_000 ||
+	if !errors.As(errs[1], &large) || !errors.Is(errs[1], kafka.ErrTooLarge) || large.Limit != 1_040_000 ||
 		large.TopicPartition != at(topic, 1) {
 		t.Errorf("too large: %v", errs[1])
 	}
