@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -45,17 +46,27 @@ Without the role api it listens all the same, for those who watch it: /livez,
 }
 
 // logger writes text to a terminal, and JSON elsewhere.
-func (a *app) logger(c config) *slog.Logger {
-	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+func (a *app) logger(c config) *slog.Logger { return a.loggerAt(c, slog.LevelInfo) }
+
+// loggerAt writes from a level on, or all with DEBUG.
+func (a *app) loggerAt(c config, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
 	if c.Debug {
 		options.Level = slog.LevelDebug
 	}
-	if f, ok := a.stderr.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.New(slog.NewTextHandler(a.stderr, options))
-		}
+	if isTerminal(a.stderr) {
+		return slog.New(slog.NewTextHandler(a.stderr, options))
 	}
 	return slog.New(slog.NewJSONHandler(a.stderr, options))
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // httpGrace is how long a stop waits for requests under way.
@@ -104,6 +115,11 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 	if c.Roles.Projections {
 		stages = append(stages, folds...)
 	}
+	return newRuntimeOf(ctx, c, b, topology, stages, log)
+}
+
+// newRuntimeOf is newRuntime of these stages alone.
+func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, stages []pipeline.StageSpec, log *slog.Logger) (*pipeline.Runtime, error) {
 	owner, err := nameProcess(ctx, c, b)
 	if err != nil {
 		return nil, err

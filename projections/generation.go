@@ -110,24 +110,51 @@ type Fold struct {
 
 var _ pipeline.Handler = Fold{}
 
+// Stages are the stages that feed the generations there are, by whatever fold:
+// to look at, not to run.
+func Stages(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pipeline.StageSpec, error) {
+	var stages []pipeline.StageSpec
+	for _, p := range all {
+		active, err := activeGenerations(ctx, db, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range active {
+			stages = append(stages, pipeline.StageSpec{Name: stageName(g), Takes: p.Takes()})
+		}
+	}
+	return stages, nil
+}
+
 // ErrNoFold is wrapped where a stage feeds none of the projections.
 var ErrNoFold = errors.New("it is not the stage of a projection")
 
 // OfStage finds the projection that a stage feeds.
 func OfStage(ctx context.Context, db *store.Store, all []pipeline.Projection, stage string) (Fold, error) {
 	for _, p := range all {
-		var numbers []int
-		if err := db.Select(ctx, &numbers, `SELECT number FROM generations WHERE projection = $1 AND active = 1`, p.Name()); err != nil {
-			return Fold{}, fmt.Errorf("reading the generations of %s: %w", p.Name(), err)
+		active, err := activeGenerations(ctx, db, p)
+		if err != nil {
+			return Fold{}, err
 		}
-		for _, number := range numbers {
-			g := pipeline.Generation{Projection: p.Name(), Number: number, Active: true}
+		for _, g := range active {
 			if stageName(g) == stage {
 				return Fold{p, g}, nil
 			}
 		}
 	}
 	return Fold{}, fmt.Errorf("stage %s: %w", stage, ErrNoFold)
+}
+
+func activeGenerations(ctx context.Context, db store.Querier, p pipeline.Projection) ([]pipeline.Generation, error) {
+	var numbers []int
+	if err := db.Select(ctx, &numbers, `SELECT number FROM generations WHERE projection = $1 AND active = 1`, p.Name()); err != nil {
+		return nil, fmt.Errorf("reading the generations of %s: %w", p.Name(), err)
+	}
+	generations := make([]pipeline.Generation, len(numbers))
+	for i, number := range numbers {
+		generations[i] = pipeline.Generation{Projection: p.Name(), Number: number, Active: true}
+	}
+	return generations, nil
 }
 
 // Empty deletes all rows of the generation.

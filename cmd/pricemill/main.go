@@ -11,6 +11,7 @@ import (
 	_ "github.com/pricemill/pricemill/handlers/fetch"
 	_ "github.com/pricemill/pricemill/handlers/normalize"
 	_ "github.com/pricemill/pricemill/handlers/provider/coinbase"
+	_ "github.com/pricemill/pricemill/handlers/provider/csv"
 	_ "github.com/pricemill/pricemill/handlers/provider/finnhub"
 	_ "github.com/pricemill/pricemill/handlers/provider/simulated"
 	_ "github.com/pricemill/pricemill/handlers/provider/yahoo"

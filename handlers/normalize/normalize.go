@@ -159,7 +159,10 @@ func emit(r read, known *pipeline.Memory[string, last], changed map[string]last)
 	for _, p := range r.prices {
 		key := stateKey(quote, p.Symbol)
 		before, _ := known.Get(key)
-		if before.Timestamp.Equal(p.Time.Time) && before.Price.Cmp(p.Price) == 0 {
+		// What no request asked for, as a trade of a stream or a line of a file,
+		// is a fact of its own: raw-store has dropped its repeats by their id. Two
+		// trades may well have one price and one time.
+		if quote.RequestID != "" && before.Timestamp.Equal(p.Time.Time) && before.Price.Cmp(p.Price) == 0 {
 			unchanged := schema.QuoteUnchanged{Quote: quote.Quote, RawResponseID: quote.RawResponseID,
 				Price: p.Price, Timestamp: p.Time, ReceivedAt: quote.ReceivedAt}
 			unchanged.Symbol = p.Symbol

@@ -5,6 +5,7 @@ package rawstore
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strconv"
 	"unicode/utf8"
 
@@ -75,4 +76,13 @@ func split(answer schema.RawResponse) (text, raw any) {
 		return string(answer), nil
 	}
 	return nil, []byte(answer)
+}
+
+// Known returns those of the ids of events whose answers are kept.
+func Known(ctx context.Context, db store.Querier, ids []string) ([]string, error) {
+	known, err := store.SelectIn[string](ctx, db, `SELECT event_id FROM raw_market_data WHERE event_id IN (?)`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("looking for answers that are kept: %w", err)
+	}
+	return known, nil
 }

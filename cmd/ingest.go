@@ -1,0 +1,295 @@
+package cmd
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pricemill/pricemill/handlers/ingest"
+	"github.com/pricemill/pricemill/handlers/provider/csv"
+	"github.com/pricemill/pricemill/handlers/rawstore"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// ingestion is what the flags of ingest say.
+type ingestion struct {
+	provider     string
+	options      map[string]string
+	skipBad      bool
+	work, noWait bool
+	output       string
+	file         string
+	stdin        io.Reader
+}
+
+func newIngest(a *app) *cobra.Command {
+	var i ingestion
+	c := &cobra.Command{
+		Use:   "ingest --provider PROVIDER FILE",
+		Short: "Bring the quotes of a file through the chain",
+		Long: `Bring the quotes of a file through the whole chain, and end when the last price
+and average that follow from them are committed. Each quote has an identity: a
+trade, or a row's symbol, time and price. What was ingested before is found out
+and left alone, so to ingest a file again, or to go on after a failure, changes
+nothing twice.
+
+Provider coinbase reads frames of the WebSocket feed, one a line: as they came,
+or as {"frame": "…", "received_at": "SECONDS"}. Frames of type ticker are quotes.
+Provider csv reads comma-separated values with a header. FILE may be compressed
+by gzip; - is standard input.
+
+Beside a running service, that service does the work. Without one, on the
+embedded broker, this process does it itself; on Kafka it waits for one, unless
+--work lets it take part.
+
+It stops at the first line that should hold a quote and does not; what comes
+before that line is ingested.`,
+		Example: `  pricemill ingest --provider coinbase session.jsonl.gz
+  pricemill ingest --provider csv --time-column date --time-format "Jan 2 2006" monthly-closes.csv
+  zcat prices.csv.gz | pricemill ingest --provider csv --skip-bad-rows -o json -`,
+		Args: exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			i.options = map[string]string{}
+			c.Flags().Visit(func(f *pflag.Flag) {
+				if slices.Contains(fileOptions, f.Name) {
+					i.options[f.Name] = f.Value.String()
+				}
+			})
+			i.file, i.stdin = args[0], c.InOrStdin()
+			return a.ingest(c.Context(), i)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&i.provider, "provider", "", "provider whose quotes the file holds (required)")
+	flags.String(csv.OptionSymbol, "symbol", "csv: name of the column of symbols")
+	flags.String(csv.OptionPrice, "price", "csv: name of the column of prices")
+	flags.String(csv.OptionTime, "time", "csv: name of the column of times")
+	flags.String(csv.OptionFormat, "rfc3339", "csv: rfc3339, unix, unix_ms, or Go's reference time, "+
+		`"Mon Jan 2 15:04:05 2006 MST", written as the file writes times; UTC where there is no zone`)
+	flags.BoolVar(&i.skipBad, "skip-bad-rows", false, "report lines that are wrong, count them, and go on")
+	flags.BoolVar(&i.work, "work", false, "do the work in this process, even on Kafka")
+	flags.BoolVar(&i.noWait, "no-wait", false, "end when all is in the log; do no work")
+	outputFlag(c, &i.output)
+	return c
+}
+
+// fileOptions are the flags that are for the provider.
+var fileOptions = []string{csv.OptionSymbol, csv.OptionPrice, csv.OptionTime, csv.OptionFormat}
+
+func (a *app) ingest(ctx context.Context, i ingestion) (err error) {
+	if i.work && i.noWait {
+		return fmt.Errorf("%w: --work and --no-wait exclude each other", errUsage)
+	}
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	c.Roles = roles{Handlers: true, Projections: true, Relay: true}
+	log := a.loggerAt(c, slog.LevelWarn)
+	m, err := build(c, log)
+	if err != nil {
+		return err
+	}
+	reader, err := m.fileReader(schema.Provider(i.provider))
+	if err != nil {
+		return err
+	}
+	file, closeFile, err := a.openFile(i)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeFile()) }()
+	source, err := ingest.Open(ingest.Config{Reader: reader, Options: i.options, File: file, SkipBad: i.skipBad,
+		Report: reportBad(log), Now: time.Now})
+	defer source.Close()
+	if err != nil {
+		return asUsage(i.file, err)
+	}
+	b, err := open(ctx, c, beside, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	summary, err := i.run(ctx, c, b, m, source, log)
+	if err != nil {
+		err = asUsage(i.file, err)
+	}
+	return errors.Join(err, a.print(i.output, summary, func(w io.Writer) {
+		fmt.Fprintln(w, "LINES\tQUOTES\tPASSED OVER\tBAD\tREPEATED\tNEW")
+		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\n", summary.Lines, summary.Quotes, summary.PassedOver, summary.Bad,
+			summary.Repeated, summary.New)
+	}))
+}
+
+// asUsage says which file it was, and whether the flags are at fault.
+func asUsage(file string, err error) error {
+	if errors.Is(err, pipeline.ErrOption) {
+		return fmt.Errorf("%w: %s: %w", errUsage, file, err)
+	}
+	return fmt.Errorf("ingesting %s: %w", file, err)
+}
+
+// fileReader finds a provider that reads files.
+func (m *modules) fileReader(name schema.Provider) (pipeline.FileReader, error) {
+	if reader, ok := m.providers[name].(pipeline.FileReader); ok {
+		return reader, nil
+	}
+	var able []schema.Provider
+	for _, other := range providerNames() {
+		if _, ok := m.providers[other].(pipeline.FileReader); ok {
+			able = append(able, other)
+		}
+	}
+	problem := "there is no provider %q"
+	switch _, known := m.providers[name]; {
+	case name == "":
+		return nil, fmt.Errorf("%w: --provider is required: one of %q", errUsage, able)
+	case known:
+		problem = "provider %q reads no files"
+	}
+	return nil, fmt.Errorf("%w: "+problem+"; those that read files are %q", errUsage, name, able)
+}
+
+// openFile opens the file, looks whether it is compressed, and shows on a
+// terminal how far it was read.
+func (a *app) openFile(i ingestion) (io.Reader, func() error, error) {
+	file, size, closeFile := i.stdin, int64(-1), func() error { return nil }
+	if i.file != "-" {
+		f, err := os.Open(i.file)
+		if err != nil {
+			return nil, nil, fmt.Errorf("opening the file: %w", err)
+		}
+		file, closeFile = f, f.Close
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			size = info.Size()
+		}
+	}
+	if isTerminal(a.stderr) {
+		bar := progressbar.NewOptions64(size, progressbar.OptionSetWriter(a.stderr), progressbar.OptionShowBytes(true),
+			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+		read := progressbar.NewReader(file, bar)
+		file = &read
+		closeRest := closeFile
+		closeFile = func() error { return errors.Join(bar.Exit(), closeRest()) }
+	}
+	buffered := bufio.NewReader(file)
+	if magic, _ := buffered.Peek(2); string(magic) != "\x1f\x8b" { // its error comes again
+		return buffered, closeFile, nil
+	}
+	unzipped, err := gzip.NewReader(buffered)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("reading %s: %w", i.file, err), closeFile())
+	}
+	return unzipped, closeFile, nil
+}
+
+// mostReported is how many bad lines are told one by one.
+const mostReported = 20
+
+func reportBad(log *slog.Logger) func(*pipeline.LineError) {
+	reported := 0
+	return func(bad *pipeline.LineError) {
+		switch reported++; {
+		case reported <= mostReported:
+			log.Warn("skipped a bad line", "line", bad.Line, "column", bad.Column, "error", bad.Err)
+		case reported == mostReported+1:
+			log.Warn("more bad lines are only counted")
+		}
+	}
+}
+
+// run brings the file through the chain.
+func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, source *ingest.Source, log *slog.Logger) (ingest.Summary, error) {
+	topology, err := b.topology(ctx)
+	if err != nil {
+		return ingest.Summary{}, err
+	}
+	quote := schema.QuoteFetched{}.EventType()
+	sink := ingest.Sink{
+		Known:  func(ctx context.Context, ids []string) ([]string, error) { return rawstore.Known(ctx, b.store, ids) },
+		Append: pipeline.NewAppender(b.broker, topology).Append,
+	}
+	if i.noWait {
+		return source.Run(ctx, sink)
+	}
+	look := noticeIdle(log)
+	await := func(ctx context.Context, stages []pipeline.StageSpec) error {
+		return pipeline.CatchUp(ctx, b.store, b.broker, stages, look)
+	}
+	// Those that take quotes themselves: raw-store, and whoever else.
+	takers := slices.DeleteFunc(slices.Clone(m.stages), func(s pipeline.StageSpec) bool { return !slices.Contains(s.Takes, quote) })
+	sink.Stored = func(ctx context.Context) error { return await(ctx, takers) }
+	var summary ingest.Summary
+	feed := func(ctx context.Context) error {
+		var err error
+		summary, err = source.Run(ctx, sink)
+		if ctx.Err() != nil {
+			return err
+		}
+		// Not before: the service that works may be a new one, and have made them.
+		folds, errFolds := projections.Stages(ctx, b.store, m.projections)
+		if errFolds != nil {
+			return errors.Join(err, errFolds)
+		}
+		return errors.Join(err, await(ctx, pipeline.Downstream(append(slices.Clone(m.stages), folds...), quote)))
+	}
+	if b.embedded == nil && !i.work {
+		err := feed(ctx)
+		return summary, err
+	}
+	folds, err := m.openProjections(ctx, b, log)
+	if err != nil {
+		return summary, err
+	}
+	// No more than the file needs: no job polls meanwhile.
+	runtime, err := newRuntimeOf(ctx, c, b, topology, pipeline.Downstream(append(slices.Clone(m.stages), folds...), quote), log)
+	if err != nil {
+		return summary, err
+	}
+	err = whileRunning(ctx, runtime, feed)
+	return summary, err
+}
+
+// whileRunning calls f while the pipeline runs, and ends with it.
+func whileRunning(ctx context.Context, r *pipeline.Runtime, f func(context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group.Go(func() error { return r.Run(running, nil) })
+	group.Go(func() error { defer stop(); return f(ctx) })
+	return group.Wait()
+}
+
+// idleAfter is how long nothing may move before it is said that nobody works.
+const idleAfter = 5 * time.Second
+
+// noticeIdle says once that nobody applies what was written.
+func noticeIdle(log *slog.Logger) func(behind int64) {
+	var last int64
+	var since time.Time
+	said := false
+	return func(behind int64) {
+		if behind != last || behind == 0 {
+			last, since = behind, time.Now()
+		}
+		if !said && behind > 0 && time.Since(since) > idleAfter {
+			said = true
+			log.Warn("nobody applies what was written: waiting for a pricemill serve; --work would do it here, --no-wait would not wait",
+				"behind", behind)
+		}
+	}
+}

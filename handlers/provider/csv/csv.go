@@ -1,0 +1,76 @@
+// Package csv reads prices out of files of comma-separated values, RFC 4180. A
+// file has a header; any columns may hold symbol, price and time.
+package csv
+
+import (
+	"context"
+
+	"github.com/pricemill/pricemill/handlers/provider/payload"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Name is the provider's name in events and answers.
+const Name schema.Provider = "csv"
+
+func init() {
+	pipeline.RegisterProvider(pipeline.ProviderModule{
+		Name: Name,
+		Doc:  "Prices from files of comma-separated values, by pricemill ingest; it cannot be asked.",
+		New:  New,
+	})
+}
+
+// New makes the provider. It has no settings.
+func New(env pipeline.Env) (pipeline.Provider, error) {
+	if err := env.Decode(&struct{}{}); err != nil {
+		return nil, err
+	}
+	return provider{}, nil
+}
+
+type provider struct{}
+
+var _ pipeline.FileReader = provider{}
+
+// Quote implements pipeline.Provider: there is nobody to ask. The code is
+// CodeNotConfigured.
+func (provider) Quote(context.Context, schema.Symbol) (schema.RawResponse, error) {
+	return nil, pipeline.Quotef(schema.CodeNotConfigured,
+		"prices of this provider come from files, by pricemill ingest: it cannot be asked for one")
+}
+
+// answer is a row as it is kept. It stands for itself: which columns were read,
+// and how, need not be known to read it again.
+type answer struct {
+	Symbol schema.Symbol `json:"symbol"`
+	// Price and Time are nil where they are absent.
+	Price *string      `json:"price"`
+	Time  *schema.Time `json:"time"`
+	// Row is the row's text in the file, without the end of its line.
+	Row schema.RawResponse `json:"row"`
+}
+
+// Normalize implements pipeline.Provider. An answer holds one price.
+func (provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error) {
+	var a answer
+	if err := payload.Decode(fetched.RawResponse, &a); err != nil {
+		return nil, err
+	}
+	switch {
+	case a.Symbol != fetched.Symbol:
+		return nil, pipeline.Quotef(schema.CodeBadResponse, "a row of another symbol than %s", fetched.Symbol)
+	case a.Price == nil:
+		return nil, pipeline.Quotef(schema.CodeBadPrice, "no price")
+	case a.Time == nil:
+		return nil, pipeline.Quotef(schema.CodeBadResponse, "no time")
+	}
+	if err := payload.CheckTime(*a.Time); err != nil {
+		return nil, err
+	}
+	price, err := payload.ParsePrice(*a.Price)
+	if err != nil {
+		return nil, err
+	}
+	return []pipeline.Price{{Symbol: a.Symbol, Price: price, Time: *a.Time}}, nil
+}
