@@ -154,7 +154,8 @@ func (p *program) liftWith(verb string) map[string]int64 {
 				lost[l.Stage] += l.Lost
 			}
 		}
-		return p.get("/readyz").status == http.StatusOK && isDrained(p.t, db, broker)
+		// Another stage may halt meanwhile: then it goes round again.
+		return p.get("/readyz").status == http.StatusOK && pipeline.CatchUp(p.t.Context(), db, broker, nil, nil) == nil
 	}, 60*time.Second, 200*time.Millisecond)
 	return lost
 }

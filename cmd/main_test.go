@@ -245,16 +245,23 @@ func run(t testing.TB, env environment, args ...string) (status int, stdout, std
 	return status, out.String(), errs.String()
 }
 
-// spawn starts the program as a process of its own, which can be killed.
-func spawn(t testing.TB, env environment) (*exec.Cmd, *logs) {
+// command is the program as a process of its own, to be started.
+func command(t testing.TB, env environment, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	process := exec.Command(self, "serve")
+	process := exec.Command(self, args...)
 	process.Env = append(os.Environ(), asProgram+"=1")
 	for name, value := range env {
 		process.Env = append(process.Env, name+"="+value)
 	}
+	return process
+}
+
+// spawn starts the program as a process of its own, which can be killed.
+func spawn(t testing.TB, env environment) (*exec.Cmd, *logs) {
+	t.Helper()
+	process := command(t, env, "serve")
 	stderr, err := process.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, process.Start())
