@@ -34,6 +34,9 @@ func (p provider) ReadFile(r io.Reader, given map[string]string) iter.Seq2[pipel
 			return
 		}
 		if err != nil {
+			if wrong := (*pipeline.LineError)(nil); errors.As(err, &wrong) {
+				err = wrong.Err // nothing can be read behind it
+			}
 			yield(pipeline.FileLine{}, fmt.Errorf("reading the header: %w", err))
 			return
 		}

@@ -1,0 +1,114 @@
+package pipeline
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// chained is a stage that gives an unchanged quote for each price, which another
+// stage takes.
+var chained = handlerFunc(func(_ context.Context, _ *Tx, in []Record) ([]schema.Event, error) {
+	var events []schema.Event
+	for i := range in {
+		p := in[i].Event.Payload.(schema.PriceObserved)
+		events = append(events, in[i].Derive(schema.QuoteUnchanged{Quote: schema.Quote{Provider: p.Source, Symbol: p.Symbol},
+			RawResponseID: "1", Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt}))
+	}
+	return events, nil
+})
+
+// CatchUp goes on only as the stages do: each move is made where it looks, and
+// nothing is left when it returns.
+func TestCatchUpFollowsAnEventThroughItsStages(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, chained)
+	r.append(1, 0, nil)
+	r.append(1, 0, nil)
+	r.assign()
+	const second = "second"
+	takesUnchanged := StageSpec{Name: second, Takes: []schema.EventType{schema.QuoteUnchanged{}.EventType()}}
+	relay := newRelay(r.db, r.broker, r.stage.outbox.topology, "owner", r.stage.log)
+	moveSecond := func() {
+		outcomes, err := r.broker.Offsets(t.Context(), schema.QuoteOutcomes)
+		require.NoError(t, err)
+		require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+			if err := tx.CreatePositions(t.Context(), []store.Position{{Stage: second, Topic: string(schema.QuoteOutcomes),
+				Part: 1, TopicID: "topic-2", MovedAt: schema.NewTime(time.Unix(1, 0))}}); err != nil {
+				return err
+			}
+			positions, err := tx.LockPositions(t.Context(), second)
+			if err != nil {
+				return err
+			}
+			return tx.MovePositions(t.Context(), schema.NewTime(time.Unix(1, 0)), []store.Move{{From: positions[0], Next: outcomes[1].End}})
+		}))
+	}
+	moves := []func(){
+		func() { require.NoError(t, r.deliver(t.Context(), r.log(1)...)) },
+		func() {
+			_, err := relay.round(t.Context())
+			require.NoError(t, err)
+		},
+		moveSecond,
+	}
+	var seen []int64
+	require.NoError(t, CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec, takesUnchanged}, func(behind int64) {
+		seen = append(seen, behind)
+		if behind > 0 {
+			require.NotEmpty(t, moves, "it waits for something that never comes")
+			moves[0]()
+			moves = moves[1:]
+		}
+	}))
+	assert.Empty(t, moves, "it returned before everything was applied")
+	assert.Equal(t, int64(2), seen[1], "two prices, as soon as nothing is in the outbox")
+	require.NoError(t, CatchUp(t.Context(), r.db, r.broker, nil, nil), "all that ever ran")
+}
+
+func TestCatchUpEnds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, chained)
+	require.NoError(t, CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, nil), "an empty log")
+	r.append(1, 0, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := CatchUp(ctx, r.db, r.broker, []StageSpec{r.stage.spec}, func(behind int64) {
+		if behind > 0 {
+			cancel()
+		}
+	})
+	require.ErrorIs(t, err, context.Canceled, "a stage that never ran is behind")
+	r.assign()
+	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		return tx.HaltPosition(t.Context(), r.position(1), "on fire")
+	}))
+	err = CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, nil)
+	require.ErrorIs(t, err, ErrHalted)
+	assert.ErrorContains(t, err, "test on price-events/1: the stage has halted: on fire")
+}
+
+func TestDownstream(t *testing.T) {
+	t.Parallel()
+	stages := []StageSpec{
+		{Name: "last", Takes: []schema.EventType{"c"}},
+		{Name: "before", Takes: []schema.EventType{"0"}, Gives: []schema.EventType{"a"}},
+		{Name: "first", Takes: []schema.EventType{"x", "a"}, Gives: []schema.EventType{"b"}},
+		{Name: "beside", Takes: []schema.EventType{"y"}, Gives: []schema.EventType{"c"}},
+		{Name: "second", Takes: []schema.EventType{"b"}, Gives: []schema.EventType{"c", "a"}},
+	}
+	for from, want := range map[schema.EventType][]string{
+		"a": {"last", "first", "second"}, "c": {"last"}, "0": {"last", "before", "first", "second"}, "nobody's": nil,
+	} {
+		var names []string
+		for _, stage := range Downstream(stages, from) {
+			names = append(names, stage.Name)
+		}
+		assert.Equal(t, want, names, from)
+	}
+}
