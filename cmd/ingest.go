@@ -14,7 +14,6 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pricemill/pricemill/handlers/ingest"
@@ -38,6 +37,7 @@ type ingestion struct {
 
 func newIngest(a *app) *cobra.Command {
 	var i ingestion
+	fileOptions := map[string]*string{} // the flags that are for the provider
 	c := &cobra.Command{
 		Use:   "ingest --provider PROVIDER FILE",
 		Short: "Bring the quotes of a file through the chain",
@@ -64,21 +64,21 @@ before that line is ingested.`,
 		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			i.options = map[string]string{}
-			c.Flags().Visit(func(f *pflag.Flag) {
-				if slices.Contains(fileOptions, f.Name) {
-					i.options[f.Name] = f.Value.String()
+			for name, value := range fileOptions {
+				if c.Flags().Changed(name) {
+					i.options[name] = *value
 				}
-			})
+			}
 			i.file, i.stdin = args[0], c.InOrStdin()
 			return a.ingest(c.Context(), i)
 		},
 	}
 	flags := c.Flags()
 	flags.StringVar(&i.provider, "provider", "", "provider whose quotes the file holds (required)")
-	flags.String(csv.OptionSymbol, "symbol", "csv: name of the column of symbols")
-	flags.String(csv.OptionPrice, "price", "csv: name of the column of prices")
-	flags.String(csv.OptionTime, "time", "csv: name of the column of times")
-	flags.String(csv.OptionFormat, "rfc3339", "csv: rfc3339, unix, unix_ms, or Go's reference time, "+
+	fileOptions[csv.OptionSymbol] = flags.String(csv.OptionSymbol, "symbol", "csv: name of the column of symbols")
+	fileOptions[csv.OptionPrice] = flags.String(csv.OptionPrice, "price", "csv: name of the column of prices")
+	fileOptions[csv.OptionTime] = flags.String(csv.OptionTime, "time", "csv: name of the column of times")
+	fileOptions[csv.OptionFormat] = flags.String(csv.OptionFormat, "rfc3339", "csv: rfc3339, unix, unix_ms, or Go's reference time, "+
 		`"Mon Jan 2 15:04:05 2006 MST", written as the file writes times; UTC where there is no zone`)
 	flags.BoolVar(&i.skipBad, "skip-bad-rows", false, "report lines that are wrong, count them, and go on")
 	flags.BoolVar(&i.work, "work", false, "do the work in this process, even on Kafka")
@@ -86,9 +86,6 @@ before that line is ingested.`,
 	outputFlag(c, &i.output)
 	return c
 }
-
-// fileOptions are the flags that are for the provider.
-var fileOptions = []string{csv.OptionSymbol, csv.OptionPrice, csv.OptionTime, csv.OptionFormat}
 
 func (a *app) ingest(ctx context.Context, i ingestion) (err error) {
 	if i.work && i.noWait {

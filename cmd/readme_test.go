@@ -36,9 +36,13 @@ func TestTheREADMEsCommands(t *testing.T) {
 				// make test-deployment reads the file as docker does.
 				assert.Equal(t, "docker compose up --wait", line)
 			case "bin/pricemill":
+<<<<<<< HEAD
 				env := maps.Clone(p.env)
 				env["HTTP_ADDR"] = strings.TrimPrefix(p.url, "http://") // where clients look for it
 				status, stdout, stderr := run(t, env, words[1:]...)
+=======
+				status, stdout, stderr := run(t, p.env, arguments(line)...)
+>>>>>>> 9948965 (Document ingestion, with commands that the tests run)
 				assert.Zero(t, status, "%s: %s", line, stderr)
 				assert.NotEmpty(t, stdout, line)
 			default:
@@ -51,6 +55,7 @@ func TestTheREADMEsCommands(t *testing.T) {
 	assert.Greater(t, ran, 6)
 }
 
+<<<<<<< HEAD
 // TestTheOperationsCommands: what docs/operations.md has is there, by name and by
 // flag. What it does is tested where it is made.
 func TestTheOperationsCommands(t *testing.T) {
@@ -76,6 +81,19 @@ func TestTheOperationsCommands(t *testing.T) {
 		}
 	}
 	assert.Greater(t, ran, 6)
+=======
+// arguments are those of a command of the README, as a shell in the root of the
+// repository would split them.
+func arguments(line string) []string {
+	words := regexp.MustCompile(`'[^']*'|\S+`).FindAllString(line, -1)[1:]
+	for i, word := range words {
+		words[i] = strings.Trim(word, "'")
+		if file, ours := strings.CutPrefix(words[i], "cmd/"); ours {
+			words[i] = file // tests run in cmd
+		}
+	}
+	return words
+>>>>>>> 9948965 (Document ingestion, with commands that the tests run)
 }
 
 func assertTarget(t *testing.T, target string) {

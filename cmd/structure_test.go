@@ -58,6 +58,7 @@ var fences = map[string][]string{
 	"github.com/mvrilo/go-redoc":               {"httpapi"},
 	"github.com/spf13/cobra":                   {"cmd/..."},
 	"github.com/knadh/koanf":                   {"cmd/..."},
+	"github.com/schollz/progressbar":           {"cmd"},
 	"github.com/prometheus/client_golang":      {"pipeline", "cmd/..."},
 	"net/http":                                 {"httpapi", "cmd/...", "handlers/provider/..."},
 	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi"},

@@ -183,6 +183,19 @@ func TestEventsCarryWhatTheyWereReadFrom(t *testing.T) {
 	}, got)
 }
 
+// Two trades of a stream or a file may have one price and one time.
+func TestWhatNobodyAskedForIsAFactOfItsOwn(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	stage := rig.StartHandler(t, normalize.Name, newHandler(t))
+	defer stage.Close(t)
+	asked := stored("A", answer(t, script{Prices: []quoted{price("A", "1", 1)}}))
+	trade := asked
+	trade.RequestID = ""
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, trade, trade, asked)...))
+	assert.Equal(t, []string{"price A 1@1", "price A 1@1", "unchanged A 1@1"}, outcomes(t, rig))
+}
+
 // model is normalize without batches, memory and SQL.
 func model(log []pipeline.Record) []string {
 	type key struct{ asked, symbol schema.Symbol }
