@@ -87,7 +87,7 @@ before that line is ingested.`,
 	return c
 }
 
-func (a *app) ingest(ctx context.Context, i ingestion) (err error) {
+func (a *app) ingest(ctx context.Context, i ingestion) error {
 	if i.work && i.noWait {
 		return fmt.Errorf("%w: --work and --no-wait exclude each other", errUsage)
 	}
@@ -101,35 +101,45 @@ func (a *app) ingest(ctx context.Context, i ingestion) (err error) {
 	if err != nil {
 		return err
 	}
-	reader, err := m.fileReader(schema.Provider(i.provider))
-	if err != nil {
+	summary, err := a.ingestFile(ctx, i, c, m, log)
+	if summary == nil {
 		return err
-	}
-	file, closeFile, err := a.openFile(i)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeFile()) }()
-	source, err := ingest.Open(ingest.Config{Reader: reader, Options: i.options, File: file, SkipBad: i.skipBad,
-		Report: reportBad(log), Now: time.Now})
-	defer source.Close()
-	if err != nil {
-		return asUsage(i.file, err)
-	}
-	b, err := open(ctx, c, beside, log)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	summary, err := i.run(ctx, c, b, m, source, log)
-	if err != nil {
-		err = asUsage(i.file, err)
 	}
 	return errors.Join(err, a.print(i.output, summary, func(w io.Writer) {
 		fmt.Fprintln(w, "LINES\tQUOTES\tPASSED OVER\tBAD\tREPEATED\tNEW")
 		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\n", summary.Lines, summary.Quotes, summary.PassedOver, summary.Bad,
 			summary.Repeated, summary.New)
 	}))
+}
+
+// ingestFile returns a summary, also beside an error, unless the fault is found
+// before anything begins.
+func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules, log *slog.Logger) (_ *ingest.Summary, err error) {
+	reader, err := m.fileReader(schema.Provider(i.provider))
+	if err != nil {
+		return nil, err
+	}
+	file, closeFile, err := a.openFile(i)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeFile()) }()
+	source, err := ingest.Open(ingest.Config{Reader: reader, Options: i.options, File: file, SkipBad: i.skipBad,
+		Report: reportBad(log), Now: time.Now})
+	if err != nil {
+		return nil, asUsage(i.file, err)
+	}
+	defer source.Close()
+	b, err := open(ctx, c, beside, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	summary, err := i.run(ctx, c, b, m, source, log)
+	if err != nil {
+		err = asUsage(i.file, err)
+	}
+	return &summary, err
 }
 
 // asUsage says which file it was, and whether the flags are at fault.
@@ -181,7 +191,7 @@ func (a *app) openFile(i ingestion) (io.Reader, func() error, error) {
 		read := progressbar.NewReader(file, bar)
 		file = &read
 		closeRest := closeFile
-		closeFile = func() error { return errors.Join(bar.Exit(), closeRest()) }
+		closeFile = func() error { return errors.Join(bar.Exit(), bar.Clear(), closeRest()) }
 	}
 	buffered := bufio.NewReader(file)
 	if magic, _ := buffered.Peek(2); string(magic) != "\x1f\x8b" { // its error comes again
@@ -215,7 +225,6 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	if err != nil {
 		return ingest.Summary{}, err
 	}
-	quote := schema.QuoteFetched{}.EventType()
 	sink := ingest.Sink{
 		Known:  func(ctx context.Context, ids []string) ([]string, error) { return rawstore.Known(ctx, b.store, ids) },
 		Append: pipeline.NewAppender(b.broker, topology).Append,
@@ -223,42 +232,52 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	if i.noWait {
 		return source.Run(ctx, sink)
 	}
+	if b.embedded == nil && !i.work {
+		return i.feed(ctx, b, m, source, sink, log)
+	}
+	folds, err := m.openProjections(ctx, b, log)
+	if err != nil {
+		return ingest.Summary{}, err
+	}
+	// No more than the file needs: no job polls meanwhile.
+	stages := pipeline.Downstream(append(slices.Clone(m.stages), folds...), quoteFetched)
+	runtime, err := newRuntimeOf(ctx, c, b, topology, stages, log)
+	if err != nil {
+		return ingest.Summary{}, err
+	}
+	var summary ingest.Summary
+	err = whileRunning(ctx, runtime, func(ctx context.Context) error {
+		var err error
+		summary, err = i.feed(ctx, b, m, source, sink, log)
+		return err
+	})
+	return summary, err
+}
+
+// quoteFetched is what a line becomes.
+var quoteFetched = schema.QuoteFetched{}.EventType()
+
+// feed sends the file, and waits for all that follows from it.
+func (i ingestion) feed(ctx context.Context, b *backends, m *modules, source *ingest.Source, sink ingest.Sink, log *slog.Logger) (ingest.Summary, error) {
 	look := noticeIdle(log)
 	await := func(ctx context.Context, stages []pipeline.StageSpec) error {
 		return pipeline.CatchUp(ctx, b.store, b.broker, stages, look)
 	}
 	// Those that take quotes themselves: raw-store, and whoever else.
-	takers := slices.DeleteFunc(slices.Clone(m.stages), func(s pipeline.StageSpec) bool { return !slices.Contains(s.Takes, quote) })
+	takers := slices.DeleteFunc(slices.Clone(m.stages), func(s pipeline.StageSpec) bool { return !slices.Contains(s.Takes, quoteFetched) })
 	sink.Stored = func(ctx context.Context) error { return await(ctx, takers) }
-	var summary ingest.Summary
-	feed := func(ctx context.Context) error {
-		var err error
-		summary, err = source.Run(ctx, sink)
-		if ctx.Err() != nil {
-			return err
-		}
-		// Not before: the service that works may be a new one, and have made them.
-		folds, errFolds := projections.Stages(ctx, b.store, m.projections)
-		if errFolds != nil {
-			return errors.Join(err, errFolds)
-		}
-		return errors.Join(err, await(ctx, pipeline.Downstream(append(slices.Clone(m.stages), folds...), quote)))
-	}
-	if b.embedded == nil && !i.work {
-		err := feed(ctx)
+	summary, err := source.Run(ctx, sink)
+	if ctx.Err() != nil || errors.Is(err, pipeline.ErrHalted) {
 		return summary, err
 	}
-	folds, err := m.openProjections(ctx, b, log)
-	if err != nil {
-		return summary, err
+	// Also where the file is at fault: what came before it follows its way. The
+	// projections are looked up only now: a service that began to work meanwhile
+	// may have made them.
+	folds, foldsErr := projections.Stages(ctx, b.store, m.projections)
+	if foldsErr != nil {
+		return summary, errors.Join(err, foldsErr)
 	}
-	// No more than the file needs: no job polls meanwhile.
-	runtime, err := newRuntimeOf(ctx, c, b, topology, pipeline.Downstream(append(slices.Clone(m.stages), folds...), quote), log)
-	if err != nil {
-		return summary, err
-	}
-	err = whileRunning(ctx, runtime, feed)
-	return summary, err
+	return summary, errors.Join(err, await(ctx, pipeline.Downstream(append(slices.Clone(m.stages), folds...), quoteFetched)))
 }
 
 // whileRunning calls f while the pipeline runs, and ends with it.

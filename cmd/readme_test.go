@@ -36,13 +36,9 @@ func TestTheREADMEsCommands(t *testing.T) {
 				// make test-deployment reads the file as docker does.
 				assert.Equal(t, "docker compose up --wait", line)
 			case "bin/pricemill":
-<<<<<<< HEAD
 				env := maps.Clone(p.env)
 				env["HTTP_ADDR"] = strings.TrimPrefix(p.url, "http://") // where clients look for it
-				status, stdout, stderr := run(t, env, words[1:]...)
-=======
-				status, stdout, stderr := run(t, p.env, arguments(line)...)
->>>>>>> 9948965 (Document ingestion, with commands that the tests run)
+				status, stdout, stderr := run(t, env, arguments(line)...)
 				assert.Zero(t, status, "%s: %s", line, stderr)
 				assert.NotEmpty(t, stdout, line)
 			default:
@@ -55,7 +51,6 @@ func TestTheREADMEsCommands(t *testing.T) {
 	assert.Greater(t, ran, 6)
 }
 
-<<<<<<< HEAD
 // TestTheOperationsCommands: what docs/operations.md has is there, by name and by
 // flag. What it does is tested where it is made.
 func TestTheOperationsCommands(t *testing.T) {
@@ -81,7 +76,8 @@ func TestTheOperationsCommands(t *testing.T) {
 		}
 	}
 	assert.Greater(t, ran, 6)
-=======
+}
+
 // arguments are those of a command of the README, as a shell in the root of the
 // repository would split them.
 func arguments(line string) []string {
@@ -93,7 +89,6 @@ func arguments(line string) []string {
 		}
 	}
 	return words
->>>>>>> 9948965 (Document ingestion, with commands that the tests run)
 }
 
 func assertTarget(t *testing.T, target string) {

@@ -86,7 +86,9 @@ func TestCatchUpEnds(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled, "a stage that never ran is behind")
 	r.assign()
 	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
-		return tx.HaltPosition(t.Context(), r.position(1), "on fire")
+		p := r.position(1)
+		p.Halted = "on fire"
+		return tx.HaltPosition(t.Context(), p)
 	}))
 	err = CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, nil)
 	require.ErrorIs(t, err, ErrHalted)

@@ -51,7 +51,8 @@ type Sink struct {
 
 // Summary counts what became of the lines.
 type Summary struct {
-	// Lines is the sum of Quotes, PassedOver and Bad.
+	// Lines is the sum of Quotes, PassedOver and Bad, unless an error came
+	// between.
 	Lines int `json:"lines"`
 	// Quotes is the sum of Repeated and New.
 	Quotes     int `json:"quotes"`
@@ -74,13 +75,14 @@ type Source struct {
 }
 
 // Open reads the first lines, so that a file or an option that is wrong is known
-// before anything else begins. Close it, also after an error.
+// before anything else begins. Close it when done.
 func Open(cfg Config) (*Source, error) {
 	s := &Source{cfg: cfg}
 	s.next, s.stop = iter.Pull2(cfg.Reader.ReadFile(cfg.File, cfg.Options))
 	s.fill()
-	if len(s.batch) == 0 {
-		return s, s.fault
+	if len(s.batch) == 0 && s.fault != nil {
+		s.stop()
+		return nil, s.fault
 	}
 	return s, nil
 }

@@ -98,10 +98,10 @@ func ingestAll(t *testing.T, l *log, reader lines, skip bool) (ingest.Summary, [
 	var reported []int
 	source, err := ingest.Open(ingest.Config{Reader: reader, SkipBad: skip, Now: func() time.Time { return now },
 		Report: func(bad *pipeline.LineError) { reported = append(reported, bad.Line) }})
-	defer source.Close()
 	if err != nil {
 		return ingest.Summary{}, reported, err
 	}
+	defer source.Close()
 	summary, err := source.Run(t.Context(), l.sink())
 	return summary, reported, err
 }
