@@ -91,6 +91,9 @@ func (a *app) ingest(ctx context.Context, i ingestion) error {
 	if i.work && i.noWait {
 		return fmt.Errorf("%w: --work and --no-wait exclude each other", errUsage)
 	}
+	if err := checkOutput(i.output); err != nil {
+		return err
+	}
 	c, err := a.load()
 	if err != nil {
 		return err

@@ -347,6 +347,7 @@ func TestIngestRefuses(t *testing.T) {
 		"option of csv":    {[]string{"--provider", "coinbase", "--time-format", "unix", recordedSession}, 2, `take no option "time-format"`},
 		"strftime":         {[]string{"--provider", "csv", "--time-format", "%b %d %Y", monthlyCloses}, 2, "reference time"},
 		"work, no wait":    {[]string{"--provider", "csv", "--work", "--no-wait", monthlyCloses}, 2, "exclude each other"},
+		"bad output":       {[]string{"--provider", "csv", "-o", "xml", monthlyCloses}, 2, `output "xml"`},
 		"bad price":        {[]string{"--provider", "csv", write("price", row("A,-1,2024-01-01T00:00:00Z"))}, 1, `line 2, column "price": bad_price: price -1 is not positive`},
 		"bad time":         {[]string{"--provider", "csv", write("time", row("A,1,yesterday"))}, 1, `line 2, column "time": reading time "yesterday"`},
 		"time to come":     {[]string{"--provider", "csv", write("future", row("A,1,2999-01-01T00:00:00Z"))}, 1, "line 2: the quote is of 2999"},

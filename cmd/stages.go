@@ -100,6 +100,14 @@ func (a *app) withBackends(ctx context.Context, f func(context.Context, *backend
 	return err
 }
 
+// checkOutput is for commands that print at their end.
+func checkOutput(output string) error {
+	if output != "json" && output != "table" {
+		return fmt.Errorf("%w: output %q is neither table nor json", errUsage, output)
+	}
+	return nil
+}
+
 // print writes value as JSON, or as the table that rows writes.
 func (a *app) print(output string, value any, rows func(io.Writer)) error {
 	if err := checkOutput(output); err != nil {
@@ -113,11 +121,4 @@ func (a *app) print(output string, value any, rows func(io.Writer)) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	rows(w)
 	return w.Flush()
-}
-
-func checkOutput(output string) error {
-	if output != "json" && output != "table" {
-		return fmt.Errorf("%w: output %q is neither table nor json", errUsage, output)
-	}
-	return nil
 }

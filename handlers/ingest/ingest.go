@@ -60,7 +60,8 @@ type Summary struct {
 	Bad        int `json:"bad"`
 	// Repeated were stored before, or stand in the file before.
 	Repeated int `json:"repeated"`
-	New      int `json:"new"`
+	// New were not stored yet when they were sent.
+	New int `json:"new"`
 }
 
 // Source is a file that is being read. It is not safe for concurrent use.
