@@ -2,7 +2,7 @@ package cmd_test
 
 import (
 	"cmp"
-	"errors"
+	"context"
 	"maps"
 	"math/big"
 	"slices"
