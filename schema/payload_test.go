@@ -117,6 +117,15 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 		"polling.job.stopped.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.PollingJobStopped{JobID: ids().Draw(t, "job"), StoppedAt: times().Draw(t, "stopped")}
 		}),
+		"stream.started.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.StreamStarted{
+				StreamID: ids().Draw(t, "stream"), Symbols: rapid.SliceOfN(symbols(), 1, schema.MaxStreamSymbols).Draw(t, "symbols"),
+				Provider: providers().Draw(t, "provider"), StartedAt: times().Draw(t, "started"),
+			}
+		}),
+		"stream.stopped.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.StreamStopped{StreamID: ids().Draw(t, "stream"), StoppedAt: times().Draw(t, "stopped")}
+		}),
 	}
 }
 
