@@ -48,4 +48,6 @@ type Emitter interface {
 	// outbox of that transaction. Each needs an ID and a Source. The tokens
 	// name where the events will lie in the log, in their order.
 	Emit(ctx context.Context, f func(tx *Tx) ([]schema.Event, error)) ([]Token, error)
+	// Append is as Appender.Append: straight into the log.
+	Append(ctx context.Context, events []schema.Event) error
 }

@@ -101,6 +101,7 @@ func number(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 
 // emitter implements Emitter.
 type emitter struct {
+	*Appender
 	db     *store.Store
 	outbox outbox
 	wake   func()

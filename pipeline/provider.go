@@ -46,6 +46,40 @@ type Limit struct {
 	Per   time.Duration
 }
 
+// Streamer is a Provider whose service sends quotes by itself.
+type Streamer interface {
+	Provider
+	// Stream subscribes to symbols (1 to schema.MaxStreamSymbols, each once) and
+	// calls f with each message, in the order they come, until ctx is done or
+	// something is wrong; it always returns an error, as Quote does. It connects
+	// once and does not retry: whoever calls it decides when to try again.
+	//
+	// f may take long, while the log takes nothing. Stream reads no further
+	// meanwhile, so that the connection fills up and the service has to wait,
+	// and keeps nothing back. Once f returns an error it is not called again,
+	// and Stream returns that error. A service that falls silent is noticed by
+	// whoever calls Stream, by its calls of f.
+	Stream(ctx context.Context, symbols []schema.Symbol, f func(StreamMessage) error) error
+}
+
+// StreamMessage is one message of a stream. One without an ID is a sign of life
+// and no more; of it only ReceivedAt counts.
+type StreamMessage struct {
+	// ID is the id of the event that the message becomes. It is a function of
+	// what the message tells, such as a trade, so that what the service sends
+	// again after a reconnect is the same event.
+	ID     string
+	Symbol schema.Symbol
+	// Sequence is one more than that of the last message of the symbol unless
+	// something was lost in between, and not more if it is a repeat; 0 where
+	// the service does not count.
+	Sequence int64
+	// RawResponse is the message byte for byte, of at most schema.MaxRawResponse
+	// bytes, as Normalize takes it. It is the receiver's to keep.
+	RawResponse schema.RawResponse
+	ReceivedAt  schema.Time
+}
+
 // Price is one price read from an answer.
 type Price struct {
 	Symbol schema.Symbol

@@ -86,9 +86,9 @@ func (r *Runtime) Changed() <-chan struct{} {
 // Registry holds the metrics of the runtime; others may add theirs.
 func (r *Runtime) Registry() *prometheus.Registry { return r.registry }
 
-// Emitter publishes events through the outbox.
+// Emitter publishes events through the outbox, or straight into the log.
 func (r *Runtime) Emitter() Emitter {
-	return &emitter{db: r.cfg.Store, outbox: outbox{r.cfg.Topology}, wake: r.relay.Wake}
+	return &emitter{Appender: NewAppender(r.cfg.Broker, r.cfg.Topology), db: r.cfg.Store, outbox: outbox{r.cfg.Topology}, wake: r.relay.Wake}
 }
 
 // Run works until ctx is done, then finishes the batches under way. started, if

@@ -119,6 +119,22 @@ func outcomes(t pipelinetest.TB, rig *pipelinetest.Rig) []string {
 	return all
 }
 
+// Two trades of a stream or a file are two prices although price and time agree.
+func TestWhatNobodyAskedForIsNews(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	stage := rig.StartHandler(t, normalize.Name, newHandler(t))
+	defer stage.Close(t)
+	first := stored("A", answer(t, script{Prices: []quoted{price("A", "2", 10)}}))
+	first.RequestID = ""
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, first, first)...))
+	assert.Equal(t, []string{"price A 2@10", "price A 2@10"}, outcomes(t, rig))
+	asked := first
+	asked.RequestID = "r"
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, asked)...))
+	assert.Equal(t, []string{"unchanged A 2@10"}, outcomes(t, rig))
+}
+
 func TestWhatBecomesOfAnAnswer(t *testing.T) {
 	t.Parallel()
 	const day = 24 * 3600

@@ -37,6 +37,7 @@ type Rig struct {
 	mu   sync.Mutex
 	ends map[pipeline.TopicPartition]int64 // of the log
 	read map[pipeline.TopicPartition]int64 // numbers in the outbox
+	sent []pipeline.Record                 // by Append of the emitter
 }
 
 // New returns a rig on a database of its own, which is closed when the test
@@ -73,8 +74,8 @@ func On(t TB, db *store.Store) *Rig {
 
 var discard = slog.New(slog.DiscardHandler)
 
-// Emitter publishes into the outbox of the rig's database, as that of a Runner
-// does.
+// Emitter publishes into the outbox of the rig's database, or into its log, as
+// that of a Runner does.
 func (r *Rig) Emitter() pipeline.Emitter { return r.emitter }
 
 // Append puts events at the end of the log, each on the partition of its key,
@@ -142,6 +143,16 @@ func (r *Rig) Events(t TB, topic schema.Topic) []schema.Event {
 		}
 	}
 	return events
+}
+
+// Sent returns the records that the rig's Emitter appended to the log since the
+// last call, in the order in which they came.
+func (r *Rig) Sent() []pipeline.Record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sent := r.sent
+	r.sent = nil
+	return sent
 }
 
 // claims are all partitions of some topics.

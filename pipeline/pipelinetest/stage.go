@@ -188,8 +188,23 @@ func (b broker) Offsets(_ context.Context, topic schema.Topic) ([]pipeline.Offse
 	return ranges, nil
 }
 
-func (broker) Send(_ context.Context, batches []pipeline.PartitionBatch) []error {
-	return slices.Repeat([]error{errors.ErrUnsupported}, len(batches))
+func (b broker) Send(_ context.Context, batches []pipeline.PartitionBatch) []error {
+	b.rig.mu.Lock()
+	defer b.rig.mu.Unlock()
+	errs := make([]error, len(batches))
+	for i, batch := range batches {
+		for _, r := range batch.Records {
+			event, err := schema.DecodeEvent(r.Headers, r.Value)
+			if err != nil {
+				errs[i] = err
+				break
+			}
+			b.rig.sent = append(b.rig.sent, pipeline.Record{TopicPartition: batch.TopicPartition, TopicID: topicID(batch.Topic),
+				Offset: b.rig.ends[batch.TopicPartition], Key: r.Key, Headers: r.Headers, Value: r.Value, Event: event})
+			b.rig.ends[batch.TopicPartition]++
+		}
+	}
+	return errs
 }
 
 func (broker) Read(context.Context, pipeline.TopicPartition, int64, int64, func([]pipeline.Record) error) error {

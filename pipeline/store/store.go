@@ -115,6 +115,10 @@ func (s *Store) Select(ctx context.Context, dest any, query string, args ...any)
 	return s.engine.Reader().SelectContext(ctx, dest, query, args...)
 }
 
+// NowMillis is an SQL expression: milliseconds since 1970 by the database's
+// clock.
+func (s *Store) NowMillis() string { return s.engine.NowMillis() }
+
 // Write runs f in a transaction and commits it. An error of f rolls back and
 // is returned as it is; ErrCommit is wrapped where the commit itself failed.
 func (s *Store) Write(ctx context.Context, f func(tx *Tx) error) error {
