@@ -60,6 +60,7 @@ var settings = []setting{
 	{"finnhub_api_key", "", "key of the finnhub provider", true},
 	{"finnhub_base_url", "https://finnhub.io/api/v1", "where finnhub lies; https, or http to this machine", false},
 	{"coinbase_base_url", "https://api.exchange.coinbase.com", "where coinbase lies; https, or http to this machine", false},
+	{"coinbase_ws_url", "wss://ws-feed.exchange.coinbase.com", "where coinbase streams; wss, or ws to this machine", false},
 	{"yahoo_base_url", "https://query1.finance.yahoo.com", "where yahoo lies; https, or http to this machine", false},
 	{"moving_average_window", "5", "windows kept up to date, comma-separated, 1 to 1000 prices", false},
 	{"latest_max_age", "5s", "how old a price may be before the provider is asked again", false},
@@ -357,6 +358,10 @@ func (c *config) readModules(k *koanf.Koanf, wrong *faults) {
 		}
 		set(provider, "base_url", k.String(key))
 	}
+	if _, err := rest.ParseFeedURL(k.String("coinbase_ws_url")); err != nil {
+		wrong.add("coinbase_ws_url", "%v", err)
+	}
+	set("coinbase", "ws_url", k.String("coinbase_ws_url"))
 	set("schedule", "timeout", c.FetchTimeout)
 	windows, err := parseWindows(c.movingAverageText)
 	if err != nil {

@@ -27,7 +27,7 @@ func NewAppender(broker Broker, topology *Topology) *Appender { return &Appender
 // are acknowledged. What fails is sent again until ctx is done, so an event may
 // be in the log twice, and then has the same id; after an error some are there
 // and some are not, and the caller gives all of them again. Two calls at once
-// must not hold events of one key.
+// have no order between them: where that of a key's events matters, keep to one.
 func (a *Appender) Append(ctx context.Context, events []schema.Event) error {
 	batches, err := a.batches(events)
 	if err != nil {

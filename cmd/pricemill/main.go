@@ -17,6 +17,7 @@ import (
 	_ "github.com/pricemill/pricemill/handlers/provider/yahoo"
 	_ "github.com/pricemill/pricemill/handlers/rawstore"
 	_ "github.com/pricemill/pricemill/handlers/schedule"
+	_ "github.com/pricemill/pricemill/handlers/stream"
 	_ "github.com/pricemill/pricemill/projections/jobs"
 	_ "github.com/pricemill/pricemill/projections/latestprices"
 	_ "github.com/pricemill/pricemill/projections/movingaverages"

@@ -1,11 +1,13 @@
 // Package coinbase asks Coinbase Exchange, https://exchange.coinbase.com, for the
-// last trades of its products. It needs no key. It also reads frames of the
-// service's WebSocket feed, which streams and files store under this provider.
+// last trades of its products, and streams its trades by WebSocket. It needs no
+// key. Files of frames that were streamed are this provider's as well.
 package coinbase
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"net/http"
 	"time"
 
 	"github.com/pricemill/pricemill/handlers/provider/payload"
@@ -21,6 +23,8 @@ const Name schema.Provider = "coinbase"
 type Settings struct {
 	// BaseURL is where the service lies. Default: DefaultBaseURL.
 	BaseURL string `mapstructure:"base_url"`
+	// WSURL is where its WebSocket feed lies. Default: DefaultWSURL.
+	WSURL string `mapstructure:"ws_url"`
 }
 
 // DefaultBaseURL is that of the real service.
@@ -36,19 +40,30 @@ func init() {
 
 // New makes the provider.
 func New(env pipeline.Env) (pipeline.Provider, error) {
-	settings := Settings{BaseURL: DefaultBaseURL}
+	settings := Settings{BaseURL: DefaultBaseURL, WSURL: DefaultWSURL}
 	if err := env.Decode(&settings); err != nil {
 		return nil, err
 	}
 	client, err := rest.New(rest.Config{BaseURL: settings.BaseURL, Version: env.Version, Now: env.Now,
 		UnknownSymbol: func([]byte) bool { return true }})
-	if err != nil {
+	feed, feedErr := parseFeed(settings.WSURL)
+	if err := errors.Join(err, feedErr); err != nil {
 		return nil, err
 	}
-	return &provider{client}, nil
+	p := &provider{client: client, feed: feed, feedClient: newFeedClient(), now: env.Now, version: env.Version}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	return p, nil
 }
 
-type provider struct{ client *rest.Client }
+type provider struct {
+	client     *rest.Client
+	feed       string // URL
+	feedClient *http.Client
+	now        func() time.Time
+	version    string
+}
 
 var _ pipeline.Limited = (*provider)(nil)
 

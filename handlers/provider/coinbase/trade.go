@@ -9,33 +9,53 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
+// frame is the part that is read of a frame of the WebSocket feed,
+// https://docs.cdp.coinbase.com/exchange/websocket-feed/channels.
+type frame struct {
+	Type    string `json:"type"`
+	Product string `json:"product_id"`
+	// TradeID counts the trades of a product, from 1 and without gaps.
+	TradeID int64 `json:"trade_id"`
+	// Message and Reason are those of an error.
+	Message string `json:"message"`
+	Reason  string `json:"reason"`
+}
+
+func parseFrame(text []byte) (frame, error) {
+	var f frame
+	err := json.Unmarshal(text, &f)
+	return f, err
+}
+
 // ErrNoTicker says that a frame is of another type than ticker: it is none that
-// prices are read from.
+// prices are read from, although a match tells of the same trade.
 var ErrNoTicker = errors.New("a frame that is no ticker")
+
+// trade is the product of a ticker frame, and the id of its event, made of product
+// and trade.
+func (f frame) trade() (symbol schema.Symbol, id string, err error) {
+	switch {
+	case f.Type == "":
+		return "", "", errors.New("reading a frame: it has no type")
+	case f.Type != "ticker":
+		return "", "", ErrNoTicker
+	}
+	if symbol, err = schema.ParseSymbol(f.Product); err != nil {
+		return "", "", fmt.Errorf("reading the product of a ticker: %w", err)
+	}
+	if f.TradeID < 1 { // a product that was never traded
+		return "", "", fmt.Errorf("a ticker of %s without the id of its trade", symbol)
+	}
+	return symbol, schema.DeriveID("stream", string(Name), string(symbol), strconv.FormatInt(f.TradeID, 10)), nil
+}
 
 // TradeID reads the product of a ticker frame, and makes the id of its event of
 // product and trade: the same one in whatever stream or file the trade is seen
 // again.
-func TradeID(frame []byte) (symbol schema.Symbol, id string, err error) {
-	var t struct {
-		Type    string `json:"type"`
-		Product string `json:"product_id"`
-		Trade   uint64 `json:"trade_id"`
-	}
-	if err := json.Unmarshal(frame, &t); err != nil {
+func TradeID(text []byte) (symbol schema.Symbol, id string, err error) {
+	f, err := parseFrame(text)
+	if err != nil {
 		return "", "", fmt.Errorf("reading a frame: %w", err)
 	}
-	if t.Type == "" {
-		return "", "", errors.New("reading a frame: it has no type")
-	}
-	if t.Type != "ticker" {
-		return "", "", ErrNoTicker
-	}
-	if symbol, err = schema.ParseSymbol(t.Product); err != nil {
-		return "", "", fmt.Errorf("reading the product of a ticker: %w", err)
-	}
-	if t.Trade == 0 {
-		return "", "", fmt.Errorf("a ticker of %s without the id of its trade", symbol)
-	}
-	return symbol, schema.DeriveID("stream", string(Name), string(symbol), strconv.FormatUint(t.Trade, 10)), nil
+	return f.trade()
 }

@@ -11,10 +11,11 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// noAnswer says why there is no complete answer. Errors of net/http may hold the
+// NoAnswer says why there is no complete answer: a *pipeline.QuoteError for an
+// error of net/http or net, of a request with this context. Errors of net/http may hold the
 // URL and lines that the service sent, so their text is repeated only where it
 // is known to come from this machine or from before anything was sent.
-func noAnswer(ctx context.Context, err error) error {
+func NoAnswer(ctx context.Context, err error) error {
 	var (
 		network     net.Error
 		lookup      *net.DNSError

@@ -137,7 +137,7 @@ func (c *Client) Get(ctx context.Context, query url.Values, path ...string) (sch
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, noAnswer(ctx, err)
+		return nil, NoAnswer(ctx, err)
 	}
 	defer func() { _ = response.Body.Close() }() // all that was wanted of it has been read
 	if response.StatusCode != http.StatusOK {
@@ -153,7 +153,7 @@ func (c *Client) read(ctx context.Context, response *http.Response) (schema.RawR
 	case len(body) > schema.MaxRawResponse:
 		return nil, pipeline.Quotef(schema.CodeTooLarge, "the answer has more than %d bytes", schema.MaxRawResponse)
 	case err != nil:
-		return nil, noAnswer(ctx, err)
+		return nil, NoAnswer(ctx, err)
 	case c.config.Key != "" && bytes.Contains(body, []byte(c.config.Key)):
 		// As a page does that shows what it was asked. Answers are kept.
 		return nil, pipeline.Quotef(schema.CodeBadResponse, "the answer repeats the key")
@@ -163,9 +163,8 @@ func (c *Client) read(ctx context.Context, response *http.Response) (schema.RawR
 
 // failed says what a status other than 200 means.
 func (c *Client) failed(ctx context.Context, response *http.Response) error {
-	failure := pipeline.Quotef(codeOf(response.StatusCode), "status %d %s", response.StatusCode, http.StatusText(response.StatusCode))
-	switch {
-	case response.StatusCode == http.StatusNotFound && c.config.UnknownSymbol != nil:
+	failure := Refused(response, c.config.ResetHeader, c.config.Now())
+	if response.StatusCode == http.StatusNotFound && c.config.UnknownSymbol != nil {
 		body, err := c.read(ctx, response)
 		if err != nil {
 			return err
@@ -173,8 +172,16 @@ func (c *Client) failed(ctx context.Context, response *http.Response) error {
 		if c.config.UnknownSymbol(body) {
 			failure.Code = schema.CodeUnknownSymbol
 		}
-	case failure.Code == schema.CodeRateLimited || failure.Code == schema.CodeUnavailable:
-		failure.RetryAfter = retryAfter(response.Header, c.config.ResetHeader, c.config.Now())
+	}
+	return failure
+}
+
+// Refused says what a status means that is not the one of success. resetHeader
+// is as in Config.
+func Refused(response *http.Response, resetHeader string, now time.Time) *pipeline.QuoteError {
+	failure := pipeline.Quotef(codeOf(response.StatusCode), "status %d %s", response.StatusCode, http.StatusText(response.StatusCode))
+	if failure.Code == schema.CodeRateLimited || failure.Code == schema.CodeUnavailable {
+		failure.RetryAfter = retryAfter(response.Header, resetHeader, now)
 	}
 	return failure
 }

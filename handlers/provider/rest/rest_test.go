@@ -187,7 +187,7 @@ func TestNoAnswer(t *testing.T) {
 		"of the service":   {t.Context(), errors.New("malformed: secret"), schema.CodeUnavailable, "the connection broke, or what came is not HTTP"},
 		"of the service 2": {t.Context(), fmt.Errorf("http2: %w", errors.New("GOAWAY secret")), schema.CodeUnavailable, "the connection broke, or what came is not HTTP"},
 	} {
-		err := noAnswer(c.ctx, &url.Error{Op: "Get", URL: "https://service.example/secret", Err: c.err})
+		err := NoAnswer(c.ctx, &url.Error{Op: "Get", URL: "https://service.example/secret", Err: c.err})
 		assertCode(t, c.code, err)
 		assert.Equal(t, string(c.code)+": "+c.reason, strings.TrimSuffix(err.Error(), ": context canceled"), name)
 		assert.NotContains(t, err.Error(), "secret", name)

@@ -1,0 +1,245 @@
+package exchangetest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Plan is what becomes of one connection. The zero Plan goes on where the last
+// connection ended, and then sends heartbeats for ever.
+type Plan struct {
+	// Refuse is the status with which the handshake is refused; 0 for none.
+	// Header goes along.
+	Refuse int
+	Header http.Header
+	// Rewind is how many frames are sent again: those before the place that the
+	// last connection reached. Restart is all of them.
+	Rewind int
+	// Skip is how many frames are never sent.
+	Skip int
+	// At is called before the n-th frame of the connection is sent, from 0, and
+	// once more when there is none left. What it returns is done instead. Nil
+	// sends all frames.
+	At func(n int) Act
+}
+
+// Restart as a Rewind begins the session anew.
+const Restart = 1 << 30
+
+// Act is something that an exchange does between two frames.
+type Act func(ctx context.Context, conn *websocket.Conn) error
+
+// Cut ends the connection without a word.
+func Cut(_ context.Context, conn *websocket.Conn) error { return conn.CloseNow() }
+
+// Close ends the connection as the protocol has it.
+func Close(_ context.Context, conn *websocket.Conn) error {
+	return conn.Close(websocket.StatusGoingAway, "maintenance")
+}
+
+// FallSilent sends nothing more, and keeps the connection.
+func FallSilent(ctx context.Context, _ *websocket.Conn) error { <-ctx.Done(); return ctx.Err() }
+
+// Send sends a frame that is not of the session, and goes on: an error, garbage,
+// a frame that is too large.
+func Send(text string) Act {
+	return func(ctx context.Context, conn *websocket.Conn) error {
+		return conn.Write(ctx, websocket.MessageText, []byte(text))
+	}
+}
+
+// Await sends the next frame only when c is closed.
+func Await(c <-chan struct{}) Act {
+	return func(ctx context.Context, _ *websocket.Conn) error {
+		select {
+		case <-c:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Exchange is a running exchange.
+type Exchange struct {
+	// URL is that of its feed.
+	URL string
+
+	t      testing.TB
+	frames []Frame
+	plan   func(connection int) Plan
+
+	mu          sync.Mutex
+	connections int
+	place       int // of the next frame in the session
+	subscribed  [][]string
+}
+
+// Start runs an exchange that has these frames until the test ends. plan says
+// what becomes of each connection, from 0; nil stands for zero Plans.
+func Start(t testing.TB, frames []Frame, plan func(connection int) Plan) *Exchange {
+	t.Helper()
+	if plan == nil {
+		plan = func(int) Plan { return Plan{} }
+	}
+	e := &Exchange{t: t, frames: frames, plan: plan}
+	ctx, stop := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		serving.Add(1)
+		defer serving.Done()
+		e.accept(ctx, w, r)
+	}))
+	e.URL = "ws" + strings.TrimPrefix(server.URL, "http")
+	t.Cleanup(func() {
+		stop()
+		serving.Wait()
+		server.Close()
+	})
+	return e
+}
+
+// Connections is how many there have been, refused ones included.
+func (e *Exchange) Connections() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.connections
+}
+
+// Subscribed lists the products of each subscription.
+func (e *Exchange) Subscribed() [][]string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.subscribed)
+}
+
+func (e *Exchange) accept(ctx context.Context, w http.ResponseWriter, r *http.Request) {
+	e.mu.Lock()
+	number := e.connections
+	e.connections++
+	e.mu.Unlock()
+	plan := e.plan(number)
+	if plan.Refuse != 0 {
+		for name, values := range plan.Header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(plan.Refuse)
+		return
+	}
+	conn, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		e.t.Errorf("accepting a connection: %v", err)
+		return
+	}
+	defer func() { _ = conn.CloseNow() }() // it may be closed already
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	products, err := e.subscribe(ctx, conn)
+	if err != nil {
+		return // the client went away, or fell silent, or said what it should not
+	}
+	// Nothing more is expected of the client; its end ends the connection.
+	ctx = conn.CloseRead(ctx)
+	_ = e.replay(ctx, conn, plan, products) // its errors are the client's end, or ours
+}
+
+// subscribe waits for the subscription, as long as the real service does.
+func (e *Exchange) subscribe(ctx context.Context, conn *websocket.Conn) ([]string, error) {
+	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, text, err := conn.Read(limited)
+	if err != nil {
+		return nil, err
+	}
+	var request struct {
+		Type     string   `json:"type"`
+		Products []string `json:"product_ids"`
+		Channels []string `json:"channels"`
+	}
+	if err := json.Unmarshal(text, &request); err != nil || request.Type != "subscribe" ||
+		!slices.Contains(request.Channels, "ticker") || !slices.Contains(request.Channels, "heartbeat") {
+		e.t.Errorf("a subscription such as %s (%v)", text, err)
+		return nil, fmt.Errorf("not a subscription: %s", text)
+	}
+	e.mu.Lock()
+	e.subscribed = append(e.subscribed, request.Products)
+	e.mu.Unlock()
+	return request.Products, Send(`{"type":"subscriptions","channels":[{"name":"ticker"},{"name":"heartbeat"}]}`)(ctx, conn)
+}
+
+// replay sends frames. As the real service does, it begins with the last ticker
+// of each product, whatever the client has seen of them.
+func (e *Exchange) replay(ctx context.Context, conn *websocket.Conn, plan Plan, products []string) error {
+	next := e.begin(plan)
+	for _, product := range products {
+		for i := next - 1; i >= 0; i-- {
+			if f := e.frames[i]; f.Product == product {
+				if err := conn.Write(ctx, websocket.MessageText, f.Text); err != nil {
+					return err
+				}
+				break
+			}
+		}
+	}
+	for n := 0; ; {
+		if plan.At != nil {
+			if act := plan.At(n); act != nil {
+				if err := act(ctx, conn); err != nil {
+					return err
+				}
+			}
+		}
+		if next >= len(e.frames) {
+			return beat(ctx, conn, products)
+		}
+		if f := e.frames[next]; slices.Contains(products, f.Product) {
+			if err := conn.Write(ctx, websocket.MessageText, f.Text); err != nil {
+				return err
+			}
+			n++
+		}
+		next++
+		e.reach(next)
+	}
+}
+
+// begin is the place where a connection begins.
+func (e *Exchange) begin(plan Plan) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return min(max(0, e.place-plan.Rewind)+plan.Skip, len(e.frames))
+}
+
+func (e *Exchange) reach(place int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.place = max(e.place, place)
+}
+
+// beat sends heartbeats.
+func beat(ctx context.Context, conn *websocket.Conn, products []string) error {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		for _, product := range products {
+			if err := Send(fmt.Sprintf(`{"type":"heartbeat","product_id":%q,"sequence":1,"last_trade_id":1}`, product))(ctx, conn); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}

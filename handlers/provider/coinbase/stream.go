@@ -1,0 +1,143 @@
+package coinbase
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// DefaultWSURL is where the real service has its WebSocket feed.
+const DefaultWSURL = "wss://ws-feed.exchange.coinbase.com"
+
+const (
+	// connectTimeout is for connecting and the handshake. The service closes a
+	// connection over which no subscription comes within five seconds.
+	connectTimeout = 5 * time.Second
+	// maxFrame bounds a frame, in bytes. A ticker has some 500, the
+	// acknowledgement of a subscription to 50 products some 2,000.
+	maxFrame = 32 << 10
+)
+
+var _ pipeline.Streamer = (*provider)(nil)
+
+// newFeedClient makes the client of handshakes. It follows no redirect: the feed
+// has one address.
+func newFeedClient() *http.Client {
+	return &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+			DisableKeepAlives:      true, // each connection is one stream's
+			MaxResponseHeaderBytes: maxFrame,
+		},
+	}
+}
+
+// Stream implements pipeline.Streamer by the channels ticker and heartbeat. The
+// sequence of a message is its trade's number: the frames' own sequence also
+// counts orders, which are on no channel of ours.
+func (p *provider) Stream(ctx context.Context, symbols []schema.Symbol, f func(pipeline.StreamMessage) error) error {
+	conn, err := p.connect(ctx, symbols)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.CloseNow() }() // nothing more is expected of it
+	for {
+		kind, text, err := conn.Read(ctx)
+		if err != nil {
+			return broken(ctx, err)
+		}
+		message, err := p.read(kind, text)
+		if err != nil {
+			return err
+		}
+		if err := f(message); err != nil {
+			return err
+		}
+	}
+}
+
+// connect opens a connection and subscribes.
+func (p *provider) connect(ctx context.Context, symbols []schema.Symbol) (*websocket.Conn, error) {
+	connecting, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, response, err := websocket.Dial(connecting, p.feed, &websocket.DialOptions{HTTPClient: p.feedClient,
+		HTTPHeader: http.Header{"User-Agent": {"pricemill/" + p.version}}})
+	switch {
+	case err != nil && response != nil && response.StatusCode != http.StatusSwitchingProtocols:
+		return nil, rest.Refused(response, "", p.now())
+	case err != nil && response != nil:
+		return nil, pipeline.Quotef(schema.CodeBadResponse, "what answers is no WebSocket")
+	case err != nil:
+		return nil, rest.NoAnswer(connecting, err)
+	}
+	conn.SetReadLimit(maxFrame)
+	request, err := json.Marshal(struct {
+		Type     string          `json:"type"`
+		Products []schema.Symbol `json:"product_ids"`
+		Channels []string        `json:"channels"`
+	}{"subscribe", symbols, []string{"ticker", "heartbeat"}})
+	if err == nil {
+		err = conn.Write(connecting, websocket.MessageText, request)
+	}
+	if err != nil {
+		_ = conn.CloseNow() // it was of no use
+		return nil, broken(connecting, err)
+	}
+	return conn, nil
+}
+
+// read makes a message of a frame: a quote of a ticker, and a sign of life of
+// any other but an error.
+func (p *provider) read(kind websocket.MessageType, text []byte) (pipeline.StreamMessage, error) {
+	message := pipeline.StreamMessage{ReceivedAt: schema.NewTime(p.now())}
+	f, err := parseFrame(text)
+	switch {
+	case kind != websocket.MessageText || err != nil || f.Type == "":
+		return message, pipeline.Quotef(schema.CodeBadResponse, "a frame that is not one of the feed's")
+	case f.Type == "error":
+		return message, pipeline.Quotef(schema.CodeBadResponse, "the service said: %s", schema.CutReason(f.Message+": "+f.Reason))
+	}
+	if symbol, id, err := f.trade(); err == nil {
+		message.ID, message.Symbol, message.Sequence, message.RawResponse = id, symbol, f.TradeID, text
+	}
+	return message, nil
+}
+
+// broken says why a connection ended. The texts of a service's close frame may
+// hold anything, so only its number is repeated.
+func broken(ctx context.Context, err error) error {
+	var closed websocket.CloseError
+	switch {
+	case ctx.Err() != nil:
+		return &pipeline.QuoteError{Code: schema.CodeTimeout, Reason: "no answer in time", Err: ctx.Err()}
+	case errors.As(err, &closed):
+		return pipeline.Quotef(schema.CodeUnavailable, "the service closed the connection with status %d", closed.Code)
+	case errors.Is(err, websocket.ErrMessageTooBig):
+		return pipeline.Quotef(schema.CodeTooLarge, "a frame has more than %d bytes", maxFrame)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return pipeline.Quotef(schema.CodeUnavailable, "the connection was cut off")
+	}
+	return rest.NoAnswer(ctx, err)
+}
+
+// parseFeed checks where the feed lies.
+func parseFeed(text string) (string, error) {
+	u, err := rest.ParseFeedURL(text)
+	if err != nil {
+		return "", fmt.Errorf("ws_url: %w", err)
+	}
+	return u.String(), nil
+}

@@ -1,0 +1,131 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Stream is a stream as its table shows it.
+type Stream struct {
+	ID        string          `db:"stream_id"`
+	Provider  schema.Provider `db:"provider"`
+	Symbols   []schema.Symbol `db:"-"`
+	Status    Status          `db:"status"`
+	StartedAt schema.Time     `db:"started_at"`
+	// StoppedAt is nil unless the stream is stopped.
+	StoppedAt *schema.Time `db:"stopped_at"`
+	// Owned says that a process owns the stream, and was alive within the last
+	// three seconds.
+	Owned bool `db:"owned"`
+	// LastMessage is when the provider last sent anything; nil for never.
+	LastMessage *schema.Time `db:"last_message_at"`
+	// Messages is how many quotes were brought into the log, repeats among them.
+	Messages int64 `db:"messages"`
+	// Gaps is how often messages were missing, Missed how many, by the
+	// provider's own count.
+	Gaps       int64 `db:"gaps"`
+	Missed     int64 `db:"missed"`
+	Reconnects int64 `db:"reconnects"`
+	// LastError says why the last connection broke; empty for never.
+	LastError   string       `db:"last_error"`
+	LastErrorAt *schema.Time `db:"last_error_at"`
+}
+
+// Reader reads the table of streams. Its numbers are half a second old.
+type Reader struct{ DB *store.Store }
+
+func (r Reader) columns() string {
+	return `stream_id, provider, symbols AS symbols_json, status, started_at, stopped_at,
+		status <> 'stopped' AND claimed_until >= ` + r.DB.NowMillis() + ` AS owned, last_message_at, messages, gaps, missed,
+		reconnects, last_error, last_error_at`
+}
+
+// stored is a Stream with its symbols as they are in the table.
+type stored struct {
+	Stream
+	SymbolsJSON string `db:"symbols_json"`
+}
+
+func (s stored) read() (Stream, error) {
+	if err := json.Unmarshal([]byte(s.SymbolsJSON), &s.Symbols); err != nil {
+		return Stream{}, fmt.Errorf("reading the symbols of stream %s: %w", s.ID, err)
+	}
+	return s.Stream, nil
+}
+
+// Get returns an error that wraps sql.ErrNoRows where the stream is not known,
+// perhaps because it was started a moment ago.
+func (r Reader) Get(ctx context.Context, id string) (Stream, error) {
+	var found stored
+	if err := r.DB.Get(ctx, &found, `SELECT `+r.columns()+` FROM streams WHERE stream_id = $1`, id); err != nil {
+		return Stream{}, fmt.Errorf("reading stream %s: %w", id, err)
+	}
+	return found.read()
+}
+
+// List returns at most limit streams, the last started first.
+func (r Reader) List(ctx context.Context, limit int) ([]Stream, error) {
+	var found []stored
+	err := r.DB.Select(ctx, &found, `SELECT `+r.columns()+` FROM streams ORDER BY started_at DESC, stream_id DESC LIMIT $1`, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing the streams: %w", err)
+	}
+	streams := make([]Stream, len(found))
+	for i, s := range found {
+		if streams[i], err = s.read(); err != nil {
+			return nil, err
+		}
+	}
+	return streams, nil
+}
+
+// The table is looked at after pauses that double from firstLook to lastLook.
+const (
+	firstLook = 5 * time.Millisecond
+	lastLook  = 80 * time.Millisecond
+)
+
+// Settle returns once the stage has applied all commands that were written before
+// it was called, by whatever process: a stream that the table does not have then
+// did not exist. When ctx is done first, it returns that error.
+func (r Reader) Settle(ctx context.Context) error {
+	topic := schema.StreamStarted{}.Topic()
+	// A topic that was created again has a chain of its own.
+	const epoch = `(SELECT MAX(epoch) FROM topics WHERE name = $1)`
+	type numbered struct {
+		Part   int32 `db:"part"`
+		Number int64 `db:"number"`
+	}
+	var written []numbered
+	if err := r.DB.Select(ctx, &written, `SELECT part, last AS number FROM chains WHERE epoch = `+epoch, topic); err != nil {
+		return fmt.Errorf("reading how far the commands are: %w", err)
+	}
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		var applied []numbered
+		if err := r.DB.Select(ctx, &applied, `SELECT part, chain_seq AS number FROM positions WHERE topic = $1 AND stage = $2
+			AND topic_id = (SELECT topic_id FROM topics WHERE epoch = `+epoch+`)`, topic, Name); err != nil {
+			return fmt.Errorf("reading how far stage %s is: %w", Name, err)
+		}
+		numbers := map[int32]int64{}
+		for _, a := range applied {
+			numbers[a.Part] = a.Number
+		}
+		behind := false
+		for _, w := range written {
+			behind = behind || numbers[w.Part] < w.Number
+		}
+		if !behind {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for stage %s to catch up with the log: %w", Name, ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+}

@@ -1,0 +1,168 @@
+// Package stream keeps connections to providers that send quotes by themselves,
+// and brings what they send into the log.
+//
+// A stream is owned by one process among those that have the stage, by a claim
+// that it renews. What the provider sends again after a reconnect, or to the next
+// owner, are events with the same ids, of which raw-store keeps one.
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Name is the name of the stage.
+const Name = "stream"
+
+// Settings of the handler.
+type Settings struct {
+	// Concurrency is how many streams this process may own at once, each with a
+	// connection. Default 20.
+	Concurrency int `mapstructure:"concurrency"`
+	// Silence is how long a provider may send nothing, not even a sign of life,
+	// before its connection counts as broken. Default 15s.
+	Silence time.Duration `mapstructure:"silence"`
+	// BackoffMin and BackoffMax bound the pause before another connection: it
+	// grows from one to the other, half as long or half as much again by chance,
+	// and begins anew after a connection that held for as long as Silence.
+	// Default 500ms and 30s.
+	BackoffMin time.Duration `mapstructure:"backoff_min"`
+	BackoffMax time.Duration `mapstructure:"backoff_max"`
+}
+
+func (s Settings) validate() error {
+	var errs []error
+	if s.Concurrency < 1 {
+		errs = append(errs, fmt.Errorf("concurrency: %d is not positive", s.Concurrency))
+	}
+	if s.Silence <= 0 {
+		errs = append(errs, fmt.Errorf("silence: %v is not positive", s.Silence))
+	}
+	if s.BackoffMin <= 0 || s.BackoffMax < s.BackoffMin {
+		errs = append(errs, fmt.Errorf("backoff_min, backoff_max: want 0 < %v <= %v", s.BackoffMin, s.BackoffMax))
+	}
+	return errors.Join(errs...)
+}
+
+func init() {
+	pipeline.RegisterHandler(pipeline.HandlerModule{
+		Name:  Name,
+		Doc:   "Keeps the streams, and appends what their providers send to raw-quotes.",
+		Takes: []schema.EventType{schema.StreamStarted{}.EventType(), schema.StreamStopped{}.EventType()},
+		New:   New,
+	})
+}
+
+// New makes the handler.
+func New(env pipeline.Env) (pipeline.Handler, error) {
+	settings := Settings{Concurrency: 20, Silence: 15 * time.Second, BackoffMin: 500 * time.Millisecond, BackoffMax: 30 * time.Second}
+	if err := env.Decode(&settings); err != nil {
+		return nil, err
+	}
+	if err := settings.validate(); err != nil {
+		return nil, err
+	}
+	return &handler{settings: settings, provider: env.Provider, now: env.Now, log: env.Log, wake: make(chan struct{}, 1)}, nil
+}
+
+type handler struct {
+	settings Settings
+	provider func(schema.Provider) (pipeline.Provider, bool)
+	now      func() time.Time
+	log      *slog.Logger
+	wake     chan struct{}
+}
+
+var _ pipeline.Runner = (*handler)(nil)
+
+// Status says whether a stream runs.
+type Status string
+
+// The statuses of a stream. A stopped one stays so.
+const (
+	Active  Status = "active"  // it receives, or is about to
+	Failing Status = "failing" // its last connection broke, and no other has sent anything yet
+	Stopped Status = "stopped"
+)
+
+// Handle enters new streams and ends those that are stopped. The stop of a
+// stream that does not stand before it in the log says nothing.
+func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+	status, err := hold(ctx, tx, in)
+	if err != nil {
+		return nil, err
+	}
+	started, stopped := map[string]schema.StreamStarted{}, map[string]schema.Time{}
+	for i := range in {
+		id := in[i].Event.Payload.Key()
+		switch event := in[i].Event.Payload.(type) {
+		case schema.StreamStarted:
+			if status[id] == "" {
+				started[id], status[id] = event, Active
+			}
+		case schema.StreamStopped:
+			if status[id] != "" && status[id] != Stopped {
+				stopped[id], status[id] = event.StoppedAt, Stopped
+			}
+		}
+	}
+	rows := store.Rows{Table: "streams", Columns: []string{"stream_id", "provider", "symbols", "status", "started_at"}}
+	for _, id := range slices.Sorted(maps.Keys(started)) {
+		symbols, err := json.Marshal(started[id].Symbols)
+		if err != nil {
+			return nil, pipeline.Permanent(fmt.Errorf("encoding the symbols of stream %s: %w", id, err))
+		}
+		rows.Add(id, started[id].Provider, string(symbols), string(Active), started[id].StartedAt)
+	}
+	if err := tx.Insert(ctx, rows); err != nil {
+		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(stopped)) {
+		if _, err := tx.Exec(ctx, `UPDATE streams SET status = $1, stopped_at = $2 WHERE stream_id = $3`,
+			string(Stopped), stopped[id], id); err != nil {
+			return nil, fmt.Errorf("stopping stream %s: %w", id, err)
+		}
+	}
+	tx.OnCommit(h.wakeUp)
+	return nil, nil
+}
+
+// hold reads the status of the streams of a batch, and keeps their owners from
+// changing it meanwhile. Everybody takes rows in the order of their ids.
+func hold(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (map[string]Status, error) {
+	ids := map[string]bool{}
+	for i := range in {
+		ids[in[i].Event.Payload.Key()] = true
+	}
+	type row struct {
+		ID     string `db:"stream_id"`
+		Status Status `db:"status"`
+	}
+	rows, err := store.SelectIn[row](ctx, tx, `SELECT stream_id, status FROM streams WHERE stream_id IN (?)
+		ORDER BY stream_id `+tx.LockRows("streams"), slices.Sorted(maps.Keys(ids)))
+	if err != nil {
+		return nil, fmt.Errorf("reading the streams: %w", err)
+	}
+	status := make(map[string]Status, len(ids))
+	for _, r := range rows {
+		status[r.ID] = r.Status
+	}
+	return status, nil
+}
+
+func (h *handler) wakeUp() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}

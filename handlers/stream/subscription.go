@@ -1,0 +1,234 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// buffered is how many messages of a stream may wait for the log. Beyond, the
+// connection is not read, and the provider has to wait.
+const buffered = 256
+
+// subscription is one stream while this process owns it.
+type subscription struct {
+	*handler
+	row
+	symbols []schema.Symbol
+	emit    pipeline.Emitter
+	cancel  context.CancelFunc
+	ended   chan struct{}
+	// messages are those on their way from the connection to the log. They
+	// outlive a connection.
+	messages chan pipeline.StreamMessage
+
+	mu    sync.Mutex
+	state progress
+}
+
+// subscribe starts to stream, until ctx is done or cancel is called.
+func (w *worker) subscribe(ctx context.Context, r row) (*subscription, error) {
+	symbols, state, err := r.read()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	s := &subscription{handler: w.handler, row: r, symbols: symbols, emit: w.emit, cancel: cancel, state: state,
+		ended: make(chan struct{}), messages: make(chan pipeline.StreamMessage, buffered)}
+	go s.run(ctx)
+	return s, nil
+}
+
+func (s *subscription) run(ctx context.Context) {
+	defer s.wakeUp()
+	defer close(s.ended)
+	defer s.cancel()
+	written := make(chan struct{})
+	go func() { s.write(ctx); close(written) }()
+	s.keepConnected(ctx)
+	close(s.messages)
+	<-written
+}
+
+func (s *subscription) hasEnded() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// progress is how far the stream is.
+func (s *subscription) progress() progress {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.clone()
+}
+
+func (s *subscription) note(f func(p *progress)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.state)
+}
+
+// keepConnected connects again after every fault, until ctx is done.
+func (s *subscription) keepConnected(ctx context.Context) {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = s.settings.BackoffMin, s.settings.BackoffMax
+	for {
+		began := time.Now()
+		err := s.connect(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > s.settings.Silence {
+			pauses.Reset() // it had been running well
+		}
+		fault := s.explain(err)
+		pause := max(pauses.NextBackOff(), fault.RetryAfter)
+		s.log.Warn("a stream broke", "stream_id", s.ID, "provider", s.Provider, "code", fault.Code, "reason", fault.Reason,
+			"again_in", pause)
+		s.note(func(p *progress) {
+			p.failing, p.lastError, p.lastErrorAt = true, schema.CutReason(fault.Reason), schema.NewTime(s.now())
+		})
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		s.note(func(p *progress) { p.reconnects++ })
+	}
+}
+
+// explain says what went wrong. As with quotes, an error that is no QuoteError is
+// a fault of the provider's code, whose text may hold anything.
+func (s *subscription) explain(err error) *pipeline.QuoteError {
+	var q *pipeline.QuoteError
+	if errors.As(err, &q) {
+		return q
+	}
+	s.log.Error("a stream failed in a way that it does not explain", "stream_id", s.ID, "provider", s.Provider, "error", err)
+	return pipeline.Quotef(schema.CodeInternal, "the provider failed in a way that it does not explain")
+}
+
+// connect streams over one connection until something is wrong with it.
+func (s *subscription) connect(ctx context.Context) (err error) {
+	provider, _ := s.provider(s.Provider)
+	streamer, ok := provider.(pipeline.Streamer)
+	if !ok {
+		return pipeline.Quotef(schema.CodeUnknownProvider, "no provider %q that streams in this binary", s.Provider)
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	// Runs while the provider reads, not while its message waits for the log.
+	silence := time.AfterFunc(s.settings.Silence, func() {
+		fail(pipeline.Quotef(schema.CodeTimeout, "nothing came for %v", s.settings.Silence))
+	})
+	defer silence.Stop()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	err = streamer.Stream(ctx, s.symbols, func(m pipeline.StreamMessage) error {
+		silence.Stop()
+		defer silence.Reset(s.settings.Silence)
+		return s.receive(ctx, m)
+	})
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if err == nil {
+		err = errors.New("it returned without an error")
+	}
+	return err
+}
+
+// receive takes a message, once there is room for it.
+func (s *subscription) receive(ctx context.Context, m pipeline.StreamMessage) error {
+	if m.ID != "" {
+		if !slices.Contains(s.symbols, m.Symbol) {
+			return pipeline.Quotef(schema.CodeBadResponse, "a quote came for a symbol that nobody asked for")
+		}
+		if size := len(m.RawResponse); size == 0 || size > schema.MaxRawResponse {
+			return pipeline.Quotef(schema.CodeTooLarge, "a message of %d bytes, not within 1 and %d", size, schema.MaxRawResponse)
+		}
+		select {
+		case s.messages <- m:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	s.note(func(p *progress) { p.failing, p.lastMessage = false, m.ReceivedAt })
+	return nil
+}
+
+// write appends messages to the log, as many at once as are waiting, until there
+// will be no more. What is left when ctx is done has the grace time.
+func (s *subscription) write(ctx context.Context) {
+	writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
+	for first := range s.messages {
+		batch := []pipeline.StreamMessage{first}
+		for len(batch) < buffered && len(s.messages) > 0 {
+			batch = append(batch, <-s.messages)
+		}
+		if err := s.append(writing, batch); err != nil {
+			s.log.Warn("quotes of a stream did not come into the log before it ended", "stream_id", s.ID, "quotes", len(batch), "error", err)
+		}
+	}
+}
+
+func (s *subscription) append(ctx context.Context, batch []pipeline.StreamMessage) error {
+	events := make([]schema.Event, len(batch))
+	for i, m := range batch {
+		events[i] = schema.Event{ID: m.ID, Source: "pricemill/" + Name, Payload: schema.QuoteFetched{
+			Quote: schema.Quote{Provider: s.Provider, Symbol: m.Symbol}, RawResponse: m.RawResponse, ReceivedAt: m.ReceivedAt}}
+	}
+	for {
+		err := s.emit.Append(ctx, events)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || pipeline.IsPermanent(err) {
+			return err
+		}
+		s.log.Warn("appending quotes of a stream", "stream_id", s.ID, "error", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(s.settings.BackoffMin):
+		}
+	}
+	s.note(func(p *progress) {
+		p.messages += int64(len(batch))
+		for _, m := range batch {
+			p.follow(m)
+		}
+	})
+	return nil
+}
+
+// follow tells by the sequence of a message whether others are missing.
+func (p *progress) follow(m pipeline.StreamMessage) {
+	last := p.sequences[m.Symbol]
+	if m.Sequence <= last {
+		return // a repeat, or nobody counts
+	}
+	if missed := m.Sequence - last - 1; last > 0 && missed > 0 {
+		p.gaps++
+		p.missed += missed
+	}
+	p.sequences[m.Symbol] = m.Sequence
+}
