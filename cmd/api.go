@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/pricemill/pricemill/handlers/stream"
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/projections"
@@ -52,7 +53,8 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 	return httpapi.New(httpapi.Config{
 		Build:     thisBuild(),
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
-		MaxAge: c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
+		Streamers: m.streamers(),
+		MaxAge:    c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Logger: log, Now: time.Now,
 	}, httpapi.Ports{
 		Commands:     commands{r.Emitter()},
@@ -63,6 +65,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Jobs:         jobs.Reader{DB: b.store},
 		Requests:     waiter,
 		ProviderInfo: m.describeProviders,
+		Streams:      streams{stream.Reader{DB: b.store}},
 		Readiness:    readiness(r),
 		Metrics:      metrics(r),
 		Unavailable:  func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
@@ -114,4 +117,49 @@ func readiness(r *pipeline.Runtime) func(context.Context) []httpapi.Check {
 		}
 		return checks
 	}
+}
+
+// streams is httpapi.Streams over the table of the stage.
+type streams struct{ stream.Reader }
+
+var _ httpapi.Streams = streams{}
+
+// Get implements httpapi.Streams.
+func (s streams) Get(ctx context.Context, id string) (httpapi.Stream, error) {
+	found, err := s.Reader.Get(ctx, id)
+	if err != nil {
+		return httpapi.Stream{}, projections.QueryError("stream "+id, err)
+	}
+	return newStream(found), nil
+}
+
+// List implements httpapi.Streams.
+func (s streams) List(ctx context.Context, limit int) ([]httpapi.Stream, error) {
+	found, err := s.Reader.List(ctx, limit)
+	if err != nil {
+		return nil, projections.QueryError("the streams", err)
+	}
+	all := make([]httpapi.Stream, len(found))
+	for i, one := range found {
+		all[i] = newStream(one)
+	}
+	return all, nil
+}
+
+// Settle implements httpapi.Streams.
+func (s streams) Settle(ctx context.Context) error {
+	if err := s.Reader.Settle(ctx); err != nil {
+		return projections.QueryError("how far the streams are", err)
+	}
+	return nil
+}
+
+func newStream(s stream.Stream) httpapi.Stream {
+	body := httpapi.Stream{StreamID: s.ID, Status: string(s.Status), Provider: s.Provider, Symbols: s.Symbols,
+		StartedAt: s.StartedAt, StoppedAt: s.StoppedAt, OwnerAlive: s.Owned, LastMessageAt: s.LastMessage,
+		Messages: s.Messages, Gaps: s.Gaps, Missed: s.Missed, Reconnects: s.Reconnects}
+	if s.LastErrorAt != nil {
+		body.LastError = &httpapi.StreamError{Reason: s.LastError, Timestamp: *s.LastErrorAt}
+	}
+	return body
 }

@@ -69,6 +69,17 @@ func (m *modules) provider(name schema.Provider) (pipeline.Provider, bool) {
 	return p, known
 }
 
+// streamers are the providers that can stream.
+func (m *modules) streamers() []schema.Provider {
+	var names []schema.Provider
+	for _, name := range providerNames() {
+		if _, ok := m.providers[name].(pipeline.Streamer); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // openProjections makes sure all tables exist, and returns the stages that feed
 // them.
 func (m *modules) openProjections(ctx context.Context, b *backends, log *slog.Logger) ([]pipeline.StageSpec, error) {

@@ -70,6 +70,10 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodDelete, "/api/v1/prices/poll/{job_id}", a.stopJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/pause", a.pauseJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/resume", a.resumeJob},
+		route{http.MethodPost, "/api/v1/streams", a.postStream},
+		route{http.MethodGet, "/api/v1/streams", a.getStreams},
+		route{http.MethodGet, "/api/v1/streams/{stream_id}", a.getStream},
+		route{http.MethodDelete, "/api/v1/streams/{stream_id}", a.deleteStream},
 	))
 	return a, nil
 }

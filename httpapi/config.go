@@ -60,6 +60,9 @@ type Config struct {
 	// ProviderAliases are further names of Providers, such as yahoo_finance
 	// for yahoo. Answers give the real name.
 	ProviderAliases map[string]schema.Provider
+	// Streamers are those of Providers that can stream; a stream of any other is
+	// answered 400.
+	Streamers []schema.Provider
 	// DefaultProvider is asked when a request names none. Required, and one of
 	// Providers.
 	DefaultProvider schema.Provider

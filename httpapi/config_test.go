@@ -37,8 +37,8 @@ func TestConfigReportsAllFaults(t *testing.T) {
 			t.Errorf("the error does not say %q:\n%v", want, err)
 		}
 	}
-	if got := len(strings.Split(err.Error(), "\n")); got != 19 {
-		t.Errorf("%d faults, want 19:\n%v", got, err)
+	if got := len(strings.Split(err.Error(), "\n")); got != 20 {
+		t.Errorf("%d faults, want 20:\n%v", got, err)
 	}
 }
 

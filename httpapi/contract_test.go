@@ -264,7 +264,7 @@ func TestEveryDocumentedPathIsRouted(t *testing.T) {
 	api := newAPI(t, nil)
 	for name := range mustContract(t).operations {
 		method, path, _ := strings.Cut(name, " ")
-		path = strings.NewReplacer("{asset}", "swagger-ui.css", "{job_id}", "poll_abc12345").Replace(path)
+		path = strings.NewReplacer("{asset}", "swagger-ui.css", "{job_id}", "poll_abc12345", "{stream_id}", "stream_abc12345").Replace(path)
 		w := httptest.NewRecorder()
 		api.ServeHTTP(w, request(strings.ToUpper(method), path, ""))
 		if w.Code == http.StatusMethodNotAllowed || w.Code == http.StatusNotFound {

@@ -152,6 +152,34 @@ type waitFunc func(context.Context, string) (requests.Request, error)
 
 func (f waitFunc) Wait(ctx context.Context, id string) (requests.Request, error) { return f(ctx, id) }
 
+// streams are those that a fake knows; settled counts how often it was waited
+// for, and arrives is what there is then.
+type streams struct {
+	known   []httpapi.Stream
+	arrives []httpapi.Stream
+	settled int
+	err     error
+}
+
+func (s *streams) Get(_ context.Context, id string) (httpapi.Stream, error) {
+	for _, one := range s.known {
+		if one.StreamID == id {
+			return one, s.err
+		}
+	}
+	return httpapi.Stream{}, projections.ErrNotFound
+}
+
+func (s *streams) Settle(context.Context) error {
+	s.settled++
+	s.known = append(s.known, s.arrives...)
+	return s.err
+}
+
+func (s *streams) List(_ context.Context, limit int) ([]httpapi.Stream, error) {
+	return s.known[:min(limit, len(s.known))], s.err
+}
+
 // noLatest knows no price.
 func noLatest(context.Context, schema.Provider, schema.Symbol) (latestprices.Price, error) {
 	return latestprices.Price{}, projections.ErrNotFound
@@ -210,6 +238,7 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 			Providers:       []schema.Provider{"finnhub", "simulated", "yahoo"},
 			ProviderAliases: map[string]schema.Provider{"yahoo_finance": "yahoo"},
 			DefaultProvider: "finnhub",
+			Streamers:       []schema.Provider{"yahoo", "simulated"},
 		},
 		Ports: httpapi.Ports{
 			Commands:     &commands{},
@@ -225,6 +254,7 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 					{Name: "finnhub"}, {Name: "simulated", Configured: true}}
 			},
 			Requests:  waitFunc(never),
+			Streams:   &streams{known: []httpapi.Stream{exampleStream("stream_abc12345")}},
 			Readiness: func(context.Context) []httpapi.Check { return nil },
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

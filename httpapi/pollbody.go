@@ -27,43 +27,60 @@ type pollBody struct {
 // readPollBody takes the body for JSON whatever its type says: the check of the
 // origin, not the type, keeps other sites' pages from posting.
 func (a *API) readPollBody(r *http.Request) (pollBody, error) {
+	data, err := readBody(r)
+	if err != nil {
+		return pollBody{}, err
+	}
+	return decodePollBody(data, int64(a.config.MinInterval/time.Second))
+}
+
+// readBody returns a body that is text and not too large.
+func readBody(r *http.Request) ([]byte, error) {
 	if r.ContentLength > MaxBody {
-		return pollBody{}, &http.MaxBytesError{Limit: MaxBody}
+		return nil, &http.MaxBytesError{Limit: MaxBody}
 	}
 	data, err := io.ReadAll(r.Body)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return pollBody{}, err
+		return nil, err
 	case err != nil, !utf8.Valid(data): // cut short, or not text: both are the client's
-		return pollBody{}, newError(codeBadRequest, "There was an error parsing the body")
+		return nil, newError(codeBadRequest, "There was an error parsing the body")
 	}
-	return decodePollBody(data, int64(a.config.MinInterval/time.Second))
+	return data, nil
 }
 
 // decodePollBody reads a body and reports all of its faults. It keeps the raw
 // JSON of each value, so that a fault shows it as it was sent.
 func decodePollBody(data []byte, minInterval int64) (pollBody, error) {
-	if len(data) == 0 {
-		return pollBody{}, faults{inBody(nil).missing()}
-	}
-	value, err := decodeJSON(data)
+	d, err := newBodyDecoder(data)
 	if err != nil {
 		return pollBody{}, err
 	}
+	body := pollBody{symbols: d.symbols(schema.MaxJobSymbols), interval: d.interval(minInterval), provider: d.provider()}
+	return body, d.faults.orNil()
+}
+
+// newBodyDecoder takes data for a JSON object.
+func newBodyDecoder(data []byte) (*bodyDecoder, error) {
+	if len(data) == 0 {
+		return nil, faults{inBody(nil).missing()}
+	}
+	value, err := decodeJSON(data)
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case string(value) == "null":
-		return pollBody{}, faults{inBody(nil).missing()}
+		return nil, faults{inBody(nil).missing()}
 	case value[0] != '{':
-		return pollBody{}, faults{inBody(value).notObject()}
+		return nil, faults{inBody(value).notObject()}
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(value, &fields); err != nil {
-		return pollBody{}, fmt.Errorf("reading the fields of a checked JSON object: %w", err)
+		return nil, fmt.Errorf("reading the fields of a checked JSON object: %w", err)
 	}
-	d := pollDecoder{object: value, fields: fields}
-	body := pollBody{symbols: d.symbols(), interval: d.interval(minInterval), provider: d.provider()}
-	return body, d.faults.orNil()
+	return &bodyDecoder{object: value, fields: fields}, nil
 }
 
 // decodeJSON returns the one value that data holds, without space around it.
@@ -90,18 +107,18 @@ func jsonFault(position int, reason string) error {
 	return faults{at.faultWith("json_invalid", "JSON decode error", map[string]any{"error": reason})}
 }
 
-// pollDecoder reads the fields of a body and collects what is wrong with them.
-type pollDecoder struct {
+// bodyDecoder reads the fields of a body and collects what is wrong with them.
+type bodyDecoder struct {
 	object json.RawMessage
 	fields map[string]json.RawMessage
 	faults faults
 }
 
-func (d *pollDecoder) add(f fault) { d.faults = append(d.faults, f) }
+func (d *bodyDecoder) add(f fault) { d.faults = append(d.faults, f) }
 
 // field returns a required field; its absence is a fault, whose input is the
 // object that lacks it.
-func (d *pollDecoder) field(name string) (json.RawMessage, place, bool) {
+func (d *bodyDecoder) field(name string) (json.RawMessage, place, bool) {
 	raw, given := d.fields[name]
 	if !given {
 		d.add(inBody(d.object, name).missing())
@@ -109,7 +126,7 @@ func (d *pollDecoder) field(name string) (json.RawMessage, place, bool) {
 	return raw, inBody(raw, name), given
 }
 
-func (d *pollDecoder) symbols() []schema.Symbol {
+func (d *bodyDecoder) symbols(most int) []schema.Symbol {
 	raw, at, given := d.field("symbols")
 	if !given {
 		return nil
@@ -120,8 +137,8 @@ func (d *pollDecoder) symbols() []schema.Symbol {
 		return nil
 	}
 	// A list that is too long is not looked into.
-	if len(items) > schema.MaxJobSymbols {
-		d.add(at.longList(schema.MaxJobSymbols, len(items)))
+	if len(items) > most {
+		d.add(at.longList(most, len(items)))
 		return nil
 	}
 	if len(items) == 0 {
@@ -159,7 +176,7 @@ func readString(raw json.RawMessage) (text string, ok bool) {
 	return text, err == nil
 }
 
-func (d *pollDecoder) interval(low int64) int {
+func (d *bodyDecoder) interval(low int64) int {
 	raw, at, given := d.field("interval")
 	if !given {
 		return 0
@@ -217,7 +234,7 @@ func readNumber(text string, at place) (int64, *fault) {
 	return 0, &f
 }
 
-func (d *pollDecoder) provider() string {
+func (d *bodyDecoder) provider() string {
 	raw, given := d.fields["provider"]
 	if !given || string(raw) == "null" {
 		return ""

@@ -80,6 +80,42 @@ type Requests interface {
 	Wait(ctx context.Context, requestID string) (requests.Request, error)
 }
 
+// Stream is a streaming subscription, as GET streams shows it.
+type Stream struct {
+	StreamID  string          `json:"stream_id"`
+	Status    string          `json:"status"` // active, failing or stopped
+	Provider  schema.Provider `json:"provider"`
+	Symbols   []schema.Symbol `json:"symbols"`
+	StartedAt schema.Time     `json:"started_at"`
+	StoppedAt *schema.Time    `json:"stopped_at"`
+	// OwnerAlive says that a worker streams it and renewed its claim of late.
+	OwnerAlive    bool         `json:"owner_alive"`
+	LastMessageAt *schema.Time `json:"last_message_at"`
+	Messages      int64        `json:"messages"`
+	Gaps          int64        `json:"gaps"`
+	Missed        int64        `json:"missed"`
+	Reconnects    int64        `json:"reconnects"`
+	LastError     *StreamError `json:"last_error"`
+}
+
+// StreamError says why a connection of a stream broke.
+type StreamError struct {
+	Reason    string      `json:"reason"`
+	Timestamp schema.Time `json:"timestamp"`
+}
+
+// Streams finds streaming subscriptions.
+type Streams interface {
+	// Get returns an error that wraps projections.ErrNotFound where the stream
+	// is not known, perhaps because it was started a moment ago.
+	Get(ctx context.Context, streamID string) (Stream, error)
+	// Settle returns once every stream that was started before the call is
+	// known, or the error of ctx.
+	Settle(ctx context.Context) error
+	// List returns at most limit streams, the last started first.
+	List(ctx context.Context, limit int) ([]Stream, error)
+}
+
 // CheckState is the result of a readiness check.
 type CheckState string
 
@@ -115,6 +151,7 @@ type Ports struct {
 	// ProviderStatus tells how providers are doing. One that is missing, and all
 	// where it is nil, are shown without.
 	ProviderStatus func(ctx context.Context) (map[schema.Provider]ProviderStatus, error)
+	Streams        Streams
 	// Readiness runs all checks. It returns when ctx is done, with the checks
 	// it could not finish as failed.
 	Readiness func(ctx context.Context) []Check
@@ -137,6 +174,7 @@ func (p Ports) Validate() error {
 		required("Jobs", p.Jobs == nil),
 		required("ProviderInfo", p.ProviderInfo == nil),
 		required("Requests", p.Requests == nil),
+		required("Streams", p.Streams == nil),
 		p.validateOperations(),
 	)
 }

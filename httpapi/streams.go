@@ -1,0 +1,179 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/gorilla/mux"
+
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// streamAccepted answers POST streams.
+type streamAccepted struct {
+	StreamID string       `json:"stream_id"`
+	Status   string       `json:"status"`
+	Config   streamConfig `json:"config"`
+}
+
+// streamConfig is the stream as it will run: symbols in upper case and each
+// once, the provider by its real name.
+type streamConfig struct {
+	Symbols  []schema.Symbol `json:"symbols"`
+	Provider schema.Provider `json:"provider"`
+}
+
+// postStream subscribes to what a provider sends by itself.
+func (a *API) postStream(w http.ResponseWriter, r *http.Request) error {
+	data, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	d, err := newBodyDecoder(data)
+	if err != nil {
+		return err
+	}
+	symbols, name := d.symbols(schema.MaxStreamSymbols), d.provider()
+	if err := d.faults.orNil(); err != nil {
+		return err
+	}
+	provider, err := a.config.streamer(name)
+	if err != nil {
+		return err
+	}
+	stream := schema.StreamStarted{StreamID: newStreamID(), Provider: provider, Symbols: symbols,
+		StartedAt: schema.NewTime(a.config.Now())}
+	ctx, cancel := querying(r)
+	defer cancel()
+	token, err := a.ports.Commands.Publish(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("starting stream %s: %w", stream.StreamID, err)
+	}
+	w.Header().Set("X-Log-Position", token)
+	a.writeJSON(w, r, http.StatusAccepted,
+		streamAccepted{stream.StreamID, "accepted", streamConfig{stream.Symbols, stream.Provider}})
+	return nil
+}
+
+// streamer resolves the provider that a stream names; none is the default.
+func (c Config) streamer(name string) (schema.Provider, error) {
+	provider, err := c.provider(name)
+	if err != nil {
+		return "", err
+	}
+	if slices.Contains(c.Streamers, provider) {
+		return provider, nil
+	}
+	able := "none can"
+	if len(c.Streamers) > 0 {
+		names := make([]string, len(c.Streamers))
+		for i, s := range c.Streamers {
+			names[i] = string(s)
+		}
+		slices.Sort(names)
+		able = "those that can are " + strings.Join(names, ", ")
+	}
+	return "", newError(codeBadRequest, "Provider %q cannot stream; %s", provider, able)
+}
+
+// newStreamID is stream_ and 40 random bits in base 32.
+func newStreamID() string { return "stream_" + strings.ToLower(rand.Text()[:8]) }
+
+// streamList answers GET streams.
+type streamList struct {
+	Items []Stream `json:"items"`
+}
+
+// Bounds of the parameter limit of GET streams.
+const (
+	defaultStreams = 100
+	maxStreams     = 1000
+)
+
+func (a *API) getStreams(w http.ResponseWriter, r *http.Request) error {
+	q := query{values: r.URL.Query()}
+	limit := q.integer("limit", defaultStreams, 1, maxStreams)
+	if err := q.faults.orNil(); err != nil {
+		return err
+	}
+	ctx, cancel := querying(r)
+	defer cancel()
+	found, err := a.ports.Streams.List(ctx, int(limit))
+	if err != nil {
+		return fmt.Errorf("listing the streams: %w", err)
+	}
+	// An empty list, not null.
+	a.writeJSON(w, r, http.StatusOK, streamList{append([]Stream{}, found...)})
+	return nil
+}
+
+func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := querying(r)
+	defer cancel()
+	stream, err := a.findStream(ctx, mux.Vars(r)["stream_id"])
+	if err != nil {
+		return err
+	}
+	a.writeJSON(w, r, http.StatusOK, stream)
+	return nil
+}
+
+// streamCommanded answers commands to a stream.
+type streamCommanded struct {
+	StreamID string `json:"stream_id"`
+	Status   string `json:"status"`
+}
+
+// deleteStream stops a stream. Its row stays, and says so.
+func (a *API) deleteStream(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := querying(r)
+	defer cancel()
+	stream, err := a.findStream(ctx, mux.Vars(r)["stream_id"])
+	if err != nil {
+		return err
+	}
+	if stream.StoppedAt != nil {
+		return newError(codeConflict, "Stream %s is stopped", stream.StreamID)
+	}
+	token, err := a.ports.Commands.Publish(ctx, schema.StreamStopped{StreamID: stream.StreamID, StoppedAt: schema.NewTime(a.config.Now())})
+	if err != nil {
+		return fmt.Errorf("stopping stream %s: %w", stream.StreamID, err)
+	}
+	w.Header().Set("X-Log-Position", token)
+	a.writeJSON(w, r, http.StatusAccepted, streamCommanded{stream.StreamID, "accepted"})
+	return nil
+}
+
+// findStream finds a stream that its client knows of, because it has the id. One
+// that was posted a moment ago may be on its way through the log: that there is
+// no such stream is said only once what was posted before has arrived.
+func (a *API) findStream(ctx context.Context, id string) (Stream, error) {
+	if !utf8.ValidString(id) || strings.Contains(id, "\x00") { // no database has that
+		return Stream{}, noSuchStream(id)
+	}
+	stream, err := a.ports.Streams.Get(ctx, id)
+	if errors.Is(err, projections.ErrNotFound) {
+		if err := a.ports.Streams.Settle(ctx); err != nil {
+			return Stream{}, fmt.Errorf("waiting for stream %s: %w", id, err)
+		}
+		stream, err = a.ports.Streams.Get(ctx, id)
+	}
+	switch {
+	case errors.Is(err, projections.ErrNotFound):
+		return Stream{}, noSuchStream(id)
+	case err != nil:
+		return Stream{}, fmt.Errorf("reading stream %s: %w", id, err)
+	}
+	return stream, nil
+}
+
+func noSuchStream(id string) error {
+	return &apiError{codeNotFound, fmt.Sprintf("There is no stream %q", abbreviate(id)), projections.ErrNotFound}
+}
