@@ -1,0 +1,392 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/pricemill/pricemill/handlers/stream"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type streamFunc func(ctx context.Context, f func(pipeline.StreamMessage) error) error
+
+// scripted is a provider whose connections follow scripts, the last of them for
+// all that come later.
+type scripted struct {
+	pipeline.Provider
+	scripts []streamFunc
+
+	mu    sync.Mutex
+	calls []time.Time
+}
+
+func (s *scripted) Stream(ctx context.Context, _ []schema.Symbol, f func(pipeline.StreamMessage) error) error {
+	s.mu.Lock()
+	script := s.scripts[min(len(s.calls), len(s.scripts)-1)]
+	s.calls = append(s.calls, time.Now())
+	s.mu.Unlock()
+	return script(ctx, f)
+}
+
+// connections are the times at which there was one.
+func (s *scripted) connections() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]time.Time(nil), s.calls...)
+}
+
+func scripts(all ...streamFunc) *scripted { return &scripted{scripts: all} }
+
+func trade(n int64) pipeline.StreamMessage {
+	return pipeline.StreamMessage{ID: fmt.Sprint("trade-", n), Symbol: "A", Sequence: n,
+		RawResponse: schema.RawResponse(fmt.Sprint("answer ", n)), ReceivedAt: schema.NewTime(time.Now())}
+}
+
+func alive() pipeline.StreamMessage {
+	return pipeline.StreamMessage{ReceivedAt: schema.NewTime(time.Now())}
+}
+
+// sends sends trades and then does what comes next.
+func sends(next streamFunc, trades ...int64) streamFunc {
+	return func(ctx context.Context, f func(pipeline.StreamMessage) error) error {
+		for _, n := range trades {
+			if err := f(trade(n)); err != nil {
+				return err
+			}
+		}
+		return next(ctx, f)
+	}
+}
+
+// idle sends signs of life.
+func idle(ctx context.Context, f func(pipeline.StreamMessage) error) error {
+	for {
+		if err := f(alive()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func silent(ctx context.Context, _ func(pipeline.StreamMessage) error) error {
+	<-ctx.Done()
+	return &pipeline.QuoteError{Code: schema.CodeTimeout, Reason: "no answer in time", Err: ctx.Err()}
+}
+
+func fails(err error) streamFunc {
+	return func(context.Context, func(pipeline.StreamMessage) error) error { return err }
+}
+
+var errCut = pipeline.Quotef(schema.CodeUnavailable, "cut off")
+
+func newHandler(t testing.TB, p pipeline.Provider, settings map[string]any) pipeline.Runner {
+	t.Helper()
+	h, err := stream.New(pipeline.Env{Now: time.Now, Log: slog.New(slog.DiscardHandler), Settings: settings,
+		Provider: func(name schema.Provider) (pipeline.Provider, bool) { return p, name == "p" }})
+	require.NoError(t, err)
+	return h.(pipeline.Runner)
+}
+
+// process runs a worker until stop is called.
+func process(t testing.TB, emit pipeline.Emitter, runner pipeline.Runner) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- runner.Run(ctx, emit) }()
+	return func() {
+		cancel()
+		require.NoError(t, <-ended)
+	}
+}
+
+func command(t testing.TB, rig *pipelinetest.Rig, runner pipeline.Runner, commands ...schema.Payload) {
+	t.Helper()
+	stage := rig.StartHandler(t, stream.Name, runner.(pipeline.Handler))
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, commands...)...))
+	stage.Close(t)
+}
+
+func started(id string, provider schema.Provider) schema.StreamStarted {
+	return schema.StreamStarted{StreamID: id, Provider: provider, Symbols: []schema.Symbol{"A"}, StartedAt: schema.NewTime(time.Now())}
+}
+
+func stopped(id string) schema.StreamStopped {
+	return schema.StreamStopped{StreamID: id, StoppedAt: schema.NewTime(time.Now())}
+}
+
+func get(t testing.TB, rig *pipelinetest.Rig, id string) stream.Stream {
+	t.Helper()
+	found, err := stream.Reader{DB: rig.DB}.Get(context.Background(), id)
+	require.NoError(t, err)
+	return found
+}
+
+// sent are the ids of what came into the log.
+func sent(rig *pipelinetest.Rig) []string {
+	var ids []string
+	for _, r := range rig.Sent() {
+		ids = append(ids, r.Event.ID)
+	}
+	return ids
+}
+
+// settle lets everything happen that is due within d.
+func settle(d time.Duration) {
+	time.Sleep(d) // of the test's own clock
+	synctest.Wait()
+}
+
+func TestWhatIsStreamedComesIntoTheLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		runner := newHandler(t, scripts(sends(idle, 1, 2, 5)), nil)
+		command(t, rig, runner, started("s", "p"))
+		assert.Equal(t, stream.Active, get(t, rig, "s").Status)
+		assert.False(t, get(t, rig, "s").Owned)
+		stop := process(t, rig.Emitter(), runner)
+		settle(2 * time.Second)
+		shown := get(t, rig, "s")
+		assert.True(t, shown.Owned)
+		stop()
+		records := rig.Sent()
+		require.Len(t, records, 3)
+		quote := records[2].Event.Payload.(schema.QuoteFetched)
+		assert.Equal(t, schema.Quote{Provider: "p", Symbol: "A"}, quote.Quote)
+		assert.Equal(t, "answer 5", string(quote.RawResponse))
+		assert.Equal(t, "pricemill/stream", records[2].Event.Source)
+		assert.EqualValues(t, 3, shown.Messages)
+		assert.EqualValues(t, 1, shown.Gaps)
+		assert.EqualValues(t, 2, shown.Missed)
+		assert.NotNil(t, shown.LastMessage)
+		assert.Nil(t, shown.LastErrorAt)
+		assert.False(t, get(t, rig, "s").Owned, "given up at the end")
+	})
+}
+
+func TestAStreamThatIsStopped(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		provider := scripts(sends(idle, 1))
+		runner := newHandler(t, provider, nil)
+		command(t, rig, runner, started("s", "p"))
+		defer process(t, rig.Emitter(), runner)()
+		settle(time.Second)
+		command(t, rig, runner, stopped("s"))
+		settle(time.Second)
+		shown := get(t, rig, "s")
+		assert.Equal(t, stream.Stopped, shown.Status)
+		assert.NotNil(t, shown.StoppedAt)
+		assert.EqualValues(t, 1, shown.Messages, "the last progress is kept")
+		last := shown.LastMessage
+		settle(time.Minute)
+		assert.Equal(t, last, get(t, rig, "s").LastMessage, "nothing comes any more")
+		assert.Len(t, provider.connections(), 1)
+		command(t, rig, runner, started("s", "p"))
+		settle(time.Minute)
+		assert.Equal(t, stream.Stopped, get(t, rig, "s").Status, "nothing brings it back")
+	})
+}
+
+// The effects are the same however the commands are cut into batches.
+func TestCommandsInOneBatchOrSeveral(t *testing.T) {
+	t.Parallel()
+	at := schema.NewTime(time.Date(2025, 6, 15, 14, 30, 0, 0, time.UTC))
+	commands := []schema.Payload{
+		schema.StreamStopped{StreamID: "a", StoppedAt: at}, // says nothing
+		schema.StreamStarted{StreamID: "a", Provider: "p", Symbols: []schema.Symbol{"A"}, StartedAt: at},
+		schema.StreamStarted{StreamID: "b", Provider: "p", Symbols: []schema.Symbol{"B", "C"}, StartedAt: at},
+		schema.StreamStopped{StreamID: "b", StoppedAt: at.Add(time.Second)},
+		schema.StreamStopped{StreamID: "b", StoppedAt: at.Add(time.Minute)}, // is late
+		schema.StreamStarted{StreamID: "b", Provider: "q", Symbols: []schema.Symbol{"X"}, StartedAt: at},
+	}
+	var first []stream.Stream
+	for size := 1; size <= len(commands); size++ {
+		rig := pipelinetest.New(t)
+		stage := rig.StartHandler(t, stream.Name, newHandler(t, scripts(idle), nil).(pipeline.Handler))
+		records := rig.AppendAll(t, commands...)
+		for len(records) > 0 {
+			n := min(size, len(records))
+			stage.Undo(1)
+			require.NoError(t, stage.Deliver(records[:n]...))
+			records = records[n:]
+		}
+		stage.Close(t)
+		got, err := stream.Reader{DB: rig.DB}.List(t.Context(), 10)
+		require.NoError(t, err)
+		require.Len(t, got, 2)
+		assert.Equal(t, "b", got[0].ID)
+		assert.Equal(t, stream.Stopped, got[0].Status)
+		assert.Equal(t, []schema.Symbol{"B", "C"}, got[0].Symbols)
+		assert.Equal(t, at.Add(time.Second), *got[0].StoppedAt)
+		assert.Equal(t, stream.Active, got[1].Status)
+		if first == nil {
+			first = got
+		}
+		assert.Equal(t, first, got, "batches of %d", size)
+		one, err := stream.Reader{DB: rig.DB}.List(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, first[:1], one)
+	}
+}
+
+func TestSilenceIsAFault(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		provider := scripts(sends(silent, 1), sends(idle, 1, 2))
+		runner := newHandler(t, provider, nil)
+		command(t, rig, runner, started("s", "p"))
+		defer process(t, rig.Emitter(), runner)()
+		settle(14 * time.Second)
+		assert.Len(t, provider.connections(), 1, "not yet")
+		settle(4 * time.Second)
+		calls := provider.connections()
+		require.Len(t, calls, 2)
+		assert.GreaterOrEqual(t, calls[1].Sub(calls[0]), 15*time.Second)
+		shown := get(t, rig, "s")
+		assert.Equal(t, stream.Active, shown.Status)
+		assert.EqualValues(t, 1, shown.Reconnects)
+		assert.Equal(t, "nothing came for 15s", shown.LastError)
+		assert.Equal(t, []string{"trade-1", "trade-1", "trade-2"}, sent(rig), "the repeat has the same id")
+		assert.Zero(t, shown.Gaps)
+		settle(10 * time.Minute)
+		assert.Len(t, provider.connections(), 2, "signs of life are enough")
+	})
+}
+
+func TestPausesBetweenConnectionsGrow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		provider := scripts(fails(errCut))
+		runner := newHandler(t, provider, map[string]any{"backoff_min": "1s", "backoff_max": "8s"})
+		command(t, rig, runner, started("s", "p"))
+		defer process(t, rig.Emitter(), runner)()
+		settle(5 * time.Minute)
+		calls := provider.connections()
+		require.Greater(t, len(calls), 20)
+		expected := time.Second
+		different := map[time.Duration]bool{}
+		for i := 1; i < len(calls); i++ {
+			pause := calls[i].Sub(calls[i-1])
+			different[pause] = true
+			assert.GreaterOrEqual(t, pause, expected/2)
+			assert.LessOrEqual(t, pause, expected*3/2)
+			expected = min(expected*3/2, 8*time.Second)
+		}
+		assert.Greater(t, len(different), 10, "they differ by chance")
+		shown := get(t, rig, "s")
+		assert.Equal(t, stream.Failing, shown.Status)
+		assert.Equal(t, "cut off", shown.LastError)
+		assert.True(t, shown.Owned)
+		assert.InDelta(t, len(calls)-1, shown.Reconnects, 1)
+	})
+}
+
+func TestAProviderThatAsksForPatience(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		provider := scripts(fails(&pipeline.QuoteError{Code: schema.CodeRateLimited, Reason: "429", RetryAfter: 10 * time.Minute}), idle)
+		runner := newHandler(t, provider, nil)
+		command(t, rig, runner, started("s", "p"))
+		defer process(t, rig.Emitter(), runner)()
+		settle(9 * time.Minute)
+		assert.Len(t, provider.connections(), 1)
+		settle(2 * time.Minute)
+		assert.Len(t, provider.connections(), 2)
+	})
+}
+
+func TestFaultsThatAreShown(t *testing.T) {
+	t.Parallel()
+	wrong := func(change func(*pipeline.StreamMessage)) streamFunc {
+		return func(_ context.Context, f func(pipeline.StreamMessage) error) error {
+			m := trade(1)
+			change(&m)
+			return f(m)
+		}
+	}
+	for name, test := range map[string]struct {
+		script streamFunc
+		want   string
+	}{
+		"explained":     {fails(errCut), "cut off"},
+		"not explained": {fails(errors.New("key=canary")), "the provider failed in a way that it does not explain"},
+		"no error":      {fails(nil), "the provider failed in a way that it does not explain"},
+		"a panic":       {func(context.Context, func(pipeline.StreamMessage) error) error { panic("canary") }, "the provider failed in a way that it does not explain"},
+		"not asked for": {wrong(func(m *pipeline.StreamMessage) { m.Symbol = "B" }), "a quote came for a symbol that nobody asked for"},
+		"empty":         {wrong(func(m *pipeline.StreamMessage) { m.RawResponse = nil }), "a message of 0 bytes, not within 1 and 262144"},
+		"too large":     {wrong(func(m *pipeline.StreamMessage) { m.RawResponse = make([]byte, 1<<18+1) }), "a message of 262145 bytes, not within 1 and 262144"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				rig := pipelinetest.New(t)
+				runner := newHandler(t, scripts(test.script), nil)
+				command(t, rig, runner, started("s", "p"))
+				defer process(t, rig.Emitter(), runner)()
+				settle(2 * time.Second)
+				shown := get(t, rig, "s")
+				assert.Equal(t, stream.Failing, shown.Status)
+				assert.Equal(t, test.want, shown.LastError)
+				assert.NotNil(t, shown.LastErrorAt)
+				assert.Empty(t, sent(rig))
+			})
+		})
+	}
+}
+
+func TestAProviderThatCannotStream(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		runner := newHandler(t, struct{ pipeline.Provider }{}, nil)
+		command(t, rig, runner, started("s", "p"), started("u", "unknown"))
+		defer process(t, rig.Emitter(), runner)()
+		settle(time.Second)
+		assert.Equal(t, `no provider "p" that streams in this binary`, get(t, rig, "s").LastError)
+		assert.Equal(t, `no provider "unknown" that streams in this binary`, get(t, rig, "u").LastError)
+	})
+}
+
+func TestBadSettingsAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, settings := range map[string]map[string]any{
+		"concurrency": {"concurrency": 0}, "silence": {"silence": "0s"}, "backoff": {"backoff_min": "0s"},
+		"backoff order": {"backoff_min": "2s", "backoff_max": "1s"}, "misspelt": {"silense": "1s"}, "no number": {"concurrency": "many"},
+	} {
+		_, err := stream.New(pipeline.Env{Settings: settings})
+		assert.Error(t, err, name)
+	}
+}
+
+// setClaim overwrites all claims, by the database's clock.
+func setClaim(t testing.TB, db *store.Store, owner string, until int64) {
+	t.Helper()
+	require.NoError(t, db.Write(context.Background(), func(tx *store.Tx) error {
+		_, err := tx.Exec(context.Background(), `UPDATE streams SET claimed_by = $1, claimed_until = $2`, owner, until)
+		return err
+	}))
+}
