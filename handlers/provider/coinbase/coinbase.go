@@ -54,6 +54,9 @@ func New(env pipeline.Env) (pipeline.Provider, error) {
 	if p.now == nil {
 		p.now = time.Now
 	}
+	if p.version == "" {
+		p.version = "dev"
+	}
 	return p, nil
 }
 
