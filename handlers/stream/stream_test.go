@@ -390,3 +390,27 @@ func setClaim(t testing.TB, db *store.Store, owner string, until int64) {
 		return err
 	}))
 }
+
+// What comes again is no gap, nor is anything of a service that does not count.
+func TestRepeatsAreNoGaps(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		uncounted := func(ctx context.Context, f func(pipeline.StreamMessage) error) error {
+			m := trade(9)
+			m.Sequence = 0
+			if err := f(m); err != nil {
+				return err
+			}
+			return idle(ctx, f)
+		}
+		runner := newHandler(t, scripts(sends(uncounted, 5, 6, 3, 7, 6)), nil)
+		command(t, rig, runner, started("s", "p"))
+		defer process(t, rig.Emitter(), runner)()
+		settle(2 * time.Second)
+		shown := get(t, rig, "s")
+		assert.EqualValues(t, 6, shown.Messages)
+		assert.Zero(t, shown.Gaps)
+		assert.Zero(t, shown.Missed)
+	})
+}
