@@ -95,6 +95,9 @@ func (m *modules) describeProviders() []httpapi.ProviderInfo {
 		info := httpapi.ProviderInfo{Name: module.Name, Aliases: module.Aliases, Doc: module.Doc,
 			Capabilities: []httpapi.Capability{httpapi.CapabilityQuote}, Configured: true}
 		provider := m.providers[module.Name]
+		if _, ok := provider.(pipeline.Streamer); ok {
+			info.Capabilities = append(info.Capabilities, httpapi.CapabilityStream)
+		}
 		if p, ok := provider.(pipeline.Configurable); ok {
 			info.Configured = p.Configured()
 		}

@@ -122,8 +122,8 @@ func checkStreamed(t testing.TB, env environment, frames []exchangetest.Frame) {
 	var got, want []raw
 	require.NoError(t, db.Select(t.Context(), &got, `SELECT event_id, raw_response FROM raw_market_data`))
 	for _, f := range frames {
-		_, id, ok := coinbase.TradeEventID(f.Text)
-		require.True(t, ok)
+		_, id, err := coinbase.TradeID(f.Text)
+		require.NoError(t, err)
 		want = append(want, raw{id, string(f.Text)})
 	}
 	assert.ElementsMatch(t, want, got)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -84,48 +84,9 @@ func (r Reader) List(ctx context.Context, limit int) ([]Stream, error) {
 	return streams, nil
 }
 
-// The table is looked at after pauses that double from firstLook to lastLook.
-const (
-	firstLook = 5 * time.Millisecond
-	lastLook  = 80 * time.Millisecond
-)
-
 // Settle returns once the stage has applied all commands that were written before
 // it was called, by whatever process: a stream that the table does not have then
 // did not exist. When ctx is done first, it returns that error.
 func (r Reader) Settle(ctx context.Context) error {
-	topic := schema.StreamStarted{}.Topic()
-	// A topic that was created again has a chain of its own.
-	const epoch = `(SELECT MAX(epoch) FROM topics WHERE name = $1)`
-	type numbered struct {
-		Part   int32 `db:"part"`
-		Number int64 `db:"number"`
-	}
-	var written []numbered
-	if err := r.DB.Select(ctx, &written, `SELECT part, last AS number FROM chains WHERE epoch = `+epoch, topic); err != nil {
-		return fmt.Errorf("reading how far the commands are: %w", err)
-	}
-	for pause := firstLook; ; pause = min(2*pause, lastLook) {
-		var applied []numbered
-		if err := r.DB.Select(ctx, &applied, `SELECT part, chain_seq AS number FROM positions WHERE topic = $1 AND stage = $2
-			AND topic_id = (SELECT topic_id FROM topics WHERE epoch = `+epoch+`)`, topic, Name); err != nil {
-			return fmt.Errorf("reading how far stage %s is: %w", Name, err)
-		}
-		numbers := map[int32]int64{}
-		for _, a := range applied {
-			numbers[a.Part] = a.Number
-		}
-		behind := false
-		for _, w := range written {
-			behind = behind || numbers[w.Part] < w.Number
-		}
-		if !behind {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for stage %s to catch up with the log: %w", Name, ctx.Err())
-		case <-time.After(pause):
-		}
-	}
+	return pipeline.Settle(ctx, r.DB, schema.StreamStarted{}.Topic(), func(context.Context) (string, error) { return Name, nil })
 }

@@ -33,6 +33,9 @@ type provider struct{}
 
 var _ pipeline.FileReader = provider{}
 
+// Configured implements pipeline.Configurable: no setting makes a file answer.
+func (provider) Configured() bool { return false }
+
 // Quote implements pipeline.Provider: there is nobody to ask. The code is
 // CodeNotConfigured.
 func (provider) Quote(context.Context, schema.Symbol) (schema.RawResponse, error) {

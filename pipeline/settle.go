@@ -1,0 +1,69 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// A stage is looked at after pauses that double from firstLook to lastLook.
+const (
+	firstLook = 5 * time.Millisecond
+	lastLook  = 80 * time.Millisecond
+)
+
+// numbered is how far a chain is written, or read, on one partition.
+type numbered struct {
+	Part   int32  `db:"part"`
+	Outbox string `db:"outbox"` // the chain's name
+	Number int64  `db:"number"`
+}
+
+// Settle returns once a stage has applied all events of a topic that were written
+// to the outbox before it was called, by whatever process: what it does not know
+// then did not exist. stage is asked at each look, since a projection may get
+// another generation meanwhile. When ctx is done first, Settle returns its error.
+func Settle(ctx context.Context, q store.Querier, topic schema.Topic, stage func(context.Context) (string, error)) error {
+	// A topic that was created again has a chain of its own.
+	const epoch = `(SELECT MAX(epoch) FROM topics WHERE name = $1)`
+	var written []numbered
+	if err := q.Select(ctx, &written, `SELECT part, outbox, last AS number FROM chains WHERE epoch = `+epoch, topic); err != nil {
+		return fmt.Errorf("reading how far %s is written: %w", topic, err)
+	}
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		name, err := stage(ctx)
+		if err != nil {
+			return err
+		}
+		var read []numbered
+		if err := q.Select(ctx, &read, `SELECT part, chain_outbox AS outbox, chain_seq AS number FROM positions WHERE topic = $1 AND stage = $2
+			AND topic_id = (SELECT topic_id FROM topics WHERE epoch = `+epoch+`)`, topic, name); err != nil {
+			return fmt.Errorf("reading how far %s is: %w", name, err)
+		}
+		if settled(read, written) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s to catch up with the log: %w", name, ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+}
+
+func settled(read, written []numbered) bool {
+	at := map[int32]numbered{}
+	for _, r := range read {
+		at[r.Part] = r
+	}
+	for _, w := range written {
+		// Numbers of different names say nothing about each other.
+		if r := at[w.Part]; w.Number > 0 && (r.Outbox != w.Outbox || r.Number < w.Number) {
+			return false
+		}
+	}
+	return true
+}
