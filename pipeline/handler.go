@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -44,6 +45,9 @@ type Runner interface {
 
 // Emitter publishes events that do not follow from a record.
 type Emitter interface {
+	// Querier reads what is committed, in no transaction: a Runner looks there
+	// whether there is anything to do, so that an idle one writes nothing.
+	store.Querier
 	// Emit runs f in a transaction and puts the events it returns into the
 	// outbox of that transaction. Each needs an ID and a Source. The tokens
 	// name where the events will lie in the log, in their order.

@@ -56,7 +56,7 @@ func (r *rig) emit(partition int32, n int) {
 // emitAs is emit in a process that knows the topics as they were.
 func (r *rig) emitAs(topology *Topology, partition int32, n int) {
 	r.t.Helper()
-	emit := &emitter{db: r.db, outbox: outbox{topology}, wake: func() {}}
+	emit := &emitter{Store: r.db, outbox: outbox{topology}, wake: func() {}}
 	_, err := emit.Emit(r.t.Context(), func(*Tx) ([]schema.Event, error) {
 		var events []schema.Event
 		for i := range n {

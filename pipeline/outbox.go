@@ -102,14 +102,14 @@ func number(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 // emitter implements Emitter.
 type emitter struct {
 	*Appender
-	db     *store.Store
+	*store.Store
 	outbox outbox
 	wake   func()
 }
 
 func (e *emitter) Emit(ctx context.Context, f func(tx *Tx) ([]schema.Event, error)) ([]Token, error) {
 	var tokens []Token
-	err := (&Tx{}).run(ctx, e.db, func(tx *Tx) error {
+	err := (&Tx{}).run(ctx, e.Store, func(tx *Tx) error {
 		events, err := f(tx)
 		if err != nil {
 			return err

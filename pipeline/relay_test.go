@@ -53,7 +53,7 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := newRig(t, &recorder{})
 	broker := &flakyBroker{random: rand.New(rand.NewPCG(seed, 0)), log: map[TopicPartition][]Link{}}
-	emit := &emitter{db: r.db, outbox: r.stage.outbox, wake: func() {}}
+	emit := &emitter{Store: r.db, outbox: r.stage.outbox, wake: func() {}}
 	const events = 300
 	var emitting sync.WaitGroup
 	emitting.Go(func() {
@@ -118,7 +118,7 @@ func TestARelayThatStopsEmptiesTheOutbox(t *testing.T) {
 	r := newRig(t, &recorder{})
 	broker := &steadyBroker{}
 	relay := newRelay(r.db, broker, r.stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
-	emit := &emitter{db: r.db, outbox: r.stage.outbox, wake: relay.Wake}
+	emit := &emitter{Store: r.db, outbox: r.stage.outbox, wake: relay.Wake}
 	_, err := emit.Emit(t.Context(), func(*Tx) ([]schema.Event, error) {
 		return []schema.Event{{ID: "1", Source: "test", Payload: price("S1", 1)}}, nil
 	})

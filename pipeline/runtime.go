@@ -88,7 +88,7 @@ func (r *Runtime) Registry() *prometheus.Registry { return r.registry }
 
 // Emitter publishes events through the outbox, or straight into the log.
 func (r *Runtime) Emitter() Emitter {
-	return &emitter{Appender: NewAppender(r.cfg.Broker, r.cfg.Topology), db: r.cfg.Store, outbox: outbox{r.cfg.Topology}, wake: r.relay.Wake}
+	return &emitter{Appender: NewAppender(r.cfg.Broker, r.cfg.Topology), Store: r.cfg.Store, outbox: outbox{r.cfg.Topology}, wake: r.relay.Wake}
 }
 
 // Run works until ctx is done, then finishes the batches under way. started, if

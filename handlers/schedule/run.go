@@ -43,11 +43,15 @@ func (h *handler) Run(ctx context.Context, emit pipeline.Emitter) error {
 }
 
 // runDue makes the requests of all jobs that are due, and returns how many
-// there were.
+// there were. Where there is none, it writes nothing.
 func (h *handler) runDue(ctx context.Context, emit pipeline.Emitter) (int, error) {
+	now := schema.NewTime(h.now())
 	due := 0
-	_, err := emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
-		now := schema.NewTime(h.now())
+	err := emit.Get(ctx, &due, `SELECT count(*) FROM schedules WHERE status = 'active' AND next_run <= $1`, now)
+	if err != nil || due == 0 {
+		return 0, err
+	}
+	_, err = emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
 		var jobs []job
 		err := tx.Select(ctx, &jobs, `SELECT `+columns+` FROM schedules WHERE status = 'active' AND next_run <= $1
 			ORDER BY next_run, job_id LIMIT $2 `+tx.LockFreeRows("schedules"), now, maxDue)

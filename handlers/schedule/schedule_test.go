@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -235,6 +236,34 @@ func TestTwoProcessesShareTheJobs(t *testing.T) {
 	for id, times := range requests {
 		require.Equal(t, 1, times, id)
 	}
+}
+
+// writes counts the transactions of a runner.
+type writes struct {
+	pipeline.Emitter
+	n atomic.Int32
+}
+
+func (w *writes) Emit(ctx context.Context, f func(tx *pipeline.Tx) ([]schema.Event, error)) ([]pipeline.Token, error) {
+	w.n.Add(1)
+	return w.Emitter.Emit(ctx, f)
+}
+
+func TestAnIdleProcessWritesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		runner := newHandler(t, time.Now, nil)
+		enter(t, rig, runner, job("a", 60, time.Now(), "A", "B"))
+		spy := &writes{Emitter: rig.Emitter()}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- runner.Run(ctx, spy) }()
+		time.Sleep(5*time.Minute + 30*time.Second)
+		cancel()
+		require.NoError(t, <-ended)
+		assert.EqualValues(t, 6, spy.n.Load(), "one transaction a run")
+	})
 }
 
 func TestEventIDsFollowFromJobAndSlot(t *testing.T) {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -114,18 +115,18 @@ func insertSQL(engine Engine, rows Rows, n int) string {
 }
 
 // SelectIn runs a query for many keys, in chunks. The query has one ?, inside
-// parentheses, where the keys belong.
-func SelectIn[T any, K ~string | ~int64](ctx context.Context, q Querier, query string, keys []K) ([]T, error) {
+// parentheses, where the keys belong; $1 and so on are args.
+func SelectIn[T any, K ~string | ~int64](ctx context.Context, q Querier, query string, keys []K, args ...any) ([]T, error) {
 	var all []T
 	for len(keys) > 0 {
 		n := min(len(keys), 1000)
-		args := make([]any, n)
-		for i, key := range keys[:n] {
-			args[i] = key
+		values := slices.Clone(args)
+		for _, key := range keys[:n] {
+			values = append(values, key)
 		}
-		filled := strings.Replace(query, "?", placeholders(n), 1)
+		filled := strings.Replace(query, "?", placeholders(len(args), n), 1)
 		var part []T
-		if err := q.Select(ctx, &part, filled, args...); err != nil {
+		if err := q.Select(ctx, &part, filled, values...); err != nil {
 			return nil, err
 		}
 		all = append(all, part...)
@@ -134,15 +135,15 @@ func SelectIn[T any, K ~string | ~int64](ctx context.Context, q Querier, query s
 	return all, nil
 }
 
-// placeholders is "$1,$2,…" of n parameters.
-func placeholders(n int) string {
+// placeholders is "$1,$2,…" of n parameters behind those before them.
+func placeholders(before, n int) string {
 	var b strings.Builder
 	for i := range n {
 		if i > 0 {
 			b.WriteByte(',')
 		}
 		b.WriteByte('$')
-		b.WriteString(strconv.Itoa(i + 1))
+		b.WriteString(strconv.Itoa(before + i + 1))
 	}
 	return b.String()
 }

@@ -60,6 +60,9 @@ type Querier interface {
 	Get(ctx context.Context, dest any, query string, args ...any) error
 	// Select reads all rows into the slice that dest points to.
 	Select(ctx context.Context, dest any, query string, args ...any) error
+	// NowMillis is an SQL expression: milliseconds since 1970 by the
+	// database's clock.
+	NowMillis() string
 }
 
 // ErrCommit says that a commit did not answer: the transaction may have
@@ -115,8 +118,7 @@ func (s *Store) Select(ctx context.Context, dest any, query string, args ...any)
 	return s.engine.Reader().SelectContext(ctx, dest, query, args...)
 }
 
-// NowMillis is an SQL expression: milliseconds since 1970 by the database's
-// clock.
+// NowMillis implements Querier.
 func (s *Store) NowMillis() string { return s.engine.NowMillis() }
 
 // Write runs f in a transaction and commits it. An error of f rolls back and
@@ -150,8 +152,7 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 	return result.RowsAffected()
 }
 
-// NowMillis is an SQL expression: milliseconds since 1970 by the database's
-// clock.
+// NowMillis implements Querier.
 func (t *Tx) NowMillis() string { return t.store.engine.NowMillis() }
 
 // LockRows is the clause that goes behind a SELECT to lock its rows of a table in

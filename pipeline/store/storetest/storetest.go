@@ -174,6 +174,9 @@ func testRows(t *testing.T, opener Opener) {
 	found, err := store.SelectIn[int64](t.Context(), s, `SELECT id FROM many WHERE id IN (?)`, keys)
 	require.NoError(t, err)
 	assert.ElementsMatch(t, keys, found)
+	found, err = store.SelectIn[int64](t.Context(), s, `SELECT id FROM many WHERE id >= $1 AND id IN (?) AND id < $2`, keys, 10, 20)
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []int64{10, 12, 14, 16, 18}, found)
 }
 
 func testRollback(t *testing.T, opener Opener) {
