@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -18,15 +20,16 @@ type modules struct {
 	stages    []pipeline.StageSpec
 	// projections are built here, and become stages once there is a database.
 	projections []pipeline.Projection
+	registry    *prometheus.Registry
 }
 
 // build makes the modules that the roles of this process need. It does no I/O,
 // so wrong settings are reported before anything starts.
 func build(c config, log *slog.Logger) (*modules, error) {
-	m := &modules{providers: map[schema.Provider]pipeline.Provider{}}
+	m := &modules{providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry()}
 	env := func(name string) pipeline.Env {
 		return pipeline.Env{Settings: c.Modules[name], Log: log.With("module", name), Now: time.Now, Version: releaseName(),
-			Provider: m.provider}
+			Provider: m.provider, Metrics: m.registry}
 	}
 	var errs []error
 	for _, module := range pipeline.Providers() {

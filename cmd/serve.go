@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -115,17 +116,18 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 	if c.Roles.Projections {
 		stages = append(stages, folds...)
 	}
-	return newRuntimeOf(ctx, c, b, topology, stages, log)
+	return newRuntimeOf(ctx, c, b, topology, stages, m.registry, log)
 }
 
 // newRuntimeOf is newRuntime of these stages alone.
-func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, stages []pipeline.StageSpec, log *slog.Logger) (*pipeline.Runtime, error) {
+func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, stages []pipeline.StageSpec,
+	registry *prometheus.Registry, log *slog.Logger) (*pipeline.Runtime, error) {
 	owner, err := nameProcess(ctx, c, b)
 	if err != nil {
 		return nil, err
 	}
 	return pipeline.New(pipeline.Config{Store: b.store, Broker: b.broker, Topology: topology, GroupPrefix: c.GroupPrefix,
-		Owner: owner, Stages: stages, Relay: c.Roles.Relay, Log: log})
+		Owner: owner, Stages: stages, Relay: c.Roles.Relay, Log: log, Registry: registry})
 }
 
 // nameProcess names this process among those that share the work. One with an

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-viper/mapstructure/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pricemill/pricemill/schema"
 )
@@ -25,6 +26,9 @@ type Env struct {
 	Version string
 	// Provider finds a provider by name or alias.
 	Provider func(schema.Provider) (Provider, bool)
+	// Metrics is where a module registers what it counts. Nil, as in tests,
+	// means nowhere; promauto.With takes either.
+	Metrics prometheus.Registerer
 }
 
 // Decode reads the settings into the struct that into points to, which holds

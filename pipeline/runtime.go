@@ -35,6 +35,9 @@ type Config struct {
 	BatchSize, Lanes int
 	Linger           time.Duration
 	Log              *slog.Logger
+	// Registry is where the runtime registers its metrics. Default: one of its
+	// own.
+	Registry *prometheus.Registry
 }
 
 // closeTimeout is how long a stop waits for batches that are being applied.
@@ -42,10 +45,9 @@ const closeTimeout = 5 * time.Second
 
 // Runtime runs stages under Watermill's router, with the relay.
 type Runtime struct {
-	cfg      Config
-	stages   []*Stage
-	relay    *Relay
-	registry *prometheus.Registry
+	cfg    Config
+	stages []*Stage
+	relay  *Relay
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -56,9 +58,12 @@ func New(cfg Config) (*Runtime, error) {
 	if err := CheckTopology(cfg.Stages); err != nil {
 		return nil, err
 	}
-	r := &Runtime{cfg: cfg, registry: prometheus.NewRegistry(), changed: make(chan struct{})}
-	m := newMetrics(r.registry)
-	r.registry.MustRegister(r)
+	if cfg.Registry == nil {
+		cfg.Registry = prometheus.NewRegistry()
+	}
+	r := &Runtime{cfg: cfg, changed: make(chan struct{})}
+	m := newMetrics(cfg.Registry)
+	cfg.Registry.MustRegister(r)
 	r.relay = newRelay(cfg.Store, cfg.Broker, cfg.Topology, cfg.Owner, cfg.Log)
 	for _, spec := range cfg.Stages {
 		r.stages = append(r.stages, newStage(spec, cfg.Store, cfg.Topology, cfg.Log, m, r.committed))
@@ -84,7 +89,7 @@ func (r *Runtime) Changed() <-chan struct{} {
 }
 
 // Registry holds the metrics of the runtime; others may add theirs.
-func (r *Runtime) Registry() *prometheus.Registry { return r.registry }
+func (r *Runtime) Registry() *prometheus.Registry { return r.cfg.Registry }
 
 // Emitter publishes events through the outbox, or straight into the log.
 func (r *Runtime) Emitter() Emitter {
@@ -99,7 +104,7 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 	if err != nil {
 		return fmt.Errorf("making the router: %w", err)
 	}
-	watermillmetrics.NewPrometheusMetricsBuilder(r.registry, "pricemill", "router").AddPrometheusRouterMetrics(router)
+	watermillmetrics.NewPrometheusMetricsBuilder(r.cfg.Registry, "pricemill", "router").AddPrometheusRouterMetrics(router)
 	for _, stage := range r.stages {
 		subscriber, err := r.cfg.Broker.Subscriber(SubscriberConfig{
 			Group: r.cfg.GroupPrefix + "." + stage.spec.Name, Assignor: stage,
