@@ -47,13 +47,13 @@ func New(t testing.TB) *Rig {
 	return On(t, OpenStore(t, filepath.Join(t.TempDir(), "db")))
 }
 
-// OpenStore opens a SQLite database, and closes it when the test ends. Two of
-// them on one path are what two processes have.
+// OpenStore opens a SQLite database whose clock is that of Clocked, and closes it
+// when the test ends. Two of them on one path are what two processes have.
 func OpenStore(t testing.TB, path string) *store.Store {
 	t.Helper()
 	engine, err := sqlite.Open(path)
 	require.NoError(t, err)
-	db, err := store.Open(context.Background(), engine)
+	db, err := store.Open(context.Background(), Clocked(engine))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return db
