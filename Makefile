@@ -57,7 +57,7 @@ secrets: ## Make the passwords that docker-compose.yml needs, once, under ./secr
 test-services: ## Run the integration tests on PostgreSQL and Apache Kafka; starts them if need be
 	@services=$$(.ci/services up) && eval "$$services" && \
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_DATABASE_URL="$$DATABASE_URL" \
-		$(GO) test -count=1 -timeout 20m ./cmd ./pipeline/kafka ./pipeline/store/postgres
+		$(GO) test -count=1 -timeout 20m ./cmd ./handlers/fetch ./pipeline/kafka ./pipeline/store/postgres
 
 .PHONY: test-deployment
 test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; needs no Docker

@@ -161,7 +161,8 @@ func TestMetrics(t *testing.T) {
 	assert.Positive(t, applied)
 	body := p.get("/metrics").body
 	for _, name := range []string{"pricemill_relay_depth", "pricemill_stage_batch_records_bucket", "go_goroutines",
-		"pricemill_router_handler_execution_time_seconds_bucket"} {
+		"pricemill_router_handler_execution_time_seconds_bucket",
+		`pricemill_fetch_outcomes_total{code="ok",provider="simulated"} 1`} {
 		assert.Contains(t, body, name)
 	}
 }

@@ -60,7 +60,8 @@ var fences = map[string][]string{
 	"github.com/spf13/cobra":                   {"cmd/..."},
 	"github.com/knadh/koanf":                   {"cmd/..."},
 	"github.com/schollz/progressbar":           {"cmd"},
-	"github.com/prometheus/client_golang":      {"pipeline", "cmd/..."},
+	"github.com/prometheus/client_golang":      {"pipeline", "handlers/fetch", "cmd/..."},
+	"github.com/sony/gobreaker":                {"handlers/fetch"},
 	"net/http":                                 {"httpapi", "cmd/...", "handlers/provider/..."},
 	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi"},
 

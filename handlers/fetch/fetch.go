@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
@@ -48,7 +49,7 @@ func New(env pipeline.Env) (pipeline.Handler, error) {
 		return nil, fmt.Errorf("concurrency: %d is not positive", settings.Concurrency)
 	}
 	return &handler{settings: settings, provider: env.Provider, now: env.Now, log: env.Log,
-		wake: make(chan struct{}, 1)}, nil
+		metrics: newMetrics(env.Metrics), wake: make(chan struct{}, 1), gates: map[schema.Provider]*gate{}}, nil
 }
 
 type handler struct {
@@ -56,7 +57,11 @@ type handler struct {
 	provider func(schema.Provider) (pipeline.Provider, bool)
 	now      func() time.Time
 	log      *slog.Logger
+	metrics  *metrics
 	wake     chan struct{}
+
+	mu    sync.Mutex
+	gates map[schema.Provider]*gate
 }
 
 var _ pipeline.Runner = (*handler)(nil)
@@ -77,7 +82,12 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 		rows.Add(request.RequestID, request.Provider, request.Symbol, request.RequestedAt, request.Deadline,
 			in[i].Event.Traceparent, "", int64(0))
 	}
-	tx.OnCommit(h.wakeUp)
+	tx.OnCommit(func() {
+		h.wakeUp()
+		for _, e := range events {
+			h.count(e.Payload)
+		}
+	})
 	return events, tx.Insert(ctx, rows)
 }
 
@@ -88,32 +98,98 @@ func (h *handler) wakeUp() {
 	}
 }
 
-// ask gets the outcome of a request from its provider.
-func (h *handler) ask(ctx context.Context, r request) schema.Payload {
-	quote := schema.Quote{Provider: r.Provider, Symbol: r.Symbol, RequestID: r.ID}
-	answer, err := h.quote(ctx, r)
-	now := schema.NewTime(h.now())
-	if err == nil {
-		return schema.QuoteFetched{Quote: quote, RawResponse: answer, ReceivedAt: now}
+// gate is the one of a provider.
+func (h *handler) gate(name schema.Provider) *gate {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, made := h.gates[name]
+	if !made {
+		g = newGate(h.now)
+		h.gates[name] = g
 	}
-	failure := h.classify(r, err)
-	failed := schema.QuoteFailed{Quote: quote, Code: failure.Code, Reason: schema.CutReason(failure.Reason), FailedAt: now}
-	if err := failed.Validate(); err != nil {
-		// It would keep the outcomes stored together with it from being stored.
-		h.log.Error("a provider failed in an invalid way", "provider", r.Provider, "error", err)
-		failed.Code = schema.CodeInternal
-	}
-	return failed
+	return g
 }
 
-func (h *handler) quote(ctx context.Context, r request) (answer schema.RawResponse, err error) {
-	left := r.Deadline.Sub(h.now())
+// ask gets the outcome of a request from its provider, and tells ended how the
+// call went.
+func (h *handler) ask(ctx context.Context, g *gate, r request, ended func(error)) outcome {
+	began := h.now()
+	answer, called, err := h.call(ctx, g, r)
+	now := h.now()
+	if called {
+		h.metrics.answers.WithLabelValues(string(r.Provider)).Observe(now.Sub(began).Seconds())
+	}
+	if err == nil {
+		ended(nil)
+		return outcome{request: r, payload: schema.QuoteFetched{
+			Quote: schema.Quote{Provider: r.Provider, Symbol: r.Symbol, RequestID: r.ID}, RawResponse: answer, ReceivedAt: schema.NewTime(now)}}
+	}
+	failure := h.classify(r, err)
+	o := failed(r, failure, schema.NewTime(now))
+	if !called || ctx.Err() != nil {
+		ended(errUncounted)
+		return o
+	}
+	ended(verdict(failure, r.Deadline.Sub(began)))
+	if failure.Code == schema.CodeRateLimited {
+		o.pause = h.pauseAfter(r.Provider, failure)
+		g.pause(now.Add(o.pause))
+	}
+	if err := o.payload.(schema.QuoteFailed).Validate(); err != nil {
+		// It would keep the outcomes stored together with it from being stored.
+		h.log.Error("a provider failed in an invalid way", "provider", r.Provider, "error", err)
+		return failed(r, pipeline.Quotef(schema.CodeInternal, "%s", failure.Reason), schema.NewTime(now))
+	}
+	return o
+}
+
+const (
+	// defaultPause is how long a provider is left alone that does not say for
+	// how long; less where the longest period of its limits is shorter.
+	defaultPause = time.Minute
+	// maxPause bounds what a provider may say.
+	maxPause = 24 * time.Hour
+)
+
+// pauseAfter is how long a provider is left alone that said it was called too
+// often.
+func (h *handler) pauseAfter(name schema.Provider, e *pipeline.QuoteError) time.Duration {
+	if e.RetryAfter > 0 {
+		return min(e.RetryAfter, maxPause)
+	}
+	longest := time.Duration(0)
+	for _, l := range h.limits(name) {
+		longest = max(longest, l.Per)
+	}
+	if longest == 0 {
+		return defaultPause
+	}
+	return min(longest, defaultPause)
+}
+
+// limits are those of a provider that has any.
+func (h *handler) limits(name schema.Provider) []pipeline.Limit {
+	if provider, known := h.provider(name); known {
+		if limited, ok := provider.(pipeline.Limited); ok {
+			return limited.Limits()
+		}
+	}
+	return nil
+}
+
+// call asks the provider, and reports whether it was asked at all.
+func (h *handler) call(ctx context.Context, g *gate, r request) (answer schema.RawResponse, called bool, err error) {
+	now := h.now()
+	left := r.Deadline.Sub(now)
 	if left <= 0 {
-		return nil, pipeline.Quotef(schema.CodeTimeout, "the deadline had passed before the provider could be asked")
+		return nil, false, errOverdue
+	}
+	if pause := g.pausedFor(now); pause > 0 {
+		return nil, false, spent(pause, true)
 	}
 	provider, known := h.provider(r.Provider)
 	if !known {
-		return nil, pipeline.Quotef(schema.CodeUnknownProvider, "no provider %q in this binary", r.Provider)
+		return nil, false, pipeline.Quotef(schema.CodeUnknownProvider, "no provider %q in this binary", r.Provider)
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
@@ -122,16 +198,17 @@ func (h *handler) quote(ctx context.Context, r request) (answer schema.RawRespon
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
+	called = true
 	answer, err = provider.Quote(ctx, r.Symbol)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, true, err
 	case len(answer) == 0:
-		return nil, pipeline.Quotef(schema.CodeBadResponse, "the answer is empty")
+		return nil, true, pipeline.Quotef(schema.CodeBadResponse, "the answer is empty")
 	case len(answer) > schema.MaxRawResponse:
-		return nil, pipeline.Quotef(schema.CodeTooLarge, "the answer has %d bytes, and the most is %d", len(answer), schema.MaxRawResponse)
+		return nil, true, pipeline.Quotef(schema.CodeTooLarge, "the answer has %d bytes, and the most is %d", len(answer), schema.MaxRawResponse)
 	}
-	return answer, nil
+	return answer, true, nil
 }
 
 // classify gives every error of a provider a code. What is not a QuoteError is

@@ -29,10 +29,15 @@ type quoteFunc func(ctx context.Context, symbol schema.Symbol) (schema.RawRespon
 // scripted answers by a function, and counts what it is asked.
 type scripted struct {
 	pipeline.Provider
-	quote quoteFunc
-	mu    sync.Mutex
-	asked map[schema.Symbol]int
+	quote  quoteFunc
+	limits []pipeline.Limit
+	mu     sync.Mutex
+	asked  map[schema.Symbol]int
 }
+
+var _ pipeline.Limited = (*scripted)(nil)
+
+func (s *scripted) Limits() []pipeline.Limit { return s.limits }
 
 func newScripted(quote quoteFunc) *scripted {
 	return &scripted{quote: quote, asked: map[schema.Symbol]int{}}
@@ -67,12 +72,19 @@ func hanging(ctx context.Context, _ schema.Symbol) (schema.RawResponse, error) {
 
 type providers map[schema.Provider]*scripted
 
+func (p providers) find(name schema.Provider) (pipeline.Provider, bool) {
+	found, ok := p[name]
+	return found, ok
+}
+
 func newHandler(t *testing.T, known providers, log *slog.Logger) pipeline.Runner {
 	t.Helper()
-	h, err := fetch.New(pipeline.Env{Now: time.Now, Log: log, Provider: func(name schema.Provider) (pipeline.Provider, bool) {
-		p, ok := known[name]
-		return p, ok
-	}})
+	return newHandlerIn(t, pipeline.Env{Now: time.Now, Log: log, Provider: known.find})
+}
+
+func newHandlerIn(t *testing.T, env pipeline.Env) pipeline.Runner {
+	t.Helper()
+	h, err := fetch.New(env)
 	require.NoError(t, err)
 	return h.(pipeline.Runner)
 }
@@ -160,7 +172,7 @@ func TestWhatBecomesOfARequest(t *testing.T) {
 			time.Sleep(time.Second)
 			return []byte("x"), nil
 		}, 2 * time.Second, "", "", time.Second},
-		"EXPLAINS": {fail(pipeline.Quotef(schema.CodeRateLimited, "called too often")), time.Second, schema.CodeRateLimited, "called too often", 0},
+		"EXPLAINS": {fail(pipeline.Quotef(schema.CodeUnavailable, "status 503")), time.Second, schema.CodeUnavailable, "status 503", 0},
 		"WRAPS":    {fail(fmt.Errorf("asking: %w", pipeline.Quotef(schema.CodeUnauthorized, "bad key"))), time.Second, schema.CodeUnauthorized, "bad key", 0},
 		"PLAIN":    {fail(errors.New("GET /quote?" + secret)), time.Second, schema.CodeInternal, "does not explain", 0},
 		"PANIC":    {func(context.Context, schema.Symbol) (schema.RawResponse, error) { panic(secret) }, time.Second, schema.CodeInternal, "does not explain", 0},

@@ -13,6 +13,8 @@ import (
 type outcome struct {
 	request request
 	payload schema.Payload
+	refused bool          // no call was left for it
+	pause   time.Duration // how long its provider wants to be left alone
 }
 
 // poll is how soon requests queued by another process, or left by one that
@@ -42,12 +44,14 @@ func (h *handler) Run(ctx context.Context, emit pipeline.Emitter) error {
 	defer w.release(ctx)
 	defer w.asking.Wait()
 	defer cancel()
-	ticker := time.NewTicker(poll)
-	defer ticker.Stop()
+	timer := time.NewTimer(poll)
+	defer timer.Stop()
 	for {
-		if err := w.start(ctx, asking); err != nil && ctx.Err() == nil {
+		wait, err := w.start(ctx, asking)
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
+		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -56,34 +60,71 @@ func (h *handler) Run(ctx context.Context, emit pipeline.Emitter) error {
 				return err
 			}
 		case <-h.wake:
-		case <-ticker.C:
+		case <-timer.C:
 		}
 	}
 }
 
-// worker is one call of Run. Only its goroutine touches flight.
+// showEvery is how old the gauges may be.
+const showEvery = time.Second
+
+// worker is one call of Run. Only its goroutine touches flight and the times.
 type worker struct {
 	*handler
-	queue  *queue
-	flight map[string]schema.Provider // requests under way
-	done   chan outcome
-	asking sync.WaitGroup
+	queue   *queue
+	flight  map[string]schema.Provider // requests under way
+	renewed time.Time                  // when the oldest claim on them was made
+	shown   time.Time                  // when the gauges were set
+	done    chan outcome
+	asking  sync.WaitGroup
 }
 
-// start claims what there is room for and asks, side by side.
-func (w *worker) start(ctx, asking context.Context) error {
-	busy := map[schema.Provider]int{}
-	for _, provider := range w.flight {
-		busy[provider]++
+// start looks what there is to do, and only if there is anything, begins a
+// transaction: it claims what may be asked now, asks side by side, and ends what
+// will get no answer. It returns how soon to look again.
+func (w *worker) start(ctx, asking context.Context) (time.Duration, error) {
+	now := w.now()
+	if now.Sub(w.shown) >= showEvery {
+		w.shown = now
+		if err := w.show(ctx, w.queue.emit); err != nil {
+			return 0, err
+		}
 	}
-	requests, err := w.queue.claim(ctx, schema.NewTime(w.now()), func(p schema.Provider) int { return w.settings.Concurrency - busy[p] })
+	seen, err := w.queue.look(ctx, schema.NewTime(now), w.lineup)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	for _, r := range requests {
+	todo := seen.plan()
+	// A third of a claim's time is left for two more attempts.
+	renew := len(w.flight) > 0 && now.Sub(w.renewed) >= claimMillis*time.Millisecond/3
+	switch {
+	case !todo.empty():
+		todo, err = w.queue.claim(ctx, seen, renew)
+	case renew:
+		err = w.queue.renew(ctx)
+	default:
+		return todo.wait, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if renew || len(w.flight) == 0 {
+		w.renewed = now
+	}
+	for _, o := range todo.fail {
+		w.count(o.payload)
+	}
+	for _, r := range todo.serve {
 		w.flight[r.ID] = r.Provider
+		g := w.gate(r.Provider)
+		ended, refused := g.enter() // here, where lineup sees it next time
 		w.asking.Go(func() {
-			o := outcome{r, w.ask(asking, r)}
+			var o outcome
+			if refused != nil {
+				o = failed(r, refused, schema.NewTime(w.now()))
+			} else {
+				o = w.ask(asking, g, r, ended)
+			}
 			if asking.Err() != nil {
 				return // it failed because we stop: the request stays open
 			}
@@ -93,7 +134,23 @@ func (w *worker) start(ctx, asking context.Context) error {
 			}
 		})
 	}
-	return nil
+	return todo.wait, nil
+}
+
+// lineup is what this process knows about a provider.
+func (w *worker) lineup(name schema.Provider) lineup {
+	g := w.gate(name)
+	free, shut := g.slots()
+	slots := w.settings.Concurrency
+	for _, busy := range w.flight {
+		if busy == name {
+			slots--
+		}
+	}
+	if g.pausedFor(w.now()) > 0 {
+		slots = 0 // the database may not know yet
+	}
+	return lineup{provider: name, limits: w.limits(name), slots: min(slots, free), shut: shut}
 }
 
 // finish stores the outcome of first, together with all others that are ready.
@@ -112,7 +169,11 @@ func (w *worker) finish(ctx context.Context, first outcome) error {
 	}
 	storing, cancel := graceful(ctx)
 	defer cancel()
-	return w.queue.finish(storing, outcomes)
+	counted, err := w.queue.finish(storing, outcomes, w.limits)
+	for _, o := range counted {
+		w.count(o.payload)
+	}
+	return err
 }
 
 // release leaves the requests under way to the next owner.

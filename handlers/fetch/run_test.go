@@ -57,6 +57,44 @@ func TestAHangingProviderDelaysNobodyElse(t *testing.T) {
 	})
 }
 
+// From request to price it takes as long as the provider takes, whether another
+// one hangs or not.
+func TestAHangingProviderCostsOthersNoTime(t *testing.T) {
+	t.Parallel()
+	took := func(neighbours int) (times []time.Duration) {
+		synctest.Test(t, func(t *testing.T) {
+			rig := pipelinetest.New(t)
+			known := providers{"hangs": newScripted(hanging), "answers": newScripted(func(context.Context, schema.Symbol) (schema.RawResponse, error) {
+				time.Sleep(130 * time.Millisecond)
+				return []byte("x"), nil
+			})}
+			known["answers"].limits = []pipeline.Limit{{Calls: 20, Per: time.Minute}}
+			runner := newHandler(t, known, quiet)
+			defer process(t, rig, runner)()
+			for i := range 8 {
+				var requests []schema.FetchRequested
+				for n := range neighbours {
+					requests = append(requests, request(fmt.Sprint("h", i, "-", n), "hangs", "A", 20*time.Second))
+				}
+				for n := range 4 { // more than the limit, in the end
+					requests = append(requests, request(fmt.Sprint("a", i, "-", n), "answers", "A", 90*time.Second))
+				}
+				begin := time.Now()
+				enter(t, rig, runner, requests...)
+				time.Sleep(5 * time.Second)
+				for _, e := range rig.Events(t, schema.RawQuotes) {
+					times = append(times, e.Payload.(schema.QuoteFetched).ReceivedAt.Sub(begin))
+				}
+			}
+		})
+		return times
+	}
+	alone := took(0)
+	assert.Len(t, alone, 20)
+	assert.Equal(t, alone, took(1), "one request that hangs")
+	assert.Equal(t, alone, took(40), "more than there are slots")
+}
+
 func TestARequestThatComesAgainWhileItIsOpenIsOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -176,28 +214,28 @@ func setClaim(t *testing.T, db *store.Store, owner string, until int64) {
 	}))
 }
 
+// A claim lasts 3 s, and what is under way is not asked again.
 func TestClaimsAreRenewed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		rig := pipelinetest.New(t)
 		known := providers{"p": newScripted(hanging)}
 		runner := newHandler(t, known, quiet)
-		enter(t, rig, runner, request("r", "p", "A", time.Hour))
+		enter(t, rig, runner, request("r", "p", "A", time.Minute))
 		defer process(t, rig, runner)()
 		synctest.Wait()
-		var before, after struct {
-			Owner string `db:"claimed_by"`
-			Until int64  `db:"claimed_until"`
+		defer process(t, rig, newHandler(t, known, quiet))()
+		until := func() (ms int64) {
+			require.NoError(t, rig.DB.Get(t.Context(), &ms, `SELECT claimed_until FROM fetch_queue`))
+			return ms
 		}
-		const query = `SELECT claimed_by, claimed_until FROM fetch_queue`
-		require.NoError(t, rig.DB.Get(t.Context(), &before, query))
-		setClaim(t, rig.DB, before.Owner, 1) // it ends
-		time.Sleep(250 * time.Millisecond)
-		synctest.Wait()
-		require.NoError(t, rig.DB.Get(t.Context(), &after, query))
-		assert.Equal(t, before.Owner, after.Owner)
-		assert.GreaterOrEqual(t, after.Until, before.Until)
-		assert.Equal(t, 1, known["p"].total(), "what is under way is not asked again")
+		first := until()
+		assert.Equal(t, time.Now().UnixMilli()+3000, first)
+		time.Sleep(900 * time.Millisecond)
+		assert.Equal(t, first, until(), "there is time")
+		time.Sleep(50 * time.Second)
+		assert.Greater(t, until(), time.Now().UnixMilli()+1500)
+		assert.Equal(t, 1, known["p"].total())
 	})
 }
 
@@ -205,9 +243,9 @@ func TestClaimsAreRenewed(t *testing.T) {
 // as after a pause, so that both ask. Each request has one outcome.
 func TestTwoProcessesGiveOneOutcome(t *testing.T) {
 	t.Parallel()
-	path := t.TempDir() + "/db"
-	const requests = 300
-	rigs := []*pipelinetest.Rig{pipelinetest.On(t, pipelinetest.OpenStore(t, path)), pipelinetest.On(t, pipelinetest.OpenStore(t, path))}
+	connect := newDatabase(t)
+	const requests = 150
+	rigs := []*pipelinetest.Rig{pipelinetest.On(t, connect(t)), pipelinetest.On(t, connect(t))}
 	known := providers{"p": newScripted(answering), "q": newScripted(answering)}
 	var all []schema.FetchRequested
 	for i := range requests {
@@ -217,7 +255,9 @@ func TestTwoProcessesGiveOneOutcome(t *testing.T) {
 	lose := func(quote quoteFunc) quoteFunc {
 		return func(ctx context.Context, s schema.Symbol) (schema.RawResponse, error) {
 			err := rigs[0].DB.Write(context.Background(), func(tx *store.Tx) error {
-				_, err := tx.Exec(context.Background(), `UPDATE fetch_queue SET claimed_until = 0`)
+				_, err := tx.Exec(context.Background(), `WITH held AS (SELECT request_id FROM fetch_queue
+					ORDER BY request_id `+tx.LockRows("fetch_queue")+`)
+					UPDATE fetch_queue SET claimed_until = 0 WHERE request_id IN (SELECT request_id FROM held)`)
 				return err
 			})
 			if err != nil {
@@ -238,7 +278,7 @@ func TestTwoProcessesGiveOneOutcome(t *testing.T) {
 			seen[id] += len(events)
 		}
 		return len(seen) == requests
-	}, 30*time.Second, 5*time.Millisecond)
+	}, 2*time.Minute, 5*time.Millisecond)
 	for _, stop := range slices.Backward(stops) {
 		stop()
 	}
