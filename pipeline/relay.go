@@ -112,8 +112,8 @@ func (r *Relay) Run(ctx context.Context) {
 	// What was committed last should not have to wait for the next start.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	for more := true; more && last.Err() == nil; {
-		var err error
+	held, err := r.takeLease(last)
+	for more := held && err == nil; more && last.Err() == nil; {
 		if more, err = r.round(last); err != nil {
 			r.log.Info("some events stay in the outbox until the next start", "error", err)
 			break
