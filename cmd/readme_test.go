@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -38,9 +39,13 @@ func TestTheREADMEsCommands(t *testing.T) {
 			case "bin/pricemill":
 				env := maps.Clone(p.env)
 				env["HTTP_ADDR"] = strings.TrimPrefix(p.url, "http://") // where clients look for it
-				status, stdout, stderr := run(t, env, arguments(line)...)
-				assert.Zero(t, status, "%s: %s", line, stderr)
-				assert.NotEmpty(t, stdout, line)
+				// Read models follow one by one: the price of a request may be known to
+				// one of them before it is to another.
+				assert.EventuallyWithT(t, func(c *assert.CollectT) {
+					status, stdout, stderr := run(t, env, arguments(line)...)
+					assert.Zero(c, status, "%s: %s", line, stderr)
+					assert.NotEmpty(c, stdout, line)
+				}, 20*time.Second, 50*time.Millisecond)
 			default:
 				// On PostgreSQL and Kafka this whole test runs in `make test-services`.
 				assert.Regexp(t, `^DATABASE_URL=postgres://\S+ KAFKA_BOOTSTRAP_SERVERS=\S+ bin/pricemill serve$`, line)
