@@ -359,8 +359,10 @@ func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
 		restored := r.restore(copied)
 		relay.db, topology.db = restored.db, restored.db // what a connection leads to
 		restored.emitAs(topology, 1, since)
-		require.Error(t, round())
 		require.NoError(t, round())
+		require.ErrorContains(t, relay.Trouble(), "it was set back")
+		require.NoError(t, round())
+		require.NoError(t, relay.Trouble())
 		restored.consume()
 		assert.Contains(t, restored.position(1).Halted, "was it restored from a copy?")
 		lostOne(t, restored.lift(Skip))

@@ -85,7 +85,7 @@ func (r *Relay) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		held := true
 		var err error
-		if time.Since(renewed) > leaseTime/3 {
+		if !r.ready || time.Since(renewed) > leaseTime/3 {
 			if held, err = r.takeLease(ctx); held && err == nil {
 				renewed = time.Now()
 			}
@@ -182,8 +182,9 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 			continue
 		}
 		if err := r.wentBack(chain); err != nil {
-			r.ready = false // the next look holds all chains against the log
-			return false, err
+			r.ready = false // before the next round, all chains are held against the log
+			stuck = append(stuck, err)
+			continue
 		}
 		rows, err := r.db.ReadOutbox(ctx, chain.Epoch, chain.Part, chain.Sent, relayRows, relayBytes)
 		if err != nil {
