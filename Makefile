@@ -69,6 +69,14 @@ test-workers: ## Kill one of two workers every ten seconds for two minutes, on P
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_WORKERS=$${PRICEMILL_TEST_WORKERS:-2m} \
 		$(GO) test -count=1 -timeout 20m -run TestWorkersAreTakenOver -v ./cmd
 
+.PHONY: test-faults
+test-faults: ## Put the service under every fault of docs/reliability.md, and print the table; takes more than an hour
+	.ci/faults long
+
+.PHONY: test-faults-short
+test-faults-short: ## The same with a few cycles of each, in about five minutes
+	.ci/faults short
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for a minute
 	.ci/fuzz 60s
