@@ -10,6 +10,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -220,7 +221,11 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 		marking, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()
 		defer context.AfterFunc(ctx, func() { time.AfterFunc(markGrace, cancel) })()
-		if err := r.db.MarkSent(marking, sentFrom, sentTo); err != nil {
+		err := failpoint.Hit(marking, failpoint.RelayAcked)
+		if err == nil {
+			err = r.db.MarkSent(marking, sentFrom, sentTo)
+		}
+		if err != nil {
 			errs = append(errs, err)
 		}
 	}

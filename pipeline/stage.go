@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -80,7 +81,10 @@ func (s *Stage) handle(msg *message.Message) error {
 	if err := s.prepare(ctx, batch); err != nil {
 		return err
 	}
-	return s.run(ctx, batch, batch.Records)
+	if err := s.run(ctx, batch, batch.Records); err != nil {
+		return err
+	}
+	return failpoint.Hit(ctx, failpoint.StageCommitted)
 }
 
 // decode reads the events of all records, once for all attempts.
@@ -124,7 +128,12 @@ func (s *Stage) prepareSome(ctx context.Context, lane int, preparer Preparer, wa
 		for i, r := range wanted {
 			in[i] = *r
 		}
-		return guard(func() error { return preparer.Prepare(ctx, in) })
+		return guard(func() error {
+			if err := preparer.Prepare(ctx, in); err != nil {
+				return err
+			}
+			return failpoint.Hit(ctx, failpoint.StagePrepared)
+		})
 	})
 	switch {
 	case err == nil:
@@ -300,8 +309,10 @@ func (s *Stage) apply(ctx context.Context, tx *Tx, plan plan) error {
 			return Permanent(fmt.Errorf("stage %s returned an event that it does not declare: %T", s.spec.Name, event.Payload))
 		}
 	}
-	_, err = s.outbox.append(ctx, tx.Tx, events, true)
-	return err
+	if _, err = s.outbox.append(ctx, tx.Tx, events, true); err != nil {
+		return err
+	}
+	return failpoint.Hit(ctx, failpoint.StageApplied)
 }
 
 // guard turns a panic into an error of the record that caused it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
 const (
@@ -273,6 +275,9 @@ func (b *Broker) produce(ctx context.Context, r *request) {
 		case <-ctx.Done():
 			got.err = context.Cause(ctx)
 		}
+	}
+	if err := failpoint.Hit(ctx, failpoint.SenderAnswered); err != nil && got.err == nil {
+		got.err = fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
 	}
 	if got.err != nil {
 		if classify(got.err) == reconnect {
