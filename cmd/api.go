@@ -23,6 +23,9 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
+// commandSource is the source of the events that clients command.
+const commandSource = "pricemill/api"
+
 // commands is httpapi.Commands over the outbox.
 type commands struct{ emitter pipeline.Emitter }
 
@@ -40,7 +43,7 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 		id = schema.DeriveID("api", string(job.EventType()), job.JobID)
 	}
 	tokens, err := c.emitter.Emit(ctx, func(*pipeline.Tx) ([]schema.Event, error) {
-		return []schema.Event{{ID: id, Source: "pricemill/api", Payload: p}}, nil
+		return []schema.Event{{ID: id, Source: commandSource, Payload: p}}, nil
 	})
 	if err != nil {
 		return "", fmt.Errorf("publishing %s: %w", p.EventType(), err)
