@@ -34,7 +34,7 @@ const (
 )
 
 // statusClientGone is what access logs write, by a convention of nginx, for a
-// request whose client hung up. It is never received by anyone.
+// request whose client hung up. It is never sent.
 const statusClientGone = 499
 
 // status is the one place where an error gets its status.
@@ -147,8 +147,9 @@ func (a *API) writeError(w http.ResponseWriter, r *http.Request, err error) {
 			"method", r.Method, "path", r.URL.Path, "error", err)
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfterUnavailable))
 	case codeClientGone:
-		w.WriteHeader(statusClientGone)
-		return
+		// A client that closed only its own side would still read a status, and one
+		// that no document has. It is told by the end of the connection.
+		panic(http.ErrAbortHandler)
 	default: // the client's fault or the provider's: the debug record of the request will do
 	}
 	a.writeJSON(w, r, failure.code.status(), errorBody{failure.detail})

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -75,6 +76,7 @@ func (a *API) rescue(out *observed, r *http.Request) {
 	}
 	// The agreed way to drop a connection without a word.
 	if p == http.ErrAbortHandler {
+		out.status = cmp.Or(out.status, statusClientGone)
 		panic(p)
 	}
 	a.config.Logger.ErrorContext(r.Context(), "panic while answering", "method", r.Method, "path", r.URL.Path,

@@ -6,20 +6,31 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/pricemill/pricemill/httpapi"
 )
 
-// TestServerEndsAConnectionWhoseBodyIsTooLarge: over a real connection the
-// client is answered before it has sent its body, and cannot go on sending.
-func TestServerEndsAConnectionWhoseBodyIsTooLarge(t *testing.T) {
-	t.Parallel()
+// serveTCP serves api by NewServer until the test ends.
+func serveTCP(t testing.TB, api http.Handler) (address string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httpapi.NewServer(listener.Addr().String(), newAPI(t, nil))
+	server := httpapi.NewServer(listener.Addr().String(), api)
+	var open sync.WaitGroup // a connection ends some time after its last answer
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Done()
+		case http.StateActive, http.StateIdle, http.StateHijacked:
+		}
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {
@@ -29,17 +40,36 @@ func TestServerEndsAConnectionWhoseBodyIsTooLarge(t *testing.T) {
 		if err := <-served; err != http.ErrServerClosed {
 			t.Error(err)
 		}
+		open.Wait()
 	})
-	connection, err := net.Dial("tcp", listener.Addr().String())
+	return listener.Addr().String()
+}
+
+// dialTCP connects and sends text.
+func dialTCP(t testing.TB, address, text string) *net.TCPConn {
+	t.Helper()
+	connection, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer connection.Close()
-	const head = "POST /api/v1/prices/poll HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
-		"Transfer-Encoding: chunked\r\n\r\n10001\r\n"
-	if _, err := io.WriteString(connection, head+strings.Repeat(" ", httpapi.MaxBody+1)); err != nil {
+	t.Cleanup(func() { _ = connection.Close() }) // the test may have closed it
+	if err := connection.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := io.WriteString(connection, text); err != nil {
+		t.Fatal(err)
+	}
+	return connection.(*net.TCPConn)
+}
+
+// TestServerEndsAConnectionWhoseBodyIsTooLarge: over a real connection the
+// client is answered before it has sent its body, and cannot go on sending.
+func TestServerEndsAConnectionWhoseBodyIsTooLarge(t *testing.T) {
+	t.Parallel()
+	address := serveTCP(t, newAPI(t, nil))
+	const head = "POST /api/v1/prices/poll HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
+		"Transfer-Encoding: chunked\r\n\r\n10001\r\n"
+	connection := dialTCP(t, address, head+strings.Repeat(" ", httpapi.MaxBody+1))
 	answer, err := http.ReadResponse(bufio.NewReader(connection), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -47,5 +77,18 @@ func TestServerEndsAConnectionWhoseBodyIsTooLarge(t *testing.T) {
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusRequestEntityTooLarge || !answer.Close {
 		t.Errorf("status %d, close %v", answer.StatusCode, answer.Close)
+	}
+}
+
+// TestServerSaysNothingToAClientThatLeft: one that closed its own side while its
+// price is fetched reads the end, and not a status that is none.
+func TestServerSaysNothingToAClientThatLeft(t *testing.T) {
+	t.Parallel()
+	connection := dialTCP(t, serveTCP(t, newAPI(t, nil)), "GET "+latestAAPL+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if err := connection.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(connection); err != nil || len(answer) > 0 {
+		t.Errorf("got %q (%v)", answer, err)
 	}
 }
