@@ -92,3 +92,22 @@ func TestServerSaysNothingToAClientThatLeft(t *testing.T) {
 		t.Errorf("got %q (%v)", answer, err)
 	}
 }
+
+// TestChunksEndAConnection: a request that says in two ways how long it is was
+// perhaps read in the other way by a proxy; what follows it is not answered.
+func TestChunksEndAConnection(t *testing.T) {
+	t.Parallel()
+	address := serveTCP(t, newAPI(t, nil))
+	for _, lengths := range []string{"Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4",
+		"Transfer-Encoding: chunked"} {
+		connection := dialTCP(t, address, "POST /api/v1/prices/poll HTTP/1.1\r\nHost: localhost\r\n"+lengths+
+			"\r\n\r\n0\r\n\r\nGET /version HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		answers, err := io.ReadAll(connection)
+		if err != nil {
+			t.Errorf("%s: %v", lengths, err)
+		}
+		if n := strings.Count(string(answers), "HTTP/1.1 "); n != 1 || !strings.HasPrefix(string(answers), "HTTP/1.1 422 ") {
+			t.Errorf("%s: %d answers: %s", lengths, n, answers)
+		}
+	}
+}
