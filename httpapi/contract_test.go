@@ -186,7 +186,7 @@ func (c *contract) checkUnrouted(t testing.TB, r *http.Request, w *httptest.Resp
 	t.Helper()
 	what := fmt.Sprintf("%s %s: %d", r.Method, r.URL.Path, w.Code)
 	switch w.Code {
-	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusTooManyRequests:
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusMisdirectedRequest, http.StatusTooManyRequests:
 		validateJSON(t, what, c.failure, w.Body.Bytes())
 	case http.StatusTemporaryRedirect:
 	default:

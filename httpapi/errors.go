@@ -26,6 +26,7 @@ const (
 	codeMethodNotAllowed
 	codeConflict // what was asked for is in no state for it
 	codeTooLarge
+	codeMisdirected // another host was asked for
 	codeRateLimited
 	codeClientGone      // nobody is left to answer
 	codeProviderFailed  // the provider gave no price
@@ -54,6 +55,8 @@ func (c code) status() int {
 		return http.StatusConflict
 	case codeTooLarge:
 		return http.StatusRequestEntityTooLarge
+	case codeMisdirected:
+		return http.StatusMisdirectedRequest
 	case codeRateLimited:
 		return http.StatusTooManyRequests
 	case codeClientGone:
