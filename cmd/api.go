@@ -85,7 +85,7 @@ func thisBuild() httpapi.Build {
 }
 
 func metrics(r *pipeline.Runtime) http.Handler {
-	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{})
 }
 
 // describeProviders lists what this binary can ask.

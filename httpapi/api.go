@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"golang.org/x/sync/singleflight"
 )
 
 // queryTimeout bounds each call of a port that only reads or writes a few rows,
@@ -27,6 +28,7 @@ type API struct {
 	router  *mux.Router
 	handler http.Handler
 	routes  []route
+	looks   singleflight.Group // of those who watch the process
 }
 
 var _ http.Handler = (*API)(nil)

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -30,7 +31,7 @@ const htmlContent = "text/html; charset=utf-8"
 // newDocs renders the page once, since its policy depends on its content.
 func newDocs() (*docs, error) {
 	ui := v5emb.New("Pricemill", "/openapi.json", "/docs")
-	rendered, err := render(ui, "/docs", "")
+	rendered, err := render(context.Background(), ui, "/docs", "")
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +53,11 @@ type asset struct {
 }
 
 func renderAsset(ui http.Handler, path string) (asset, error) {
-	plain, err := render(ui, path, "")
+	plain, err := render(context.Background(), ui, path, "")
 	if err != nil {
 		return asset{}, err
 	}
-	packed, err := render(ui, path, "gzip")
+	packed, err := render(context.Background(), ui, path, "gzip")
 	if err != nil {
 		return asset{}, err
 	}
@@ -70,8 +71,8 @@ func renderAsset(ui http.Handler, path string) (asset, error) {
 }
 
 // render asks handler for a path and keeps what it answers.
-func render(handler http.Handler, path, encoding string) (*rendering, error) {
-	request, err := http.NewRequest(http.MethodGet, path, nil)
+func render(ctx context.Context, handler http.Handler, path, encoding string) (*rendering, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", path, err)
 	}
