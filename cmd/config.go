@@ -16,6 +16,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -37,6 +38,8 @@ var settings = []setting{
 	{"http_addr", "127.0.0.1:8000", "address of the HTTP API", false},
 	{"http_allow_remote", "false", "listen beyond loopback although no API key protects the commands", false},
 	{"http_hosts", "", "names by which clients call the API besides addresses and localhost, comma-separated; empty: none, or any with an address beyond loopback", false},
+	{"http_max_connections", "4096", "connections that may be open at once, 64 to 100000; 16 of them are for clients on this machine", false},
+	{"http_max_connections_per_client", "128", "of them for one client beyond this machine, 1 to 100000", false},
 	{"data_dir", "./data", "directory of the embedded broker and database", false},
 	{"database_url", "", "postgres://user:password@host/database; empty: SQLite in data_dir", true},
 	{"kafka_bootstrap_servers", "", "brokers, comma-separated; empty: the embedded broker in data_dir", false},
@@ -81,6 +84,7 @@ const modulesKey = "modules"
 type config struct {
 	HTTPAddr          string
 	HTTPHosts         []string // nil for any
+	Connections       httpapi.ConnectionLimits
 	DataDir           string
 	DatabaseURL       string
 	Brokers           []string
@@ -193,7 +197,10 @@ func (a *app) load() (config, error) {
 		FetchTimeout:    duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
 		MinPollInterval: duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
 		Debug:           boolean(k, "debug", &wrong),
-		Replication:     int16(integer(k, "kafka_replication_factor", 1, 100, &wrong)),
+		Connections: httpapi.ConnectionLimits{
+			Total:     int(integer(k, "http_max_connections", httpapi.MinMaxConnections, 100_000, &wrong)),
+			PerClient: int(integer(k, "http_max_connections_per_client", 1, 100_000, &wrong))},
+		Replication: int16(integer(k, "kafka_replication_factor", 1, 100, &wrong)),
 	}
 	for _, broker := range strings.Split(k.String("kafka_bootstrap_servers"), ",") {
 		if broker = strings.TrimSpace(broker); broker != "" {

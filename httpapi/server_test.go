@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"bufio"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -13,16 +14,31 @@ import (
 	"github.com/pricemill/pricemill/httpapi"
 )
 
-// serveTCP serves api by NewServer until the test ends.
+// serveTCP serves api on this machine until the test ends.
 func serveTCP(t testing.TB, api http.Handler) (address string) {
+	t.Helper()
+	listener := listenTCP(t)
+	serveLimited(t, listener, api, httpapi.ConnectionLimits{})
+	return listener.Addr().String()
+}
+
+func listenTCP(t testing.TB) net.Listener {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httpapi.NewServer(listener.Addr().String(), api)
+	return listener
+}
+
+// serveLimited serves handler by NewServer until the test ends.
+func serveLimited(t testing.TB, listener net.Listener, handler http.Handler, limits httpapi.ConnectionLimits) *httpapi.Connections {
+	t.Helper()
+	server, connections := httpapi.NewServer(listener.Addr().String(), handler, limits, slog.New(slog.DiscardHandler))
 	var open sync.WaitGroup // a connection ends some time after its last answer
-	server.ConnState = func(_ net.Conn, state http.ConnState) {
+	observe := server.ConnState
+	server.ConnState = func(conn net.Conn, state http.ConnState) {
+		observe(conn, state)
 		switch state {
 		case http.StateNew:
 			open.Add(1)
@@ -41,8 +57,11 @@ func serveTCP(t testing.TB, api http.Handler) (address string) {
 			t.Error(err)
 		}
 		open.Wait()
+		if n := connections.Open(); n != 0 {
+			t.Errorf("%d connections are still counted", n)
+		}
 	})
-	return listener.Addr().String()
+	return connections
 }
 
 // dialTCP connects and sends text.
