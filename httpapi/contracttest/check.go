@@ -37,6 +37,23 @@ func (d *Document) Check(method, path string, a Answer) error {
 	return fmt.Errorf("%s: the status is not in the document", what)
 }
 
+// Judge reports whatever is wrong with the answer to a request that was made from
+// the document. Two answers may always come: that the client asks too often, and
+// that the service cannot answer now.
+func (d *Document) Judge(r Request, a Answer) error {
+	var errs []error
+	if r.Raw == nil {
+		errs = append(errs, d.Check(r.Method, r.DecodedPath(), a))
+	} else if media := a.Header.Get("Content-Type"); media != "" && media != "text/plain; charset=utf-8" {
+		errs = append(errs, fmt.Errorf("%d before any route: content type %q", a.Status, media))
+	}
+	always := a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable
+	if len(r.Statuses) > 0 && !always && !slices.Contains(r.Statuses, a.Status) {
+		errs = append(errs, fmt.Errorf("%s, %s: %d, want one of %d: %.300q", r.Operation, r.Kind, a.Status, r.Statuses, a.Body))
+	}
+	return errors.Join(errs...)
+}
+
 // checkUnrouted allows what any path may be answered with.
 func (d *Document) checkUnrouted(what string, a Answer) error {
 	errs := []error{checkSecured(what, a)}
@@ -145,7 +162,7 @@ func checkJSON(what string, s *jsonschema.Schema, body []byte) error {
 		return fmt.Errorf("%s: body %.300q: %w", what, body, err)
 	}
 	if err := s.Validate(value); err != nil {
-		return fmt.Errorf("%s: body %.300s: %w", what, body, err)
+		return fmt.Errorf("%s: body %.300q: %w", what, body, err)
 	}
 	return nil
 }
