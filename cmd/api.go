@@ -58,7 +58,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
 		Streamers: m.streamers(),
 		MaxAge:    c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
-		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Logger: log, Now: time.Now,
+		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now,
 	}, httpapi.Ports{
 		Commands:     commands{r.Emitter()},
 		LatestPrices: latestprices.Reader{DB: b.store},
@@ -78,7 +78,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 // newOperations is newAPI for a process that serves no clients.
 func newOperations(c config, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
-		LimitLoopback: c.LimitLoopback, Logger: log, Now: time.Now},
+		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now},
 		httpapi.Ports{Readiness: readiness(r), Metrics: metrics(r)})
 }
 
@@ -88,7 +88,7 @@ func thisBuild() httpapi.Build {
 }
 
 func metrics(r *pipeline.Runtime) http.Handler {
-	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{})
 }
 
 // describeProviders lists what this binary can ask.

@@ -16,6 +16,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -36,6 +37,9 @@ type setting struct {
 var settings = []setting{
 	{"http_addr", "127.0.0.1:8000", "address of the HTTP API", false},
 	{"http_allow_remote", "false", "listen beyond loopback although no API key protects the commands", false},
+	{"http_hosts", "", "names by which clients call the API besides addresses and localhost, comma-separated; empty: none, or any with an address beyond loopback", false},
+	{"http_max_connections", "4096", "connections that may be open at once, 64 to 100000; 16 of them are for clients on this machine", false},
+	{"http_max_connections_per_client", "128", "of them for one client beyond this machine, 1 to 100000", false},
 	{"data_dir", "./data", "directory of the embedded broker and database", false},
 	{"database_url", "", "postgres://user:password@host/database; empty: SQLite in data_dir", true},
 	{"kafka_bootstrap_servers", "", "brokers, comma-separated; empty: the embedded broker in data_dir", false},
@@ -79,6 +83,8 @@ const modulesKey = "modules"
 // config is the configuration after it was read and checked.
 type config struct {
 	HTTPAddr          string
+	HTTPHosts         []string // nil for any
+	Connections       httpapi.ConnectionLimits
 	DataDir           string
 	DatabaseURL       string
 	Brokers           []string
@@ -191,7 +197,10 @@ func (a *app) load() (config, error) {
 		FetchTimeout:    duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
 		MinPollInterval: duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
 		Debug:           boolean(k, "debug", &wrong),
-		Replication:     int16(integer(k, "kafka_replication_factor", 1, 100, &wrong)),
+		Connections: httpapi.ConnectionLimits{
+			Total:     int(integer(k, "http_max_connections", httpapi.MinMaxConnections, 100_000, &wrong)),
+			PerClient: int(integer(k, "http_max_connections_per_client", 1, 100_000, &wrong))},
+		Replication: int16(integer(k, "kafka_replication_factor", 1, 100, &wrong)),
 	}
 	for _, broker := range strings.Split(k.String("kafka_bootstrap_servers"), ",") {
 		if broker = strings.TrimSpace(broker); broker != "" {
@@ -200,6 +209,7 @@ func (a *app) load() (config, error) {
 	}
 	c.readSecurity(k, &wrong)
 	c.checkAddress(boolean(k, "http_allow_remote", &wrong), &wrong)
+	c.readHosts(k.String("http_hosts"), &wrong)
 	c.checkDatabase(&wrong)
 	if c.InstanceID != "" && !kafka.ValidName(c.InstanceID) {
 		wrong.add("kafka_instance_id", "%q is not of letters, digits, dots, underscores and hyphens, 249 at most", c.InstanceID)
@@ -230,10 +240,33 @@ func (c *config) checkAddress(allowRemote bool, wrong *faults) {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
 		wrong.add("http_addr", "port %q is not within 0 and 65535", port)
 	}
-	ip := net.ParseIP(host)
-	if loopback := host == "localhost" || (ip != nil && ip.IsLoopback()); !loopback && !allowRemote {
+	if !isLoopback(host) && !allowRemote {
 		wrong.add("http_addr", "%q is reachable from other machines, and anyone there could post commands; "+
 			"set HTTP_ALLOW_REMOTE=true if that is meant", c.HTTPAddr)
+	}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+// readHosts reads the names of the API. Where it is for this machine alone there
+// are none but those of the machine: a page that a user opens there could have its
+// own name lead to it, and post commands.
+func (c *config) readHosts(text string, wrong *faults) {
+	if host, _, _ := net.SplitHostPort(c.HTTPAddr); isLoopback(host) {
+		c.HTTPHosts = []string{}
+	}
+	for name := range strings.SplitSeq(strings.ToLower(text), ",") {
+		name = strings.TrimSpace(name)
+		switch {
+		case name == "":
+		case strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789.-") != "":
+			wrong.add("http_hosts", "%q is not the name of a host, without a port", name)
+		default:
+			c.HTTPHosts = append(c.HTTPHosts, name)
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ var mayImport = []struct {
 	{"handlers/...", []string{"handlers/provider/...", "pipeline", "pipeline/failpoint", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/store", "schema"}},
 	{"httpapi", []string{"projections/...", "schema"}},
+	{"httpapi/contracttest", []string{"schema"}},
 	{"cmd/...", []string{"cmd/...", "httpapi", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},
 }
 
@@ -63,11 +64,13 @@ var fences = map[string][]string{
 	"github.com/schollz/progressbar":           {"cmd"},
 	"github.com/prometheus/client_golang":      {"pipeline", "handlers/fetch", "cmd/..."},
 	"github.com/sony/gobreaker":                {"handlers/fetch"},
-	"net/http":                                 {"httpapi", "cmd/...", "handlers/provider/..."},
+	"github.com/santhosh-tekuri/jsonschema":    {"httpapi/contracttest"},
+	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/..."},
 	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi"},
 
-	// A test's exchange is in no program.
+	// What is for tests is in no program.
 	module + "handlers/provider/coinbase/exchangetest": nil,
+	module + "httpapi/contracttest":                    nil,
 }
 
 func fits(pattern, name string) bool {
