@@ -32,6 +32,7 @@ var mayImport = []struct {
 	{"pipeline/store/storetest", []string{"pipeline/store", "schema"}},
 	{"pipeline/store/...", []string{"pipeline/store", "schema/..."}},
 	{"pipeline/tlstest", nil},
+	{"pipeline/proxytest", nil},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/store/...", "schema"}},
 	{"handlers/...", []string{"handlers/provider/...", "pipeline", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/store", "schema"}},
@@ -47,6 +48,7 @@ var fences = map[string][]string{
 	"github.com/ThreeDotsLabs/watermill-kafka": {"pipeline/kafka"},
 	"github.com/ThreeDotsLabs/watermill-sql":   {"pipeline/store"},
 	"github.com/IBM/sarama":                    {"pipeline/kafka"},
+	"github.com/Shopify/toxiproxy":             {"pipeline/proxytest"},
 	"github.com/xdg-go/scram":                  {"pipeline/kafka"},
 	"github.com/twmb/franz-go":                 {"pipeline/embedded"},
 	"github.com/jmoiron/sqlx":                  {"pipeline/store/..."},
@@ -65,8 +67,9 @@ var fences = map[string][]string{
 	"net/http":                                 {"httpapi", "cmd/...", "handlers/provider/..."},
 	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi"},
 
-	// A test's exchange is in no program.
+	// A test's exchange and a test's network are in no program.
 	module + "handlers/provider/coinbase/exchangetest": nil,
+	module + "pipeline/proxytest":                      nil,
 }
 
 func fits(pattern, name string) bool {
