@@ -54,6 +54,7 @@ func newSession(sub *subscription, group sarama.ConsumerGroup, end context.Cance
 // Setup implements sarama.ConsumerGroupHandler. An error ends the session.
 func (s *session) Setup(gs sarama.ConsumerGroupSession) error {
 	s.ctx = gs.Context()
+	s.sub.lines.patience.Store(int64(s.sub.broker.cfg.AnswerTimeout))
 	var claimed []pipeline.TopicPartition
 	for name, partitions := range gs.Claims() {
 		for _, partition := range partitions {
@@ -82,6 +83,7 @@ func (s *session) Setup(gs sarama.ConsumerGroupSession) error {
 		}
 	}
 	s.startLanes(gs, claimed)
+	s.sub.tell(nil)
 	s.sub.log.Debug("partitions assigned", slog.Int("partitions", len(claimed)))
 	return nil
 }
