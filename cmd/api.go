@@ -14,6 +14,7 @@ import (
 	"github.com/pricemill/pricemill/handlers/stream"
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
@@ -46,7 +47,14 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 		return []schema.Event{{ID: id, Source: commandSource, Payload: p}}, nil
 	})
 	if err != nil {
-		return "", fmt.Errorf("publishing %s: %w", p.EventType(), err)
+		err = fmt.Errorf("publishing %s: %w", p.EventType(), err)
+		// What neither the event nor a value in it is to blame for passes, as it
+		// does for queries.
+		var data *store.DataError
+		if !pipeline.IsPermanent(err) && !errors.As(err, &data) {
+			err = fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)
+		}
+		return "", err
 	}
 	return tokens[0].String(), nil
 }

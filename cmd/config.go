@@ -42,12 +42,14 @@ var settings = []setting{
 	{"http_max_connections_per_client", "128", "of them for one client beyond this machine, 1 to 100000", false},
 	{"data_dir", "./data", "directory of the embedded broker and database", false},
 	{"database_url", "", "postgres://user:password@host/database; empty: SQLite in data_dir", true},
+	{"database_timeout", "25s", "how long PostgreSQL may take for a statement; one that says nothing for a fifth longer counts as gone, 1s to 10m", false},
 	{"kafka_bootstrap_servers", "", "brokers, comma-separated; empty: the embedded broker in data_dir", false},
 	{"kafka_topic_prefix", "", "put before the name of each topic, so that several installations can share a cluster", false},
 	{"kafka_topic_price_events", "", "name of the topic of prices; empty: price-events behind the prefix", false},
 	{"kafka_group_id", "market-data-consumers", "first part of the name of each consumer group", false},
 	{"kafka_instance_id", "", "name of this process, unlike any other's, by which it gets its partitions back when it comes back; empty: none", false},
 	{"kafka_session_timeout", "10s", "how long a process may be silent before the others take over its partitions, 6s to 5m", false},
+	{"kafka_timeout", "15s", "how long a broker may take to answer before the connection counts as gone, 2s to 30s", false},
 	{"kafka_partitions", "", "partitions of topics that are created; empty: 12, embedded 4", false},
 	{"kafka_replication_factor", "1", "replicas of topics that are created", false},
 	{"kafka_security_protocol", "plaintext", "how brokers are reached: plaintext, ssl, sasl_plaintext or sasl_ssl", false},
@@ -87,12 +89,14 @@ type config struct {
 	Connections       httpapi.ConnectionLimits
 	DataDir           string
 	DatabaseURL       string
+	DatabaseTimeout   time.Duration
 	Brokers           []string
 	Security          kafka.Security
 	Topics            map[schema.Topic]string
 	GroupPrefix       string
 	InstanceID        string
 	SessionTimeout    time.Duration
+	KafkaTimeout      time.Duration
 	Partitions        int32
 	Replication       int16
 	Roles             roles
@@ -192,7 +196,9 @@ func (a *app) load() (config, error) {
 		DataDir: k.String("data_dir"), DatabaseURL: k.String("database_url"),
 		GroupPrefix: k.String("kafka_group_id"), InstanceID: k.String("kafka_instance_id"),
 		SessionTimeout: duration(k, "kafka_session_timeout", 6*time.Second, 5*time.Minute, &wrong),
+		KafkaTimeout:   duration(k, "kafka_timeout", 2*time.Second, 30*time.Second, &wrong),
 		HTTPAddr:       k.String("http_addr"), movingAverageText: k.String("moving_average_window"),
+		DatabaseTimeout: duration(k, "database_timeout", time.Second, 10*time.Minute, &wrong),
 		LatestMaxAge:    duration(k, "latest_max_age", 0, time.Hour, &wrong),
 		FetchTimeout:    duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
 		MinPollInterval: duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),

@@ -127,7 +127,9 @@ func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline
 		return nil, err
 	}
 	return pipeline.New(pipeline.Config{Store: b.store, Broker: b.broker, Topology: topology, GroupPrefix: c.GroupPrefix,
-		Owner: owner, Stages: stages, Relay: c.Roles.Relay, Log: log, Registry: registry})
+		Owner: owner, Stages: stages, Relay: c.Roles.Relay, Log: log, Registry: registry,
+		// The server should have let go of a statement before its stage does.
+		TransactionLimit: c.DatabaseTimeout + 5*time.Second})
 }
 
 // nameProcess names this process among those that share the work. One with an

@@ -33,6 +33,7 @@ var mayImport = []struct {
 	{"pipeline/store/storetest", []string{"pipeline/store", "schema"}},
 	{"pipeline/store/...", []string{"pipeline/failpoint", "pipeline/store", "schema/..."}},
 	{"pipeline/tlstest", nil},
+	{"pipeline/proxytest", nil},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/failpoint", "pipeline/store/...", "schema"}},
 	{"handlers/...", []string{"handlers/provider/...", "pipeline", "pipeline/failpoint", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/store", "schema"}},
@@ -49,6 +50,7 @@ var fences = map[string][]string{
 	"github.com/ThreeDotsLabs/watermill-kafka": {"pipeline/kafka"},
 	"github.com/ThreeDotsLabs/watermill-sql":   {"pipeline/store"},
 	"github.com/IBM/sarama":                    {"pipeline/kafka"},
+	"github.com/Shopify/toxiproxy":             {"pipeline/proxytest"},
 	"github.com/xdg-go/scram":                  {"pipeline/kafka"},
 	"github.com/twmb/franz-go":                 {"pipeline/embedded"},
 	"github.com/jmoiron/sqlx":                  {"pipeline/store/..."},
@@ -71,6 +73,7 @@ var fences = map[string][]string{
 	// What is for tests is in no program.
 	module + "handlers/provider/coinbase/exchangetest": nil,
 	module + "httpapi/contracttest":                    nil,
+	module + "pipeline/proxytest":                      nil,
 }
 
 func fits(pattern, name string) bool {

@@ -19,8 +19,6 @@ const (
 	// produceVersion is the newest that sarama can send; brokers from 2.1 to 4
 	// take it.
 	produceVersion = 7
-	// replicaTimeout is how long a leader waits for its replicas.
-	replicaTimeout = 10 * time.Second
 	// requestBytes is where a request to a leader is cut, well below what
 	// sarama (100 MB) and brokers (socket.request.max.bytes, 100 MB) take.
 	requestBytes = 16 << 20
@@ -257,7 +255,10 @@ func (b *Broker) produce(ctx context.Context, r *request) {
 		err      error
 	}
 	message := &sarama.ProduceRequest{
-		Version: produceVersion, RequiredAcks: sarama.WaitForAll, Timeout: int32(replicaTimeout / time.Millisecond),
+		Version: produceVersion, RequiredAcks: sarama.WaitForAll,
+		// So long a leader waits for its replicas: it should say that they failed
+		// while the answer is still waited for.
+		Timeout: int32(b.cfg.AnswerTimeout * 2 / 3 / time.Millisecond),
 	}
 	for _, out := range r.batches {
 		message.AddBatch(out.name, out.Partition, out.batch)

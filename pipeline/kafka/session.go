@@ -55,6 +55,7 @@ func newSession(sub *subscription, group sarama.ConsumerGroup, end context.Cance
 // Setup implements sarama.ConsumerGroupHandler. An error ends the session.
 func (s *session) Setup(gs sarama.ConsumerGroupSession) error {
 	s.ctx = gs.Context()
+	s.sub.lines.patience.Store(int64(s.sub.broker.cfg.AnswerTimeout))
 	if err := failpoint.Hit(s.ctx, failpoint.SubscriberSetup); err != nil {
 		return err
 	}
@@ -86,6 +87,7 @@ func (s *session) Setup(gs sarama.ConsumerGroupSession) error {
 		}
 	}
 	s.startLanes(gs, claimed)
+	s.sub.tell(nil)
 	s.sub.log.Debug("partitions assigned", slog.Int("partitions", len(claimed)))
 	return nil
 }
