@@ -86,11 +86,15 @@ func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names chainNames) {
 	}
 }
 
-// misplaced reports a record on another partition than the key of its event says:
-// whoever wrote it has another partitioner. The events of a key would be on two
-// partitions and in two lanes, each of which remembers another state of it. A
-// record of an outbox must lie where its own key says, too.
+// misplaced reports a record on another topic than its event's, or on another
+// partition than the key of its event says: whoever wrote it has another
+// partitioner. The events of a key would be on two partitions and in two lanes,
+// each of which remembers another state of it. A record of an outbox must lie
+// where its own key says, too.
 func (s *Stage) misplaced(r Record, link Link) error {
+	if topic := r.Event.Payload.Topic(); topic != r.Topic {
+		return fmt.Errorf("%w: %s belongs on topic %s", schema.ErrEnvelope, r.Event.Payload.EventType(), topic)
+	}
 	keys := [][]byte{[]byte(r.Event.Payload.Key())}
 	if link != (Link{}) {
 		keys = append(keys, r.Key)

@@ -291,6 +291,12 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 			r.Headers = []schema.Header{{Key: "a", Value: nil}, {Key: "a", Value: []byte{}}, {Key: "", Value: []byte{0xff}}}
 		},
 		16: func(r *Record) { r.Key, r.Value = []byte{}, []byte{} },
+		18: func(r *Record) { // an event of another topic
+			headers, value, err := schema.Event{ID: "x", Source: "test", Payload: schema.PollingJobStopped{
+				JobID: "1", StoppedAt: schema.NewTime(time.Unix(1, 0))}}.Encode()
+			require.NoError(t, err)
+			r.Headers, r.Value = headers, value
+		},
 		17: func(r *Record) { // a reason that quotes it is cut
 			*r = ofAnother(r, "S2")
 			r.Value = []byte(strings.Replace(string(r.Value), `"price":`, `"price":{"`+strings.Repeat("x", 9000)+`":0},"p":`, 1))
