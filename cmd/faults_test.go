@@ -54,7 +54,9 @@ type scenario struct {
 	random *rand.Rand
 
 	cycles, events, lost, doubled int
-	recoveries                    []time.Duration
+	// letters is how many dead letters there should be; most scenarios have none.
+	letters    int
+	recoveries []time.Duration
 }
 
 // newScenario begins a scenario, on these stacks; it is skipped on others. At the
@@ -111,7 +113,7 @@ func (s *scenario) check(env environment, answers []fedAnswer) {
 	s.doubled += doubled
 	assert.Zero(s.t, lost, "answers that were lost")
 	assert.Zero(s.t, doubled, "answers with more than one effect")
-	checkTables(s.t, env, answers)
+	checkTablesBeside(s.t, env, answers, s.letters)
 }
 
 // count tells how many of the answers have no raw row or no price, and how many

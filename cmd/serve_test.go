@@ -17,6 +17,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -105,12 +106,7 @@ func TestAPoisonRecordIsADeadLetterWithItsBytes(t *testing.T) {
 		Records: []pipeline.OutgoingRecord{{Key: []byte("k"), Headers: []schema.Header{{Key: "h", Value: []byte{0, 1}}}, Value: poison}}}})
 	require.NoError(t, errs[0])
 	const readers = 4 // processed-prices, moving-averages, latest-prices, requests
-	type letter struct {
-		Stage   string
-		Payload []byte
-		Reason  string
-	}
-	var letters []letter
+	var letters []store.DeadLetterSummary
 	require.Eventually(t, func() bool {
 		status, stdout, stderr := run(t, p.env, "dead-letters", "list", "-o", "json")
 		require.Zero(t, status, stderr)
@@ -119,8 +115,31 @@ func TestAPoisonRecordIsADeadLetterWithItsBytes(t *testing.T) {
 		return len(letters) == readers
 	}, 20*time.Second, 20*time.Millisecond)
 	for _, l := range letters {
-		assert.Equal(t, poison, l.Payload)
+		assert.Equal(t, int64(len(poison)), l.Bytes)
 		assert.Contains(t, l.Reason, "UTF-8")
+		status, stdout, stderr := run(t, p.env, "dead-letters", "show", strconv.FormatInt(l.ID, 10), "-o", "json")
+		require.Zero(t, status, stderr)
+		var shown struct {
+			Stage      string
+			Partition  int32
+			Key, Value []byte
+			Headers    []schema.Header
+		}
+		require.NoError(t, json.Unmarshal([]byte(stdout), &shown))
+		assert.Equal(t, l.Stage, shown.Stage)
+		assert.Equal(t, int32(1), shown.Partition)
+		assert.Equal(t, "k", string(shown.Key))
+		assert.Equal(t, []schema.Header{{Key: "h", Value: []byte{0, 1}}}, shown.Headers)
+		assert.Equal(t, poison, shown.Value)
+	}
+	for _, output := range []string{"table", "json"} {
+		status, stdout, _ := run(t, p.env, "dead-letters", "show", strconv.FormatInt(letters[0].ID, 10), "-o", output)
+		assert.Zero(t, status)
+		assert.NotContains(t, stdout, "\xff", "a terminal must not get the bytes")
+	}
+	for id, want := range map[string]int{"0": 1, "x": 2} {
+		status, _, stderr := run(t, p.env, "dead-letters", "show", id)
+		assert.Equal(t, want, status, stderr)
 	}
 	require.Equal(t, http.StatusOK, p.get("/api/v1/prices/latest?symbol=AAPL").status)
 	p.eventually("/readyz", http.StatusOK)

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/store"
 )
 
 func newStages(a *app) *cobra.Command {
@@ -42,40 +41,6 @@ func newStages(a *app) *cobra.Command {
 	}
 	outputFlag(list, &output)
 	parent.AddCommand(list, newResume(a), newSkip(a), newReset(a))
-	return parent
-}
-
-func newDeadLetters(a *app) *cobra.Command {
-	parent := &cobra.Command{
-		Use:   "dead-letters",
-		Short: "Show the records that stages stepped over",
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	var output string
-	var limit int
-	list := &cobra.Command{
-		Use:     "list",
-		Short:   "List dead letters, newest first",
-		Example: "  pricemill dead-letters list --limit 20",
-		Args:    exactArgs(0),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
-				letters, err := store.DeadLetters(ctx, b.store, limit)
-				if err != nil {
-					return err
-				}
-				return a.print(output, letters, func(w io.Writer) {
-					fmt.Fprintln(w, "ID\tSTAGE\tTOPIC\tPARTITION\tOFFSET\tBYTES\tREASON")
-					for _, l := range letters {
-						fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%d\t%d\t%s\n", l.ID, l.Stage, l.Topic, l.Part, l.Offset, len(l.Payload), l.Reason)
-					}
-				})
-			})
-		},
-	}
-	outputFlag(list, &output)
-	list.Flags().IntVar(&limit, "limit", 100, "how many at the most")
-	parent.AddCommand(list)
 	return parent
 }
 

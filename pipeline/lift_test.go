@@ -414,14 +414,16 @@ func TestResetGoesForwardOnly(t *testing.T) {
 }
 
 // A fold that starts over reads the log again, into tables that were emptied in
-// the same transaction.
+// the same transaction, and meets again what it could not read.
 func TestResetToTheStart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
+	r.append(0, 0, func(record *Record) { record.Value = nil })
 	r.emit(1, 10)
 	r.relay()
 	r.consume()
 	before := r.effects()
+	require.Len(t, r.letters(), 1)
 	resets, err := Resets(t.Context(), r.db, r.broker, r.topology(), func(store.Position) bool { return true }, ToStart)
 	require.NoError(t, err)
 	require.NoError(t, Reset(t.Context(), r.db, resets, func(tx *store.Tx) error {
@@ -429,8 +431,10 @@ func TestResetToTheStart(t *testing.T) {
 		return err
 	}))
 	assert.Empty(t, r.effects())
+	assert.Empty(t, r.letters(), "that record is taken again, too")
 	r.consume()
 	assert.Equal(t, before, r.effects())
+	assert.Len(t, r.letters(), 1)
 }
 
 // What a stage has applied was in the log, although the relay could not note it:

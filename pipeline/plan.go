@@ -94,29 +94,50 @@ func judge(topology *Topology, last Link, r *Record, names chainNames) judgment 
 	if j.step != apply || j.fault != nil {
 		return j
 	}
-	if j.fault = err; err == nil && link != (Link{}) {
-		j.fault = misplaced(topology, r)
+	if j.fault = err; err == nil {
+		j.fault = misplaced(topology, r, link)
 	}
 	return j
 }
 
-// misplaced reports a record of an outbox on another partition than its key's:
-// whoever wrote it has another partitioner, and order by key is lost.
-func misplaced(topology *Topology, r *Record) error {
-	want, err := topology.PartitionOf(r.Topic, r.Key)
-	if err != nil {
-		return err
+// misplaced reports a record on another topic than its event's, or on another
+// partition than the key of its event says: whoever wrote it has another
+// partitioner. The events of a key would be on two partitions and in two lanes,
+// each of which remembers another state of it. A record of an outbox must lie
+// where its own key says, too.
+func misplaced(topology *Topology, r *Record, link Link) error {
+	if topic := r.Event.Payload.Topic(); topic != r.Topic {
+		return fmt.Errorf("%w: %s belongs on topic %s", schema.ErrEnvelope, r.Event.Payload.EventType(), topic)
 	}
-	if want != r.Partition {
-		return fmt.Errorf("%w: key %q lies on partition %d, not on its own, %d", schema.ErrEnvelope, r.Key, r.Partition, want)
+	keys := [][]byte{[]byte(r.Event.Payload.Key())}
+	if link != (Link{}) {
+		keys = append(keys, r.Key)
+	}
+	for _, key := range keys {
+		want, err := topology.PartitionOf(r.Topic, key)
+		if err != nil {
+			return err
+		}
+		if want != r.Partition {
+			return fmt.Errorf("%w: key %q lies on partition %d, not on its own, %d",
+				schema.ErrEnvelope, key[:min(len(key), schema.MaxID)], r.Partition, want)
+		}
 	}
 	return nil
 }
 
+// maxReason bounds the reason of a dead letter, in bytes: it may quote the record,
+// whose bytes are kept beside it, or say where a handler panicked.
+const maxReason = 4096
+
 // printable replaces what not every engine takes for text: a reason may quote
 // the record.
 func printable(text string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+	if len(text) <= maxReason {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxReason], "") + "…"
 }
 
 // deadLetters turns records into rows, byte for byte.

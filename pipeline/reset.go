@@ -47,7 +47,8 @@ var ErrReset = errors.New("the position cannot be put there")
 // Resets works out what it means to put the positions that wanted says yes to at
 // a target, halted or not, and changes nothing. Records are left out, or, at
 // ToStart, all taken again: that is for folds alone, whose tables Reset empties,
-// since a handler would give its events a second time.
+// since a handler would give its events a second time. Of records that are taken
+// again the dead letters go.
 func Resets(ctx context.Context, db *store.Store, broker Broker, topology *Topology, wanted func(store.Position) bool, to Target) ([]Lift, error) {
 	positions, err := store.Positions(ctx, db, "")
 	if err != nil {
@@ -143,6 +144,9 @@ func Reset(ctx context.Context, db *store.Store, resets []Lift, also func(tx *st
 			to := l.to
 			to.Halted, to.LogEnded, to.MovedAt = "", nil, schema.NewTime(time.Now())
 			if err := tx.SetPosition(ctx, held[l.Stage][i], to); err != nil {
+				return err
+			}
+			if err := tx.ForgetDeadLetters(ctx, to); err != nil {
 				return err
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
@@ -167,8 +168,13 @@ func (r *rig) deliver(ctx context.Context, records ...Record) error {
 
 func (r *rig) letters() []store.DeadLetter {
 	r.t.Helper()
-	letters, err := store.DeadLetters(r.t.Context(), r.db, 1000)
+	listed, err := store.DeadLetters(r.t.Context(), r.db, 1000)
 	require.NoError(r.t, err)
+	letters := make([]store.DeadLetter, len(listed))
+	for i, l := range listed {
+		letters[i], err = store.ReadDeadLetter(r.t.Context(), r.db, l.ID)
+		require.NoError(r.t, err)
+	}
 	return letters
 }
 
@@ -278,6 +284,25 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 		4: func(r *Record) { r.Headers = r.Headers[len(r.Headers)-2:] }, // only its place in the chain
 		6: func(r *Record) { r.Key = []byte("simulated/S2") },           // lies on another partition than its key's
 	}
+	elsewhere := map[int]func(*Record){ // records of another producer
+		14: func(r *Record) { *r = ofAnother(r, "S2") }, // on partition 1
+		15: func(r *Record) { // null is not empty, and a header may occur twice
+			r.Key, r.Value = nil, nil
+			r.Headers = []schema.Header{{Key: "a", Value: nil}, {Key: "a", Value: []byte{}}, {Key: "", Value: []byte{0xff}}}
+		},
+		16: func(r *Record) { r.Key, r.Value = []byte{}, []byte{} },
+		18: func(r *Record) { // an event of another topic
+			headers, value, err := schema.Event{ID: "x", Source: "test", Payload: schema.PollingJobStopped{
+				JobID: "1", StoppedAt: schema.NewTime(time.Unix(1, 0))}}.Encode()
+			require.NoError(t, err)
+			r.Headers, r.Value = headers, value
+		},
+		17: func(r *Record) { // a reason that quotes it is cut
+			*r = ofAnother(r, "S2")
+			r.Value = []byte(strings.Replace(string(r.Value), `"price":`, `"price":{"`+strings.Repeat("x", 9000)+`":0},"p":`, 1))
+		},
+	}
+	maps.Copy(broken, elsewhere)
 	refused := map[string]bool{"9": true, "13": true} // prices: the handler refuses one and panics at one
 	r := newRig(t, &recorder{before: func(in []Record) error {
 		for i := range in {
@@ -291,13 +316,19 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 		return nil
 	}})
 	const n = 20
+	seq := int64(0)
 	for i := range n {
-		r.append(1, int64(i+1), broken[i])
+		if _, unlinked := elsewhere[i]; unlinked {
+			r.append(1, 0, broken[i])
+			continue
+		}
+		seq++
+		r.append(1, seq, broken[i])
 	}
 	r.assign()
 	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
 	letters := r.letters()
-	assert.Len(t, letters, len(broken)+len(refused))
+	require.Len(t, letters, len(broken)+len(refused))
 	assert.Len(t, r.effects(), n-len(letters))
 	assert.Equal(t, int64(n), r.position(1).Next)
 	for _, letter := range letters {
@@ -308,9 +339,17 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, original.Headers, headers)
 		assert.NotEmpty(t, letter.Reason)
+		assert.LessOrEqual(t, len(letter.Reason), maxReason+len("…"))
 	}
 	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
 	assert.Len(t, r.letters(), len(letters), "once")
+}
+
+// ofAnother is the record with an event of another symbol.
+func ofAnother(r *Record, symbol schema.Symbol) Record {
+	other := *r
+	other.Value = []byte(strings.Replace(string(r.Value), `"S1"`, `"`+string(symbol)+`"`, 1))
+	return other
 }
 
 func TestValuesThatTheDatabaseRefusesAreTheRecordsFault(t *testing.T) {

@@ -102,11 +102,13 @@ func EventTypes() []EventType {
 
 // Event is one CloudEvents 1.0 event.
 type Event struct {
-	// ID identifies the fact: publishing it twice gives the same ID twice.
+	// ID identifies the fact: publishing it twice gives the same ID twice. At most
+	// MaxID bytes of printable text.
 	ID string
 	// Source is the stage or component that published it.
 	Source string
-	// Traceparent is the W3C trace context, empty for none.
+	// Traceparent is the W3C trace context, empty for none. One that cannot be one
+	// is dropped when the event is decoded.
 	Traceparent string
 	Payload     Payload
 }
@@ -138,6 +140,9 @@ const (
 func (e Event) Encode() ([]Header, []byte, error) {
 	if e.ID == "" || e.Source == "" || e.Payload == nil {
 		return nil, nil, fmt.Errorf("encoding an event: %w: id, source and payload are required", ErrEnvelope)
+	}
+	if err := checkID(e.ID, MaxID); err != nil {
+		return nil, nil, fmt.Errorf("encoding an event: %w: id: %w", ErrEnvelope, err)
 	}
 	if err := e.Payload.Validate(); err != nil {
 		return nil, nil, fmt.Errorf("encoding %s: %w: %w", e.Payload.EventType(), ErrPayload, err)
@@ -199,11 +204,14 @@ func DecodeEvent(headers []Header, value []byte) (Event, error) {
 	if len(a.id) == 0 || len(a.source) == 0 || len(a.typ) == 0 {
 		return Event{}, fmt.Errorf("decoding an event: %w: id, source and type are required", ErrEnvelope)
 	}
+	if err := checkID(string(a.id), MaxID); err != nil {
+		return Event{}, fmt.Errorf("decoding an event: %w: id: %w", ErrEnvelope, err)
+	}
 	payload, err := decodePayload(EventType(a.typ), value)
 	if err != nil {
 		return Event{}, err
 	}
-	return Event{ID: string(a.id), Source: string(a.source), Traceparent: string(a.traceparent), Payload: payload}, nil
+	return Event{ID: string(a.id), Source: string(a.source), Traceparent: traceparent(a.traceparent), Payload: payload}, nil
 }
 
 func decodePayload(name EventType, value []byte) (Payload, error) {

@@ -71,7 +71,7 @@ type Quote struct {
 func (q Quote) Key() string { return MarketKey(q.Provider, q.Symbol) }
 
 func (q Quote) validate() error {
-	return errors.Join(q.Provider.Validate(), q.Symbol.Validate())
+	return errors.Join(q.Provider.Validate(), q.Symbol.Validate(), validID("request_id", q.RequestID))
 }
 
 // FetchRequested asks for one quote from one provider.
@@ -96,7 +96,7 @@ func (f FetchRequested) OccurredAt() Time { return f.RequestedAt }
 
 // Validate implements Payload.
 func (f FetchRequested) Validate() error {
-	return errors.Join(f.validate(), required("request_id", f.RequestID),
+	return errors.Join(f.validate(), required("request_id", f.RequestID), validIDOf("job_id", f.JobID, MaxJobID),
 		requiredTime("requested_at", f.RequestedAt), requiredTime("deadline", f.Deadline))
 }
 
@@ -142,7 +142,7 @@ func (QuoteStored) Topic() Topic { return StoredQuotes }
 
 // Validate implements Payload.
 func (q QuoteStored) Validate() error {
-	return errors.Join(q.QuoteFetched.Validate(), required("raw_response_id", q.RawResponseID))
+	return errors.Join(q.QuoteFetched.Validate(), requiredID("raw_response_id", q.RawResponseID))
 }
 
 // PriceObserved is a price that was read from a provider's answer. Projections
@@ -176,6 +176,7 @@ func (p PriceObserved) OccurredAt() Time { return p.Timestamp }
 // Validate implements Payload.
 func (p PriceObserved) Validate() error {
 	return errors.Join(p.Source.Validate(), p.Symbol.Validate(), validPrice(p.Price),
+		validID("raw_response_id", p.RawResponseID), validID("request_id", p.RequestID),
 		requiredTime("timestamp", p.Timestamp), requiredTime("received_at", p.ReceivedAt))
 }
 
@@ -220,6 +221,9 @@ func validReason(reason string) error {
 	if len(reason) > MaxReason {
 		return fmt.Errorf("reason: %d bytes, more than %d", len(reason), MaxReason)
 	}
+	if strings.IndexByte(reason, 0) >= 0 {
+		return errors.New("reason: holds a NUL")
+	}
 	return nil
 }
 
@@ -242,7 +246,7 @@ func (q QuoteFailed) OccurredAt() Time { return q.FailedAt }
 
 // Validate implements Payload.
 func (q QuoteFailed) Validate() error {
-	return errors.Join(q.validate(), required("request_id", q.RequestID), required("code", string(q.Code)),
+	return errors.Join(q.validate(), required("request_id", q.RequestID), requiredID("code", string(q.Code)),
 		validReason(q.Reason), requiredTime("failed_at", q.FailedAt))
 }
 
@@ -266,8 +270,8 @@ func (q QuoteRejected) OccurredAt() Time { return q.ReceivedAt }
 
 // Validate implements Payload.
 func (q QuoteRejected) Validate() error {
-	return errors.Join(q.validate(), required("raw_response_id", q.RawResponseID),
-		required("code", string(q.Code)), validReason(q.Reason), requiredTime("received_at", q.ReceivedAt))
+	return errors.Join(q.validate(), requiredID("raw_response_id", q.RawResponseID),
+		requiredID("code", string(q.Code)), validReason(q.Reason), requiredTime("received_at", q.ReceivedAt))
 }
 
 // QuoteUnchanged says that an answer repeats the price and event time already
@@ -291,7 +295,7 @@ func (q QuoteUnchanged) OccurredAt() Time { return q.ReceivedAt }
 
 // Validate implements Payload.
 func (q QuoteUnchanged) Validate() error {
-	return errors.Join(q.validate(), required("raw_response_id", q.RawResponseID), validPrice(q.Price),
+	return errors.Join(q.validate(), requiredID("raw_response_id", q.RawResponseID), validPrice(q.Price),
 		requiredTime("timestamp", q.Timestamp), requiredTime("received_at", q.ReceivedAt))
 }
 

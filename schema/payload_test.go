@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -17,6 +19,12 @@ import (
 func texts() *rapid.Generator[string] { return rapid.String() }
 
 func ids() *rapid.Generator[string] { return rapid.StringMatching(`[a-z0-9_-]{1,40}`) }
+
+// oddIDs draws whatever an id may be, where it may also be missing.
+func oddIDs() *rapid.Generator[string] {
+	printable := rapid.RuneFrom(nil, unicode.L, unicode.M, unicode.N, unicode.P, unicode.S, unicode.Zs)
+	return rapid.StringOfN(printable, 0, -1, schema.MaxJobID)
+}
 
 func reasons() *rapid.Generator[string] { return rapid.Map(texts(), schema.CutReason) }
 
@@ -65,7 +73,7 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 	return map[schema.EventType]*rapid.Generator[schema.Payload]{
 		"market.fetch.requested.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.FetchRequested{
-				Quote: quotes().Draw(t, "quote"), JobID: texts().Draw(t, "job"),
+				Quote: quotes().Draw(t, "quote"), JobID: oddIDs().Draw(t, "job"),
 				RequestedAt: times().Draw(t, "requested"), Deadline: times().Draw(t, "deadline"),
 			}
 		}),
@@ -76,8 +84,8 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 		"market.price.observed.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.PriceObserved{
 				Symbol: symbols().Draw(t, "symbol"), Price: prices().Draw(t, "price"), Timestamp: times().Draw(t, "time"),
-				Source: providers().Draw(t, "source"), RawResponseID: texts().Draw(t, "row"),
-				ReceivedAt: times().Draw(t, "received"), RequestID: texts().Draw(t, "request"),
+				Source: providers().Draw(t, "source"), RawResponseID: oddIDs().Draw(t, "row"),
+				ReceivedAt: times().Draw(t, "received"), RequestID: oddIDs().Draw(t, "request"),
 			}
 		}),
 		"market.quote.failed.v1": draw(func(t *rapid.T) schema.Payload {
@@ -165,7 +173,8 @@ func TestDecodeRefusesWhatTheSchemaRefuses(t *testing.T) {
 	spoilt := []json.RawMessage{absent, json.RawMessage(`null`), json.RawMessage(`""`), json.RawMessage(`-1`),
 		json.RawMessage(`0`), json.RawMessage(`[]`), json.RawMessage(`{}`), json.RawMessage(`true`),
 		json.RawMessage(`1e18`), json.RawMessage(`3601`), json.RawMessage(`"no such thing!"`), json.RawMessage(`"2025-06-15"`),
-		json.RawMessage(`["A","B","C","D","E","F","G","H","I","J","K"]`), json.RawMessage(`["lower case"]`)}
+		json.RawMessage(`["A","B","C","D","E","F","G","H","I","J","K"]`), json.RawMessage(`["lower case"]`),
+		json.RawMessage(`"a\u0000b"`), json.RawMessage(`"` + strings.Repeat("x", 256) + `"`)}
 	for eventType, generator := range generators() {
 		t.Run(string(eventType), func(t *testing.T) {
 			t.Parallel()

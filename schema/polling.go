@@ -40,7 +40,7 @@ func (j PollingJobCreated) OccurredAt() Time { return j.CreatedAt }
 
 // Validate implements Payload.
 func (j PollingJobCreated) Validate() error {
-	errs := []error{required("job_id", j.JobID), j.Provider.Validate(), requiredTime("created_at", j.CreatedAt)}
+	errs := []error{requiredIDOf("job_id", j.JobID, MaxJobID), j.Provider.Validate(), requiredTime("created_at", j.CreatedAt)}
 	if len(j.Symbols) < 1 || len(j.Symbols) > MaxJobSymbols {
 		errs = append(errs, fmt.Errorf("symbols: %d, not within 1 and %d", len(j.Symbols), MaxJobSymbols))
 	}
@@ -75,7 +75,7 @@ func (j PollingJobRan) OccurredAt() Time { return j.RanAt }
 
 // Validate implements Payload.
 func (j PollingJobRan) Validate() error {
-	return errors.Join(required("job_id", j.JobID), requiredTime("ran_at", j.RanAt), requiredTime("slot", j.Slot))
+	return errors.Join(requiredIDOf("job_id", j.JobID, MaxJobID), requiredTime("ran_at", j.RanAt), requiredTime("slot", j.Slot))
 }
 
 // PollingJobPaused says that a job makes no requests until it is resumed. Said
@@ -99,7 +99,7 @@ func (j PollingJobPaused) OccurredAt() Time { return j.PausedAt }
 
 // Validate implements Payload.
 func (j PollingJobPaused) Validate() error {
-	return errors.Join(required("job_id", j.JobID), requiredTime("paused_at", j.PausedAt))
+	return errors.Join(requiredIDOf("job_id", j.JobID, MaxJobID), requiredTime("paused_at", j.PausedAt))
 }
 
 // PollingJobResumed says that a paused job goes on with its next slot; those it
@@ -123,7 +123,7 @@ func (j PollingJobResumed) OccurredAt() Time { return j.ResumedAt }
 
 // Validate implements Payload.
 func (j PollingJobResumed) Validate() error {
-	return errors.Join(required("job_id", j.JobID), requiredTime("resumed_at", j.ResumedAt))
+	return errors.Join(requiredIDOf("job_id", j.JobID, MaxJobID), requiredTime("resumed_at", j.ResumedAt))
 }
 
 // PollingJobStopped says that a job has ended. Nothing brings it back.
@@ -146,7 +146,7 @@ func (j PollingJobStopped) OccurredAt() Time { return j.StoppedAt }
 
 // Validate implements Payload.
 func (j PollingJobStopped) Validate() error {
-	return errors.Join(required("job_id", j.JobID), requiredTime("stopped_at", j.StoppedAt))
+	return errors.Join(requiredIDOf("job_id", j.JobID, MaxJobID), requiredTime("stopped_at", j.StoppedAt))
 }
 
 // JobStatus says whether a job runs.
@@ -207,8 +207,15 @@ func nextSlot(slot, now Time, interval int) Time {
 	if slot.After(now) {
 		return slot
 	}
-	step := time.Duration(interval) * time.Second
-	return slot.Add((now.Sub(slot.Time)/step + 1) * step)
+	// In microseconds, not in Durations, which end after 292 years: events may hold
+	// any time of the years that there are, and so must what follows from them.
+	step := int64(interval) * int64(time.Second/time.Microsecond)
+	missed := (now.UnixMicro() - slot.UnixMicro()) / step
+	next := NewTime(time.UnixMicro(slot.UnixMicro() + (missed+1)*step))
+	if next.After(maxTime) {
+		return maxTime
+	}
+	return next
 }
 
 // JobRequestID names a fetch request of a job: the job's id, a point, and an id

@@ -78,6 +78,30 @@ func TestTheNextRunIsTheNextSlot(t *testing.T) {
 	})
 }
 
+// Whatever time the events of a job name, its next run is one that an event can
+// name: else one job would keep the scheduler from running all others.
+func TestTheNextRunIsATimeThatEventsMayHold(t *testing.T) {
+	t.Parallel()
+	first, last := mustTime(t, "1900-01-01T00:00:00Z"), mustTime(t, "9999-12-31T23:59:59.999999Z")
+	state := schema.JobState{}.After(schema.PollingJobCreated{Interval: 60, CreatedAt: first})
+	far := state.After(schema.PollingJobPaused{}).After(schema.PollingJobResumed{ResumedAt: last})
+	assert.Equal(t, last, far.NextRun, "8,100 years later there is no next slot")
+	rapid.Check(t, func(t *rapid.T) {
+		state := schema.JobState{}.After(schema.PollingJobCreated{
+			Interval: rapid.IntRange(1, schema.MaxPollingInterval).Draw(t, "interval"), CreatedAt: times().Draw(t, "created")})
+		for range 5 {
+			at, slot := times().Draw(t, "at"), state.NextRun
+			if rapid.Bool().Draw(t, "another slot") {
+				slot = times().Draw(t, "slot")
+			}
+			state = state.After(schema.PollingJobRan{Slot: slot, RanAt: at})
+			require.NoError(t, schema.PollingJobRan{JobID: "j", RanAt: at, Slot: state.NextRun}.Validate())
+			state = state.After(schema.PollingJobPaused{}).After(schema.PollingJobResumed{ResumedAt: at})
+			require.NoError(t, schema.PollingJobRan{JobID: "j", RanAt: at, Slot: state.NextRun}.Validate())
+		}
+	})
+}
+
 func TestJobOfRequest(t *testing.T) {
 	t.Parallel()
 	for request, job := range map[string]string{

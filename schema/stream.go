@@ -31,7 +31,7 @@ func (s StreamStarted) OccurredAt() Time { return s.StartedAt }
 
 // Validate implements Payload.
 func (s StreamStarted) Validate() error {
-	errs := []error{required("stream_id", s.StreamID), s.Provider.Validate(), requiredTime("started_at", s.StartedAt)}
+	errs := []error{requiredID("stream_id", s.StreamID), s.Provider.Validate(), requiredTime("started_at", s.StartedAt)}
 	if len(s.Symbols) < 1 || len(s.Symbols) > MaxStreamSymbols {
 		errs = append(errs, fmt.Errorf("symbols: %d, not within 1 and %d", len(s.Symbols), MaxStreamSymbols))
 	}
@@ -61,7 +61,7 @@ func (s StreamStopped) OccurredAt() Time { return s.StoppedAt }
 
 // Validate implements Payload.
 func (s StreamStopped) Validate() error {
-	return errors.Join(required("stream_id", s.StreamID), requiredTime("stopped_at", s.StoppedAt))
+	return errors.Join(requiredID("stream_id", s.StreamID), requiredTime("stopped_at", s.StoppedAt))
 }
 
 func init() {

@@ -15,6 +15,12 @@ type Time struct{ time.Time }
 // sqlTime sorts as text in the order of time.
 const sqlTime = "2006-01-02T15:04:05.000000Z"
 
+// Years that every engine keeps, and that events may hold.
+const minYear, maxYear = 1900, 9999
+
+// maxTime is the last instant there is.
+var maxTime = NewTime(time.Date(maxYear, time.December, 31, 23, 59, 59, 999_999_000, time.UTC))
+
 // NewTime cuts t to microseconds and moves it to UTC.
 func NewTime(t time.Time) Time { return Time{t.UTC().Truncate(time.Microsecond)} }
 
@@ -40,8 +46,8 @@ func (t Time) Validate() error {
 	if t.IsZero() {
 		return errors.New("required")
 	}
-	if year := t.Year(); year < 1900 || year > 9999 {
-		return fmt.Errorf("year %d is not within 1900 and 9999", year)
+	if year := t.Year(); year < minYear || year > maxYear {
+		return fmt.Errorf("year %d is not within %d and %d", year, minYear, maxYear)
 	}
 	return nil
 }

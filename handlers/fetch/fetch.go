@@ -191,7 +191,7 @@ func (h *handler) call(ctx context.Context, g *gate, r request) (answer schema.R
 	if !known {
 		return nil, false, pipeline.Quotef(schema.CodeUnknownProvider, "no provider %q in this binary", r.Provider)
 	}
-	ctx, cancel := context.WithTimeout(ctx, left)
+	ctx, cancel := context.WithTimeout(ctx, min(left, longestCall))
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
@@ -220,7 +220,7 @@ func (h *handler) classify(r request, err error) *pipeline.QuoteError {
 	case errors.As(err, &q):
 		return q
 	case errors.Is(err, context.DeadlineExceeded):
-		return pipeline.Quotef(schema.CodeTimeout, "the provider did not answer by the deadline")
+		return pipeline.Quotef(schema.CodeTimeout, "the provider did not answer in time")
 	case errors.Is(err, context.Canceled):
 		// We stop: nobody will see this outcome.
 	default:

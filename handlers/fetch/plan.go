@@ -71,7 +71,7 @@ func (p *plan) decide(l lineup, local schema.Time, now int64) {
 			if l.slots > 0 {
 				l.slots--
 				// Rounded up: an end that is too late does no harm.
-				r.latest = now + left.Milliseconds() + 1
+				r.latest = now + min(left, longestCall).Milliseconds() + 1
 				p.serve = append(p.serve, r)
 			}
 		}
@@ -81,6 +81,11 @@ func (p *plan) decide(l lineup, local schema.Time, now int64) {
 // leastTime is what must be left of a request that waits for a call: later the
 // provider might not answer in time, and the call would be wasted.
 const leastTime = time.Second
+
+// longestCall bounds a call whose request may wait for longer, as one from
+// elsewhere may with a deadline in the year 9999: a provider that hangs would keep
+// the slot for as long, and the budget of a process that died the call.
+const longestCall = 5 * time.Minute
 
 // longest is more than any request may wait.
 const longest = 1000 * time.Hour

@@ -57,6 +57,34 @@ func TestAHangingProviderDelaysNobodyElse(t *testing.T) {
 	})
 }
 
+// A request with all the time of the world keeps neither a slot nor, once its
+// process has died, a call of the budget for as long.
+func TestACallEndsBeforeADistantDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		known := providers{"hangs": newScripted(hanging)}
+		known["hangs"].limits = []pipeline.Limit{{Calls: 1, Per: time.Minute}}
+		distant := request("r", "hangs", "A", 0)
+		distant.Deadline = schema.NewTime(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC))
+		dies := newHandler(t, known, quiet)
+		stop := process(t, rig, dies)
+		enter(t, rig, dies, distant)
+		synctest.Wait()
+		require.Equal(t, 1, known["hangs"].total(), "under way")
+		stop() // without an outcome, and without a word of the call
+		runner := newHandler(t, known, quiet)
+		defer process(t, rig, runner)()
+		time.Sleep(7 * time.Minute)
+		require.Equal(t, 2, known["hangs"].total(), "the budget has let go of the call")
+		assert.Empty(t, outcomes(t, rig))
+		time.Sleep(5 * time.Minute)
+		got := outcomes(t, rig)["r"]
+		require.Len(t, got, 1)
+		assert.Equal(t, schema.CodeTimeout, got[0].Payload.(schema.QuoteFailed).Code)
+	})
+}
+
 // From request to price it takes as long as the provider takes, whether another
 // one hangs or not.
 func TestAHangingProviderCostsOthersNoTime(t *testing.T) {

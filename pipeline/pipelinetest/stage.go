@@ -120,10 +120,10 @@ func (s *Stage) Deliver(records ...pipeline.Record) error {
 
 // lastLetter is the newest dead letter, of whichever stage; zero where there is
 // none.
-func (s *Stage) lastLetter() (store.DeadLetter, error) {
+func (s *Stage) lastLetter() (store.DeadLetterSummary, error) {
 	letters, err := store.DeadLetters(context.Background(), s.rig.DB, 1)
 	if err != nil || len(letters) == 0 {
-		return store.DeadLetter{}, err
+		return store.DeadLetterSummary{}, err
 	}
 	return letters[0], nil
 }

@@ -9,12 +9,13 @@ import (
 
 // DeadLetter is a record that a stage stepped over, with all its bytes.
 type DeadLetter struct {
-	ID        int64       `db:"id"`
-	Stage     string      `db:"stage"`
-	Topic     string      `db:"topic"`
-	TopicID   string      `db:"topic_id"`
-	Part      int32       `db:"part"`
-	Offset    int64       `db:"log_offset"`
+	ID      int64  `db:"id"`
+	Stage   string `db:"stage"`
+	Topic   string `db:"topic"`
+	TopicID string `db:"topic_id"`
+	Part    int32  `db:"part"`
+	Offset  int64  `db:"log_offset"`
+	// Key and Payload are nil where the record has none: null is not empty.
 	Key       []byte      `db:"msg_key"`
 	Headers   []byte      `db:"headers"` // see EncodeHeaders
 	Payload   []byte      `db:"payload"`
@@ -22,20 +23,49 @@ type DeadLetter struct {
 	CreatedAt schema.Time `db:"created_at"`
 }
 
-// AddDeadLetters inserts dead letters, numbering them.
+// AddDeadLetters inserts dead letters, numbering them. A stage has one of each
+// record: where the log lost its end, and has another record at an offset now, that
+// one takes the place.
 func (t *Tx) AddDeadLetters(ctx context.Context, letters []DeadLetter) error {
 	rows := Rows{Table: "dead_letters", Columns: []string{"stage", "topic", "topic_id", "part", "log_offset",
-		"msg_key", "headers", "payload", "reason", "created_at"}}
+		"msg_key", "headers", "payload", "reason", "created_at"},
+		Clause: `ON CONFLICT (stage, topic_id, part, log_offset) DO UPDATE SET topic = excluded.topic, msg_key = excluded.msg_key,
+			headers = excluded.headers, payload = excluded.payload, reason = excluded.reason, created_at = excluded.created_at`}
 	for _, l := range letters {
 		rows.Add(l.Stage, l.Topic, l.TopicID, l.Part, l.Offset, l.Key, l.Headers, l.Payload, l.Reason, l.CreatedAt)
 	}
 	return t.Insert(ctx, rows)
 }
 
+// ForgetDeadLetters deletes those of a stage that lie on a partition from an offset
+// on: their records are taken again.
+func (t *Tx) ForgetDeadLetters(ctx context.Context, from Position) error {
+	_, err := t.Exec(ctx, `DELETE FROM dead_letters WHERE stage = $1 AND topic_id = $2 AND part = $3 AND log_offset >= $4`,
+		from.Stage, from.TopicID, from.Part, from.Next)
+	if err != nil {
+		return fmt.Errorf("deleting the dead letters of %s on %s/%d: %w", from.Stage, from.Topic, from.Part, err)
+	}
+	return nil
+}
+
+// DeadLetterSummary is a dead letter without the record's bytes, which may be many.
+type DeadLetterSummary struct {
+	ID      int64  `db:"id" json:"id"`
+	Stage   string `db:"stage" json:"stage"`
+	Topic   string `db:"topic" json:"topic"`
+	TopicID string `db:"topic_id" json:"topic_id"`
+	Part    int32  `db:"part" json:"partition"`
+	Offset  int64  `db:"log_offset" json:"offset"`
+	// Bytes is the size of the record's value.
+	Bytes     int64       `db:"bytes" json:"bytes"`
+	Reason    string      `db:"reason" json:"reason"`
+	CreatedAt schema.Time `db:"created_at" json:"created_at"`
+}
+
 // DeadLetters lists dead letters of the service, newest first.
-func DeadLetters(ctx context.Context, q Querier, limit int) ([]DeadLetter, error) {
-	var letters []DeadLetter
-	err := q.Select(ctx, &letters, `SELECT id, stage, topic, topic_id, part, log_offset, msg_key, headers, payload,
+func DeadLetters(ctx context.Context, q Querier, limit int) ([]DeadLetterSummary, error) {
+	var letters []DeadLetterSummary
+	err := q.Select(ctx, &letters, `SELECT id, stage, topic, topic_id, part, log_offset, COALESCE(length(payload), 0) AS bytes,
 		reason, created_at FROM dead_letters WHERE substr(stage, 1, $2) <> $3 ORDER BY id DESC LIMIT $1`, limit, len(Scratch), Scratch)
 	if err != nil {
 		return nil, fmt.Errorf("reading dead letters: %w", err)
@@ -54,4 +84,28 @@ func DeadLettersOf(ctx context.Context, q Querier, stage, topicID string, part i
 		return nil, fmt.Errorf("reading the dead letters of %s: %w", stage, err)
 	}
 	return letters, nil
+}
+
+// ReadDeadLetter reads one dead letter with all its bytes; an error that wraps
+// sql.ErrNoRows where there is none with this id.
+func ReadDeadLetter(ctx context.Context, q Querier, id int64) (DeadLetter, error) {
+	var row struct {
+		DeadLetter
+		// Not every driver tells empty bytes from none.
+		HasKey     bool `db:"has_key"`
+		HasPayload bool `db:"has_payload"`
+	}
+	err := q.Get(ctx, &row, `SELECT id, stage, topic, topic_id, part, log_offset, msg_key, headers, payload, reason, created_at,
+		msg_key IS NOT NULL AS has_key, payload IS NOT NULL AS has_payload FROM dead_letters WHERE id = $1`, id)
+	if err != nil {
+		return DeadLetter{}, fmt.Errorf("reading dead letter %d: %w", id, err)
+	}
+	letter := row.DeadLetter
+	if letter.Key == nil && row.HasKey {
+		letter.Key = []byte{}
+	}
+	if letter.Payload == nil && row.HasPayload {
+		letter.Payload = []byte{}
+	}
+	return letter, nil
 }

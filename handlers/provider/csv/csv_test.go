@@ -186,3 +186,19 @@ func TestReadingFails(t *testing.T) {
 		assert.ErrorContains(t, last, "behind line 2", cut)
 	}
 }
+
+// Whatever options a file is read with, they are refused, or what is read keeps a
+// provider's duties.
+func FuzzOptions(f *testing.F) {
+	for _, seed := range [][5]string{
+		{"symbol", "price", "time", "unix", "symbol,price,time\nA,1,1700000000\n"}, {"symbol", "price", "time", "unix_ms", "symbol,price,time\nA,1,-1\n"},
+		{"s", "p", "t", "Jan 2 2006", "s,t,p\nA,Jun 1 2000,2.5\n"}, {"s", "s", "s", "Mon", "s\nA\n"}, {"", "", "", "", ""},
+		{"s", "p", "t", "15:04 MST", "s,p,t\nA,1,07:00 XYZ\n"}, {"s", "p", "t", "_2 .000000000", "s,p,t\nA,1,1 .5\n"},
+	} {
+		f.Add(seed[0], seed[1], seed[2], seed[3], seed[4])
+	}
+	p := newReader(f)
+	f.Fuzz(func(t *testing.T, symbol, price, time, format, file string) {
+		providertest.FileLines(t, p, file, map[string]string{csv.OptionSymbol: symbol, csv.OptionPrice: price, csv.OptionTime: time, csv.OptionFormat: format})
+	})
+}

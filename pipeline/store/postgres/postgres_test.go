@@ -66,10 +66,12 @@ func TestSessionsAreWhatTheEngineNeeds(t *testing.T) {
 	require.NoError(t, s.Write(t.Context(), func(tx *store.Tx) error {
 		return tx.AddDeadLetters(t.Context(), []store.DeadLetter{letter})
 	}))
-	got, err := store.DeadLetters(t.Context(), s, 1)
+	listed, err := store.DeadLetters(t.Context(), s, 1)
 	require.NoError(t, err)
-	assert.Equal(t, letter.CreatedAt, got[0].CreatedAt)
-	assert.Equal(t, letter.Headers, got[0].Headers)
+	got, err := store.ReadDeadLetter(t.Context(), s, listed[0].ID)
+	require.NoError(t, err)
+	assert.Equal(t, letter.CreatedAt, got.CreatedAt)
+	assert.Equal(t, letter.Headers, got.Headers)
 }
 
 func TestServersThatCannotBeUsed(t *testing.T) {
