@@ -129,5 +129,5 @@ func (b *backends) topology(ctx context.Context) (*pipeline.Topology, error) {
 
 // lookup is topology for those who come beside a service: it changes nothing.
 func (b *backends) lookup(ctx context.Context) (*pipeline.Topology, error) {
-	return pipeline.LookupTopology(ctx, b.store, b.broker, schema.Topics())
+	return pipeline.LookupTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -49,6 +50,11 @@ func Lifts(ctx context.Context, db *store.Store, broker Broker, topology *Topolo
 	if err != nil {
 		return nil, err
 	}
+	return liftsOf(ctx, db, broker, topology, verb, slices.DeleteFunc(positions, func(p store.Position) bool { return !wanted(p) }))
+}
+
+// liftsOf is Lifts of these positions.
+func liftsOf(ctx context.Context, db *store.Store, broker Broker, topology *Topology, verb Verb, positions []store.Position) ([]Lift, error) {
 	known, err := store.KnownChains(ctx, db)
 	if err != nil {
 		return nil, err
@@ -57,7 +63,7 @@ func Lifts(ctx context.Context, db *store.Store, broker Broker, topology *Topolo
 	var lifts []Lift
 	var errs []error
 	for _, p := range positions {
-		if p.Halted == "" || !wanted(p) {
+		if p.Halted == "" {
 			continue
 		}
 		lift, err := d.lift(ctx, p)

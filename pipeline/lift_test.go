@@ -23,7 +23,7 @@ import (
 // process of its own.
 func (r *rig) lifts(verb Verb) ([]Lift, error) {
 	r.t.Helper()
-	topology, err := LookupTopology(r.t.Context(), r.db, r.broker, rigTopics)
+	topology, err := LookupTopology(r.t.Context(), r.db, r.broker, rigTopics, byLastDigit)
 	require.NoError(r.t, err)
 	return Lifts(r.t.Context(), r.db, r.broker, topology, verb, func(store.Position) bool { return true })
 }

@@ -52,6 +52,9 @@ type Stage struct {
 	metrics stageMetrics
 	// committed is called after each transaction.
 	committed func()
+	// patience bounds how long what fails for another reason than a record's is
+	// tried again; 0 does not.
+	patience time.Duration
 
 	mu      sync.Mutex
 	session *session
@@ -170,6 +173,7 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, 5*time.Second
 	who := asLane(lane)
+	began := time.Now()
 	for {
 		err := f()
 		if err == nil || isRecordFault(err) {
@@ -181,6 +185,9 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 		var after *retryAfterError
 		if errors.As(err, &after) {
 			pause = after.after
+		}
+		if s.patience > 0 && time.Since(began)+pause > s.patience {
+			return fmt.Errorf("stage %s: tried again for %v: %w", s.spec.Name, s.patience, err)
 		}
 		s.metrics.retries.Inc()
 		s.log.Warn("batch failed, trying again", "after", pause, "error", err)

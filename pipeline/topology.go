@@ -52,7 +52,8 @@ func NewTopology(ctx context.Context, db *store.Store, broker Broker, topics []s
 
 // LookupTopology returns the topics without creating or registering any, for
 // those who come beside a service.
-func LookupTopology(ctx context.Context, db *store.Store, broker Broker, topics []schema.Topic) (*Topology, error) {
+func LookupTopology(ctx context.Context, db *store.Store, broker Broker, topics []schema.Topic,
+	partitioner func(key []byte, partitions int32) int32) (*Topology, error) {
 	infos, err := broker.Topics(ctx, topics)
 	if err != nil {
 		return nil, fmt.Errorf("looking at the topics: %w", err)
@@ -75,7 +76,7 @@ func LookupTopology(ctx context.Context, db *store.Store, broker Broker, topics 
 		}
 		known.byEpoch[topic.Epoch] = name
 	}
-	t := &Topology{db: db, broker: broker, names: topics}
+	t := &Topology{db: db, broker: broker, names: topics, partitioner: partitioner}
 	t.known.Store(known)
 	return t, nil
 }

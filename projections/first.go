@@ -17,7 +17,7 @@ func OpenFirst(ctx context.Context, db *store.Store, p pipeline.Projection) (mad
 			return err
 		}
 		var generations int
-		if err := tx.Get(ctx, &generations, `SELECT COUNT(*) FROM generations WHERE projection = $1`, p.Name()); err != nil {
+		if err := tx.Get(ctx, &generations, `SELECT COUNT(*) FROM generations WHERE projection = $1 AND active = 1`, p.Name()); err != nil {
 			return err
 		}
 		if made = generations == 0; !made {

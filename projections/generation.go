@@ -61,10 +61,12 @@ func Open(ctx context.Context, db *store.Store, p pipeline.Projection, log *slog
 		}
 		log.Warn("the fold of a projection changed: building its tables again from the log",
 			"projection", p.Name(), "was", active.Fold, "is", fold)
-		if err := drop(ctx, tx, p, generation); err != nil {
+		if err := drop(ctx, tx, p, generation, stageName(generation)); err != nil {
 			return err
 		}
-		generation.Number++
+		if generation.Number, err = nextNumber(ctx, tx, p, active.Number); err != nil {
+			return err
+		}
 		return create(ctx, tx, p, generation, fold)
 	})
 	if err != nil {
@@ -76,25 +78,39 @@ func Open(ctx context.Context, db *store.Store, p pipeline.Projection, log *slog
 // stageName: each generation is a stage of its own, with positions of its own.
 func stageName(g pipeline.Generation) string { return g.Projection + ".g" + strconv.Itoa(g.Number) }
 
+// nextNumber is one that no generation has, above a number that one had.
+func nextNumber(ctx context.Context, tx *store.Tx, p pipeline.Projection, above int) (int, error) {
+	var highest int
+	err := tx.Get(ctx, &highest, `SELECT COALESCE(MAX(number), 0) FROM generations WHERE projection = $1`, p.Name())
+	return max(highest, above) + 1, err
+}
+
 func create(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation, fold string) error {
-	for _, table := range p.Tables(g) {
-		if err := tx.DDL(ctx, table); err != nil {
-			return fmt.Errorf("creating the tables of generation %d: %w", g.Number, err)
-		}
+	if err := createTables(ctx, tx, p, g); err != nil {
+		return err
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO generations (projection, number, fold, active, created_at) VALUES ($1, $2, $3, 1, $4)`,
 		g.Projection, g.Number, fold, schema.NewTime(time.Now()))
 	return err
 }
 
-func drop(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation) error {
+func createTables(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation) error {
+	for _, table := range p.Tables(g) {
+		if err := tx.DDL(ctx, table); err != nil {
+			return fmt.Errorf("creating the tables of generation %d: %w", g.Number, err)
+		}
+	}
+	return nil
+}
+
+func drop(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation, stage string) error {
 	for _, name := range p.TableNames() {
 		// Another fold may have had fewer.
 		if err := tx.DDL(ctx, "DROP TABLE IF EXISTS "+g.Table(name)); err != nil {
 			return fmt.Errorf("dropping the tables of generation %d: %w", g.Number, err)
 		}
 	}
-	if _, err := tx.Exec(ctx, `DELETE FROM positions WHERE stage = $1`, stageName(g)); err != nil {
+	if _, err := tx.Exec(ctx, `DELETE FROM positions WHERE stage = $1`, stage); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `DELETE FROM generations WHERE projection = $1 AND number = $2`, g.Projection, g.Number)

@@ -32,11 +32,11 @@ func (t *Tx) AddDeadLetters(ctx context.Context, letters []DeadLetter) error {
 	return t.Insert(ctx, rows)
 }
 
-// DeadLetters lists dead letters, newest first.
+// DeadLetters lists dead letters of the service, newest first.
 func DeadLetters(ctx context.Context, q Querier, limit int) ([]DeadLetter, error) {
 	var letters []DeadLetter
 	err := q.Select(ctx, &letters, `SELECT id, stage, topic, topic_id, part, log_offset, msg_key, headers, payload,
-		reason, created_at FROM dead_letters ORDER BY id DESC LIMIT $1`, limit)
+		reason, created_at FROM dead_letters WHERE substr(stage, 1, $2) <> $3 ORDER BY id DESC LIMIT $1`, limit, len(Scratch), Scratch)
 	if err != nil {
 		return nil, fmt.Errorf("reading dead letters: %w", err)
 	}

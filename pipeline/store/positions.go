@@ -40,11 +40,16 @@ var ErrFenced = errors.New("another consumer has moved the position")
 
 const positionColumns = `stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, log_ended, moved_at`
 
-// Positions reads the positions of a stage, or of all stages where it is "".
+// Scratch begins the names of stages that somebody runs for a purpose of his own,
+// and that go again: they are no part of the service.
+const Scratch = "scratch/"
+
+// Positions reads the positions of a stage, or of all stages of the service where
+// it is "".
 func Positions(ctx context.Context, q Querier, stage string) ([]Position, error) {
 	var positions []Position
 	err := q.Select(ctx, &positions, `SELECT `+positionColumns+` FROM positions
-		WHERE $1 = '' OR stage = $1 ORDER BY stage, topic, part`, stage)
+		WHERE $1 = '' AND substr(stage, 1, $2) <> $3 OR stage = $1 ORDER BY stage, topic, part`, stage, len(Scratch), Scratch)
 	if err != nil {
 		return nil, fmt.Errorf("reading positions: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 )
@@ -25,6 +26,16 @@ type Engine interface {
 	Write(ctx context.Context, f func(tx *sqlx.Tx) error) error
 	// Reader serves reads outside of writing transactions.
 	Reader() *sqlx.DB
+	// Snapshot begins a transaction that sees the database as it is now, whatever
+	// is written until it is rolled back. It writes nothing, waits for no writer,
+	// and has no time limit but one for a process that was stopped.
+	Snapshot(ctx context.Context) (*sqlx.Tx, error)
+	// Columns describes the columns of a table in their order; none where there
+	// is no such table.
+	Columns(ctx context.Context, q sqlx.QueryerContext, table string) ([]Column, error)
+	// Turn is how long a transaction may take whose work is in no hurry, so that
+	// others have their turn; 0 where writers do not wait for each other.
+	Turn() time.Duration
 	// Bulk inserts rows by the engine's fastest path; rows.Clause is empty.
 	Bulk(ctx context.Context, tx *sqlx.Tx, rows Rows) error
 	// Placeholder is the parameter with this number, from 1, in a statement
@@ -104,6 +115,10 @@ func (s *Store) Close() error { return s.engine.Close() }
 
 // EngineName is the name of the engine, for people.
 func (s *Store) EngineName() string { return s.engine.Name() }
+
+// Turn is how long a transaction may take whose work is in no hurry; 0 where
+// writers do not wait for each other.
+func (s *Store) Turn() time.Duration { return s.engine.Turn() }
 
 // Migration is what Open did to the tables.
 func (s *Store) Migration() Migration { return s.migration }

@@ -24,6 +24,8 @@ type Engine struct {
 	// the stages, and a query inside a writing transaction finds a connection
 	// even when all others write.
 	reader *sqlx.DB
+	// viewer is reader without limits, for those who read a table from end to end.
+	viewer *sqlx.DB
 	// migrator opens sessions without limits: an index on a table that has
 	// grown takes its time.
 	migrator *connector
@@ -56,6 +58,12 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	bounds = limits(0, cfg.LockTimeout, viewIdle)
+	bounds["default_transaction_read_only"] = "on"
+	views, err := newConnector(cfg.session(parsed, bounds), 0)
+	if err != nil {
+		return nil, err
+	}
 	unbounded := limits(0, 0, 0)
 	unbounded["default_transaction_read_only"] = "off"
 	migrator, err := newConnector(cfg.session(parsed, unbounded), 0)
@@ -64,7 +72,9 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	readers := max(1, cfg.MaxConns/4)
 	guarded := &guard{connector: writes}
-	e := &Engine{writer: pool(guarded, cfg.MaxConns-readers), guard: guarded, reader: pool(reads, readers), migrator: migrator}
+	e := &Engine{writer: pool(guarded, cfg.MaxConns-readers), guard: guarded, reader: pool(reads, readers),
+		viewer: pool(views, maxViews), migrator: migrator}
+	e.viewer.SetMaxIdleConns(0) // they are used now and then
 	if err := e.check(ctx); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -83,6 +93,15 @@ func pool(c driver.Connector, conns int) *sqlx.DB {
 	db.SetConnMaxLifetime(time.Hour)
 	return db
 }
+
+const (
+	// maxViews is how many snapshots may be open.
+	maxViews = 4
+	// viewIdle is how long one may be left alone: whoever holds it has to compute
+	// in between, but a process that was stopped must not keep the server from
+	// clearing away for ever.
+	viewIdle = 10 * time.Minute
+)
 
 const (
 	minVersion     = 14_00_00
@@ -140,6 +159,35 @@ func (e *Engine) Write(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 // Reader implements store.Engine.
 func (e *Engine) Reader() *sqlx.DB { return e.reader }
 
+// Snapshot implements store.Engine.
+func (e *Engine) Snapshot(ctx context.Context) (*sqlx.Tx, error) {
+	tx, err := e.viewer.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	// The first statement decides what a transaction sees.
+	if _, err := tx.ExecContext(ctx, "SELECT 1"); err != nil {
+		return nil, errors.Join(err, tx.Rollback())
+	}
+	return tx, nil
+}
+
+// Columns implements store.Engine. Texts sort by the database's collation unless
+// they are told to go by their bytes, and what is neither text nor number nor
+// time, by the bytes of its text.
+func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table string) ([]store.Column, error) {
+	var columns []store.Column
+	err := sqlx.SelectContext(ctx, q, &columns, `SELECT a.attname AS name, COALESCE(array_position(i.indkey::int2[], a.attnum) + 1, 0) AS key,
+			CASE WHEN a.atttypid IN ('bigint'::regtype, 'timestamptz'::regtype) THEN a.attname
+				ELSE a.attname || '::text COLLATE "C"' END AS sort
+		FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+		WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, table)
+	return columns, err
+}
+
+// Turn implements store.Engine: writers wait for rows only.
+func (e *Engine) Turn() time.Duration { return 0 }
+
 // Placeholder implements store.Engine.
 func (e *Engine) Placeholder(number int) string { return "$" + strconv.Itoa(number) }
 
@@ -180,7 +228,7 @@ func (e *Engine) IsDataError(err error) bool {
 // was written there was answered long ago.
 func (e *Engine) Close() error {
 	var errs []error
-	for _, err := range []error{e.reader.Close(), e.writer.Close()} {
+	for _, err := range []error{e.viewer.Close(), e.reader.Close(), e.writer.Close()} {
 		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 			errs = append(errs, err)
 		}

@@ -113,6 +113,30 @@ func (e *Engine) Write(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 // Reader implements store.Engine.
 func (e *Engine) Reader() *sqlx.DB { return e.reader }
 
+// Snapshot implements store.Engine. While it lasts, the write-ahead log grows.
+func (e *Engine) Snapshot(ctx context.Context) (*sqlx.Tx, error) {
+	tx, err := e.reader.BeginTxx(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	// The first statement that reads decides what a transaction sees.
+	if _, err := tx.ExecContext(ctx, "SELECT COUNT(*) FROM sqlite_schema"); err != nil {
+		return nil, errors.Join(err, tx.Rollback())
+	}
+	return tx, nil
+}
+
+// Columns implements store.Engine. Texts sort by their bytes unless a column says
+// otherwise.
+func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table string) ([]store.Column, error) {
+	var columns []store.Column
+	err := sqlx.SelectContext(ctx, q, &columns, `SELECT name, pk AS key, name || ' COLLATE BINARY' AS sort FROM pragma_table_info($1) ORDER BY cid`, table)
+	return columns, err
+}
+
+// Turn implements store.Engine: there is one writer, and others wait for it.
+func (e *Engine) Turn() time.Duration { return maxAge }
+
 // Bulk implements store.Engine: SQLite's fastest path is a statement of many
 // rows.
 func (e *Engine) Bulk(ctx context.Context, tx *sqlx.Tx, rows store.Rows) error {

@@ -1,0 +1,271 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
+)
+
+// verification is what the flags of verify say.
+type verification struct {
+	projections []string
+	wait        time.Duration
+	differences int
+	output      string
+}
+
+func newVerify(a *app) *cobra.Command {
+	var v verification
+	c := &cobra.Command{
+		Use:   "verify",
+		Short: "Prove tables, positions and outbox by the log",
+		Long: `Fill a second generation of each projection from the log, and prove it equal to
+the one that serves, value by value; then hold everything else that is kept
+against the log. It works beside a running service and without one, and what it
+makes goes again when it ends.
+
+The exit status is 0 where all holds, and 1 where something differs or cannot be
+proven; the first differences are printed. See docs/verify.md.`,
+		Example: "  pricemill verify\n  pricemill verify --projection moving-averages -o json",
+		Args:    exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.verify(c.Context(), v)
+		},
+	}
+	flags := c.Flags()
+	flags.StringArrayVar(&v.projections, "projection", nil, "prove this projection alone; may be given several times")
+	flags.DurationVar(&v.wait, "wait", 30*time.Second, "how long events in the outbox may wait for a relay")
+	flags.IntVar(&v.differences, "differences", 20, "how many differences to show of each check")
+	outputFlag(c, &v.output)
+	return c
+}
+
+// verdict is what verify prints.
+type verdict struct {
+	OK     bool                `json:"ok"`
+	Checks []*pipeline.Finding `json:"checks"`
+	// Lost and Doubled are effects that are missing, and such as are there once
+	// too often.
+	Lost    int64   `json:"lost"`
+	Doubled int64   `json:"doubled"`
+	Seconds float64 `json:"seconds"`
+}
+
+// errVerify says that not all holds; what does not is printed by then.
+var errVerify = errors.New("not all of it holds")
+
+func (a *app) verify(ctx context.Context, v verification) error {
+	if err := checkOutput(v.output); err != nil {
+		return err
+	}
+	if v.wait < 0 || v.differences < 0 {
+		return fmt.Errorf("%w: --wait and --differences must not be negative", errUsage)
+	}
+	cfg, err := a.load()
+	if err != nil {
+		return err
+	}
+	cfg.Roles = roles{Handlers: true, Projections: true}
+	log := a.loggerAt(cfg, slog.LevelWarn)
+	m, err := build(cfg, log)
+	if err != nil {
+		return err
+	}
+	wanted, err := v.wanted(m.projections)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	var found verdict
+	err = a.withBackends(ctx, func(ctx context.Context, b *backends) error {
+		found.Checks, err = a.findings(ctx, b, m, wanted, v, log)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	found.sumUp(began)
+	if err := a.print(v.output, found, found.table); err != nil {
+		return err
+	}
+	if !found.OK {
+		return errVerify
+	}
+	return nil
+}
+
+// wanted are the projections that are named, or all.
+func (v verification) wanted(all []pipeline.Projection) ([]pipeline.Projection, error) {
+	if len(v.projections) == 0 {
+		return all, nil
+	}
+	var names []string
+	for _, p := range all {
+		names = append(names, p.Name())
+	}
+	for _, name := range v.projections {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("%w: --projection: there is no %q; there are %q", errUsage, name, names)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(p pipeline.Projection) bool { return !slices.Contains(v.projections, p.Name()) }), nil
+}
+
+// cleanUp bounds what is left to do once verify is asked to stop.
+const cleanUp = 30 * time.Second
+
+// findings looks at everything.
+func (a *app) findings(ctx context.Context, b *backends, m *modules, wanted []pipeline.Projection, v verification,
+	log *slog.Logger) (found []*pipeline.Finding, err error) {
+	topology, err := b.lookup(ctx)
+	if err != nil {
+		return nil, err
+	}
+	scratch, err := projections.TakeScratch(ctx, b.store, m.projections)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		// Also after Ctrl-C.
+		cleaning, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+		defer cancel()
+		err = errors.Join(err, scratch.Release(cleaning))
+	}()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case lost := <-scratch.Lost():
+			cancel(lost)
+		case <-done:
+		}
+	}()
+	bar := a.progress()
+	defer bar.end()
+	config := projections.CompareConfig{Store: b.store, Broker: b.broker, Topology: topology, Log: log, Progress: bar.add, Most: v.differences}
+	var comparisons []*projections.Comparison
+	for _, p := range wanted {
+		bar.describe("filling " + p.Name())
+		comparison, err := scratch.Compare(ctx, config, p)
+		if err != nil {
+			return nil, reason(ctx, err)
+		}
+		if err := comparison.Fill(ctx); err != nil {
+			return nil, reason(ctx, err)
+		}
+		comparisons = append(comparisons, comparison)
+	}
+	found, err = proveAll(ctx, b.store, comparisons, bar)
+	return found, reason(ctx, err)
+}
+
+// reason is why ctx was ended, if that is where the error comes from.
+func reason(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+// proveAll compares everything as of one moment.
+func proveAll(ctx context.Context, db *store.Store, comparisons []*projections.Comparison, bar *progress) (found []*pipeline.Finding, err error) {
+	// A second round, so that little is left to do while the snapshot is open.
+	for _, c := range comparisons {
+		if err := c.Fill(ctx); err != nil {
+			return nil, err
+		}
+	}
+	live, err := db.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, live.Close()) }()
+	bar.describe("comparing")
+	for _, c := range comparisons {
+		finding, err := c.Prove(ctx, live)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, finding)
+	}
+	return found, nil
+}
+
+func (v *verdict) sumUp(began time.Time) {
+	v.OK = true
+	for _, f := range v.Checks {
+		v.OK = v.OK && f.State == pipeline.Holds
+		v.Lost += f.Lost
+		v.Doubled += f.Doubled
+	}
+	v.Seconds = time.Since(began).Seconds()
+}
+
+// table prints a line for each check, and then what does not hold.
+func (v *verdict) table(w io.Writer) {
+	fmt.Fprintln(w, "CHECK\tSTATE\tCOUNTED\tDIFFERENCES\tLOST\tDOUBLED")
+	for _, f := range v.Checks {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\n", f.Name, f.State, f.Counted(), f.Found, f.Lost, f.Doubled)
+	}
+	for _, f := range v.Checks {
+		if len(f.Unproven)+len(f.Differences)+len(f.Limits) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "\n%s:\n", f.Name)
+		for _, text := range f.Unproven {
+			fmt.Fprintf(w, "  not proven: %s\n", text)
+		}
+		for _, text := range f.Differences {
+			fmt.Fprintf(w, "  %s\n", text)
+		}
+		if more := f.Found - int64(len(f.Differences)); more > 0 {
+			fmt.Fprintf(w, "  and %d more\n", more)
+		}
+		for _, text := range f.Limits {
+			fmt.Fprintf(w, "  limit: %s\n", text)
+		}
+	}
+}
+
+// progress is a bar on a terminal, and nothing elsewhere.
+type progress struct{ bar *progressbar.ProgressBar }
+
+func (a *app) progress() *progress {
+	if !isTerminal(a.stderr) {
+		return &progress{}
+	}
+	return &progress{progressbar.NewOptions64(-1, progressbar.OptionSetWriter(a.stderr), progressbar.OptionShowCount(),
+		progressbar.OptionShowIts(), progressbar.OptionSetItsString("records"), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionClearOnFinish())}
+}
+
+func (p *progress) describe(text string) {
+	if p.bar != nil {
+		p.bar.Describe(text)
+	}
+}
+
+func (p *progress) add(records int) {
+	if p.bar != nil {
+		_ = p.bar.Add(records) // a bar that cannot be drawn is no reason to stop
+	}
+}
+
+func (p *progress) end() {
+	if p.bar != nil {
+		_ = errors.Join(p.bar.Exit(), p.bar.Clear())
+	}
+}

@@ -1,0 +1,291 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// FillConfig describes a Fill. All fields but Progress are required.
+type FillConfig struct {
+	Store    *store.Store
+	Broker   Broker
+	Topology *Topology
+	// Stage is the stage to fill, which nobody else runs.
+	Stage StageSpec
+	Log   *slog.Logger
+	// Progress is told how many records more were read. It is called from several
+	// goroutines.
+	Progress func(records int)
+}
+
+// Fill brings a stage to given places of the log, without a consumer group:
+// partitions side by side, and otherwise by what runs a stage, from the rule of
+// the chain to the dead letters. Its transactions are short where writers wait
+// for each other, and it rests between them for as long as they took, so that
+// whoever else writes has his turn.
+type Fill struct {
+	cfg   FillConfig
+	stage *Stage
+	turn  sync.Mutex
+	// breaks are those it went on behind.
+	breaks []Lift
+}
+
+// NewFill prepares a fill; nothing moves before To.
+func NewFill(cfg FillConfig) *Fill {
+	f := &Fill{cfg: cfg}
+	f.stage = newStage(cfg.Stage, cfg.Store, cfg.Topology, cfg.Log, newMetrics(prometheus.NewRegistry()), func() {})
+	f.stage.patience = fillPatience
+	if f.cfg.Progress == nil {
+		f.cfg.Progress = func(int) {}
+	}
+	return f
+}
+
+const (
+	// fillPatience is how long a database that does not answer is asked again.
+	fillPatience = 30 * time.Second
+	// fillBatch is the most records of a transaction, and fillFirst those of the
+	// first one where its time is bounded.
+	fillBatch = 2000
+	fillFirst = 100
+)
+
+// Targets that cannot be reached.
+var (
+	// ErrPast says that the stage stands behind its target, since that went back.
+	ErrPast = errors.New("it is past its target")
+	// ErrBeyond says that the log does not reach so far.
+	ErrBeyond = errors.New("the log does not reach so far")
+)
+
+// Breaks are the breaks of the log that the fill went on behind, in the way in
+// which an operator has a stage skip them.
+func (f *Fill) Breaks() []Lift { return f.breaks }
+
+// To fills the stage up to these offsets, whose partitions must be of its topics,
+// and creates positions at the start of the log where it has none. Where the log
+// broke before a target, whoever stands there went on behind the break on an
+// operator's word; the fill does so as by Skip, and Breaks tells. ErrHalted is
+// wrapped where that is no way.
+func (f *Fill) To(ctx context.Context, targets map[TopicPartition]int64) error {
+	for {
+		claims, err := f.claims(ctx, targets)
+		if err != nil {
+			return err
+		}
+		halted, err := f.session(ctx, claims, targets)
+		if err != nil || len(halted) == 0 {
+			return err
+		}
+		if err := f.goOn(ctx, halted); err != nil {
+			return err
+		}
+	}
+}
+
+// claims are the partitions with a target.
+func (f *Fill) claims(ctx context.Context, targets map[TopicPartition]int64) ([]Claim, error) {
+	topics := f.cfg.Stage.Topics()
+	infos, err := f.cfg.Broker.Topics(ctx, topics)
+	if err != nil {
+		return nil, fmt.Errorf("looking at the topics: %w", err)
+	}
+	var claims []Claim
+	var fresh []store.Position
+	for _, topic := range topics {
+		ranges, err := f.cfg.Broker.Offsets(ctx, topic)
+		if err != nil {
+			return nil, fmt.Errorf("asking for the ends of %s: %w", topic, err)
+		}
+		for part, held := range ranges {
+			tp := TopicPartition{topic, int32(part)}
+			target, wanted := targets[tp]
+			if !wanted {
+				continue
+			}
+			if target > held.End {
+				return nil, fmt.Errorf("filling %s up to offset %d: %w: %s ends at %d", f.cfg.Stage.Name, target, ErrBeyond, tp, held.End)
+			}
+			claims = append(claims, Claim{tp, infos[topic], held})
+			fresh = append(fresh, f.start(tp, infos[topic].ID, held))
+		}
+	}
+	return claims, f.cfg.Store.Write(ctx, func(tx *store.Tx) error { return tx.CreatePositions(ctx, fresh) })
+}
+
+// start is a position at the start of what a partition holds.
+func (f *Fill) start(tp TopicPartition, topicID string, held OffsetRange) store.Position {
+	p := store.Position{Stage: f.cfg.Stage.Name, Topic: string(tp.Topic), Part: tp.Partition, TopicID: topicID,
+		Next: held.Oldest, MovedAt: schema.NewTime(time.Now())}
+	if held.Oldest > 0 {
+		from := Link{}.in(anyNext)
+		p.Outbox, p.Seq = from.Outbox, from.Seq
+	}
+	return p
+}
+
+// session fills until all targets are reached or a partition halted, and returns
+// those that did.
+func (f *Fill) session(ctx context.Context, claims []Claim, targets map[TopicPartition]int64) (map[TopicPartition]bool, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	starts, err := f.stage.Assign(ctx, claims, func() {
+		cancel(fmt.Errorf("filling %s: somebody else moves its positions", f.cfg.Stage.Name))
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := fillSession{fill: f, targets: targets, halted: map[TopicPartition]bool{}}
+	lanes := map[int32][]TopicPartition{}
+	for _, claim := range claims {
+		tp := claim.TopicPartition
+		switch from, goes := starts[tp]; {
+		case !goes:
+			s.halted[tp] = true
+		case from > targets[tp]:
+			return nil, fmt.Errorf("filling %s up to offset %d of %s: %w: %d", f.cfg.Stage.Name, targets[tp], tp, ErrPast, from)
+		case from < targets[tp]:
+			lanes[tp.Partition] = append(lanes[tp.Partition], tp)
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, number := range slices.Sorted(maps.Keys(lanes)) {
+		group.Go(func() error {
+			for _, tp := range lanes[number] {
+				if err := s.read(ctx, int(number), tp, starts[tp]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
+			return nil, cause
+		}
+		return nil, err
+	}
+	return s.halted, nil
+}
+
+// goOn lets the stage go on behind what it halted at.
+func (f *Fill) goOn(ctx context.Context, halted map[TopicPartition]bool) error {
+	positions, err := store.Positions(ctx, f.cfg.Store, f.cfg.Stage.Name)
+	if err != nil {
+		return err
+	}
+	positions = slices.DeleteFunc(positions, func(p store.Position) bool { return !halted[positionAt(p)] })
+	lifts, err := liftsOf(ctx, f.cfg.Store, f.cfg.Broker, f.cfg.Topology, Skip, positions)
+	if err != nil {
+		return fmt.Errorf("filling %s: %w: %w", f.cfg.Stage.Name, ErrHalted, err)
+	}
+	f.breaks = append(f.breaks, lifts...)
+	return Apply(ctx, f.cfg.Store, lifts)
+}
+
+// fillSession is one run over the partitions.
+type fillSession struct {
+	fill    *Fill
+	targets map[TopicPartition]int64
+
+	mu     sync.Mutex
+	halted map[TopicPartition]bool
+}
+
+// errPaused ends reading a partition that halted.
+var errPaused = errors.New("the partition halted")
+
+// read brings one partition to its target.
+func (s *fillSession) read(ctx context.Context, lane int, tp TopicPartition, from int64) error {
+	f := s.fill
+	pace := pace{turn: f.cfg.Store.Turn(), size: fillBatch}
+	if pace.turn > 0 {
+		pace.size = fillFirst
+	}
+	err := f.cfg.Broker.Read(ctx, tp, from, s.targets[tp], func(records []Record) error {
+		for len(records) > 0 {
+			n := min(pace.size, len(records))
+			if err := s.apply(ctx, lane, records[:n:n], &pace); err != nil {
+				return err
+			}
+			f.cfg.Progress(n)
+			records = records[n:]
+			if s.paused(tp) {
+				return errPaused
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errPaused) {
+		return nil
+	}
+	return err
+}
+
+func (s *fillSession) paused(tp TopicPartition) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.halted[tp]
+}
+
+// apply is what a stage does with a batch.
+func (s *fillSession) apply(ctx context.Context, lane int, records []Record, pace *pace) error {
+	f := s.fill
+	batch := &Batch{Lane: lane, Records: records, Pause: func(tp TopicPartition) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.halted[tp] = true
+	}}
+	f.stage.decode(records)
+	if err := f.stage.prepare(ctx, batch); err != nil {
+		return err
+	}
+	if pace.turn == 0 {
+		return f.stage.run(ctx, batch, records)
+	}
+	// One at a time, the rest included: two would take turns with each other.
+	f.turn.Lock()
+	defer f.turn.Unlock()
+	began := time.Now()
+	if err := f.stage.run(ctx, batch, records); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	pace.note(len(records), took)
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(min(took, maxRest)):
+		return nil
+	}
+}
+
+// maxRest bounds a rest behind a transaction that waited for others itself.
+const maxRest = 50 * time.Millisecond
+
+// pace finds how many records fit into a transaction of some length.
+type pace struct {
+	turn time.Duration
+	size int
+}
+
+// note has the next size follow from what the last one took, at most doubled.
+func (p *pace) note(records int, took time.Duration) {
+	fitting := int(float64(records) * float64(p.turn) / float64(max(took, time.Microsecond)))
+	p.size = max(1, min(fitting, 2*p.size, fillBatch))
+}

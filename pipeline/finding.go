@@ -1,0 +1,119 @@
+package pipeline
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Finding is what was found of one thing that should hold. It is not safe for
+// concurrent use.
+type Finding struct {
+	// Name is short and stays the same: projection moving-averages.
+	Name string `json:"name"`
+	// State follows from the rest.
+	State FindingState `json:"state"`
+	// Counts are what was looked at, by what it is.
+	Counts map[string]int64 `json:"counts"`
+	// Found is how many differences there are; Differences are the first of them,
+	// in words.
+	Found       int64    `json:"found"`
+	Differences []string `json:"differences,omitempty"`
+	// Lost and Doubled are how many effects are missing, and how many are there
+	// that should not be.
+	Lost    int64 `json:"lost"`
+	Doubled int64 `json:"doubled"`
+	// Unproven says why it cannot be told whether it holds.
+	Unproven []string `json:"unproven,omitempty"`
+	// Limits say what was not looked at, since nobody could.
+	Limits []string `json:"limits,omitempty"`
+	// Tables are the proofs of a projection's tables.
+	Tables any `json:"tables,omitempty"`
+
+	most int
+}
+
+// FindingState is what a Finding comes to.
+type FindingState string
+
+// The states of a Finding.
+const (
+	Holds    FindingState = "ok"
+	Differs  FindingState = "different"
+	Unproven FindingState = "unproven"
+)
+
+// NewFinding begins a finding that shows most of its differences.
+func NewFinding(name string, most int) *Finding {
+	return &Finding{Name: name, State: Holds, Counts: map[string]int64{}, most: most}
+}
+
+// Count counts what was looked at.
+func (f *Finding) Count(what string, n int64) { f.Counts[what] += n }
+
+// Differ notes one difference.
+func (f *Finding) Differ(format string, args ...any) {
+	f.Found++
+	f.Show(format, args...)
+	f.Settle()
+}
+
+// Show describes a difference that is counted already.
+func (f *Finding) Show(format string, args ...any) {
+	if len(f.Differences) < f.most {
+		f.Differences = append(f.Differences, fmt.Sprintf(format, args...))
+	}
+}
+
+// Lose notes an effect that is missing.
+func (f *Finding) Lose(format string, args ...any) {
+	f.Lost++
+	f.Differ(format, args...)
+}
+
+// Double notes an effect that is there once too often.
+func (f *Finding) Double(format string, args ...any) {
+	f.Doubled++
+	f.Differ(format, args...)
+}
+
+// Limit says what was not looked at, once.
+func (f *Finding) Limit(format string, args ...any) { f.Limits = once(f.Limits, format, args) }
+
+// CannotTell says why it cannot be told whether it holds.
+func (f *Finding) CannotTell(format string, args ...any) {
+	f.Unproven = once(f.Unproven, format, args)
+	f.Settle()
+}
+
+func once(sentences []string, format string, args []any) []string {
+	sentence := fmt.Sprintf(format, args...)
+	for _, said := range sentences {
+		if said == sentence {
+			return sentences
+		}
+	}
+	return append(sentences, sentence)
+}
+
+// Settle brings the state up to date, where Found was changed.
+func (f *Finding) Settle() {
+	switch {
+	case len(f.Unproven) > 0:
+		f.State = Unproven
+	case f.Found > 0:
+		f.State = Differs
+	default:
+		f.State = Holds
+	}
+}
+
+// Counted is what was looked at, in words.
+func (f *Finding) Counted() string {
+	parts := make([]string, 0, len(f.Counts))
+	for _, what := range slices.Sorted(maps.Keys(f.Counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", f.Counts[what], what))
+	}
+	return strings.Join(parts, ", ")
+}

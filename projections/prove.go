@@ -1,0 +1,249 @@
+package projections
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
+)
+
+// Proof is the comparison of one table of two generations: the one that serves,
+// and one that was filled from the log.
+type Proof struct {
+	// Table is the table's plain name.
+	Table string `json:"table"`
+	// Rows are those of the generation that serves, Fresh those of the other.
+	Rows  int64 `json:"rows"`
+	Fresh int64 `json:"rows_by_the_log"`
+	// Missing rows are not served, Extra rows are not in the log, and Differing
+	// rows are in both, with other values.
+	Missing   int64 `json:"missing"`
+	Extra     int64 `json:"extra"`
+	Differing int64 `json:"differing"`
+	// Hash is that of the rows that are served, and FreshHash of the others: the
+	// same for the same rows, and the same each time.
+	Hash      string `json:"hash"`
+	FreshHash string `json:"hash_by_the_log"`
+	// First are the first differences, in words.
+	First []string `json:"-"`
+}
+
+// Equal reports whether there is no difference.
+func (p Proof) Equal() bool { return p.Missing == 0 && p.Extra == 0 && p.Differing == 0 }
+
+// Prove compares a table of the generation that serves, as live has it, with that
+// of a generation fresh from the log, row by row. Both are to be at the same
+// positions. It describes the first differences, most of them. Memory does not
+// grow with the tables.
+func Prove(ctx context.Context, live, fresh *store.Snapshot, table string, serving, filled pipeline.Generation, most int) (Proof, error) {
+	c := comparison{proof: Proof{Table: table}, most: most}
+	var err error
+	if c.table, err = live.Table(ctx, serving.Table(table)); err != nil {
+		return c.proof, err
+	}
+	other, err := fresh.Table(ctx, filled.Table(table))
+	if err != nil {
+		return c.proof, err
+	}
+	if !sameColumns(c.table, other) {
+		return c.proof, fmt.Errorf("tables %s and %s have other columns: one of them was changed by hand", c.table.Name, other.Name)
+	}
+	if err := c.run(ctx, live, fresh, other); err != nil {
+		return c.proof, fmt.Errorf("comparing %s with %s: %w", c.table.Name, other.Name, err)
+	}
+	return c.proof, nil
+}
+
+func sameColumns(a, b store.Table) bool {
+	if len(a.Columns) != len(b.Columns) {
+		return false
+	}
+	for i := range a.Columns {
+		if a.Columns[i] != b.Columns[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// comparison walks through two tables side by side.
+type comparison struct {
+	table store.Table
+	most  int
+	proof Proof
+}
+
+func (c *comparison) run(ctx context.Context, live, fresh *store.Snapshot, other store.Table) (err error) {
+	left, err := newSide(ctx, live, c.table)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, left.rows.Close()) }()
+	right, err := newSide(ctx, fresh, other)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, right.rows.Close()) }()
+	for left.row != nil || right.row != nil {
+		order := c.compareKeys(left.row, right.row)
+		switch {
+		case order < 0:
+			c.proof.Extra++
+			c.tell("%s is there, and by the log it is not: %s", c.key(left.row), c.values(left.row))
+		case order > 0:
+			c.proof.Missing++
+			c.tell("%s is missing; by the log it is %s", c.key(right.row), c.values(right.row))
+		default:
+			c.compareRows(left.row, right.row)
+		}
+		if order <= 0 {
+			err = left.next()
+		}
+		if order >= 0 && err == nil {
+			err = right.next()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	c.proof.Rows, c.proof.Hash = left.count, left.sum()
+	c.proof.Fresh, c.proof.FreshHash = right.count, right.sum()
+	return nil
+}
+
+// compareKeys orders rows as they come; no row comes last.
+func (c *comparison) compareKeys(a, b []any) int {
+	switch {
+	case a == nil:
+		return 1
+	case b == nil:
+		return -1
+	}
+	for _, at := range c.table.Key {
+		if order := store.CompareValues(a[at], b[at]); order != 0 {
+			return order
+		}
+	}
+	return 0
+}
+
+func (c *comparison) compareRows(served, logged []any) {
+	differs := false
+	for i, column := range c.table.Columns {
+		if served[i] != logged[i] {
+			differs = true
+			c.tell("%s: %s is %s, and by the log %s", c.key(served), column.Name, show(served[i]), show(logged[i]))
+		}
+	}
+	if differs {
+		c.proof.Differing++
+	}
+}
+
+func (c *comparison) tell(format string, args ...any) {
+	if len(c.proof.First) < c.most {
+		c.proof.First = append(c.proof.First, c.table.Name+" "+fmt.Sprintf(format, args...))
+	}
+}
+
+func (c *comparison) key(row []any) string {
+	parts := make([]string, len(c.table.Key))
+	for i, at := range c.table.Key {
+		parts[i] = c.table.Columns[at].Name + "=" + show(row[at])
+	}
+	return strings.Join(parts, " ")
+}
+
+func (c *comparison) values(row []any) string {
+	parts := make([]string, len(row))
+	for i, value := range row {
+		parts[i] = c.table.Columns[i].Name + "=" + show(value)
+	}
+	return strings.Join(parts, " ")
+}
+
+// shown bounds a value in a difference, in bytes.
+const shown = 120
+
+func show(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return "NULL"
+	case int64:
+		return strconv.FormatInt(v, 10)
+	}
+	text, _ := value.(string)
+	suffix := ""
+	if len(text) > shown {
+		suffix = fmt.Sprintf("… (%d bytes)", len(text))
+		for text = text[:shown]; len(text) > shown-utf8.UTFMax && !utf8.ValidString(text); {
+			text = text[:len(text)-1]
+		}
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == utf8.RuneError }) || text == "" {
+		text = strconv.Quote(text)
+	}
+	return text + suffix
+}
+
+// side is one of the two tables, as it is read.
+type side struct {
+	rows  *store.TableRows
+	row   []any // nil behind the last
+	count int64
+	hash  hash.Hash
+	form  []byte
+}
+
+// newSide stands at the first row.
+func newSide(ctx context.Context, s *store.Snapshot, t store.Table) (*side, error) {
+	rows, err := s.Rows(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	side := &side{rows: rows, hash: sha256.New()}
+	if err := side.next(); err != nil {
+		return nil, errors.Join(err, rows.Close())
+	}
+	return side, nil
+}
+
+func (s *side) next() (err error) {
+	if s.row, err = s.rows.Next(); err != nil || s.row == nil {
+		return err
+	}
+	s.count++
+	s.form = s.form[:0]
+	for _, value := range s.row {
+		s.form = appendValue(s.form, value)
+	}
+	_, err = s.hash.Write(s.form)
+	return err
+}
+
+// appendValue appends the form of a value that is hashed: 0 for none, or 1, the
+// length of its text, and its text.
+func appendValue(b []byte, value any) []byte {
+	var text string
+	switch v := value.(type) {
+	case nil:
+		return append(b, 0)
+	case int64:
+		text = strconv.FormatInt(v, 10)
+	case string:
+		text = v
+	}
+	b = binary.AppendUvarint(append(b, 1), uint64(len(text)))
+	return append(b, text...)
+}
+
+func (s *side) sum() string { return "sha256:" + hex.EncodeToString(s.hash.Sum(nil)) }
