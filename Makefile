@@ -82,8 +82,9 @@ fuzz: ## Run each fuzz target for a minute
 	.ci/fuzz 60s
 
 .PHONY: bench
-bench: build ## Measure chain, reads and API on the stack that the settings name
+bench: build ## Measure chain, rebuild, reads and API on the stack that the settings name
 	./bin/pricemill bench chain
+	./bin/pricemill bench rebuild
 	./bin/pricemill bench reads
 	./bin/pricemill bench api
 

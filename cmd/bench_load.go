@@ -43,14 +43,18 @@ func (t *ticks) next() schema.Event {
 		number = t.random.IntN(t.symbols)
 	}
 	symbol := symbolOf(number)
-	// Each has a time of its own, so none is a repeat.
-	at := schema.NewTime(t.start.Add(time.Duration(t.made) * time.Microsecond))
+	at := t.timeOf(t.made)
 	payload := `{"simulated":true,"provider":"simulated","symbol":"` + string(symbol) + `","price":"` +
 		strconv.Itoa(1+t.random.IntN(1000)) + `.` + strconv.Itoa(10+t.random.IntN(90)) + `","time":"` + at.Format(time.RFC3339Nano) + `"}`
 	t.made++
 	return schema.Event{ID: "bench-" + strconv.Itoa(t.made), Source: "pricemill/bench", Payload: schema.QuoteFetched{
 		Quote:       schema.Quote{Provider: simulatedProvider, Symbol: symbol},
 		RawResponse: schema.RawResponse(payload), ReceivedAt: schema.NewTime(time.Now())}}
+}
+
+// timeOf is the provider's time of a tick: each has its own, so none is a repeat.
+func (t *ticks) timeOf(number int) schema.Time {
+	return schema.NewTime(t.start.Add(time.Duration(number) * time.Microsecond))
 }
 
 // chunk is the most ticks that are sent at once.
@@ -82,17 +86,16 @@ func newInjection(ctx context.Context, s *service, t *ticks) (*injection, error)
 	}
 	i := &injection{service: s, topology: topology, ticks: t, due: map[int32][]time.Time{}, applied: map[int32]int64{},
 		appender: pipeline.NewAppender(s.backends.broker, topology)}
-	for _, p := range s.modules.projections {
-		if p.Name() == movingaverages.Name {
-			stages, err := projections.Stages(ctx, s.backends.store, []pipeline.Projection{p})
-			if err != nil || len(stages) != 1 {
-				return nil, errors.Join(err, fmt.Errorf("projection %s has %d stages", p.Name(), len(stages)))
-			}
-			i.stage = stages[0].Name
-			return i, nil
-		}
+	averages, err := s.modules.projection(movingaverages.Name)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%w: the projection %s is not in this binary", errUsage, movingaverages.Name)
+	stages, err := projections.Stages(ctx, s.backends.store, []pipeline.Projection{averages})
+	if err != nil || len(stages) != 1 {
+		return nil, errors.Join(err, fmt.Errorf("%s has %d stages", movingaverages.Name, len(stages)))
+	}
+	i.stage = stages[0].Name
+	return i, nil
 }
 
 // send sends n ticks, the latency of each counting from the time that since says,

@@ -73,10 +73,11 @@ func TestBench(t *testing.T) {
 	}{
 		"chain": {[]string{"--events", "500", "--rate", "50,200", "--for", "500ms"}, all,
 			map[string][]string{"at_50_per_second": slices.Concat(rate, latencies), "at_200_per_second": slices.Concat(rate, latencies)}},
-		"reads":  {[]string{"--events", "500", "--clients", "3"}, all, map[string][]string{"moving_average": all}},
-		"api":    {[]string{"--events", "500", "--clients", "10"}, all, map[string][]string{"post_poll": slices.Concat(rate, latencies)}},
-		"memory": {[]string{"--events", "500"}, slices.Concat(rate, latencies), nil},
-		"start":  {[]string{"--events", "500", "--starts", "1"}, slices.Concat(rate, latencies), map[string][]string{}},
+		"rebuild": {[]string{"--events", "500"}, slices.Concat(rate, limit), map[string][]string{"latest_only": rate, "bare_consume": rate}},
+		"reads":   {[]string{"--events", "500", "--clients", "3"}, all, map[string][]string{"moving_average": all}},
+		"api":     {[]string{"--events", "500", "--clients", "10"}, all, map[string][]string{"post_poll": slices.Concat(rate, latencies)}},
+		"memory":  {[]string{"--events", "500"}, slices.Concat(rate, latencies), nil},
+		"start":   {[]string{"--events", "500", "--starts", "1"}, slices.Concat(rate, latencies), map[string][]string{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
