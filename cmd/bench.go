@@ -58,6 +58,7 @@ type measurement struct {
 	besideData bool
 	output     string
 	cpuProfile string
+	memProfile string
 }
 
 // benchCommand makes a scenario a command with the flags that all have; measure
@@ -70,6 +71,7 @@ func benchCommand(a *app, c *cobra.Command, events, symbols int, measure func(co
 	flags.IntVar(&m.partitions, "partitions", 0, "partitions of each topic (default KAFKA_PARTITIONS)")
 	flags.BoolVar(&m.besideData, "beside-data", false, "run although the database holds data; they are left alone, but share the load")
 	flags.StringVar(&m.cpuProfile, "cpuprofile", "", "write a profile of this process, load included, to this file, for go tool pprof")
+	flags.StringVar(&m.memProfile, "memprofile", "", "write a profile of what this process allocated to this file")
 	outputFlag(c, &m.output)
 	c.Args = exactArgs(0)
 	c.RunE = func(c *cobra.Command, _ []string) error { return m.run(c.Context(), c.CommandPath(), measure) }
@@ -136,19 +138,34 @@ func within(flag string, n, low, high int) error {
 	return nil
 }
 
-// profile starts a profile, if one is wanted, and returns what ends it.
+// profile starts the profiles that are wanted, and returns what ends them.
 func (m *measurement) profile() (stop func() error, err error) {
-	if m.cpuProfile == "" {
-		return func() error { return nil }, nil
+	var stops []func() error
+	stop = func() error {
+		var errs []error
+		for _, f := range stops {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
 	}
-	file, err := os.Create(m.cpuProfile)
-	if err != nil {
-		return nil, fmt.Errorf("%w: --cpuprofile: %w", errUsage, err)
+	if m.cpuProfile != "" {
+		file, err := os.Create(m.cpuProfile)
+		if err != nil {
+			return nil, fmt.Errorf("%w: --cpuprofile: %w", errUsage, err)
+		}
+		stops = append(stops, func() error { pprof.StopCPUProfile(); return file.Close() })
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return nil, errors.Join(err, stop())
+		}
 	}
-	if err := pprof.StartCPUProfile(file); err != nil {
-		return nil, errors.Join(err, file.Close())
+	if m.memProfile != "" {
+		file, err := os.Create(m.memProfile)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: --memprofile: %w", errUsage, err), stop())
+		}
+		stops = append(stops, func() error { return errors.Join(pprof.Lookup("allocs").WriteTo(file, 0), file.Close()) })
 	}
-	return func() error { pprof.StopCPUProfile(); return file.Close() }, nil
+	return stop, nil
 }
 
 // bar shows on a terminal how far something is.

@@ -123,18 +123,23 @@ func TestBenchPrintsATable(t *testing.T) {
 	assert.Empty(t, stderr, "a progress bar is for terminals")
 }
 
-// TestBenchWritesAProfile: of the run, and not where it cannot.
-func TestBenchWritesAProfile(t *testing.T) {
+// TestBenchWritesProfiles: of the run, and not where it cannot.
+func TestBenchWritesProfiles(t *testing.T) {
 	t.Parallel()
 	env := newBenchStack(t)
-	file := filepath.Join(t.TempDir(), "cpu.pprof")
-	status, _, stderr := run(t, env, "bench", "memory", "--events", "20", "--symbols", "2", "--cpuprofile", file)
+	dir := t.TempDir()
+	files := []string{filepath.Join(dir, "cpu"), filepath.Join(dir, "mem")}
+	status, _, stderr := run(t, env, "bench", "memory", "--events", "20", "--symbols", "2", "--cpuprofile", files[0], "--memprofile", files[1])
 	require.Zero(t, status, stderr)
-	content, err := os.ReadFile(file)
-	require.NoError(t, err)
-	assert.Equal(t, "\x1f\x8b", string(content[:2]), "a profile is compressed")
-	status, _, stderr = run(t, env, "bench", "memory", "--cpuprofile", filepath.Join(file, "none"))
-	assert.Equal(t, 2, status, stderr)
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.Equal(t, "\x1f\x8b", string(content[:2]), "a profile is compressed")
+	}
+	for _, flag := range []string{"--cpuprofile", "--memprofile"} {
+		status, _, stderr = run(t, env, "bench", "memory", flag, filepath.Join(files[0], "none"))
+		assert.Equal(t, 2, status, stderr)
+	}
 	assert.Empty(t, leftBehind(t, env))
 }
 
