@@ -35,6 +35,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"of two consumers one commits":           testFenceRace,
 		"a halted position does not move":        testHalt,
 		"numbers are dense in commit order":      testChains,
+		"numbers of many chains at once":         testManyChains,
 		"the outbox keeps order and empties":     testOutbox,
 		"a chain gets another name":              testRenewChain,
 		"events of a topic that is gone go on":   testCarryOver,
