@@ -82,8 +82,11 @@ fuzz: ## Run each fuzz target for a minute
 	.ci/fuzz 60s
 
 .PHONY: bench
-bench: ## Measure the chain on the embedded default
-	$(GO) test -run '^$$' -bench . -benchtime 3x ./cmd
+bench: build ## Measure chain, rebuild, reads and API on the stack that the settings name
+	./bin/pricemill bench chain
+	./bin/pricemill bench rebuild
+	./bin/pricemill bench reads
+	./bin/pricemill bench api
 
 .PHONY: lint
 lint: ## Check format, vet and staticcheck

@@ -73,33 +73,57 @@ func isTerminal(w io.Writer) bool {
 // httpGrace is how long a stop waits for requests under way.
 const httpGrace = 2 * time.Second
 
+// service is what "serve" runs: the pipeline and the HTTP API.
+type service struct {
+	config   config
+	backends *backends
+	modules  *modules
+	runtime  *pipeline.Runtime
+	listener net.Listener
+	log      *slog.Logger
+}
+
 // serve runs until ctx is done.
 func (a *app) serve(ctx context.Context, c config) (err error) {
 	log := a.logger(c)
 	for _, warning := range c.Warnings {
 		log.Warn(warning)
 	}
-	modules, err := build(c, log)
+	s, err := openService(ctx, c, log)
 	if err != nil {
 		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	return s.run(ctx)
+}
+
+// openService prepares all that a service needs; nothing moves before run.
+func openService(ctx context.Context, c config, log *slog.Logger) (_ *service, err error) {
+	s := &service{config: c, log: log}
+	if s.modules, err = build(c, log); err != nil {
+		return nil, err
 	}
 	// First of all: a port that is taken should be known before the log is
 	// replayed.
-	listener, err := net.Listen("tcp", c.HTTPAddr)
-	if err != nil {
-		return fmt.Errorf("listening: %w", err)
+	if s.listener, err = net.Listen("tcp", c.HTTPAddr); err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
 	}
-	defer func() { _ = listener.Close() }() // the server closes it as well
-	b, err := open(ctx, c, exclusive, log)
-	if err != nil {
-		return err
+	if s.backends, err = open(ctx, c, exclusive, log); err != nil {
+		return nil, errors.Join(err, s.close())
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	runtime, err := newRuntime(ctx, c, b, modules, log)
-	if err != nil {
-		return err
+	if s.runtime, err = newRuntime(ctx, c, s.backends, s.modules, log); err != nil {
+		return nil, errors.Join(err, s.close())
 	}
-	return a.run(ctx, c, b, modules, runtime, listener, log)
+	return s, nil
+}
+
+// close closes what openService opened.
+func (s *service) close() error {
+	_ = s.listener.Close() // the server has closed it as well, if it ran
+	if s.backends == nil {
+		return nil
+	}
+	return s.backends.close()
 }
 
 // newRuntime prepares topics, tables and stages.
@@ -148,43 +172,44 @@ func nameProcess(ctx context.Context, c config, b *backends) (string, error) {
 
 // run runs everything until ctx is done or something fails: first the API ends,
 // then the pipeline.
-func (a *app) run(ctx context.Context, c config, b *backends, m *modules, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
+func (s *service) run(ctx context.Context) error {
 	pipelineCtx, stopPipeline := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPipeline()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		return r.Run(pipelineCtx, func() { log.Info("the pipeline runs") })
+		return s.runtime.Run(pipelineCtx, func() { s.log.Info("the pipeline runs") })
 	})
 	group.Go(func() error {
 		defer stopPipeline()
-		return serveHTTP(ctx, c, b, m, r, listener, log)
+		return s.serveHTTP(ctx)
 	})
 	return group.Wait()
 }
 
 // serveHTTP answers clients, or only those who watch this process, until ctx is
 // done.
-func serveHTTP(ctx context.Context, c config, b *backends, m *modules, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
+func (s *service) serveHTTP(ctx context.Context) error {
+	c, r, log := s.config, s.runtime, s.log
 	r.Registry().MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if !c.Roles.API {
 		operations, err := newOperations(c, r, log)
 		if err != nil {
 			return err
 		}
-		return answer(ctx, c, r, operations, listener, log)
+		return answer(ctx, c, r, operations, s.listener, log)
 	}
-	waiter := requests.NewWaiter(b.store, r.Changed, log)
+	waiter := requests.NewWaiter(s.backends.store, r.Changed, log)
 	group, waiting := errgroup.WithContext(context.WithoutCancel(ctx))
 	waiting, stopWaiting := context.WithCancel(waiting)
 	group.Go(func() error { waiter.Run(waiting); return nil })
 	defer func() { stopWaiting(); _ = group.Wait() }() // its goroutine returns nil
 
-	api, err := newAPI(c, b, m, r, waiter, log)
+	api, err := newAPI(c, s.backends, s.modules, r, waiter, log)
 	if err != nil {
 		return err
 	}
 	defer api.Close()
-	return answer(ctx, c, r, api, listener, log)
+	return answer(ctx, c, r, api, s.listener, log)
 }
 
 // registerConnections counts the connections of the API for Prometheus.

@@ -1,10 +1,8 @@
 package pipeline
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -65,34 +63,33 @@ func (o outbox) encode(event schema.Event, derived bool) (store.OutboxRow, error
 }
 
 // number gives each row its place in the chain of its partition, in the rows'
-// order. The chains are locked in ascending order, so that two transactions
-// never wait for each other in a circle.
+// order.
 func number(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 	type chain struct {
 		epoch int64
 		part  int32
 	}
-	counts := map[chain]int{}
+	var wanted []store.Numbers
+	index := map[chain]int{}
 	for _, row := range rows {
-		counts[chain{row.Epoch, row.Part}]++
-	}
-	order := make([]chain, 0, len(counts))
-	for c := range counts {
-		order = append(order, c)
-	}
-	slices.SortFunc(order, func(a, b chain) int {
-		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.part, b.part))
-	})
-	next := map[chain]int64{}
-	for _, c := range order {
-		last, err := tx.TakeNumbers(ctx, c.epoch, c.part, counts[c])
-		if err != nil {
-			return err
+		c := chain{row.Epoch, row.Part}
+		i, begun := index[c]
+		if !begun {
+			i = len(wanted)
+			index[c] = i
+			wanted = append(wanted, store.Numbers{Epoch: row.Epoch, Part: row.Part})
 		}
-		next[c] = last - int64(counts[c]) + 1
+		wanted[i].N++
+	}
+	if err := tx.TakeNumbers(ctx, wanted); err != nil {
+		return err
+	}
+	next := make([]int64, len(wanted))
+	for i, n := range wanted {
+		next[i] = n.First()
 	}
 	for i, row := range rows {
-		c := chain{row.Epoch, row.Part}
+		c := index[chain{row.Epoch, row.Part}]
 		rows[i].Seq = next[c]
 		next[c]++
 	}

@@ -23,7 +23,7 @@ type plan struct {
 func (s *Stage) plan(sess *session, records []Record) plan {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var p plan
+	p := plan{input: make([]Record, 0, len(records))} // nearly always all of them
 	moves := map[TopicPartition]int{} // index into p.moves
 	for _, r := range records {
 		position, assigned := sess.positions[r.TopicPartition]

@@ -105,6 +105,24 @@ func (r *Runtime) Changed() <-chan struct{} {
 	return r.changed
 }
 
+// Applied is how far a stage of this process has come: the next offset of each
+// partition that is assigned to it now, after its last commit. Nil for a stage
+// that has no partitions, or is not one of this process.
+func (r *Runtime) Applied(stage string) map[TopicPartition]int64 {
+	for _, s := range r.stages {
+		if s.spec.Name != stage {
+			continue
+		}
+		positions := s.assigned()
+		applied := make(map[TopicPartition]int64, len(positions))
+		for tp, position := range positions {
+			applied[tp] = position.Next
+		}
+		return applied
+	}
+	return nil
+}
+
 // Registry holds the metrics of the runtime; others may add theirs.
 func (r *Runtime) Registry() *prometheus.Registry { return r.cfg.Registry }
 

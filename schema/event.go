@@ -2,6 +2,7 @@ package schema
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,6 +136,9 @@ const (
 	structuredContent = "application/cloudevents"
 )
 
+// Values that all events share; nobody changes the value of a header.
+var specVersionValue, jsonContentValue = []byte(specVersion), []byte(jsonContent)
+
 // Encode writes the event in binary mode: the value is the payload as JSON,
 // every attribute is a header.
 func (e Event) Encode() ([]Header, []byte, error) {
@@ -155,15 +159,16 @@ func (e Event) Encode() ([]Header, []byte, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("encoding the time of %s: %w: %w", e.Payload.EventType(), ErrPayload, err)
 	}
-	headers := []Header{
-		{headerID, []byte(e.ID)},
-		{headerSource, []byte(e.Source)},
-		{headerSpecVersion, []byte(specVersion)},
-		{headerType, []byte(e.Payload.EventType())},
-		{headerTime, occurred},
-		{headerSubject, []byte(e.Payload.Key())},
-		{headerContentType, []byte(jsonContent)},
-	}
+	// With room for the trace context, and for what the pipeline adds.
+	headers := append(make([]Header, 0, 11),
+		Header{headerID, []byte(e.ID)},
+		Header{headerSource, []byte(e.Source)},
+		Header{headerSpecVersion, specVersionValue},
+		Header{headerType, []byte(e.Payload.EventType())},
+		Header{headerTime, occurred},
+		Header{headerSubject, []byte(e.Payload.Key())},
+		Header{headerContentType, jsonContentValue},
+	)
 	if e.Traceparent != "" {
 		headers = append(headers, Header{headerTraceparent, []byte(e.Traceparent)})
 	}
@@ -303,15 +308,21 @@ func (a *attributes) readStructured(value []byte) ([]byte, error) {
 // DeriveID gives the same UUID (version 8, RFC 9562 section 5.8) for the same
 // parts, and another for any others.
 func DeriveID(parts ...string) string {
-	hash := sha256.New()
+	text := make([]byte, 0, 128)
 	for _, part := range parts {
 		// The length in front keeps ("ab","c") apart from ("a","bc").
-		hash.Write(strconv.AppendInt(nil, int64(len(part)), 10))
-		hash.Write([]byte{':'})
-		hash.Write([]byte(part))
+		text = append(strconv.AppendInt(text, int64(len(part)), 10), ':')
+		text = append(text, part...)
 	}
-	sum := hash.Sum(nil)
+	sum := sha256.Sum256(text)
 	sum[6] = sum[6]&0x0f | 0x80
 	sum[8] = sum[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[0:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+	var id [36]byte
+	hex.Encode(id[0:8], sum[0:4])
+	hex.Encode(id[9:13], sum[4:6])
+	hex.Encode(id[14:18], sum[6:8])
+	hex.Encode(id[19:23], sum[8:10])
+	hex.Encode(id[24:36], sum[10:16])
+	id[8], id[13], id[18], id[23] = '-', '-', '-', '-'
+	return string(id[:])
 }

@@ -1,10 +1,13 @@
 package schema_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/pricemill/pricemill/schema"
 )
@@ -57,4 +60,20 @@ func TestProviderValidate(t *testing.T) {
 func TestMarketKey(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, "finnhub/BTC/USD", schema.MarketKey("finnhub", "BTC/USD"))
+}
+
+// TestNamesAreThoseOfThePatterns: Validate takes what these patterns match, which
+// say it at one glance, and nothing else.
+func TestNamesAreThoseOfThePatterns(t *testing.T) {
+	t.Parallel()
+	symbol := regexp.MustCompile(`^[A-Z0-9.^=_&]([A-Z0-9 .:/=^&+_@#-]*[A-Z0-9.:/=^&+_@#-])?$`)
+	provider := regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
+	// Mostly of the characters that are near the borders of what is allowed.
+	text := rapid.OneOf(rapid.StringMatching(`[A-Z0-9 .:/=^&+_@#-]{0,34}`), rapid.StringMatching(`[a-z][a-z0-9_-]{0,33}`),
+		rapid.StringMatching(`[@A-Z\[/09:\x60az{ .^=_&+#-]{0,4}`), rapid.StringN(0, 4, -1))
+	rapid.Check(t, func(t *rapid.T) {
+		s := text.Draw(t, "name")
+		require.Equal(t, len(s) <= schema.MaxSymbolLength && symbol.MatchString(s), schema.Symbol(s).Validate() == nil)
+		require.Equal(t, provider.MatchString(s), schema.Provider(s).Validate() == nil)
+	})
 }

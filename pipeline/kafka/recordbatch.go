@@ -42,10 +42,16 @@ func recordBatch(records []pipeline.OutgoingRecord, now time.Time, codec sarama.
 	headers := make([]sarama.RecordHeader, count)
 	pointers := make([]*sarama.RecordHeader, count)
 	next := 0
+	names := map[string][]byte{} // a dozen, which all records have
 	for i, r := range records {
 		first := next
 		for _, h := range r.Headers {
-			headers[next] = sarama.RecordHeader{Key: []byte(h.Key), Value: h.Value}
+			name, known := names[h.Key]
+			if !known {
+				name = []byte(h.Key)
+				names[h.Key] = name
+			}
+			headers[next] = sarama.RecordHeader{Key: name, Value: h.Value}
 			pointers[next] = &headers[next]
 			next++
 		}

@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/google/uuid"
 
@@ -25,19 +23,53 @@ type Chain struct {
 
 const chainColumns = `epoch, part, outbox, last, sent`
 
-// TakeNumbers takes n dense numbers of the chain of a partition and returns the
-// last of them. The row stays locked until the transaction ends, so numbers are
-// committed in their order and none is left out. Take the chains of one
-// transaction in ascending order of epoch and partition, or two of them may
-// deadlock.
-func (t *Tx) TakeNumbers(ctx context.Context, epoch int64, part int32, n int) (last int64, err error) {
-	err = t.Get(ctx, &last, `UPDATE chains SET last = last + $1 WHERE epoch = $2 AND part = $3 RETURNING last`,
-		n, epoch, part)
-	if err != nil {
-		return 0, fmt.Errorf("taking %d numbers of chain %d/%d: %w", n, epoch, part, err)
-	}
-	return last, nil
+// Numbers are N dense numbers of the chain of a partition, up to Last.
+type Numbers struct {
+	Epoch int64 `db:"epoch"`
+	Part  int32 `db:"part"`
+	N     int   `db:"-"`
+	Last  int64 `db:"last"`
 }
+
+// First is the first of them.
+func (n Numbers) First() int64 { return n.Last - int64(n.N) + 1 }
+
+// TakeNumbers takes N dense numbers of each chain, which occurs once, and fills in
+// Last. The chains' rows stay locked until the transaction ends, so numbers are
+// committed in their order and none is left out. They are locked in ascending order
+// of epoch and partition, so that two transactions never wait for each other in a
+// circle: take all of a transaction's at once.
+func (t *Tx) TakeNumbers(ctx context.Context, wanted []Numbers) error {
+	if len(wanted) == 0 {
+		return nil
+	}
+	var args []any
+	index := make(map[[2]int64]int, len(wanted))
+	for i, w := range wanted {
+		args = append(args, w.Epoch, w.Part, w.N)
+		index[[2]int64{w.Epoch, int64(w.Part)}] = i
+	}
+	var taken []Numbers
+	// A chain that another transaction has just moved is moved on from there: the
+	// lock waits for its commit, and the UPDATE adds to what is there then.
+	err := t.Select(ctx, &taken, `WITH v (epoch, part, n) AS (VALUES `+typedValues(numberColumns, len(wanted))+`),
+		held AS (SELECT v.* FROM chains JOIN v ON chains.epoch = v.epoch AND chains.part = v.part
+			ORDER BY v.epoch, v.part `+t.LockRows("chains")+`)
+		UPDATE chains SET last = last + held.n FROM held WHERE chains.epoch = held.epoch AND chains.part = held.part
+		RETURNING chains.epoch, chains.part, chains.last`, args...)
+	if err != nil {
+		return fmt.Errorf("taking numbers of %d chains: %w", len(wanted), err)
+	}
+	if len(taken) != len(wanted) {
+		return fmt.Errorf("taking numbers of %d chains: there are %d", len(wanted), len(taken))
+	}
+	for _, n := range taken {
+		wanted[index[[2]int64{n.Epoch, int64(n.Part)}]].Last = n.Last
+	}
+	return nil
+}
+
+var numberColumns = []string{"BIGINT", "BIGINT", "BIGINT"}
 
 // Chains reads all chains.
 func Chains(ctx context.Context, q Querier) ([]Chain, error) {
@@ -232,16 +264,18 @@ func (t *Tx) moveRows(ctx context.Context, from Chain, rows []OutboxRow, after, 
 		row.Epoch, row.Part = epoch, partition(row.Key)
 		byPart[row.Part] = append(byPart[row.Part], row)
 	}
-	for _, part := range slices.Sorted(maps.Keys(byPart)) {
-		rows := byPart[part]
-		last, err := t.TakeNumbers(ctx, epoch, part, len(rows))
-		if err != nil {
-			return err
+	var wanted []Numbers
+	for part, rows := range byPart {
+		wanted = append(wanted, Numbers{Epoch: epoch, Part: part, N: len(rows)})
+	}
+	if err := t.TakeNumbers(ctx, wanted); err != nil {
+		return err
+	}
+	for _, n := range wanted {
+		for i := range byPart[n.Part] {
+			byPart[n.Part][i].Seq = n.First() + int64(i)
 		}
-		for i := range rows {
-			rows[i].Seq = last - int64(len(rows)) + 1 + int64(i)
-		}
-		if err := t.Append(ctx, rows); err != nil {
+		if err := t.Append(ctx, byPart[n.Part]); err != nil {
 			return err
 		}
 	}

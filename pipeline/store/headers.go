@@ -16,6 +16,9 @@ const (
 	headersVersion2 = 2
 )
 
+// usualHeaders is how many an event has, those of its place in a chain included.
+const usualHeaders = 11
+
 // ErrHeaders is wrapped by every failure to unpack headers.
 var ErrHeaders = errors.New("malformed packed headers")
 
@@ -47,6 +50,9 @@ func DecodeHeaders(b []byte) ([]schema.Header, error) {
 	version := b[0]
 	b = b[1:]
 	var headers []schema.Header
+	if len(b) > 0 {
+		headers = make([]schema.Header, 0, usualHeaders)
+	}
 	for len(b) > 0 {
 		var key, value []byte
 		var err error

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
@@ -135,23 +136,46 @@ func (s *Store) ReadOutbox(ctx context.Context, epoch int64, part int32, after i
 // rows. A chain that another relay moved meanwhile, or that has another name by
 // now, is left alone: whoever did it dealt with the rows, and the repeats are
 // dropped by their consumers.
+//
+// It is two statements for all chains: their rows stay locked until the commit,
+// and stages wait for them to take numbers.
 func (s *Store) MarkSent(ctx context.Context, from, to []Chain) error {
+	if len(to) == 0 {
+		return nil
+	}
+	var args []any
+	for i, chain := range to {
+		args = append(args, chain.Epoch, chain.Part, chain.Outbox, from[i].Sent, chain.Sent)
+	}
 	return s.Write(ctx, func(tx *Tx) error {
-		for i, chain := range to {
-			moved, err := tx.Exec(ctx, `UPDATE chains SET sent = $1
-				WHERE epoch = $2 AND part = $3 AND sent = $4 AND outbox = $5 AND last >= $1`,
-				chain.Sent, chain.Epoch, chain.Part, from[i].Sent, chain.Outbox)
-			if err != nil {
-				return fmt.Errorf("moving chain %d/%d to %d: %w", chain.Epoch, chain.Part, chain.Sent, err)
-			}
-			if moved == 0 {
-				continue
-			}
-			if _, err := tx.Exec(ctx, `DELETE FROM outbox WHERE epoch = $1 AND part = $2 AND seq <= $3`,
-				chain.Epoch, chain.Part, chain.Sent); err != nil {
-				return fmt.Errorf("emptying the outbox of chain %d/%d: %w", chain.Epoch, chain.Part, err)
-			}
+		var moved []Chain
+		// In the order in which stages lock them.
+		err := tx.Select(ctx, &moved, `WITH v (epoch, part, outbox, was, now) AS (VALUES `+typedValues(sentColumns, len(to))+`),
+			held AS (SELECT v.* FROM chains JOIN v ON chains.epoch = v.epoch AND chains.part = v.part
+				ORDER BY v.epoch, v.part `+tx.LockRows("chains")+`)
+			UPDATE chains SET sent = held.now FROM held
+			WHERE chains.epoch = held.epoch AND chains.part = held.part AND chains.sent = held.was
+				AND chains.outbox = held.outbox AND chains.last >= held.now
+			RETURNING chains.epoch, chains.part, chains.sent`, args...)
+		if err != nil {
+			return fmt.Errorf("moving %d chains: %w", len(to), err)
+		}
+		if len(moved) == 0 {
+			return nil
+		}
+		var which []string
+		var gone []any
+		for _, chain := range moved {
+			n := len(gone)
+			which = append(which, fmt.Sprintf("(epoch = $%d AND part = $%d AND seq <= $%d)", n+1, n+2, n+3))
+			gone = append(gone, chain.Epoch, chain.Part, chain.Sent)
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM outbox WHERE `+strings.Join(which, " OR "), gone...); err != nil {
+			return fmt.Errorf("emptying the outbox of %d chains: %w", len(moved), err)
 		}
 		return nil
 	})
 }
+
+// sentColumns are the types of what MarkSent asks for.
+var sentColumns = []string{"BIGINT", "BIGINT", "TEXT", "BIGINT", "BIGINT"}

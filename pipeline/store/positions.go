@@ -96,34 +96,21 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 	if len(moves) == 0 {
 		return nil
 	}
-	args := []any{at}
-	var values strings.Builder
-	for i, m := range moves {
-		if i > 0 {
-			values.WriteString(", ")
-		}
-		// The casts tell PostgreSQL the types of an otherwise untyped list.
-		values.WriteString("(")
-		for j, column := range moveColumns {
-			if j > 0 {
-				values.WriteString(", ")
-			}
-			values.WriteString("CAST($" + strconv.Itoa(len(args)+1+j) + " AS " + column + ")")
-		}
-		values.WriteString(")")
+	var args []any
+	for _, m := range moves {
 		args = append(args, m.From.Stage, m.From.Topic, m.From.Part, m.From.TopicID,
 			m.From.Next, m.Next, m.Outbox, m.Seq, m.Halted)
 	}
 	moved, err := t.Exec(ctx, `WITH v (stage, topic, part, topic_id, expected, next, outbox, seq, halted) AS (VALUES `+
-		values.String()+`),
+		typedValues(moveColumns, len(moves))+`),
 		held AS (SELECT v.* FROM positions JOIN v
 			ON positions.stage = v.stage AND positions.topic = v.topic AND positions.part = v.part
 			ORDER BY v.stage, v.topic, v.part `+t.store.engine.LockRows("positions")+`)
 		UPDATE positions SET next_offset = held.next, chain_outbox = held.outbox, chain_seq = held.seq,
-			halted = held.halted, moved_at = $1
+			halted = held.halted, moved_at = $`+strconv.Itoa(len(args)+1)+`
 		FROM held WHERE positions.stage = held.stage AND positions.topic = held.topic AND positions.part = held.part
 			AND positions.topic_id = held.topic_id AND positions.next_offset = held.expected
-			AND positions.halted = ''`, args...)
+			AND positions.halted = ''`, append(args, at)...)
 	if err != nil {
 		return fmt.Errorf("moving %d positions: %w", len(moves), err)
 	}

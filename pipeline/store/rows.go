@@ -152,3 +152,23 @@ func placeholders(before, n int) string {
 	}
 	return b.String()
 }
+
+// typedValues is "(CAST($1 AS …), …), …" of n rows with columns of these types,
+// which tell PostgreSQL the types of an otherwise untyped list.
+func typedValues(types []string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteByte('(')
+		for c, name := range types {
+			if c > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString("CAST($" + strconv.Itoa(i*len(types)+c+1) + " AS " + name + ")")
+		}
+		b.WriteByte(')')
+	}
+	return b.String()
+}

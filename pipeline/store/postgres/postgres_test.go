@@ -378,3 +378,29 @@ func BenchmarkBulk(b *testing.B) {
 		}
 	}
 }
+
+// TestScratch: its tables are its own, and go with it.
+func TestScratch(t *testing.T) {
+	t.Parallel()
+	cfg := postgres.Config{URL: freshDatabase(t, ""), MaxConns: 4}
+	table, err := postgres.TableWithData(t.Context(), cfg)
+	require.NoError(t, err)
+	assert.Empty(t, table)
+	scratch, err := postgres.NewScratch(t.Context(), cfg, "some_scratch")
+	require.NoError(t, err)
+	_, err = postgres.NewScratch(t.Context(), cfg, "some_scratch")
+	require.Error(t, err, "it is there already")
+	s, err := store.Open(t.Context(), openEngine(t, postgres.Config{URL: scratch.URL, MaxConns: 4}))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	table, err = postgres.TableWithData(t.Context(), cfg)
+	require.NoError(t, err)
+	assert.Contains(t, table, "some_scratch.")
+	require.NoError(t, scratch.Drop(t.Context()))
+	table, err = postgres.TableWithData(t.Context(), cfg)
+	require.NoError(t, err)
+	assert.Empty(t, table)
+	_, err = postgres.NewScratch(t.Context(), postgres.Config{URL: "postgres://me:s%zcret@127.0.0.1/db"}, "another")
+	require.ErrorIs(t, err, postgres.ErrConfig)
+	assert.NotContains(t, err.Error(), "cret")
+}

@@ -10,11 +10,18 @@ import (
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
+// take takes n numbers of one chain, and returns the last.
+func take(t *testing.T, tx *store.Tx, topic store.Topic, part int32, n int) (int64, error) {
+	numbers := []store.Numbers{{Epoch: topic.Epoch, Part: part, N: n}}
+	err := tx.TakeNumbers(t.Context(), numbers)
+	return numbers[0].Last, err
+}
+
 // emit puts n events with these keys into a chain.
 func emit(t *testing.T, s *store.Store, topic store.Topic, part int32, keys ...string) {
 	t.Helper()
 	write(t, s, func(tx *store.Tx) error {
-		last, err := tx.TakeNumbers(t.Context(), topic.Epoch, part, len(keys))
+		last, err := take(t, tx, topic, part, len(keys))
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,9 @@ package storetest
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,7 +56,7 @@ func testChains(t *testing.T, opener Opener) {
 			for range 30 {
 				n, abort := 1+random.IntN(4), random.IntN(4) == 0
 				err := s.Write(t.Context(), func(tx *store.Tx) error {
-					last, err := tx.TakeNumbers(t.Context(), topic.Epoch, 1, n)
+					last, err := take(t, tx, topic, 1, n)
 					if err != nil {
 						return err
 					}
@@ -92,7 +94,7 @@ func testOutbox(t *testing.T, opener Opener) {
 	const n = 1000
 	key, headers, payload := []byte{0, 255, 'k'}, []byte{1, 0, 255}, []byte("\x00\xff{}")
 	write(t, s, func(tx *store.Tx) error {
-		if _, err := tx.TakeNumbers(t.Context(), topic.Epoch, 0, n); err != nil {
+		if _, err := take(t, tx, topic, 0, n); err != nil {
 			return err
 		}
 		rows := make([]store.OutboxRow, n)
@@ -135,4 +137,81 @@ func testOutbox(t *testing.T, opener Opener) {
 	var left int
 	require.NoError(t, s.Get(t.Context(), &left, `SELECT count(*) FROM outbox`))
 	assert.Zero(t, left)
+}
+
+// testManyChains: transactions take numbers of many chains at once, in any order,
+// while relays mark them as sent; each chain stays dense, and nobody waits in a
+// circle. Of the chains that a relay marks, one was moved by another relay, and is
+// left alone.
+func testManyChains(t *testing.T, opener Opener) {
+	const chains, writers, rounds = 5, 3, 20
+	s := open(t, opener)
+	topic, err := s.RegisterTopic(t.Context(), "prices", "uuid", chains)
+	require.NoError(t, err)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	var wait sync.WaitGroup
+	var taken [chains]atomic.Int64
+	for w := range writers {
+		own := open(t, opener)
+		random := rand.New(rand.NewPCG(seed, uint64(w)))
+		wait.Go(func() {
+			for range rounds {
+				var wanted []store.Numbers
+				for _, part := range random.Perm(chains)[:1+random.IntN(chains)] {
+					wanted = append(wanted, store.Numbers{Epoch: topic.Epoch, Part: int32(part), N: 1 + random.IntN(3)})
+				}
+				assert.NoError(t, own.Write(t.Context(), func(tx *store.Tx) error {
+					if err := tx.TakeNumbers(t.Context(), wanted); err != nil {
+						return err
+					}
+					var rows []store.OutboxRow
+					for _, n := range wanted {
+						for seq := n.First(); seq <= n.Last; seq++ {
+							rows = append(rows, store.OutboxRow{Epoch: topic.Epoch, Part: n.Part, Seq: seq, Key: []byte("k"), Headers: []byte{1}, Payload: []byte("p")})
+						}
+					}
+					return tx.Append(t.Context(), rows)
+				}))
+				for _, n := range wanted {
+					taken[n.Part].Add(int64(n.N))
+				}
+				pending, err := own.Pending(t.Context())
+				assert.NoError(t, err)
+				to := slices.Clone(pending)
+				for i := range to {
+					to[i].Sent += (to[i].Last - to[i].Sent) / 2
+				}
+				assert.NoError(t, own.MarkSent(t.Context(), pending, to))
+			}
+		})
+	}
+	wait.Wait()
+	for part := range int32(chains) {
+		chain := chainOf(t, s, topic, part)
+		assert.Equal(t, taken[part].Load(), chain.Last)
+		waiting(t, s, topic, part) // dense from what was sent
+	}
+	emit(t, s, topic, 0, "a")
+	emit(t, s, topic, 1, "b")
+	pending, err := s.Pending(t.Context())
+	require.NoError(t, err)
+	to := slices.Clone(pending)
+	for i := range to {
+		to[i].Sent = to[i].Last
+	}
+	pending[0].Sent--
+	require.NoError(t, s.MarkSent(t.Context(), pending, to))
+	left, err := s.Pending(t.Context())
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+	assert.Equal(t, to[0].Part, left[0].Part)
+	assert.NotEmpty(t, waiting(t, s, topic, left[0].Part))
+	var rows int
+	require.NoError(t, s.Get(t.Context(), &rows, `SELECT COUNT(*) FROM outbox WHERE part <> $1`, left[0].Part))
+	assert.Zero(t, rows)
+	require.Error(t, s.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := take(t, tx, topic, chains, 1)
+		return err
+	}), "there is no such chain")
 }

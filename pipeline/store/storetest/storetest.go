@@ -28,12 +28,14 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"the outbox id belongs to the database":  testIdentity,
 		"values survive to the last digit":       testValues,
 		"rows of any number are inserted":        testRows,
+		"a table is read and written again":      testScan,
 		"a rollback leaves nothing":              testRollback,
 		"errors of values are told from others":  testDataErrors,
 		"a position moves only from where it is": testFence,
 		"of two consumers one commits":           testFenceRace,
 		"a halted position does not move":        testHalt,
 		"numbers are dense in commit order":      testChains,
+		"numbers of many chains at once":         testManyChains,
 		"the outbox keeps order and empties":     testOutbox,
 		"a chain gets another name":              testRenewChain,
 		"events of a topic that is gone go on":   testCarryOver,
@@ -177,6 +179,39 @@ func testRows(t *testing.T, opener Opener) {
 	found, err = store.SelectIn[int64](t.Context(), s, `SELECT id FROM many WHERE id >= $1 AND id IN (?) AND id < $2`, keys, 10, 20)
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []int64{10, 12, 14, 16, 18}, found)
+}
+
+// testScan: what Scan reads, Insert writes, to the last bit.
+func testScan(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	ctx := t.Context()
+	write(t, s, func(tx *store.Tx) error {
+		rows := store.Rows{Table: "first", Columns: []string{"id", "price", "at", "txt", "raw"}}
+		for i := range 100 { // by every path there is
+			rows.Add(i, schema.MustDecimal("123456789012345678.123456789012345678"), schema.NewTime(time.Unix(int64(i), 1000)), "é\\", []byte{0, 255, byte(i)})
+		}
+		rows.Add(100, nil, nil, nil, nil)
+		return errors.Join(
+			tx.DDL(ctx, `CREATE TABLE first (id {int} PRIMARY KEY, price {decimal}, at {time}, txt {text}, raw {bytes})`),
+			tx.DDL(ctx, `CREATE TABLE second (id {int} PRIMARY KEY, price {decimal}, at {time}, txt {text}, raw {bytes})`),
+			tx.Insert(ctx, rows))
+	})
+	var sizes []int
+	require.NoError(t, s.Scan(ctx, "first", 1000, 40, func(rows store.Rows) error {
+		sizes = append(sizes, rows.Len())
+		rows.Table = "second"
+		return s.Write(ctx, func(tx *store.Tx) error { return tx.Insert(ctx, rows) })
+	}))
+	assert.Equal(t, []int{40, 40, 21}, sizes)
+	var same int
+	require.NoError(t, s.Get(ctx, &same, `SELECT COUNT(*) FROM (SELECT * FROM first INTERSECT SELECT * FROM second) both_of_them`))
+	assert.Equal(t, 101, same)
+	sizes = nil
+	require.NoError(t, s.Scan(ctx, "first", 5, 40, func(rows store.Rows) error { sizes = append(sizes, rows.Len()); return nil }))
+	assert.Equal(t, []int{5}, sizes)
+	cause := errors.New("no")
+	require.ErrorIs(t, s.Scan(ctx, "first", 5, 1, func(store.Rows) error { return cause }), cause)
+	require.Error(t, s.Scan(ctx, "third", 5, 1, func(store.Rows) error { return nil }))
 }
 
 func testRollback(t *testing.T, opener Opener) {

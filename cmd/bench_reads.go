@@ -1,0 +1,115 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// readsBench measures queries of what is known.
+type readsBench struct {
+	*measurement
+	clients int
+	average int // window
+}
+
+func newBenchReads(a *app) *cobra.Command {
+	var b readsBench
+	c := &cobra.Command{
+		Use:   "reads",
+		Short: "Measure GET latest and GET moving-average of what is known",
+		Long: `Bring a few prices of each symbol through the chain, then send --events requests,
+from --clients at once that each ask again when they have their answer: the
+headline is GET latest of known prices, and under also stands GET moving-average.
+
+The limit of each is a bare handler of Go's net/http, in this process too, that
+writes the same bytes for the same clients.`,
+		Example: "  pricemill bench reads\n  pricemill bench reads --clients 200 --events 100000 --symbols 10000",
+	}
+	c.Flags().IntVar(&b.clients, "clients", 50, "how many ask at once")
+	c.Flags().IntVar(&b.average, "window", 5, "window of the moving averages; one that is not kept up to date is computed for each request")
+	return benchCommand(a, c, 20_000, 1000, func(ctx context.Context, m *measurement) (report, error) {
+		b.measurement = m
+		return b.measure(ctx)
+	})
+}
+
+// pricesEach is how many prices of each symbol are known: enough for the window
+// that is kept by default.
+const pricesEach = 5
+
+func (b readsBench) measure(ctx context.Context) (result report, err error) {
+	if err := errors.Join(within("--clients", b.clients, 1, 10_000), within("--window", b.average, 1, 1000)); err != nil {
+		return report{}, err
+	}
+	b.config.LatestMaxAge = time.Hour // nothing is to be fetched
+	err = b.withScratch(ctx, func(ctx context.Context, c config) error {
+		return b.withService(ctx, c, func(ctx context.Context, s *service) (err error) {
+			if _, _, err := b.fill(ctx, s, b.symbols*pricesEach); err != nil {
+				return err
+			}
+			m := startMeter()
+			if result.figures, err = b.ask(ctx, s, "/api/v1/prices/latest?"); err != nil {
+				return err
+			}
+			used := m.end(b.events)
+			averages, err := b.ask(ctx, s, fmt.Sprintf("/api/v1/prices/moving-average?window=%d&", b.average))
+			result.Also = variants{{"moving_average", averages}, {"process", used}}
+			return err
+		})
+	})
+	return result, err
+}
+
+// ask measures a query, and then the bare handler.
+func (b readsBench) ask(ctx context.Context, s *service, path string) (figures, error) {
+	of := func(number int) string {
+		return s.url() + path + "provider=" + simulatedProvider + "&symbol=" + string(symbolOf(number%b.symbols))
+	}
+	client := newLoopback(b.clients)
+	defer client.CloseIdleConnections()
+	body, err := fetch(ctx, client, http.MethodGet, of(0), "", http.StatusOK)
+	if err != nil {
+		return figures{}, err
+	}
+	each, took, err := closedLoop(ctx, b.clients, b.events, b.bar("asking", b.events), func(ctx context.Context, number int) error {
+		_, err := fetch(ctx, client, http.MethodGet, of(number), "", http.StatusOK)
+		return err
+	})
+	if err != nil {
+		return figures{}, err
+	}
+	limit, err := b.askBare(ctx, body)
+	return figuresOf(b.events, took, each).against(limit), err
+}
+
+// askBare measures a handler that does nothing but to write body.
+func (b readsBench) askBare(ctx context.Context, body []byte) (perSecond float64, err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("listening: %w", err)
+	}
+	server := &http.Server{ReadHeaderTimeout: clientTimeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(body) // a client that is gone has said so
+	})}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	client := newLoopback(b.clients)
+	defer client.CloseIdleConnections()
+	url := "http://" + listener.Addr().String() + "/"
+	_, took, err := closedLoop(ctx, b.clients, b.events, b.bar("the limit", b.events), func(ctx context.Context, _ int) error {
+		_, err := fetch(ctx, client, http.MethodGet, url, "", http.StatusOK)
+		return err
+	})
+	err = errors.Join(err, server.Close())
+	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return float64(b.events) / took.Seconds(), err
+}
