@@ -92,14 +92,23 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	defer func() { _ = listener.Close() }() // the server closes it as well
 	b, err := open(ctx, c, exclusive, log)
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err, log)
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	runtime, err := newRuntime(ctx, c, b, modules, log)
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err, log)
 	}
 	return a.run(ctx, c, b, modules, runtime, listener, log)
+}
+
+// unlessStopped is what a start returns that failed: to stop it is no failure.
+func unlessStopped(ctx context.Context, err error, log *slog.Logger) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	log.Info("stopped before the start was done", "error", err)
+	return nil
 }
 
 // newRuntime prepares topics, tables and stages.
