@@ -135,7 +135,7 @@ func TestASecureBrokerRefuses(t *testing.T) {
 			}
 			status, _, stderr := run(t, env, "serve")
 			assert.Equal(t, 1, status)
-			assert.Contains(t, stderr, "connecting to "+env["KAFKA_BOOTSTRAP_SERVERS"])
+			assert.Contains(t, stderr, "connecting to Kafka at "+env["KAFKA_BOOTSTRAP_SERVERS"])
 			assert.Contains(t, stderr, test.want)
 			assert.NotContains(t, stderr, "canary")
 		})

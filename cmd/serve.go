@@ -91,7 +91,7 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	}
 	s, err := openService(ctx, c, log)
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err, log)
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	return s.run(ctx)
@@ -124,6 +124,15 @@ func (s *service) close() error {
 		return nil
 	}
 	return s.backends.close()
+}
+
+// unlessStopped is what a start returns that failed: to stop it is no failure.
+func unlessStopped(ctx context.Context, err error, log *slog.Logger) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	log.Info("stopped before the start was done", "error", err)
+	return nil
 }
 
 // newRuntime prepares topics, tables and stages.

@@ -44,7 +44,8 @@ type Broker struct {
 
 var _ pipeline.Broker = (*Broker)(nil)
 
-// New connects to the cluster. It fails when no broker answers.
+// New connects to the cluster. It fails when no broker answers, after
+// Config.Timeout at the most.
 func New(ctx context.Context, cfg Config) (*Broker, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configuring kafka: %w", err)
@@ -71,8 +72,15 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		members: map[string]map[int]struct{}{},
 	}
 	connect := func() (none struct{}, err error) { return none, client.RefreshMetadata() }
-	if _, err := await(ctx, b, connect); err != nil {
-		err = fmt.Errorf("connecting to %s: %w", strings.Join(cfg.Brokers, ", "), b.explainRefusal(ctx, err))
+	connecting, cancel := b.bounded(ctx)
+	defer cancel()
+	if _, err := await(connecting, b, connect); err != nil {
+		if ctx.Err() == nil && connecting.Err() != nil {
+			err = fmt.Errorf("no answer within %v: %w", cfg.Timeout, err)
+		} else {
+			err = b.explainRefusal(connecting, err)
+		}
+		err = fmt.Errorf("connecting to Kafka at %s: %w", strings.Join(cfg.Brokers, ", "), err)
 		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil

@@ -246,9 +246,9 @@ func (c Config) member(l *lines, instanceID string, ownOffsets bool) *sarama.Con
 	// a session the lines are less patient.
 	conf.Net.ReadTimeout = max(rebalance+10*time.Second, c.AnswerTimeout)
 	conf.Metadata.Retry.Max = 3
-	conf.Metadata.Retry.Backoff = 100 * time.Millisecond
+	conf.Metadata.Retry.BackoffFunc = func(int, int) time.Duration { return l.whileOpen(100 * time.Millisecond) }
 	conf.Consumer.Return.Errors = true
-	conf.Consumer.Retry.Backoff = 250 * time.Millisecond
+	conf.Consumer.Retry.BackoffFunc = func(int) time.Duration { return l.whileOpen(250 * time.Millisecond) }
 	conf.Consumer.MaxWaitTime = fetchWait
 	// A lane that is not emptied for this long no longer holds up the
 	// fetching of the others.

@@ -61,6 +61,15 @@ func (l *lines) cut() {
 	}
 }
 
+// whileOpen is a pause before another attempt, of which there is none worth
+// waiting for once the lines are cut.
+func (l *lines) whileOpen(pause time.Duration) time.Duration {
+	if l.life.Err() != nil {
+		return 0
+	}
+	return pause
+}
+
 // connection is one of lines.
 type connection struct {
 	net.Conn
