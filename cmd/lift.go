@@ -8,6 +8,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +54,7 @@ asks, and does it for all partitions or for none.`,
 				if err != nil {
 					return err
 				}
-				lifts, err := pipeline.Lifts(ctx, b.store, b.broker, topology, verb, wanted)
+				lifts, err := settledLifts(ctx, b, topology, verb, wanted)
 				if err != nil {
 					return err
 				}
@@ -70,6 +71,30 @@ asks, and does it for all partitions or for none.`,
 	}
 	confirm.flags(c)
 	return c
+}
+
+// settling is how long a command waits for a relay that starts: its lease may be
+// that of a process that was killed, for some seconds.
+const settling = 10 * time.Second
+
+// settledLifts are the lifts, once a relay has held the database against the log.
+func settledLifts(ctx context.Context, b *backends, topology *pipeline.Topology, verb pipeline.Verb,
+	wanted func(store.Position) bool) ([]pipeline.Lift, error) {
+	until := time.Now().Add(settling)
+	for {
+		lifts, err := pipeline.Lifts(ctx, b.store, b.broker, topology, verb, wanted)
+		if !errors.Is(err, pipeline.ErrUnsettled) {
+			return lifts, err
+		}
+		if time.Now().After(until) {
+			return nil, fmt.Errorf("%w: start the service first, with the role relay", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 func newReset(a *app) *cobra.Command {

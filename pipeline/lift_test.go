@@ -271,6 +271,9 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 	p := restored.position(1)
 	assert.Equal(t, int64(4), p.Next)
 	assert.Contains(t, p.Halted, "was it restored from a copy?; to go on: pricemill stages skip test price-events 1")
+	_, err = restored.lifts(Skip)
+	require.ErrorIs(t, err, ErrUnsettled, "before a relay has looked")
+	restored.relay()
 	lostOne(t, restored.lift(Skip))
 	restored.emit(1, 2)
 	restored.relay()
@@ -287,6 +290,58 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 	lostOne(t, again.lift(Resume)) // what the other copy wrote is strange too
 	again.consume()
 	assert.Len(t, again.effects(), 4+3+2+2)
+}
+
+// A database that is restored from a copy gives the same events the same numbers
+// again, some or all, before a relay comes to look: its lease was that of a process
+// that was killed. They are in the log, so none of them is sent again, and a fold
+// that halted at the first of them must not step over them.
+func TestSkipWhatHasTheSameNumberAgain(t *testing.T) {
+	t.Parallel()
+	for _, again := range []int{1, 2, 3} {
+		r := newRig(t, &recorder{})
+		derive := func(r *rig, from, n int) {
+			emit := &emitter{Store: r.db, outbox: outbox{r.topology()}}
+			require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+				var events []schema.Event
+				for i := range n {
+					events = append(events, schema.Event{ID: fmt.Sprint("derived ", from+i), Source: "test", Payload: price("S1", from+i)})
+				}
+				_, err := emit.outbox.append(t.Context(), tx, events, true)
+				return err
+			}))
+		}
+		derive(r, 0, 4)
+		r.relay()
+		r.consume()
+		copied := filepath.Join(t.TempDir(), "copy")
+		r.copyTo(copied)
+		derive(r, 4, 3)
+		r.relay()
+		r.consume()
+		require.Len(t, r.effects(), 7)
+
+		restored := r.restore(copied)
+		restored.consume()
+		assert.Contains(t, restored.position(1).Halted, "was it restored from a copy?")
+		_, err := restored.lifts(Skip)
+		require.ErrorIs(t, err, ErrUnsettled)
+		derive(restored, 4, again)
+		restored.lift(Skip) // it has these numbers itself by now
+		restored.consume()
+		restored.relay()
+		derive(restored, 4+again, 3-again)
+		restored.relay()
+		for restored.consume(); restored.position(1).Halted != ""; restored.consume() {
+			restored.lift(Skip)
+		}
+		assert.Len(t, restored.effects(), 7, "%d again", again)
+		derive(restored, 7, 2)
+		restored.relay()
+		restored.consume()
+		assert.Len(t, restored.effects(), 9, "%d again", again)
+		assert.Empty(t, restored.letters())
+	}
 }
 
 // copyTo copies the database as it is.
