@@ -14,6 +14,7 @@ import (
 	"github.com/pricemill/pricemill/handlers/stream"
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
@@ -22,6 +23,9 @@ import (
 	"github.com/pricemill/pricemill/projections/requests"
 	"github.com/pricemill/pricemill/schema"
 )
+
+// commandSource is the source of the events that clients command.
+const commandSource = "pricemill/api"
 
 // commands is httpapi.Commands over the outbox.
 type commands struct{ emitter pipeline.Emitter }
@@ -40,10 +44,17 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 		id = schema.DeriveID("api", string(job.EventType()), job.JobID)
 	}
 	tokens, err := c.emitter.Emit(ctx, func(*pipeline.Tx) ([]schema.Event, error) {
-		return []schema.Event{{ID: id, Source: "pricemill/api", Payload: p}}, nil
+		return []schema.Event{{ID: id, Source: commandSource, Payload: p}}, nil
 	})
 	if err != nil {
-		return "", fmt.Errorf("publishing %s: %w", p.EventType(), err)
+		err = fmt.Errorf("publishing %s: %w", p.EventType(), err)
+		// What neither the event nor a value in it is to blame for passes, as it
+		// does for queries.
+		var data *store.DataError
+		if !pipeline.IsPermanent(err) && !errors.As(err, &data) {
+			err = fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)
+		}
+		return "", err
 	}
 	return tokens[0].String(), nil
 }
@@ -55,7 +66,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
 		Streamers: m.streamers(),
 		MaxAge:    c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
-		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Logger: log, Now: time.Now,
+		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now,
 	}, httpapi.Ports{
 		Commands:     commands{r.Emitter()},
 		LatestPrices: latestprices.Reader{DB: b.store},
@@ -75,7 +86,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 // newOperations is newAPI for a process that serves no clients.
 func newOperations(c config, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
-		LimitLoopback: c.LimitLoopback, Logger: log, Now: time.Now},
+		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now},
 		httpapi.Ports{Readiness: readiness(r), Metrics: metrics(r)})
 }
 
@@ -85,7 +96,7 @@ func thisBuild() httpapi.Build {
 }
 
 func metrics(r *pipeline.Runtime) http.Handler {
-	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{})
 }
 
 // describeProviders lists what this binary can ask.

@@ -68,7 +68,8 @@ func (b *backends) connect(ctx context.Context, c config, how access, log *slog.
 		return err
 	}
 	b.broker, err = kafka.New(ctx, kafka.Config{Brokers: addresses, Security: c.Security, Partitions: c.Partitions, Replication: c.Replication,
-		Names: c.Topics, InstanceID: c.InstanceID, SessionTimeout: c.SessionTimeout, Logger: log, Grace: batchGrace})
+		Names: c.Topics, InstanceID: c.InstanceID, SessionTimeout: c.SessionTimeout, AnswerTimeout: c.KafkaTimeout,
+		Logger: log, Grace: batchGrace})
 	return err
 }
 
@@ -80,7 +81,7 @@ func openEngine(ctx context.Context, c config) (store.Engine, error) {
 		}
 		return sqlite.Open(filepath.Join(c.DataDir, databaseFile))
 	}
-	return postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL})
+	return postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL, StatementTimeout: c.DatabaseTimeout})
 }
 
 // openLog returns the addresses of the brokers, and starts the embedded one

@@ -16,6 +16,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -36,14 +37,19 @@ type setting struct {
 var settings = []setting{
 	{"http_addr", "127.0.0.1:8000", "address of the HTTP API", false},
 	{"http_allow_remote", "false", "listen beyond loopback although no API key protects the commands", false},
+	{"http_hosts", "", "names by which clients call the API besides addresses and localhost, comma-separated; empty: none, or any with an address beyond loopback", false},
+	{"http_max_connections", "4096", "connections that may be open at once, 64 to 100000; 16 of them are for clients on this machine", false},
+	{"http_max_connections_per_client", "128", "of them for one client beyond this machine, 1 to 100000", false},
 	{"data_dir", "./data", "directory of the embedded broker and database", false},
 	{"database_url", "", "postgres://user:password@host/database; empty: SQLite in data_dir", true},
+	{"database_timeout", "25s", "how long PostgreSQL may take for a statement; one that says nothing for a fifth longer counts as gone, 1s to 10m", false},
 	{"kafka_bootstrap_servers", "", "brokers, comma-separated; empty: the embedded broker in data_dir", false},
 	{"kafka_topic_prefix", "", "put before the name of each topic, so that several installations can share a cluster", false},
 	{"kafka_topic_price_events", "", "name of the topic of prices; empty: price-events behind the prefix", false},
 	{"kafka_group_id", "market-data-consumers", "first part of the name of each consumer group", false},
 	{"kafka_instance_id", "", "name of this process, unlike any other's, by which it gets its partitions back when it comes back; empty: none", false},
 	{"kafka_session_timeout", "10s", "how long a process may be silent before the others take over its partitions, 6s to 5m", false},
+	{"kafka_timeout", "15s", "how long a broker may take to answer before the connection counts as gone, 2s to 30s", false},
 	{"kafka_partitions", "", "partitions of topics that are created; empty: 12, embedded 4", false},
 	{"kafka_replication_factor", "1", "replicas of topics that are created", false},
 	{"kafka_security_protocol", "plaintext", "how brokers are reached: plaintext, ssl, sasl_plaintext or sasl_ssl", false},
@@ -79,14 +85,18 @@ const modulesKey = "modules"
 // config is the configuration after it was read and checked.
 type config struct {
 	HTTPAddr          string
+	HTTPHosts         []string // nil for any
+	Connections       httpapi.ConnectionLimits
 	DataDir           string
 	DatabaseURL       string
+	DatabaseTimeout   time.Duration
 	Brokers           []string
 	Security          kafka.Security
 	Topics            map[schema.Topic]string
 	GroupPrefix       string
 	InstanceID        string
 	SessionTimeout    time.Duration
+	KafkaTimeout      time.Duration
 	Partitions        int32
 	Replication       int16
 	Roles             roles
@@ -186,12 +196,17 @@ func (a *app) load() (config, error) {
 		DataDir: k.String("data_dir"), DatabaseURL: k.String("database_url"),
 		GroupPrefix: k.String("kafka_group_id"), InstanceID: k.String("kafka_instance_id"),
 		SessionTimeout: duration(k, "kafka_session_timeout", 6*time.Second, 5*time.Minute, &wrong),
+		KafkaTimeout:   duration(k, "kafka_timeout", 2*time.Second, 30*time.Second, &wrong),
 		HTTPAddr:       k.String("http_addr"), movingAverageText: k.String("moving_average_window"),
+		DatabaseTimeout: duration(k, "database_timeout", time.Second, 10*time.Minute, &wrong),
 		LatestMaxAge:    duration(k, "latest_max_age", 0, time.Hour, &wrong),
 		FetchTimeout:    duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
 		MinPollInterval: duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
 		Debug:           boolean(k, "debug", &wrong),
-		Replication:     int16(integer(k, "kafka_replication_factor", 1, 100, &wrong)),
+		Connections: httpapi.ConnectionLimits{
+			Total:     int(integer(k, "http_max_connections", httpapi.MinMaxConnections, 100_000, &wrong)),
+			PerClient: int(integer(k, "http_max_connections_per_client", 1, 100_000, &wrong))},
+		Replication: int16(integer(k, "kafka_replication_factor", 1, 100, &wrong)),
 	}
 	for _, broker := range strings.Split(k.String("kafka_bootstrap_servers"), ",") {
 		if broker = strings.TrimSpace(broker); broker != "" {
@@ -200,6 +215,7 @@ func (a *app) load() (config, error) {
 	}
 	c.readSecurity(k, &wrong)
 	c.checkAddress(boolean(k, "http_allow_remote", &wrong), &wrong)
+	c.readHosts(k.String("http_hosts"), &wrong)
 	c.checkDatabase(&wrong)
 	if c.InstanceID != "" && !kafka.ValidName(c.InstanceID) {
 		wrong.add("kafka_instance_id", "%q is not of letters, digits, dots, underscores and hyphens, 249 at most", c.InstanceID)
@@ -230,10 +246,33 @@ func (c *config) checkAddress(allowRemote bool, wrong *faults) {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
 		wrong.add("http_addr", "port %q is not within 0 and 65535", port)
 	}
-	ip := net.ParseIP(host)
-	if loopback := host == "localhost" || (ip != nil && ip.IsLoopback()); !loopback && !allowRemote {
+	if !isLoopback(host) && !allowRemote {
 		wrong.add("http_addr", "%q is reachable from other machines, and anyone there could post commands; "+
 			"set HTTP_ALLOW_REMOTE=true if that is meant", c.HTTPAddr)
+	}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+// readHosts reads the names of the API. Where it is for this machine alone there
+// are none but those of the machine: a page that a user opens there could have its
+// own name lead to it, and post commands.
+func (c *config) readHosts(text string, wrong *faults) {
+	if host, _, _ := net.SplitHostPort(c.HTTPAddr); isLoopback(host) {
+		c.HTTPHosts = []string{}
+	}
+	for name := range strings.SplitSeq(strings.ToLower(text), ",") {
+		name = strings.TrimSpace(name)
+		switch {
+		case name == "":
+		case strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789.-") != "":
+			wrong.add("http_hosts", "%q is not the name of a host, without a port", name)
+		default:
+			c.HTTPHosts = append(c.HTTPHosts, name)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -133,6 +134,13 @@ func (l *logs) all(message string) []map[string]any {
 		}
 	}
 	return found
+}
+
+// atLevel returns the lines of a level.
+func (l *logs) atLevel(level string) []map[string]any {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(l.lines), func(line map[string]any) bool { return line["level"] != level })
 }
 
 // await returns the first line with this message, once it is there.

@@ -21,7 +21,13 @@ import (
 // spawnAPI starts a process that does nothing but answer requests.
 func spawnAPI(t testing.TB, env environment) *program {
 	t.Helper()
-	env = env.with(environment{"ROLES": "api"})
+	return spawnServer(t, "api", env)
+}
+
+// spawnServer starts a process with these roles.
+func spawnServer(t testing.TB, roles string, env environment) *program {
+	t.Helper()
+	env = env.with(environment{"ROLES": roles})
 	_, l := spawn(t, env)
 	p := &program{t: t, env: env, logs: l, url: l.await(t, "listening")["url"].(string)}
 	l.await(t, "the pipeline runs")

@@ -184,6 +184,25 @@ func TestWhatListens(t *testing.T) {
 	}
 }
 
+// TestHosts: a page that had its own name lead to this machine is not answered,
+// unless that name is given.
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	p := start(t, environment{"HTTP_HOSTS": "Prices.example, other.example"})
+	for host, want := range map[string]int{"evil.example": http.StatusMisdirectedRequest, "prices.example": http.StatusOK,
+		"other.example:8000": http.StatusOK, "localhost:8000": http.StatusOK, "": http.StatusOK} {
+		for _, path := range []string{"/version", "/livez"} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+path, nil)
+			require.NoError(t, err)
+			request.Host = host
+			assert.Equal(t, want, p.send(request).status, "%s by %q", path, host)
+		}
+	}
+	status, _, stderr := run(t, environment{"HTTP_HOSTS": "prices.example:8000,good.example"}, "config")
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, `HTTP_HOSTS: "prices.example:8000"`)
+}
+
 // TestSecretsFromFiles: each setting whose value is not shown, and no other, may
 // stand in a file.
 func TestSecretsFromFiles(t *testing.T) {

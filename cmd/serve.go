@@ -151,7 +151,9 @@ func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline
 		return nil, err
 	}
 	return pipeline.New(pipeline.Config{Store: b.store, Broker: b.broker, Topology: topology, GroupPrefix: c.GroupPrefix,
-		Owner: owner, Stages: stages, Relay: c.Roles.Relay, Log: log, Registry: registry})
+		Owner: owner, Stages: stages, Relay: c.Roles.Relay, Log: log, Registry: registry,
+		// The server should have let go of a statement before its stage does.
+		TransactionLimit: c.DatabaseTimeout + 5*time.Second})
 }
 
 // nameProcess names this process among those that share the work. One with an
@@ -194,7 +196,7 @@ func (s *service) serveHTTP(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return answer(ctx, c, operations, s.listener, log)
+		return answer(ctx, c, r, operations, s.listener, log)
 	}
 	waiter := requests.NewWaiter(s.backends.store, r.Changed, log)
 	group, waiting := errgroup.WithContext(context.WithoutCancel(ctx))
@@ -207,12 +209,27 @@ func (s *service) serveHTTP(ctx context.Context) error {
 		return err
 	}
 	defer api.Close()
-	return answer(ctx, c, api, s.listener, log)
+	return answer(ctx, c, r, api, s.listener, log)
+}
+
+// registerConnections counts the connections of the API for Prometheus.
+func registerConnections(registry *prometheus.Registry, connections *httpapi.Connections) {
+	refused := func(limit string, count func(httpapi.Refusals) uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "pricemill_http_connections_refused_total",
+			Help: "Connections that were closed at once, by the limit that they would have passed.", ConstLabels: prometheus.Labels{"limit": limit}},
+			func() float64 { return float64(count(connections.Refused())) })
+	}
+	registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "pricemill_http_connections", Help: "Open connections to the HTTP API."},
+			func() float64 { return float64(connections.Open()) }),
+		refused("total", func(r httpapi.Refusals) uint64 { return r.Total }),
+		refused("per_client", func(r httpapi.Refusals) uint64 { return r.PerClient }))
 }
 
 // answer serves until ctx is done, and gives the requests under way a while.
-func answer(ctx context.Context, c config, handler http.Handler, listener net.Listener, log *slog.Logger) error {
-	server := httpapi.NewServer(c.HTTPAddr, handler)
+func answer(ctx context.Context, c config, r *pipeline.Runtime, handler http.Handler, listener net.Listener, log *slog.Logger) error {
+	server, connections := httpapi.NewServer(c.HTTPAddr, handler, c.Connections, log)
+	registerConnections(r.Registry(), connections)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	url := "http://" + listener.Addr().String()

@@ -266,11 +266,12 @@ func TestWrongSettingsAreReportedAtOnce(t *testing.T) {
 	status, _, stderr := run(t, environment{
 		"HTTP_ADDR": "0.0.0.0:80000", "KAFKA_PARTITIONS": "none", "LATEST_MAX_AGE": "5", "ROLES": "chef",
 		"DEFAULT_PROVIDER": "acme", "MOVING_AVERAGE_WINDOW": "5,0", "RATE_LIMIT_PER_MINUTE": "-1", "DEBUG": "perhaps",
-		"KAFKA_INSTANCE_ID": "not a name", "KAFKA_SESSION_TIMEOUT": "1s",
-		"DATABASE_URL": "mysql://u:hunter2@h/db", "DATA_DIR": t.TempDir(),
+		"HTTP_MAX_CONNECTIONS": "63", "HTTP_MAX_CONNECTIONS_PER_CLIENT": "0", "KAFKA_INSTANCE_ID": "not a name", "KAFKA_SESSION_TIMEOUT": "1s",
+		"KAFKA_TIMEOUT": "1m", "DATABASE_TIMEOUT": "0", "DATABASE_URL": "mysql://u:hunter2@h/db", "DATA_DIR": t.TempDir(),
 	}, "serve")
 	assert.Equal(t, 2, status)
-	for _, name := range []string{"HTTP_ADDR", "KAFKA_INSTANCE_ID", "KAFKA_SESSION_TIMEOUT", "KAFKA_PARTITIONS", "LATEST_MAX_AGE", "ROLES", "DEFAULT_PROVIDER",
+	for _, name := range []string{"HTTP_ADDR", "HTTP_MAX_CONNECTIONS", "HTTP_MAX_CONNECTIONS_PER_CLIENT", "KAFKA_INSTANCE_ID", "KAFKA_SESSION_TIMEOUT",
+		"KAFKA_TIMEOUT", "DATABASE_TIMEOUT", "KAFKA_PARTITIONS", "LATEST_MAX_AGE", "ROLES", "DEFAULT_PROVIDER",
 		"MOVING_AVERAGE_WINDOW", "RATE_LIMIT_PER_MINUTE", "DEBUG", "DATABASE_URL"} {
 		assert.Contains(t, stderr, name+":")
 	}

@@ -25,17 +25,20 @@ var mayImport = []struct {
 	imports  []string
 }{
 	{"schema/...", nil},
-	{"pipeline", []string{"pipeline/store", "schema"}},
-	{"pipeline/kafka", []string{"pipeline", "schema"}},
+	{"pipeline", []string{"pipeline/failpoint", "pipeline/store", "schema"}},
+	{"pipeline/failpoint", nil},
+	{"pipeline/kafka", []string{"pipeline", "pipeline/failpoint", "schema"}},
 	{"pipeline/embedded", nil},
-	{"pipeline/store", []string{"schema"}},
+	{"pipeline/store", []string{"pipeline/failpoint", "schema"}},
 	{"pipeline/store/storetest", []string{"pipeline/store", "schema"}},
-	{"pipeline/store/...", []string{"pipeline/store", "schema/..."}},
+	{"pipeline/store/...", []string{"pipeline/failpoint", "pipeline/store", "schema/..."}},
 	{"pipeline/tlstest", nil},
-	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/store/...", "schema"}},
-	{"handlers/...", []string{"handlers/provider/...", "pipeline", "pipeline/store", "schema"}},
+	{"pipeline/proxytest", nil},
+	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/failpoint", "pipeline/store/...", "schema"}},
+	{"handlers/...", []string{"handlers/provider/...", "pipeline", "pipeline/failpoint", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/store", "schema"}},
 	{"httpapi", []string{"projections/...", "schema"}},
+	{"httpapi/contracttest", []string{"schema"}},
 	{"cmd/...", []string{"cmd/...", "httpapi", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},
 }
 
@@ -47,6 +50,7 @@ var fences = map[string][]string{
 	"github.com/ThreeDotsLabs/watermill-kafka": {"pipeline/kafka"},
 	"github.com/ThreeDotsLabs/watermill-sql":   {"pipeline/store"},
 	"github.com/IBM/sarama":                    {"pipeline/kafka"},
+	"github.com/Shopify/toxiproxy":             {"pipeline/proxytest"},
 	"github.com/xdg-go/scram":                  {"pipeline/kafka"},
 	"github.com/twmb/franz-go":                 {"pipeline/embedded"},
 	"github.com/jmoiron/sqlx":                  {"pipeline/store/..."},
@@ -62,11 +66,14 @@ var fences = map[string][]string{
 	"github.com/schollz/progressbar":           {"cmd"},
 	"github.com/prometheus/client_golang":      {"pipeline", "handlers/fetch", "cmd/..."},
 	"github.com/sony/gobreaker":                {"handlers/fetch"},
-	"net/http":                                 {"httpapi", "cmd/...", "handlers/provider/..."},
+	"github.com/santhosh-tekuri/jsonschema":    {"httpapi/contracttest"},
+	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/..."},
 	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi"},
 
-	// A test's exchange is in no program.
+	// What is for tests is in no program.
 	module + "handlers/provider/coinbase/exchangetest": nil,
+	module + "httpapi/contracttest":                    nil,
+	module + "pipeline/proxytest":                      nil,
 }
 
 func fits(pattern, name string) bool {

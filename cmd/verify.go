@@ -155,21 +155,104 @@ func (a *app) findings(ctx context.Context, b *backends, m *modules, wanted []pi
 	}()
 	bar := a.progress()
 	defer bar.end()
-	config := projections.CompareConfig{Store: b.store, Broker: b.broker, Topology: topology, Log: log, Progress: bar.add, Most: v.differences}
+	r := proving{b: b, m: m, v: v, topology: topology, scratch: scratch, log: log, bar: bar, began: time.Now()}
+	found, err = r.run(ctx, wanted)
+	return found, reason(ctx, err)
+}
+
+// proving is one run of verify.
+type proving struct {
+	b        *backends
+	m        *modules
+	v        verification
+	topology *pipeline.Topology
+	scratch  *projections.Scratch
+	log      *slog.Logger
+	bar      *progress
+	began    time.Time
+}
+
+func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*pipeline.Finding, error) {
+	chains, err := store.Chains(ctx, r.b.store)
+	if err != nil {
+		return nil, err
+	}
+	config := projections.CompareConfig{Store: r.b.store, Broker: r.b.broker, Topology: r.topology, Log: r.log,
+		Progress: r.bar.add, Most: r.v.differences}
 	var comparisons []*projections.Comparison
 	for _, p := range wanted {
-		bar.describe("filling " + p.Name())
-		comparison, err := scratch.Compare(ctx, config, p)
+		r.bar.describe("filling " + p.Name())
+		comparison, err := r.scratch.Compare(ctx, config, p)
 		if err != nil {
-			return nil, reason(ctx, err)
+			return nil, err
 		}
 		if err := comparison.Fill(ctx); err != nil {
-			return nil, reason(ctx, err)
+			return nil, err
 		}
 		comparisons = append(comparisons, comparison)
 	}
-	found, err = proveAll(ctx, b.store, comparisons, bar)
-	return found, reason(ctx, err)
+	if len(r.v.projections) > 0 {
+		return r.compare(ctx, comparisons, func(*store.Snapshot) ([]*pipeline.Finding, error) { return nil, nil })
+	}
+	outbox, err := r.drained(ctx, chains)
+	if err != nil {
+		return nil, err
+	}
+	return r.compare(ctx, comparisons, func(view *store.Snapshot) ([]*pipeline.Finding, error) {
+		found, err := r.audit(ctx, view)
+		return append([]*pipeline.Finding{outbox}, found...), err
+	})
+}
+
+// drained waits until what was in the outbox when verify began is in the log.
+func (r proving) drained(ctx context.Context, before []store.Chain) (*pipeline.Finding, error) {
+	r.bar.describe("waiting for the relay")
+	f := pipeline.NewFinding("outbox", r.v.differences)
+	n, err := pipeline.AwaitSent(ctx, r.b.store, before, r.v.wait-time.Since(r.began))
+	if n > 0 {
+		f.Add(n, 0, 0, fmt.Sprintf("%d events wait for a relay, and have for %v: is a service running, and what does its /readyz say?",
+			n, time.Since(r.began).Round(time.Millisecond)))
+	}
+	return f, err
+}
+
+// compare looks at everything as of one moment.
+func (r proving) compare(ctx context.Context, comparisons []*projections.Comparison,
+	audit func(*store.Snapshot) ([]*pipeline.Finding, error)) (found []*pipeline.Finding, err error) {
+	// A second round, so that little is left to do while the snapshot is open.
+	for _, c := range comparisons {
+		if err := c.Fill(ctx); err != nil {
+			return nil, err
+		}
+	}
+	view, err := r.b.store.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, view.Close()) }()
+	r.bar.describe("comparing")
+	var proofs []*pipeline.Finding
+	for _, c := range comparisons {
+		finding, err := c.Prove(ctx, view)
+		if err != nil {
+			return nil, err
+		}
+		proofs = append(proofs, finding)
+	}
+	r.bar.describe("looking through the log")
+	found, err = audit(view)
+	return append(found, proofs...), err
+}
+
+// audit holds everything else against the log.
+func (r proving) audit(ctx context.Context, view *store.Snapshot) ([]*pipeline.Finding, error) {
+	folds, err := projections.Stages(ctx, view, r.m.projections)
+	if err != nil {
+		return nil, err
+	}
+	return pipeline.Audit(ctx, pipeline.AuditConfig{View: view, Broker: r.b.broker, Topology: r.topology,
+		Stages: append(slices.Clone(r.m.stages), folds...), Repeatable: func(source string) bool { return source == commandSource },
+		Progress: r.bar.add, Most: r.v.differences})
 }
 
 // reason is why ctx was ended, if that is where the error comes from.
@@ -178,30 +261,6 @@ func reason(ctx context.Context, err error) error {
 		return cause
 	}
 	return err
-}
-
-// proveAll compares everything as of one moment.
-func proveAll(ctx context.Context, db *store.Store, comparisons []*projections.Comparison, bar *progress) (found []*pipeline.Finding, err error) {
-	// A second round, so that little is left to do while the snapshot is open.
-	for _, c := range comparisons {
-		if err := c.Fill(ctx); err != nil {
-			return nil, err
-		}
-	}
-	live, err := db.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, live.Close()) }()
-	bar.describe("comparing")
-	for _, c := range comparisons {
-		finding, err := c.Prove(ctx, live)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, finding)
-	}
-	return found, nil
 }
 
 func (v *verdict) sumUp(began time.Time) {

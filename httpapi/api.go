@@ -1,14 +1,18 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
+	"golang.org/x/sync/singleflight"
 )
 
 // queryTimeout bounds each call of a port that only reads or writes a few rows,
@@ -24,6 +28,7 @@ type API struct {
 	router  *mux.Router
 	handler http.Handler
 	routes  []route
+	looks   singleflight.Group // of those who watch the process
 }
 
 var _ http.Handler = (*API)(nil)
@@ -127,7 +132,7 @@ func (a *API) mount(routes []route) {
 // reporting turns a returned error into a response.
 func (a *API) reporting(serve func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := a.checkOrigin(r)
+		err := cmp.Or(a.checkHost(r), a.checkOrigin(r))
 		if err == nil {
 			err = serve(w, r)
 		}
@@ -135,6 +140,24 @@ func (a *API) reporting(serve func(http.ResponseWriter, *http.Request) error) ht
 			a.writeError(w, r, err)
 		}
 	})
+}
+
+// checkHost refuses requests for a name that is not ours. A page can have its own
+// name lead to this machine (DNS rebinding), and is of one origin with us then.
+func (a *API) checkHost(r *http.Request) error {
+	if a.config.Hosts == nil || r.Host == "" { // HTTP/1.0 may do without; no browser does
+		return nil
+	}
+	name := strings.ToLower(r.Host)
+	if host, _, err := net.SplitHostPort(name); err == nil {
+		name = host
+	}
+	name = strings.TrimSuffix(strings.Trim(name, "[]"), ".")
+	_, err := netip.ParseAddr(name)
+	if err == nil || name == "localhost" || strings.HasSuffix(name, ".localhost") || slices.Contains(a.config.Hosts, name) {
+		return nil
+	}
+	return newError(codeMisdirected, "Host %q is not one of this service: see HTTP_HOSTS", abbreviate(name))
 }
 
 // checkOrigin refuses commands that a browser sends for a page of another site:

@@ -95,6 +95,12 @@ type Config struct {
 	// otherwise. Set it where the operator set the limit explicitly.
 	LimitLoopback bool
 
+	// Hosts are the names by which the service may be called, in lower case,
+	// besides addresses and localhost; requests for others get 421. Nil allows any
+	// name: do not leave it so where only this machine can connect, or the pages
+	// that its users open can.
+	Hosts []string
+
 	// Logger gets a debug record for each request and an error record for each
 	// fault of ours. Nil discards them.
 	Logger *slog.Logger

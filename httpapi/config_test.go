@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -56,7 +57,7 @@ func TestConfigNeedsLittle(t *testing.T) {
 // TestServerLimits: the longest GET latest must fit into the time of an answer.
 func TestServerLimits(t *testing.T) {
 	t.Parallel()
-	server := httpapi.NewServer("127.0.0.1:8000", http.NotFoundHandler())
+	server, _ := httpapi.NewServer("127.0.0.1:8000", http.NotFoundHandler(), httpapi.ConnectionLimits{}, slog.New(slog.DiscardHandler))
 	if server.Addr != "127.0.0.1:8000" || server.Handler == nil {
 		t.Errorf("server %+v", server)
 	}

@@ -2,12 +2,15 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/swaggest/swgui/v5emb"
 
@@ -17,33 +20,71 @@ import (
 // docs serves the OpenAPI document and the page that shows it. All assets of
 // the page are in the binary.
 type docs struct {
-	page   []byte
+	page   document
 	policy string // the page's Content-Security-Policy
-	assets http.Handler
-	names  map[string]bool // the assets that the page refers to
-	api    []byte          // the document
+	assets map[string]func() (asset, error)
+	api    document
 }
+
+const htmlContent = "text/html; charset=utf-8"
 
 // newDocs renders the page once, since its policy depends on its content.
 func newDocs() (*docs, error) {
 	ui := v5emb.New("Pricemill", "/openapi.json", "/docs")
-	request, err := http.NewRequest(http.MethodGet, "/docs", nil)
+	rendered, err := render(context.Background(), ui, "/docs", "")
 	if err != nil {
-		return nil, fmt.Errorf("rendering the documentation page: %w", err)
+		return nil, err
 	}
-	rendered := &rendering{header: http.Header{}, status: http.StatusOK}
-	ui.ServeHTTP(rendered, request)
 	page := rendered.String()
-	if rendered.status != http.StatusOK {
-		return nil, fmt.Errorf("rendering the documentation page: status %d: %s", rendered.status, page)
-	}
-	d := &docs{
-		page: []byte(page), policy: pagePolicy(page), assets: ui, names: map[string]bool{}, api: schema.OpenAPI(),
-	}
+	d := &docs{page: newDocument(htmlContent, rendered.Bytes()), policy: pagePolicy(page),
+		assets: map[string]func() (asset, error){}, api: newDocument(jsonContent, schema.OpenAPI())}
 	for _, found := range regexp.MustCompile(`(?:src|href)="/docs/([^"/]+)"`).FindAllStringSubmatch(page, -1) {
-		d.names[found[1]] = true
+		d.assets[found[1]] = sync.OnceValues(func() (asset, error) { return renderAsset(ui, "/docs/"+found[1]) })
 	}
 	return d, nil
+}
+
+// asset is a file of the page, kept in memory once it was asked for: the
+// library's handler unpacks a megabyte for each request, and answers ranges and
+// conditions in ways of its own.
+type asset struct {
+	plain  document
+	packed *document // by gzip; nil where that saves nothing
+}
+
+func renderAsset(ui http.Handler, path string) (asset, error) {
+	plain, err := render(context.Background(), ui, path, "")
+	if err != nil {
+		return asset{}, err
+	}
+	packed, err := render(context.Background(), ui, path, "gzip")
+	if err != nil {
+		return asset{}, err
+	}
+	media := plain.header.Get("Content-Type")
+	a := asset{plain: newDocument(media, plain.Bytes())}
+	if packed.header.Get("Content-Encoding") == "gzip" {
+		small := newDocument(media, packed.Bytes())
+		a.packed = &small
+	}
+	return a, nil
+}
+
+// render asks handler for a path and keeps what it answers.
+func render(ctx context.Context, handler http.Handler, path, encoding string) (*rendering, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("rendering %s: %w", path, err)
+	}
+	if encoding != "" {
+		request.Header.Set("Accept-Encoding", encoding)
+	}
+	rendered := newRendering()
+	handler.ServeHTTP(rendered, request)
+	if rendered.status != http.StatusOK {
+		return nil, fmt.Errorf("rendering %s: status %d: %s", path, rendered.status, rendered)
+	}
+	return rendered, nil
 }
 
 // rendering is a response kept in memory.
@@ -52,6 +93,8 @@ type rendering struct {
 	header http.Header
 	status int
 }
+
+func newRendering() *rendering { return &rendering{header: http.Header{}, status: http.StatusOK} }
 
 func (r *rendering) Header() http.Header    { return r.header }
 func (r *rendering) WriteHeader(status int) { r.status = status }
@@ -79,44 +122,45 @@ func pagePolicy(page string) string {
 
 func (d *docs) getPage(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Security-Policy", d.policy)
-	writeCached(w, r, "text/html; charset=utf-8", cacheDocument, d.page)
+	d.page.write(w, r, cacheDocument)
 	return nil
 }
 
 func (d *docs) getAsset(w http.ResponseWriter, r *http.Request) error {
-	if !d.names[strings.TrimPrefix(r.URL.Path, "/docs/")] {
+	load, known := d.assets[strings.TrimPrefix(r.URL.Path, "/docs/")]
+	if !known {
 		return newError(codeNotFound, "Not Found")
 	}
-	w.Header().Set("Cache-Control", cacheDocument)
-	if condition := r.Header.Get("If-None-Match"); condition != "" {
-		r = r.Clone(r.Context())
-		r.Header.Set("If-None-Match", strings.Trim(strings.TrimPrefix(condition, "W/"), `"`))
+	file, err := load()
+	if err != nil {
+		return err
 	}
-	d.assets.ServeHTTP(quotingETag{w}, r)
+	w.Header().Set("Vary", "Accept-Encoding")
+	chosen := file.plain
+	if file.packed != nil && takesGzip(r) {
+		w.Header().Set("Content-Encoding", "gzip")
+		chosen = *file.packed
+	}
+	chosen.write(w, r, cacheDocument)
 	return nil
 }
 
-// quotingETag puts quotes around the ETag, which the file server of the assets
-// leaves out, so that no cache would ever make use of it.
-type quotingETag struct{ http.ResponseWriter }
-
-func (w quotingETag) WriteHeader(status int) {
-	w.quote()
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w quotingETag) Write(b []byte) (int, error) {
-	w.quote()
-	return w.ResponseWriter.Write(b)
-}
-
-func (w quotingETag) quote() {
-	if etag := w.Header().Get("ETag"); etag != "" && !strings.HasPrefix(etag, `"`) {
-		w.Header().Set("ETag", `"`+etag+`"`)
+// takesGzip reports whether the client names gzip among the encodings that it
+// understands (RFC 9110, 12.5.3). A client that takes anything gets it plain.
+func takesGzip(r *http.Request) bool {
+	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
+		name, weight, weighted := strings.Cut(part, ";")
+		if !strings.EqualFold(strings.TrimSpace(name), "gzip") {
+			continue
+		}
+		_, value, _ := strings.Cut(weight, "=")
+		q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		return !weighted || err == nil && q > 0
 	}
+	return false
 }
 
 func (d *docs) getOpenAPI(w http.ResponseWriter, r *http.Request) error {
-	writeCached(w, r, jsonContent, cacheDocument, d.api)
+	d.api.write(w, r, cacheDocument)
 	return nil
 }

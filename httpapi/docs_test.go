@@ -112,3 +112,37 @@ func TestDocsAssets(t *testing.T) {
 		expect(t, get(t, api, "/docs/"+name), http.StatusNotFound, `{"detail":"Not Found"}`)
 	}
 }
+
+// TestAssetsHaveOneAnswer: ranges, conditions and encodings lead to nothing that
+// the document does not have.
+func TestAssetsHaveOneAnswer(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, nil)
+	const style = "/docs/swagger-ui.css"
+	etag := get(t, api, style, "Accept-Encoding", "gzip").Header().Get("ETag")
+	for _, test := range []struct {
+		header []string
+		status int
+		packed bool
+	}{
+		{[]string{"Range", "bytes=0-5"}, http.StatusOK, true},
+		{[]string{"Range", "bytes=999999999-"}, http.StatusOK, true},
+		{[]string{"Range", "bytes=0-5,7-9"}, http.StatusOK, true},
+		{[]string{"If-Match", `"another"`}, http.StatusOK, true},
+		{[]string{"If-None-Match", etag}, http.StatusNotModified, false},
+		{[]string{"If-None-Match", `"a", W/` + etag}, http.StatusNotModified, false},
+		{[]string{"If-None-Match", "*"}, http.StatusNotModified, false},
+		{[]string{"Accept-Encoding", "br, GZIP;q=0.5"}, http.StatusOK, true},
+		{[]string{"Accept-Encoding", "gzip;q=0"}, http.StatusOK, false},
+		{[]string{"Accept-Encoding", "gzip;q=x"}, http.StatusOK, false},
+		{[]string{"Accept-Encoding", "*"}, http.StatusOK, false},
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			r := request(method, style, "", append([]string{"Accept-Encoding", "gzip"}, test.header...)...)
+			w := serve(t, api, r)
+			if packed := w.Header().Get("Content-Encoding") == "gzip"; w.Code != test.status || packed != test.packed {
+				t.Errorf("%s with %q: %d %v", method, test.header, w.Code, w.Header())
+			}
+		}
+	}
+}

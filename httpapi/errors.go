@@ -26,6 +26,7 @@ const (
 	codeMethodNotAllowed
 	codeConflict // what was asked for is in no state for it
 	codeTooLarge
+	codeMisdirected // another host was asked for
 	codeRateLimited
 	codeClientGone      // nobody is left to answer
 	codeProviderFailed  // the provider gave no price
@@ -34,7 +35,7 @@ const (
 )
 
 // statusClientGone is what access logs write, by a convention of nginx, for a
-// request whose client hung up. It is never received by anyone.
+// request whose client hung up. It is never sent.
 const statusClientGone = 499
 
 // status is the one place where an error gets its status.
@@ -54,6 +55,8 @@ func (c code) status() int {
 		return http.StatusConflict
 	case codeTooLarge:
 		return http.StatusRequestEntityTooLarge
+	case codeMisdirected:
+		return http.StatusMisdirectedRequest
 	case codeRateLimited:
 		return http.StatusTooManyRequests
 	case codeClientGone:
@@ -147,8 +150,9 @@ func (a *API) writeError(w http.ResponseWriter, r *http.Request, err error) {
 			"method", r.Method, "path", r.URL.Path, "error", err)
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfterUnavailable))
 	case codeClientGone:
-		w.WriteHeader(statusClientGone)
-		return
+		// A client that closed only its own side would still read a status, and one
+		// that no document has. It is told by the end of the connection.
+		panic(http.ErrAbortHandler)
 	default: // the client's fault or the provider's: the debug record of the request will do
 	}
 	a.writeJSON(w, r, failure.code.status(), errorBody{failure.detail})

@@ -109,13 +109,9 @@ func (w brokenWriter) Write([]byte) (int, error) { panic("in the middle of an an
 
 func TestAPanicInTheMiddleOfAnAnswerBreaksTheConnection(t *testing.T) {
 	t.Parallel()
-	api := newAPI(t, nil)
-	defer func() {
-		if p := recover(); p != http.ErrAbortHandler {
-			t.Errorf("panic %v, want http.ErrAbortHandler", p)
-		}
-	}()
-	api.ServeHTTP(brokenWriter{httptest.NewRecorder()}, request(http.MethodGet, "/health", ""))
+	if !drops(newAPI(t, nil), brokenWriter{httptest.NewRecorder()}, request(http.MethodGet, "/health", "")) {
+		t.Error("the client takes half an answer for a whole one")
+	}
 }
 
 func TestNotFound(t *testing.T) {
@@ -158,6 +154,43 @@ func TestMethodNotAllowed(t *testing.T) {
 			t.Errorf("%s %s: Allow %q, want %q", test.method, test.target, got, test.allow)
 		}
 	}
+}
+
+// TestHosts: a name that a page had lead to this machine is not ours.
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	ask := func(hosts []string, host, target string) *httptest.ResponseRecorder {
+		r := request(http.MethodPost, target, `{"symbols":["A"],"interval":60}`, "Origin", "http://"+host)
+		r.Host = host
+		return serve(t, newAPI(t, func(s *setup) { s.Hosts = hosts }), r)
+	}
+	for _, test := range []struct {
+		hosts []string
+		host  string
+		want  int
+	}{
+		{nil, "evil.example", http.StatusAccepted},
+		{[]string{}, "evil.example", http.StatusMisdirectedRequest},
+		{[]string{}, "evil.example:8000", http.StatusMisdirectedRequest},
+		{[]string{}, "localhost.evil.example", http.StatusMisdirectedRequest},
+		{[]string{}, "127.0.0.1.evil.example", http.StatusMisdirectedRequest},
+		{[]string{}, "2130706433", http.StatusMisdirectedRequest}, // 127.0.0.1 to some
+		{[]string{}, "localhost", http.StatusAccepted},
+		{[]string{}, "LocalHost.:8000", http.StatusAccepted},
+		{[]string{}, "prices.localhost:8000", http.StatusAccepted},
+		{[]string{}, "127.0.0.1:8000", http.StatusAccepted},
+		{[]string{}, "192.0.2.7", http.StatusAccepted},
+		{[]string{}, "[::1]:8000", http.StatusAccepted},
+		{[]string{}, "[::1]", http.StatusAccepted},
+		{[]string{"prices.example"}, "Prices.Example", http.StatusAccepted},
+		{[]string{"prices.example"}, "evil.example", http.StatusMisdirectedRequest},
+	} {
+		if w := ask(test.hosts, test.host, "/api/v1/prices/poll"); w.Code != test.want {
+			t.Errorf("%q by %q: %d %s, want %d", test.host, test.hosts, w.Code, w.Body, test.want)
+		}
+	}
+	w := ask([]string{}, strings.Repeat("x", 999), "/nothing")
+	expect(t, w, http.StatusMisdirectedRequest, `{"detail":"Host \"`+strings.Repeat("x", 64)+`…\" is not one of this service: see HTTP_HOSTS"}`)
 }
 
 func TestSecurityHeaders(t *testing.T) {

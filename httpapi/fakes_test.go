@@ -296,6 +296,21 @@ func serve(t testing.TB, api http.Handler, r *http.Request) *httptest.ResponseRe
 	return w
 }
 
+// drops reports whether a client's connection is ended without an answer.
+func drops(api http.Handler, w http.ResponseWriter, r *http.Request) (dropped bool) {
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler:
+			dropped = true
+		default:
+			panic(p)
+		}
+	}()
+	api.ServeHTTP(w, r)
+	return false
+}
+
 func get(t testing.TB, api http.Handler, target string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	return serve(t, api, request(http.MethodGet, target, "", header...))

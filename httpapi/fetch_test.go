@@ -40,6 +40,7 @@ type crowd struct {
 	api     http.Handler
 	answers []*httptest.ResponseRecorder
 	leave   []context.CancelFunc
+	dropped atomic.Int32 // connections that were ended without an answer
 }
 
 // join adds a client and returns when it can get no further.
@@ -49,7 +50,11 @@ func (c *crowd) join(t *testing.T, target string) {
 	w := httptest.NewRecorder()
 	c.answers, c.leave = append(c.answers, w), append(c.leave, cancel)
 	t.Cleanup(cancel)
-	c.Go(func() { c.api.ServeHTTP(w, r.WithContext(ctx)) })
+	c.Go(func() {
+		if drops(c.api, w, r.WithContext(ctx)) {
+			c.dropped.Add(1)
+		}
+	})
 	synctest.Wait()
 }
 
@@ -79,14 +84,18 @@ func TestManyClientsShareOneFetch(t *testing.T) {
 
 func TestAFetchOutlivesTheClientThatBeganIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var logged strings.Builder
 		log, held := &commands{}, newGate(observed("185.75"))
-		c := crowd{api: newAPI(t, func(s *setup) { s.Commands, s.Requests = log, held })}
+		c := crowd{api: newAPI(t, func(s *setup) {
+			s.Commands, s.Requests = log, held
+			s.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})}
 		c.join(t, latestAAPL)
 		c.join(t, latestAAPL)
 		c.leave[0]()
 		synctest.Wait()
-		if got := c.answers[0].Code; got != 499 {
-			t.Errorf("the client that left: %d", got)
+		if c.dropped.Load() != 1 || c.answers[0].Body.Len() != 0 || !strings.Contains(logged.String(), "status=499") {
+			t.Errorf("the client that left: %d dropped, %v\n%s", c.dropped.Load(), c.answers[0], &logged)
 		}
 		// Nobody is left for a moment; the next client joins all the same.
 		c.leave[1]()

@@ -52,11 +52,15 @@ func (a *API) getLivez(w http.ResponseWriter, r *http.Request) error {
 }
 
 // getReadyz lists every check, the good ones too, so that an operator sees what
-// was looked at.
+// was looked at. No rate limit protects it, so those who ask at one time share one
+// look, which none of them ends by leaving.
 func (a *API) getReadyz(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-	defer cancel()
-	checks := a.ports.Readiness(ctx)
+	look, _, _ := a.looks.Do("readyz", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readyTimeout)
+		defer cancel()
+		return a.ports.Readiness(ctx), nil
+	})
+	checks := look.([]Check)
 	status, body := http.StatusOK, readyBody{"ready", checks}
 	if checks == nil {
 		body.Checks = []Check{}
@@ -73,8 +77,20 @@ func (a *API) getVersion(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// getMetrics answers in Prometheus' text format.
+// getMetrics answers in Prometheus' text format, whatever else the client would
+// take. Those who ask at one time share one answer, as with getReadyz; it is
+// complete before any of it is sent, so that none who reads slowly holds up the
+// others.
 func (a *API) getMetrics(w http.ResponseWriter, r *http.Request) error {
-	a.ports.Metrics.ServeHTTP(w, r)
+	look, err, _ := a.looks.Do("metrics", func() (any, error) {
+		return render(context.WithoutCancel(r.Context()), a.ports.Metrics, "/metrics", "")
+	})
+	if err != nil {
+		return err
+	}
+	page := look.(*rendering)
+	w.Header().Set("Content-Type", page.header.Get("Content-Type"))
+	w.Header().Set("Cache-Control", cacheNever)
+	_, _ = w.Write(page.Bytes()) // as in writeJSON
 	return nil
 }

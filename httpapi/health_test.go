@@ -3,11 +3,14 @@ package httpapi_test
 import (
 	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/pricemill/pricemill/httpapi"
 )
@@ -94,4 +97,64 @@ func TestOperations(t *testing.T) {
 			t.Errorf("the error does not name %s: %v", want, err)
 		}
 	}
+}
+
+// TestWatchersShareALook: many who ask at once cost no more than one, and one who
+// leaves spoils it for nobody.
+func TestWatchersShareALook(t *testing.T) {
+	mustContract(t)
+	synctest.Test(t, func(t *testing.T) {
+		looks, held := 0, make(chan struct{})
+		c := crowd{api: newAPI(t, func(s *setup) {
+			s.Readiness = func(ctx context.Context) []httpapi.Check {
+				looks++
+				select {
+				case <-held:
+					return nil
+				case <-ctx.Done():
+					return []httpapi.Check{{Name: "database", State: httpapi.CheckFailed, Reason: ctx.Err().Error()}}
+				}
+			}
+			s.Metrics = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				looks++
+				<-held
+				_, _ = io.WriteString(w, "up 1\n") // into memory
+			})
+		})}
+		for range 50 {
+			c.join(t, "/readyz")
+			c.join(t, "/metrics")
+		}
+		c.leave[0]()
+		c.leave[1]()
+		synctest.Wait()
+		close(held)
+		c.Wait()
+		for i, w := range c.answers {
+			expect(t, w, http.StatusOK, []string{`{"status":"ready","checks":[]}`, "up 1\n"}[i%2])
+		}
+		if looks != 2 {
+			t.Errorf("%d looks for two questions", looks)
+		}
+	})
+}
+
+func TestMetricsThatFail(t *testing.T) {
+	t.Parallel()
+	var logged strings.Builder
+	api := newAPI(t, func(s *setup) {
+		s.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+		s.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "collected before", 500) })
+	})
+	expect(t, get(t, api, "/metrics"), http.StatusInternalServerError, `{"detail":"Internal Server Error"}`)
+	if !strings.Contains(logged.String(), "collected before") {
+		t.Errorf("the log is not told: %s", &logged)
+	}
+}
+
+// TestMetricsAreText: also for a client that would take another format.
+func TestMetricsAreText(t *testing.T) {
+	t.Parallel()
+	w := get(t, newAPI(t, nil), "/metrics?name[]=other", "Accept", "application/vnd.google.protobuf", "Accept-Encoding", "zstd")
+	expect(t, w, http.StatusOK, "up 1\n")
 }

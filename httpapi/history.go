@@ -165,6 +165,6 @@ func writeHistory[T interface{ fields() []string }](w http.ResponseWriter, r *ht
 	if lines.Flush(); lines.Error() != nil {
 		return fmt.Errorf("writing CSV: %w", lines.Error())
 	}
-	writeCached(w, r, csvContent, cacheQuote, out.Bytes())
+	newDocument(csvContent, out.Bytes()).write(w, r, cacheQuote)
 	return nil
 }

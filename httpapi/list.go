@@ -3,6 +3,7 @@ package httpapi
 import (
 	"mime"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -45,7 +46,9 @@ func linkNext(w http.ResponseWriter, r *http.Request, cursor string) {
 	}
 	values := r.URL.Query()
 	values.Set("cursor", cursor)
-	w.Header().Set("Link", "<"+r.URL.EscapedPath()+"?"+values.Encode()+`>; rel="next"`)
+	// The path as it is documented, however this client escaped it.
+	next := url.URL{Path: r.URL.Path, RawQuery: values.Encode()}
+	w.Header().Set("Link", "<"+next.String()+`>; rel="next"`)
 }
 
 func (q *query) limit() int { return int(q.integer("limit", defaultLimit, 1, maxLimit)) }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -51,6 +52,12 @@ func (a *API) recovered(next http.Handler) http.Handler {
 		start := time.Now()
 		out := &observed{ResponseWriter: w}
 		secure(w.Header())
+		if len(r.TransferEncoding) > 0 {
+			// net/http lets chunks win over a Content-Length beside them, and forgets
+			// that there was one. Whoever stands between us and the client may have seen
+			// it the other way: what follows is not read as a request (RFC 9112, 6.3).
+			w.Header().Set("Connection", "close")
+		}
 		if r.Body != nil {
 			limited := *r // a handler must not change the request it was given
 			// With the writer of net/http itself, which then closes the
@@ -75,6 +82,7 @@ func (a *API) rescue(out *observed, r *http.Request) {
 	}
 	// The agreed way to drop a connection without a word.
 	if p == http.ErrAbortHandler {
+		out.status = cmp.Or(out.status, statusClientGone)
 		panic(p)
 	}
 	a.config.Logger.ErrorContext(r.Context(), "panic while answering", "method", r.Method, "path", r.URL.Path,

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -24,12 +23,12 @@ type rateLimiter struct {
 	now           func() time.Time
 
 	mu      sync.Mutex
-	clients map[netip.Prefix]*list.Element
+	clients map[clientAddress]*list.Element
 	recent  *list.List // of *client, the last to ask in front
 }
 
 type client struct {
-	address netip.Prefix
+	address clientAddress
 	bucket  *rate.Limiter
 }
 
@@ -38,7 +37,7 @@ func newRateLimiter(config Config) *rateLimiter {
 		perMinute:     config.RateLimitPerMinute,
 		limitLoopback: config.LimitLoopback,
 		now:           config.Now,
-		clients:       map[netip.Prefix]*list.Element{},
+		clients:       map[clientAddress]*list.Element{},
 		recent:        list.New(),
 	}
 }
@@ -64,30 +63,16 @@ func (l *rateLimiter) wrap(next http.Handler, fail func(http.ResponseWriter, *ht
 }
 
 // limits reports whether a request counts, and for whom.
-func (l *rateLimiter) limits(r *http.Request) (netip.Prefix, bool) {
+func (l *rateLimiter) limits(r *http.Request) (clientAddress, bool) {
 	if l.perMinute <= 0 {
-		return netip.Prefix{}, false
+		return clientAddress{}, false
 	}
 	switch r.URL.Path {
 	case "/health", "/livez", "/readyz", "/metrics": // whoever asks these watches over us
-		return netip.Prefix{}, false
+		return clientAddress{}, false
 	}
-	// The address of the connection and no other: a forwarding header is
-	// whatever its sender likes. What has none (a unix socket) shares a bucket.
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Prefix{}, true
-	}
-	address := peer.Addr().Unmap()
-	if address.IsLoopback() && !l.limitLoopback {
-		return netip.Prefix{}, false
-	}
-	bits := address.BitLen()
-	if address.Is6() {
-		bits = 64 // a household's network; its addresses change at will
-	}
-	prefix, err := address.Prefix(bits) // without its zone
-	return prefix, err == nil
+	from := clientOf(r.RemoteAddr)
+	return from, l.limitLoopback || !from.isLoopback()
 }
 
 // verdict is the state of a client's bucket after it asked.
@@ -98,7 +83,7 @@ type verdict struct {
 	full      time.Duration // until the whole quota is
 }
 
-func (l *rateLimiter) ask(address netip.Prefix) verdict {
+func (l *rateLimiter) ask(address clientAddress) verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -114,7 +99,7 @@ func (l *rateLimiter) ask(address netip.Prefix) verdict {
 	}
 }
 
-func (l *rateLimiter) bucket(address netip.Prefix) *rate.Limiter {
+func (l *rateLimiter) bucket(address clientAddress) *rate.Limiter {
 	if known, ok := l.clients[address]; ok {
 		l.recent.MoveToFront(known)
 		return known.Value.(*client).bucket

@@ -2,11 +2,15 @@ package httpapi
 
 import (
 	"net/http"
+	"sync"
 
 	goredoc "github.com/mvrilo/go-redoc"
 )
 
-const redocScript = "/redoc/redoc.standalone.js"
+const (
+	redocScript   = "/redoc/redoc.standalone.js"
+	scriptContent = "text/javascript; charset=utf-8"
+)
 
 // redocPage is ours: the library's holds the script, a megabyte, in itself.
 const redocPage = `<!DOCTYPE html>
@@ -26,19 +30,26 @@ const redocPage = `<!DOCTYPE html>
 `
 
 // redoc serves the page of ReDoc and its script, which is in the binary.
-type redoc struct{ policy string }
+type redoc struct {
+	page   document
+	policy string
+	script func() document
+}
 
 // newRedoc allows, besides what Swagger UI needs, the worker that searches:
 // ReDoc makes it from text.
-func newRedoc() redoc { return redoc{pagePolicy(redocPage) + "; worker-src blob:"} }
+func newRedoc() redoc {
+	return redoc{newDocument(htmlContent, []byte(redocPage)), pagePolicy(redocPage) + "; worker-src blob:",
+		sync.OnceValue(func() document { return newDocument(scriptContent, []byte(goredoc.JavaScript)) })}
+}
 
 func (d redoc) getPage(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Security-Policy", d.policy)
-	writeCached(w, r, "text/html; charset=utf-8", cacheDocument, []byte(redocPage))
+	d.page.write(w, r, cacheDocument)
 	return nil
 }
 
 func (d redoc) getScript(w http.ResponseWriter, r *http.Request) error {
-	writeCached(w, r, "text/javascript; charset=utf-8", cacheDocument, []byte(goredoc.JavaScript))
+	d.script().write(w, r, cacheDocument)
 	return nil
 }

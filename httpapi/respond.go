@@ -51,23 +51,34 @@ func writeQuote(w http.ResponseWriter, r *http.Request, body any) error {
 	if err != nil {
 		return err
 	}
-	writeCached(w, r, jsonContent, cacheQuote, text)
+	newDocument(jsonContent, text).write(w, r, cacheQuote)
 	return nil
 }
 
-// writeCached writes a 200 with a validator, or a 304 where the client has it.
-func writeCached(w http.ResponseWriter, r *http.Request, contentType, caching string, body []byte) {
+// document is an answer with a validator.
+type document struct {
+	contentType string
+	etag        string
+	body        []byte
+}
+
+func newDocument(contentType string, body []byte) document {
 	sum := sha256.Sum256(body)
-	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
-	w.Header().Set("ETag", etag)
+	return document{contentType, `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`, body}
+}
+
+// write writes a 200, or a 304 where the client has the document.
+func (d document) write(w http.ResponseWriter, r *http.Request, caching string) {
+	w.Header().Set("ETag", d.etag)
 	w.Header().Set("Cache-Control", caching)
-	if matches(r.Header.Values("If-None-Match"), etag) {
+	if matches(r.Header.Values("If-None-Match"), d.etag) {
+		w.Header().Del("Content-Encoding") // of a body that is not sent
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Type", d.contentType)
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(body) // as in writeJSON
+	_, _ = w.Write(d.body) // as in writeJSON
 }
 
 // matches compares weakly, as If-None-Match is defined to (RFC 9110, 13.1.2).

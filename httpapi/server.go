@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"log/slog"
 	"net/http"
 	"time"
 )
@@ -17,9 +18,11 @@ const (
 
 // NewServer returns a server for addr ("host:port") that no client can hold up:
 // headers within 5 s and 32 KiB, the whole request within 15 s, the answer
-// within 60 s, two minutes of idleness. The caller listens, serves and shuts it
-// down.
-func NewServer(addr string, handler http.Handler) *http.Server {
+// within 60 s, two minutes of idleness, and no more connections than limits
+// allow. What the server itself has to say goes to logger. The caller listens,
+// serves and shuts it down.
+func NewServer(addr string, handler http.Handler, limits ConnectionLimits, logger *slog.Logger) (*http.Server, *Connections) {
+	connections := newConnections(limits, logger)
 	return &http.Server{
 		Addr:              addr,
 		Handler:           handler,
@@ -28,5 +31,7 @@ func NewServer(addr string, handler http.Handler) *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-	}
+		ConnState:         connections.observe,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}, connections
 }

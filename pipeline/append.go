@@ -9,6 +9,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -47,6 +48,9 @@ func (a *Appender) Append(ctx context.Context, events []schema.Event) error {
 				continue
 			}
 			batches[i].Records = batches[i].Records[len(round[i].Records):]
+		}
+		if err := failpoint.Hit(ctx, failpoint.AppendSent); err != nil {
+			return errors.Join(append(errs, err)...)
 		}
 		batches = slices.DeleteFunc(batches, func(b PartitionBatch) bool { return len(b.Records) == 0 })
 		if len(errs) == 0 {

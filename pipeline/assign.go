@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -73,6 +74,9 @@ func (s *Stage) Assign(ctx context.Context, claims []Claim, restart func()) (map
 		if position.Halted == "" {
 			starts[claim.TopicPartition] = position.Next
 		}
+	}
+	if err := failpoint.Hit(ctx, failpoint.StageAssigned); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	s.session = next

@@ -46,6 +46,9 @@ type SubscriberConfig struct {
 	Group string
 	// Assignor keeps the positions. Nil: the group's committed offsets do.
 	Assignor Assignor
+	// Report, if not nil, is told why consuming fails, at each attempt, and nil once
+	// it works again.
+	Report func(error)
 	// BatchSize is the most records a message carries. 0 means 2,000. With 1,
 	// a message is a record: its payload and metadata are the record's.
 	BatchSize int

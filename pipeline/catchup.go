@@ -79,6 +79,22 @@ func CatchUp(ctx context.Context, db store.Querier, broker Broker, stages []Stag
 	return nil
 }
 
+// AwaitSent waits until what was in the outbox when chains were read is in the
+// log, but no longer than wait, and returns how many events are not.
+func AwaitSent(ctx context.Context, db store.Querier, chains []store.Chain, wait time.Duration) (waiting int64, err error) {
+	for deadline := time.Now().Add(wait); ; {
+		waiting, err := unsent(ctx, db, chains)
+		if err != nil || waiting == 0 || time.Now().After(deadline) {
+			return waiting, err
+		}
+		select {
+		case <-ctx.Done():
+			return waiting, ctx.Err()
+		case <-time.After(catchUpPoll):
+		}
+	}
+}
+
 // poll looks until nothing is behind any more.
 func poll(ctx context.Context, look func(int64), behind func() (int64, error)) error {
 	for {

@@ -64,6 +64,16 @@ func (l Link) in(m mode) Link {
 	return Link{l.Outbox, n}
 }
 
+// skipped is what a stage goes on from that is told to skip what the chain shows
+// before the record at l.
+func (l Link) skipped(what step) Link {
+	before := Link{l.Outbox, l.Seq - 1}
+	if what == foreign {
+		return before.in(superseded)
+	}
+	return before.in(anyNext)
+}
+
 // linkBytes bounds what the headers of a link add to a record.
 const linkBytes = len(headerOutbox) + len(headerSeq) + 2*40 + 4
 

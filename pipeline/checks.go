@@ -28,8 +28,12 @@ type Check struct {
 }
 
 // Checks reports the relay, each stage of this process, every halt in the
-// database, and topics that do not keep their records.
+// database, the broker, and topics that do not keep their records.
 func (r *Runtime) Checks(ctx context.Context) []Check {
+	// Beside the database, so that an answer need not wait for one after the other
+	// where both are away.
+	broker := make(chan []Check, 1)
+	go func() { broker <- r.checkBroker(ctx) }()
 	var checks []Check
 	if r.cfg.Relay {
 		checks = append(checks, check("relay", r.relay.Trouble()))
@@ -45,7 +49,7 @@ func (r *Runtime) Checks(ctx context.Context) []Check {
 				errors.New("halted: "+p.Halted)))
 		}
 	}
-	return append(checks, r.checkTopics(ctx)...)
+	return append(checks, <-broker...)
 }
 
 func check(name string, err error) Check {
@@ -55,24 +59,40 @@ func check(name string, err error) Check {
 	return Check{Name: name, State: CheckOK}
 }
 
-// topicsTimeout leaves a caller that waits for all checks the time to answer.
-const topicsTimeout = time.Second
+// brokerTimeout leaves a caller that waits for all checks the time to answer.
+const brokerTimeout = time.Second
 
-// checkTopics asks the broker each time: an operator may change a topic at any
-// time. A broker that does not answer is but a warning, since what is read from
-// the database is served without it.
-func (r *Runtime) checkTopics(ctx context.Context) []Check {
-	ctx, cancel := context.WithTimeout(ctx, topicsTimeout)
-	defer cancel()
+// checkBroker looks at the broker, once for all who ask at the same time: to one
+// that hangs, looks would pile up.
+func (r *Runtime) checkBroker(ctx context.Context) []Check {
+	checks, _, _ := r.looks.Do("broker", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokerTimeout)
+		defer cancel()
+		return r.lookAtBroker(ctx), nil
+	})
+	return checks.([]Check)
+}
+
+// lookAtBroker asks each time: an operator may change a topic at any time. To a
+// process that does no more than answer requests, a broker that is away is but a
+// warning: it answers from the database, and commands wait in the outbox.
+func (r *Runtime) lookAtBroker(ctx context.Context) []Check {
 	topics := r.cfg.Topology.names
+	if _, err := r.cfg.Broker.Topics(ctx, topics); err != nil {
+		away := check("broker", err)
+		if !r.cfg.Relay && len(r.stages) == 0 {
+			away.State = CheckWarning
+		}
+		return []Check{away}
+	}
+	checks := []Check{check("broker", nil)}
 	limited, err := r.cfg.Broker.LimitedRetention(ctx, topics)
 	if err != nil {
-		return []Check{{"topics", CheckWarning, err.Error()}}
+		return append(checks, Check{"topics", CheckWarning, err.Error()})
 	}
 	if len(limited) == 0 {
-		return []Check{check("topics", nil)}
+		return append(checks, check("topics", nil))
 	}
-	var checks []Check
 	for _, topic := range topics {
 		if limits := limited[topic]; limits != "" {
 			checks = append(checks, Check{"topic " + string(topic), CheckWarning, limits})

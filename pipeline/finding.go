@@ -5,11 +5,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 )
 
-// Finding is what was found of one thing that should hold. It is not safe for
-// concurrent use.
+// Finding is what was found of one thing that should hold. Its methods are safe
+// for concurrent use.
 type Finding struct {
+	mu sync.Mutex
+
 	// Name is short and stays the same: projection moving-averages.
 	Name string `json:"name"`
 	// State follows from the rest.
@@ -50,55 +53,56 @@ func NewFinding(name string, most int) *Finding {
 }
 
 // Count counts what was looked at.
-func (f *Finding) Count(what string, n int64) { f.Counts[what] += n }
+func (f *Finding) Count(what string, n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Counts[what] += n
+}
 
 // Differ notes one difference.
-func (f *Finding) Differ(format string, args ...any) {
-	f.Found++
-	f.Show(format, args...)
-	f.Settle()
-}
-
-// Show describes a difference that is counted already.
-func (f *Finding) Show(format string, args ...any) {
-	if len(f.Differences) < f.most {
-		f.Differences = append(f.Differences, fmt.Sprintf(format, args...))
-	}
-}
+func (f *Finding) Differ(format string, args ...any) { f.Add(1, 0, 0, fmt.Sprintf(format, args...)) }
 
 // Lose notes an effect that is missing.
-func (f *Finding) Lose(format string, args ...any) {
-	f.Lost++
-	f.Differ(format, args...)
-}
+func (f *Finding) Lose(format string, args ...any) { f.Add(1, 1, 0, fmt.Sprintf(format, args...)) }
 
 // Double notes an effect that is there once too often.
-func (f *Finding) Double(format string, args ...any) {
-	f.Doubled++
-	f.Differ(format, args...)
+func (f *Finding) Double(format string, args ...any) { f.Add(1, 0, 1, fmt.Sprintf(format, args...)) }
+
+// Add notes differences, with words for the first of them.
+func (f *Finding) Add(found, lost, doubled int64, words ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Found += found
+	f.Lost += lost
+	f.Doubled += doubled
+	room := max(0, f.most-len(f.Differences))
+	f.Differences = append(f.Differences, words[:min(room, len(words))]...)
+	f.settle()
 }
 
 // Limit says what was not looked at, once.
-func (f *Finding) Limit(format string, args ...any) { f.Limits = once(f.Limits, format, args) }
+func (f *Finding) Limit(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Limits = once(f.Limits, fmt.Sprintf(format, args...))
+}
 
 // CannotTell says why it cannot be told whether it holds.
 func (f *Finding) CannotTell(format string, args ...any) {
-	f.Unproven = once(f.Unproven, format, args)
-	f.Settle()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Unproven = once(f.Unproven, fmt.Sprintf(format, args...))
+	f.settle()
 }
 
-func once(sentences []string, format string, args []any) []string {
-	sentence := fmt.Sprintf(format, args...)
-	for _, said := range sentences {
-		if said == sentence {
-			return sentences
-		}
+func once(sentences []string, sentence string) []string {
+	if slices.Contains(sentences, sentence) {
+		return sentences
 	}
 	return append(sentences, sentence)
 }
 
-// Settle brings the state up to date, where Found was changed.
-func (f *Finding) Settle() {
+func (f *Finding) settle() {
 	switch {
 	case len(f.Unproven) > 0:
 		f.State = Unproven

@@ -233,7 +233,7 @@ func (d diagnosis) beforeRecord(l Lift, next linked) (Lift, error) {
 	b := breakBefore(p, last, next.Link, next.offset, what, names)
 	switch {
 	case what == foreign && d.verb == Skip:
-		l.goOn(Link{next.Outbox, next.Seq - 1}.in(superseded))
+		l.goOn(next.Link.skipped(what))
 		l.Loses = fmt.Sprintf("nothing that can be made again: of what chain %s goes on with, the events that stages derived are "+
 			"stepped over, since those stages derive them again from what they read; the others are applied", next.Outbox)
 	case what == foreign && d.verb == Resume:
@@ -243,7 +243,7 @@ func (d diagnosis) beforeRecord(l Lift, next linked) (Lift, error) {
 	case what == gap && d.verb == Skip:
 		l.Lost = missing(last, next.Link, names)
 		l.Loses = fmt.Sprintf("%d records that are missing from the log before offset %d", l.Lost, next.offset)
-		l.goOn(Link{next.Outbox, next.Seq - 1}.in(anyNext))
+		l.goOn(next.Link.skipped(what))
 	case b.kind != unbroken:
 		return Lift{}, d.refuse(b)
 	}

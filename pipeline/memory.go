@@ -17,16 +17,21 @@ func NewLane() *Lane { return &Lane{memories: map[any]memory{}} }
 // Run runs f in a transaction. What f puts into a Memory is kept if, and only
 // if, it commits.
 func (l *Lane) Run(ctx context.Context, db *store.Store, f func(tx *Tx) error) error {
-	tx := &Tx{memories: l.memories}
-	if err := tx.run(ctx, db, f); err != nil {
+	committed := false
+	// After a panic as well: the router catches it, and delivers the batch again.
+	defer func() {
 		for _, m := range l.memories {
-			m.discard()
+			if committed {
+				m.merge()
+			} else {
+				m.discard()
+			}
 		}
+	}()
+	if err := (&Tx{memories: l.memories}).run(ctx, db, f); err != nil {
 		return err
 	}
-	for _, m := range l.memories {
-		m.merge()
-	}
+	committed = true
 	return nil
 }
 

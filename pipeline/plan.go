@@ -24,7 +24,7 @@ func (s *Stage) plan(sess *session, records []Record) plan {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := plan{input: make([]Record, 0, len(records))} // nearly always all of them
-	moves := map[TopicPartition]int{} // index into p.moves
+	moves := map[TopicPartition]int{}                 // index into p.moves
 	for _, r := range records {
 		position, assigned := sess.positions[r.TopicPartition]
 		if !assigned || position.Halted != "" || r.TopicID != position.TopicID {
@@ -53,32 +53,16 @@ func (s *Stage) plan(sess *session, records []Record) plan {
 
 func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names chainNames) {
 	last := Link{m.Outbox, m.Seq}
-	link, derived, err := linkOf(r.Headers)
-	what := apply
-	if err == nil {
-		what = last.follow(link, derived, names)
-	}
-	if what == gap || what == foreign {
-		m.Halted = breakBefore(m.From, last, link, r.Offset, what, names).String()
+	j := judge(s.outbox.topology, last, &r, names)
+	if j.step == gap || j.step == foreign {
+		m.Halted = breakBefore(m.From, last, j.link, r.Offset, j.step, names).String()
 		p.broken = true
 		return
 	}
 	m.Next = r.Offset + 1
-	if what == repeat {
-		return
-	}
-	after := last.advance(link)
-	m.Outbox, m.Seq = after.Outbox, after.Seq
-	if what == stepOver {
-		return
-	}
-	if err == nil && link != (Link{}) {
-		err = s.misplaced(r)
-	}
-	switch {
-	case err != nil && r.fault == nil:
-		r.fault = err
-		fallthrough
+	m.Outbox, m.Seq = j.after.Outbox, j.after.Seq
+	switch r.fault = j.fault; {
+	case j.step != apply:
 	case r.fault != nil:
 		p.letters = append(p.letters, r)
 	case !r.unwanted:
@@ -86,10 +70,40 @@ func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names chainNames) {
 	}
 }
 
+// judgment is what a stage does with a record, but for what its handler says.
+type judgment struct {
+	step step
+	// link is where the record stands in its chain, after what the chain has
+	// reached behind it.
+	link, after Link
+	// fault is why a record that is to be applied becomes a dead letter.
+	fault error
+}
+
+// judge is a function of the record, decoded, and of what stands before it in the
+// log, so that whoever walks through the log later judges the same.
+func judge(topology *Topology, last Link, r *Record, names chainNames) judgment {
+	link, derived, err := linkOf(r.Headers)
+	j := judgment{link: link, after: last, fault: r.fault}
+	if err == nil {
+		j.step = last.follow(link, derived, names)
+	}
+	if j.step == apply || j.step == stepOver {
+		j.after = last.advance(link)
+	}
+	if j.step != apply || j.fault != nil {
+		return j
+	}
+	if j.fault = err; err == nil && link != (Link{}) {
+		j.fault = misplaced(topology, r)
+	}
+	return j
+}
+
 // misplaced reports a record of an outbox on another partition than its key's:
 // whoever wrote it has another partitioner, and order by key is lost.
-func (s *Stage) misplaced(r Record) error {
-	want, err := s.outbox.topology.PartitionOf(r.Topic, r.Key)
+func misplaced(topology *Topology, r *Record) error {
+	want, err := topology.PartitionOf(r.Topic, r.Key)
 	if err != nil {
 		return err
 	}

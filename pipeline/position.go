@@ -68,3 +68,13 @@ func RowID(epoch int64, partition int32, offset int64, index int) (int64, error)
 	return epoch<<(partitionBits+offsetBits+indexBits) |
 		int64(partition)<<(offsetBits+indexBits) | offset<<indexBits | int64(index), nil
 }
+
+// RowIDs are the first and the last id of the rows that records of a partition
+// may have.
+func RowIDs(epoch int64, partition int32) (first, last int64) {
+	first = epoch<<(partitionBits+offsetBits+indexBits) | int64(partition)<<(offsetBits+indexBits)
+	return first, first | (1<<(offsetBits+indexBits) - 1)
+}
+
+// RowOffset is the offset of the record that a row follows from.
+func RowOffset(id int64) int64 { return id >> indexBits & maxOffset }

@@ -50,10 +50,18 @@ type Record struct {
 // of stage, topic, partition, offset and the number of events derived before
 // it, so that a second run over the same record gives the same event.
 func (r *Record) Derive(p schema.Payload) schema.Event {
-	id := schema.DeriveID(r.stage, r.TopicID,
-		strconv.Itoa(int(r.Partition)), strconv.FormatInt(r.Offset, 10), strconv.Itoa(r.derived))
+	id := derivedID(r.stage, r.TopicID, r.Partition, r.Offset, r.derived)
 	r.derived++
-	return schema.Event{ID: id, Source: "pricemill/" + r.stage, Traceparent: r.Event.Traceparent, Payload: p}
+	return schema.Event{ID: id, Source: sourcePrefix + r.stage, Traceparent: r.Event.Traceparent, Payload: p}
+}
+
+// sourcePrefix begins the source of an event that a stage gave.
+const sourcePrefix = "pricemill/"
+
+// derivedID is the id of the event with number n, from 0, among those that a
+// stage derives from a record.
+func derivedID(stage, topicID string, partition int32, offset int64, n int) string {
+	return schema.DeriveID(stage, topicID, strconv.Itoa(int(partition)), strconv.FormatInt(offset, 10), strconv.Itoa(n))
 }
 
 // RowID is the id of the row with number index among those that follow from

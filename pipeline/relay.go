@@ -10,6 +10,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -24,10 +25,11 @@ const (
 	// relayRows and relayBytes bound what goes to a partition in one round.
 	relayRows  = 2000
 	relayBytes = 900_000
-	// markGrace bounds the note of what was sent once the relay is asked to
-	// stop. Before that the note takes what it takes: to give up, and send the
-	// same again, would never end on a machine that is too slow for a limit.
-	markGrace = 2 * time.Second
+	// relayGrace is how long the relay goes on once it is asked to stop: it notes
+	// what was sent, and sends what was committed last. Before that the note takes
+	// what it takes: to give up, and send the same again, would never end on a
+	// machine that is too slow for a limit.
+	relayGrace = 1500 * time.Millisecond
 )
 
 // chainID names a chain.
@@ -53,6 +55,8 @@ type Relay struct {
 	log      *slog.Logger
 	wake     chan struct{}
 
+	// marking is done when a stop waits no longer for the note of what was sent.
+	marking context.Context
 	// seen is how far this relay knows each chain to be sent.
 	seen map[chainID]int64
 	// ready says that the chains were held against the log since the lease was
@@ -66,7 +70,7 @@ type Relay struct {
 
 func newRelay(db *store.Store, broker Broker, topology *Topology, owner string, log *slog.Logger) *Relay {
 	return &Relay{db: db, broker: broker, topology: topology, owner: owner,
-		log: log.With("component", "relay"), wake: make(chan struct{}, 1), seen: map[chainID]int64{}}
+		log: log.With("component", "relay"), wake: make(chan struct{}, 1), marking: context.Background(), seen: map[chainID]int64{}}
 }
 
 // Wake says that a transaction with events was committed.
@@ -81,6 +85,10 @@ func (r *Relay) Wake() {
 func (r *Relay) Run(ctx context.Context) {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, 2*time.Second
+	last, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(relayGrace, cancel) })()
+	r.marking = last
 	var renewed time.Time
 	for ctx.Err() == nil {
 		held := true
@@ -110,8 +118,6 @@ func (r *Relay) Run(ctx context.Context) {
 		}
 	}
 	// What was committed last should not have to wait for the next start.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
 	held, err := r.takeLease(last)
 	for more := held && err == nil; more && last.Err() == nil; {
 		if more, err = r.round(last); err != nil {
@@ -217,10 +223,11 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 	}
 	if len(sentTo) > 0 {
 		// Sent is sent: let the rows go although we are asked to stop.
-		marking, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		defer cancel()
-		defer context.AfterFunc(ctx, func() { time.AfterFunc(markGrace, cancel) })()
-		if err := r.db.MarkSent(marking, sentFrom, sentTo); err != nil {
+		err := failpoint.Hit(r.marking, failpoint.RelayAcked)
+		if err == nil {
+			err = r.db.MarkSent(r.marking, sentFrom, sentTo)
+		}
+		if err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	watermillmetrics "github.com/ThreeDotsLabs/watermill/components/metrics"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -31,6 +32,11 @@ type Config struct {
 	Stages []StageSpec
 	// Relay runs the relay in this process.
 	Relay bool
+	// TransactionLimit bounds the transaction of a batch, so that a handler or a
+	// database that hangs holds up its partitions for so long at the most. 0 means
+	// 30 s. A little more than the database gives a statement: it should let go
+	// first.
+	TransactionLimit time.Duration
 	// BatchSize, Lanes, Linger are as in SubscriberConfig.
 	BatchSize, Lanes int
 	Linger           time.Duration
@@ -40,14 +46,21 @@ type Config struct {
 	Registry *prometheus.Registry
 }
 
-// closeTimeout is how long a stop waits for batches that are being applied.
-const closeTimeout = 5 * time.Second
+const (
+	// closeTimeout is how long a stop waits for batches that are being applied.
+	closeTimeout = 5 * time.Second
+	// applyGrace is how long a transaction of a batch may take once a stop has
+	// begun: a database that hangs must not hold up the stop.
+	applyGrace = 3 * time.Second
+)
 
 // Runtime runs stages under Watermill's router, with the relay.
 type Runtime struct {
 	cfg    Config
 	stages []*Stage
 	relay  *Relay
+
+	looks singleflight.Group // at the broker
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -66,7 +79,11 @@ func New(cfg Config) (*Runtime, error) {
 	cfg.Registry.MustRegister(r)
 	r.relay = newRelay(cfg.Store, cfg.Broker, cfg.Topology, cfg.Owner, cfg.Log)
 	for _, spec := range cfg.Stages {
-		r.stages = append(r.stages, newStage(spec, cfg.Store, cfg.Topology, cfg.Log, m, r.committed))
+		stage := newStage(spec, cfg.Store, cfg.Topology, cfg.Log, m, r.committed)
+		if cfg.TransactionLimit > 0 {
+			stage.limit = cfg.TransactionLimit
+		}
+		r.stages = append(r.stages, stage)
 	}
 	return r, nil
 }
@@ -122,10 +139,14 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 	if err != nil {
 		return fmt.Errorf("making the router: %w", err)
 	}
+	applying, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(applyGrace, abandon) })()
 	watermillmetrics.NewPrometheusMetricsBuilder(r.cfg.Registry, "pricemill", "router").AddPrometheusRouterMetrics(router)
 	for _, stage := range r.stages {
+		stage.applying = applying
 		subscriber, err := r.cfg.Broker.Subscriber(SubscriberConfig{
-			Group: r.cfg.GroupPrefix + "." + stage.spec.Name, Assignor: stage,
+			Group: r.cfg.GroupPrefix + "." + stage.spec.Name, Assignor: stage, Report: stage.consuming,
 			BatchSize: r.cfg.BatchSize, Lanes: r.cfg.Lanes, Linger: r.cfg.Linger,
 		})
 		if err != nil {
@@ -244,8 +265,8 @@ func (h quietHandler) WithGroup(name string) slog.Handler {
 	return quietHandler{h.Handler.WithGroup(name)}
 }
 
-// Trouble is why the last attempt of a lane or of the runner failed, or that
-// the stage has no partitions assigned yet; nil otherwise.
+// Trouble is why the last attempt of a lane, the consumer or the runner failed, or
+// that the stage has no partitions assigned yet; nil otherwise.
 func (s *Stage) Trouble() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

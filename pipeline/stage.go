@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -55,10 +56,15 @@ type Stage struct {
 	// patience bounds how long what fails for another reason than a record's is
 	// tried again; 0 does not.
 	patience time.Duration
+	// limit bounds a transaction. applying is done when a stop waits for
+	// transactions no longer.
+	limit    time.Duration
+	applying context.Context
 
 	mu      sync.Mutex
 	session *session
-	// troubles are why the last attempt of each lane failed, and the runner.
+	// troubles are why the last attempt of each lane failed, and that of the
+	// consumer and the runner.
 	troubles map[string]error
 }
 
@@ -67,7 +73,8 @@ var _ Assignor = (*Stage)(nil)
 // newStage returns a stage that publishes to the topics of topology.
 func newStage(spec StageSpec, db *store.Store, topology *Topology, log *slog.Logger, m *metrics, committed func()) *Stage {
 	return &Stage{spec: spec, db: db, outbox: outbox{topology},
-		log: log.With("stage", spec.Name), metrics: m.of(spec.Name), committed: committed, troubles: map[string]error{}}
+		log: log.With("stage", spec.Name), metrics: m.of(spec.Name), committed: committed,
+		limit: transactionLimit, applying: context.Background(), troubles: map[string]error{}}
 }
 
 // handle is the Watermill handler: an error means the batch was not applied
@@ -83,7 +90,10 @@ func (s *Stage) handle(msg *message.Message) error {
 	if err := s.prepare(ctx, batch); err != nil {
 		return err
 	}
-	return s.run(ctx, batch, batch.Records)
+	if err := s.run(ctx, batch, batch.Records); err != nil {
+		return err
+	}
+	return failpoint.Hit(ctx, failpoint.StageCommitted)
 }
 
 // decode reads the events of all records, once for all attempts.
@@ -127,7 +137,12 @@ func (s *Stage) prepareSome(ctx context.Context, lane int, preparer Preparer, wa
 		for i, r := range wanted {
 			in[i] = *r
 		}
-		return guard(func() error { return preparer.Prepare(ctx, in) })
+		return guard(func() error {
+			if err := preparer.Prepare(ctx, in); err != nil {
+				return err
+			}
+			return failpoint.Hit(ctx, failpoint.StagePrepared)
+		})
 	})
 	switch {
 	case err == nil:
@@ -201,10 +216,16 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 	}
 }
 
-// asRunner and asLane name who is in trouble.
-const asRunner = "runner"
+// asRunner, asConsumer and asLane name who is in trouble.
+const (
+	asRunner   = "runner"
+	asConsumer = "consumer"
+)
 
 func asLane(number int) string { return "lane " + strconv.Itoa(number) }
+
+// consuming is told whether the stage can consume.
+func (s *Stage) consuming(err error) { s.setTrouble(asConsumer, err) }
 
 func (s *Stage) setTrouble(who string, err error) {
 	s.mu.Lock()
@@ -216,8 +237,7 @@ func (s *Stage) setTrouble(who string, err error) {
 	}
 }
 
-// transactionLimit bounds a transaction, so that a handler that hangs holds its
-// rows for so long at the most.
+// transactionLimit is the default of Config.TransactionLimit.
 const transactionLimit = 30 * time.Second
 
 // attempt applies records in one transaction.
@@ -245,9 +265,10 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record) err
 		return nil
 	}
 	// The router cancels the context of a message as soon as it stops; a
-	// transaction under way is better finished.
-	txCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionLimit)
+	// transaction under way is better finished, within reason.
+	txCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limit)
 	defer cancel()
+	defer context.AfterFunc(s.applying, cancel)()
 	began := time.Now()
 	err := lane.Run(txCtx, s.db, func(tx *Tx) error { return s.apply(txCtx, tx, plan) })
 	if err != nil {
@@ -307,8 +328,10 @@ func (s *Stage) apply(ctx context.Context, tx *Tx, plan plan) error {
 			return Permanent(fmt.Errorf("stage %s returned an event that it does not declare: %T", s.spec.Name, event.Payload))
 		}
 	}
-	_, err = s.outbox.append(ctx, tx.Tx, events, true)
-	return err
+	if _, err = s.outbox.append(ctx, tx.Tx, events, true); err != nil {
+		return err
+	}
+	return failpoint.Hit(ctx, failpoint.StageApplied)
 }
 
 // guard turns a panic into an error of the record that caused it.

@@ -196,15 +196,8 @@ func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (_ *pipeli
 }
 
 func (c *Comparison) note(p Proof) {
-	f := c.finding
-	f.Count("rows", p.Rows)
-	f.Found += p.Missing + p.Extra + p.Differing
-	f.Lost += p.Missing
-	f.Doubled += p.Extra
-	for _, text := range p.First {
-		f.Show("%s", text)
-	}
-	f.Settle()
+	c.finding.Count("rows", p.Rows)
+	c.finding.Add(p.Missing+p.Extra+p.Differing, p.Missing, p.Extra, p.First...)
 }
 
 // letter is the place of a dead letter.

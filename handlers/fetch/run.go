@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -166,6 +167,9 @@ func (w *worker) finish(ctx context.Context, first outcome) error {
 	}
 	for _, o := range outcomes {
 		delete(w.flight, o.request.ID)
+	}
+	if err := failpoint.Hit(ctx, failpoint.FetchAnswered); err != nil {
+		return err
 	}
 	storing, cancel := graceful(ctx)
 	defer cancel()

@@ -25,6 +25,8 @@ type Broker struct {
 	// client asks for metadata and offsets, producer sends. They are apart
 	// because a connection carries one of sarama's plain requests at a time.
 	client, producer sarama.Client
+	// lines are the connections of both, and of readers.
+	lines *lines
 
 	// life ends with Close, and with it whatever is under way.
 	life    context.Context
@@ -52,17 +54,18 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuring kafka: %w", err)
 	}
-	client, err := sarama.NewClient(cfg.Brokers, cfg.client())
+	lines := cfg.lines()
+	client, err := sarama.NewClient(cfg.Brokers, cfg.client(lines))
 	if err != nil {
 		return nil, fmt.Errorf("configuring kafka: %w", err)
 	}
-	producer, err := sarama.NewClient(cfg.Brokers, cfg.client())
+	producer, err := sarama.NewClient(cfg.Brokers, cfg.client(lines))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("configuring kafka: %w", err), client.Close())
 	}
 	life, endLife := context.WithCancel(context.Background())
 	b := &Broker{
-		cfg: cfg, log: cfg.Logger, codec: codec, client: client, producer: producer,
+		cfg: cfg, log: cfg.Logger, codec: codec, client: client, producer: producer, lines: lines,
 		life: life, endLife: endLife,
 		closers: map[io.Closer]struct{}{},
 		members: map[string]map[int]struct{}{},
@@ -123,6 +126,8 @@ func (b *Broker) Close() error {
 		b.mu.Lock() // from here on, await starts nothing more
 		b.endLife()
 		b.mu.Unlock()
+		// Nothing that is still under way has anyone who waits for it.
+		b.lines.cut()
 		errs = append(errs, b.client.Close(), b.producer.Close())
 		b.work.Wait()
 		b.closeErr = errors.Join(errs...)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -61,6 +62,11 @@ type Config struct {
 	// Timeout bounds each call whose context has no earlier deadline, all its
 	// retries included. 0 means 30 s. Read and Subscribe are not bounded.
 	Timeout time.Duration
+	// AnswerTimeout is how long a broker may take to answer a request, or to take
+	// it, before the connection counts as gone, 1 s at least. 0 means 15 s. Only
+	// the answer to a member that joins its group may take longer: it comes when
+	// all others have left their sessions, or were given up.
+	AnswerTimeout time.Duration
 	// NackPause is how long a batch waits after a Nack until it is delivered
 	// again. 0 means 100 ms.
 	NackPause time.Duration
@@ -79,9 +85,15 @@ const (
 	defaultHeartbeat       = time.Second
 	defaultMaxMessageBytes = 1_040_000
 	defaultTimeout         = 30 * time.Second
+	defaultAnswerTimeout   = 15 * time.Second
 	defaultNackPause       = 100 * time.Millisecond
 	defaultGrace           = 10 * time.Second
 
+	// farewell is what a member has, besides Grace, to tell its group that it
+	// leaves.
+	farewell = time.Second
+	// dialTimeout is how long connecting may take; see Config.AnswerTimeout too.
+	dialTimeout = 5 * time.Second
 	// rebalanceMargin is what a member has, besides Grace, to leave a session
 	// and join the next one before it is put out of the group.
 	rebalanceMargin = 20 * time.Second
@@ -111,6 +123,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxMessageBytes, defaultMaxMessageBytes)
 	setDefault(&c.Compression, sarama.CompressionNone.String())
 	setDefault(&c.Timeout, defaultTimeout)
+	setDefault(&c.AnswerTimeout, defaultAnswerTimeout)
 	setDefault(&c.NackPause, defaultNackPause)
 	setDefault(&c.Grace, defaultGrace)
 	if c.Logger == nil {
@@ -147,6 +160,7 @@ func (c Config) Validate() error {
 		"instance id: %q is not of 1 to 249 letters, digits, dots, underscores and hyphens", c.InstanceID)
 	fault(c.MaxMessageBytes < batchOverhead, "max message bytes: %d is less than %d", c.MaxMessageBytes, batchOverhead)
 	fault(c.Timeout < 0, "timeout: %v is negative", c.Timeout)
+	fault(c.AnswerTimeout < time.Second, "answer timeout: %v is less than 1 s", c.AnswerTimeout)
 	fault(c.NackPause < 0, "nack pause: %v is negative", c.NackPause)
 	fault(c.Grace < 0, "grace: %v is negative", c.Grace)
 	_, err := c.codec()
@@ -192,17 +206,29 @@ func (c Config) codec() (sarama.CompressionCodec, error) {
 	return codec, err
 }
 
-// client is the configuration that all connections share.
-func (c Config) client() *sarama.Config {
+// lines makes the connections of one client.
+func (c Config) lines() *lines {
+	var control func(network, address string, c syscall.RawConn) error
+	if c.Security.sendsCleartext() {
+		// The brokers that were configured name the others, and a name may lead
+		// anywhere: what counts is the address that is really dialled.
+		control = refuseRemote
+	}
+	return newLines(min(dialTimeout, c.AnswerTimeout), control)
+}
+
+// client is the configuration that all clients share.
+func (c Config) client(l *lines) *sarama.Config {
 	conf := sarama.NewConfig()
 	// Topic ids come with 2.8. An older version also makes sarama misread the
 	// embedded broker's group answers.
 	conf.Version = sarama.V2_8_0_0
 	conf.ClientID = c.ClientID
 	conf.ChannelBufferSize = channelBuffer
-	conf.Net.DialTimeout = 5 * time.Second
-	conf.Net.ReadTimeout = 15 * time.Second
-	conf.Net.WriteTimeout = 15 * time.Second
+	conf.Net.Proxy.Enable = true
+	conf.Net.Proxy.Dialer = l
+	conf.Net.ReadTimeout = c.AnswerTimeout
+	conf.Net.WriteTimeout = c.AnswerTimeout
 	conf.Metadata.Full = false
 	conf.Metadata.AllowAutoTopicCreation = false
 	// sarama's retries sleep whatever the context says; ours do not.
@@ -213,11 +239,12 @@ func (c Config) client() *sarama.Config {
 }
 
 // member is the configuration of one member of a consumer group.
-func (c Config) member(instanceID string, ownOffsets bool) *sarama.Config {
-	conf := c.client()
+func (c Config) member(l *lines, instanceID string, ownOffsets bool) *sarama.Config {
+	conf := c.client(l)
 	rebalance := c.Grace + rebalanceMargin
-	// The answer to a join comes when all members have left their sessions.
-	conf.Net.ReadTimeout = rebalance + 10*time.Second
+	// The answer to a join comes when all members have left their sessions. Within
+	// a session the lines are less patient.
+	conf.Net.ReadTimeout = max(rebalance+10*time.Second, c.AnswerTimeout)
 	conf.Metadata.Retry.Max = 3
 	conf.Metadata.Retry.Backoff = 100 * time.Millisecond
 	conf.Consumer.Return.Errors = true

@@ -190,12 +190,6 @@ func (s Security) apply(conf *sarama.Config) {
 	case ScramSHA512:
 		conf.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &conversation{hash: scram.SHA512} }
 	}
-	if s.sendsCleartext() {
-		// The brokers that were configured name the others, and a name may lead
-		// anywhere: what counts is the address that is really dialled.
-		conf.Net.Proxy.Enable = true
-		conf.Net.Proxy.Dialer = &net.Dialer{Timeout: conf.Net.DialTimeout, KeepAlive: conf.Net.KeepAlive, Control: refuseRemote}
-	}
 }
 
 // refuseRemote lets a net.Dialer reach loopback addresses only.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -11,14 +12,13 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
 const (
 	// produceVersion is the newest that sarama can send; brokers from 2.1 to 4
 	// take it.
 	produceVersion = 7
-	// replicaTimeout is how long a leader waits for its replicas.
-	replicaTimeout = 10 * time.Second
 	// requestBytes is where a request to a leader is cut, well below what
 	// sarama (100 MB) and brokers (socket.request.max.bytes, 100 MB) take.
 	requestBytes = 16 << 20
@@ -255,7 +255,10 @@ func (b *Broker) produce(ctx context.Context, r *request) {
 		err      error
 	}
 	message := &sarama.ProduceRequest{
-		Version: produceVersion, RequiredAcks: sarama.WaitForAll, Timeout: int32(replicaTimeout / time.Millisecond),
+		Version: produceVersion, RequiredAcks: sarama.WaitForAll,
+		// So long a leader waits for its replicas: it should say that they failed
+		// while the answer is still waited for.
+		Timeout: int32(b.cfg.AnswerTimeout * 2 / 3 / time.Millisecond),
 	}
 	for _, out := range r.batches {
 		message.AddBatch(out.name, out.Partition, out.batch)
@@ -273,6 +276,9 @@ func (b *Broker) produce(ctx context.Context, r *request) {
 		case <-ctx.Done():
 			got.err = context.Cause(ctx)
 		}
+	}
+	if err := failpoint.Hit(ctx, failpoint.SenderAnswered); err != nil && got.err == nil {
+		got.err = fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
 	}
 	if got.err != nil {
 		if classify(got.err) == reconnect {

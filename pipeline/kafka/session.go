@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -54,6 +55,10 @@ func newSession(sub *subscription, group sarama.ConsumerGroup, end context.Cance
 // Setup implements sarama.ConsumerGroupHandler. An error ends the session.
 func (s *session) Setup(gs sarama.ConsumerGroupSession) error {
 	s.ctx = gs.Context()
+	s.sub.lines.patience.Store(int64(s.sub.broker.cfg.AnswerTimeout))
+	if err := failpoint.Hit(s.ctx, failpoint.SubscriberSetup); err != nil {
+		return err
+	}
 	var claimed []pipeline.TopicPartition
 	for name, partitions := range gs.Claims() {
 		for _, partition := range partitions {
@@ -82,6 +87,7 @@ func (s *session) Setup(gs sarama.ConsumerGroupSession) error {
 		}
 	}
 	s.startLanes(gs, claimed)
+	s.sub.tell(nil)
 	s.sub.log.Debug("partitions assigned", slog.Int("partitions", len(claimed)))
 	return nil
 }

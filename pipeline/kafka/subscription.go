@@ -8,6 +8,7 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"golang.org/x/time/rate"
 
 	"github.com/pricemill/pricemill/schema"
 )
@@ -28,6 +29,8 @@ type subscription struct {
 	names      []string
 	roleOf     map[string]schema.Topic
 	out        chan *message.Message
+	lines      *lines
+	complaints rate.Sometimes
 	// stragglers are messages of earlier sessions that were neither acked nor
 	// nacked within the grace. Sessions follow one another, so that it needs
 	// no lock: lanes report to their session, which reports here at its end.
@@ -42,6 +45,8 @@ func newSubscription(s *Subscriber, roles []schema.Topic) *subscription {
 		roles:      roles,
 		roleOf:     make(map[string]schema.Topic, len(roles)),
 		out:        make(chan *message.Message),
+		lines:      s.broker.cfg.lines(),
+		complaints: rate.Sometimes{First: 1, Interval: 10 * time.Second},
 	}
 	for _, role := range roles {
 		name := s.broker.cfg.name(role)
@@ -54,7 +59,7 @@ func newSubscription(s *Subscriber, roles []schema.Topic) *subscription {
 // join makes the member of the group. It does not talk to the cluster yet.
 func (s *subscription) join() (sarama.ConsumerGroup, func(), error) {
 	instanceID, leave := s.broker.joinGroup(s.subscriber.cfg.Group)
-	conf := s.broker.cfg.member(instanceID, s.subscriber.cfg.Assignor != nil)
+	conf := s.broker.cfg.member(s.lines, instanceID, s.subscriber.cfg.Assignor != nil)
 	// A group has a client of its own: its requests wait for records and for
 	// the other members, and would hold up everything else.
 	group, err := sarama.NewConsumerGroup(s.broker.cfg.Brokers, s.subscriber.cfg.Group, conf)
@@ -68,6 +73,10 @@ func (s *subscription) join() (sarama.ConsumerGroup, func(), error) {
 // run runs sessions until ctx is done, then leaves the group.
 func (s *subscription) run(ctx context.Context, group sarama.ConsumerGroup) {
 	defer close(s.out)
+	defer s.lines.cut()
+	left := make(chan struct{})
+	defer close(left)
+	go s.cutOff(ctx, left)
 	reported := make(chan struct{})
 	go func() {
 		defer close(reported)
@@ -100,6 +109,25 @@ func (s *subscription) run(ctx context.Context, group sarama.ConsumerGroup) {
 	<-reported
 }
 
+// cutOff ends the connections of a member that is told to leave and cannot: to a
+// broker that does not answer, sarama would speak on for as long as to one that
+// it joins.
+func (s *subscription) cutOff(ctx context.Context, left <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-left:
+		return
+	}
+	timer := time.NewTimer(s.broker.cfg.Grace + farewell)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		s.log.Warn("the broker does not answer: leaving without its word")
+		s.lines.cut()
+	case <-left:
+	}
+}
+
 // ending is how a session ended.
 type ending int
 
@@ -115,6 +143,7 @@ func (s *subscription) session(ctx context.Context, group sarama.ConsumerGroup) 
 	defer cancel()
 	h := newSession(s, group, cancel)
 	err := group.Consume(ctx, s.names, h)
+	s.lines.patience.Store(0) // for the answer to the next join
 	s.stragglers = append(s.stragglers, h.abandoned()...)
 	switch {
 	case errors.Is(err, sarama.ErrRebalanceInProgress), errors.Is(err, sarama.ErrUnknownMemberId),
@@ -123,6 +152,7 @@ func (s *subscription) session(ctx context.Context, group sarama.ConsumerGroup) 
 		return unsettled
 	case err != nil:
 		s.report(ctx, err)
+		s.tell(err)
 		return broken
 	case h.failed.Load():
 		return broken
@@ -132,6 +162,13 @@ func (s *subscription) session(ctx context.Context, group sarama.ConsumerGroup) 
 		return unsettled
 	}
 	return rebalanced
+}
+
+// tell reports how consuming goes to whoever subscribed.
+func (s *subscription) tell(err error) {
+	if report := s.subscriber.cfg.Report; report != nil {
+		report(err)
+	}
 }
 
 // report logs what went wrong, unless that is only our own leaving.
@@ -147,7 +184,10 @@ func (s *subscription) report(ctx context.Context, err error) {
 			slog.String("instance", s.broker.cfg.InstanceID))
 		return
 	}
-	s.log.Warn("consuming failed, trying again", slog.Any("error", err))
+	// While a broker is away, each partition says so several times a second.
+	level := slog.LevelDebug
+	s.complaints.Do(func() { level = slog.LevelWarn })
+	s.log.Log(ctx, level, "consuming failed, trying again", slog.Any("error", err))
 }
 
 // awaitStragglers waits until no batch of an earlier session is in flight.

@@ -73,8 +73,13 @@ func (r *Rig) StartHandler(t TB, name string, h pipeline.Handler) *Stage {
 // remember.
 func (s *Stage) Restart(t TB) {
 	t.Helper()
+	require.NoError(t, s.TryRestart())
+}
+
+// TryRestart is Restart that may fail, where the test has something fail in it.
+func (s *Stage) TryRestart() error {
 	_, err := s.queue.assignor.Assign(context.Background(), s.rig.claims(s.spec.Topics()), func() {})
-	require.NoError(t, err)
+	return err
 }
 
 // Undo makes the stage roll the next batch back, after the handler has applied

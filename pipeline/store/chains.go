@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
+
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
 // Chain is the numbers given to the events for one partition, dense and from 1.
@@ -250,6 +252,9 @@ func (t *Tx) CarryOver(ctx context.Context, from Chain, to Topic, partition func
 func (t *Tx) moveRows(ctx context.Context, from Chain, rows []OutboxRow, after, epoch int64, partition func(key []byte) int32) error {
 	if _, err := t.Exec(ctx, `DELETE FROM outbox WHERE epoch = $1 AND part = $2`, from.Epoch, from.Part); err != nil {
 		return fmt.Errorf("emptying the outbox of chain %d/%d: %w", from.Epoch, from.Part, err)
+	}
+	if err := failpoint.Hit(ctx, failpoint.StoreMoving); err != nil {
+		return err
 	}
 	byPart := map[int32][]OutboxRow{}
 	for _, row := range rows {

@@ -42,3 +42,16 @@ func DeadLetters(ctx context.Context, q Querier, limit int) ([]DeadLetter, error
 	}
 	return letters, nil
 }
+
+// DeadLettersOf reads the dead letters of a stage on one partition of an
+// incarnation of a topic, behind an offset, in the order of the log.
+func DeadLettersOf(ctx context.Context, q Querier, stage, topicID string, part int32, after int64, limit int) ([]DeadLetter, error) {
+	var letters []DeadLetter
+	err := q.Select(ctx, &letters, `SELECT id, stage, topic, topic_id, part, log_offset, msg_key, headers, payload,
+		reason, created_at FROM dead_letters WHERE stage = $1 AND topic_id = $2 AND part = $3 AND log_offset > $4
+		ORDER BY log_offset LIMIT $5`, stage, topicID, part, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("reading the dead letters of %s: %w", stage, err)
+	}
+	return letters, nil
+}

@@ -11,6 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
 // OutboxRow is an event on its way from a transaction to the log.
@@ -44,6 +46,9 @@ func (t *Tx) Append(ctx context.Context, rows []OutboxRow) error {
 			return t.classify(fmt.Errorf("writing %d events to the outbox: %w", n, err))
 		}
 		rows = rows[n:]
+		if err := failpoint.Hit(ctx, failpoint.StoreInserting); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
 // Rows are rows to be inserted into one table. Values holds them one after the
@@ -47,7 +49,7 @@ func (t *Tx) Insert(ctx context.Context, rows Rows) error {
 // InsertReturning inserts rows whose Clause has RETURNING, and appends what it
 // returns to the slice that dest points to. The order is not that of the rows.
 func InsertReturning[T any](ctx context.Context, t *Tx, dest *[]T, rows Rows) error {
-	return chunks(t.store.engine, rows, func(query string, args []any) error {
+	return chunks(ctx, t.store.engine, rows, func(query string, args []any) error {
 		var part []T
 		if err := t.tx.SelectContext(ctx, &part, query, args...); err != nil {
 			return t.classify(fmt.Errorf("inserting into %s: %w", rows.Table, err))
@@ -59,7 +61,7 @@ func InsertReturning[T any](ctx context.Context, t *Tx, dest *[]T, rows Rows) er
 
 // InsertChunks inserts rows in statements of many rows, for engines.
 func InsertChunks(ctx context.Context, tx *sqlx.Tx, engine Engine, rows Rows) error {
-	return chunks(engine, rows, func(query string, args []any) error {
+	return chunks(ctx, engine, rows, func(query string, args []any) error {
 		_, err := tx.ExecContext(ctx, query, args...)
 		return err
 	})
@@ -69,7 +71,7 @@ func InsertChunks(ctx context.Context, tx *sqlx.Tx, engine Engine, rows Rows) er
 // hundred rows are as fast as any, and a long text costs parsing each time.
 const maxChunk = 128
 
-func chunks(engine Engine, rows Rows, f func(query string, args []any) error) error {
+func chunks(ctx context.Context, engine Engine, rows Rows, f func(query string, args []any) error) error {
 	width := len(rows.Columns)
 	size := min(maxChunk, engine.MaxParams()/width)
 	full := ""
@@ -86,6 +88,9 @@ func chunks(engine Engine, rows Rows, f func(query string, args []any) error) er
 			return err
 		}
 		values = values[n*width:]
+		if err := failpoint.Hit(ctx, failpoint.StoreInserting); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
 // Engine is what a database supplies beyond the SQL that all engines speak. It
@@ -139,7 +141,25 @@ func (s *Store) NowMillis() string { return s.engine.NowMillis() }
 // Write runs f in a transaction and commits it. An error of f rolls back and
 // is returned as it is; ErrCommit is wrapped where the commit itself failed.
 func (s *Store) Write(ctx context.Context, f func(tx *Tx) error) error {
-	return s.engine.Write(ctx, func(tx *sqlx.Tx) error { return f(&Tx{tx: tx, store: s}) })
+	err := s.engine.Write(ctx, func(tx *sqlx.Tx) error {
+		if err := f(&Tx{tx: tx, store: s}); err != nil {
+			return err
+		}
+		return unanswered(failpoint.Hit(ctx, failpoint.StoreCommitting))
+	})
+	if err != nil {
+		return err
+	}
+	return unanswered(failpoint.Hit(ctx, failpoint.StoreCommitted))
+}
+
+// unanswered is what a commit returns whose answer is lost for a reason; nil
+// without one.
+func unanswered(reason error) error {
+	if reason == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrCommit, reason)
 }
 
 // Tx is a writing transaction. It is not safe for concurrent use.

@@ -98,9 +98,12 @@ func (t *Tx) AgreeToPartitions(ctx context.Context, topic Topic, seen int32) err
 }
 
 // Topics lists all incarnations by epoch.
-func (s *Store) Topics(ctx context.Context) ([]Topic, error) {
+func (s *Store) Topics(ctx context.Context) ([]Topic, error) { return Topics(ctx, s) }
+
+// Topics lists all incarnations by epoch.
+func Topics(ctx context.Context, q Querier) ([]Topic, error) {
 	var topics []Topic
-	if err := s.Select(ctx, &topics, `SELECT `+topicColumns+` FROM topics ORDER BY epoch`); err != nil {
+	if err := q.Select(ctx, &topics, `SELECT `+topicColumns+` FROM topics ORDER BY epoch`); err != nil {
 		return nil, fmt.Errorf("reading topics: %w", err)
 	}
 	return topics, nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -49,6 +50,9 @@ func copyRows(ctx context.Context, tx *sqlx.Tx, rows store.Rows) (err error) {
 			return err
 		}
 		values = values[width:]
+	}
+	if err := failpoint.Hit(ctx, failpoint.StoreInserting); err != nil {
+		return err
 	}
 	_, err = stmt.ExecContext(ctx)
 	return err

@@ -32,8 +32,10 @@ type Config struct {
 	// StatementTimeout ends a statement. It and the other two are whole
 	// milliseconds, 10 ms to 24 h, and what the URL says about
 	// statement_timeout, lock_timeout and idle_in_transaction_session_timeout
-	// does not count. Default 25 s, a little less than the store gives a transaction, so that
-	// the server has let go before the store gives up.
+	// does not count. A server that says nothing for a fifth longer, or a second,
+	// is taken for gone, and the connection given up. Default 25 s, a little less
+	// than a stage gives a transaction, so that the server has let go before the
+	// stage gives up.
 	StatementTimeout time.Duration
 	// LockTimeout ends a statement that waits for a row or table of another
 	// transaction for so long. Default 10 s. Shorter than a second, it fires

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/lib/pq"
@@ -91,82 +90,12 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 func (h host) connect(ctx context.Context) (driver.Conn, error) {
-	conn, err := h.first.Connect(ctx)
+	conn, err := openLine(ctx, h.first)
 	if h.plain != nil && errors.Is(err, pq.ErrSSLNotSupported) {
-		return h.plain.Connect(ctx)
+		return openLine(ctx, h.plain)
 	}
 	return conn, err
 }
 
 // Driver implements driver.Connector.
 func (c *connector) Driver() driver.Driver { return &pq.Driver{} }
-
-// dialer makes connections that notice when the other side is gone.
-type dialer struct{ silence time.Duration }
-
-var (
-	_ pq.Dialer        = dialer{}
-	_ pq.DialerContext = dialer{}
-)
-
-// Dial implements pq.Dialer.
-func (d dialer) Dial(network, address string) (net.Conn, error) {
-	return d.DialContext(context.Background(), network, address)
-}
-
-// DialTimeout implements pq.Dialer.
-func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	return d.DialContext(ctx, network, address)
-}
-
-// DialContext implements pq.DialerContext.
-func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	// As in Config.settings, for the other direction.
-	keepAlive := net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
-	conn, err := (&net.Dialer{KeepAliveConfig: keepAlive}).DialContext(ctx, network, address)
-	if err != nil || d.silence == 0 {
-		return conn, err
-	}
-	return &watchedConn{Conn: conn, silence: d.silence}, nil
-}
-
-// watchedConn fails a read or write that hangs. Keepalives do not cover bytes
-// that were sent and never acknowledged: those the system sends again for a
-// quarter of an hour, and all that time a transaction would neither go on nor
-// end, whatever its context says, since lib/pq waits for the server's answer to
-// a cancellation.
-type watchedConn struct {
-	net.Conn
-	silence time.Duration
-	// set is true while a deadline of lib/pq's own holds: that of the start.
-	set atomic.Bool
-}
-
-// Read implements net.Conn. lib/pq reads only while it waits for an answer, so
-// an idle connection meets no deadline.
-func (c *watchedConn) Read(b []byte) (int, error) {
-	if !c.set.Load() {
-		if err := c.Conn.SetReadDeadline(time.Now().Add(c.silence)); err != nil {
-			return 0, err
-		}
-	}
-	return c.Conn.Read(b)
-}
-
-// Write implements net.Conn.
-func (c *watchedConn) Write(b []byte) (int, error) {
-	if !c.set.Load() {
-		if err := c.Conn.SetWriteDeadline(time.Now().Add(c.silence)); err != nil {
-			return 0, err
-		}
-	}
-	return c.Conn.Write(b)
-}
-
-// SetDeadline implements net.Conn.
-func (c *watchedConn) SetDeadline(t time.Time) error {
-	c.set.Store(!t.IsZero())
-	return c.Conn.SetDeadline(t)
-}

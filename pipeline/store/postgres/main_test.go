@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/pricemill/pricemill/pipeline/proxytest"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
 )
 
@@ -27,7 +28,7 @@ const (
 	mustVariable = "PRICEMILL_TEST_SERVICES"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, proxytest.Left()...) }
 
 // serverURL is the server's database for all.
 func serverURL(t testing.TB) string {

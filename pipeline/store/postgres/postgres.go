@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -47,7 +48,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	// The server ends a statement by itself; only one that is gone says nothing
 	// for longer.
-	silence := cfg.StatementTimeout + 15*time.Second
+	silence := cfg.StatementTimeout + max(time.Second, cfg.StatementTimeout/5)
 	bounds := limits(cfg.StatementTimeout, cfg.LockTimeout, cfg.IdleTimeout)
 	writes, err := newConnector(cfg.session(parsed, bounds), silence)
 	if err != nil {
@@ -224,12 +225,13 @@ func (e *Engine) IsDataError(err error) bool {
 }
 
 // Close implements store.Engine. A connection that the server ended before us, as
-// it does when it restarts, is no fault: TLS cannot say farewell on it, but what
-// was written there was answered long ago.
+// it does when it restarts, or on which it says nothing any more, is no fault: TLS
+// cannot say farewell on it, but what was written there was answered long ago, or
+// failed.
 func (e *Engine) Close() error {
 	var errs []error
 	for _, err := range []error{e.viewer.Close(), e.reader.Close(), e.writer.Close()} {
-		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, os.ErrDeadlineExceeded) {
 			errs = append(errs, err)
 		}
 	}

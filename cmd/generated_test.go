@@ -1,0 +1,249 @@
+package cmd_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/httpapi/contracttest"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// sizeOf is one of three sizes, by the length of the run: that of every run of the
+// tests, and those of `make test-faults-short` and `make test-faults`.
+func sizeOf[T any](always, short, long T) T {
+	switch os.Getenv(faultsVariable) {
+	case "short":
+		return short
+	case "long":
+		return long
+	}
+	return always
+}
+
+// seed is that of the environment, or another each time.
+func seed(t testing.TB) uint64 {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv(seedVariable); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("%s=%d", seedVariable, seed)
+	return seed
+}
+
+// deadEnds are the settings by which providers that are asked over the network find
+// a server on this machine that never has a price.
+func deadEnds(t testing.TB) environment {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }))
+	t.Cleanup(server.Close)
+	return environment{"FINNHUB_BASE_URL": server.URL, "COINBASE_BASE_URL": server.URL, "YAHOO_BASE_URL": server.URL,
+		"COINBASE_WS_URL": "ws" + strings.TrimPrefix(server.URL, "http")}
+}
+
+// campaign sends generated requests and keeps account of the answers.
+type campaign struct {
+	t         testing.TB
+	program   *program
+	document  *contracttest.Document
+	generator *contracttest.Generator
+
+	mu     sync.Mutex
+	left   int
+	counts map[string]map[int]int // by operation and status
+	wrong  []wrongAnswer
+}
+
+type wrongAnswer struct {
+	request contracttest.Request
+	status  int // 0 for no answer
+	err     error
+}
+
+// maxWrong is how many wrong answers are looked at; those behind them are mostly
+// the same.
+const maxWrong = 5
+
+func newCampaign(t testing.TB, p *program, maxCreated int) *campaign {
+	t.Helper()
+	document, err := contracttest.Load(schema.OpenAPI())
+	require.NoError(t, err)
+	generator := contracttest.NewGenerator(document, rand.New(rand.NewPCG(seed(t), 0)), contracttest.Options{
+		Symbols:   []string{"AAPL", "msft", "BTC-USD", "^GSPC", "EURUSD=X", "BINANCE:BTCUSDT", "DOWN", "HANG", "NOPE", "JUNK", "ZERO"},
+		Providers: []string{"simulated", "finnhub", "coinbase", "yahoo", "yahoo_finance", "csv"}, MaxCreated: maxCreated, MaxBody: httpapi.MaxBody})
+	return &campaign{t: t, program: p, document: document, generator: generator, counts: map[string]map[int]int{}}
+}
+
+func (c *campaign) client() *contracttest.Client {
+	return &contracttest.Client{Address: strings.TrimPrefix(c.program.url, "http://"), Timeout: time.Minute}
+}
+
+// run sends n requests, over some connections at once.
+func (c *campaign) run(n int) {
+	const connections = 8
+	c.left = n
+	var all sync.WaitGroup
+	for range connections {
+		all.Go(func() {
+			client := c.client()
+			defer client.Close()
+			for c.take() {
+				c.send(client, c.generator.Next())
+			}
+		})
+	}
+	all.Wait()
+}
+
+func (c *campaign) take() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left--
+	return c.left >= 0 && len(c.wrong) < maxWrong
+}
+
+func (c *campaign) send(client *contracttest.Client, r contracttest.Request) {
+	a, err := client.Do(r)
+	if err == nil {
+		c.generator.Learn(r, a)
+		err = c.judge(r, a)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.wrong = append(c.wrong, wrongAnswer{r, a.Status, err})
+	}
+	of := "before any route"
+	if r.Raw == nil {
+		of = "not documented"
+		if o := c.document.Find(r.Method, r.DecodedPath()); o != nil {
+			of = o.String()
+		}
+	}
+	if c.counts[of] == nil {
+		c.counts[of] = map[int]int{}
+	}
+	c.counts[of][a.Status]++
+}
+
+// judge allows no fault of ours, documented or not: there is no reason for any.
+func (c *campaign) judge(r contracttest.Request, a contracttest.Answer) error {
+	if a.Status == http.StatusInternalServerError {
+		return fmt.Errorf("%s, %s: %d %s", r.Operation, r.Kind, a.Status, a.Body)
+	}
+	return c.document.Judge(r, a)
+}
+
+// report fails the test where an answer was wrong, with the smallest request that
+// gets such a one.
+func (c *campaign) report() {
+	for _, w := range c.wrong {
+		smallest := contracttest.Shrink(w.request, func(r contracttest.Request) bool {
+			client := c.client()
+			defer client.Close()
+			a, err := client.Do(r)
+			return a.Status == w.status && (err != nil || c.judge(r, a) != nil)
+		})
+		assert.Fail(c.t, w.err.Error(), "%s, %s:\n%s", w.request.Operation, w.request.Kind, smallest.Curl(c.program.url))
+	}
+	var table strings.Builder
+	for _, of := range slices.Sorted(maps.Keys(c.counts)) {
+		fmt.Fprintf(&table, "\n%-50s", of)
+		for _, status := range slices.Sorted(maps.Keys(c.counts[of])) {
+			fmt.Fprintf(&table, " %d×%d", status, c.counts[of][status])
+		}
+	}
+	c.t.Logf("answers by operation and status:%s", &table)
+}
+
+// unreached are the statuses that the document has and no answer had, but for those
+// that no client can cause.
+func (c *campaign) unreached() []string {
+	var missing []string
+	for _, o := range c.document.Operations() {
+		for _, status := range o.Statuses() {
+			switch status {
+			case http.StatusTooManyRequests: // TestEveryOperationIsLimited
+			case http.StatusInternalServerError, http.StatusServiceUnavailable: // TestFaultsOfPorts (httpapi)
+			default:
+				if c.counts[o.String()][status] == 0 {
+					missing = append(missing, fmt.Sprintf("%s: %d", o, status))
+				}
+			}
+		}
+	}
+	return missing
+}
+
+// TestFaultsGeneratedRequests: whatever is sent, every answer is one that the
+// document has, and nothing breaks.
+func TestFaultsGeneratedRequests(t *testing.T) {
+	t.Parallel()
+	p := start(t, deadEnds(t).with(environment{"FETCH_TIMEOUT": "500ms",
+		"SIMULATED_FAULTS": "DOWN=fail,HANG=hang,NOPE=unknown,JUNK=garbage,ZERO=zero"}))
+	p.eventually("/readyz", http.StatusOK)
+	n := sizeOf(3_000, 20_000, 100_000)
+	c := newCampaign(t, p, sizeOf(30, 60, 100))
+	began := time.Now()
+	c.run(n)
+	// What depends on luck may take some more.
+	for more := 0; more < 10 && len(c.wrong) == 0 && len(c.unreached()) > 0; more++ {
+		c.run(1000)
+		n += 1000
+	}
+	t.Logf("%d requests in %v", n, time.Since(began))
+	c.report()
+	assert.Empty(t, c.unreached(), "documented, and never answered")
+	p.eventually("/readyz", http.StatusOK)
+	for _, line := range p.logs.atLevel("ERROR") {
+		assert.Fail(t, "an error in the log", "%v", line)
+	}
+	unavailable := 0
+	for _, statuses := range c.counts {
+		unavailable += statuses[http.StatusServiceUnavailable]
+	}
+	row := fmt.Sprintf("| requests made from the OpenAPI document: every answer as documented, no 500, %d × 503 | %s | %d | – | – | – | – |",
+		unavailable, thisStack(), n)
+	t.Log(row)
+	writeRow(t, row)
+}
+
+// TestEveryOperationIsLimited: each that the document says so of, and no other.
+func TestEveryOperationIsLimited(t *testing.T) {
+	t.Parallel()
+	p := start(t, deadEnds(t).with(environment{"RATE_LIMIT_PER_MINUTE": "1"}))
+	c := newCampaign(t, p, 1)
+	client := c.client()
+	defer client.Close()
+	require.Equal(t, http.StatusOK, p.get("/version").status) // which was all
+	asked := map[string]bool{}
+	for len(asked) < len(c.document.Operations()) {
+		r := c.generator.Next()
+		o := c.document.Find(r.Method, r.DecodedPath())
+		if r.Raw != nil || o == nil {
+			continue
+		}
+		a, err := client.Do(r)
+		require.NoError(t, err)
+		require.NoError(t, c.document.Judge(r, a), r.Curl(p.url))
+		limited := slices.Contains(o.Statuses(), http.StatusTooManyRequests)
+		assert.Equal(t, limited, a.Status == http.StatusTooManyRequests, "%d: %s", a.Status, r.Curl(p.url))
+		asked[o.String()] = true
+	}
+}

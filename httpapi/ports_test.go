@@ -1,0 +1,167 @@
+package httpapi_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/httpapi/contracttest"
+	"github.com/pricemill/pricemill/projections/jobs"
+	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/processedprices"
+	"github.com/pricemill/pricemill/projections/requests"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// brokenPorts are all ports, each of which fails at every call.
+type brokenPorts struct{ fail func() error }
+
+func (b brokenPorts) Publish(context.Context, schema.Payload) (string, error) { return "", b.fail() }
+
+func (b brokenPorts) Latest(context.Context, schema.Provider, schema.Symbol) (latestprices.Price, error) {
+	return latestprices.Price{}, b.fail()
+}
+
+func (b brokenPorts) Symbols(context.Context, latestprices.SymbolQuery) ([]latestprices.Symbol, error) {
+	return nil, b.fail()
+}
+
+func (b brokenPorts) Prices(context.Context, processedprices.Query) ([]processedprices.Price, error) {
+	return nil, b.fail()
+}
+
+func (b brokenPorts) Average(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error) {
+	return movingaverages.Average{}, b.fail()
+}
+
+func (b brokenPorts) AsOf(context.Context, schema.Provider, schema.Symbol, int, schema.Time) (movingaverages.Average, error) {
+	return movingaverages.Average{}, b.fail()
+}
+
+func (b brokenPorts) History(context.Context, int, processedprices.Query) ([]movingaverages.Point, error) {
+	return nil, b.fail()
+}
+
+func (b brokenPorts) Wait(context.Context, string) (requests.Request, error) {
+	return requests.Request{}, b.fail()
+}
+
+func (b brokenPorts) Settle(context.Context) error { return b.fail() }
+
+// brokenPortsOfJobs and brokenPortsOfStreams have methods of the same names.
+type brokenPortsOfJobs struct{ brokenPorts }
+
+func (b brokenPortsOfJobs) Get(context.Context, string) (jobs.Job, error) {
+	return jobs.Job{}, b.fail()
+}
+
+func (b brokenPortsOfJobs) List(context.Context, jobs.Place, int) ([]jobs.Job, error) {
+	return nil, b.fail()
+}
+
+type brokenPortsOfStreams struct{ brokenPorts }
+
+func (b brokenPortsOfStreams) Get(context.Context, string) (httpapi.Stream, error) {
+	return httpapi.Stream{}, b.fail()
+}
+
+func (b brokenPortsOfStreams) List(context.Context, int) ([]httpapi.Stream, error) {
+	return nil, b.fail()
+}
+
+func newBrokenAPI(t testing.TB, fail func() error) http.Handler {
+	b := brokenPorts{fail}
+	return newAPI(t, func(s *setup) {
+		s.RateLimitPerMinute, s.Hosts = -1, []string{}
+		s.Providers, s.Streamers = append(s.Providers, "coinbase"), []schema.Provider{"coinbase"} // as in the document's examples
+		s.Commands, s.LatestPrices, s.Symbols, s.Prices, s.Averages, s.Requests = b, b, b, b, b, b
+		s.Jobs, s.Streams = brokenPortsOfJobs{b}, brokenPortsOfStreams{b}
+		s.ProviderStatus = func(context.Context) (map[schema.Provider]httpapi.ProviderStatus, error) { return nil, b.fail() }
+		s.Readiness = func(context.Context) []httpapi.Check {
+			if err := b.fail(); !errors.Is(err, httpapi.ErrUnavailable) {
+				panic(err)
+			}
+			return []httpapi.Check{{Name: "database", State: httpapi.CheckFailed, Reason: "down"}}
+		}
+		s.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if err := b.fail(); !errors.Is(err, httpapi.ErrUnavailable) { // they need no database
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		})
+	})
+}
+
+// TestFaultsOfPorts: an operation has the status of a fault in the document if, and
+// only if, the faults of what it needs lead to it.
+func TestFaultsOfPorts(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		fail   func() error
+		status int
+	}{
+		"unavailable": {func() error { return httpapi.ErrUnavailable }, http.StatusServiceUnavailable},
+		"broken":      {func() error { return errors.New("no such column") }, http.StatusInternalServerError},
+		"panicking":   {func() error { panic("no such memory") }, http.StatusInternalServerError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			api, d := newBrokenAPI(t, test.fail), mustContract(t)
+			seed := uint64(time.Now().UnixNano())
+			t.Logf("seed %d", seed)
+			g := contracttest.NewGenerator(d, rand.New(rand.NewPCG(seed, 0)), contracttest.Options{MaxCreated: 1,
+				Symbols: []string{"AAPL"}, Providers: []string{"simulated", "yahoo_finance"}, MaxBody: httpapi.MaxBody})
+			want, got := map[string]bool{}, map[string]bool{}
+			for _, o := range d.Operations() {
+				if slices.Contains(o.Statuses(), test.status) {
+					want[o.String()] = true
+				}
+			}
+			for range 5_000 {
+				r := g.Next()
+				if r.Raw != nil {
+					continue
+				}
+				a := serveRequest(t, api, r)
+				r.Statuses = nil // a fault of ours comes in place of what else is wrong
+				if err := d.Judge(r, a); err != nil {
+					t.Fatalf("%v\n%s", err, r.Curl(""))
+				}
+				if o := d.Find(r.Method, r.DecodedPath()); o != nil && a.Status == test.status {
+					got[o.String()] = true
+				}
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("%d came of  %q,\nthe document has it of %q", test.status, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+			}
+		})
+	}
+}
+
+// serveRequest answers a request without a network.
+func serveRequest(t testing.TB, api http.Handler, r contracttest.Request) contracttest.Answer {
+	t.Helper()
+	parsed, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(r.Bytes())))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, r.Curl(""))
+	}
+	parsed.RemoteAddr = "127.0.0.1:50000"
+	w := httptest.NewRecorder()
+	api.ServeHTTP(w, parsed)
+	a := contracttest.Answer{Status: w.Code, Header: w.Header(), Body: w.Body.Bytes()}
+	if r.Method == http.MethodHead {
+		a.Body = nil // a server keeps it back
+	}
+	return a
+}

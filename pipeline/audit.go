@@ -1,0 +1,298 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// An audit holds all that is kept in SQL, as of one moment, against the log: the
+// chains, the positions, the outbox, the dead letters, and what each stage made
+// of each record. Nobody is kept from working meanwhile.
+//
+// It goes by one snapshot S of the database, and by the ends of the log as they
+// are read after S. What S knows to be in the log is there by then, since it was
+// before S. What the log holds beyond S is recognized and left alone:
+//
+//   - a record at or behind a stage's position in S was not applied in S, so
+//     nothing in S follows from it;
+//   - an event whose number is above the last one given in S was written by a
+//     transaction that S does not see, and so was its position;
+//   - an event whose number is not is in the log, or in the outbox of S, or in
+//     both: the relay deletes a row only in the transaction that notes it as sent,
+//     and only once it is in the log. So each is counted once, by its number.
+type audit struct {
+	AuditConfig
+	// current are the chains in use, names all that there ever were, ends what
+	// the log holds.
+	current map[TopicPartition]store.Chain
+	names   map[TopicPartition]chainNames
+	ends    map[schema.Topic][]OffsetRange
+	// epochs is how many incarnations of a topic the database has seen.
+	epochs    map[schema.Topic]int
+	positions map[stagePartition]store.Position
+	given     *given
+
+	chains, places, letters *Finding
+	stages                  []*stageAudit
+
+	mu sync.Mutex
+	// foreign says that stages went on behind what another state of the database
+	// wrote.
+	foreign bool
+	// repeats are repeats whose event was not met before, late those of events
+	// that are there under two numbers.
+	repeats []place
+	again   []place
+}
+
+// stagePartition is a partition as a stage sees it.
+type stagePartition struct {
+	stage string
+	TopicPartition
+}
+
+// place is where an event was met in the log, or in the outbox.
+type place struct {
+	TopicPartition
+	what string // offset 5, or number 7
+	id   string
+}
+
+func (p place) String() string {
+	return fmt.Sprintf("event %s at %s of %s", p.id, p.what, p.TopicPartition)
+}
+
+// AuditConfig describes an audit. All fields but Repeatable and Progress are
+// required.
+type AuditConfig struct {
+	// View is the moment to look at.
+	View     *store.Snapshot
+	Broker   Broker
+	Topology *Topology
+	// Stages are those of the service, the folds of projections among them.
+	Stages []StageSpec
+	// Repeatable reports whether events of a source may come more than once, each
+	// time through an outbox, as commands do that a client sends again.
+	Repeatable func(source string) bool
+	// Progress is told how many records more were read, from several goroutines.
+	Progress func(records int)
+	// Most is how many differences of each kind are described.
+	Most int
+}
+
+// errMoved says that the topics changed while they were looked at.
+var errMoved = errors.New("the topics changed meanwhile: try again")
+
+// Audit returns a finding for the chains, the positions, and each stage. Its
+// memory grows by the events that came through the outbox, some 40 bytes each.
+func Audit(ctx context.Context, cfg AuditConfig) ([]*Finding, error) {
+	if cfg.Repeatable == nil {
+		cfg.Repeatable = func(string) bool { return false }
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(int) {}
+	}
+	a := &audit{AuditConfig: cfg, given: newGiven(), chains: NewFinding("log", cfg.Most),
+		places: NewFinding("positions", cfg.Most), letters: NewFinding("dead letters", cfg.Most)}
+	if err := a.load(ctx); err != nil {
+		return nil, err
+	}
+	for _, spec := range cfg.Stages {
+		s, err := newStageAudit(ctx, a, spec)
+		if err != nil {
+			return nil, err
+		}
+		a.stages = append(a.stages, s)
+	}
+	// All events first: what follows from a record lies anywhere.
+	if err := a.eachPartition(ctx, a.walkChain); err != nil {
+		return nil, err
+	}
+	if err := a.oldOutbox(ctx); err != nil {
+		return nil, err
+	}
+	a.judgeRepeats()
+	a.checkPositions()
+	if err := a.eachPartition(ctx, a.walkStages); err != nil {
+		return nil, err
+	}
+	findings := []*Finding{a.chains, a.places, a.letters}
+	for _, s := range a.stages {
+		if err := s.end(ctx); err != nil {
+			return nil, err
+		}
+		findings = append(findings, s.finding)
+	}
+	a.checkUnclaimed()
+	return findings, a.checkLetters(ctx)
+}
+
+// load reads what is small.
+func (a *audit) load(ctx context.Context) error {
+	positions, err := store.Positions(ctx, a.View, "")
+	if err != nil {
+		return err
+	}
+	a.positions = map[stagePartition]store.Position{}
+	for _, p := range positions {
+		a.positions[stagePartition{p.Stage, positionAt(p)}] = p
+	}
+	known, err := store.KnownChains(ctx, a.View)
+	if err != nil {
+		return err
+	}
+	a.names = chainNamesOf(known, false)
+	if err := a.loadTopics(ctx); err != nil {
+		return err
+	}
+	chains, err := store.Chains(ctx, a.View)
+	if err != nil {
+		return err
+	}
+	a.current = map[TopicPartition]store.Chain{}
+	for _, chain := range chains {
+		if name, current := a.Topology.atEpoch(chain.Epoch); current {
+			a.current[TopicPartition{name, chain.Part}] = chain
+		}
+	}
+	// Behind the snapshot: see audit.
+	a.ends = map[schema.Topic][]OffsetRange{}
+	for _, name := range a.Topology.names {
+		if a.ends[name], err = a.Broker.Offsets(ctx, name); err != nil {
+			return fmt.Errorf("asking for the ends of %s: %w", name, err)
+		}
+		for part, held := range a.ends[name] {
+			if held.Oldest > 0 {
+				a.chains.Limit("%s/%d begins at offset %d: what was before is not looked at", name, part, held.Oldest)
+			}
+		}
+	}
+	return nil
+}
+
+// loadTopics looks whether the topics are those of the snapshot.
+func (a *audit) loadTopics(ctx context.Context) error {
+	topics, err := store.Topics(ctx, a.View)
+	if err != nil {
+		return err
+	}
+	a.epochs = map[schema.Topic]int{}
+	newest := map[schema.Topic]store.Topic{}
+	for _, topic := range topics { // by epoch
+		a.epochs[schema.Topic(topic.Name)]++
+		newest[schema.Topic(topic.Name)] = topic
+	}
+	infos, err := a.Broker.Topics(ctx, a.Topology.names)
+	if err != nil {
+		return fmt.Errorf("looking at the topics: %w", err)
+	}
+	for _, name := range a.Topology.names {
+		ours, _ := a.Topology.topic(name)
+		if ours != newest[name] || infos[name].ID != ours.ID {
+			return fmt.Errorf("topic %s: %w", name, errMoved)
+		}
+	}
+	return nil
+}
+
+// eachPartition calls f for all partitions, side by side.
+func (a *audit) eachPartition(ctx context.Context, f func(context.Context, TopicPartition, OffsetRange) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, name := range a.Topology.names {
+		for part, held := range a.ends[name] {
+			group.Go(func() error {
+				tp := TopicPartition{name, int32(part)}
+				if err := f(ctx, tp, held); err != nil {
+					return fmt.Errorf("looking through %s: %w", tp, err)
+				}
+				return nil
+			})
+		}
+	}
+	return group.Wait()
+}
+
+// startLink is where the chain begins in what a partition holds.
+func startLink(held OffsetRange) Link {
+	if held.Oldest > 0 {
+		return Link{}.in(anyNext)
+	}
+	return Link{}
+}
+
+// consumed reports whether a stage has gone beyond a record.
+func (a *audit) consumed(tp TopicPartition, offset int64) bool {
+	for at, p := range a.positions {
+		if at.TopicPartition == tp && p.Next > offset && p.TopicID == a.topicID(tp) {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *audit) topicID(tp TopicPartition) string {
+	topic, _ := a.Topology.topic(tp.Topic)
+	return topic.ID
+}
+
+// judgeRepeats is for what can only be said once all events are known.
+func (a *audit) judgeRepeats() {
+	for _, r := range a.repeats {
+		if !a.given.has(keyOf(r.id)) {
+			a.chains.Lose("the %s has a number that another event has: nobody applies it", r)
+		}
+	}
+	for _, r := range a.again {
+		if a.foreign {
+			a.chains.Limit("stages went on behind what another state of the database wrote: events that no stage derives may be there twice")
+			return
+		}
+		a.chains.Double("the %s is there under another number as well", r)
+	}
+}
+
+// checkPositions holds all positions against the log.
+func (a *audit) checkPositions() {
+	names := make([]string, len(a.Stages))
+	for i, spec := range a.Stages {
+		names[i] = spec.Name
+	}
+	for at, p := range a.positions {
+		a.places.Count("positions", 1)
+		if !slices.Contains(names, p.Stage) {
+			a.places.Limit("stage %s is none of this binary's: what it did is not looked at", p.Stage)
+		}
+		if p.Halted != "" {
+			a.places.Differ("%s has halted at offset %d of %s: %s", p.Stage, p.Next, at.TopicPartition, p.Halted)
+		}
+		ranges := a.ends[at.Topic]
+		switch {
+		case int(p.Part) >= len(ranges):
+			a.places.Differ("%s stands on %s, and there is no such partition", p.Stage, at.TopicPartition)
+		case p.TopicID != a.topicID(at.TopicPartition):
+			a.places.Limit("%s was created again, and %s stands in the one that is gone", at.Topic, p.Stage)
+		case p.Next > ranges[p.Part].End:
+			a.places.Differ("%s stands at offset %d of %s, and the log ends at %d", p.Stage, p.Next, at.TopicPartition, ranges[p.Part].End)
+		case p.Next < ranges[p.Part].Oldest:
+			a.places.Differ("%s stands at offset %d of %s, and the log begins at %d", p.Stage, p.Next, at.TopicPartition, ranges[p.Part].Oldest)
+		}
+	}
+	for _, spec := range a.Stages {
+		for _, topic := range spec.Topics() {
+			for part, held := range a.ends[topic] {
+				p := a.positions[stagePartition{spec.Name, TopicPartition{topic, int32(part)}}]
+				a.places.Count("records behind", max(0, held.End-max(p.Next, held.Oldest)))
+			}
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// chainAudit follows the chain of one partition, whatever stages make of it.
+type chainAudit struct {
+	*audit
+	tp    TopicPartition
+	chain store.Chain // in use
+	names chainNames
+	last  Link
+	// highest is the highest number met under the name in use.
+	highest          int64
+	records, repeats int64
+}
+
+// walkChain looks whether a chain is unbroken, goes on in the outbox, and notes
+// each of its events once.
+func (a *audit) walkChain(ctx context.Context, tp TopicPartition, held OffsetRange) error {
+	c := &chainAudit{audit: a, tp: tp, chain: a.current[tp], names: a.names[tp], last: startLink(held)}
+	err := a.Broker.Read(ctx, tp, held.Oldest, held.End, func(records []Record) error {
+		for i := range records {
+			c.record(&records[i])
+		}
+		a.Progress(len(records))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	a.chains.Count("records", c.records)
+	a.chains.Count("repeats", c.repeats)
+	return c.outbox(ctx, held)
+}
+
+func (c *chainAudit) record(r *Record) {
+	c.records++
+	link, derived, err := linkOf(r.Headers)
+	if err != nil || link == (Link{}) {
+		return // the former is a dead letter, which its stages say
+	}
+	if link.Outbox == c.chain.Outbox && link.Seq > c.chain.Last {
+		return // written since
+	}
+	what := c.last.follow(link, derived, c.names)
+	if what == foreign && !c.consumed(c.tp, r.Offset) {
+		return // under a name that was given since, or the stages are halted before it
+	}
+	if what == gap || what == foreign {
+		c.broken(what, link, r.Offset)
+		c.last = link.skipped(what)
+		what = c.last.follow(link, derived, c.names)
+	}
+	if link.Outbox == c.chain.Outbox {
+		c.highest = max(c.highest, link.Seq)
+	}
+	at := place{c.tp, fmt.Sprintf("offset %d", r.Offset), schema.EventID(r.Headers)}
+	switch what {
+	case repeat:
+		c.repeats++
+		if !c.given.has(keyOf(at.id)) {
+			c.mu.Lock()
+			c.audit.repeats = append(c.audit.repeats, at)
+			c.mu.Unlock()
+		}
+		return
+	case apply:
+		c.add(at, sourceOf(r.Headers), derived)
+	}
+	c.last = c.last.advance(link)
+}
+
+func (c *chainAudit) broken(what step, link Link, offset int64) {
+	if what == foreign {
+		c.mu.Lock()
+		c.foreign = true
+		c.mu.Unlock()
+		c.chains.Limit("%s: from offset %d on are records of chain %s, which another database wrote, or a later state of this one; "+
+			"an operator had the stages go on, and it is taken that they skipped them", c.tp, offset, link.Outbox)
+		return
+	}
+	n := missing(c.last, link, c.names)
+	seq, _ := c.last.reached()
+	c.chains.Add(1, n, 0, fmt.Sprintf("%s lost %d records before offset %d: the chain goes from number %d of %s to %d of %s",
+		c.tp, n, offset, seq, orNone(c.last.Outbox), link.Seq, link.Outbox))
+}
+
+// add notes an event.
+func (c *chainAudit) add(at place, source string, derived bool) {
+	stage := derivedBy(source, derived)
+	switch {
+	case c.given.add(at.id, stage):
+		c.chains.Count("events", 1)
+	case stage != "":
+		c.chains.Double("the %s, derived by %s, is there under another number as well", at, stage)
+	case c.Repeatable(source):
+		c.chains.Count("commands that came again", 1)
+	default:
+		c.mu.Lock()
+		c.again = append(c.again, at)
+		c.mu.Unlock()
+	}
+}
+
+// outboxPage is how many rows of the outbox are read at once.
+const outboxPage = 500
+
+// outbox looks whether the chain goes on in the outbox where the log ends.
+func (c *chainAudit) outbox(ctx context.Context, held OffsetRange) error {
+	if c.highest < c.chain.Sent {
+		if c.highest == 0 && held.Oldest > 0 {
+			c.highest = c.chain.Sent // the head is gone, and the last number with it
+		} else {
+			n := c.chain.Sent - c.highest
+			c.chains.Add(1, n, 0, fmt.Sprintf("%s lost %d records at its end: number %d of %s was sent, and the log goes up to %d",
+				c.tp, n, c.chain.Sent, c.chain.Outbox, c.highest))
+		}
+	}
+	next := max(c.highest, c.chain.Sent) + 1
+	for after := int64(0); ; {
+		var rows []store.OutboxRow
+		err := c.View.Select(ctx, &rows, `SELECT epoch, part, seq, msg_key, headers, payload FROM outbox
+			WHERE epoch = $1 AND part = $2 AND seq > $3 ORDER BY seq LIMIT $4`, c.chain.Epoch, c.chain.Part, after, outboxPage)
+		if err != nil {
+			return fmt.Errorf("reading the outbox: %w", err)
+		}
+		for _, row := range rows {
+			after = row.Seq
+			if row.Seq >= next {
+				c.lostBefore(row.Seq, next)
+				next = row.Seq + 1
+				c.chains.Count("events in the outbox", 1)
+			}
+			if err := c.waits(row, c.highest); err != nil {
+				return err
+			}
+		}
+		if len(rows) < outboxPage {
+			break
+		}
+	}
+	c.lostBefore(c.chain.Last+1, next)
+	return nil
+}
+
+// lostBefore says that numbers are nowhere.
+func (c *chainAudit) lostBefore(seq, next int64) {
+	if n := seq - next; n > 0 {
+		c.chains.Add(1, n, 0, fmt.Sprintf("numbers %d to %d of chain %s of %s are neither in the log nor in the outbox", next, seq-1, c.chain.Outbox, c.tp))
+	}
+}
+
+// waits notes an event of the outbox; up to number inLog it is in the log too.
+func (c *chainAudit) waits(row store.OutboxRow, inLog int64) error {
+	headers, err := store.DecodeHeaders(row.Headers)
+	if err != nil {
+		return fmt.Errorf("reading number %d of the outbox of chain %d/%d: %w", row.Seq, row.Epoch, row.Part, err)
+	}
+	at := place{c.tp, fmt.Sprintf("number %d of the outbox", row.Seq), schema.EventID(headers)}
+	if row.Seq <= inLog {
+		if !c.given.has(keyOf(at.id)) {
+			c.chains.Lose("the %s has a number that the log has for another event", at)
+		}
+		return nil
+	}
+	derived := false
+	for _, h := range headers {
+		derived = derived || h.Key == headerDerived
+	}
+	c.add(at, sourceOf(headers), derived)
+	return nil
+}
+
+// oldOutbox notes the events that wait for a topic that is gone: the relay will
+// bring them to the one that took its place.
+func (a *audit) oldOutbox(ctx context.Context) error {
+	var old []struct {
+		Epoch int64 `db:"epoch"`
+		Part  int32 `db:"part"`
+	}
+	if err := a.View.Select(ctx, &old, `SELECT DISTINCT epoch, part FROM outbox`); err != nil {
+		return fmt.Errorf("looking for what waits for topics that are gone: %w", err)
+	}
+	for _, o := range old {
+		if _, current := a.Topology.atEpoch(o.Epoch); current {
+			continue
+		}
+		var rows []store.OutboxRow
+		if err := a.View.Select(ctx, &rows, `SELECT epoch, part, seq, msg_key, headers, payload FROM outbox WHERE epoch = $1 AND part = $2`, o.Epoch, o.Part); err != nil {
+			return fmt.Errorf("reading the outbox of chain %d/%d: %w", o.Epoch, o.Part, err)
+		}
+		c := &chainAudit{audit: a, tp: TopicPartition{"a topic that is gone", o.Part}}
+		for _, row := range rows {
+			a.chains.Count("events in the outbox", 1)
+			if err := c.waits(row, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,433 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Audited is a Handler whose effects can be told from the records that it was
+// given, beyond the events that it derived from them.
+type Audited interface {
+	Handler
+	// Audit begins to hold the effects against the log.
+	Audit(ctx context.Context, view *AuditView) (Auditor, error)
+}
+
+// Auditor looks at what a stage made of the records that it applied, and tells
+// the finding of its view what should not be. It is used for several partitions
+// at once, each in the order of the log.
+type Auditor interface {
+	// Partition begins a partition.
+	Partition(tp TopicPartition) PartitionAuditor
+	// End comes behind all partitions.
+	End(ctx context.Context) error
+}
+
+// PartitionAuditor is an Auditor's work on one partition.
+type PartitionAuditor interface {
+	// Applied looks at a record that the stage applied, and from which so many
+	// events were derived: there are those, and no other.
+	Applied(ctx context.Context, r *Record, events int) error
+	// End comes behind the last record that the stage applied.
+	End(ctx context.Context) error
+}
+
+// AuditView is the moment that an Auditor looks at.
+type AuditView struct {
+	store.Querier
+	// Finding is told of what was looked at, and of differences.
+	Finding *Finding
+	audit   *audit
+}
+
+// Topic is a topic as the database knows it.
+func (v *AuditView) Topic(name schema.Topic) store.Topic {
+	topic, _ := v.audit.Topology.topic(name)
+	return topic
+}
+
+// Epochs is how many incarnations of the topic the database has seen: of those
+// before, the log holds nothing.
+func (v *AuditView) Epochs(name schema.Topic) int { return v.audit.epochs[name] }
+
+// Whole reports whether the log holds all that there ever was of a topic.
+func (v *AuditView) Whole(name schema.Topic) bool {
+	return v.audit.epochs[name] == 1 && !v.audit.foreign &&
+		!slices.ContainsFunc(v.audit.ends[name], func(r OffsetRange) bool { return r.Oldest > 0 })
+}
+
+// Oldest is the first offset that a partition still has.
+func (v *AuditView) Oldest(tp TopicPartition) int64 {
+	return v.audit.ends[tp.Topic][tp.Partition].Oldest
+}
+
+// Emitted reports whether an event of this id came through the outbox that
+// follows from no record, as those of a Runner.
+func (v *AuditView) Emitted(id string) bool { return v.audit.given.claim(id, "") }
+
+// EachApplied is an Auditor that needs to know nothing but the record.
+func EachApplied(f func(ctx context.Context, r *Record, events int) error) Auditor { return each(f) }
+
+type each func(ctx context.Context, r *Record, events int) error
+
+func (e each) Partition(TopicPartition) PartitionAuditor                { return e }
+func (e each) Applied(ctx context.Context, r *Record, events int) error { return e(ctx, r, events) }
+func (each) End(context.Context) error                                  { return nil }
+
+// stageAudit is what is found of one stage.
+type stageAudit struct {
+	*audit
+	spec    StageSpec
+	finding *Finding
+	auditor Auditor // nil where the handler has none
+}
+
+func newStageAudit(ctx context.Context, a *audit, spec StageSpec) (*stageAudit, error) {
+	s := &stageAudit{audit: a, spec: spec, finding: NewFinding("stage "+spec.Name, a.Most)}
+	if audited, ok := spec.Handler.(Audited); ok {
+		var err error
+		if s.auditor, err = audited.Audit(ctx, &AuditView{Querier: a.View, Finding: s.finding, audit: a}); err != nil {
+			return nil, fmt.Errorf("looking at stage %s: %w", spec.Name, err)
+		}
+	}
+	return s, nil
+}
+
+func (s *stageAudit) end(ctx context.Context) error {
+	if s.auditor == nil {
+		return nil
+	}
+	if err := s.auditor.End(ctx); err != nil {
+		return fmt.Errorf("looking at stage %s: %w", s.spec.Name, err)
+	}
+	return nil
+}
+
+// walkStages judges each record of a partition as each of its stages did that has
+// gone beyond it: one was a repeat, one became a dead letter, one was none of its
+// events, and of all others the effects must be there.
+func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRange) error {
+	topic, _ := a.Topology.topic(tp.Topic)
+	var walks []*stageWalk
+	end := held.Oldest
+	for _, s := range a.stages {
+		p, stands := a.positions[stagePartition{s.spec.Name, tp}]
+		if !stands || p.TopicID != topic.ID || !slices.Contains(s.spec.Topics(), tp.Topic) {
+			continue
+		}
+		w := &stageWalk{stageAudit: s, tp: tp, position: p, held: held, names: a.names[tp], last: startLink(held), next: held.Oldest,
+			letters: letterCursor{view: a.View, stage: p.Stage, topicID: p.TopicID, part: p.Part, after: -1}, counts: map[string]int64{}}
+		if s.auditor != nil {
+			w.auditor = s.auditor.Partition(tp)
+		}
+		walks = append(walks, w)
+		end = max(end, min(p.Next, held.End))
+	}
+	err := a.Broker.Read(ctx, tp, held.Oldest, end, func(records []Record) error {
+		for i := range records {
+			r := &records[i]
+			r.Event, r.fault = schema.DecodeEvent(r.Headers, r.Value)
+			r.epoch = topic.Epoch
+			for _, w := range walks {
+				if r.Offset >= w.position.Next {
+					continue
+				}
+				if err := w.record(ctx, r); err != nil {
+					return err
+				}
+			}
+		}
+		a.Progress(len(records))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, w := range walks {
+		if err := w.end(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stageWalk is a stage on its way through a partition.
+type stageWalk struct {
+	*stageAudit
+	tp       TopicPartition
+	position store.Position
+	held     OffsetRange
+	names    chainNames
+	last     Link
+	linked   bool // a record with a link was met
+	next     int64
+	letters  letterCursor
+	auditor  PartitionAuditor
+	counts   map[string]int64
+}
+
+// What becomes of a record, as it is counted. Their sum is what lies before the
+// position.
+const (
+	wasApplied    = "applied"
+	wasRepeat     = "repeats"
+	wasDead       = "dead letters"
+	wasOther      = "not for it"
+	wasSuperseded = "superseded"
+	wasNothing    = "offsets without a record"
+)
+
+func (w *stageWalk) record(ctx context.Context, r *Record) error {
+	w.counts[wasNothing] += r.Offset - w.next
+	w.next = r.Offset + 1
+	j := judge(w.Topology, w.last, r, w.names)
+	if j.step == gap || j.step == foreign {
+		w.last = j.link.skipped(j.step) // walkChain says so
+		j = judge(w.Topology, w.last, r, w.names)
+	}
+	w.last = j.after
+	w.linked = w.linked || j.link != (Link{})
+	letter, err := w.letterAt(ctx, r.Offset)
+	if err != nil {
+		return err
+	}
+	fate := w.fate(r, j, letter)
+	w.counts[fate]++
+	if letter != nil {
+		w.checkLetter(r, fate, *letter)
+	}
+	events := w.derived(r)
+	switch {
+	case fate == wasApplied && w.auditor != nil:
+		return w.auditor.Applied(ctx, r, events)
+	case fate != wasApplied && events > 0:
+		w.finding.Add(1, 0, int64(events), fmt.Sprintf("from the record at offset %d of %s follow %d events, and it was not applied: %s",
+			r.Offset, w.tp, events, fate))
+	}
+	return nil
+}
+
+// fate says what became of a record.
+func (w *stageWalk) fate(r *Record, j judgment, letter *store.DeadLetter) string {
+	switch {
+	case j.step == repeat:
+		return wasRepeat
+	case j.step == stepOver:
+		return wasSuperseded
+	case j.fault != nil:
+		if letter == nil {
+			w.finding.Lose("the record at offset %d of %s should be a dead letter, and is not: %v", r.Offset, w.tp, j.fault)
+		}
+		return wasDead
+	case !slices.Contains(w.spec.Takes, r.Event.Payload.EventType()):
+		return wasOther
+	case letter != nil:
+		return wasDead // its handler refused it
+	}
+	return wasApplied
+}
+
+// checkLetter holds a dead letter against its record.
+func (w *stageWalk) checkLetter(r *Record, fate string, l store.DeadLetter) {
+	if fate != wasDead {
+		w.finding.Double("the record at offset %d of %s is a dead letter, and should not be: it is among the %q", r.Offset, w.tp, fate)
+		return
+	}
+	for _, part := range []struct {
+		name         string
+		kept, logged []byte
+	}{{"key", l.Key, r.Key}, {"headers", l.Headers, store.EncodeHeaders(r.Headers)}, {"value", l.Payload, r.Value}} {
+		if !bytes.Equal(part.kept, part.logged) {
+			w.finding.Lose("the %s of the dead letter of offset %d of %s is not that of the record", part.name, r.Offset, w.tp)
+		}
+	}
+}
+
+// derived counts the events that were derived from a record, and claims them.
+func (w *stageWalk) derived(r *Record) int {
+	if !w.given.gives(w.spec.Name) {
+		return 0
+	}
+	n := 0
+	for w.given.claim(derivedID(w.spec.Name, r.TopicID, r.Partition, r.Offset, n), w.spec.Name) {
+		n++
+	}
+	return n
+}
+
+func (w *stageWalk) end(ctx context.Context) error {
+	if w.auditor != nil {
+		if err := w.auditor.End(ctx); err != nil {
+			return err
+		}
+	}
+	// What lies behind is seen as well: no offset is so high.
+	if _, err := w.letterAt(ctx, maxOffset+1); err != nil {
+		return err
+	}
+	before := min(w.position.Next, w.held.End)
+	w.counts[wasNothing] += max(0, before-w.next)
+	w.finding.Count("records", max(0, before-w.held.Oldest))
+	for what, n := range w.counts {
+		if n > 0 || what == wasApplied {
+			w.finding.Count(what, n)
+		}
+	}
+	w.checkLink()
+	return nil
+}
+
+// checkLink holds the link that the position keeps against the log.
+func (w *stageWalk) checkLink() {
+	kept := Link{w.position.Outbox, w.position.Seq}
+	number, mode := kept.reached()
+	found, _ := w.last.reached()
+	if mode != inOrder || !w.linked && w.held.Oldest > 0 {
+		return // an operator decided what is next, or the log does not tell
+	}
+	if kept.Outbox != w.last.Outbox || number != found {
+		w.places.Differ("%s has applied %s up to number %d of chain %s, by its position, and by the log up to number %d of %s",
+			w.spec.Name, w.tp, number, orNone(kept.Outbox), found, orNone(w.last.Outbox))
+	}
+}
+
+// letterAt returns the dead letter of a record, if it has one, and says what is
+// wrong with those that were passed.
+func (w *stageWalk) letterAt(ctx context.Context, offset int64) (*store.DeadLetter, error) {
+	for {
+		l, err := w.letters.head(ctx)
+		switch {
+		case err != nil || l == nil || l.Offset > offset:
+			return nil, err
+		case l.Offset == offset:
+			w.letters.pop()
+			return l, nil
+		case l.Offset < w.held.Oldest:
+			w.finding.Limit("dead letters of %s are older than what the log holds", w.tp)
+		case l.Offset >= w.position.Next:
+			w.finding.Double("there is a dead letter of offset %d of %s, and the stage stands at %d", l.Offset, w.tp, w.position.Next)
+		default:
+			w.finding.Double("there is a dead letter of offset %d of %s, and no record", l.Offset, w.tp)
+		}
+		w.letters.pop()
+	}
+}
+
+// letterCursor reads the dead letters of a stage on a partition, by offset.
+type letterCursor struct {
+	view    store.Querier
+	stage   string
+	topicID string
+	part    int32
+	after   int64
+	page    []store.DeadLetter
+	ended   bool
+}
+
+// letterPage is how many dead letters are read at once: each may be large.
+const letterPage = 32
+
+func (c *letterCursor) head(ctx context.Context) (*store.DeadLetter, error) {
+	if len(c.page) == 0 && !c.ended {
+		var err error
+		if c.page, err = store.DeadLettersOf(ctx, c.view, c.stage, c.topicID, c.part, c.after, letterPage); err != nil {
+			return nil, err
+		}
+		c.ended = len(c.page) < letterPage
+	}
+	if len(c.page) == 0 {
+		return nil, nil
+	}
+	return &c.page[0], nil
+}
+
+func (c *letterCursor) pop() { c.after, c.page = c.page[0].Offset, c.page[1:] }
+
+// checkLetters is for dead letters that no walk has met.
+func (a *audit) checkLetters(ctx context.Context) error {
+	var groups []struct {
+		Stage   string       `db:"stage"`
+		Topic   schema.Topic `db:"topic"`
+		TopicID string       `db:"topic_id"`
+		Part    int32        `db:"part"`
+		N       int64        `db:"n"`
+	}
+	err := a.View.Select(ctx, &groups, `SELECT stage, topic, topic_id, part, COUNT(*) AS n FROM dead_letters
+		WHERE substr(stage, 1, $1) <> $2 GROUP BY stage, topic, topic_id, part`, len(store.Scratch), store.Scratch)
+	if err != nil {
+		return fmt.Errorf("counting dead letters: %w", err)
+	}
+	for _, g := range groups {
+		a.letters.Count("dead letters", g.N)
+		tp := TopicPartition{g.Topic, g.Part}
+		at := slices.IndexFunc(a.Stages, func(s StageSpec) bool { return s.Name == g.Stage })
+		_, stands := a.positions[stagePartition{g.Stage, tp}]
+		switch {
+		case at < 0:
+			a.letters.Limit("stage %s is none of this binary's: its dead letters are not looked at", g.Stage)
+		case g.TopicID != a.topicID(tp) && a.epochs[g.Topic] > 1:
+			a.letters.Limit("dead letters of %s are of a topic that is gone", tp)
+		case g.TopicID != a.topicID(tp) || !stands || !slices.Contains(a.Stages[at].Topics(), g.Topic):
+			a.letters.Add(g.N, 0, g.N, fmt.Sprintf("%s has %d dead letters of %s (%s), of which it takes nothing", g.Stage, g.N, tp, g.TopicID))
+		}
+	}
+	return nil
+}
+
+// checkUnclaimed is for events that no walk has met the record of.
+func (a *audit) checkUnclaimed() {
+	left := a.given.unclaimed()
+	for _, s := range a.stages {
+		keys := left[s.spec.Name]
+		delete(left, s.spec.Name)
+		if len(keys) > 0 {
+			s.unclaimed(keys)
+		}
+	}
+	for stage, keys := range left {
+		a.chains.Limit("%d events were derived by stage %s, which is none of this binary's", len(keys), stage)
+	}
+}
+
+// mostOlder bounds the records whose ids are made only to know their events.
+const mostOlder = 20_000_000
+
+// unclaimed says which events of a stage follow from none of the records that it
+// applied. What follows from records that are gone can be told by its id, as long
+// as the topic is the same.
+func (s *stageAudit) unclaimed(keys []eventKey) {
+	of := make(map[eventKey]bool, len(keys))
+	for _, key := range keys {
+		of[key] = true
+	}
+	older := int64(0)
+	for _, topic := range s.spec.Topics() {
+		if s.epochs[topic] > 1 {
+			s.finding.Limit("%s was created again, or its log lost its end: what follows from records that are gone cannot be told from what follows from none", topic)
+			return
+		}
+		for part, held := range s.ends[topic] {
+			if older += held.Oldest; older > mostOlder {
+				s.finding.Limit("what follows from records of %s that are gone cannot be told from what follows from none", topic)
+				return
+			}
+			for offset := range held.Oldest {
+				for n := 0; ; n++ {
+					key := keyOf(derivedID(s.spec.Name, s.topicID(TopicPartition{Topic: topic}), int32(part), offset, n))
+					if !of[key] {
+						break
+					}
+					delete(of, key)
+				}
+			}
+		}
+	}
+	for key := range of {
+		s.finding.Double("event %s follows from no record that the stage applied", key)
+	}
+}

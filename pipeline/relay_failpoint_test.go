@@ -1,0 +1,69 @@
+//go:build failpoints
+
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// TestFailpointOfTheRelay loses, behind the log's acknowledgement, the note of it:
+// what was sent is sent again, under its numbers, and consumers drop it.
+func TestFailpointOfTheRelay(t *testing.T) {
+	// As pipelinetest.Fail does, which this package cannot import.
+	t.Setenv(failpoint.Variable, "")
+	injected := errors.New("injected")
+	handler := &recorder{}
+	r := newRig(t, handler)
+	relay := newRelay(r.db, r.broker, r.stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
+	held, err := relay.takeLease(t.Context())
+	require.NoError(t, err)
+	require.True(t, held)
+	emit := &emitter{Store: r.db, outbox: r.stage.outbox, wake: relay.Wake}
+	_, err = emit.Emit(t.Context(), func(*Tx) ([]schema.Event, error) {
+		var events []schema.Event
+		for i := range 3 {
+			events = append(events, schema.Event{ID: fmt.Sprint(i), Source: "test", Payload: price("S1", i)})
+		}
+		return events, nil
+	})
+	require.NoError(t, err)
+	disarm, err := failpoint.Arm(failpoint.RelayAcked, failpoint.Hits{First: 1}, func(context.Context, int) error { return injected })
+	require.NoError(t, err)
+	defer disarm()
+
+	_, err = relay.round(t.Context())
+	require.ErrorIs(t, err, injected)
+	_, err = relay.round(t.Context())
+	require.NoError(t, err)
+	assert.ErrorContains(t, relay.Trouble(), "or could not note it", "it does not trust the database before it has looked at the log")
+	assert.False(t, relay.ready)
+	_, err = relay.takeLease(t.Context())
+	require.NoError(t, err)
+	_, err = relay.round(t.Context())
+	require.NoError(t, err)
+	pending, err := r.db.Pending(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, pending)
+
+	log := r.log(1)
+	var numbers []int64
+	for _, record := range log {
+		link, _, err := linkOf(record.Headers)
+		require.NoError(t, err)
+		numbers = append(numbers, link.Seq)
+	}
+	assert.Equal(t, []int64{1, 2, 3, 1, 2, 3}, numbers)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), log...))
+	assert.Len(t, r.effects(), 3)
+}
