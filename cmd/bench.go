@@ -122,6 +122,7 @@ func (m *measurement) prepare() error {
 		c.Partitions = int32(m.partitions)
 	}
 	c.HTTPAddr, c.Roles, c.InstanceID, c.LimitLoopback = "127.0.0.1:0", roles{true, true, true, true}, "", false
+	c.Connections.Total = 100_000 // no client of the load is refused
 	c.DefaultProvider = simulatedProvider
 	c.Modules[simulatedProvider] = nil // no faults, and no time of its own
 	m.log = m.app.loggerAt(*c, slog.LevelWarn)

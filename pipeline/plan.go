@@ -24,7 +24,7 @@ func (s *Stage) plan(sess *session, records []Record) plan {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := plan{input: make([]Record, 0, len(records))} // nearly always all of them
-	moves := map[TopicPartition]int{} // index into p.moves
+	moves := map[TopicPartition]int{}                 // index into p.moves
 	for _, r := range records {
 		position, assigned := sess.positions[r.TopicPartition]
 		if !assigned || position.Halted != "" || r.TopicID != position.TopicID {
