@@ -236,6 +236,24 @@ func footprintOf(ctx context.Context, t testing.TB, env environment, url string)
 // cycle.
 const footprintSlack = 30
 
+// level is the footprint of a process once it no longer grows: consumers take a
+// while until each has its connections and goroutines.
+func (s *scenario) level(env environment, url string) footprint {
+	s.t.Helper()
+	const still = 5 // looks in a row
+	var level footprint
+	for same := 0; same < still; pause(200 * time.Millisecond) {
+		now, err := footprintOf(s.t.Context(), s.t, env, url)
+		require.NoError(s.t, err)
+		same++
+		if now.goroutines > level.goroutines || now.files > level.files || now.connections > level.connections {
+			level = footprint{max(now.goroutines, level.goroutines), max(now.files, level.files), max(now.connections, level.connections)}
+			same = 0
+		}
+	}
+	return level
+}
+
 // checkLevel waits until a process holds no more than before, but for the slack.
 func (s *scenario) checkLevel(env environment, url string, before footprint) {
 	s.t.Helper()

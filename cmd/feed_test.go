@@ -51,13 +51,13 @@ func makeAnswers(random *rand.Rand, n int, start time.Time) []fedAnswer {
 // feed appends all answers to raw-quotes, each partition in order, sending
 // again whatever was not acknowledged, as a stream does after a reconnect.
 func feed(t testing.TB, env environment, answers []fedAnswer) {
-	feedWhenDue(t, env, answers, func(int) int { return len(answers) })
+	feedWhenDue(t, env, answers, 2*time.Second, func(int) int { return len(answers) })
 }
 
 // feedSteadily is feed at the rate at which the answers are received, or faster
 // where it is late, until it is stopped. It returns how many it has fed.
 func feedSteadily(t testing.TB, env environment, answers []fedAnswer, stop <-chan struct{}) int {
-	return feedWhenDue(t, env, answers, func(from int) int {
+	return feedWhenDue(t, env, answers, time.Second/2, func(from int) int {
 		select {
 		case <-stop:
 			return -1
@@ -72,8 +72,10 @@ func feedSteadily(t testing.TB, env environment, answers []fedAnswer, stop <-cha
 }
 
 // feedWhenDue asks due how many of the answers may be sent by now, of which from
-// are, and ends where the number is negative. It returns how many it has fed.
-func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, due func(from int) int) int {
+// are, and ends where the number is negative. A broker that says nothing for so
+// long is dead: it looks for the one that came in its place. It returns how many
+// it has fed.
+func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, patience time.Duration, due func(from int) int) int {
 	var broker *kafka.Broker
 	defer func() {
 		if broker != nil {
@@ -100,7 +102,7 @@ func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, due func(fr
 				continue
 			}
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		errs := broker.Send(ctx, batchesOf(t, answers[from:to], partitions))
 		cancel()
 		err := errors.Join(errs...)

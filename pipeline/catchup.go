@@ -65,7 +65,8 @@ func CatchUp(ctx context.Context, db store.Querier, broker Broker, stages []Stag
 		if err != nil {
 			return err
 		}
-		if err := poll(ctx, look, func() (int64, error) { return unsent(ctx, db, chains) }); err != nil {
+		waiting := backlog{chains}
+		if err := poll(ctx, look, func() (int64, error) { return waiting.unsent(ctx, db) }); err != nil {
 			return err
 		}
 		ends, err := endsOf(ctx, broker, reads)
@@ -82,8 +83,9 @@ func CatchUp(ctx context.Context, db store.Querier, broker Broker, stages []Stag
 // AwaitSent waits until what was in the outbox when chains were read is in the
 // log, but no longer than wait, and returns how many events are not.
 func AwaitSent(ctx context.Context, db store.Querier, chains []store.Chain, wait time.Duration) (waiting int64, err error) {
+	was := backlog{chains}
 	for deadline := time.Now().Add(wait); ; {
-		waiting, err := unsent(ctx, db, chains)
+		waiting, err := was.unsent(ctx, db)
 		if err != nil || waiting == 0 || time.Now().After(deadline) {
 			return waiting, err
 		}
@@ -132,11 +134,30 @@ func readsOf(ctx context.Context, db store.Querier, stages []StageSpec) (map[str
 	return reads, err
 }
 
-// unsent counts what was in the outbox and is not in the log yet.
-func unsent(ctx context.Context, db store.Querier, before []store.Chain) (int64, error) {
+// carriedOver reports whether events that waited for a topic wait for another
+// incarnation of it by now: their chain is closed, at an earlier number.
+func carriedOver(before, now []store.Chain) bool {
+	return slices.ContainsFunc(before, func(was store.Chain) bool {
+		return slices.ContainsFunc(now, func(is store.Chain) bool {
+			return is.Epoch == was.Epoch && is.Part == was.Part && is.Outbox == was.Outbox && is.Last < was.Last
+		})
+	})
+}
+
+// backlog is what was in the outbox when these chains were read.
+type backlog struct{ chains []store.Chain }
+
+// unsent counts what is not in the log yet.
+func (b *backlog) unsent(ctx context.Context, db store.Querier) (int64, error) {
 	now, err := store.Chains(ctx, db)
+	if err != nil {
+		return 0, err
+	}
+	if carriedOver(b.chains, now) {
+		b.chains = now // with all that is there
+	}
 	var n int64
-	for _, was := range before {
+	for _, was := range b.chains {
 		for _, is := range now {
 			switch {
 			case is.Epoch != was.Epoch || is.Part != was.Part:
@@ -147,7 +168,7 @@ func unsent(ctx context.Context, db store.Querier, before []store.Chain) (int64,
 			}
 		}
 	}
-	return n, err
+	return n, nil
 }
 
 func endsOf(ctx context.Context, broker Broker, reads map[string][]schema.Topic) (map[schema.Topic][]OffsetRange, error) {

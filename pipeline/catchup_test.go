@@ -72,6 +72,35 @@ func TestCatchUpFollowsAnEventThroughItsStages(t *testing.T) {
 	require.NoError(t, CatchUp(t.Context(), r.db, r.broker, nil, nil), "all that ever ran")
 }
 
+// What waits for a topic that is created again meanwhile is waited for where it
+// went.
+func TestCatchUpFollowsWhatIsCarriedOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 2)
+	recreated := false
+	require.NoError(t, CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, func(behind int64) {
+		switch {
+		case behind == 0:
+		case !recreated:
+			recreated = true
+			r.assign() // the stage knows the topic that is gone
+			r.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
+			r.assign()
+			r.lift(Skip)
+			relay := newRelay(r.db, r.broker, r.topology(), "test", r.stage.log)
+			_, err := relay.round(t.Context()) // carries over, and sends nothing
+			require.NoError(t, err)
+		default:
+			require.Equal(t, int64(2), behind)
+			r.relay()
+			r.consume()
+		}
+	}))
+	assert.True(t, recreated)
+	assert.Len(t, r.effects(), 2)
+}
+
 func TestCatchUpEnds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, chained)

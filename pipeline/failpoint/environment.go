@@ -66,7 +66,7 @@ func parseHits(text string) (Hits, error) {
 	return h, nil
 }
 
-// parseAction reads kill, panic, error or delay:DURATION.
+// parseAction reads kill, panic, error or stall:DURATION.
 func parseAction(p Point, text string) (func(context.Context, int) error, error) {
 	var do func(context.Context) error
 	name, argument, _ := strings.Cut(text, ":")
@@ -77,14 +77,14 @@ func parseAction(p Point, text string) (func(context.Context, int) error, error)
 		do = func(context.Context) error { panic(fmt.Sprintf("failpoint %s", p)) }
 	case "error":
 		do = func(context.Context) error { return fmt.Errorf("%w: %s", ErrInjected, p) }
-	case "delay":
+	case "stall":
 		d, err := time.ParseDuration(argument)
 		if err != nil {
 			return nil, err
 		}
-		do = func(ctx context.Context) error { return wait(ctx, d) }
+		do = func(context.Context) error { <-time.After(d); return nil }
 	default:
-		return nil, fmt.Errorf("%q is neither kill nor panic nor error nor delay:DURATION", text)
+		return nil, fmt.Errorf("%q is neither kill nor panic nor error nor stall:DURATION", text)
 	}
 	return func(ctx context.Context, hit int) error {
 		// One write, which lines of others do not interrupt.
@@ -104,15 +104,4 @@ func kill(context.Context) error {
 		return err
 	}
 	select {} // the other threads may have a moment; this goroutine goes no further
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

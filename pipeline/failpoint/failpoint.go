@@ -66,8 +66,8 @@ func All() []Point {
 //
 //	PRICEMILL_FAILPOINTS=relay.acked=kill@37,store.committed=error@5/20
 //
-// kill ends the process by SIGKILL, panic panics, error fails, delay:30s waits
-// that long or until the context is done. @37 is the 37th hit alone, @5/20 the
+// kill ends the process by SIGKILL, panic panics, error fails, stall:30s waits
+// that long, whatever the context says. @37 is the 37th hit alone, @5/20 the
 // 5th and every 20th behind it; without one it is each hit. Whenever something
 // is done, a line of JSON on stderr says so, with the message Message.
 const Variable = "PRICEMILL_FAILPOINTS"

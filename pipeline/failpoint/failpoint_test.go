@@ -58,7 +58,7 @@ func TestFailpointHits(t *testing.T) {
 
 func TestFailpointVariable(t *testing.T) {
 	for _, text := range []string{"relay.acked", "relay.acked=", "relay.acked=vanish", "relay.acked=kill@", "relay.acked=kill@0", "relay.acked=kill@-1",
-		"relay.acked=kill@x", "relay.acked=kill@1/0", "relay.acked=kill@1/", "relay.acked=delay", "relay.acked=delay:soon", "nowhere=kill",
+		"relay.acked=kill@x", "relay.acked=kill@1/0", "relay.acked=kill@1/", "relay.acked=stall", "relay.acked=stall:soon", "nowhere=kill",
 		"relay.acked=kill,"} {
 		victim := exec.CommandContext(t.Context(), os.Args[0])
 		victim.Env = append(os.Environ(), asVictim+"=1", Variable+"="+text)
@@ -75,7 +75,7 @@ func TestFailpointKills(t *testing.T) {
 		"relay.acked=kill@3,store.committed=panic": {"1 false\n2 false\n", `"msg":"failpoint","point":"relay.acked","action":"kill","hit":3}`},
 		"relay.acked=panic@2":                      {"1 false\n", "panic: failpoint relay.acked"},
 		"relay.acked=error@2/2":                    {"1 false\n2 true\n3 false\n4 true\n5 false\n", `"action":"error","hit":4}`},
-		"relay.acked=delay:1ns":                    {"1 false\n2 false\n3 false\n4 false\n5 false\n", `"action":"delay:1ns","hit":5}`},
+		"relay.acked=stall:1ns":                    {"1 false\n2 false\n3 false\n4 false\n5 false\n", `"action":"stall:1ns","hit":5}`},
 		"":                                         {"1 false\n2 false\n3 false\n4 false\n5 false\n", ""},
 	} {
 		victim := exec.CommandContext(t.Context(), os.Args[0])

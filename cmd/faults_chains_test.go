@@ -1,0 +1,110 @@
+package cmd_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Faults while an operator's word is carried out, or the log or the database has
+// become another one.
+
+// TestFaultsFailpointReset kills the command that has a projection start over,
+// before and behind each of its commits, while answers come in.
+func TestFaultsFailpointReset(t *testing.T) {
+	s := newScenario(t, "`stages reset` killed at a commit", embeddedFirst()...)
+	v := s.newVictim(nil)
+	v.up("")
+	fed := s.feed(v.env)
+	reset := []string{"stages", "reset", "moving-averages.g1", "--to", "start", "--yes"}
+	for cycle := range pick(s, 4, 20) {
+		point := []failpoint.Point{failpoint.StoreCommitting, failpoint.StoreCommitted}[cycle%2]
+		v.commandDies(fmt.Sprintf("%s=kill@%d", point, 1+cycle/2%2), reset...)
+		if s.random.IntN(2) == 0 {
+			status, _, stderr := run(t, v.env, reset...)
+			require.Zero(t, status, stderr)
+		}
+	}
+	s.check(v.env, fed.end())
+	v.stop()
+}
+
+// TestFaultsFailpointCarryOver has events wait for a topic that is created again,
+// and kills the relay while it brings them into the new chains, and then the
+// command that lets the stage go on.
+func TestFaultsFailpointCarryOver(t *testing.T) {
+	s := newScenario(t, fmt.Sprintf("a topic created again: killed at `%s`, and `stages skip` at a commit", failpoint.StoreMoving), embeddedFirst()...)
+	v := s.newVictim(nil)
+	const each = 20
+	var answers []fedAnswer
+	for range pick(s, 1, 20) {
+		// Somebody else holds the relay's lease, and does nothing: what raw-store
+		// gives waits in the outbox.
+		held, err := v.tables().AcquireLease(t.Context(), "relay", "idle", time.Hour)
+		require.NoError(t, err)
+		require.True(t, held)
+		more := oneEach(len(answers)/partitionsInTests, each)
+		answers = append(answers, more...)
+		v.up("")
+		feed(t, v.env, more)
+		require.Eventually(t, func() bool { return counted(t, v.env)["answers"] == len(answers) }, time.Minute, 20*time.Millisecond)
+		v.stop()
+		require.NoError(t, v.tables().ReleaseLease(t.Context(), "relay", "idle"))
+		assert.Equal(t, len(more), counted(t, v.env)["outbox"])
+		whileStopped(t, v.env, func() { deleteTopic(t, v.env, schema.StoredQuotes) })
+
+		v.dies(fmt.Sprintf("%s=kill@%d", failpoint.StoreMoving, 1+s.random.IntN(partitionsInTests)))
+		p := v.up("")
+		p.halts("the topic was created again", "pricemill stages skip normalize stored-quotes")
+		point := []failpoint.Point{failpoint.StoreCommitting, failpoint.StoreCommitted}[s.random.IntN(2)]
+		v.commandDies(fmt.Sprintf("%s=kill@%d", point, 1+s.random.IntN(2)), "stages", "skip", "--yes")
+		for stage, lost := range p.liftWith("skip") {
+			assert.Zero(t, lost, stage)
+		}
+		v.judged()
+		v.stop()
+	}
+	v.up("")
+	s.check(v.env, answers)
+	v.stop()
+}
+
+// TestFaultsFailpointRenewal restores the database from a copy, and kills the relay
+// while it gives the chains other names.
+func TestFaultsFailpointRenewal(t *testing.T) {
+	s := newScenario(t, fmt.Sprintf("the database restored from a copy: killed at `%s`", failpoint.StoreMoving), embeddedFirst()...)
+	v := s.newVictim(nil)
+	const each = 10
+	var answers []fedAnswer
+	add := func(p *program) {
+		more := oneEach(len(answers)/partitionsInTests, each)
+		answers = append(answers, more...)
+		p.feed(more)
+	}
+	add(v.up(""))
+	for range pick(s, 1, 20) {
+		v.stop()
+		v.closeTables()
+		restore := copyDatabase(t, v.env)
+		add(v.up(""))
+		v.stop()
+		v.closeTables()
+		restore()
+		v.dies(fmt.Sprintf("%s=kill@%d", failpoint.StoreMoving, 1+s.random.IntN(16)))
+		p := v.up("")
+		p.halts("was it restored from a copy?", "pricemill stages skip")
+		for stage, lost := range p.liftWith("skip") {
+			assert.Zero(t, lost, stage)
+		}
+		v.judged()
+		add(p)
+	}
+	s.check(v.env, answers)
+	v.stop()
+}
