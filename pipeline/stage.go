@@ -56,6 +56,9 @@ type Stage struct {
 	// patience bounds how long what fails for another reason than a record's is
 	// tried again; 0 does not.
 	patience time.Duration
+	// worked, if not nil, is told how long a transaction took until its commit:
+	// without what it waited for others, or the disk.
+	worked func(time.Duration)
 
 	mu      sync.Mutex
 	session *session
@@ -258,7 +261,12 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record) err
 	txCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionLimit)
 	defer cancel()
 	began := time.Now()
-	err := lane.Run(txCtx, s.db, func(tx *Tx) error { return s.apply(txCtx, tx, plan) })
+	err := lane.Run(txCtx, s.db, func(tx *Tx) error {
+		if s.worked != nil {
+			defer func(began time.Time) { s.worked(time.Since(began)) }(time.Now())
+		}
+		return s.apply(txCtx, tx, plan)
+	})
 	if err != nil {
 		return s.recover(txCtx, sess, batch, plan, err)
 	}
