@@ -79,7 +79,11 @@ func openEngine(ctx context.Context, c config) (store.Engine, error) {
 		if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
 			return nil, fmt.Errorf("making the data directory: %w", err)
 		}
-		return sqlite.Open(filepath.Join(c.DataDir, databaseFile))
+		var options []sqlite.Option
+		if c.Expendable {
+			options = append(options, sqlite.Expendable)
+		}
+		return sqlite.Open(filepath.Join(c.DataDir, databaseFile), options...)
 	}
 	return postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL, StatementTimeout: c.DatabaseTimeout})
 }

@@ -84,31 +84,33 @@ const modulesKey = "modules"
 
 // config is the configuration after it was read and checked.
 type config struct {
-	HTTPAddr          string
-	HTTPHosts         []string // nil for any
-	Connections       httpapi.ConnectionLimits
-	DataDir           string
-	DatabaseURL       string
-	DatabaseTimeout   time.Duration
-	Brokers           []string
-	Security          kafka.Security
-	Topics            map[schema.Topic]string
-	GroupPrefix       string
-	InstanceID        string
-	SessionTimeout    time.Duration
-	KafkaTimeout      time.Duration
-	Partitions        int32
-	Replication       int16
-	Roles             roles
-	DefaultProvider   schema.Provider
-	LatestMaxAge      time.Duration
-	FetchTimeout      time.Duration
-	MinPollInterval   time.Duration
-	RateLimit         int
-	LimitLoopback     bool
-	Debug             bool
-	Modules           map[string]map[string]any
-	Warnings          []string
+	HTTPAddr        string
+	HTTPHosts       []string // nil for any
+	Connections     httpapi.ConnectionLimits
+	DataDir         string
+	DatabaseURL     string
+	DatabaseTimeout time.Duration
+	Brokers         []string
+	Security        kafka.Security
+	Topics          map[schema.Topic]string
+	GroupPrefix     string
+	InstanceID      string
+	SessionTimeout  time.Duration
+	KafkaTimeout    time.Duration
+	Partitions      int32
+	Replication     int16
+	Roles           roles
+	DefaultProvider schema.Provider
+	LatestMaxAge    time.Duration
+	FetchTimeout    time.Duration
+	MinPollInterval time.Duration
+	RateLimit       int
+	LimitLoopback   bool
+	Debug           bool
+	Modules         map[string]map[string]any
+	Warnings        []string
+	// Expendable is set by commands whose work can be done again.
+	Expendable        bool
 	movingAverageText string
 }
 

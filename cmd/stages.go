@@ -54,6 +54,11 @@ func (a *app) withBackends(ctx context.Context, f func(context.Context, *backend
 	if err != nil {
 		return err
 	}
+	return a.withBackendsOf(ctx, c, f)
+}
+
+// withBackendsOf is withBackends by a configuration that is loaded already.
+func (a *app) withBackendsOf(ctx context.Context, c config, f func(context.Context, *backends) error) error {
 	b, err := open(ctx, c, beside, a.logger(c))
 	if err != nil {
 		return err

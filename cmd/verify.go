@@ -76,7 +76,7 @@ func (a *app) verify(ctx context.Context, v verification) error {
 	if err != nil {
 		return err
 	}
-	cfg.Roles = roles{Handlers: true, Projections: true}
+	cfg.Roles, cfg.Expendable = roles{Handlers: true, Projections: true}, true
 	log := a.loggerAt(cfg, slog.LevelWarn)
 	m, err := build(cfg, log)
 	if err != nil {
@@ -88,7 +88,7 @@ func (a *app) verify(ctx context.Context, v verification) error {
 	}
 	began := time.Now()
 	var found verdict
-	err = a.withBackends(ctx, func(ctx context.Context, b *backends) error {
+	err = a.withBackendsOf(ctx, cfg, func(ctx context.Context, b *backends) error {
 		found.Checks, err = a.findings(ctx, b, m, wanted, v, log)
 		return err
 	})
@@ -218,7 +218,7 @@ func (r proving) drained(ctx context.Context, before []store.Chain) (*pipeline.F
 
 // compare looks at everything as of one moment.
 func (r proving) compare(ctx context.Context, comparisons []*projections.Comparison,
-	audit func(*store.Snapshot) ([]*pipeline.Finding, error)) (found []*pipeline.Finding, err error) {
+	audit func(*store.Snapshot) ([]*pipeline.Finding, error)) ([]*pipeline.Finding, error) {
 	// A second round, so that little is left to do while the snapshot is open.
 	for _, c := range comparisons {
 		if err := c.Fill(ctx); err != nil {
@@ -229,7 +229,7 @@ func (r proving) compare(ctx context.Context, comparisons []*projections.Compari
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, view.Close()) }()
+	defer view.Close()
 	r.bar.describe("comparing")
 	var proofs []*pipeline.Finding
 	for _, c := range comparisons {
@@ -240,7 +240,7 @@ func (r proving) compare(ctx context.Context, comparisons []*projections.Compari
 		proofs = append(proofs, finding)
 	}
 	r.bar.describe("looking through the log")
-	found, err = audit(view)
+	found, err := audit(view)
 	return append(found, proofs...), err
 }
 

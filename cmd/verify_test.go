@@ -55,3 +55,16 @@ func TestVerifyHolds(t *testing.T) {
 	_, stdout, stderr := run(t, p.env, "verify")
 	t.Log(stdout, stderr)
 }
+
+// BenchmarkVerify proves 100,000 answers, with all that follows from them, beside
+// a running service.
+func BenchmarkVerify(b *testing.B) {
+	const n = 100_000
+	p := start(b, environment{"MOVING_AVERAGE_WINDOW": "5,20"})
+	feed(b, p.env, makeAnswers(rand.New(rand.NewPCG(1, 1)), n, time.Now()))
+	awaitDrained(b, p.env)
+	for b.Loop() {
+		proven(b, p.env)
+	}
+	b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds(), "answers/s")
+}

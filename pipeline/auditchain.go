@@ -15,15 +15,15 @@ type chainAudit struct {
 	chain store.Chain // in use
 	names chainNames
 	last  Link
-	// highest is the highest number met under the name in use.
-	highest          int64
+	// highest are the highest numbers met, by name.
+	highest          map[string]int64
 	records, repeats int64
 }
 
 // walkChain looks whether a chain is unbroken, goes on in the outbox, and notes
 // each of its events once.
 func (a *audit) walkChain(ctx context.Context, tp TopicPartition, held OffsetRange) error {
-	c := &chainAudit{audit: a, tp: tp, chain: a.current[tp], names: a.names[tp], last: startLink(held)}
+	c := &chainAudit{audit: a, tp: tp, chain: a.current[tp], names: a.names[tp], last: startLink(held), highest: map[string]int64{}}
 	err := a.Broker.Read(ctx, tp, held.Oldest, held.End, func(records []Record) error {
 		for i := range records {
 			c.record(&records[i])
@@ -49,17 +49,15 @@ func (c *chainAudit) record(r *Record) {
 		return // written since
 	}
 	what := c.last.follow(link, derived, c.names)
-	if what == foreign && !c.consumed(c.tp, r.Offset) {
-		return // under a name that was given since, or the stages are halted before it
+	if what == gap && link.Seq <= c.highest[link.Outbox] {
+		what = repeat // of a name before the present one, which the database does not know
 	}
 	if what == gap || what == foreign {
 		c.broken(what, link, r.Offset)
 		c.last = link.skipped(what)
 		what = c.last.follow(link, derived, c.names)
 	}
-	if link.Outbox == c.chain.Outbox {
-		c.highest = max(c.highest, link.Seq)
-	}
+	c.highest[link.Outbox] = max(c.highest[link.Outbox], link.Seq)
 	at := place{c.tp, fmt.Sprintf("offset %d", r.Offset), schema.EventID(r.Headers)}
 	switch what {
 	case repeat:
@@ -81,8 +79,12 @@ func (c *chainAudit) broken(what step, link Link, offset int64) {
 		c.mu.Lock()
 		c.foreign = true
 		c.mu.Unlock()
-		c.chains.Limit("%s: from offset %d on are records of chain %s, which another database wrote, or a later state of this one; "+
-			"an operator had the stages go on, and it is taken that they skipped them", c.tp, offset, link.Outbox)
+		// Else the name was given since, or stages halt here, which their positions
+		// say, or no stage reads the topic.
+		if c.consumed(c.tp, offset) {
+			c.chains.Limit("%s: from offset %d on are records of chain %s, which another database wrote, or a later state of this one; "+
+				"an operator had the stages go on, and it is taken that they skipped them", c.tp, offset, link.Outbox)
+		}
 		return
 	}
 	n := missing(c.last, link, c.names)
@@ -113,16 +115,17 @@ const outboxPage = 500
 
 // outbox looks whether the chain goes on in the outbox where the log ends.
 func (c *chainAudit) outbox(ctx context.Context, held OffsetRange) error {
-	if c.highest < c.chain.Sent {
-		if c.highest == 0 && held.Oldest > 0 {
-			c.highest = c.chain.Sent // the head is gone, and the last number with it
+	highest := c.highest[c.chain.Outbox]
+	if highest < c.chain.Sent {
+		if highest == 0 && held.Oldest > 0 {
+			highest = c.chain.Sent // the head is gone, and the last number with it
 		} else {
-			n := c.chain.Sent - c.highest
+			n := c.chain.Sent - highest
 			c.chains.Add(1, n, 0, fmt.Sprintf("%s lost %d records at its end: number %d of %s was sent, and the log goes up to %d",
-				c.tp, n, c.chain.Sent, c.chain.Outbox, c.highest))
+				c.tp, n, c.chain.Sent, c.chain.Outbox, highest))
 		}
 	}
-	next := max(c.highest, c.chain.Sent) + 1
+	next := max(highest, c.chain.Sent) + 1
 	for after := int64(0); ; {
 		var rows []store.OutboxRow
 		err := c.View.Select(ctx, &rows, `SELECT epoch, part, seq, msg_key, headers, payload FROM outbox
@@ -137,7 +140,7 @@ func (c *chainAudit) outbox(ctx context.Context, held OffsetRange) error {
 				next = row.Seq + 1
 				c.chains.Count("events in the outbox", 1)
 			}
-			if err := c.waits(row, c.highest); err != nil {
+			if err := c.waits(row, highest); err != nil {
 				return err
 			}
 		}

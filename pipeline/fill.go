@@ -40,6 +40,8 @@ type Fill struct {
 	cfg   FillConfig
 	stage *Stage
 	turn  sync.Mutex
+	// work is what the transactions took since turn was taken.
+	work time.Duration
 	// breaks are those it went on behind.
 	breaks []Lift
 }
@@ -49,6 +51,9 @@ func NewFill(cfg FillConfig) *Fill {
 	f := &Fill{cfg: cfg}
 	f.stage = newStage(cfg.Stage, cfg.Store, cfg.Topology, cfg.Log, newMetrics(prometheus.NewRegistry()), func() {})
 	f.stage.patience = fillPatience
+	if cfg.Store.Turn() > 0 {
+		f.stage.worked = func(d time.Duration) { f.work += d }
+	}
 	if f.cfg.Progress == nil {
 		f.cfg.Progress = func(int) {}
 	}
@@ -261,21 +266,20 @@ func (s *fillSession) apply(ctx context.Context, lane int, records []Record, pac
 	// One at a time, the rest included: two would take turns with each other.
 	f.turn.Lock()
 	defer f.turn.Unlock()
-	began := time.Now()
+	f.work = 0
 	if err := f.stage.run(ctx, batch, records); err != nil {
 		return err
 	}
-	took := time.Since(began)
-	pace.note(len(records), took)
+	pace.note(len(records), f.work)
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-time.After(min(took, maxRest)):
+	case <-time.After(min(f.work, maxRest)):
 		return nil
 	}
 }
 
-// maxRest bounds a rest behind a transaction that waited for others itself.
+// maxRest bounds a rest, as behind a batch that was halved again and again.
 const maxRest = 50 * time.Millisecond
 
 // pace finds how many records fit into a transaction of some length.

@@ -60,6 +60,9 @@ type Stage struct {
 	// transactions no longer.
 	limit    time.Duration
 	applying context.Context
+	// worked, if not nil, is told how long a transaction took until its commit:
+	// without what it waited for others, or the disk.
+	worked func(time.Duration)
 
 	mu      sync.Mutex
 	session *session
@@ -270,7 +273,12 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record) err
 	defer cancel()
 	defer context.AfterFunc(s.applying, cancel)()
 	began := time.Now()
-	err := lane.Run(txCtx, s.db, func(tx *Tx) error { return s.apply(txCtx, tx, plan) })
+	err := lane.Run(txCtx, s.db, func(tx *Tx) error {
+		if s.worked != nil {
+			defer func(began time.Time) { s.worked(time.Since(began)) }(time.Now())
+		}
+		return s.apply(txCtx, tx, plan)
+	})
 	if err != nil {
 		return s.recover(txCtx, sess, batch, plan, err)
 	}

@@ -152,7 +152,7 @@ func (c *Comparison) fillTo(ctx context.Context, q store.Querier) error {
 
 // Prove fills up to where the generation that serves stands in a snapshot, and
 // compares the two.
-func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (_ *pipeline.Finding, err error) {
+func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (*pipeline.Finding, error) {
 	if c.fill == nil {
 		return c.finding, nil
 	}
@@ -171,7 +171,7 @@ func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (_ *pipeli
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, fresh.Close()) }()
+	defer fresh.Close()
 	var proofs []Proof
 	for _, table := range c.projection.TableNames() {
 		proof, err := Prove(ctx, live, fresh, table, c.serving, c.filled, c.cfg.Most)

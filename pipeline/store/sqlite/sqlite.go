@@ -35,17 +35,31 @@ var _ store.Engine = (*Engine)(nil)
 // own.
 const maxReaders = 8
 
+// Option changes how Open opens.
+type Option func(*settings)
+
+type settings struct{ synchronous string }
+
+// Expendable is for those who write what can be made again: what they commit may
+// be gone after a loss of power, unless somebody else has committed since. It
+// saves them, and those who wait for them, the waits for the disk.
+func Expendable(s *settings) { s.synchronous = "NORMAL" }
+
 // Open opens or creates the database file. Several processes may open it; they
 // take turns in writing.
-func Open(path string) (*Engine, error) {
+func Open(path string, options ...Option) (*Engine, error) {
+	// FULL: a commit that was acknowledged survives a loss of power.
+	s := settings{synchronous: "FULL"}
+	for _, option := range options {
+		option(&s)
+	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
-	// FULL: a commit that was acknowledged survives a loss of power. Writers
-	// begin with the lock (immediate), since a reader that turns into a writer
-	// may be refused half-way.
-	writer, err := connect(abs, 1, "_txlock=immediate", "_pragma=synchronous(FULL)",
+	// Writers begin with the lock (immediate), since a reader that turns into a
+	// writer may be refused half-way.
+	writer, err := connect(abs, 1, "_txlock=immediate", "_pragma=synchronous("+s.synchronous+")",
 		"_pragma=busy_timeout(10000)", "_pragma=journal_mode(WAL)", "_pragma=cache_size(-65536)",
 		"_pragma=wal_autocheckpoint(4000)", "_pragma=temp_store(MEMORY)")
 	if err != nil {

@@ -57,6 +57,13 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"one bad value among many is found":            testLargeDataErrors,
 		"workers take each row of a queue once":        testQueue,
 		"changes of tables take turns":                 testAlone,
+
+		"a snapshot stays as it was":             testSnapshot,
+		"a snapshot ends with its context":       testSnapshotEnds,
+		"tables are described":                   testTables,
+		"rows come in the order of their bytes":  testTableRows,
+		"scratch stages are none of the service": testScratch,
+		"dead letters come in the log's order":   testDeadLettersOf,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1,0 +1,181 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// newFill is a fill of a second stage of the rig, with the same handler.
+func (r *rig) newFill(progress func(int)) *Fill {
+	spec := r.stage.spec
+	spec.Name = store.Scratch + "test"
+	return NewFill(FillConfig{Store: r.db, Broker: r.broker, Topology: r.topology(), Stage: spec, Log: slog.New(slog.DiscardHandler), Progress: progress})
+}
+
+// ends are targets at the ends of the log, or n records before.
+func (r *rig) ends(before int64) map[TopicPartition]int64 {
+	targets := map[TopicPartition]int64{}
+	for p := range int32(partitions) {
+		tp := TopicPartition{schema.PriceEvents, p}
+		targets[tp] = max(0, r.broker.held(tp).End-before)
+	}
+	return targets
+}
+
+// filled are the offsets of the fill's positions, by partition.
+func (r *rig) filled() []int64 {
+	r.t.Helper()
+	positions, err := store.Positions(r.t.Context(), r.db, store.Scratch+"test")
+	require.NoError(r.t, err)
+	offsets := make([]int64, len(positions))
+	for i, p := range positions {
+		offsets[i] = p.Next
+	}
+	return offsets
+}
+
+func TestAFillGoesToItsTargets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	for p := range int32(partitions) {
+		r.fill(p, 10)
+		r.append(p, 10, nil) // a repeat
+		r.append(p, 11, func(record *Record) { record.Value = []byte("no price") })
+	}
+	read := make(chan int, 100)
+	f := r.newFill(func(n int) { read <- n })
+	require.NoError(t, f.To(t.Context(), r.ends(8)))
+	assert.Equal(t, []int64{4, 4, 4, 4}, r.filled())
+	assert.Len(t, r.effects(), 4*partitions)
+	require.NoError(t, f.To(t.Context(), r.ends(8)), "it is there")
+	require.NoError(t, f.To(t.Context(), r.ends(0)))
+	assert.Len(t, r.effects(), 10*partitions)
+	assert.Equal(t, []int64{12, 12, 12, 12}, r.filled())
+	var letters int
+	require.NoError(t, r.db.Get(t.Context(), &letters, `SELECT COUNT(*) FROM dead_letters WHERE stage = $1`, store.Scratch+"test"))
+	assert.Equal(t, partitions, letters)
+	assert.Empty(t, r.letters(), "which are none of the service's")
+	all, err := store.Positions(t.Context(), r.db, "")
+	require.NoError(t, err)
+	assert.Empty(t, all, "nor are its positions")
+	close(read)
+	total := 0
+	for n := range read {
+		total += n
+	}
+	assert.Equal(t, 12*partitions, total)
+
+	require.ErrorIs(t, f.To(t.Context(), r.ends(1)), ErrPast)
+	targets := r.ends(0)
+	targets[TopicPartition{schema.PriceEvents, 2}]++
+	require.ErrorIs(t, f.To(t.Context(), targets), ErrBeyond)
+}
+
+func TestAFillGoesOnBehindBreaks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	for _, seq := range []int64{1, 2, 5, 6} {
+		r.append(1, seq, nil)
+	}
+	r.broker.oldest[TopicPartition{schema.PriceEvents, 3}] = 2
+	r.fill(3, 5)
+	f := r.newFill(nil)
+	require.NoError(t, f.To(t.Context(), r.ends(0)))
+	assert.Len(t, r.effects(), 4+3, "the head that is gone is no break: there is nobody who had it")
+	require.Len(t, f.Breaks(), 1)
+	assert.Equal(t, int64(2), f.Breaks()[0].Lost)
+	assert.Contains(t, f.Breaks()[0].Halted, "the log lost 2 records before offset 2")
+}
+
+// A break that needs a person stops the fill.
+func TestAFillHalts(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.fill(1, 3)
+	f := r.newFill(nil)
+	info := r.broker.infos[schema.PriceEvents]
+	info.Partitions++
+	r.broker.infos[schema.PriceEvents] = info
+	err := f.To(t.Context(), r.ends(0))
+	require.ErrorIs(t, err, ErrHalted)
+	require.ErrorContains(t, err, "the topic has 5 partitions, and had 4")
+}
+
+func TestAFillGivesUp(t *testing.T) {
+	t.Parallel()
+	failing := errors.New("not today")
+	r := newRig(t, &recorder{before: func([]Record) error { return failing }})
+	r.fill(1, 3)
+	f := r.newFill(nil)
+	f.stage.patience = 50 * time.Millisecond
+	require.ErrorIs(t, f.To(t.Context(), r.ends(0)), failing)
+
+	f.stage.patience = time.Hour
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, f.To(ctx, r.ends(0)), context.DeadlineExceeded)
+}
+
+// Somebody who moves the positions of a fill ends it.
+func TestAFillIsAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	first := true
+	r.stage.spec.Handler = &recorder{before: func([]Record) error {
+		if !first {
+			return nil
+		}
+		first = false
+		return errors.New("meanwhile the position goes back")
+	}}
+	r.fill(1, 20)
+	f := r.newFill(nil)
+	require.NoError(t, f.To(t.Context(), r.ends(18)))
+	handler := &recorder{before: func([]Record) error { return nil }}
+	handler.before = func([]Record) error {
+		handler.before = nil
+		r.exec(`UPDATE positions SET next_offset = 0 WHERE part = 1`)
+		return nil
+	}
+	f.stage.spec.Handler = &deferred{handler}
+	require.ErrorContains(t, f.To(t.Context(), r.ends(0)), "somebody else moves its positions")
+}
+
+// deferred calls a handler's before outside of the transaction, which SQLite has
+// one of.
+type deferred struct{ *recorder }
+
+func (d *deferred) Prepare(_ context.Context, in []Record) error {
+	if d.before == nil {
+		return nil
+	}
+	return d.before(in)
+}
+
+func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
+	t.Parallel()
+	p := pace{turn: 10 * time.Millisecond, size: fillFirst}
+	for range 20 { // 20 µs a record
+		p.note(p.size, time.Duration(p.size)*20*time.Microsecond)
+	}
+	assert.Equal(t, 500, p.size)
+	p.note(500, time.Second)
+	assert.Equal(t, 5, p.size)
+	p.note(5, 0)
+	assert.Equal(t, 10, p.size, "no more than twice as many")
+	p.note(1, time.Hour)
+	assert.Equal(t, 1, p.size)
+	for range 20 {
+		p.note(p.size, 0)
+	}
+	assert.Equal(t, fillBatch, p.size)
+}
