@@ -84,7 +84,8 @@ func TestAContextEndsWhatAHungServerIsAsked(t *testing.T) {
 					close(inside)
 					<-hung
 					context.AfterFunc(soon(), cancel)
-					_, err := tx.ExecContext(ctx, `INSERT INTO t VALUES (1)`)
+					// As watermill-sql's publisher does.
+					_, err := tx.ExecContext(context.Background(), `INSERT INTO t VALUES (1)`)
 					return err
 				})
 			}()
