@@ -56,7 +56,7 @@ func TestAContextEndsWhatAHungServerIsAsked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			// The limits of statements are far away.
-			engine, proxy, address := newHung(t, postgres.Config{StatementTimeout: 12 * time.Hour})
+			engine, proxy, address := newHung(t, postgres.Config{StatementTimeout: 12 * time.Hour, IdleTimeout: 12 * time.Hour})
 			soon := func() context.Context {
 				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 				t.Cleanup(cancel)
