@@ -13,6 +13,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/time/rate"
 
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -62,7 +63,8 @@ type Stage struct {
 	applying context.Context
 	// worked, if not nil, is told how long a transaction took until its commit:
 	// without what it waited for others, or the disk.
-	worked func(time.Duration)
+	worked     func(time.Duration)
+	complaints rate.Sometimes
 
 	mu      sync.Mutex
 	session *session
@@ -77,7 +79,8 @@ var _ Assignor = (*Stage)(nil)
 func newStage(spec StageSpec, db *store.Store, topology *Topology, log *slog.Logger, m *metrics, committed func()) *Stage {
 	return &Stage{spec: spec, db: db, outbox: outbox{topology},
 		log: log.With("stage", spec.Name), metrics: m.of(spec.Name), committed: committed,
-		limit: transactionLimit, applying: context.Background(), troubles: map[string]error{}}
+		limit: transactionLimit, applying: context.Background(),
+		complaints: rate.Sometimes{First: 1, Interval: 10 * time.Second}, troubles: map[string]error{}}
 }
 
 // handle is the Watermill handler: an error means the batch was not applied
@@ -189,7 +192,7 @@ func (s *Stage) run(ctx context.Context, batch *Batch, records []Record) error {
 // retry calls f until it succeeds, fails by a record's fault, or ctx is done.
 func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, 5*time.Second
+	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, 2*time.Second
 	who := asLane(lane)
 	began := time.Now()
 	for {
@@ -208,7 +211,10 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 			return fmt.Errorf("stage %s: tried again for %v: %w", s.spec.Name, s.patience, err)
 		}
 		s.metrics.retries.Inc()
-		s.log.Warn("batch failed, trying again", "after", pause, "error", err)
+		// While a database is away, each lane says so every other second.
+		level := slog.LevelDebug
+		s.complaints.Do(func() { level = slog.LevelWarn })
+		s.log.Log(ctx, level, "batch failed, trying again", "after", pause, "error", err)
 		select {
 		case <-ctx.Done():
 			// The next session tries anew, maybe in another process.

@@ -94,6 +94,10 @@ func (s *subscription) run(ctx context.Context, group sarama.ConsumerGroup) {
 			suspicious = 0
 		case ending == unsettled:
 			pause(ctx, settling)
+		case ending == unreached:
+			// Nobody is disturbed by another attempt, and all wait for it to succeed.
+			suspicious++
+			pause(ctx, backoff(suspicious))
 		default:
 			// The first restart is free: it is what a stage does that finds its
 			// position moved. One that asks for nothing else must not keep the
@@ -135,6 +139,7 @@ const (
 	rebalanced ending = iota // or by our own leaving
 	restarted                // by the Assignor
 	unsettled                // before all partitions were consumed: the group is still forming
+	unreached                // before it began: no broker, or no coordinator
 	broken                   // by a fault
 )
 
@@ -153,6 +158,9 @@ func (s *subscription) session(ctx context.Context, group sarama.ConsumerGroup) 
 	case err != nil:
 		s.report(ctx, err)
 		s.tell(err)
+		if h.ctx == nil {
+			return unreached
+		}
 		return broken
 	case h.failed.Load():
 		return broken

@@ -34,8 +34,13 @@ func NewWaiter(db store.Querier, changed func() <-chan struct{}, log *slog.Logge
 	return &Waiter{db: db, changed: changed, log: log, waiting: map[string][]chan Request{}, awake: make(chan struct{}, 1)}
 }
 
-// look is how soon an outcome is seen that another process committed.
-const look = 20 * time.Millisecond
+const (
+	// look is how soon an outcome is seen that another process committed.
+	look = 20 * time.Millisecond
+	// lookTimeout is when a look is given up for another: on a connection that
+	// hangs, all who wait would wait for it.
+	lookTimeout = time.Second
+)
 
 // Wait blocks until the request has an outcome, or ctx is done. A request that
 // is not known yet is waited for as well.
@@ -110,7 +115,9 @@ func (w *Waiter) answer(ctx context.Context) bool {
 	if len(ids) == 0 {
 		return false
 	}
-	finished, err := store.SelectIn[stored](ctx, w.db, `SELECT request_id, provider, symbol, state, price, timestamp,
+	looking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	finished, err := store.SelectIn[stored](looking, w.db, `SELECT request_id, provider, symbol, state, price, timestamp,
 		received_at, code, reason FROM requests WHERE request_id IN (?) AND state <> 'pending'`, ids)
 	if err != nil {
 		if ctx.Err() == nil && time.Since(w.complained) > time.Second {

@@ -197,6 +197,28 @@ func TestTheyWaitOnWhileTheDatabaseDoesNotAnswer(t *testing.T) {
 	})
 }
 
+// TestALookThatHangsIsGivenUp: it holds nobody up for longer than a second.
+func TestALookThatHangsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		db := &spy{Querier: f.DB, instead: func(ctx context.Context, n int32) (bool, error) {
+			if n > 1 {
+				return false, nil
+			}
+			<-ctx.Done()
+			return true, ctx.Err()
+		}}
+		f.apply(t, observed("r", "1"))
+		w, stop := serve(t, db, never)
+		defer stop()
+		began := time.Now()
+		got := <-wait(t.Context(), w, "r")
+		require.NoError(t, got.err)
+		assert.Equal(t, time.Second, time.Since(began).Truncate(100*time.Millisecond))
+	})
+}
+
 // Run ends in the middle of a query; those who wait end with their own ctx.
 func TestRunEndsWithItsContext(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,7 @@ func TestAContextEndsWhatAHungServerIsAsked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			// The limits of statements are far away.
-			engine, proxy, address := newHung(t, postgres.Config{StatementTimeout: 12 * time.Hour})
+			engine, proxy, address := newHung(t, postgres.Config{StatementTimeout: 12 * time.Hour, IdleTimeout: 12 * time.Hour})
 			soon := func() context.Context {
 				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 				t.Cleanup(cancel)
@@ -84,7 +84,8 @@ func TestAContextEndsWhatAHungServerIsAsked(t *testing.T) {
 					close(inside)
 					<-hung
 					context.AfterFunc(soon(), cancel)
-					_, err := tx.ExecContext(ctx, `INSERT INTO t VALUES (1)`)
+					// As watermill-sql's publisher does.
+					_, err := tx.ExecContext(context.Background(), `INSERT INTO t VALUES (1)`)
 					return err
 				})
 			}()

@@ -40,26 +40,34 @@ type line struct {
 	over time.Time
 	// turn counts what the line followed, and unfollow ends the present turn.
 	turn     int
-	unfollow func() bool
+	unfollow []func() bool
 }
 
-// follow has the line obey ctx instead of what it obeyed before. It is called with
-// each thing that is asked of the session, so a context that is done when its
-// answer is already there does no harm: an idle line has nothing under way, and
-// the next question brings its own context.
-func (l *line) follow(ctx context.Context) {
+// follow has the line obey these contexts instead of those it obeyed before. It is
+// called with each thing that is asked of the session, so a context that is done
+// when its answer is already there does no harm: an idle line has nothing under
+// way, and the next question brings its own context.
+func (l *line) follow(contexts ...context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.unfollow != nil {
-		l.unfollow()
-	}
-	l.turn++
+	l.stopFollowing()
 	if !l.over.IsZero() {
 		l.over = time.Time{}
 		_ = l.Conn.SetDeadline(l.start) // a failure shows at the next read
 	}
 	turn := l.turn
-	l.unfollow = context.AfterFunc(ctx, func() { l.end(turn) })
+	for _, ctx := range contexts {
+		l.unfollow = append(l.unfollow, context.AfterFunc(ctx, func() { l.end(turn) }))
+	}
+}
+
+// stopFollowing is called with the lock held.
+func (l *line) stopFollowing() {
+	for _, stop := range l.unfollow {
+		stop()
+	}
+	l.unfollow = l.unfollow[:0]
+	l.turn++
 }
 
 // end gives what is under way its last deadline, unless the line went on to
@@ -126,10 +134,7 @@ func (l *line) SetDeadline(t time.Time) error {
 // Close implements net.Conn.
 func (l *line) Close() error {
 	l.mu.Lock()
-	if l.unfollow != nil {
-		l.unfollow()
-	}
-	l.turn++
+	l.stopFollowing()
 	l.mu.Unlock()
 	return l.Conn.Close()
 }
@@ -190,7 +195,7 @@ func openLine(ctx context.Context, c *pq.Connector) (driver.Conn, error) {
 	if !ok || o.line == nil {
 		return nil, fmt.Errorf("lib/pq opened a %T, which is not as it was", conn)
 	}
-	return lineConn{inner, o.line}, nil
+	return &lineConn{pqConn: inner, line: o.line}, nil
 }
 
 // pqConn is what database/sql may use of a connection of lib/pq's.
@@ -211,64 +216,82 @@ type pqConn interface {
 type lineConn struct {
 	pqConn
 	line *line
+	// tx is the context of the transaction under way; nil where there is none. It
+	// counts for each statement of it: some are given a context of no account.
+	tx context.Context
+}
+
+// follow is called with the context of what is asked next.
+func (c *lineConn) follow(ctx context.Context) {
+	if c.tx != nil {
+		c.line.follow(ctx, c.tx)
+	} else {
+		c.line.follow(ctx)
+	}
 }
 
 // QueryContext implements driver.QueryerContext.
-func (c lineConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	c.line.follow(ctx)
+func (c *lineConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	c.follow(ctx)
 	return c.pqConn.QueryContext(ctx, query, args)
 }
 
 // ExecContext implements driver.ExecerContext.
-func (c lineConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	c.line.follow(ctx)
+func (c *lineConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	c.follow(ctx)
 	return c.pqConn.ExecContext(ctx, query, args)
 }
 
 // PrepareContext implements driver.ConnPrepareContext.
-func (c lineConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	c.line.follow(ctx)
+func (c *lineConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	c.follow(ctx)
 	return c.pqConn.PrepareContext(ctx, query)
 }
 
 // Ping implements driver.Pinger.
-func (c lineConn) Ping(ctx context.Context) error {
-	c.line.follow(ctx)
+func (c *lineConn) Ping(ctx context.Context) error {
+	c.follow(ctx)
 	return c.pqConn.Ping(ctx)
 }
 
 // Close implements driver.Conn.
-func (c lineConn) Close() error {
+func (c *lineConn) Close() error {
 	c.line.farewell()
 	return c.pqConn.Close()
 }
 
 // BeginTx implements driver.ConnBeginTx.
-func (c lineConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	c.line.follow(ctx)
+func (c *lineConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	c.follow(ctx)
 	tx, err := c.pqConn.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
-	return transaction{tx, c.line, ctx}, nil
+	c.tx = ctx
+	return transaction{tx, c}, nil
 }
 
 // transaction ends under the context that it began with: that of its last
 // statement may be done.
 type transaction struct {
 	driver.Tx
-	line *line
-	ctx  context.Context
+	conn *lineConn
+}
+
+// end goes before the end of a transaction.
+func (t transaction) end() {
+	t.conn.line.follow(t.conn.tx)
+	t.conn.tx = nil
 }
 
 // Commit implements driver.Tx.
 func (t transaction) Commit() error {
-	t.line.follow(t.ctx)
+	t.end()
 	return t.Tx.Commit()
 }
 
 // Rollback implements driver.Tx.
 func (t transaction) Rollback() error {
-	t.line.follow(t.ctx)
+	t.end()
 	return t.Tx.Rollback()
 }
