@@ -229,23 +229,29 @@ func await[T any](ctx context.Context, b *Broker, call func() (T, error)) (T, er
 	if err := ctx.Err(); err != nil {
 		return none, err
 	}
-	b.mu.Lock()
-	if b.life.Err() != nil {
-		b.mu.Unlock()
-		return none, fmt.Errorf("broker: %w", ErrClosed)
-	}
-	b.work.Add(1)
-	b.mu.Unlock()
 	done := make(chan result, 1)
-	go func() {
-		defer b.work.Done()
+	begun := b.begin(func() {
 		value, err := call()
 		done <- result{value, err}
-	}()
+	})
+	if !begun {
+		return none, fmt.Errorf("broker: %w", ErrClosed)
+	}
 	select {
 	case r := <-done:
 		return r.value, r.err
 	case <-ctx.Done():
 		return none, context.Cause(ctx)
 	}
+}
+
+// begin runs f in a goroutine that Close waits for; false where Close has begun to.
+func (b *Broker) begin(f func()) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.life.Err() != nil {
+		return false
+	}
+	b.work.Go(f)
+	return true
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,12 +66,16 @@ func TestABrokerHangs(t *testing.T) {
 	if _, err := b.EnsureTopics(t.Context(), []schema.Topic{schema.PriceEvents}); err != nil {
 		t.Fatal(err)
 	}
+	tp := pipeline.TopicPartition{Topic: schema.PriceEvents}
 	send := func(ctx context.Context) error {
-		return b.Send(ctx, []pipeline.PartitionBatch{{TopicPartition: pipeline.TopicPartition{Topic: schema.PriceEvents},
-			Records: []pipeline.OutgoingRecord{{Key: []byte("k"), Value: []byte("v")}}}})[0]
+		return b.Send(ctx, []pipeline.PartitionBatch{{TopicPartition: tp,
+			Records: []pipeline.OutgoingRecord{{Key: []byte("k"), Value: make([]byte, 900_000)}}}})[0]
 	}
-	if err := send(t.Context()); err != nil {
-		t.Fatal(err)
+	const sent = 8 // more than one fetch brings
+	for range sent {
+		if err := send(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	sub, err := b.Subscriber(pipeline.SubscriberConfig{Group: unique("group"), BatchSize: 1})
 	if err != nil {
@@ -82,22 +87,40 @@ func TestABrokerHangs(t *testing.T) {
 	}
 	message, _ := receive(t, messages)
 	message.Ack()
+	reading, stopReading := context.WithCancel(t.Context())
+	began, cut, read := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		first := sync.OnceFunc(func() { close(began); <-cut })
+		read <- b.Read(reading, tp, 0, sent, func([]pipeline.Record) error { first(); return nil })
+	}()
+	wait(t, "the first records", began)
 
+	within := func(what string, f func() error) {
+		began, ended := time.Now(), make(chan error, 1)
+		go func() { ended <- f() }()
+		err := wait(t, what, ended)
+		t.Logf("%s: %v: %v", what, time.Since(began), err)
+	}
+	soon := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	ask := func() error {
+		_, err := b.Topics(soon(), []schema.Topic{schema.PriceEvents})
+		return err
+	}
 	proxy.Cut()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if err := send(ctx); err == nil {
-		t.Error("it was sent")
+	close(cut)
+	stopReading()
+	within("reading", func() error { return <-read })
+	within("sending", func() error { return send(soon()) })
+	within("asking", ask)
+	proxy.Heal() // which ends all connections
+	proxy.Cut()
+	for range 3 {
+		within("sending on a connection that is being made", func() error { return send(soon()) })
+		within("asking on one", ask)
 	}
-	if _, err := b.Topics(ctx, []schema.Topic{schema.PriceEvents}); err == nil {
-		t.Error("it answered")
-	}
-	began, closed := time.Now(), make(chan error, 1)
-	go func() { closed <- b.Close() }()
-	select {
-	case err := <-closed:
-		t.Logf("closed after %v: %v", time.Since(began), err)
-	case <-time.After(patience):
-		t.Fatal("closing hangs")
-	}
+	within("closing", b.Close)
 }

@@ -265,11 +265,17 @@ func (r *reader) connect(ctx context.Context) error {
 	return nil
 }
 
-// disconnect waits for a fetch that is under way: fetchWait, as long as the
-// broker lives.
+// disconnect does not wait for a fetch that is under way: to a broker that hangs,
+// that would be for as long as an answer may take. Close does, after it has cut the
+// lines.
 func (r *reader) disconnect() {
-	if r.conn != nil {
-		_ = r.conn.Close()
-		r.conn = nil
+	if r.conn == nil {
+		return
+	}
+	conn := r.conn
+	r.conn = nil
+	// Nothing that is left to be done on it can fail.
+	if !r.broker.begin(func() { _ = conn.Close() }) {
+		_ = conn.Close()
 	}
 }

@@ -47,7 +47,8 @@ type outgoing struct {
 // partition, or use a Publisher.
 //
 // A batch larger than Config.MaxMessageBytes gives a *TooLargeError. The
-// records' slices must not be changed until Send returns.
+// records' slices must not be changed until Send returns, and after an error never:
+// they may still be on their way.
 func (b *Broker) Send(ctx context.Context, batches []pipeline.PartitionBatch) []error {
 	errs := make([]error, len(batches))
 	ctx, cancel := b.bounded(ctx)
@@ -267,8 +268,11 @@ func (b *Broker) produce(ctx context.Context, r *request) {
 	// a caller that is gone.
 	answers := make(chan answer, 1)
 	var got answer
-	got.err = r.leader.AsyncProduce(message, func(response *sarama.ProduceResponse, err error) {
-		answers <- answer{response, err}
+	// It waits for the connection that is being made, if one is.
+	_, got.err = await(ctx, b, func() (none struct{}, err error) {
+		return none, r.leader.AsyncProduce(message, func(response *sarama.ProduceResponse, err error) {
+			answers <- answer{response, err}
+		})
 	})
 	if got.err == nil {
 		select {
@@ -282,7 +286,7 @@ func (b *Broker) produce(ctx context.Context, r *request) {
 	}
 	if got.err != nil {
 		if classify(got.err) == reconnect {
-			_ = r.leader.Close()
+			_, _ = await(ctx, b, func() (none struct{}, err error) { return none, r.leader.Close() })
 		}
 		for _, out := range r.batches {
 			out.err = got.err

@@ -138,7 +138,11 @@ func (p *Proxy) add(d Direction, kind string, toxicity float64, attributes any) 
 
 const lossType = "pricemill_loss"
 
-func init() { toxics.Register(lossType, new(loss)) }
+func init() {
+	toxics.Register(lossType, new(loss))
+	// Some toxics have loggers of their own.
+	zerolog.SetGlobalLevel(zerolog.Disabled)
+}
 
 // loss is a toxic that loses all that is sent on the connections that are there
 // when it is added.
