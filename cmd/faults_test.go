@@ -3,6 +3,7 @@ package cmd_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -103,7 +104,8 @@ func (s *scenario) recovered(after time.Duration) {
 }
 
 // check waits until all that was fed has gone through the chain, counts what was
-// lost and doubled of it, and holds every table against a recomputation.
+// lost and doubled of it, holds every table against a recomputation, and has the
+// program do the same.
 func (s *scenario) check(env environment, answers []fedAnswer) {
 	s.t.Helper()
 	awaitDrained(s.t, env)
@@ -114,6 +116,31 @@ func (s *scenario) check(env environment, answers []fedAnswer) {
 	assert.Zero(s.t, lost, "answers that were lost")
 	assert.Zero(s.t, doubled, "answers with more than one effect")
 	checkTablesBeside(s.t, env, answers, s.letters)
+	s.verify(env)
+}
+
+// verify has the program prove, beside the service, that everything it keeps is
+// what the log says.
+func (s *scenario) verify(env environment) {
+	s.t.Helper()
+	status, stdout, stderr := run(s.t, env, "verify", "-o", "json")
+	var verdict struct {
+		OK            bool
+		Lost, Doubled int
+		Checks        []struct {
+			Name, State           string
+			Differences, Unproven []string
+		}
+	}
+	require.NoError(s.t, json.Unmarshal([]byte(stdout), &verdict), "status %d: %s%s", status, stdout, stderr)
+	s.lost += verdict.Lost
+	s.doubled += verdict.Doubled
+	for _, c := range verdict.Checks {
+		assert.Empty(s.t, append(c.Differences, c.Unproven...), "pricemill verify: %s: %s", c.Name, c.State)
+	}
+	assert.True(s.t, verdict.OK, "pricemill verify")
+	assert.Zero(s.t, status, stderr)
+	assert.NotEmpty(s.t, verdict.Checks)
 }
 
 // count tells how many of the answers have no raw row or no price, and how many
