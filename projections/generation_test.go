@@ -54,7 +54,8 @@ func (p tally) Tables(g pipeline.Generation) []string {
 
 func (tally) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
 	for i := range in {
-		rows := store.Rows{Table: g.Table("tally"), Columns: []string{"symbol", "n"}, Clause: "ON CONFLICT (symbol) DO UPDATE SET n = tally.n + 1"}
+		rows := store.Rows{Table: g.Table("tally"), Columns: []string{"symbol", "n"},
+			Clause: "ON CONFLICT (symbol) DO UPDATE SET n = " + g.Table("tally") + ".n + 1"}
 		rows.Add(in[i].Event.Payload.(schema.PriceObserved).Symbol, 1)
 		if err := tx.Insert(ctx, rows); err != nil {
 			return err
