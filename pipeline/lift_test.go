@@ -307,8 +307,9 @@ func TestSkipWhatHasTheSameNumberAgain(t *testing.T) {
 				for i := range n {
 					events = append(events, schema.Event{ID: fmt.Sprint("derived ", from+i), Source: "test", Payload: price("S1", from+i)})
 				}
-				_, err := emit.outbox.append(t.Context(), tx, events, true)
-				return err
+				rows, err := emit.outbox.rows(events, true)
+				require.NoError(t, err)
+				return emit.outbox.insert(t.Context(), tx, rows)
 			}))
 		}
 		derive(r, 0, 4)

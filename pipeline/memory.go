@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 )
@@ -65,6 +66,11 @@ func (t *Tx) OnCommit(f func()) { t.hooks = append(t.hooks, f) }
 type memory interface {
 	merge()
 	discard()
+	// begin and end are around a part of the transaction: where it is not kept,
+	// what it put is taken back. Of a memory that is made within the part, begin is
+	// not called.
+	begin()
+	end(keep bool)
 }
 
 // maxRemembered bounds the keys a Memory keeps. Past it, the memory is emptied
@@ -82,6 +88,17 @@ const maxRemembered = 200_000
 type Memory[K comparable, V any] struct {
 	committed map[K]V
 	overlay   map[K]V
+	// part says that a part of the transaction runs; before is what its changes
+	// took the place of, in their order.
+	part   bool
+	before []replaced[K, V]
+}
+
+// replaced is what a key had in the overlay, if anything.
+type replaced[K comparable, V any] struct {
+	key   K
+	value V
+	had   bool
 }
 
 // memoryKey keeps the memories of two handlers apart that share a stage's lane.
@@ -112,7 +129,13 @@ func (m *Memory[K, V]) Get(k K) (V, bool) {
 
 // Put sets the value of k for this transaction, and for later ones if it
 // commits.
-func (m *Memory[K, V]) Put(k K, v V) { m.overlay[k] = v }
+func (m *Memory[K, V]) Put(k K, v V) {
+	if m.part {
+		old, had := m.overlay[k]
+		m.before = append(m.before, replaced[K, V]{k, old, had})
+	}
+	m.overlay[k] = v
+}
 
 func (m *Memory[K, V]) merge() {
 	if len(m.committed)+len(m.overlay) > maxRemembered {
@@ -125,3 +148,22 @@ func (m *Memory[K, V]) merge() {
 }
 
 func (m *Memory[K, V]) discard() { clear(m.overlay) }
+
+func (m *Memory[K, V]) begin() { m.part = true }
+
+func (m *Memory[K, V]) end(keep bool) {
+	switch {
+	case keep:
+	case !m.part: // made within the part
+		clear(m.overlay)
+	default:
+		for _, r := range slices.Backward(m.before) {
+			if r.had {
+				m.overlay[r.key] = r.value
+			} else {
+				delete(m.overlay, r.key)
+			}
+		}
+	}
+	m.part, m.before = false, nil
+}

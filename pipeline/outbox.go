@@ -15,14 +15,27 @@ const MaxEventBytes = 1_000_000
 // outbox writes events into the outbox of a transaction.
 type outbox struct{ topology *Topology }
 
-// append takes a number in its chain for each event and inserts the rows. It
-// returns where each will lie in the log. derived says that the events follow
-// from records of the log, and would be given again for the same records.
-func (o outbox) append(ctx context.Context, tx *store.Tx, events []schema.Event, derived bool) ([]Token, error) {
-	if len(events) == 0 {
-		return nil, nil
+// append inserts events, and returns where each will lie in the log.
+func (o outbox) append(ctx context.Context, tx *store.Tx, events []schema.Event) ([]Token, error) {
+	rows, err := o.rows(events, false)
+	if err != nil {
+		return nil, err
 	}
-	rows, tokens := make([]store.OutboxRow, len(events)), make([]Token, len(events))
+	if err := o.insert(ctx, tx, rows); err != nil {
+		return nil, err
+	}
+	tokens := make([]Token, len(rows))
+	for i, row := range rows {
+		tokens[i] = Token{TopicPartition{events[i].Payload.Topic(), row.Part}, row.Seq}
+	}
+	return tokens, nil
+}
+
+// rows are events as they lie in the outbox, but for their numbers. derived says
+// that the events follow from records of the log, and would be given again for the
+// same records.
+func (o outbox) rows(events []schema.Event, derived bool) ([]store.OutboxRow, error) {
+	rows := make([]store.OutboxRow, len(events))
 	for i, event := range events {
 		row, err := o.encode(event, derived)
 		if err != nil {
@@ -33,15 +46,20 @@ func (o outbox) append(ctx context.Context, tx *store.Tx, events []schema.Event,
 				event.Payload.EventType(), size, MaxEventBytes))
 		}
 		rows[i] = row
-		tokens[i].Topic, tokens[i].Partition = event.Payload.Topic(), row.Part
+	}
+	return rows, nil
+}
+
+// insert takes a number in its chain for each row and inserts them: all of a
+// transaction at once, since the chains are locked in one order.
+func (o outbox) insert(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
+	if len(rows) == 0 {
+		return nil
 	}
 	if err := number(ctx, tx, rows); err != nil {
-		return nil, err
+		return err
 	}
-	for i := range rows {
-		tokens[i].Seq = rows[i].Seq
-	}
-	return tokens, tx.Append(ctx, rows)
+	return tx.Append(ctx, rows)
 }
 
 func (o outbox) encode(event schema.Event, derived bool) (store.OutboxRow, error) {
@@ -111,7 +129,7 @@ func (e *emitter) Emit(ctx context.Context, f func(tx *Tx) ([]schema.Event, erro
 		if err != nil {
 			return err
 		}
-		tokens, err = e.outbox.append(ctx, tx.Tx, events, false)
+		tokens, err = e.outbox.append(ctx, tx.Tx, events)
 		return err
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -15,6 +16,9 @@ type plan struct {
 	input   []Record // what the handler gets
 	// broken says that a partition halts before a record.
 	broken bool
+	// siftUntil is until when the transaction looks for what the handler refuses;
+	// where it is zero, it fails at once.
+	siftUntil time.Time
 }
 
 // plan follows the chain of each partition through records and sorts them: to

@@ -169,18 +169,22 @@ func (s *Stage) prepareSome(ctx context.Context, lane int, preparer Preparer, wa
 	return s.prepareSome(ctx, lane, preparer, wanted[half:])
 }
 
-// run applies records until they are committed, finding by halving those that
-// the handler refuses. It returns an error only when ctx is done.
+// run applies records until they are committed, without those that the handler
+// refuses. It returns an error only when ctx is done.
 func (s *Stage) run(ctx context.Context, batch *Batch, records []Record) error {
-	err := s.retry(ctx, batch.Lane, func() error { return s.attempt(ctx, batch, records) })
+	attempt := func(sift bool) error {
+		return s.retry(ctx, batch.Lane, func() error { return s.attempt(ctx, batch, records, sift) })
+	}
+	err := attempt(false)
 	switch {
-	case err == nil:
-		return nil
-	case !isRecordFault(err):
+	case err == nil || !isRecordFault(err):
 		return err
 	case len(records) == 1:
 		records[0].fault = err
 		return s.run(ctx, batch, records)
+	}
+	if err := attempt(true); !errors.Is(err, errSlowSift) {
+		return err
 	}
 	half := len(records) / 2
 	if err := s.run(ctx, batch, records[:half]); err != nil {
@@ -249,8 +253,9 @@ func (s *Stage) setTrouble(who string, err error) {
 // transactionLimit is the default of Config.TransactionLimit.
 const transactionLimit = 30 * time.Second
 
-// attempt applies records in one transaction.
-func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record) error {
+// attempt applies records in one transaction: all of them, or, where it sifts, all
+// but those that the handler refuses.
+func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sift bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -279,14 +284,21 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record) err
 	defer cancel()
 	defer context.AfterFunc(s.applying, cancel)()
 	began := time.Now()
+	if sift {
+		plan.siftUntil = began.Add(min(siftTime, s.limit/2))
+	}
 	err := lane.Run(txCtx, s.db, func(tx *Tx) error {
 		if s.worked != nil {
 			defer func(began time.Time) { s.worked(time.Since(began)) }(time.Now())
 		}
-		return s.apply(txCtx, tx, plan)
+		return s.apply(txCtx, tx, &plan)
 	})
 	if err != nil {
-		return s.recover(txCtx, sess, batch, plan, err)
+		err = s.recover(txCtx, sess, batch, plan, err)
+		if sift && errors.Is(txCtx.Err(), context.DeadlineExceeded) {
+			return Permanent(fmt.Errorf("%w: %w", errSlowSift, err))
+		}
+		return err
 	}
 	s.metrics.transaction.Observe(time.Since(began).Seconds())
 	s.metrics.deadLetters.Add(float64(len(plan.letters)))
@@ -312,9 +324,21 @@ func (s *Stage) lane(number int) (*session, *Lane) {
 
 // apply is the inside of the transaction: the fence first, so that of two
 // consumers of a partition one fails before it has done anything.
-func (s *Stage) apply(ctx context.Context, tx *Tx, plan plan) error {
+func (s *Stage) apply(ctx context.Context, tx *Tx, plan *plan) error {
 	now := schema.NewTime(time.Now())
 	if err := tx.MovePositions(ctx, now, plan.moves); err != nil {
+		return err
+	}
+	var rows []store.OutboxRow
+	var err error
+	switch {
+	case len(plan.input) == 0:
+	case plan.siftUntil.IsZero():
+		rows, err = s.effects(ctx, tx, plan.input)
+	default:
+		rows, err = s.sift(ctx, tx, plan, plan.input)
+	}
+	if err != nil {
 		return err
 	}
 	if len(plan.letters) > 0 {
@@ -325,27 +349,32 @@ func (s *Stage) apply(ctx context.Context, tx *Tx, plan plan) error {
 	if len(plan.input) == 0 {
 		return nil
 	}
+	if err := s.outbox.insert(ctx, tx.Tx, rows); err != nil {
+		return err
+	}
+	return failpoint.Hit(ctx, failpoint.StageApplied)
+}
+
+// effects runs the handler over records, and returns what is to go into the outbox.
+func (s *Stage) effects(ctx context.Context, tx *Tx, in []Record) ([]store.OutboxRow, error) {
 	var events []schema.Event
 	err := guard(func() (err error) {
-		events, err = s.spec.Handler.Handle(ctx, tx, plan.input)
+		events, err = s.spec.Handler.Handle(ctx, tx, in)
 		return err
 	})
 	if err != nil {
 		var data *store.DataError
 		if errors.As(err, &data) {
-			return Permanent(err)
+			return nil, Permanent(err)
 		}
-		return err
+		return nil, err
 	}
 	for _, event := range events {
 		if event.Payload == nil || !slices.Contains(s.spec.Gives, event.Payload.EventType()) {
-			return Permanent(fmt.Errorf("stage %s returned an event that it does not declare: %T", s.spec.Name, event.Payload))
+			return nil, Permanent(fmt.Errorf("stage %s returned an event that it does not declare: %T", s.spec.Name, event.Payload))
 		}
 	}
-	if _, err = s.outbox.append(ctx, tx.Tx, events, true); err != nil {
-		return err
-	}
-	return failpoint.Hit(ctx, failpoint.StageApplied)
+	return s.outbox.rows(events, true)
 }
 
 // guard turns a panic into an error of the record that caused it.

@@ -37,7 +37,7 @@ func byLastDigit(key []byte, n int32) int32 { return int32(key[len(key)-1]-'0') 
 
 // rig is a stage on a database of its own, fed by hand.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	path   string
 	db     *store.Store
 	stage  *Stage
@@ -54,7 +54,7 @@ const (
 )
 
 // newRig makes a stage that takes prices, and declares to give unchanged quotes.
-func newRig(t *testing.T, handler Handler) *rig {
+func newRig(t testing.TB, handler Handler) *rig {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "db")
 	engine, err := sqlite.Open(path)

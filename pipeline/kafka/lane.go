@@ -14,7 +14,7 @@ import (
 
 // maxBatchBytes is where a batch ends that has fewer records than it may. A
 // record that passes it is still in.
-const maxBatchBytes = 8 << 20
+const maxBatchBytes = 4 << 20
 
 // lane delivers one batch at a time, while the claims of its partitions put
 // together the next. What is put together is bounded by the size of a batch, in

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -14,11 +15,15 @@ const (
 	maxInterned = 64
 	// headerSlab is how many headers are allocated at once.
 	headerSlab = 256
+	// copiedFrom is the size of a value, in bytes, from which it is copied: a few of
+	// them would otherwise keep as many fetches.
+	copiedFrom = 64 << 10
 )
 
 // converter turns sarama's records of one partition into ours. Keys and values
-// are not copied: each lies in the buffer of the fetch it came with, which
-// nothing writes to again. It is not safe for concurrent use.
+// are not copied, but for large ones: each lies in the buffer of the fetch it came
+// with, which holds other partitions' records too, and which nothing writes to
+// again. It is not safe for concurrent use.
 type converter struct {
 	tp      pipeline.TopicPartition
 	topicID string
@@ -34,6 +39,9 @@ func newConverter(tp pipeline.TopicPartition, topicID string) *converter {
 }
 
 func (c *converter) record(offset int64, at time.Time, key, value []byte, headers []*sarama.RecordHeader) pipeline.Record {
+	if len(value) >= copiedFrom {
+		value = bytes.Clone(value)
+	}
 	return pipeline.Record{
 		TopicPartition: c.tp,
 		TopicID:        c.topicID,

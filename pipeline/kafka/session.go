@@ -19,8 +19,10 @@ import (
 )
 
 const (
-	// chunk is how many records of a partition are handed to a lane at once.
-	chunk = 256
+	// chunk is how many records of a partition are handed to a lane at once, but
+	// fewer once they have chunkBytes.
+	chunk      = 256
+	chunkBytes = 1 << 20
 	// assignAttempts is how often a session asks the Assignor before it ends.
 	assignAttempts = 5
 )
@@ -217,13 +219,14 @@ func (s *session) ConsumeClaim(gs sarama.ConsumerGroupSession, claim sarama.Cons
 // feed returns when the partition is paused, or its claim or the session ends.
 func (s *session) feed(l *lane, tp pipeline.TopicPartition, claim sarama.ConsumerGroupClaim) {
 	convert := newConverter(tp, s.topics[tp.Topic].ID)
-	records := make([]pipeline.Record, 0, chunk)
+	records, bytes := make([]pipeline.Record, 0, chunk), 0
 	take := func(m *sarama.ConsumerMessage) {
 		records = append(records, convert.record(m.Offset, m.Timestamp, m.Key, m.Value, m.Headers))
+		bytes += weight(&records[len(records)-1])
 	}
 	for message := range claim.Messages() {
 		take(message)
-		for more := true; more && len(records) < chunk; {
+		for more := true; more && len(records) < chunk && bytes < chunkBytes; {
 			select {
 			case message, open := <-claim.Messages():
 				if more = open; open {
@@ -237,7 +240,7 @@ func (s *session) feed(l *lane, tp pipeline.TopicPartition, claim sarama.Consume
 			return
 		}
 		clear(records) // let go of the fetched bytes
-		records = records[:0]
+		records, bytes = records[:0], 0
 	}
 }
 

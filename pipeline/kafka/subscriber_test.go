@@ -193,7 +193,7 @@ func TestLingerFillsABatchOfAnIdleLane(t *testing.T) {
 
 func TestBatchIsBoundedInBytes(t *testing.T) {
 	t.Parallel()
-	const records, size, limit = 20, 900_000, 8 << 20
+	const records, size, limit = 20, 900_000, 4 << 20
 	b := newBroker(t)
 	topic := newTopic(t, b)
 	for i := range records {

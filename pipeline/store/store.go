@@ -187,6 +187,25 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 	return result.RowsAffected()
 }
 
+// Part runs f as a part of the transaction that can fail alone: its error is
+// returned as it is, what it did is undone, and the transaction can go on. After
+// any other error it cannot. Parts do not nest.
+func (t *Tx) Part(ctx context.Context, f func() error) error {
+	if _, err := t.tx.ExecContext(ctx, `SAVEPOINT part`); err != nil {
+		return fmt.Errorf("beginning a part of a transaction: %w", err)
+	}
+	failure := f()
+	if failure != nil {
+		if _, err := t.tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT part`); err != nil {
+			return fmt.Errorf("undoing a part of a transaction: %w, after: %v", err, failure)
+		}
+	}
+	if _, err := t.tx.ExecContext(ctx, `RELEASE SAVEPOINT part`); err != nil {
+		return fmt.Errorf("ending a part of a transaction: %w", err)
+	}
+	return failure
+}
+
 // NowMillis implements Querier.
 func (t *Tx) NowMillis() string { return t.store.engine.NowMillis() }
 

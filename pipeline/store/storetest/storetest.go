@@ -45,6 +45,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"a topic's incarnations are kept apart":  testTopics,
 		"a lease has one holder":                 testLease,
 		"dead letters keep every byte":           testDeadLetters,
+		"a part of a transaction fails alone":    testPart,
 
 		"NULLs and odd texts come back as they went":   testNulls,
 		"decimals are exact, zeros at the end cut":     testDecimals,
@@ -436,4 +437,31 @@ func deadLetters(t *testing.T, s *store.Store) []store.DeadLetter {
 		require.NoError(t, err)
 	}
 	return letters
+}
+
+func testPart(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	write(t, s, func(tx *store.Tx) error {
+		return tx.DDL(t.Context(), `CREATE TABLE parts (id {int} PRIMARY KEY)`)
+	})
+	insert := func(tx *store.Tx, id int) error {
+		return tx.Insert(t.Context(), store.Rows{Table: "parts", Columns: []string{"id"}, Values: []any{id}})
+	}
+	cause := errors.New("no")
+	write(t, s, func(tx *store.Tx) error {
+		require.NoError(t, insert(tx, 1))
+		require.NoError(t, tx.Part(t.Context(), func() error { return insert(tx, 2) }))
+		require.ErrorIs(t, tx.Part(t.Context(), func() error { return errors.Join(insert(tx, 3), cause) }), cause)
+		var data *store.DataError
+		require.ErrorAs(t, tx.Part(t.Context(), func() error { return errors.Join(insert(tx, 4), insert(tx, 2)) }), &data)
+		return tx.Part(t.Context(), func() error { return insert(tx, 5) })
+	})
+	err := s.Write(t.Context(), func(tx *store.Tx) error {
+		require.NoError(t, tx.Part(t.Context(), func() error { return insert(tx, 6) }))
+		return cause
+	})
+	require.ErrorIs(t, err, cause)
+	var ids []int
+	require.NoError(t, s.Select(t.Context(), &ids, `SELECT id FROM parts ORDER BY id`))
+	assert.Equal(t, []int{1, 2, 5}, ids)
 }

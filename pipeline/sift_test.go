@@ -1,0 +1,132 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// picky refuses prices that end in a digit, after it has already written them, and
+// counts in Memory, and after the commit, the records that it took.
+type picky struct {
+	recorder
+	refuses string
+	calls   int
+	counted []int // by commit
+}
+
+func (h *picky) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+	h.calls++
+	count := Remember[string, int](tx, h)
+	for range in {
+		n, _ := count.Get("taken")
+		count.Put("taken", n+1)
+	}
+	tx.OnCommit(func() { h.counted = append(h.counted, len(in)) })
+	events, err := h.recorder.Handle(ctx, tx, in)
+	for i := range in {
+		if text := in[i].Event.Payload.(schema.PriceObserved).Price.String(); h.refuses != "" && strings.HasSuffix(text, h.refuses) {
+			return nil, errors.Join(err, Permanent(fmt.Errorf("%s is refused", text)))
+		}
+	}
+	return events, err
+}
+
+// Many records that only the handler can tell from good ones cost their batch one
+// transaction, not one each.
+func TestWhatAHandlerRefusesIsSiftedOut(t *testing.T) {
+	t.Parallel()
+	const n, bad = 2000, 200
+	h := &picky{refuses: "0"} // 10, 20, 30 …
+	r := newRig(t, h)
+	commits := 0
+	r.stage.committed = func() { commits++ }
+	for range n {
+		r.append(1, 0, nil)
+	}
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	assert.Equal(t, 1, commits)
+	assert.LessOrEqual(t, h.calls, 10*bad, "parts rise with the bad records, and hardly with the others")
+	assert.Len(t, r.effects(), n-bad)
+	assert.Equal(t, int64(n), r.position(1).Next)
+	letters := r.letters()
+	require.Len(t, letters, bad)
+	for i, letter := range letters { // the newest first
+		assert.Equal(t, int64(n-1-10*i), letter.Offset)
+		assert.Contains(t, letter.Reason, "0 is refused")
+	}
+	rows, err := r.db.ReadOutbox(t.Context(), r.epoch(schema.QuoteOutcomes), 1, 0, n, 1<<30)
+	require.NoError(t, err)
+	require.Len(t, rows, n-bad)
+	for i, row := range rows {
+		assert.Equal(t, int64(i+1), row.Seq)
+	}
+	total := 0
+	for _, taken := range h.counted {
+		total += taken
+	}
+	assert.Equal(t, n-bad, total, "what was left for after the commit")
+	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		_, lane := r.stage.lane(0)
+		taken, _ := Remember[string, int](&Tx{Tx: tx, memories: lane.memories}, h).Get("taken")
+		assert.Equal(t, n-bad, taken, "what is remembered")
+		return nil
+	}))
+}
+
+// Sifting that one transaction has no time for goes on in several.
+func TestSiftingIsBounded(t *testing.T) {
+	t.Parallel()
+	const n = 32
+	var r *rig
+	slow := 0
+	h := &picky{refuses: "7"}
+	r = newRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+		if h.calls > 0 && slow == 0 { // sifted as a whole
+			slow++
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return h.Handle(ctx, tx, in)
+	}))
+	r.stage.limit = 200 * time.Millisecond
+	for range n {
+		r.append(1, 0, nil)
+	}
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	assert.Positive(t, slow)
+	assert.Len(t, r.effects(), n-3)
+	assert.Len(t, r.letters(), 3, "7, 17, 27")
+}
+
+func BenchmarkSift(b *testing.B) {
+	for name, refuses := range map[string]string{"none": "", "a hundredth": "00", "a tenth": "0"} {
+		b.Run(name, func(b *testing.B) {
+			const n = 2000
+			records := 0
+			for b.Loop() {
+				b.StopTimer()
+				r := newRig(b, &picky{refuses: refuses})
+				for range n {
+					r.append(1, 0, nil)
+				}
+				r.assign()
+				b.StartTimer()
+				require.NoError(b, r.deliver(b.Context(), r.log(1)...))
+				records += n
+			}
+			b.ReportMetric(float64(records)/b.Elapsed().Seconds(), "records/s")
+		})
+	}
+}
