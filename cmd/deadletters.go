@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -100,7 +99,7 @@ func newDeadLettersShow(a *app) *cobra.Command {
 
 func readDeadLetter(ctx context.Context, b *backends, id int64) (deadLetter, error) {
 	l, err := store.ReadDeadLetter(ctx, b.store, id)
-	if errors.Is(err, sql.ErrNoRows) {
+	if errors.Is(err, store.ErrNoDeadLetter) {
 		return deadLetter{}, fmt.Errorf("there is no dead letter %d: see pricemill dead-letters list", id)
 	}
 	if err != nil {

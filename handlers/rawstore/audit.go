@@ -2,7 +2,6 @@ package rawstore
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"sync"
 
@@ -15,14 +14,14 @@ var _ pipeline.Audited = handler{}
 
 // kept is a row of raw_market_data.
 type kept struct {
-	ID        int64            `db:"id"`
-	EventID   string           `db:"event_id"`
-	Symbol    schema.Symbol    `db:"symbol"`
-	Provider  schema.Provider  `db:"provider"`
-	Text      sql.Null[string] `db:"raw_response"`
-	Raw       []byte           `db:"raw_bytes"`
-	Timestamp schema.Time      `db:"timestamp"`
-	RequestID string           `db:"request_id"`
+	ID        int64           `db:"id"`
+	EventID   string          `db:"event_id"`
+	Symbol    schema.Symbol   `db:"symbol"`
+	Provider  schema.Provider `db:"provider"`
+	Text      *string         `db:"raw_response"`
+	Raw       []byte          `db:"raw_bytes"`
+	Timestamp schema.Time     `db:"timestamp"`
+	RequestID string          `db:"request_id"`
 }
 
 // Audit implements pipeline.Audited: each answer that was applied is one row, byte
@@ -142,7 +141,7 @@ func (p *partition) compare(r *pipeline.Record, row kept) {
 		{"event_id", row.EventID == r.Event.ID},
 		{"symbol", row.Symbol == quote.Symbol},
 		{"provider", row.Provider == quote.Provider},
-		{"raw_response", row.Text.Valid == (text != nil) && row.Text.V == wantText},
+		{"raw_response", (row.Text != nil) == (text != nil) && (row.Text == nil || *row.Text == wantText)},
 		{"raw_bytes", string(row.Raw) == string(wantRaw)},
 		{"timestamp", row.Timestamp.Compare(quote.ReceivedAt) == 0},
 		{"request_id", row.RequestID == quote.RequestID},

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/pricemill/pricemill/schema"
@@ -86,8 +88,11 @@ func DeadLettersOf(ctx context.Context, q Querier, stage, topicID string, part i
 	return letters, nil
 }
 
-// ReadDeadLetter reads one dead letter with all its bytes; an error that wraps
-// sql.ErrNoRows where there is none with this id.
+// ErrNoDeadLetter says that there is no dead letter with an id.
+var ErrNoDeadLetter = errors.New("there is no such dead letter")
+
+// ReadDeadLetter reads one dead letter with all its bytes; ErrNoDeadLetter is
+// wrapped where there is none with this id.
 func ReadDeadLetter(ctx context.Context, q Querier, id int64) (DeadLetter, error) {
 	var row struct {
 		DeadLetter
@@ -97,6 +102,9 @@ func ReadDeadLetter(ctx context.Context, q Querier, id int64) (DeadLetter, error
 	}
 	err := q.Get(ctx, &row, `SELECT id, stage, topic, topic_id, part, log_offset, msg_key, headers, payload, reason, created_at,
 		msg_key IS NOT NULL AS has_key, payload IS NOT NULL AS has_payload FROM dead_letters WHERE id = $1`, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNoDeadLetter
+	}
 	if err != nil {
 		return DeadLetter{}, fmt.Errorf("reading dead letter %d: %w", id, err)
 	}

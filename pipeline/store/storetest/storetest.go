@@ -3,7 +3,6 @@ package storetest
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"sync"
@@ -423,7 +422,7 @@ func testDeadLetters(t *testing.T, opener Opener) {
 	}
 	assert.Equal(t, []store.DeadLetter{again}, deadLetters(t, s), "those before the position stay")
 	_, err = store.ReadDeadLetter(t.Context(), s, -1)
-	assert.ErrorIs(t, err, sql.ErrNoRows)
+	assert.ErrorIs(t, err, store.ErrNoDeadLetter)
 }
 
 // deadLetters are all, newest first, with their bytes.
