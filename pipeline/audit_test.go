@@ -41,9 +41,7 @@ func newAuditRig(t *testing.T) *rig {
 		r.append(partition, 4, func(record *Record) { record.Value = []byte("\xffno price") })
 		r.append(partition, 0, nil)
 		r.append(partition, 5, func(record *Record) {
-			*record = of(*record, schema.QuoteUnchanged{Quote: schema.Quote{Provider: "simulated",
-				Symbol: schema.Symbol(fmt.Sprintf("S%d", partition))}, RawResponseID: "1", Price: schema.MustDecimal("1"),
-				Timestamp: price("S", 1).Timestamp, ReceivedAt: price("S", 1).Timestamp})
+			*record = of(*record, passedOver{Symbol: fmt.Sprintf("S%d", partition), Timestamp: price("S", 1).Timestamp})
 		})
 		r.emit(partition, 2)
 	}
@@ -52,6 +50,20 @@ func newAuditRig(t *testing.T) *rig {
 	r.relay()
 	return r
 }
+
+// passedOver is an event on the topic of prices that the stage does not take.
+type passedOver struct {
+	Symbol    string      `json:"symbol"`
+	Timestamp schema.Time `json:"timestamp"`
+}
+
+func init() { schema.Register[passedOver]() }
+
+func (passedOver) EventType() schema.EventType { return "market.price.passed-over.v1" }
+func (passedOver) Topic() schema.Topic         { return schema.PriceEvents }
+func (p passedOver) Key() string               { return "simulated/" + p.Symbol }
+func (p passedOver) OccurredAt() schema.Time   { return p.Timestamp }
+func (passedOver) Validate() error             { return nil }
 
 // again is the same record at another offset.
 func again(r Record, offset int64) Record { r.Offset = offset; return r }
