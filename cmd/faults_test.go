@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -83,7 +85,28 @@ func newScenario(t *testing.T, name string, on ...stack) *scenario {
 	t.Logf("%s on %s: %s=%d", name, thisStack(), seedVariable, seed)
 	s := &scenario{t: t, name: name, random: rand.New(rand.NewPCG(seed, 0))}
 	t.Cleanup(s.report)
+	files := openFiles(t)
+	t.Cleanup(func() {
+		// By now all that the scenario had opened is closed again: databases,
+		// brokers, the ends of pipes to its processes.
+		assert.Eventually(t, func() bool {
+			http.DefaultClient.CloseIdleConnections()
+			return openFiles(t) <= files
+		}, 10*time.Second, 50*time.Millisecond, "this process has %d files open, and had %d", openFiles(t), files)
+	})
 	return s
+}
+
+// openFiles is how many files this process has open; 0 where the system does not
+// say.
+func openFiles(t testing.TB) int {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0
+	}
+	require.NoError(t, err)
+	return len(files)
 }
 
 func (s *scenario) isLong() bool { return os.Getenv(faultsVariable) == "long" }

@@ -192,6 +192,10 @@ func (v *victim) commandDies(points string, args ...string) {
 	stderr, err := process.StderrPipe()
 	require.NoError(v.t, err)
 	require.NoError(v.t, process.Start())
+	v.t.Cleanup(func() {
+		_ = process.Process.Kill() // it has ended, unless the test failed
+		_ = process.Wait()
+	})
 	l := newLogs()
 	go l.follow(stderr)
 	awaitKilled(v.t, process, l, func() {})

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/google/uuid"
@@ -79,6 +80,13 @@ func newDatabase(t testing.TB, name string) string {
 	_, err := admin.Exec("CREATE DATABASE " + name)
 	require.NoError(t, err)
 	t.Cleanup(func() {
+		// Whoever used it has gone by now, the killed as well, and took the
+		// sessions along.
+		var sessions int
+		assert.Eventually(t, func() bool {
+			err := admin.QueryRow(`SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'`, name).Scan(&sessions)
+			return err == nil && sessions == 0
+		}, 10*time.Second, 50*time.Millisecond, "sessions that are left")
 		_, err := admin.Exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)")
 		assert.NoError(t, err)
 	})
