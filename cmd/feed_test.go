@@ -71,6 +71,21 @@ func feedSteadily(t testing.TB, env environment, answers []fedAnswer, stop <-cha
 	})
 }
 
+// feedAt is feed at a rate of so many a second, or faster where it is late, until
+// it is stopped; the first, enough for all symbols, at once. It returns how many it
+// has fed.
+func feedAt(t testing.TB, env environment, answers []fedAnswer, rate int, stop <-chan struct{}) int {
+	began := time.Now()
+	return feedWhenDue(t, env, answers, func(int) int {
+		select {
+		case <-stop:
+			return -1
+		default:
+			return min(len(answers), 10*fedSymbols+int(time.Since(began)*time.Duration(rate)/time.Second))
+		}
+	})
+}
+
 // feedWhenDue asks due how many of the answers may be sent by now, of which from
 // are, and ends where the number is negative. A broker that says nothing for so
 // long is dead: it looks for the one that came in its place. It returns how many

@@ -28,8 +28,13 @@ func spawnAPI(t testing.TB, env environment) *program {
 func spawnServer(t testing.TB, roles string, env environment) *program {
 	t.Helper()
 	env = env.with(environment{"ROLES": roles})
-	_, l := spawn(t, env)
+	process, l := spawn(t, env)
 	p := &program{t: t, env: env, logs: l, url: l.await(t, "listening")["url"].(string)}
+	p.stop = func() int {
+		require.NoError(t, process.Process.Signal(syscall.SIGTERM))
+		_ = process.Wait() // the status says it
+		return process.ProcessState.ExitCode()
+	}
 	l.await(t, "the pipeline runs")
 	return p
 }
