@@ -147,14 +147,14 @@ func newObserver(t testing.TB, env environment) *observer {
 }
 
 // standing is how far each stage has come on the partitions of the chain.
-type standing map[place]int64
+type standing map[standpoint]int64
 
-type place struct {
+type standpoint struct {
 	stage, topic string
 	part         int32
 }
 
-func placeOf(p store.Position) place { return place{p.Stage, p.Topic, p.Part} }
+func standpointOf(p store.Position) standpoint { return standpoint{p.Stage, p.Topic, p.Part} }
 
 // chainTopics are those on which each answer that is fed has a record.
 var chainTopics = []schema.Topic{schema.RawQuotes, schema.StoredQuotes, schema.PriceEvents}
@@ -165,7 +165,7 @@ func (o *observer) standing(ctx context.Context) (standing, error) {
 	s := standing{}
 	for _, p := range positions {
 		if slices.Contains(chainTopics, schema.Topic(p.Topic)) {
-			s[placeOf(p)] = p.Next
+			s[standpointOf(p)] = p.Next
 		}
 	}
 	return s, err
@@ -175,7 +175,7 @@ func (o *observer) standing(ctx context.Context) (standing, error) {
 // an answer passes. Answers must come in on all partitions.
 func (o *observer) awaitMoves(ctx context.Context, since standing) error {
 	for _, topic := range chainTopics {
-		err := o.awaitPositions(ctx, topic, func(p store.Position) bool { return p.Next > since[placeOf(p)] })
+		err := o.awaitPositions(ctx, topic, func(p store.Position) bool { return p.Next > since[standpointOf(p)] })
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ func TestFaultsRebalanceStorm(t *testing.T) {
 		c.add(workerRoles, "worker-"+strconv.Itoa(i+1), nil)
 	}
 	workers := slices.Clone(c.workers)
-	c.begin(lasting+time.Minute, append(workers[:2:2], c.addServer("api"))...)
+	c.begin(append(workers[:2:2], c.addServer("api"))...)
 
 	storm := &storm{crew: c, workers: workers, leaving: map[*worker]<-chan error{}}
 	began, before := time.Now(), c.applied()

@@ -25,7 +25,7 @@ func TestFaultsZombieWorkers(t *testing.T) {
 	c := newCrew(s, environment{"KAFKA_SESSION_TIMEOUT": "6s"})
 	one, two := c.add(workerRoles, "worker-1", nil), c.add(workerRoles, "worker-2", nil)
 	c.addServer("api")
-	c.begin(time.Duration(cycles)*time.Minute, c.workers...)
+	c.begin(c.workers...)
 	z := zombies{crew: c, kinds: map[string][]time.Duration{}}
 	for n := range cycles {
 		c.awaitLoad()
@@ -192,10 +192,11 @@ func (c *crew) outcome(o openTransaction) string {
 type siege struct {
 	Holders int `db:"holders"` // of the transactions, those that are open
 	Waiters int `db:"waiters"` // sessions that wait for their rows
-	Fenced  int `db:"fenced"`  // of these, those that wait to move a position
+	Fenced  int `db:"fenced"`  // of these, those that want to move a position
 }
 
-// siege looks for those who wait for transactions.
+// siege looks for those who wait for transactions. What a session says of a
+// statement is its beginning.
 func (c *crew) siege(ctx context.Context, open []openTransaction) (siege, error) {
 	var pids, xids []string
 	for _, o := range open {
@@ -203,7 +204,7 @@ func (c *crew) siege(ctx context.Context, open []openTransaction) (siege, error)
 	}
 	var s siege
 	err := c.look.db.Get(ctx, &s, `SELECT COUNT(*) FILTER (WHERE CAST(backend_xid AS TEXT) = ANY(CAST($2 AS TEXT[]))) AS holders,
-			COUNT(*) FILTER (WHERE waits) AS waiters, COUNT(*) FILTER (WHERE waits AND query LIKE '%UPDATE positions%') AS fenced
+			COUNT(*) FILTER (WHERE waits) AS waiters, COUNT(*) FILTER (WHERE waits AND query LIKE 'WITH v (stage, topic, part, topic_id, expected%') AS fenced
 		FROM (SELECT *, wait_event_type = 'Lock' AND pg_blocking_pids(pid) && CAST($1 AS INTEGER[]) AS waits
 			FROM pg_stat_activity WHERE datname = current_database()) a`,
 		"{"+strings.Join(pids, ",")+"}", "{"+strings.Join(xids, ",")+"}")

@@ -40,7 +40,7 @@ func TestFaultsSoak(t *testing.T) {
 		faults = []fault{c.someFreeze(live), c.someIntruder}
 	}
 	c.clients.refusable = true
-	c.begin(lasting+5*time.Minute, c.workers...)
+	c.begin(c.workers...)
 	c.clients.often(100*time.Millisecond, c.clients.askFresh)
 	recorded := c.record(pick(s, 250*time.Millisecond, 3*time.Second), live...)
 	for over := time.Now().Add(lasting); time.Now().Before(over); {

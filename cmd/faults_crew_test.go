@@ -14,11 +14,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/schema"
 )
 
 // crewRate is how many answers a second are fed to a crew: enough that all of its
-// processes are at work at any moment, and few enough that what an hour of it
-// leaves can be recomputed in memory.
+// processes are at work at any moment, and few enough that what a quarter of an
+// hour of it leaves can be recomputed in the memory of the test.
 const crewRate = 300
 
 // crew are the processes of one installation, put under faults while answers come
@@ -30,10 +32,7 @@ type crew struct {
 	server  *worker   // the one that clients ask
 	look    *observer
 	clients *client
-
-	answers []fedAnswer
-	enough  chan struct{}
-	fed     chan int
+	load    *load
 	before  map[*worker]footprint
 }
 
@@ -41,7 +40,7 @@ type crew struct {
 func newCrew(s *scenario, settings environment) *crew {
 	s.t.Helper()
 	env := newStack(s.t, environment{"MOVING_AVERAGE_WINDOW": "5,20"}.with(settings))
-	return &crew{scenario: s, env: env, enough: make(chan struct{}), fed: make(chan int, 1), before: map[*worker]footprint{}}
+	return &crew{scenario: s, env: env, before: map[*worker]footprint{}}
 }
 
 // add describes a process of the crew. The database knows its sessions by its name.
@@ -86,10 +85,10 @@ func freeAddress(t testing.TB, random *rand.Rand) string {
 	return ""
 }
 
-// begin starts the processes that are given, the load, which lasts for most at the
-// longest, and the clients, and notes what the processes hold of what they might
-// leak. It returns when all of it is under way.
-func (c *crew) begin(most time.Duration, first ...*worker) {
+// begin starts the processes that are given, the load and the clients, and notes
+// what the processes hold of what they might leak. It returns when all of it is
+// under way.
+func (c *crew) begin(first ...*worker) {
 	c.t.Helper()
 	for _, w := range first {
 		w.start()
@@ -97,17 +96,18 @@ func (c *crew) begin(most time.Duration, first ...*worker) {
 	c.look = newObserver(c.t, c.env)
 	// Some at once, for the clients to have something to ask for.
 	const ahead = 2000
-	c.answers = makeAnswersAt(crewRate, c.random, ahead+int(most.Seconds())*crewRate, time.Now().Add(-ahead*time.Second/crewRate))
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		c.fed <- feedSteadily(c.t, c.env, c.answers, c.enough)
-	}()
-	c.t.Cleanup(func() { c.endFeeding(); <-ended })
+	c.load = c.feedAt(crewRate, c.env, time.Now().Add(-ahead*time.Second/crewRate))
 	awaitSymbols(c.t, c.look)
 	c.clients.askAll()
 	c.t.Cleanup(c.clients.close)
 	c.awaitMoves(c.standing())
+	if !onServices() {
+		// An embedded broker opens files for those who read from their beginning, as
+		// it does itself when it starts, and the checks do in the end.
+		for _, topic := range schema.Topics() {
+			readLog(c.t, c.env, topic, func(int32, int64, schema.Event) {})
+		}
+	}
 	for _, w := range first {
 		c.note(w)
 	}
@@ -121,25 +121,15 @@ func (c *crew) note(w *worker) {
 	require.NoError(c.t, err)
 }
 
-func (c *crew) endFeeding() {
-	select {
-	case <-c.enough:
-	default:
-		close(c.enough)
-	}
-}
-
 // end stops load and clients, and looks at what came of them, and at what the
 // processes hold.
 func (c *crew) end() {
 	c.t.Helper()
-	c.endFeeding()
-	n := <-c.fed
-	assert.Less(c.t, n, len(c.answers), "there was load to the end")
+	fed := c.load.end()
 	c.clients.close()
 	checkClient(c.t, c.look, c.clients)
 	c.awaitFetched()
-	c.check(c.env, c.answers[:n])
+	c.check(c.env, fed)
 	for _, w := range c.running() {
 		if before, there := c.before[w]; there {
 			c.t.Logf("%s:", w.name)
@@ -179,8 +169,13 @@ func (c *crew) awaitMoves(since standing) {
 	require.NoError(c.t, c.look.awaitMoves(ctx, since))
 }
 
-// applied is how many records the averages have taken.
-func (c *crew) applied() int { return appliedAverages(c.t, c.look.db) }
+// applied is how many prices have become averages.
+func (c *crew) applied() int {
+	c.t.Helper()
+	n, err := applied(c.t.Context(), c.look.db)
+	require.NoError(c.t, err)
+	return n
+}
 
 // awaitLoad waits until a number of further records is applied, drawn at random.
 func (c *crew) awaitLoad() {
