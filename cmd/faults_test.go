@@ -1,18 +1,15 @@
 package cmd_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -247,29 +244,11 @@ type footprint struct{ goroutines, files, connections int }
 // database for the connections of all processes of the stack.
 func footprintOf(ctx context.Context, t testing.TB, env environment, url string) (footprint, error) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/metrics", nil)
-	require.NoError(t, err)
-	response, err := http.DefaultClient.Do(request)
+	found, err := gauges(ctx, url)
 	if err != nil {
 		return footprint{}, err
 	}
-	defer func() { assert.NoError(t, response.Body.Close()) }()
-	var f footprint
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		name, text, _ := strings.Cut(lines.Text(), " ")
-		value, err := strconv.ParseFloat(text, 64)
-		switch {
-		case err != nil:
-		case name == "go_goroutines":
-			f.goroutines = int(value)
-		case name == "process_open_fds":
-			f.files = int(value)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return footprint{}, err
-	}
+	f := footprint{goroutines: int(found["go_goroutines"]), files: int(found["process_open_fds"])}
 	if database := env["DATABASE_URL"]; database != "" {
 		db := openTables(t, env)
 		defer func() { assert.NoError(t, db.Close()) }()

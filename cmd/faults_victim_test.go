@@ -25,6 +25,13 @@ type load struct {
 // feed feeds a stack with answers.
 func (s *scenario) feed(env environment) *load {
 	s.t.Helper()
+	return s.feedAt(feedRate, env, time.Now())
+}
+
+// feedAt feeds a stack with so many answers a second, and at once those that would
+// have come since began.
+func (s *scenario) feedAt(rate int, env environment, began time.Time) *load {
+	s.t.Helper()
 	stop := make(chan struct{})
 	l := &load{fed: make(chan []fedAnswer, 1), stop: sync.OnceFunc(func() { close(stop) })}
 	random := rand.New(rand.NewPCG(s.random.Uint64(), 1)) // of the goroutine alone
@@ -33,9 +40,8 @@ func (s *scenario) feed(env environment) *load {
 		defer close(ended)
 		const seconds = 10
 		var fed []fedAnswer
-		began := time.Now()
 		for part, all := 0, true; all; part++ {
-			answers := makeAnswers(random, seconds*feedRate, began.Add(time.Duration(part)*seconds*time.Second))
+			answers := makeAnswersAt(rate, random, seconds*rate, began.Add(time.Duration(part)*seconds*time.Second))
 			for i := range answers {
 				answers[i].id += "-" + strconv.Itoa(part)
 			}

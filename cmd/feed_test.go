@@ -29,7 +29,12 @@ const fedSymbols = 200
 // makeAnswers makes n answers, received one after the other from start. Of some
 // the provider's clock says an earlier time than of those before them.
 func makeAnswers(random *rand.Rand, n int, start time.Time) []fedAnswer {
-	const step = time.Second / feedRate
+	return makeAnswersAt(feedRate, random, n, start)
+}
+
+// makeAnswersAt makes answers that are received so many a second.
+func makeAnswersAt(rate int, random *rand.Rand, n int, start time.Time) []fedAnswer {
+	step := time.Second / time.Duration(rate)
 	answers := make([]fedAnswer, n)
 	for i := range answers {
 		symbol := schema.Symbol("S" + strconv.Itoa(random.IntN(fedSymbols)))

@@ -2,6 +2,7 @@ package cmd_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -39,7 +40,8 @@ func spawnServer(t testing.TB, roles string, env environment) *program {
 	return p
 }
 
-// worker is a process that does everything but answer requests.
+// worker is a process that does everything but answer requests, or has the roles
+// that it was given.
 type worker struct {
 	t       testing.TB
 	name    string
@@ -48,9 +50,16 @@ type worker struct {
 	logs    *logs
 }
 
+const workerRoles = "handlers,projections,relay"
+
 // newWorker describes a worker that does not run yet.
 func newWorker(t testing.TB, name string, env environment) *worker {
-	w := &worker{t: t, name: name, env: env.with(environment{"ROLES": "handlers,projections,relay"})}
+	return newWorkerAs(t, workerRoles, name, env)
+}
+
+// newWorkerAs is newWorker with other roles.
+func newWorkerAs(t testing.TB, roles, name string, env environment) *worker {
+	w := &worker{t: t, name: name, env: env.with(environment{"ROLES": roles})}
 	t.Cleanup(func() {
 		if t.Failed() && w.logs != nil {
 			t.Logf("the log of the last process of %s:\n%s", name, w.logs)
@@ -59,10 +68,47 @@ func newWorker(t testing.TB, name string, env environment) *worker {
 	return w
 }
 
+// running is what a process logs once it works.
+const running = "the pipeline runs"
+
 func (w *worker) start() {
 	w.t.Helper()
+	w.launch()
+	w.logs.await(w.t, running)
+}
+
+// launch is start, and does not wait until the process works.
+func (w *worker) launch() {
+	w.t.Helper()
 	w.process, w.logs = spawn(w.t, w.env)
-	w.logs.await(w.t, "the pipeline runs")
+}
+
+// url is where the process listens.
+func (w *worker) url() string {
+	w.t.Helper()
+	return w.logs.await(w.t, "listening")["url"].(string)
+}
+
+// freeze stops the process where it stands, and returns when it has stopped.
+func (w *worker) freeze() {
+	w.t.Helper()
+	require.NoError(w.t, w.process.Process.Signal(syscall.SIGSTOP))
+	var status syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(w.process.Process.Pid, &status, syscall.WUNTRACED, nil)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		require.NoError(w.t, err)
+		require.True(w.t, status.Stopped(), "%s: %v, status %x; its log:\n%s", w.name, err, status, w.logs)
+		return
+	}
+}
+
+// thaw lets the process go on.
+func (w *worker) thaw() {
+	w.t.Helper()
+	require.NoError(w.t, w.process.Process.Signal(syscall.SIGCONT))
 }
 
 // kill ends the process with SIGKILL.
@@ -77,9 +123,18 @@ func (w *worker) kill() {
 // stop has the process finish what it has begun.
 func (w *worker) stop() {
 	w.t.Helper()
-	require.NoError(w.t, w.process.Process.Signal(syscall.SIGTERM))
-	require.NoError(w.t, w.process.Wait(), "%s: exit status 0:\n%s", w.name, w.logs)
+	require.NoError(w.t, <-w.leave(), "%s: exit status 0:\n%s", w.name, w.logs)
 	w.process = nil
+}
+
+// leave asks the process to finish what it has begun, and gives what its end comes
+// to.
+func (w *worker) leave() <-chan error {
+	w.t.Helper()
+	require.NoError(w.t, w.process.Process.Signal(syscall.SIGTERM))
+	ended, process := make(chan error, 1), w.process
+	go func() { ended <- process.Wait() }()
+	return ended
 }
 
 // observer looks at how far the workers have come.
@@ -96,29 +151,48 @@ func newObserver(t testing.TB, env environment) *observer {
 	return o
 }
 
-// backlog is what raw-quotes holds at one moment, and how much of it is stored.
-type backlog struct {
-	ends   []pipeline.OffsetRange
-	stored map[int32]int64
+// standing is how far each stage has come on the partitions of the chain.
+type standing map[standpoint]int64
+
+type standpoint struct {
+	stage, topic string
+	part         int32
 }
+
+func standpointOf(p store.Position) standpoint { return standpoint{p.Stage, p.Topic, p.Part} }
+
+// chainTopics are those on which each answer that is fed has a record.
+var chainTopics = []schema.Topic{schema.RawQuotes, schema.StoredQuotes, schema.PriceEvents}
+
+// standing looks how far each stage has come.
+func (o *observer) standing(ctx context.Context) (standing, error) {
+	positions, err := store.Positions(ctx, o.db, "")
+	s := standing{}
+	for _, p := range positions {
+		if slices.Contains(chainTopics, schema.Topic(p.Topic)) {
+			s[standpointOf(p)] = p.Next
+		}
+	}
+	return s, err
+}
+
+// awaitMoves waits until somebody works again on each partition of each stage that
+// an answer passes. Answers must come in on all partitions.
+func (o *observer) awaitMoves(ctx context.Context, since standing) error {
+	for _, topic := range chainTopics {
+		err := o.awaitPositions(ctx, topic, func(p store.Position) bool { return p.Next > since[standpointOf(p)] })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// backlog is where raw-quotes ended at one moment.
+type backlog []pipeline.OffsetRange
 
 func (o *observer) backlog(ctx context.Context) (backlog, error) {
-	b := backlog{stored: map[int32]int64{}}
-	positions, err := store.Positions(ctx, o.db, "raw-store")
-	if err != nil {
-		return backlog{}, err
-	}
-	for _, p := range positions {
-		b.stored[p.Part] = p.Next
-	}
-	b.ends, err = o.broker.Offsets(ctx, schema.RawQuotes)
-	return b, err
-}
-
-// awaitMoves waits until somebody works on each partition again. Answers must
-// come in on all of them.
-func (o *observer) awaitMoves(ctx context.Context, b backlog) error {
-	return o.awaitPositions(ctx, schema.RawQuotes, func(p store.Position) bool { return p.Next > b.stored[p.Part] })
+	return o.broker.Offsets(ctx, schema.RawQuotes)
 }
 
 // awaitTables waits until the backlog has gone through the chain and into every
@@ -126,11 +200,11 @@ func (o *observer) awaitMoves(ctx context.Context, b backlog) error {
 // its part: by offset in raw-quotes, behind it by the numbers of the chains,
 // which do not count repeats.
 func (o *observer) awaitTables(ctx context.Context, b backlog) error {
-	err := o.awaitPositions(ctx, schema.RawQuotes, func(p store.Position) bool { return p.Next >= b.ends[p.Part].End })
+	err := o.awaitPositions(ctx, schema.RawQuotes, func(p store.Position) bool { return p.Next >= b[p.Part].End })
 	if err != nil {
 		return err
 	}
-	for _, topic := range []schema.Topic{schema.StoredQuotes, schema.PriceEvents} {
+	for _, topic := range chainTopics[1:] {
 		numbers, err := o.lastNumbers(ctx, topic)
 		if err != nil {
 			return err

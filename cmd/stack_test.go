@@ -128,14 +128,19 @@ func openTables(t testing.TB, env environment) *store.Store {
 	return db
 }
 
+// brokerAddress is where the broker of the program listens now.
+func brokerAddress(env environment) (string, error) {
+	if address := env["KAFKA_BOOTSTRAP_SERVERS"]; address != "" {
+		return address, nil
+	}
+	return embedded.Address(filepath.Join(env["DATA_DIR"], "broker"))
+}
+
 // dial reaches the broker of the program as it runs now.
 func dial(ctx context.Context, env environment) (*kafka.Broker, error) {
-	address := env["KAFKA_BOOTSTRAP_SERVERS"]
-	if address == "" {
-		var err error
-		if address, err = embedded.Address(filepath.Join(env["DATA_DIR"], "broker")); err != nil {
-			return nil, err
-		}
+	address, err := brokerAddress(env)
+	if err != nil {
+		return nil, err
 	}
 	names := map[schema.Topic]string{}
 	for _, topic := range schema.Topics() {

@@ -23,13 +23,17 @@ func awaitApplied(t testing.TB, env environment, n int) {
 	t.Helper()
 	db := openTables(t, env)
 	defer func() { assert.NoError(t, db.Close()) }()
-	count := 0
 	require.Eventually(t, func() bool {
-		// Positions count repeats of the relay as well; counting rows each time
-		// would be the heaviest load here.
-		err := db.Get(t.Context(), &count, `SELECT COALESCE(SUM(next_offset), 0) FROM positions WHERE stage = 'moving-averages.g1'`)
+		count, err := applied(t.Context(), db)
 		return err == nil && count >= n
 	}, 5*time.Minute, time.Millisecond, "%d applied", n)
+}
+
+// applied is how many prices have become averages, and repeats of the relay as well:
+// counting rows each time would be the heaviest load here.
+func applied(ctx context.Context, db *store.Store) (n int, err error) {
+	err = db.Get(ctx, &n, `SELECT COALESCE(SUM(next_offset), 0) FROM positions WHERE stage = 'moving-averages.g1'`)
+	return n, err
 }
 
 // awaitDrained waits until all that is in the log and the outbox, and all that

@@ -1,0 +1,235 @@
+package cmd_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// crewRate is how many answers a second are fed to a crew: enough that all of its
+// processes are at work at any moment, and few enough that what a quarter of an
+// hour of it leaves can be recomputed in the memory of the test.
+const crewRate = 300
+
+// crew are the processes of one installation, put under faults while answers come
+// in and clients ask.
+type crew struct {
+	*scenario
+	env     environment
+	workers []*worker // those that answer clients as well
+	server  *worker   // the one that clients ask
+	look    *observer
+	clients *client
+	load    *load
+	before  map[*worker]footprint
+}
+
+// newCrew prepares a stack whose processes do not run yet.
+func newCrew(s *scenario, settings environment) *crew {
+	s.t.Helper()
+	env := newStack(s.t, environment{"MOVING_AVERAGE_WINDOW": "5,20"}.with(settings))
+	return &crew{scenario: s, env: env, before: map[*worker]footprint{}}
+}
+
+// add describes a process of the crew. The database knows its sessions by its name.
+func (c *crew) add(roles, name string, settings environment) *worker {
+	c.t.Helper()
+	env := c.env.with(settings)
+	if database := env["DATABASE_URL"]; database != "" {
+		address, err := url.Parse(database)
+		require.NoError(c.t, err)
+		query := address.Query()
+		query.Set("application_name", name)
+		address.RawQuery = query.Encode()
+		env["DATABASE_URL"] = address.String()
+	}
+	w := newWorkerAs(c.t, roles, name, env)
+	c.workers = append(c.workers, w)
+	return w
+}
+
+// addServer describes the process that clients ask.
+func (c *crew) addServer(roles string) *worker {
+	c.t.Helper()
+	// It has the same address when it comes back.
+	address := freeAddress(c.t, c.random)
+	c.server = c.add(roles, "server", environment{"HTTP_ADDR": address})
+	c.clients = newClient("http://" + address)
+	return c.server
+}
+
+// freeAddress is one that nobody listens at, below the ports that systems take for
+// connections.
+func freeAddress(t testing.TB, random *rand.Rand) string {
+	t.Helper()
+	for range 100 {
+		listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20000+random.IntN(10000)))
+		if err == nil {
+			require.NoError(t, listener.Close())
+			return listener.Addr().String()
+		}
+	}
+	require.Fail(t, "no free port")
+	return ""
+}
+
+// begin starts the processes that are given, the load and the clients, and notes
+// what the processes hold of what they might leak. It returns when all of it is
+// under way.
+func (c *crew) begin(first ...*worker) {
+	c.t.Helper()
+	for _, w := range first {
+		w.start()
+	}
+	c.look = newObserver(c.t, c.env)
+	// Some at once, for the clients to have something to ask for.
+	const ahead = 2000
+	c.load = c.feedAt(crewRate, c.env, time.Now().Add(-ahead*time.Second/crewRate))
+	awaitSymbols(c.t, c.look)
+	c.clients.askAll()
+	c.t.Cleanup(c.clients.close)
+	c.awaitMoves(c.standing())
+	if !onServices() {
+		// An embedded broker opens files for those who read from their beginning, as
+		// it does itself when it starts, and the checks do in the end.
+		for _, topic := range schema.Topics() {
+			readLog(c.t, c.env, topic, func(int32, int64, schema.Event) {})
+		}
+	}
+	for _, w := range first {
+		c.note(w)
+	}
+}
+
+// note notes what a process holds.
+func (c *crew) note(w *worker) {
+	c.t.Helper()
+	var err error
+	c.before[w], err = footprintOf(c.t.Context(), c.t, c.env, w.url())
+	require.NoError(c.t, err)
+}
+
+// end stops load and clients, and looks at what came of them, and at what the
+// processes hold.
+func (c *crew) end() {
+	c.t.Helper()
+	fed := c.load.end()
+	c.clients.close()
+	checkClient(c.t, c.look, c.clients)
+	c.awaitFetched()
+	c.check(c.env, fed)
+	for _, w := range c.running() {
+		if before, there := c.before[w]; there {
+			c.t.Logf("%s:", w.name)
+			c.checkLevel(c.env, w.url(), before)
+		}
+	}
+}
+
+// awaitFetched waits until each request to a provider has an outcome.
+func (c *crew) awaitFetched() {
+	c.t.Helper()
+	require.Eventually(c.t, func() bool {
+		var open int
+		return c.look.db.Get(c.t.Context(), &open, `SELECT count(*) FROM fetch_queue`) == nil && open == 0
+	}, time.Minute, 20*time.Millisecond)
+}
+
+func (c *crew) running() []*worker {
+	return slices.DeleteFunc(slices.Clone(c.workers), func(w *worker) bool { return w.process == nil })
+}
+
+func (c *crew) standing() standing {
+	c.t.Helper()
+	s, err := c.look.standing(c.t.Context())
+	require.NoError(c.t, err)
+	return s
+}
+
+// stallLimit is when something counts as standing still for ever.
+const stallLimit = 3 * time.Minute
+
+// awaitMoves waits until all partitions move again.
+func (c *crew) awaitMoves(since standing) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), stallLimit)
+	defer cancel()
+	require.NoError(c.t, c.look.awaitMoves(ctx, since))
+}
+
+// applied is how many prices have become averages.
+func (c *crew) applied() int {
+	c.t.Helper()
+	n, err := applied(c.t.Context(), c.look.db)
+	require.NoError(c.t, err)
+	return n
+}
+
+// awaitLoad waits until a number of further records is applied, drawn at random.
+func (c *crew) awaitLoad() {
+	c.t.Helper()
+	to := c.applied() + c.random.IntN(crewRate)
+	require.Eventually(c.t, func() bool { return c.applied() >= to }, stallLimit, 5*time.Millisecond)
+}
+
+// kill kills a process, and returns when it is gone, how far the stages were then,
+// and when that was.
+func (c *crew) kill(w *worker) (standing, time.Time) {
+	c.t.Helper()
+	if w == c.server {
+		c.clients.died()
+	}
+	w.kill()
+	killed := time.Now()
+	// The server may still be at the last it was asked: that is no move of
+	// somebody who took over.
+	c.awaitSessions(w, func(n int) bool { return n == 0 })
+	return c.standing(), killed
+}
+
+// start starts a process that was killed.
+func (c *crew) start(w *worker) {
+	c.t.Helper()
+	w.start()
+	if w == c.server {
+		w.url() // once it listens
+		c.clients.lives()
+	}
+}
+
+// awaitSessions waits until the database has so many sessions of a process.
+func (c *crew) awaitSessions(w *worker, enough func(int) bool) {
+	c.t.Helper()
+	if !onServices() {
+		return
+	}
+	require.Eventually(c.t, func() bool {
+		var n int
+		err := c.look.db.Get(c.t.Context(), &n, `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name = $1`, w.name)
+		return err == nil && enough(n)
+	}, time.Minute, 5*time.Millisecond)
+}
+
+// summary is the median and the longest of each kind.
+func summary(kinds map[string][]time.Duration) string {
+	text := ""
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		took := slices.Sorted(slices.Values(kinds[kind]))
+		text += fmt.Sprintf("\n%s: %d, median %v, longest %v", kind, len(took), took[len(took)/2].Round(10*time.Millisecond),
+			took[len(took)-1].Round(10*time.Millisecond))
+	}
+	return text
+}
