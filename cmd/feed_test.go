@@ -81,7 +81,7 @@ func feedSteadily(t testing.TB, env environment, answers []fedAnswer, stop <-cha
 // has fed.
 func feedAt(t testing.TB, env environment, answers []fedAnswer, rate int, stop <-chan struct{}) int {
 	began := time.Now()
-	return feedWhenDue(t, env, answers, func(int) int {
+	return feedWhenDue(t, env, answers, time.Second/2, func(int) int {
 		select {
 		case <-stop:
 			return -1
