@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pricemill/pricemill/cmd"
+	"github.com/pricemill/pricemill/pipeline/proxytest"
 
 	_ "github.com/pricemill/pricemill/handlers/fetch"
 	_ "github.com/pricemill/pricemill/handlers/normalize"
@@ -46,13 +47,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(cmd.Main(context.Background(), os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
 	}
-	goleak.VerifyTestMain(m,
+	goleak.VerifyTestMain(m, append(proxytest.Left(),
 		// http.DefaultTransport keeps idle connections of the tests' own client.
 		goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"),
 		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"),
 		// sarama's metrics start one goroutine a process, and keep it.
-		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))...)
 }
 
 // environment is what a program under test sees.
