@@ -19,10 +19,16 @@ const outageRate = 300
 func TestFaultsKafkaRestarts(t *testing.T) {
 	s := newScenario(t, "Kafka killed with SIGKILL and started again", servicesStack)
 	r := newOutage(s, newStack(t, outageSettings), nil)
-	for range pick(s, 2, 10) {
+	t.Cleanup(func() { services(t, "up", "kafka") }) // whatever came of the test
+	for cycle := range pick(s, 2, 10) {
 		r.awaitLoad()
 		services(t, "kill", "kafka")
 		r.one.awaitReadiness(503)
+		if cycle == 0 {
+			old := r.api.get("/api/v1/prices/latest?max_age=0&stale=allow&symbol=" + anySymbol())
+			assert.Equal(t, 200, old.status, old.body)
+			assert.NotEmpty(t, old.header.Get("Age"), "a price that is not fresh has its age")
+		}
 		assert.Equal(t, []string{"broker: warning"}, statesOf(r.api.get("/readyz")), "the API goes on without it, and says so")
 		services(t, "up", "kafka")
 		r.recovers(time.Now())
@@ -35,6 +41,7 @@ func TestFaultsKafkaRestarts(t *testing.T) {
 func TestFaultsPostgresRestarts(t *testing.T) {
 	s := newScenario(t, "PostgreSQL restarted with -m immediate", servicesStack)
 	r := newOutage(s, newStack(t, outageSettings), nil)
+	t.Cleanup(func() { services(t, "up", "postgres") })
 	for range pick(s, 2, 10) {
 		r.awaitLoad()
 		before := r.unready()

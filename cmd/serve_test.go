@@ -297,6 +297,21 @@ func TestWrongSettingsAreReportedAtOnce(t *testing.T) {
 	assert.NotContains(t, stderr, "hunter2")
 }
 
+// TestAStartWithoutAService ends at once, and says which service it is.
+func TestAStartWithoutAService(t *testing.T) {
+	t.Parallel()
+	const nobody = "127.0.0.1:1"
+	for name, env := range map[string]environment{
+		"PostgreSQL": {"DATABASE_URL": "postgres://me:secret@" + nobody + "/prices"},
+		"Kafka":      {"KAFKA_BOOTSTRAP_SERVERS": nobody},
+	} {
+		status, _, stderr := run(t, env.with(environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0"}), "serve")
+		assert.Equal(t, 1, status, name)
+		assert.Contains(t, stderr, "connecting to "+name+" at "+nobody)
+		assert.NotContains(t, stderr, "secret")
+	}
+}
+
 func TestUsageErrorsExitTwo(t *testing.T) {
 	t.Parallel()
 	env := environment{"DATA_DIR": t.TempDir()}
