@@ -268,7 +268,7 @@ func (c *lineConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.T
 		return nil, err
 	}
 	c.tx = ctx
-	return transaction{tx, c}, nil
+	return transaction{tx, c, ctx}, nil
 }
 
 // transaction ends under the context that it began with: that of its last
@@ -276,11 +276,12 @@ func (c *lineConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.T
 type transaction struct {
 	driver.Tx
 	conn *lineConn
+	ctx  context.Context
 }
 
 // end goes before the end of a transaction.
 func (t transaction) end() {
-	t.conn.line.follow(t.conn.tx)
+	t.conn.line.follow(t.ctx)
 	t.conn.tx = nil
 }
 
