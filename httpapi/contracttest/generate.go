@@ -203,10 +203,9 @@ func (g *Generator) good(o *Operation) Request {
 }
 
 // isWanted says whether a request shall have an optional parameter. A cursor is
-// good for its list alone, and no schema can say that from is before to: with one
-// of these there is only one.
+// good for its list alone.
 func (g *Generator) isWanted(p parameter, r Request) bool {
-	if p.name == "cursor" || p.name == "to" && r.query("from") >= 0 || p.name == "from" && r.query("to") >= 0 {
+	if p.name == "cursor" || r.query(periods[p.name]) >= 0 {
 		return false
 	}
 	return g.random.IntN(2) == 0

@@ -107,11 +107,15 @@ func (g *Generator) parameterKinds(o *Operation, p parameter) []kind {
 				r.Query = append(r.Query, pair(p.name, asText(value)))
 				r.Statuses = refused
 				return true
-			}), false},
+			}), false})
+	}
+	if breakable && p.name != "cursor" { // a good one is that of a page
+		all = append(all,
 			kind{"twice " + p.name + ", the first one bad", g.ofGood(func(r *Request) bool {
 				value, _ := g.bad(p.schema)
 				if r.query(p.name) < 0 {
-					return false
+					r.Query = slices.DeleteFunc(r.Query, func(part string) bool { return strings.HasPrefix(part, periods[p.name]+"=") })
+					r.Query = append(r.Query, pair(p.name, asText(g.goodValue(p.name, p.schema))))
 				}
 				r.Query = append([]string{pair(p.name, asText(value))}, r.Query...)
 				return true
@@ -126,6 +130,10 @@ func (g *Generator) parameterKinds(o *Operation, p parameter) []kind {
 	}
 	return append(all, kind{"hostile " + p.name, g.ofAny(func(r *Request) { r.setQuery(p.name, g.anyText()) }), creates})
 }
+
+// periods are parameters that limit each other, which no schema can say: a request
+// with nothing wrong has one of the two.
+var periods = map[string]string{"from": "to", "to": "from"}
 
 // setQuery puts a parameter in place of those of that name.
 func (r *Request) setQuery(name, value string) {
