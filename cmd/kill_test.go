@@ -59,4 +59,5 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	awaitDrained(t, env)
 	t.Logf("%d answers through the chain with %d kills in %v", killEvents, kills, time.Since(began))
 	checkTables(t, env, answers)
+	proven(t, env)
 }

@@ -57,8 +57,10 @@ type verdict struct {
 	Checks []*pipeline.Finding `json:"checks"`
 	// Lost and Doubled are effects that are missing, and such as are there once
 	// too often.
-	Lost    int64   `json:"lost"`
-	Doubled int64   `json:"doubled"`
+	Lost    int64 `json:"lost"`
+	Doubled int64 `json:"doubled"`
+	// Behind is how many records of the log the stages had not come to.
+	Behind  int64   `json:"behind"`
 	Seconds float64 `json:"seconds"`
 }
 
@@ -269,6 +271,7 @@ func (v *verdict) sumUp(began time.Time) {
 		v.OK = v.OK && f.State == pipeline.Holds
 		v.Lost += f.Lost
 		v.Doubled += f.Doubled
+		v.Behind += f.Counts[pipeline.CountBehind]
 	}
 	v.Seconds = time.Since(began).Seconds()
 }

@@ -89,6 +89,10 @@ type AuditConfig struct {
 	Most int
 }
 
+// CountBehind is what the finding of the positions counts the records as that
+// stages have not come to.
+const CountBehind = "records behind"
+
 // errMoved says that the topics changed while they were looked at.
 var errMoved = errors.New("the topics changed meanwhile: try again")
 
@@ -291,7 +295,7 @@ func (a *audit) checkPositions() {
 		for _, topic := range spec.Topics() {
 			for part, held := range a.ends[topic] {
 				p := a.positions[stagePartition{spec.Name, TopicPartition{topic, int32(part)}}]
-				a.places.Count("records behind", max(0, held.End-max(p.Next, held.Oldest)))
+				a.places.Count(CountBehind, max(0, held.End-max(p.Next, held.Oldest)))
 			}
 		}
 	}

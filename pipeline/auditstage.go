@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -132,7 +133,7 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 		for i := range records {
 			r := &records[i]
 			r.Event, r.fault = schema.DecodeEvent(r.Headers, r.Value)
-			r.epoch = topic.Epoch
+			r.epoch, r.renewed = topic.Epoch, topic.Renewed
 			for _, w := range walks {
 				if r.Offset >= w.position.Next {
 					continue
@@ -238,26 +239,38 @@ func (w *stageWalk) checkLetter(r *Record, fate string, l store.DeadLetter) {
 		w.finding.Double("the record at offset %d of %s is a dead letter, and should not be: it is among the %q", r.Offset, w.tp, fate)
 		return
 	}
+	var wrong []string
 	for _, part := range []struct {
 		name         string
 		kept, logged []byte
 	}{{"key", l.Key, r.Key}, {"headers", l.Headers, store.EncodeHeaders(r.Headers)}, {"value", l.Payload, r.Value}} {
 		if !bytes.Equal(part.kept, part.logged) {
-			w.finding.Lose("the %s of the dead letter of offset %d of %s is not that of the record", part.name, r.Offset, w.tp)
+			wrong = append(wrong, part.name)
 		}
+	}
+	if len(wrong) > 0 {
+		w.finding.Lose("the dead letter of offset %d of %s does not have the %s of the record", r.Offset, w.tp, strings.Join(wrong, " and the "))
 	}
 }
 
 // derived counts the events that were derived from a record, and claims them.
+// Where the log lost its end, the record may be from before or from since; those
+// of a lost record of the same offset are claimed, but not counted.
 func (w *stageWalk) derived(r *Record) int {
 	if !w.given.gives(w.spec.Name) {
 		return 0
 	}
-	n := 0
-	for w.given.claim(derivedID(w.spec.Name, r.TopicID, r.Partition, r.Offset, n), w.spec.Name) {
-		n++
+	events := 0
+	for renewed := r.renewed; renewed >= 0; renewed-- {
+		n := 0
+		for w.given.claim(derivedID(w.spec.Name, r, renewed, n), w.spec.Name) {
+			n++
+		}
+		if events == 0 {
+			events = n
+		}
 	}
-	return n
+	return events
 }
 
 func (w *stageWalk) end(ctx context.Context) error {
@@ -417,8 +430,10 @@ func (s *stageAudit) unclaimed(keys []eventKey) {
 				return
 			}
 			for offset := range held.Oldest {
+				r := Record{TopicPartition: TopicPartition{topic, int32(part)}, Offset: offset}
+				r.TopicID = s.topicID(r.TopicPartition)
 				for n := 0; ; n++ {
-					key := keyOf(derivedID(s.spec.Name, s.topicID(TopicPartition{Topic: topic}), int32(part), offset, n))
+					key := keyOf(derivedID(s.spec.Name, &r, 0, n))
 					if !of[key] {
 						break
 					}

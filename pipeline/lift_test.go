@@ -187,6 +187,12 @@ func TestSkipALogThatLostItsEnd(t *testing.T) {
 	r.consume()
 	assert.Len(t, r.effects(), 8+1+3, "offsets that are given out again make other rows")
 	assert.Empty(t, r.letters())
+	r.relay()
+	ids := map[string]bool{}
+	for _, record := range r.outcomes(1) {
+		ids[schema.EventID(record.Headers)] = true
+	}
+	assert.Len(t, ids, 8+1+3, "and other events")
 }
 
 // idle takes records and does nothing.

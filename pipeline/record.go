@@ -42,6 +42,7 @@ type Record struct {
 	stage    string // whose stage this is, for the ids of derived events
 	derived  int    // events derived so far
 	epoch    int64  // the topic's epoch, for row ids
+	renewed  int    // how often the log of the topic lost its end
 	unwanted bool   // the handler does not take this type of event
 	fault    error  // why the record must become a dead letter
 }
@@ -50,7 +51,7 @@ type Record struct {
 // of stage, topic, partition, offset and the number of events derived before
 // it, so that a second run over the same record gives the same event.
 func (r *Record) Derive(p schema.Payload) schema.Event {
-	id := derivedID(r.stage, r.TopicID, r.Partition, r.Offset, r.derived)
+	id := derivedID(r.stage, r, r.renewed, r.derived)
 	r.derived++
 	return schema.Event{ID: id, Source: sourcePrefix + r.stage, Traceparent: r.Event.Traceparent, Payload: p}
 }
@@ -59,9 +60,14 @@ func (r *Record) Derive(p schema.Payload) schema.Event {
 const sourcePrefix = "pricemill/"
 
 // derivedID is the id of the event with number n, from 0, among those that a
-// stage derives from a record.
-func derivedID(stage, topicID string, partition int32, offset int64, n int) string {
-	return schema.DeriveID(stage, topicID, strconv.Itoa(int(partition)), strconv.FormatInt(offset, 10), strconv.Itoa(n))
+// stage derives from a record. Where the log has lost its end, offsets are given
+// out a second time, to other records: how often that was tells them apart.
+func derivedID(stage string, r *Record, renewed, n int) string {
+	topic := r.TopicID
+	if renewed > 0 {
+		topic += "/" + strconv.Itoa(renewed)
+	}
+	return schema.DeriveID(stage, topic, strconv.Itoa(int(r.Partition)), strconv.FormatInt(r.Offset, 10), strconv.Itoa(n))
 }
 
 // RowID is the id of the row with number index among those that follow from

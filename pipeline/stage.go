@@ -107,7 +107,7 @@ func (s *Stage) decode(records []Record) {
 	for i := range records {
 		r := &records[i]
 		topic, _ := s.outbox.topology.topic(r.Topic)
-		r.stage, r.epoch = s.spec.Name, topic.Epoch
+		r.stage, r.epoch, r.renewed = s.spec.Name, topic.Epoch, topic.Renewed
 		event, err := schema.DecodeEvent(r.Headers, r.Value)
 		if err != nil {
 			r.fault = err

@@ -208,7 +208,8 @@ type letter struct {
 	Offset  int64  `db:"log_offset"`
 }
 
-// compareLetters: both generations must have stepped over the same records.
+// compareLetters: both generations must have stepped over the same records. What
+// is lost by it shows in the rows, or in the audit of the stage.
 func (c *Comparison) compareLetters(ctx context.Context, live, fresh *store.Snapshot) error {
 	const query = `SELECT topic, topic_id, part, log_offset FROM dead_letters WHERE stage = $1`
 	var served, logged []letter
@@ -225,12 +226,12 @@ func (c *Comparison) compareLetters(ctx context.Context, live, fresh *store.Snap
 	}
 	for _, l := range served {
 		if !in[l] {
-			c.finding.Lose("the record at offset %d of %s/%d is a dead letter, and the fold takes it", l.Offset, l.Topic, l.Part)
+			c.finding.Differ("the record at offset %d of %s/%d is a dead letter, and the fold takes it", l.Offset, l.Topic, l.Part)
 		}
 		delete(in, l)
 	}
 	for l := range in {
-		c.finding.Lose("the record at offset %d of %s/%d is no dead letter, and the fold refuses it", l.Offset, l.Topic, l.Part)
+		c.finding.Differ("the record at offset %d of %s/%d is no dead letter, and the fold refuses it", l.Offset, l.Topic, l.Part)
 	}
 	return nil
 }

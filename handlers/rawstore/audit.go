@@ -89,7 +89,7 @@ type partition struct {
 type repeat struct {
 	eventID string
 	offset  int64
-	id      int64
+	events  int
 }
 
 const (
@@ -108,11 +108,7 @@ func (p *partition) Applied(ctx context.Context, r *pipeline.Record, events int)
 		return err
 	}
 	if row == nil {
-		if p.view.Epochs(p.tp.Topic) == 1 && events > 0 {
-			p.view.Finding.Add(1, 0, int64(events), fmt.Sprintf("%s says that the answer at offset %d of %s is kept, and raw_market_data has no row of it",
-				schema.StoredQuotes, r.Offset, p.tp))
-		}
-		p.repeats = append(p.repeats, repeat{r.Event.ID, r.Offset, id})
+		p.repeats = append(p.repeats, repeat{r.Event.ID, r.Offset, events})
 		if len(p.repeats) == repeatPage {
 			return p.look(ctx)
 		}
@@ -195,10 +191,16 @@ func (p *partition) look(ctx context.Context) error {
 		there[id] = true
 	}
 	for _, r := range p.repeats {
-		if there[r.eventID] {
-			p.view.Finding.Count("answers that came again", 1)
-		} else {
+		switch {
+		case !there[r.eventID]:
+			there[r.eventID] = true // said once
 			p.view.Finding.Lose("the answer at offset %d of %s, event %s, is not kept in raw_market_data", r.offset, p.tp, r.eventID)
+		case r.events > 0 && p.view.Epochs(p.tp.Topic) == 1:
+			// Else the row may be that of the epoch before, when its log lost its end.
+			p.view.Finding.Add(1, 0, int64(r.events), fmt.Sprintf("%d events of %s follow from the answer at offset %d of %s, event %s, which was kept before",
+				r.events, schema.StoredQuotes, r.offset, p.tp, r.eventID))
+		default:
+			p.view.Finding.Count("answers that came again", 1)
 		}
 	}
 	p.repeats = p.repeats[:0]

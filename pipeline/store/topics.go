@@ -20,9 +20,16 @@ type Topic struct {
 	Partitions int32 `db:"partitions"`
 	// Seen is how many there were when an operator last agreed to more.
 	Seen int32 `db:"seen"`
+	// Renewed is how many epochs of the same id came before: how often its log
+	// lost its end.
+	Renewed int `db:"renewed"`
 }
 
-const topicColumns = `epoch, name, topic_id, partitions, seen`
+const (
+	topicColumns = `epoch, name, topic_id, partitions, seen`
+	selectTopics = `SELECT ` + topicColumns + `, (SELECT COUNT(*) FROM topics former
+		WHERE former.name = topics.name AND former.topic_id = topics.topic_id AND former.epoch < topics.epoch) AS renewed FROM topics`
+)
 
 // RegisterTopic makes an incarnation of a topic known, with a chain for each
 // partition, and returns it as it is known.
@@ -48,7 +55,7 @@ func (s *Store) RegisterTopic(ctx context.Context, name, topicID string, partiti
 
 // currentTopic is the newest epoch of an incarnation.
 func currentTopic(ctx context.Context, q Querier, name, topicID string) (topic Topic, err error) {
-	err = q.Get(ctx, &topic, `SELECT `+topicColumns+` FROM topics WHERE name = $1 AND topic_id = $2
+	err = q.Get(ctx, &topic, selectTopics+` WHERE name = $1 AND topic_id = $2
 		ORDER BY epoch DESC LIMIT 1`, name, topicID)
 	return topic, err
 }
@@ -66,6 +73,7 @@ func (t *Tx) RenewEpoch(ctx context.Context, topic Topic) (Topic, error) {
 	if now.Epoch != topic.Epoch {
 		return now, nil // another process did
 	}
+	now.Renewed++
 	return t.newEpoch(ctx, now)
 }
 
@@ -103,7 +111,7 @@ func (s *Store) Topics(ctx context.Context) ([]Topic, error) { return Topics(ctx
 // Topics lists all incarnations by epoch.
 func Topics(ctx context.Context, q Querier) ([]Topic, error) {
 	var topics []Topic
-	if err := q.Select(ctx, &topics, `SELECT `+topicColumns+` FROM topics ORDER BY epoch`); err != nil {
+	if err := q.Select(ctx, &topics, selectTopics+` ORDER BY epoch`); err != nil {
 		return nil, fmt.Errorf("reading topics: %w", err)
 	}
 	return topics, nil

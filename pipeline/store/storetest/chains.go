@@ -162,6 +162,13 @@ func testRenewEpoch(t *testing.T, opener Opener) {
 	again, err := s.RegisterTopic(t.Context(), "prices", "uuid", 2)
 	require.NoError(t, err)
 	assert.Equal(t, renewed, again, "the newest epoch of the topic")
+	assert.Equal(t, 1, again.Renewed)
+	other, err := s.RegisterTopic(t.Context(), "prices", "another", 2)
+	require.NoError(t, err)
+	assert.Zero(t, other.Renewed, "a topic that was created again is another one")
+	topics, err := s.Topics(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []store.Topic{topic, again, other}, topics)
 }
 
 func testSetPosition(t *testing.T, opener Opener) {
