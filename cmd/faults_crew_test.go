@@ -69,6 +69,11 @@ func (c *crew) addServer(roles string) *worker {
 	return c.server
 }
 
+// mayRefuse allows answers of 503 with Retry-After: a process that is stopped keeps
+// the rows that its transactions have locked until the database ends its session,
+// and a command that must write one of them is refused after five seconds.
+func (c *crew) mayRefuse() { c.clients.refusable = true }
+
 // freeAddress is one that nobody listens at, below the ports that systems take for
 // connections.
 func freeAddress(t testing.TB, random *rand.Rand) string {

@@ -39,7 +39,7 @@ func TestFaultsSoak(t *testing.T) {
 		live = []*worker{c.addServer("all")}
 		faults = []fault{c.someFreeze(live), c.someIntruder}
 	}
-	c.clients.refusable = true
+	c.mayRefuse()
 	c.begin(c.workers...)
 	c.clients.often(100*time.Millisecond, c.clients.askFresh)
 	recorded := c.record(pick(s, 250*time.Millisecond, 3*time.Second), live...)

@@ -32,6 +32,7 @@ func TestFaultsZombieRelay(t *testing.T) {
 		c.add("relay", name, environment{"KAFKA_INSTANCE_ID": name})
 	}
 	c.addServer("api")
+	c.mayRefuse()
 	// A relay that was stopped while it notes what is sent holds the numbers of
 	// the chains, and a command needs one.
 	c.clients.refusable = true

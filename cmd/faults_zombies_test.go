@@ -25,6 +25,7 @@ func TestFaultsZombieWorkers(t *testing.T) {
 	c := newCrew(s, environment{"KAFKA_SESSION_TIMEOUT": "6s"})
 	one, two := c.add(workerRoles, "worker-1", nil), c.add(workerRoles, "worker-2", nil)
 	c.addServer("api")
+	c.mayRefuse()
 	c.begin(c.workers...)
 	z := zombies{crew: c, kinds: map[string][]time.Duration{}}
 	for n := range cycles {
