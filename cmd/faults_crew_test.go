@@ -199,7 +199,7 @@ func (c *crew) kill(w *worker) (standing, time.Time) {
 	killed := time.Now()
 	// The server may still be at the last it was asked: that is no move of
 	// somebody who took over.
-	c.awaitSessions(w, func(n int) bool { return n == 0 })
+	c.awaitNoSessions(w)
 	return c.standing(), killed
 }
 
@@ -213,8 +213,8 @@ func (c *crew) start(w *worker) {
 	}
 }
 
-// awaitSessions waits until the database has so many sessions of a process.
-func (c *crew) awaitSessions(w *worker, enough func(int) bool) {
+// awaitNoSessions waits until the database has no session of a process any more.
+func (c *crew) awaitNoSessions(w *worker) {
 	c.t.Helper()
 	if !onServices() {
 		return
@@ -223,7 +223,7 @@ func (c *crew) awaitSessions(w *worker, enough func(int) bool) {
 		var n int
 		err := c.look.db.Get(c.t.Context(), &n, `SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND application_name = $1`, w.name)
-		return err == nil && enough(n)
+		return err == nil && n == 0
 	}, time.Minute, 5*time.Millisecond)
 }
 
