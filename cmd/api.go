@@ -14,6 +14,7 @@ import (
 	"github.com/pricemill/pricemill/handlers/stream"
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
@@ -77,7 +78,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Requests:     waiter,
 		ProviderInfo: m.describeProviders,
 		Streams:      streams{stream.Reader{DB: b.store}},
-		Readiness:    readiness(r),
+		Readiness:    readiness(r, b.embedded),
 		Metrics:      metrics(r),
 		Unavailable:  func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
 	})
@@ -87,7 +88,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 func newOperations(c config, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
 		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now},
-		httpapi.Ports{Readiness: readiness(r), Metrics: metrics(r)})
+		httpapi.Ports{Readiness: readiness(r, nil), Metrics: metrics(r)})
 }
 
 func thisBuild() httpapi.Build {
@@ -122,10 +123,18 @@ func (m *modules) describeProviders() []httpapi.ProviderInfo {
 	return all
 }
 
-// readiness translates the checks of the runtime.
-func readiness(r *pipeline.Runtime) func(context.Context) []httpapi.Check {
+// readiness translates the checks of the runtime, and adds what the embedded broker,
+// where there is one, cannot tell its clients.
+func readiness(r *pipeline.Runtime, log *embedded.Broker) func(context.Context) []httpapi.Check {
 	return func(ctx context.Context) []httpapi.Check {
 		var checks []httpapi.Check
+		if log != nil {
+			check := httpapi.Check{Name: "log", State: httpapi.CheckOK}
+			if err := log.Trouble(); err != nil {
+				check.State, check.Reason = httpapi.CheckFailed, err.Error()
+			}
+			checks = append(checks, check)
+		}
 		for _, check := range r.Checks(ctx) {
 			checks = append(checks, httpapi.Check{Name: check.Name, State: httpapi.CheckState(check.State), Reason: check.Detail})
 		}

@@ -45,6 +45,7 @@ const asProgram = "PRICEMILL_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
+		limitPages()
 		os.Exit(cmd.Main(context.Background(), os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
 	}
 	goleak.VerifyTestMain(m, append(proxytest.Left(),

@@ -48,6 +48,7 @@ func (c Config) Validate() error {
 type Broker struct {
 	dir     string
 	log     *slog.Logger
+	logger  *logger
 	lock    *flock.Flock
 	cluster *kfake.Cluster
 	address string
@@ -105,11 +106,12 @@ func open(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	cluster, err := kfake.NewCluster(options(cfg)...)
+	lines := &logger{to: cfg.Logger}
+	cluster, err := kfake.NewCluster(options(cfg, lines)...)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting: %w", err), held.Close())
 	}
-	b := &Broker{dir: cfg.Dir, log: cfg.Logger, lock: held, cluster: cluster, address: cluster.ListenAddrs()[0]}
+	b := &Broker{dir: cfg.Dir, log: cfg.Logger, logger: lines, lock: held, cluster: cluster, address: cluster.ListenAddrs()[0]}
 	if err := writeHolder(cfg.Dir, holder{addressVersion, b.address, os.Getpid()}); err != nil {
 		cluster.Close()
 		return nil, errors.Join(err, held.Close())
@@ -120,12 +122,12 @@ func open(cfg Config) (*Broker, error) {
 	return b, nil
 }
 
-func options(cfg Config) []kfake.Opt {
+func options(cfg Config, lines *logger) []kfake.Opt {
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID("pricemill"),
 		kfake.DataDir(filepath.Join(cfg.Dir, logDir)),
-		kfake.WithLogger(logger{cfg.Logger}),
+		kfake.WithLogger(lines),
 		// The topics say the same of themselves. Both are needed: one topic
 		// with a retention of its own starts a sweep that trims every topic by
 		// the broker's, seven days.

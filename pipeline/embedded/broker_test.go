@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -245,7 +247,7 @@ func TestSizeWarning(t *testing.T) {
 func TestLoggerLevels(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	l := logger{slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	l := logger{to: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, level := range []kfake.LogLevel{kfake.LogLevelNone, kfake.LogLevelError, kfake.LogLevelWarn, kfake.LogLevelInfo} {
 		l.Logf(level, "line of level %d", level)
 	}
@@ -256,5 +258,29 @@ func TestLoggerLevels(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "level 0") {
 		t.Error("a line of no level was logged")
+	}
+}
+
+// What kfake says of a file that it could not write is why the log is in trouble,
+// for a while; clients only learn that something went wrong.
+func TestTroubleOfTheLog(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := open4test(t, Config{Dir: dir})
+	if err := b.Trouble(); err != nil {
+		t.Fatal(err)
+	}
+	b.logger.Logf(kfake.LogLevelWarn, "persist batch %s: %v", "t-0", errors.New("not of a file"))
+	if err := b.Trouble(); err != nil {
+		t.Fatal(err)
+	}
+	full := &fs.PathError{Op: "write", Path: "0.dat", Err: syscall.ENOSPC}
+	b.logger.Logf(kfake.LogLevelWarn, "persist batch %s: %v", "t-0", full)
+	if err := b.Trouble(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v", err)
+	}
+	b.logger.failed.Store(&failure{full, time.Now().Add(-troubleTime - time.Second)})
+	if err := b.Trouble(); err != nil {
+		t.Errorf("a failure of long ago still counts: %v", err)
 	}
 }

@@ -162,7 +162,10 @@ func unanswered(reason error) error {
 	return fmt.Errorf("%w: %w", ErrCommit, reason)
 }
 
-// Tx is a writing transaction. It is not safe for concurrent use.
+// Tx is a writing transaction. It is not safe for concurrent use. After an error
+// nothing more may be done in it, but for what Part allows: one engine refuses it,
+// and another one, which has rolled back by itself because its disk is full, would
+// do it outside of any transaction.
 type Tx struct {
 	tx    *sqlx.Tx
 	store *Store

@@ -179,3 +179,52 @@ func BenchmarkWriters(b *testing.B) {
 		})
 	}
 }
+
+// Where the file may not grow, the engine rolls back what others wrote in the same
+// transaction, too. Whoever was told that it is written finds it, and nobody else.
+func TestAFullDatabaseTellsEachWriter(t *testing.T) {
+	t.Parallel()
+	engine := openWithTable(t)
+	_, err := engine.writer.Exec(`CREATE TABLE blobs (n INTEGER PRIMARY KEY, bytes BLOB NOT NULL)`)
+	require.NoError(t, err)
+	_, err = engine.writer.Exec(`PRAGMA max_page_count = 200`)
+	require.NoError(t, err)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	var mu sync.Mutex
+	want := []int{}
+	refused := 0
+	var wait sync.WaitGroup
+	for writer := range 8 {
+		random := rand.New(rand.NewPCG(seed, uint64(writer)))
+		wait.Go(func() {
+			for i := range 60 {
+				n, size := writer*1000+i, random.IntN(20_000)
+				err := engine.Write(t.Context(), func(tx *sqlx.Tx) error {
+					if _, err := tx.Exec(`INSERT INTO blobs VALUES ($1, zeroblob($2))`, n, size); err != nil {
+						return err
+					}
+					return insert(tx, n)
+				})
+				mu.Lock()
+				if err == nil {
+					want = append(want, n)
+				} else {
+					refused++
+					assert.False(t, engine.IsDataError(err), "%v", err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wait.Wait()
+	slices.Sort(want)
+	assert.Positive(t, refused)
+	assert.Equal(t, want, numbers(t, engine))
+	var blobs []int
+	require.NoError(t, engine.Reader().Select(&blobs, `SELECT n FROM blobs ORDER BY n`))
+	assert.Equal(t, want, blobs)
+	_, err = engine.writer.Exec(`PRAGMA max_page_count = 100000`)
+	require.NoError(t, err)
+	require.NoError(t, engine.Write(t.Context(), func(tx *sqlx.Tx) error { return insert(tx, -1) }), "once there is room")
+}
