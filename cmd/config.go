@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/agnivade/levenshtein"
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/file"
@@ -159,13 +158,11 @@ func loadFile(k *koanf.Koanf, path string) error {
 }
 
 func nearest(key string) string {
-	best, distance := "", 1<<30
-	for _, s := range settings {
-		if d := levenshtein.ComputeDistance(key, s.key); d < distance {
-			best, distance = s.key, d
-		}
+	names := make([]string, len(settings))
+	for i, s := range settings {
+		names[i] = s.key
 	}
-	return best
+	return pipeline.Nearest(key, names)
 }
 
 // faults collects what is wrong, so that all of it is said at once.

@@ -34,6 +34,7 @@ var mayImport = []struct {
 	{"pipeline/tlstest", nil},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/store/...", "schema"}},
 	{"handlers/...", []string{"handlers/provider/...", "pipeline", "pipeline/store", "schema"}},
+	{"projections/projectiontest", []string{"projections", "pipeline", "pipeline/pipelinetest", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/store", "schema"}},
 	{"httpapi", []string{"projections/...", "schema"}},
 	{"cmd/...", []string{"cmd/...", "httpapi", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},

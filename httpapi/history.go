@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/schema"
@@ -61,9 +62,9 @@ func (a *API) readHistoryQuery(r *http.Request, averages bool) (historyQuery, er
 	if text, given := q.get("to"); given && len(q.faults) == 0 && !to.After(from) {
 		q.faults = append(q.faults, inQuery("to", text).notAfter(textOf(from)))
 	}
-	asked.From, asked.Limit, asked.Behind = from, q.limit(), processedprices.Newest
+	asked.From, asked.Limit, asked.Behind = from, q.limit(), projections.Newest
 	if !to.IsZero() {
-		asked.Behind = processedprices.Before(to)
+		asked.Behind = projections.Before(to)
 	}
 	name, _ := q.get("provider")
 	provider, err := a.config.provider(name)
@@ -90,11 +91,11 @@ func (asked *historyQuery) readCursor(q *query) {
 		q.faults = append(q.faults, inQuery("cursor", text).notCursor())
 		return
 	}
-	asked.Behind = asked.Behind.Earlier(processedprices.Place{Timestamp: at, ID: id})
+	asked.Behind = asked.Behind.Earlier(projections.Place{Timestamp: at, ID: id})
 }
 
 // cursorOf leads to what is listed behind a place.
-func (asked historyQuery) cursorOf(p processedprices.Place) string {
+func (asked historyQuery) cursorOf(p projections.Place) string {
 	return asked.list.cursor(textOf(p.Timestamp), strconv.FormatInt(p.ID, 10))
 }
 

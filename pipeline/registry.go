@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-viper/mapstructure/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pricemill/pricemill/schema"
@@ -31,37 +30,30 @@ type Env struct {
 	Metrics prometheus.Registerer
 }
 
-// Decode reads the settings into the struct that into points to, which holds
-// the defaults. A key that the struct does not have is an error.
-func (e Env) Decode(into any) error {
-	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		ErrorUnused: true, WeaklyTypedInput: true, Result: into,
-		DecodeHook: mapstructure.ComposeDecodeHookFunc(
-			mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(",")),
-	})
-	if err != nil {
-		return fmt.Errorf("preparing to read settings: %w", err)
-	}
-	if err := decoder.Decode(e.Settings); err != nil {
-		return fmt.Errorf("reading settings: %w", err)
-	}
-	return nil
-}
-
 // HandlerModule makes a handler. Its stage has the module's name.
 type HandlerModule struct {
 	Name string
 	Doc  string // one sentence
 	// Takes and Gives are as in StageSpec.
 	Takes, Gives []schema.EventType
-	New          func(Env) (Handler, error)
+	// Settings and Optional are as in ProjectionModule.
+	Settings any
+	Optional bool
+	New      func(Env) (Handler, error)
 }
 
 // ProjectionModule makes a projection.
 type ProjectionModule struct {
 	Name string
 	Doc  string
-	New  func(Env) (Projection, error)
+	// Settings is a struct with the defaults, whose fields have the tags
+	// mapstructure and doc; nil for none. It is for people to read: New decodes
+	// Env.Settings itself, into a copy of it.
+	Settings any
+	// Optional says that the module works only where it is switched on; any other
+	// works unless it is switched off.
+	Optional bool
+	New      func(Env) (Projection, error)
 }
 
 // ProviderModule makes a provider.
@@ -69,7 +61,9 @@ type ProviderModule struct {
 	Name    schema.Provider
 	Aliases []schema.Provider
 	Doc     string
-	New     func(Env) (Provider, error)
+	// Settings is as in ProjectionModule.
+	Settings any
+	New      func(Env) (Provider, error)
 }
 
 var modules = struct {
