@@ -99,6 +99,11 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return err
 	}
+	stop, err := modules.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	return a.run(ctx, c, b, modules, runtime, listener, log)
 }
 
@@ -106,6 +111,9 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slog.Logger) (*pipeline.Runtime, error) {
 	topology, err := b.topology(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.createTables(ctx, b.store); err != nil {
 		return nil, err
 	}
 	folds, err := m.openProjections(ctx, b, log)
@@ -116,18 +124,18 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 	if c.Roles.Projections {
 		stages = append(stages, folds...)
 	}
-	return newRuntimeOf(ctx, c, b, topology, stages, m.registry, log)
+	return newRuntimeOf(ctx, c, b, topology, stages, m.sources, m.registry, log)
 }
 
 // newRuntimeOf is newRuntime of these stages alone.
-func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, stages []pipeline.StageSpec,
+func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, stages []pipeline.StageSpec, sources []pipeline.SourceSpec,
 	registry *prometheus.Registry, log *slog.Logger) (*pipeline.Runtime, error) {
 	owner, err := nameProcess(ctx, c, b)
 	if err != nil {
 		return nil, err
 	}
 	return pipeline.New(pipeline.Config{Store: b.store, Broker: b.broker, Topology: topology, GroupPrefix: c.GroupPrefix,
-		Owner: owner, Stages: stages, Relay: c.Roles.Relay, Log: log, Registry: registry})
+		Owner: owner, Stages: stages, Sources: sources, Relay: c.Roles.Relay, Log: log, Registry: registry})
 }
 
 // nameProcess names this process among those that share the work. One with an
@@ -165,7 +173,7 @@ func (a *app) run(ctx context.Context, c config, b *backends, m *modules, r *pip
 func serveHTTP(ctx context.Context, c config, b *backends, m *modules, r *pipeline.Runtime, listener net.Listener, log *slog.Logger) error {
 	r.Registry().MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if !c.Roles.API {
-		operations, err := newOperations(c, r, log)
+		operations, err := newOperations(c, m, r, log)
 		if err != nil {
 			return err
 		}

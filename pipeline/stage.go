@@ -295,10 +295,8 @@ func (s *Stage) apply(ctx context.Context, tx *Tx, plan plan) error {
 		}
 		return err
 	}
-	for _, event := range events {
-		if event.Payload == nil || !slices.Contains(s.spec.Gives, event.Payload.EventType()) {
-			return Permanent(fmt.Errorf("stage %s returned an event that it does not declare: %T", s.spec.Name, event.Payload))
-		}
+	if err := checkDeclared("stage "+s.spec.Name, s.spec.Gives, events); err != nil {
+		return Permanent(err)
 	}
 	_, err = s.outbox.append(ctx, tx.Tx, events, true)
 	return err

@@ -22,25 +22,28 @@ const Name schema.Provider = "coinbase"
 // Settings of the module.
 type Settings struct {
 	// BaseURL is where the service lies. Default: DefaultBaseURL.
-	BaseURL string `mapstructure:"base_url"`
+	BaseURL string `mapstructure:"base_url" doc:"where the service lies"`
 	// WSURL is where its WebSocket feed lies. Default: DefaultWSURL.
-	WSURL string `mapstructure:"ws_url"`
+	WSURL string `mapstructure:"ws_url" doc:"where its WebSocket feed lies"`
 }
 
 // DefaultBaseURL is that of the real service.
 const DefaultBaseURL = "https://api.exchange.coinbase.com"
 
+var defaults = Settings{BaseURL: DefaultBaseURL, WSURL: DefaultWSURL}
+
 func init() {
 	pipeline.RegisterProvider(pipeline.ProviderModule{
-		Name: Name,
-		Doc:  "Crypto from Coinbase Exchange; needs no key.",
-		New:  New,
+		Name:     Name,
+		Doc:      "Crypto from Coinbase Exchange; needs no key.",
+		Settings: defaults,
+		New:      New,
 	})
 }
 
 // New makes the provider.
 func New(env pipeline.Env) (pipeline.Provider, error) {
-	settings := Settings{BaseURL: DefaultBaseURL, WSURL: DefaultWSURL}
+	settings := defaults
 	if err := env.Decode(&settings); err != nil {
 		return nil, err
 	}
