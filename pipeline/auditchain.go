@@ -128,7 +128,7 @@ func (c *chainAudit) outbox(ctx context.Context, held OffsetRange) error {
 	next := max(highest, c.chain.Sent) + 1
 	for after := int64(0); ; {
 		var rows []store.OutboxRow
-		err := c.View.Select(ctx, &rows, `SELECT epoch, part, seq, msg_key, headers, payload FROM outbox
+		err := c.View.Select(ctx, &rows, `SELECT epoch, part, seq, headers FROM outbox
 			WHERE epoch = $1 AND part = $2 AND seq > $3 ORDER BY seq LIMIT $4`, c.chain.Epoch, c.chain.Part, after, outboxPage)
 		if err != nil {
 			return fmt.Errorf("reading the outbox: %w", err)
@@ -195,7 +195,7 @@ func (a *audit) oldOutbox(ctx context.Context) error {
 			continue
 		}
 		var rows []store.OutboxRow
-		if err := a.View.Select(ctx, &rows, `SELECT epoch, part, seq, msg_key, headers, payload FROM outbox WHERE epoch = $1 AND part = $2`, o.Epoch, o.Part); err != nil {
+		if err := a.View.Select(ctx, &rows, `SELECT epoch, part, seq, headers FROM outbox WHERE epoch = $1 AND part = $2`, o.Epoch, o.Part); err != nil {
 			return fmt.Errorf("reading the outbox of chain %d/%d: %w", o.Epoch, o.Part, err)
 		}
 		c := &chainAudit{audit: a, tp: TopicPartition{"a topic that is gone", o.Part}}

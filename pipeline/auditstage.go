@@ -343,7 +343,7 @@ type letterCursor struct {
 }
 
 // letterPage is how many dead letters are read at once: each may be large.
-const letterPage = 32
+const letterPage = 8
 
 func (c *letterCursor) head(ctx context.Context) (*store.DeadLetter, error) {
 	if len(c.page) == 0 && !c.ended {

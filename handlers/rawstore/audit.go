@@ -93,7 +93,7 @@ type repeat struct {
 }
 
 const (
-	rowPage    = 500
+	rowPage    = 100 // an answer may be large
 	repeatPage = 500
 )
 
@@ -128,7 +128,7 @@ func (p *partition) Applied(ctx context.Context, r *pipeline.Record, events int)
 func (p *partition) compare(r *pipeline.Record, row kept) {
 	quote := r.Event.Payload.(schema.QuoteFetched)
 	text, raw := split(quote.RawResponse)
-	wantText, _ := text.(string)
+	wantText, isText := text.(string)
 	wantRaw, _ := raw.([]byte)
 	for _, column := range []struct {
 		name string
@@ -137,7 +137,7 @@ func (p *partition) compare(r *pipeline.Record, row kept) {
 		{"event_id", row.EventID == r.Event.ID},
 		{"symbol", row.Symbol == quote.Symbol},
 		{"provider", row.Provider == quote.Provider},
-		{"raw_response", (row.Text != nil) == (text != nil) && (row.Text == nil || *row.Text == wantText)},
+		{"raw_response", (row.Text != nil) == isText && (row.Text == nil || *row.Text == wantText)},
 		{"raw_bytes", string(row.Raw) == string(wantRaw)},
 		{"timestamp", row.Timestamp.Compare(quote.ReceivedAt) == 0},
 		{"request_id", row.RequestID == quote.RequestID},
