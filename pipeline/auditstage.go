@@ -244,7 +244,7 @@ func (w *stageWalk) checkLetter(r *Record, fate string, l store.DeadLetter) {
 		name         string
 		kept, logged []byte
 	}{{"key", l.Key, r.Key}, {"headers", l.Headers, store.EncodeHeaders(r.Headers)}, {"value", l.Payload, r.Value}} {
-		if !bytes.Equal(part.kept, part.logged) {
+		if !bytes.Equal(part.kept, part.logged) || (part.kept == nil) != (part.logged == nil) {
 			wrong = append(wrong, part.name)
 		}
 	}

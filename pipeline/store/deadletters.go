@@ -75,15 +75,40 @@ func DeadLetters(ctx context.Context, q Querier, limit int) ([]DeadLetterSummary
 	return letters, nil
 }
 
+// letterRow is a dead letter with all its bytes, as it is read.
+type letterRow struct {
+	DeadLetter
+	// Not every driver tells empty bytes from none.
+	HasKey     bool `db:"has_key"`
+	HasPayload bool `db:"has_payload"`
+}
+
+const selectLetters = `SELECT id, stage, topic, topic_id, part, log_offset, msg_key, headers, payload, reason, created_at,
+	msg_key IS NOT NULL AS has_key, payload IS NOT NULL AS has_payload FROM dead_letters`
+
+func (r letterRow) letter() DeadLetter {
+	letter := r.DeadLetter
+	if letter.Key == nil && r.HasKey {
+		letter.Key = []byte{}
+	}
+	if letter.Payload == nil && r.HasPayload {
+		letter.Payload = []byte{}
+	}
+	return letter
+}
+
 // DeadLettersOf reads the dead letters of a stage on one partition of an
 // incarnation of a topic, behind an offset, in the order of the log.
 func DeadLettersOf(ctx context.Context, q Querier, stage, topicID string, part int32, after int64, limit int) ([]DeadLetter, error) {
-	var letters []DeadLetter
-	err := q.Select(ctx, &letters, `SELECT id, stage, topic, topic_id, part, log_offset, msg_key, headers, payload,
-		reason, created_at FROM dead_letters WHERE stage = $1 AND topic_id = $2 AND part = $3 AND log_offset > $4
+	var rows []letterRow
+	err := q.Select(ctx, &rows, selectLetters+` WHERE stage = $1 AND topic_id = $2 AND part = $3 AND log_offset > $4
 		ORDER BY log_offset LIMIT $5`, stage, topicID, part, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("reading the dead letters of %s: %w", stage, err)
+	}
+	letters := make([]DeadLetter, len(rows))
+	for i, row := range rows {
+		letters[i] = row.letter()
 	}
 	return letters, nil
 }
@@ -94,26 +119,13 @@ var ErrNoDeadLetter = errors.New("there is no such dead letter")
 // ReadDeadLetter reads one dead letter with all its bytes; ErrNoDeadLetter is
 // wrapped where there is none with this id.
 func ReadDeadLetter(ctx context.Context, q Querier, id int64) (DeadLetter, error) {
-	var row struct {
-		DeadLetter
-		// Not every driver tells empty bytes from none.
-		HasKey     bool `db:"has_key"`
-		HasPayload bool `db:"has_payload"`
-	}
-	err := q.Get(ctx, &row, `SELECT id, stage, topic, topic_id, part, log_offset, msg_key, headers, payload, reason, created_at,
-		msg_key IS NOT NULL AS has_key, payload IS NOT NULL AS has_payload FROM dead_letters WHERE id = $1`, id)
+	var row letterRow
+	err := q.Get(ctx, &row, selectLetters+` WHERE id = $1`, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNoDeadLetter
 	}
 	if err != nil {
 		return DeadLetter{}, fmt.Errorf("reading dead letter %d: %w", id, err)
 	}
-	letter := row.DeadLetter
-	if letter.Key == nil && row.HasKey {
-		letter.Key = []byte{}
-	}
-	if letter.Payload == nil && row.HasPayload {
-		letter.Payload = []byte{}
-	}
-	return letter, nil
+	return row.letter(), nil
 }
