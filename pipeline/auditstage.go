@@ -44,6 +44,7 @@ type AuditView struct {
 	// Finding is told of what was looked at, and of differences.
 	Finding *Finding
 	audit   *audit
+	gives   []schema.EventType
 }
 
 // Topic is a topic as the database knows it.
@@ -60,6 +61,18 @@ func (v *AuditView) Epochs(name schema.Topic) int { return v.audit.epochs[name] 
 func (v *AuditView) Whole(name schema.Topic) bool {
 	return v.audit.epochs[name] == 1 && !v.audit.foreign &&
 		!slices.ContainsFunc(v.audit.ends[name], func(r OffsetRange) bool { return r.Oldest > 0 })
+}
+
+// Lose notes that nothing follows from a record that the stage applied, unless it
+// may lie in what the log no longer has.
+func (v *AuditView) Lose(format string, args ...any) {
+	for _, t := range v.gives {
+		if topic, _ := schema.TopicOf(t); !v.Whole(topic) {
+			v.Finding.Limit("%s does not hold all that there was: what follows from a record may lie in what is gone", topic)
+			return
+		}
+	}
+	v.Finding.Lose(format, args...)
 }
 
 // Oldest is the first offset that a partition still has.
@@ -92,7 +105,7 @@ func newStageAudit(ctx context.Context, a *audit, spec StageSpec) (*stageAudit, 
 	s := &stageAudit{audit: a, spec: spec, finding: NewFinding("stage "+spec.Name, a.Most)}
 	if audited, ok := spec.Handler.(Audited); ok {
 		var err error
-		if s.auditor, err = audited.Audit(ctx, &AuditView{Querier: a.View, Finding: s.finding, audit: a}); err != nil {
+		if s.auditor, err = audited.Audit(ctx, &AuditView{Querier: a.View, Finding: s.finding, audit: a, gives: spec.Gives}); err != nil {
 			return nil, fmt.Errorf("looking at stage %s: %w", spec.Name, err)
 		}
 	}

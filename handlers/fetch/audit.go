@@ -59,10 +59,8 @@ func (p *partition) Applied(_ context.Context, r *pipeline.Record, events int) e
 		p.view.Finding.Count("waiting for an outcome", 1)
 	}
 	switch {
-	case outcomes == 0 && p.view.Whole(schema.RawQuotes) && p.view.Whole(schema.QuoteOutcomes):
-		p.view.Finding.Lose("request %s, at offset %d of %s, has no outcome and waits for none", id, r.Offset, r.TopicPartition)
 	case outcomes == 0:
-		p.view.Finding.Limit("outcomes of requests may lie in what the log no longer has")
+		p.view.Lose("request %s, at offset %d of %s, has no outcome and waits for none", id, r.Offset, r.TopicPartition)
 	case outcomes > 1:
 		p.view.Finding.Add(1, 0, int64(outcomes-1), fmt.Sprintf("request %s, at offset %d of %s, has more than one outcome, or has one and waits for another",
 			id, r.Offset, r.TopicPartition))

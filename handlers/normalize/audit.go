@@ -15,7 +15,7 @@ var _ pipeline.Audited = (*handler)(nil)
 func (h *handler) Audit(_ context.Context, view *pipeline.AuditView) (pipeline.Auditor, error) {
 	return pipeline.EachApplied(func(_ context.Context, r *pipeline.Record, events int) error {
 		if events == 0 {
-			view.Finding.Lose("nothing follows from the answer at offset %d of %s", r.Offset, r.TopicPartition)
+			view.Lose("nothing follows from the answer at offset %d of %s", r.Offset, r.TopicPartition)
 		}
 		return nil
 	}), nil

@@ -117,7 +117,7 @@ func (p *partition) Applied(ctx context.Context, r *pipeline.Record, events int)
 	p.compare(r, *row)
 	switch {
 	case events == 0:
-		p.view.Finding.Lose("nothing in %s follows from the answer at offset %d of %s", schema.StoredQuotes, r.Offset, p.tp)
+		p.view.Lose("nothing in %s follows from the answer at offset %d of %s", schema.StoredQuotes, r.Offset, p.tp)
 	case events > 1:
 		p.view.Finding.Add(1, 0, int64(events-1), fmt.Sprintf("%d events follow from the answer at offset %d of %s", events, r.Offset, p.tp))
 	}
