@@ -133,7 +133,15 @@ func TestVerifyIsOvertaken(t *testing.T) {
 	db := openTables(t, p.env)
 	defer func() { assert.NoError(t, db.Close()) }()
 	process := startVerify(t, p.env, db)
-	require.NoError(t, process.Process.Signal(syscall.SIGSTOP))
+	// Stopped in the midst of a transaction, it would keep everybody from SQLite's
+	// only writer, the one who is to take over included: then it is stopped again.
+	require.Eventually(t, func() bool {
+		if process.Process.Signal(syscall.SIGSTOP) == nil && db.Write(t.Context(), func(*store.Tx) error { return nil }) == nil {
+			return true
+		}
+		_ = process.Process.Signal(syscall.SIGCONT) // if it has ended, what follows says so
+		return false
+	}, 2*time.Minute, time.Millisecond, "it is always in a transaction")
 	proven(t, p.env)
 	require.NoError(t, process.Process.Signal(syscall.SIGCONT))
 	var exit *exec.ExitError
