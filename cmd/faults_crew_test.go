@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"testing"
@@ -112,10 +113,67 @@ func (c *crew) begin(first ...*worker) {
 			readLog(c.t, c.env, topic, func(int32, int64, schema.Event) {})
 		}
 	}
+	c.awaitShares()
 	for _, w := range first {
 		c.note(w)
 	}
 }
+
+// awaitShares waits until each stage's partitions are shared evenly among the
+// processes that have it: what a process holds grows with its partitions.
+func (c *crew) awaitShares() {
+	c.t.Helper()
+	type input struct{ stage, topic string }
+	shares := func() (map[input][]int, error) {
+		found := map[input][]int{}
+		for _, w := range c.running() {
+			gauges, err := gauges(c.t.Context(), w.url())
+			if err != nil {
+				return nil, err
+			}
+			here := map[input]int{}
+			for name := range gauges {
+				if m := positionGauge.FindStringSubmatch(name); m != nil {
+					here[input{stage: m[1], topic: m[2]}]++
+				}
+			}
+			for of, n := range here {
+				found[of] = append(found[of], n)
+			}
+		}
+		return found, nil
+	}
+	partitions := map[string]int{}
+	for _, topic := range schema.Topics() {
+		ranges, err := c.look.broker.Offsets(c.t.Context(), topic)
+		require.NoError(c.t, err)
+		partitions[string(topic)] = len(ranges)
+	}
+	var found map[input][]int
+	require.Eventually(c.t, func() bool {
+		var err error
+		if found, err = shares(); err != nil || len(found) == 0 {
+			return false
+		}
+		most := 0
+		for _, at := range found {
+			most = max(most, len(at))
+		}
+		for of, at := range found {
+			all := 0
+			for _, n := range at {
+				all += n
+			}
+			if len(at) < most || all != partitions[of.topic] || slices.Max(at)-slices.Min(at) > 1 {
+				return false
+			}
+		}
+		return true
+	}, stallLimit, 100*time.Millisecond, "each stage's partitions are shared evenly")
+}
+
+// positionGauge is what a process says of each partition that it has.
+var positionGauge = regexp.MustCompile(`^pricemill_stage_position\{partition="\d+",stage="([^"]+)",topic="([^"]+)"\}$`)
 
 // note notes what a process holds.
 func (c *crew) note(w *worker) {
@@ -134,6 +192,7 @@ func (c *crew) end() {
 	checkClient(c.t, c.look, c.clients)
 	c.awaitFetched()
 	c.check(c.env, fed)
+	c.awaitShares()
 	for _, w := range c.running() {
 		if before, there := c.before[w]; there {
 			c.t.Logf("%s:", w.name)
