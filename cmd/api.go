@@ -62,6 +62,10 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 
 // newAPI wires the HTTP API to the read models.
 func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requests.Waiter, log *slog.Logger) (*httpapi.API, error) {
+	events, err := pipeline.AsyncAPI(m.parts, c.Topics, thisBuild().Version)
+	if err != nil {
+		return nil, err
+	}
 	return httpapi.New(httpapi.Config{
 		Build:     thisBuild(),
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
@@ -77,18 +81,20 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Jobs:         jobs.Reader{DB: b.store},
 		Requests:     waiter,
 		ProviderInfo: m.describeProviders,
+		Indicators:   m.indicators(b.store),
+		AsyncAPI:     events,
 		Streams:      streams{stream.Reader{DB: b.store}},
-		Readiness:    readiness(r, b.embedded),
+		Readiness:    m.readiness(r, b.embedded),
 		Metrics:      metrics(r),
 		Unavailable:  func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
 	})
 }
 
 // newOperations is newAPI for a process that serves no clients.
-func newOperations(c config, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
+func newOperations(c config, m *modules, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
 		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now},
-		httpapi.Ports{Readiness: readiness(r, nil), Metrics: metrics(r)})
+		httpapi.Ports{Readiness: m.readiness(r, nil), Metrics: metrics(r)})
 }
 
 func thisBuild() httpapi.Build {
@@ -123,9 +129,9 @@ func (m *modules) describeProviders() []httpapi.ProviderInfo {
 	return all
 }
 
-// readiness translates the checks of the runtime, and adds what the embedded broker,
-// where there is one, cannot tell its clients.
-func readiness(r *pipeline.Runtime, log *embedded.Broker) func(context.Context) []httpapi.Check {
+// readiness is the checks of the runtime and of the modules, and what the embedded
+// broker, where there is one, cannot tell its clients.
+func (m *modules) readiness(r *pipeline.Runtime, log *embedded.Broker) func(context.Context) []httpapi.Check {
 	return func(ctx context.Context) []httpapi.Check {
 		var checks []httpapi.Check
 		if log != nil {
@@ -138,7 +144,7 @@ func readiness(r *pipeline.Runtime, log *embedded.Broker) func(context.Context) 
 		for _, check := range r.Checks(ctx) {
 			checks = append(checks, httpapi.Check{Name: check.Name, State: httpapi.CheckState(check.State), Reason: check.Detail})
 		}
-		return checks
+		return append(checks, m.checks(ctx)...)
 	}
 }
 

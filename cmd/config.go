@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/agnivade/levenshtein"
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/file"
@@ -69,6 +68,7 @@ var settings = []setting{
 	{"coinbase_ws_url", "wss://ws-feed.exchange.coinbase.com", "where coinbase streams; wss, or ws to this machine", false},
 	{"yahoo_base_url", "https://query1.finance.yahoo.com", "where yahoo lies; https, or http to this machine", false},
 	{"moving_average_window", "5", "windows kept up to date, comma-separated, 1 to 1000 prices", false},
+	{"plugins", "", "optional modules to switch on, comma-separated, or all; with a hyphen in front, modules to switch off; see pricemill plugins", false},
 	{"latest_max_age", "5s", "how old a price may be before the provider is asked again", false},
 	{"fetch_timeout", "10s", "how long a provider may take to answer", false},
 	{"min_poll_interval", "60s", "shortest interval of a polling job", false},
@@ -108,6 +108,7 @@ type config struct {
 	LimitLoopback   bool
 	Debug           bool
 	Modules         map[string]map[string]any
+	Plugins         switches
 	Warnings        []string
 	// Expendable is set by commands whose work can be done again.
 	Expendable        bool
@@ -171,13 +172,11 @@ func loadFile(k *koanf.Koanf, path string) error {
 }
 
 func nearest(key string) string {
-	best, distance := "", 1<<30
-	for _, s := range settings {
-		if d := levenshtein.ComputeDistance(key, s.key); d < distance {
-			best, distance = s.key, d
-		}
+	names := make([]string, len(settings))
+	for i, s := range settings {
+		names[i] = s.key
 	}
-	return best
+	return pipeline.Nearest(key, names)
 }
 
 // faults collects what is wrong, so that all of it is said at once.
@@ -228,6 +227,7 @@ func (a *app) load() (config, error) {
 	c.readRateLimit(k, &wrong)
 	c.readProvider(k, &wrong)
 	c.readModules(k, &wrong)
+	c.Plugins = readPlugins(k.String("plugins"), &wrong)
 	if k.String("redis_url") != "" {
 		c.Warnings = append(c.Warnings, "REDIS_URL is set, but limits are kept in this process")
 	}
@@ -374,7 +374,7 @@ func (c *config) readModules(k *koanf.Koanf, wrong *faults) {
 		values, isMap := value.(map[string]any)
 		switch {
 		case !slices.Contains(known, name):
-			wrong.add(modulesKey, "there is no module %q; there are %q", name, known)
+			wrong.add(modulesKey, "there is no module %q; did you mean %q? There are %q", name, pipeline.Nearest(name, known), known)
 		case !isMap:
 			wrong.add(modulesKey, "%s is not a section", name)
 		default:
@@ -429,6 +429,9 @@ func moduleNames() []string {
 		names = append(names, m.Name)
 	}
 	for _, m := range pipeline.Projections() {
+		names = append(names, m.Name)
+	}
+	for _, m := range pipeline.Sources() {
 		names = append(names, m.Name)
 	}
 	for _, m := range pipeline.Providers() {

@@ -244,7 +244,7 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	}
 	// No more than the file needs: no job polls meanwhile.
 	stages := pipeline.Downstream(append(slices.Clone(m.stages), folds...), quoteFetched)
-	runtime, err := newRuntimeOf(ctx, c, b, topology, stages, m.registry, log)
+	runtime, err := newRuntimeOf(ctx, c, b, topology, stages, nil, m.registry, log)
 	if err != nil {
 		return ingest.Summary{}, err
 	}

@@ -65,6 +65,9 @@ func (a *app) migrate(ctx context.Context, c config) (err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	versions := db.Migration()
 	fmt.Fprintf(a.stdout, "tables of the pipeline: version %d, was %d\n", versions.To, versions.From)
+	if err := m.createTables(ctx, db); err != nil {
+		return err
+	}
 	for _, p := range m.projections {
 		made, err := projections.OpenFirst(ctx, db, p)
 		if err != nil {

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -18,6 +21,12 @@ import (
 type modules struct {
 	providers map[schema.Provider]pipeline.Provider // by name and alias
 	stages    []pipeline.StageSpec
+	sources   []pipeline.SourceSpec
+	// parts are all that work in the service, in whatever process.
+	parts []pipeline.Part
+	// living are the modules that work in this process and have something to do
+	// besides.
+	living []living
 	// projections are built here, and become stages once there is a database.
 	projections []pipeline.Projection
 	registry    *prometheus.Registry
@@ -26,7 +35,7 @@ type modules struct {
 // build makes the modules that the roles of this process need. It does no I/O,
 // so wrong settings are reported before anything starts.
 func build(c config, log *slog.Logger) (*modules, error) {
-	m := &modules{providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry()}
+	m := &modules{providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry(), parts: slices.Clone(entrances)}
 	env := func(name string) pipeline.Env {
 		return pipeline.Env{Settings: c.Modules[name], Log: log.With("module", name), Now: time.Now, Version: releaseName(),
 			Provider: m.provider, Metrics: m.registry}
@@ -34,8 +43,8 @@ func build(c config, log *slog.Logger) (*modules, error) {
 	var errs []error
 	for _, module := range pipeline.Providers() {
 		provider, err := module.New(env(string(module.Name)))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("provider %s: %w", module.Name, err))
+		if err = m.made("provider "+string(module.Name), provider, err, c.Roles.Handlers); err != nil {
+			errs = append(errs, err)
 			continue
 		}
 		m.providers[module.Name] = provider
@@ -44,27 +53,72 @@ func build(c config, log *slog.Logger) (*modules, error) {
 		}
 	}
 	for _, module := range pipeline.Handlers() {
-		handler, err := module.New(env(module.Name))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("handler %s: %w", module.Name, err))
+		if !c.Plugins.on(module.Name, module.Optional) {
 			continue
 		}
-		if c.Roles.Handlers {
+		m.parts = append(m.parts, pipeline.Part{Kind: pipeline.HandlerPart, Name: module.Name, Doc: module.Doc, Takes: module.Takes, Gives: module.Gives})
+		handler, err := module.New(env(module.Name))
+		if err = m.made("handler "+module.Name, handler, err, c.Roles.Handlers); err != nil {
+			errs = append(errs, err)
+		} else if c.Roles.Handlers {
 			m.stages = append(m.stages, pipeline.StageSpec{Name: module.Name, Takes: module.Takes, Gives: module.Gives, Handler: handler})
 		}
 	}
-	for _, module := range pipeline.Projections() {
-		projection, err := module.New(env(module.Name))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("projection %s: %w", module.Name, err))
+	for _, module := range pipeline.Sources() {
+		if !c.Plugins.on(module.Name, module.Optional) {
 			continue
 		}
+		m.parts = append(m.parts, pipeline.Part{Kind: pipeline.SourcePart, Name: module.Name, Doc: module.Doc, Gives: module.Gives})
+		source, err := module.New(env(module.Name))
+		if err = m.made("source "+module.Name, source, err, c.Roles.Handlers); err != nil {
+			errs = append(errs, err)
+		} else if c.Roles.Handlers {
+			m.sources = append(m.sources, pipeline.SourceSpec{Name: module.Name, Gives: module.Gives, Runner: source})
+		}
+	}
+	for _, module := range pipeline.Projections() {
+		if !c.Plugins.on(module.Name, module.Optional) {
+			continue
+		}
+		projection, err := module.New(env(module.Name))
+		if err = m.made("projection "+module.Name, projection, err, c.Roles.Projections); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		m.parts = append(m.parts, pipeline.Part{Kind: pipeline.ProjectionPart, Name: module.Name, Doc: module.Doc,
+			Takes: projection.Takes(), Tables: projection.TableNames()})
 		m.projections = append(m.projections, projection)
 	}
+	errs = append(errs, pipeline.CheckModules(), pipeline.CheckParts(m.parts))
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	return m, nil
+}
+
+// indicators are the projections that clients may ask.
+func (m *modules) indicators(db store.Querier) map[string]httpapi.Indicator {
+	all := map[string]httpapi.Indicator{}
+	for _, p := range m.projections {
+		if indicator, ok := p.(projections.Indicator); ok {
+			all[p.Name()] = boundIndicator{indicator, db}
+		}
+	}
+	return all
+}
+
+// boundIndicator is an indicator that reads one database.
+type boundIndicator struct {
+	of projections.Indicator
+	db store.Querier
+}
+
+// Indicator implements httpapi.Indicator.
+func (b boundIndicator) Indicator() projections.IndicatorDoc { return b.of.Indicator() }
+
+// Points implements httpapi.Indicator.
+func (b boundIndicator) Points(ctx context.Context, q projections.IndicatorQuery) ([]projections.Point, error) {
+	return b.of.Points(ctx, b.db, q)
 }
 
 func (m *modules) provider(name schema.Provider) (pipeline.Provider, bool) {

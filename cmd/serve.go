@@ -94,6 +94,11 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 		return unlessStopped(ctx, err, log)
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	stop, err := s.modules.start(ctx)
+	if err != nil {
+		return unlessStopped(ctx, err, log)
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	return s.run(ctx)
 }
 
@@ -141,6 +146,9 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 	if err != nil {
 		return nil, err
 	}
+	if err := m.createTables(ctx, b.store); err != nil {
+		return nil, err
+	}
 	folds, err := m.openProjections(ctx, b, log)
 	if err != nil {
 		return nil, err
@@ -149,18 +157,18 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 	if c.Roles.Projections {
 		stages = append(stages, folds...)
 	}
-	return newRuntimeOf(ctx, c, b, topology, stages, m.registry, log)
+	return newRuntimeOf(ctx, c, b, topology, stages, m.sources, m.registry, log)
 }
 
 // newRuntimeOf is newRuntime of these stages alone.
-func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, stages []pipeline.StageSpec,
+func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, stages []pipeline.StageSpec, sources []pipeline.SourceSpec,
 	registry *prometheus.Registry, log *slog.Logger) (*pipeline.Runtime, error) {
 	owner, err := nameProcess(ctx, c, b)
 	if err != nil {
 		return nil, err
 	}
 	return pipeline.New(pipeline.Config{Store: b.store, Broker: b.broker, Topology: topology, GroupPrefix: c.GroupPrefix,
-		Owner: owner, Stages: stages, Relay: c.Roles.Relay, Log: log, Registry: registry,
+		Owner: owner, Stages: stages, Sources: sources, Relay: c.Roles.Relay, Log: log, Registry: registry,
 		// The server should have let go of a statement before its stage does.
 		TransactionLimit: c.DatabaseTimeout + 5*time.Second})
 }
@@ -201,7 +209,7 @@ func (s *service) serveHTTP(ctx context.Context) error {
 	c, r, log := s.config, s.runtime, s.log
 	r.Registry().MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if !c.Roles.API {
-		operations, err := newOperations(c, r, log)
+		operations, err := newOperations(c, s.modules, r, log)
 		if err != nil {
 			return err
 		}

@@ -36,6 +36,7 @@ var mayImport = []struct {
 	{"pipeline/proxytest", nil},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/failpoint", "pipeline/store/...", "schema"}},
 	{"handlers/...", []string{"handlers/provider/...", "pipeline", "pipeline/failpoint", "pipeline/store", "schema"}},
+	{"projections/projectiontest", []string{"projections", "pipeline", "pipeline/pipelinetest", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/store", "schema"}},
 	{"httpapi", []string{"projections/...", "schema"}},
 	{"httpapi/contracttest", []string{"schema"}},

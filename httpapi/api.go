@@ -52,6 +52,11 @@ func New(config Config, ports Ports) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
+	described, err := describeAPI(ports.Indicators)
+	if err != nil {
+		return nil, err
+	}
+	docs.api = newDocument(jsonContent, described)
 	redoc := newRedoc()
 	a := newAPI(config, ports)
 	a.fetcher = newFetcher(a.config, ports)
@@ -63,12 +68,14 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/redoc", redoc.getPage},
 		route{http.MethodGet, redocScript, redoc.getScript},
 		route{http.MethodGet, "/openapi.json", docs.getOpenAPI},
+		route{http.MethodGet, "/asyncapi.json", a.getAsyncAPI},
 		route{http.MethodGet, "/api/v1/symbols", a.getSymbols},
 		route{http.MethodGet, "/api/v1/providers", a.getProviders},
 		route{http.MethodGet, "/api/v1/prices/latest", a.getLatest},
 		route{http.MethodGet, "/api/v1/prices/history", a.getHistory},
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.getAverage},
 		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.getAverageHistory},
+		route{http.MethodGet, indicatorPath + "{name}", a.getIndicator},
 		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
 		route{http.MethodGet, "/api/v1/prices/poll", a.getJobs},
 		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.getJob},

@@ -13,8 +13,6 @@ import (
 	"sync"
 
 	"github.com/swaggest/swgui/v5emb"
-
-	"github.com/pricemill/pricemill/schema"
 )
 
 // docs serves the OpenAPI document and the page that shows it. All assets of
@@ -37,7 +35,7 @@ func newDocs() (*docs, error) {
 	}
 	page := rendered.String()
 	d := &docs{page: newDocument(htmlContent, rendered.Bytes()), policy: pagePolicy(page),
-		assets: map[string]func() (asset, error){}, api: newDocument(jsonContent, schema.OpenAPI())}
+		assets: map[string]func() (asset, error){}}
 	for _, found := range regexp.MustCompile(`(?:src|href)="/docs/([^"/]+)"`).FindAllStringSubmatch(page, -1) {
 		d.assets[found[1]] = sync.OnceValues(func() (asset, error) { return renderAsset(ui, "/docs/"+found[1]) })
 	}

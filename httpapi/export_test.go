@@ -22,3 +22,6 @@ func (a *API) Routes() [][2]string {
 	}
 	return routes
 }
+
+// Document is the OpenAPI document with paths for indicators.
+var Document = describeAPI

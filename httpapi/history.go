@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/schema"
@@ -44,32 +45,30 @@ func textOf(t schema.Time) string { return t.Format(time.RFC3339Nano) }
 // historyQuery is what a history route asks for.
 type historyQuery struct {
 	processedprices.Query
-	window int // 0 for prices themselves
-	list   listing
+	list listing
 }
 
-// readHistoryQuery reads the parameters of a history; that of averages has a
-// window.
-func (a *API) readHistoryQuery(r *http.Request, averages bool) (historyQuery, error) {
+// readHistoryQuery reads the parameters of a history. more reads those that only
+// this one has, and returns what of them decides which rows there are.
+func (a *API) readHistoryQuery(r *http.Request, more func(*query) []string) (historyQuery, error) {
 	q := query{values: r.URL.Query()}
 	var asked historyQuery
 	asked.Symbol = q.symbol()
-	if averages {
-		asked.window = q.window(a.config.DefaultWindow)
-	}
+	own := more(&q)
 	from, to := q.time("from"), q.time("to")
 	if text, given := q.get("to"); given && len(q.faults) == 0 && !to.After(from) {
 		q.faults = append(q.faults, inQuery("to", text).notAfter(textOf(from)))
 	}
-	asked.From, asked.Limit, asked.Behind = from, q.limit(), processedprices.Newest
+	asked.From, asked.Limit, asked.Behind = from, q.limit(), projections.Newest
 	if !to.IsZero() {
-		asked.Behind = processedprices.Before(to)
+		asked.Behind = projections.Before(to)
 	}
 	name, _ := q.get("provider")
 	provider, err := a.config.provider(name)
 	if err == nil {
 		asked.Provider = provider
-		asked.list = listing{r.URL.Path, string(provider), string(asked.Symbol), strconv.Itoa(asked.window), textOf(from), textOf(to)}
+		asked.list = listing{r.URL.Path, string(provider), string(asked.Symbol)}
+		asked.list = append(append(asked.list, own...), textOf(from), textOf(to))
 		asked.readCursor(&q)
 	}
 	if faults := q.faults.orNil(); faults != nil {
@@ -90,11 +89,11 @@ func (asked *historyQuery) readCursor(q *query) {
 		q.faults = append(q.faults, inQuery("cursor", text).notCursor())
 		return
 	}
-	asked.Behind = asked.Behind.Earlier(processedprices.Place{Timestamp: at, ID: id})
+	asked.Behind = asked.Behind.Earlier(projections.Place{Timestamp: at, ID: id})
 }
 
 // cursorOf leads to what is listed behind a place.
-func (asked historyQuery) cursorOf(p processedprices.Place) string {
+func (asked historyQuery) cursorOf(p projections.Place) string {
 	return asked.list.cursor(textOf(p.Timestamp), strconv.FormatInt(p.ID, 10))
 }
 
@@ -107,7 +106,7 @@ func (asked historyQuery) oneMore() processedprices.Query {
 }
 
 func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
-	asked, err := a.readHistoryQuery(r, false)
+	asked, err := a.readHistoryQuery(r, func(*query) []string { return []string{"0"} })
 	if err != nil {
 		return err
 	}
@@ -124,18 +123,22 @@ func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) getAverageHistory(w http.ResponseWriter, r *http.Request) error {
-	asked, err := a.readHistoryQuery(r, true)
+	window := 0
+	asked, err := a.readHistoryQuery(r, func(q *query) []string {
+		window = q.window(a.config.DefaultWindow)
+		return []string{strconv.Itoa(window)}
+	})
 	if err != nil {
 		return err
 	}
 	ctx, cancel := querying(r)
 	defer cancel()
-	points, err := a.ports.Averages.History(ctx, asked.window, asked.oneMore())
+	points, err := a.ports.Averages.History(ctx, window, asked.oneMore())
 	if err != nil {
-		return fmt.Errorf("listing the averages of %d prices of %s at %s: %w", asked.window, asked.Symbol, asked.Provider, err)
+		return fmt.Errorf("listing the averages of %d prices of %s at %s: %w", window, asked.Symbol, asked.Provider, err)
 	}
 	page := newPage(points, asked.Limit, func(p movingaverages.Point) pastAverage {
-		return pastAverage{asked.Symbol, asked.Provider, asked.window, p.Value, p.Timestamp}
+		return pastAverage{asked.Symbol, asked.Provider, window, p.Value, p.Timestamp}
 	}, func(p movingaverages.Point) string { return asked.cursorOf(p.Place) })
 	return writeHistory(w, r, page, "symbol", "provider", "window_size", "value", "timestamp")
 }

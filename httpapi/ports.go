@@ -152,6 +152,10 @@ type Ports struct {
 	// where it is nil, are shown without.
 	ProviderStatus func(ctx context.Context) (map[schema.Provider]ProviderStatus, error)
 	Streams        Streams
+	// Indicators are those that clients may ask, by name. There may be none.
+	Indicators map[string]Indicator
+	// AsyncAPI is the AsyncAPI document of the log, as JSON.
+	AsyncAPI []byte
 	// Readiness runs all checks. It returns when ctx is done, with the checks
 	// it could not finish as failed.
 	Readiness func(ctx context.Context) []Check
@@ -175,8 +179,20 @@ func (p Ports) Validate() error {
 		required("ProviderInfo", p.ProviderInfo == nil),
 		required("Requests", p.Requests == nil),
 		required("Streams", p.Streams == nil),
+		required("AsyncAPI", p.AsyncAPI == nil),
+		p.validateIndicators(),
 		p.validateOperations(),
 	)
+}
+
+func (p Ports) validateIndicators() error {
+	var errs []error
+	for name, indicator := range p.Indicators {
+		if err := indicator.Indicator().Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("%w: indicator %s: %w", ErrConfig, name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // validateOperations is Validate for NewOperations.

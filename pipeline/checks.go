@@ -41,6 +41,9 @@ func (r *Runtime) Checks(ctx context.Context) []Check {
 	for _, stage := range r.stages {
 		checks = append(checks, check("stage "+stage.spec.Name, stage.Trouble()))
 	}
+	for _, s := range r.sources {
+		checks = append(checks, check("source "+s.spec.Name, s.trouble()))
+	}
 	positions, err := store.Positions(ctx, r.cfg.Store, "")
 	checks = append(checks, check("database", err))
 	for _, p := range positions {

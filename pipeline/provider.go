@@ -84,6 +84,9 @@ type StreamMessage struct {
 type Price struct {
 	Symbol schema.Symbol
 	Price  schema.Decimal
+	// Size is how much was traded at the price; zero where the answer does not
+	// say.
+	Size schema.Decimal
 	// Time is the provider's clock.
 	Time schema.Time
 }

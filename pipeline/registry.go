@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path"
+	"regexp"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/go-viper/mapstructure/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pricemill/pricemill/schema"
@@ -31,37 +34,30 @@ type Env struct {
 	Metrics prometheus.Registerer
 }
 
-// Decode reads the settings into the struct that into points to, which holds
-// the defaults. A key that the struct does not have is an error.
-func (e Env) Decode(into any) error {
-	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		ErrorUnused: true, WeaklyTypedInput: true, Result: into,
-		DecodeHook: mapstructure.ComposeDecodeHookFunc(
-			mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(",")),
-	})
-	if err != nil {
-		return fmt.Errorf("preparing to read settings: %w", err)
-	}
-	if err := decoder.Decode(e.Settings); err != nil {
-		return fmt.Errorf("reading settings: %w", err)
-	}
-	return nil
-}
-
 // HandlerModule makes a handler. Its stage has the module's name.
 type HandlerModule struct {
 	Name string
 	Doc  string // one sentence
-	// Takes and Gives are as in StageSpec.
+	// Takes and Gives are as in StageSpec; Gives also lists what a Runner emits.
 	Takes, Gives []schema.EventType
-	New          func(Env) (Handler, error)
+	// Settings and Optional are as in ProjectionModule.
+	Settings any
+	Optional bool
+	New      func(Env) (Handler, error)
 }
 
 // ProjectionModule makes a projection.
 type ProjectionModule struct {
 	Name string
 	Doc  string
-	New  func(Env) (Projection, error)
+	// Settings is a struct with the defaults, whose fields have the tags
+	// mapstructure and doc; nil for none. It is for people to read: New decodes
+	// Env.Settings itself, into a copy of it.
+	Settings any
+	// Optional says that the module works only where it is switched on; any other
+	// works unless it is switched off.
+	Optional bool
+	New      func(Env) (Projection, error)
 }
 
 // ProviderModule makes a provider.
@@ -69,38 +65,92 @@ type ProviderModule struct {
 	Name    schema.Provider
 	Aliases []schema.Provider
 	Doc     string
-	New     func(Env) (Provider, error)
+	// Settings is as in ProjectionModule.
+	Settings any
+	New      func(Env) (Provider, error)
+}
+
+// SourceModule makes a source: work of its own whose events follow from none.
+type SourceModule struct {
+	Name string
+	Doc  string
+	// Gives lists the types of the events that it may emit.
+	Gives []schema.EventType
+	// Settings and Optional are as in ProjectionModule.
+	Settings any
+	Optional bool
+	New      func(Env) (Runner, error)
 }
 
 var modules = struct {
 	sync.RWMutex
 	handlers    map[string]HandlerModule
+	sources     map[string]SourceModule
 	projections map[string]ProjectionModule
 	providers   map[schema.Provider]ProviderModule
+	// names are all of them, with the places where they were registered.
+	names map[string][]string
 }{
 	handlers:    map[string]HandlerModule{},
+	sources:     map[string]SourceModule{},
 	projections: map[string]ProjectionModule{},
 	providers:   map[schema.Provider]ProviderModule{},
+	names:       map[string][]string{},
 }
 
-// RegisterHandler makes a handler known. It is meant for init, and panics where
-// a name is taken.
-func RegisterHandler(m HandlerModule) { register(modules.handlers, m.Name, m) }
+// RegisterHandler makes a handler known. It is meant for init. A name that is
+// taken, whatever by, is a fault that CheckModules reports when the program starts.
+func RegisterHandler(m HandlerModule) { register(modules.handlers, m.Name, m, "handler") }
+
+// RegisterSource is RegisterHandler for sources.
+func RegisterSource(m SourceModule) { register(modules.sources, m.Name, m, "source") }
 
 // RegisterProjection is RegisterHandler for projections.
-func RegisterProjection(m ProjectionModule) { register(modules.projections, m.Name, m) }
+func RegisterProjection(m ProjectionModule) { register(modules.projections, m.Name, m, "projection") }
 
 // RegisterProvider is RegisterHandler for providers.
-func RegisterProvider(m ProviderModule) { register(modules.providers, m.Name, m) }
+func RegisterProvider(m ProviderModule) { register(modules.providers, m.Name, m, "provider") }
 
-func register[K ~string, M any](into map[K]M, name K, m M) {
+func register[K ~string, M any](into map[K]M, name K, m M, kind string) {
+	where := kind
+	if _, file, line, ok := runtime.Caller(2); ok {
+		where += fmt.Sprintf(" registered at %s:%d", path.Join(path.Base(path.Dir(file)), path.Base(file)), line)
+	}
 	modules.Lock()
 	defer modules.Unlock()
-	if _, taken := into[name]; taken || name == "" {
-		panic(fmt.Sprintf("pipeline: %T %q: the name is taken or empty", m, name))
+	modules.names[string(name)] = append(modules.names[string(name)], where)
+	if _, taken := into[name]; !taken {
+		into[name] = m
 	}
-	into[name] = m
 }
+
+// ErrModules is wrapped by every fault of CheckModules.
+var ErrModules = errors.New("the modules of this binary do not fit together")
+
+// moduleName is what a name may be: it is a section of the configuration, part of
+// a consumer group, and of a URL.
+var moduleName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+
+// CheckModules reports modules of one name, and names that cannot be.
+func CheckModules() error {
+	modules.RLock()
+	defer modules.RUnlock()
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(modules.names)) {
+		if where := modules.names[name]; len(where) > 1 {
+			errs = append(errs, fmt.Errorf("%w: %d of them are named %q: %s; a name is a section of the settings and must be one module's alone, so rename all but one",
+				ErrModules, len(where), name, strings.Join(where, ", ")))
+		}
+		if !moduleName.MatchString(name) {
+			errs = append(errs, fmt.Errorf("%w: %q (%s) is no name: want lower case letters, digits and hyphens, as in moving-averages",
+				ErrModules, name, strings.Join(modules.names[name], ", ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Sources lists the registered sources by name.
+func Sources() []SourceModule { return listed(modules.sources) }
 
 // Handlers lists the registered handlers by name.
 func Handlers() []HandlerModule { return listed(modules.handlers) }

@@ -30,6 +30,8 @@ type Config struct {
 	// Owner identifies this process among those that share the work.
 	Owner  string
 	Stages []StageSpec
+	// Sources run beside the stages.
+	Sources []SourceSpec
 	// Relay runs the relay in this process.
 	Relay bool
 	// TransactionLimit bounds the transaction of a batch, so that a handler or a
@@ -56,9 +58,10 @@ const (
 
 // Runtime runs stages under Watermill's router, with the relay.
 type Runtime struct {
-	cfg    Config
-	stages []*Stage
-	relay  *Relay
+	cfg     Config
+	stages  []*Stage
+	sources []*source
+	relay   *Relay
 
 	looks singleflight.Group // at the broker
 
@@ -84,6 +87,9 @@ func New(cfg Config) (*Runtime, error) {
 			stage.limit = cfg.TransactionLimit
 		}
 		r.stages = append(r.stages, stage)
+	}
+	for _, spec := range cfg.Sources {
+		r.sources = append(r.sources, &source{spec: spec})
 	}
 	return r, nil
 }
@@ -168,8 +174,17 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 	for _, stage := range r.stages {
 		background.Go(func() { stage.watchPositions(ctx) })
 		if runner, ok := stage.spec.Handler.(Runner); ok {
-			background.Go(func() { r.keepRunning(ctx, stage, runner) })
+			emit := declared{r.Emitter(), "stage " + stage.spec.Name, stage.spec.Gives}
+			background.Go(func() {
+				keepRunning(ctx, runner, emit, stage.log, func(err error) { stage.setTrouble(asRunner, err) })
+			})
 		}
+	}
+	for _, s := range r.sources {
+		emit := declared{r.Emitter(), "source " + s.spec.Name, s.spec.Gives}
+		background.Go(func() {
+			keepRunning(ctx, s.spec.Runner, emit, r.cfg.Log.With("source", s.spec.Name), s.setTrouble)
+		})
 	}
 	if started != nil && len(r.stages) > 0 {
 		background.Go(func() {
@@ -197,38 +212,6 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 	}
 	return nil
 }
-
-// keepRunning calls a runner again after it failed.
-func (r *Runtime) keepRunning(ctx context.Context, stage *Stage, runner Runner) {
-	emit := r.Emitter()
-	for {
-		began := time.Now()
-		stage.setTrouble(asRunner, nil)
-		err := guard(func() error { return runner.Run(ctx, emit) })
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			err = errors.New("it returned")
-		}
-		// Even a record's fault is no reason to stop: nobody else would go on.
-		stage.setTrouble(asRunner, fmt.Errorf("the runner stopped: %w", err))
-		pause := runnerPause
-		if time.Since(began) > runnerPause {
-			pause = 0 // it had been running well
-		}
-		stage.log.Error("a runner stopped, starting it again", "after", pause, "error", err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-	}
-}
-
-// runnerPause is how long a runner that stopped at once waits for its next
-// start.
-const runnerPause = time.Second
 
 func joinTopics(topics []schema.Topic) string {
 	joined := ""

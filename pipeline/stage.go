@@ -369,10 +369,8 @@ func (s *Stage) effects(ctx context.Context, tx *Tx, in []Record) ([]store.Outbo
 		}
 		return nil, err
 	}
-	for _, event := range events {
-		if event.Payload == nil || !slices.Contains(s.spec.Gives, event.Payload.EventType()) {
-			return nil, Permanent(fmt.Errorf("stage %s returned an event that it does not declare: %T", s.spec.Name, event.Payload))
-		}
+	if err := checkDeclared("stage "+s.spec.Name, s.spec.Gives, events); err != nil {
+		return nil, Permanent(err)
 	}
 	return s.outbox.rows(events, true)
 }

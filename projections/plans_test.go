@@ -81,9 +81,9 @@ func TestQueriesUseAnIndex(t *testing.T) {
 	}
 	ctx := t.Context()
 	now := schema.NewTime(time.Now())
-	prices := processedprices.Query{Provider: "p", Symbol: "A", Behind: processedprices.Until(now), Limit: 100}
+	prices := processedprices.Query{Provider: "p", Symbol: "A", Behind: projections.Until(now), Limit: 100}
 	all, some := latestprices.SymbolQuery{Limit: 1}, latestprices.SymbolQuery{Provider: "p", Limit: 1}
-	for name, ask := range map[string]func(store.Querier) error{
+	asks := map[string]func(store.Querier) error{
 		"a latest price":       func(q store.Querier) error { return fail(latestprices.Reader{DB: q}.Latest(ctx, "p", "A")) },
 		"all symbols":          func(q store.Querier) error { return fail(latestprices.Reader{DB: q}.Symbols(ctx, all)) },
 		"a provider's symbols": func(q store.Querier) error { return fail(latestprices.Reader{DB: q}.Symbols(ctx, some)) },
@@ -94,7 +94,20 @@ func TestQueriesUseAnIndex(t *testing.T) {
 		"a polling job":        func(q store.Querier) error { return fail(jobs.Reader{DB: q}.Get(ctx, "j")) },
 		"the polling jobs":     func(q store.Querier) error { return fail(jobs.Reader{DB: q}.List(ctx, jobs.Place{}, 1)) },
 		"a fetch request":      func(q store.Querier) error { return fail(requests.Reader{DB: q}.Get(ctx, "r")) },
-	} {
+	}
+	for _, module := range pipeline.Projections() {
+		p, err := module.New(pipeline.Env{})
+		require.NoError(t, err)
+		if indicator, ok := p.(projections.Indicator); ok {
+			query := projections.IndicatorQuery{Provider: "p", Symbol: "A", Parameters: map[string]string{}, Behind: projections.Newest, Limit: 100}
+			for _, parameter := range indicator.Indicator().Parameters {
+				query.Parameters[parameter.Name] = parameter.Default
+			}
+			asks["the indicator "+module.Name] = func(q store.Querier) error { return fail(indicator.Points(ctx, q, query)) }
+		}
+	}
+	assert.Contains(t, asks, "the indicator candles")
+	for name, ask := range asks {
 		e := &explainer{Querier: db}
 		if err := ask(e); err != nil {
 			require.ErrorIs(t, err, projections.ErrNotFound, name)

@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math/big"
 	"strconv"
 	"strings"
 
@@ -142,6 +143,54 @@ func (d Decimal) Cmp(e Decimal) int { return d.d.Cmp(e.d) }
 
 // Sign is -1, 0 or +1.
 func (d Decimal) Sign() int { return d.d.Sign() }
+
+// IsZero reports whether d is 0, however it was computed; encoding/json asks it
+// for fields with omitzero.
+func (d Decimal) IsZero() bool { return d.d.IsZero() }
+
+// Times returns d · n, exactly; n must not be negative.
+func (d Decimal) Times(n int) Decimal {
+	if n < 0 {
+		panic("schema: Times of a negative count")
+	}
+	return Decimal{d.d.Mul64(uint64(n))}
+}
+
+// Units is d in units of the last place, d · 10^MaxFractionDigits: a whole number,
+// with which what a Decimal cannot hold, such as a product, is computed exactly.
+func (d Decimal) Units() *big.Int {
+	units, ok := new(big.Int).SetString(strings.Replace(d.d.StringFixed(MaxFractionDigits), ".", "", 1), 10)
+	if !ok {
+		panic("schema: a decimal without digits: " + d.String())
+	}
+	return units
+}
+
+// RoundUnits is numerator / denominator in units of the last place, rounded
+// half-even. The denominator must be positive.
+func RoundUnits(numerator, denominator *big.Int) Decimal {
+	quotient, remainder := new(big.Int).DivMod(numerator, denominator, new(big.Int)) // remainder ≥ 0
+	switch remainder.Lsh(remainder, 1).Cmp(denominator) {
+	case 1:
+		quotient.Add(quotient, one)
+	case 0:
+		quotient.Add(quotient, new(big.Int).SetUint64(uint64(quotient.Bit(0))))
+	}
+	text := quotient.String()
+	sign := ""
+	if text[0] == '-' {
+		sign, text = "-", text[1:]
+	}
+	text = strings.Repeat("0", max(0, MaxFractionDigits+1-len(text))) + text
+	point := len(text) - MaxFractionDigits
+	d, err := parseDecimal(sign+text[:point]+"."+text[point:], maxComputedDigits)
+	if err != nil {
+		panic(err) // only beyond maxComputedDigits
+	}
+	return d
+}
+
+var one = big.NewInt(1)
 
 // Quo returns d / n rounded half-even to MaxFractionDigits; n must be positive.
 func (d Decimal) Quo(n int) Decimal {

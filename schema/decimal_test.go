@@ -270,3 +270,20 @@ func TestDecimalSQL(t *testing.T) {
 		assert.Equal(t, "5", d.String(), "a failure changed the target")
 	}
 }
+
+// Units and RoundUnits against rationals, whatever the digits.
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringMatching(`-?[0-9]{1,18}(\.[0-9]{1,18})?`).Draw(t, "decimal")
+		d := schema.MustDecimal(text)
+		ten18 := new(big.Int).Exp(big.NewInt(10), big.NewInt(18), nil)
+		want, _ := new(big.Rat).SetString(text)
+		require.Zero(t, want.Cmp(new(big.Rat).SetFrac(d.Units(), ten18)), "the value of the units of %s", text)
+		require.Equal(t, d.String(), schema.RoundUnits(d.Units(), big.NewInt(1)).String())
+
+		n := rapid.IntRange(1, 1000).Draw(t, "n")
+		require.Equal(t, d.Quo(n).String(), schema.RoundUnits(d.Units(), big.NewInt(int64(n))).String(), "%s / %d", text, n)
+		require.Zero(t, want.Mul(want, big.NewRat(int64(n), 1)).Cmp(new(big.Rat).SetFrac(d.Times(n).Units(), ten18)))
+	})
+}

@@ -219,6 +219,15 @@ func DecodeEvent(headers []Header, value []byte) (Event, error) {
 	return Event{ID: string(a.id), Source: string(a.source), Traceparent: traceparent(a.traceparent), Payload: payload}, nil
 }
 
+// DecodePayload reads the payload of an event of a type, with all checks of
+// DecodeEvent.
+func DecodePayload(name EventType, value []byte) (Payload, error) {
+	if !utf8.Valid(value) {
+		return nil, fmt.Errorf("decoding %s: %w: not valid UTF-8", name, ErrPayload)
+	}
+	return decodePayload(name, value)
+}
+
 func decodePayload(name EventType, value []byte) (Payload, error) {
 	registry.RLock()
 	typ, known := registry.types[name]

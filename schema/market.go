@@ -151,6 +151,10 @@ func (q QuoteStored) Validate() error {
 type PriceObserved struct {
 	Symbol Symbol  `json:"symbol"`
 	Price  Decimal `json:"price"`
+	// Size is how much was traded at the price, in the unit in which the provider
+	// counts the instrument; zero where it does not say, as for a quote that is
+	// no trade.
+	Size Decimal `json:"size,omitzero"`
 	// Timestamp is the event time: the provider's clock.
 	Timestamp Time `json:"timestamp"`
 	// Source is the provider.
@@ -175,7 +179,7 @@ func (p PriceObserved) OccurredAt() Time { return p.Timestamp }
 
 // Validate implements Payload.
 func (p PriceObserved) Validate() error {
-	return errors.Join(p.Source.Validate(), p.Symbol.Validate(), validPrice(p.Price),
+	return errors.Join(p.Source.Validate(), p.Symbol.Validate(), validPrice(p.Price), validSize(p.Size),
 		validID("raw_response_id", p.RawResponseID), validID("request_id", p.RequestID),
 		requiredTime("timestamp", p.Timestamp), requiredTime("received_at", p.ReceivedAt))
 }
@@ -307,6 +311,17 @@ func validPrice(price Decimal) error {
 	}
 	if price.Cmp(priceLimit) >= 0 {
 		return fmt.Errorf("price: more than %d digits before the point", MaxIntegerDigits)
+	}
+	return nil
+}
+
+// validSize is validPrice for a size, which may be absent.
+func validSize(size Decimal) error {
+	if size.Sign() < 0 {
+		return fmt.Errorf("size: %s is negative", size)
+	}
+	if size.Cmp(priceLimit) >= 0 {
+		return fmt.Errorf("size: more than %d digits before the point", MaxIntegerDigits)
 	}
 	return nil
 }

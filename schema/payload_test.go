@@ -41,6 +41,11 @@ func symbols() *rapid.Generator[schema.Symbol] {
 	return rapid.Map(rapid.StringMatching(pattern), func(s string) schema.Symbol { return schema.Symbol(s) })
 }
 
+// sizes may be absent.
+func sizes() *rapid.Generator[schema.Decimal] {
+	return rapid.OneOf(rapid.Just(schema.Decimal{}), prices())
+}
+
 func prices() *rapid.Generator[schema.Decimal] {
 	return rapid.Map(rapid.StringMatching(`[0-9]{1,18}\.[0-9]{0,17}[1-9]`), schema.MustDecimal)
 }
@@ -83,7 +88,7 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 		}),
 		"market.price.observed.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.PriceObserved{
-				Symbol: symbols().Draw(t, "symbol"), Price: prices().Draw(t, "price"), Timestamp: times().Draw(t, "time"),
+				Symbol: symbols().Draw(t, "symbol"), Price: prices().Draw(t, "price"), Size: sizes().Draw(t, "size"), Timestamp: times().Draw(t, "time"),
 				Source: providers().Draw(t, "source"), RawResponseID: oddIDs().Draw(t, "row"),
 				ReceivedAt: times().Draw(t, "received"), RequestID: oddIDs().Draw(t, "request"),
 			}

@@ -6,23 +6,7 @@ import (
 	"os"
 
 	"github.com/pricemill/pricemill/cmd"
-
-	// Plugins: a handler, projection or provider of your own is one more line.
-	_ "github.com/pricemill/pricemill/handlers/fetch"
-	_ "github.com/pricemill/pricemill/handlers/normalize"
-	_ "github.com/pricemill/pricemill/handlers/provider/coinbase"
-	_ "github.com/pricemill/pricemill/handlers/provider/csv"
-	_ "github.com/pricemill/pricemill/handlers/provider/finnhub"
-	_ "github.com/pricemill/pricemill/handlers/provider/simulated"
-	_ "github.com/pricemill/pricemill/handlers/provider/yahoo"
-	_ "github.com/pricemill/pricemill/handlers/rawstore"
-	_ "github.com/pricemill/pricemill/handlers/schedule"
-	_ "github.com/pricemill/pricemill/handlers/stream"
-	_ "github.com/pricemill/pricemill/projections/jobs"
-	_ "github.com/pricemill/pricemill/projections/latestprices"
-	_ "github.com/pricemill/pricemill/projections/movingaverages"
-	_ "github.com/pricemill/pricemill/projections/processedprices"
-	_ "github.com/pricemill/pricemill/projections/requests"
+	_ "github.com/pricemill/pricemill/cmd/standard"
 )
 
 func main() {

@@ -26,22 +26,25 @@ const Name = "fetch"
 type Settings struct {
 	// Concurrency is how many requests to one provider may be under way in
 	// this process. One provider's never count against another's. Default 16.
-	Concurrency int `mapstructure:"concurrency"`
+	Concurrency int `mapstructure:"concurrency" doc:"how many requests to one provider may be under way in this process"`
 }
+
+var defaults = Settings{Concurrency: 16}
 
 func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
-		Name:  Name,
-		Doc:   "Asks the provider; by its deadline each request has become an answer or a failure.",
-		Takes: []schema.EventType{schema.FetchRequested{}.EventType()},
-		Gives: []schema.EventType{schema.QuoteFetched{}.EventType(), schema.QuoteFailed{}.EventType()},
-		New:   New,
+		Name:     Name,
+		Doc:      "Asks the provider; by its deadline each request has become an answer or a failure.",
+		Settings: defaults,
+		Takes:    []schema.EventType{schema.FetchRequested{}.EventType()},
+		Gives:    []schema.EventType{schema.QuoteFetched{}.EventType(), schema.QuoteFailed{}.EventType()},
+		New:      New,
 	})
 }
 
 // New makes the handler.
 func New(env pipeline.Env) (pipeline.Handler, error) {
-	settings := Settings{Concurrency: 16}
+	settings := defaults
 	if err := env.Decode(&settings); err != nil {
 		return nil, err
 	}

@@ -21,13 +21,16 @@ const Name = "schedule"
 // Settings of the handler.
 type Settings struct {
 	// Timeout is how long a fetch request may take. Default 10s.
-	Timeout time.Duration `mapstructure:"timeout"`
+	Timeout time.Duration `mapstructure:"timeout" doc:"how long a fetch request may take"`
 }
+
+var defaults = Settings{Timeout: 10 * time.Second}
 
 func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
-		Name: Name,
-		Doc:  "Keeps the polling jobs and makes a fetch request for each of their symbols when a run is due.",
+		Name:     Name,
+		Doc:      "Keeps the polling jobs and makes a fetch request for each of their symbols when a run is due.",
+		Settings: defaults,
 		Takes: []schema.EventType{schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(),
 			schema.PollingJobResumed{}.EventType(), schema.PollingJobStopped{}.EventType()},
 		Gives: []schema.EventType{schema.FetchRequested{}.EventType(), schema.PollingJobRan{}.EventType()},
@@ -37,7 +40,7 @@ func init() {
 
 // New makes the handler.
 func New(env pipeline.Env) (pipeline.Handler, error) {
-	settings := Settings{Timeout: 10 * time.Second}
+	settings := defaults
 	if err := env.Decode(&settings); err != nil {
 		return nil, err
 	}

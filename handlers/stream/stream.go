@@ -28,16 +28,16 @@ const Name = "stream"
 type Settings struct {
 	// Concurrency is how many streams this process may own at once, each with a
 	// connection. Default 20.
-	Concurrency int `mapstructure:"concurrency"`
+	Concurrency int `mapstructure:"concurrency" doc:"how many streams this process may own at once"`
 	// Silence is how long a provider may send nothing, not even a sign of life,
 	// before its connection counts as broken. Default 15s.
-	Silence time.Duration `mapstructure:"silence"`
+	Silence time.Duration `mapstructure:"silence" doc:"how long a provider may send nothing before its connection counts as broken"`
 	// BackoffMin and BackoffMax bound the pause before another connection: it
 	// grows from one to the other, half as long or half as much again by chance,
 	// and begins anew after a connection that held for as long as Silence.
 	// Default 500ms and 30s.
-	BackoffMin time.Duration `mapstructure:"backoff_min"`
-	BackoffMax time.Duration `mapstructure:"backoff_max"`
+	BackoffMin time.Duration `mapstructure:"backoff_min" doc:"the shortest pause before another connection"`
+	BackoffMax time.Duration `mapstructure:"backoff_max" doc:"the longest pause before another connection"`
 }
 
 func (s Settings) validate() error {
@@ -54,18 +54,22 @@ func (s Settings) validate() error {
 	return errors.Join(errs...)
 }
 
+var defaults = Settings{Concurrency: 20, Silence: 15 * time.Second, BackoffMin: 500 * time.Millisecond, BackoffMax: 30 * time.Second}
+
 func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
-		Name:  Name,
-		Doc:   "Keeps the streams, and appends what their providers send to raw-quotes.",
-		Takes: []schema.EventType{schema.StreamStarted{}.EventType(), schema.StreamStopped{}.EventType()},
-		New:   New,
+		Name:     Name,
+		Doc:      "Keeps the streams, and appends what their providers send to raw-quotes.",
+		Settings: defaults,
+		Takes:    []schema.EventType{schema.StreamStarted{}.EventType(), schema.StreamStopped{}.EventType()},
+		Gives:    []schema.EventType{schema.QuoteFetched{}.EventType()},
+		New:      New,
 	})
 }
 
 // New makes the handler.
 func New(env pipeline.Env) (pipeline.Handler, error) {
-	settings := Settings{Concurrency: 20, Silence: 15 * time.Second, BackoffMin: 500 * time.Millisecond, BackoffMax: 30 * time.Second}
+	settings := defaults
 	if err := env.Decode(&settings); err != nil {
 		return nil, err
 	}

@@ -39,16 +39,22 @@ func CheckFold(t *testing.T, p pipeline.Projection, draw func(*rapid.T) []schema
 		g := pipeline.Generation{Projection: p.Name(), Number: number}
 		CreateTables(rt, rig.DB, p, g)
 		log := rig.AppendAll(rt, draw(rt)...)
-		stage := rig.Start(rt, pipeline.StageSpec{Name: fmt.Sprintf("%s.g%d", p.Name(), number), Takes: p.Takes(), Handler: folder{p, g}})
+		stage := rig.Start(rt, FoldStage(p, g))
 		defer stage.Close(rt)
 		DeliverInPieces(rt, stage, Interleave(rt, log))
 		check(rt, Fold{rig.DB, log, g})
 		// With hundreds of tables every statement would be slow.
-		dropTables(rt, rig.DB, p, g)
+		DropTables(rt, rig.DB, p, g)
 	})
 }
 
-func dropTables(t TB, db *store.Store, p pipeline.Projection, g pipeline.Generation) {
+// FoldStage is the stage that folds the log into a generation.
+func FoldStage(p pipeline.Projection, g pipeline.Generation) pipeline.StageSpec {
+	return pipeline.StageSpec{Name: fmt.Sprintf("%s.g%d", g.Projection, g.Number), Takes: p.Takes(), Handler: folder{p, g}}
+}
+
+// DropTables drops the tables of a generation.
+func DropTables(t TB, db *store.Store, p pipeline.Projection, g pipeline.Generation) {
 	t.Helper()
 	require.NoError(t, db.Write(context.Background(), func(tx *store.Tx) error {
 		for _, name := range p.TableNames() {

@@ -28,11 +28,14 @@ type Stage struct {
 	undo  atomic.Int32
 }
 
-// Start runs a stage until Close. A Runner among the handlers is not started:
+// Start runs a stage until Close, and makes the tables of a TableOwner. A Runner among the handlers is not started:
 // the test calls its Run with the rig's Emitter.
 func (r *Rig) Start(t TB, spec pipeline.StageSpec) *Stage {
 	t.Helper()
 	s := &Stage{rig: r, queue: &queue{messages: make(chan *message.Message)}, ended: make(chan error, 1)}
+	if owner, ok := spec.Handler.(pipeline.TableOwner); ok {
+		require.NoError(t, pipeline.CreateTables(context.Background(), r.DB, owner))
+	}
 	// Neither wrapper is a Runner.
 	wrapped := undone{spec.Handler, &s.undo}
 	if preparer, ok := spec.Handler.(pipeline.Preparer); ok {

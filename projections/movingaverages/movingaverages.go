@@ -28,25 +28,28 @@ const MaxWindow = 1000
 type Settings struct {
 	// Windows are the sizes kept up to date, in prices, 1 to MaxWindow. Others
 	// are computed when asked for. Default 5.
-	Windows []int `mapstructure:"windows"`
+	Windows []int `mapstructure:"windows" doc:"sizes of the windows kept up to date, in prices, 1 to 1000"`
 }
+
+var defaults = Settings{Windows: []int{5}}
 
 func init() {
 	pipeline.RegisterProjection(pipeline.ProjectionModule{
-		Name: Name,
-		Doc:  "The simple moving average of each symbol after each price.",
-		New:  New,
+		Name:     Name,
+		Doc:      "The simple moving average of each symbol after each price.",
+		Settings: defaults,
+		New:      New,
 	})
 }
 
 // New makes the projection.
 func New(env pipeline.Env) (pipeline.Projection, error) {
-	var settings Settings
+	settings := defaults
 	if err := env.Decode(&settings); err != nil {
 		return nil, err
 	}
 	if len(settings.Windows) == 0 {
-		settings.Windows = []int{5}
+		settings = defaults
 	}
 	sizes := slices.Compact(slices.Sorted(slices.Values(settings.Windows)))
 	if len(sizes) > pipeline.MaxRowIndex+1 {

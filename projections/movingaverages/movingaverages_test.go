@@ -231,7 +231,7 @@ func TestHistoryEqualsARecomputation(t *testing.T) {
 				want = append([]string{e.newest.String() + " " + e.value}, want...)
 			}
 		}
-		q := processedprices.Query{Provider: "p", Symbol: "A", From: from, Behind: processedprices.Before(to),
+		q := processedprices.Query{Provider: "p", Symbol: "A", From: from, Behind: projections.Before(to),
 			Limit: rapid.IntRange(1, 20).Draw(t, "page")}
 		for {
 			page, err := reader.History(context.Background(), window, q)

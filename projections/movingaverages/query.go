@@ -44,7 +44,7 @@ func (r Reader) Average(ctx context.Context, provider schema.Provider, symbol sc
 // AsOf returns the average of the last prices up to and including an event
 // time, whether the window is kept or not, or projections.ErrNotFound.
 func (r Reader) AsOf(ctx context.Context, provider schema.Provider, symbol schema.Symbol, size int, t schema.Time) (Average, error) {
-	points, err := r.History(ctx, size, processedprices.Query{Provider: provider, Symbol: symbol, Behind: processedprices.Until(t), Limit: 1})
+	points, err := r.History(ctx, size, processedprices.Query{Provider: provider, Symbol: symbol, Behind: projections.Until(t), Limit: 1})
 	if err != nil {
 		return Average{}, err
 	}
@@ -56,7 +56,7 @@ func (r Reader) AsOf(ctx context.Context, provider schema.Provider, symbol schem
 
 // Point is the average at one price: of it and those before it by event time.
 type Point struct {
-	processedprices.Place
+	projections.Place
 	Value schema.Decimal
 }
 

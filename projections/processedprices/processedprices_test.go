@@ -108,7 +108,7 @@ func TestPrices(t *testing.T) {
 		}
 		return prices, texts
 	}
-	newest := processedprices.Newest
+	newest := projections.Newest
 	for name, test := range map[string]struct {
 		query processedprices.Query
 		want  []string
@@ -116,9 +116,9 @@ func TestPrices(t *testing.T) {
 		"the newest event time, and of two the later in the log": {processedprices.Query{Behind: newest, Limit: 1}, []string{"4"}},
 		"all of them":         {processedprices.Query{Behind: newest, Limit: 9}, []string{"4", "2", "3", "1"}},
 		"from, inclusive":     {processedprices.Query{Behind: newest, From: at(20), Limit: 9}, []string{"4", "2", "3"}},
-		"before, exclusive":   {processedprices.Query{Behind: processedprices.Before(at(30)), Limit: 9}, []string{"3", "1"}},
-		"until, inclusive":    {processedprices.Query{Behind: processedprices.Until(at(20)), Limit: 9}, []string{"3", "1"}},
-		"nothing in between":  {processedprices.Query{Behind: processedprices.Before(at(20)), From: at(11), Limit: 9}, nil},
+		"before, exclusive":   {processedprices.Query{Behind: projections.Before(at(30)), Limit: 9}, []string{"3", "1"}},
+		"until, inclusive":    {processedprices.Query{Behind: projections.Until(at(20)), Limit: 9}, []string{"3", "1"}},
+		"nothing in between":  {processedprices.Query{Behind: projections.Before(at(20)), From: at(11), Limit: 9}, nil},
 		"nothing that is new": {processedprices.Query{Behind: newest, From: at(31), Limit: 9}, nil},
 	} {
 		_, got := list(test.query)
@@ -135,8 +135,8 @@ func TestPrices(t *testing.T) {
 func TestEarlier(t *testing.T) {
 	t.Parallel()
 	early, late := schema.NewTime(time.Unix(1, 0)), schema.NewTime(time.Unix(2, 0))
-	order := []processedprices.Place{processedprices.Before(early), {Timestamp: early, ID: 1}, {Timestamp: early, ID: 2},
-		processedprices.Until(early), processedprices.Before(late), {Timestamp: late, ID: 1}, processedprices.Newest}
+	order := []projections.Place{projections.Before(early), {Timestamp: early, ID: 1}, {Timestamp: early, ID: 2},
+		projections.Until(early), projections.Before(late), {Timestamp: late, ID: 1}, projections.Newest}
 	for i, p := range order {
 		for k, q := range order {
 			assert.Equal(t, order[min(i, k)], p.Earlier(q))

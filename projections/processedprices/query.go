@@ -2,7 +2,6 @@ package processedprices
 
 import (
 	"context"
-	"math"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
@@ -19,38 +18,14 @@ type Price struct {
 }
 
 // Place is where the price stands among those of its symbol.
-func (p Price) Place() Place { return Place{p.Timestamp, p.ID} }
-
-// Place is a place in the order of prices: by event time, ties by log order.
-type Place struct {
-	Timestamp schema.Time
-	ID        int64
-}
-
-// Until is the place behind which the prices up to and including an event time
-// stand, as they are listed.
-func Until(t schema.Time) Place { return Place{t, math.MaxInt64} }
-
-// Before is the place behind which the prices before an event time stand.
-func Before(t schema.Time) Place { return Place{t, math.MinInt64} }
-
-// Newest is the place behind which all prices stand.
-var Newest = Until(projections.EndOfTime)
-
-// Earlier is that of two places behind which fewer prices stand.
-func (p Place) Earlier(q Place) Place {
-	if order := p.Timestamp.Compare(q.Timestamp); order < 0 || order == 0 && p.ID < q.ID {
-		return p
-	}
-	return q
-}
+func (p Price) Place() projections.Place { return projections.Place{Timestamp: p.Timestamp, ID: p.ID} }
 
 // Query selects prices of one symbol at one provider, newest first.
 type Query struct {
 	Provider schema.Provider
 	Symbol   schema.Symbol
 	// Behind leaves the prices that are listed behind this place.
-	Behind Place
+	Behind projections.Place
 	// From is the oldest event time that is wanted. The zero value is no bound.
 	From schema.Time
 	// Limit is how many at the most.

@@ -22,25 +22,28 @@ const Name schema.Provider = "coinbase"
 // Settings of the module.
 type Settings struct {
 	// BaseURL is where the service lies. Default: DefaultBaseURL.
-	BaseURL string `mapstructure:"base_url"`
+	BaseURL string `mapstructure:"base_url" doc:"where the service lies"`
 	// WSURL is where its WebSocket feed lies. Default: DefaultWSURL.
-	WSURL string `mapstructure:"ws_url"`
+	WSURL string `mapstructure:"ws_url" doc:"where its WebSocket feed lies"`
 }
 
 // DefaultBaseURL is that of the real service.
 const DefaultBaseURL = "https://api.exchange.coinbase.com"
 
+var defaults = Settings{BaseURL: DefaultBaseURL, WSURL: DefaultWSURL}
+
 func init() {
 	pipeline.RegisterProvider(pipeline.ProviderModule{
-		Name: Name,
-		Doc:  "Crypto from Coinbase Exchange; needs no key.",
-		New:  New,
+		Name:     Name,
+		Doc:      "Crypto from Coinbase Exchange; needs no key.",
+		Settings: defaults,
+		New:      New,
 	})
 }
 
 // New makes the provider.
 func New(env pipeline.Env) (pipeline.Provider, error) {
-	settings := Settings{BaseURL: DefaultBaseURL, WSURL: DefaultWSURL}
+	settings := defaults
 	if err := env.Decode(&settings); err != nil {
 		return nil, err
 	}
@@ -84,19 +87,23 @@ type ticker struct {
 	Type    *string         `json:"type"`
 	Product string          `json:"product_id"`
 	Price   json.RawMessage `json:"price"`
-	Time    schema.Time     `json:"time"`
+	// Size is that of the last trade in an answer; LastSize is the same in a frame.
+	Size     json.RawMessage `json:"size"`
+	LastSize json.RawMessage `json:"last_size"`
+	Time     schema.Time     `json:"time"`
 }
 
 // Normalize implements pipeline.Provider. An answer, and a frame of type ticker,
-// hold one price: that of the last trade, with its time. Frames of other types
+// hold one price: that of the last trade, with its size and time. Frames of other types
 // hold none: what a match says, the ticker says too.
 func (*provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error) {
 	var t ticker
 	if err := payload.Decode(fetched.RawResponse, &t); err != nil {
 		return nil, err
 	}
-	symbol := fetched.Symbol
+	symbol, size := fetched.Symbol, t.Size
 	if t.Type != nil {
+		size = t.LastSize
 		if *t.Type != "ticker" {
 			return nil, pipeline.Quotef(schema.CodeBadResponse, "a frame that is no ticker")
 		}
@@ -112,5 +119,5 @@ func (*provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error
 	if err := payload.CheckTime(t.Time); err != nil {
 		return nil, err
 	}
-	return []pipeline.Price{{Symbol: symbol, Price: price, Time: t.Time}}, nil
+	return []pipeline.Price{{Symbol: symbol, Price: price, Size: payload.Size(size), Time: t.Time}}, nil
 }

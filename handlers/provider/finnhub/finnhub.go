@@ -20,25 +20,28 @@ const Name schema.Provider = "finnhub"
 // Settings of the module.
 type Settings struct {
 	// BaseURL is where the service lies. Default: DefaultBaseURL.
-	BaseURL string `mapstructure:"base_url"`
+	BaseURL string `mapstructure:"base_url" doc:"where the service lies"`
 	// APIKey is a secret. Without one, each Quote is CodeNotConfigured.
-	APIKey string `mapstructure:"api_key"`
+	APIKey string `mapstructure:"api_key" doc:"the key, a secret; better set as FINNHUB_API_KEY"`
 }
 
 // DefaultBaseURL is that of the real service.
 const DefaultBaseURL = "https://finnhub.io/api/v1"
 
+var defaults = Settings{BaseURL: DefaultBaseURL}
+
 func init() {
 	pipeline.RegisterProvider(pipeline.ProviderModule{
-		Name: Name,
-		Doc:  "Stocks, currencies and crypto from finnhub.io; needs a key.",
-		New:  New,
+		Name:     Name,
+		Doc:      "Stocks, currencies and crypto from finnhub.io; needs a key.",
+		Settings: defaults,
+		New:      New,
 	})
 }
 
 // New makes the provider.
 func New(env pipeline.Env) (pipeline.Provider, error) {
-	settings := Settings{BaseURL: DefaultBaseURL}
+	settings := defaults
 	if err := env.Decode(&settings); err != nil {
 		return nil, err
 	}

@@ -51,6 +51,16 @@ func ParsePrice(text string) (schema.Decimal, error) {
 	return price, nil
 }
 
+// Size reads how much was traded, as Price reads a price. One that no event
+// could carry is none: it is no reason to refuse the price that it came with.
+func Size(field json.RawMessage) schema.Decimal {
+	size, err := Price(field)
+	if err != nil {
+		return schema.Decimal{}
+	}
+	return size
+}
+
 // lastSecond is that of the year 9999. The time package counts in a circle, so
 // that a number far beyond it could be a time in any year.
 const lastSecond = 253_402_300_799

@@ -21,16 +21,20 @@ import (
 // the provider.
 const goldenFiles = "testdata/normalize/*.json"
 
+// goldenPrice is a price of an answer; a Size is absent where the answer has none.
+type goldenPrice struct {
+	Symbol schema.Symbol
+	Price  string
+	Size   string
+	Time   schema.Time
+}
+
 // goldenCase is an answer and what it means: prices, or the code of an error.
 type goldenCase struct {
 	Symbol  schema.Symbol
 	Payload string
 	Code    schema.Code
-	Prices  []struct {
-		Symbol schema.Symbol
-		Price  string
-		Time   schema.Time
-	}
+	Prices  []goldenPrice
 }
 
 // readGolden reads all cases, by file and name.
@@ -89,7 +93,11 @@ func (s Suite) checkGolden(p pipeline.Provider, c goldenCase) error {
 	}
 	var want []pipeline.Price
 	for _, price := range c.Prices {
-		want = append(want, pipeline.Price{Symbol: price.Symbol, Price: schema.MustDecimal(price.Price), Time: price.Time})
+		one := pipeline.Price{Symbol: price.Symbol, Price: schema.MustDecimal(price.Price), Time: price.Time}
+		if price.Size != "" {
+			one.Size = schema.MustDecimal(price.Size)
+		}
+		want = append(want, one)
 	}
 	if !reflect.DeepEqual(want, prices) {
 		return fmt.Errorf("the prices are %v, not %v", prices, want)

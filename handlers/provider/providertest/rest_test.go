@@ -111,11 +111,7 @@ func TestGoldenCasesFindBrokenProviders(t *testing.T) {
 	t.Parallel()
 	s := Suite{Name: "scripted"}
 	plain := goldenCase{Symbol: "AAPL", Payload: `{"s":"AAPL","p":"1.5"}`}
-	plain.Prices = append(plain.Prices, struct {
-		Symbol schema.Symbol
-		Price  string
-		Time   schema.Time
-	}{"AAPL", "1.50", receivedAt()})
+	plain.Prices = append(plain.Prices, goldenPrice{Symbol: "AAPL", Price: "1.50", Time: receivedAt()})
 	zero := goldenCase{Symbol: "AAPL", Payload: `{"s":"AAPL","p":"0"}`, Code: schema.CodeBadPrice}
 	calls := 0
 	good := scripted{goodQuote, goodNormalize}

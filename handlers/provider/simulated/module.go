@@ -9,17 +9,20 @@ import (
 // Settings of the module; each is the field of Config of that name.
 type Settings struct {
 	// Seed chooses the market. Default 1.
-	Seed uint64 `mapstructure:"seed"`
+	Seed uint64 `mapstructure:"seed" doc:"which of 2^64 markets is made up"`
 	// Faults is as ParseFaults reads it. Default none.
-	Faults string `mapstructure:"faults"`
+	Faults string `mapstructure:"faults" doc:"misbehaviour, such as NOPE=unknown,SLOW=late:200ms"`
 }
+
+var defaults = Settings{Seed: 1}
 
 func init() {
 	pipeline.RegisterProvider(pipeline.ProviderModule{
-		Name: Name,
-		Doc:  "Made-up prices, labelled as such: for demonstrations and tests.",
+		Name:     Name,
+		Doc:      "Made-up prices, labelled as such: for demonstrations and tests.",
+		Settings: defaults,
 		New: func(env pipeline.Env) (pipeline.Provider, error) {
-			settings := Settings{Seed: 1}
+			settings := defaults
 			if err := env.Decode(&settings); err != nil {
 				return nil, err
 			}

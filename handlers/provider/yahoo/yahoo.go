@@ -21,24 +21,27 @@ const Name schema.Provider = "yahoo"
 // Settings of the module.
 type Settings struct {
 	// BaseURL is where the service lies. Default: DefaultBaseURL.
-	BaseURL string `mapstructure:"base_url"`
+	BaseURL string `mapstructure:"base_url" doc:"where the service lies"`
 }
 
 // DefaultBaseURL is that of the real service.
 const DefaultBaseURL = "https://query1.finance.yahoo.com"
 
+var defaults = Settings{BaseURL: DefaultBaseURL}
+
 func init() {
 	pipeline.RegisterProvider(pipeline.ProviderModule{
-		Name:    Name,
-		Aliases: []schema.Provider{"yahoo_finance"},
-		Doc:     "Prices from Yahoo Finance by an unofficial endpoint, without any promise; needs no key.",
-		New:     New,
+		Name:     Name,
+		Aliases:  []schema.Provider{"yahoo_finance"},
+		Doc:      "Prices from Yahoo Finance by an unofficial endpoint, without any promise; needs no key.",
+		Settings: defaults,
+		New:      New,
 	})
 }
 
 // New makes the provider.
 func New(env pipeline.Env) (pipeline.Provider, error) {
-	settings := Settings{BaseURL: DefaultBaseURL}
+	settings := defaults
 	if err := env.Decode(&settings); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,103 @@
+package cmd
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// plugin is a module as it is listed.
+type plugin struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	Doc  string `json:"doc"`
+	// Optional says that it works only where PLUGINS names it; On that it works.
+	Optional bool               `json:"optional"`
+	On       bool               `json:"on"`
+	Takes    []schema.EventType `json:"takes,omitempty"`
+	Gives    []schema.EventType `json:"gives,omitempty"`
+	Settings []pipeline.Setting `json:"settings,omitempty"`
+}
+
+// listPlugins lists all modules of this binary.
+func listPlugins(s switches) []plugin {
+	var all []plugin
+	for _, m := range pipeline.Sources() {
+		all = append(all, plugin{"source", m.Name, m.Doc, m.Optional, s.on(m.Name, m.Optional), nil, m.Gives, pipeline.DescribeSettings(m.Settings)})
+	}
+	for _, m := range pipeline.Handlers() {
+		all = append(all, plugin{"handler", m.Name, m.Doc, m.Optional, s.on(m.Name, m.Optional), m.Takes, m.Gives, pipeline.DescribeSettings(m.Settings)})
+	}
+	for _, m := range pipeline.Projections() {
+		all = append(all, plugin{"projection", m.Name, m.Doc, m.Optional, s.on(m.Name, m.Optional), nil, nil, pipeline.DescribeSettings(m.Settings)})
+	}
+	for _, m := range pipeline.Providers() {
+		all = append(all, plugin{"provider", string(m.Name), m.Doc, false, true, nil, nil, pipeline.DescribeSettings(m.Settings)})
+	}
+	return all
+}
+
+func newPlugins(a *app) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "plugins",
+		Short: "List what is compiled into this binary, with its settings",
+		Long: `List the sources, handlers, projections and providers that are compiled into this
+binary, whether they are switched on, and their settings with defaults. What is
+optional is switched on by PLUGINS; settings stand in the configuration file, in
+the section of their name below "modules".`,
+		Example: "  pricemill plugins\n  PLUGINS=candles,ema pricemill plugins -o json",
+		Args:    exactArgs(0),
+		RunE: func(*cobra.Command, []string) error {
+			c, err := a.load()
+			if err != nil {
+				return err
+			}
+			all := listPlugins(c.Plugins)
+			return a.print(output, all, func(w io.Writer) {
+				fmt.Fprintln(w, "KIND\tNAME\tON\tWHAT IT DOES")
+				for _, p := range all {
+					on := "yes"
+					if !p.On {
+						on = "no"
+					}
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Kind, p.Name, on, p.Doc)
+					for _, s := range p.Settings {
+						fmt.Fprintf(w, "\t  %s\t%s\t%s; default %q\n", s.Name, strings.TrimPrefix(s.Type, "time."), s.Doc, s.Default)
+					}
+				}
+			})
+		},
+	}
+	outputFlag(c, &output)
+	return c
+}
+
+func newTopology(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "topology",
+		Short: "Print the topics and who takes from and gives to them, as a Mermaid flowchart",
+		Long: `Print which topics there are and which sources, handlers and projections take from
+them and give to them, as these declare it, in the language of Mermaid
+(https://mermaid.js.org). It needs no service.`,
+		Example: "  pricemill topology\n  PLUGINS=all pricemill topology",
+		Args:    exactArgs(0),
+		RunE: func(*cobra.Command, []string) error {
+			c, err := a.load()
+			if err != nil {
+				return err
+			}
+			m, err := build(c, a.logger(c))
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(a.stdout, pipeline.Mermaid(m.parts))
+			return err
+		},
+	}
+}

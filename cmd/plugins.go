@@ -1,0 +1,61 @@
+package cmd
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/projections/jobs"
+	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/processedprices"
+	"github.com/pricemill/pricemill/projections/requests"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// switches say which modules are switched on and off; of the others the optional
+// ones are off.
+type switches struct {
+	named map[string]bool
+	all   bool
+}
+
+func (s switches) on(name string, optional bool) bool {
+	if on, named := s.named[name]; named {
+		return on
+	}
+	return !optional || s.all
+}
+
+// readPlugins reads the setting.
+func readPlugins(text string, wrong *faults) switches {
+	s := switches{named: map[string]bool{}}
+	known := moduleNames()
+	for word := range strings.SplitSeq(text, ",") {
+		word = strings.TrimSpace(word)
+		name, off := strings.CutPrefix(word, "-")
+		switch {
+		case word == "":
+		case word == "all":
+			s.all = true
+		case !slices.Contains(known, name):
+			wrong.add("plugins", "there is no module %q; did you mean %q?", name, pipeline.Nearest(name, known))
+		case off && (slices.Contains(served, name) || slices.Contains(providerNames(), schema.Provider(name))):
+			wrong.add("plugins", "%q cannot be switched off: the API has routes that read it", name)
+		default:
+			s.named[name] = !off
+		}
+	}
+	return s
+}
+
+// served are the read models that the API needs.
+var served = []string{jobs.Name, latestprices.Name, movingaverages.Name, processedprices.Name, requests.Name}
+
+// entrances are where events come from that no module gives.
+var entrances = []pipeline.Part{
+	{Kind: pipeline.SourcePart, Name: "api", Doc: "Commands and questions of clients.", Gives: []schema.EventType{
+		schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(), schema.PollingJobResumed{}.EventType(),
+		schema.PollingJobStopped{}.EventType(), schema.FetchRequested{}.EventType(), schema.StreamStarted{}.EventType(), schema.StreamStopped{}.EventType()}},
+	{Kind: pipeline.SourcePart, Name: "ingest", Doc: "Quotes of files.", Gives: []schema.EventType{schema.QuoteFetched{}.EventType()}},
+}

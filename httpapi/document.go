@@ -1,0 +1,113 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// indicatorPath is the path of an indicator, and that of all of them.
+const indicatorPath = "/api/v1/indicators/"
+
+// describeAPI is the OpenAPI document with a path for each indicator. What they have
+// in common is that of the path with the parameter name.
+func describeAPI(indicators map[string]Indicator) ([]byte, error) {
+	text := schema.OpenAPI()
+	if len(indicators) == 0 {
+		return text, nil
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return nil, fmt.Errorf("reading the OpenAPI document: %w", err)
+	}
+	paths := doc["paths"].(map[string]any)
+	pattern, err := json.Marshal(paths[indicatorPath+"{name}"])
+	if err != nil {
+		return nil, fmt.Errorf("reading the path of indicators: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(indicators)) {
+		var path map[string]any
+		if err := json.Unmarshal(pattern, &path); err != nil {
+			return nil, fmt.Errorf("copying the path of indicators: %w", err)
+		}
+		describe(path["get"].(map[string]any), name, indicators[name].Indicator())
+		paths[indicatorPath+name] = path
+	}
+	return json.Marshal(doc)
+}
+
+// describe makes the operation of all indicators that of one.
+func describe(operation map[string]any, name string, d projections.IndicatorDoc) {
+	operation["operationId"] = "indicator_" + name
+	operation["summary"] = "Indicator " + name
+	operation["description"] = d.Doc + " Newest first. JSON, or CSV (RFC 4180) where the client prefers `text/csv`."
+	var parameters []any
+	for _, p := range d.Parameters {
+		parameters = append(parameters, parameterDoc(p))
+	}
+	for _, p := range operation["parameters"].([]any) {
+		if p.(map[string]any)["name"] != "name" {
+			parameters = append(parameters, p)
+		}
+	}
+	operation["parameters"] = parameters
+	responses := operation["responses"].(map[string]any)
+	delete(responses, "404")
+	content := responses["200"].(map[string]any)["content"].(map[string]any)
+	content[jsonContent].(map[string]any)["schema"] = pageDoc(d)
+}
+
+func parameterDoc(p projections.Parameter) map[string]any {
+	form := map[string]any{"type": "string", "enum": p.Choices, "default": p.Default}
+	if len(p.Choices) == 0 {
+		standard, _ := strconv.ParseInt(p.Default, 10, 64) // checked when it was described
+		form = map[string]any{"type": "integer", "minimum": p.Low, "maximum": p.High, "default": standard}
+	}
+	return map[string]any{"name": p.Name, "in": "query", "description": p.Doc, "schema": form}
+}
+
+// pageDoc is the schema of a page.
+func pageDoc(d projections.IndicatorDoc) map[string]any {
+	properties := map[string]any{
+		"symbol":    map[string]any{"$ref": "#/components/schemas/Symbol"},
+		"provider":  map[string]any{"$ref": "#/components/schemas/Provider"},
+		"timestamp": map[string]any{"type": "string", "format": "date-time", "description": "The event time of the point."},
+	}
+	for _, p := range d.Parameters {
+		properties[p.Name] = map[string]any{"type": "string", "description": p.Doc}
+	}
+	for _, c := range d.Columns {
+		properties[c.Name] = columnDoc(c)
+	}
+	return map[string]any{"type": "object", "required": []string{"items"}, "properties": map[string]any{
+		"items": map[string]any{"type": "array", "items": map[string]any{"type": "object",
+			"required": indicatorColumns(d), "properties": properties}},
+		"next_cursor": map[string]any{"type": "string", "description": "Leads to the next page; absent on the last one."},
+	}}
+}
+
+func columnDoc(c projections.Column) map[string]any {
+	form := map[string]any{"description": c.Doc}
+	kind := map[projections.ColumnType]string{projections.DecimalColumn: "number", projections.IntColumn: "integer",
+		projections.TimeColumn: "string", projections.TextColumn: "string"}[c.Type]
+	if c.Type == projections.TimeColumn {
+		form["format"] = "date-time"
+	}
+	form["type"] = kind
+	if c.Nullable {
+		form["type"] = []string{kind, "null"}
+	}
+	return form
+}
+
+// getAsyncAPI serves the document of the log, which others made.
+func (a *API) getAsyncAPI(w http.ResponseWriter, r *http.Request) error {
+	newDocument(jsonContent, a.ports.AsyncAPI).write(w, r, cacheDocument)
+	return nil
+}

@@ -1,0 +1,146 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gorilla/mux"
+
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Indicator answers GET indicators/{name} of one name.
+type Indicator interface {
+	// Indicator describes the query, which is checked before Points is called.
+	Indicator() projections.IndicatorDoc
+	// Points is as projections.Indicator's.
+	Points(ctx context.Context, q projections.IndicatorQuery) ([]projections.Point, error)
+}
+
+// indicatorItem is a point as it is written.
+type indicatorItem struct {
+	columns []string
+	values  []any
+}
+
+// MarshalJSON writes the values in the order of the columns.
+func (i indicatorItem) MarshalJSON() ([]byte, error) {
+	var out bytes.Buffer
+	out.WriteByte('{')
+	for at, column := range i.columns {
+		if at > 0 {
+			out.WriteByte(',')
+		}
+		value, err := encode(i.values[at])
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&out, "%q:%s", column, value)
+	}
+	out.WriteByte('}')
+	return out.Bytes(), nil
+}
+
+func (i indicatorItem) fields() []string {
+	texts := make([]string, len(i.values))
+	for at, value := range i.values {
+		switch v := value.(type) {
+		case nil:
+		case schema.Time:
+			texts[at] = textOf(v)
+		default:
+			texts[at] = fmt.Sprint(v)
+		}
+	}
+	return texts
+}
+
+// indicatorColumns are the names of the values of an item.
+func indicatorColumns(d projections.IndicatorDoc) []string {
+	columns := []string{"symbol", "provider"}
+	for _, p := range d.Parameters {
+		columns = append(columns, p.Name)
+	}
+	columns = append(columns, "timestamp")
+	for _, c := range d.Columns {
+		columns = append(columns, c.Name)
+	}
+	return columns
+}
+
+func (a *API) getIndicator(w http.ResponseWriter, r *http.Request) error {
+	name := mux.Vars(r)["name"]
+	indicator, known := a.ports.Indicators[name]
+	if !known {
+		return a.noIndicator(name)
+	}
+	d := indicator.Indicator()
+	parameters := map[string]string{}
+	asked, err := a.readHistoryQuery(r, func(q *query) []string {
+		var key []string
+		for _, p := range d.Parameters {
+			parameters[p.Name] = q.parameter(p)
+			key = append(key, parameters[p.Name])
+		}
+		return key
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := querying(r)
+	defer cancel()
+	points, err := indicator.Points(ctx, projections.IndicatorQuery{Provider: asked.Provider, Symbol: asked.Symbol, Parameters: parameters,
+		Behind: asked.Behind, From: asked.From, Limit: asked.Limit + 1})
+	if err != nil {
+		return fmt.Errorf("reading indicator %s of %s at %s: %w", name, asked.Symbol, asked.Provider, err)
+	}
+	columns := indicatorColumns(d)
+	page := newPage(points, asked.Limit, func(p projections.Point) indicatorItem {
+		values := []any{asked.Symbol, asked.Provider}
+		for _, parameter := range d.Parameters {
+			values = append(values, parameters[parameter.Name])
+		}
+		return indicatorItem{columns, append(append(values, p.Timestamp), p.Values...)}
+	}, func(p projections.Point) string { return asked.cursorOf(p.Place) })
+	return writeHistory(w, r, page, columns...)
+}
+
+func (a *API) noIndicator(name string) error {
+	known := "there is none"
+	if len(a.ports.Indicators) > 0 {
+		known = "known are " + strings.Join(slices.Sorted(maps.Keys(a.ports.Indicators)), ", ")
+	}
+	return newError(codeNotFound, "Unknown indicator %q; %s", abbreviate(name), known)
+}
+
+// parameter reads a parameter that an indicator describes.
+func (q *query) parameter(p projections.Parameter) string {
+	if len(p.Choices) == 0 {
+		absent, _ := strconv.ParseInt(p.Default, 10, 64) // checked when it was described
+		return strconv.FormatInt(q.integer(p.Name, absent, p.Low, p.High), 10)
+	}
+	text, given := q.get(p.Name)
+	if !given {
+		return p.Default
+	}
+	if !slices.Contains(p.Choices, text) {
+		q.faults = append(q.faults, inQuery(p.Name, text).notOneOf(choices(p.Choices)))
+	}
+	return text
+}
+
+// choices is 'a', 'b' or 'c'.
+func choices(all []string) string {
+	last := "'" + all[len(all)-1] + "'"
+	if len(all) == 1 {
+		return last
+	}
+	return "'" + strings.Join(all[:len(all)-1], "', '") + "' or " + last
+}

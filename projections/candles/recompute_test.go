@@ -1,0 +1,106 @@
+package candles_test
+
+import (
+	"context"
+	"fmt"
+	"math/big"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/projections/candles"
+	"github.com/pricemill/pricemill/projections/projectiontest"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func rat(d schema.Decimal) *big.Rat {
+	r, _ := new(big.Rat).SetString(d.String())
+	return r
+}
+
+// byKey is the prices of each symbol at each provider, in the order of the log.
+func byKey(log []pipeline.Record) map[string][]schema.PriceObserved {
+	keys := map[string][]schema.PriceObserved{}
+	for _, r := range log {
+		p := r.Event.Payload.(schema.PriceObserved)
+		keys[p.Key()] = append(keys[p.Key()], p)
+	}
+	return keys
+}
+
+// A candle is what is left of its prices once they are sorted, however late they
+// came.
+func TestCandlesEqualARecomputation(t *testing.T) {
+	t.Parallel()
+	intervals := map[string]int64{"1m": 60, "1h": 3600, "1d": 86400}
+	p, err := candles.New(pipeline.Env{Settings: map[string]any{"intervals": []string{"1d", "1m", "1h"}}})
+	require.NoError(t, err)
+	pipelinetest.CheckFold(t, p, projectiontest.Prices, func(t *rapid.T, f pipelinetest.Fold) {
+		var rows []struct {
+			Provider string          `db:"provider"`
+			Symbol   string          `db:"symbol"`
+			Interval string          `db:"interval"`
+			Begin    schema.Time     `db:"timestamp"`
+			Open     schema.Decimal  `db:"open"`
+			High     schema.Decimal  `db:"high"`
+			Low      schema.Decimal  `db:"low"`
+			Close    schema.Decimal  `db:"close"`
+			Volume   *schema.Decimal `db:"volume"`
+			Prices   int64           `db:"prices"`
+		}
+		require.NoError(t, f.DB.Select(context.Background(), &rows, `SELECT provider, symbol, interval, timestamp, open, high, low, close, volume, prices
+			FROM `+f.Generation.Table("candles")))
+		got, want := map[string]string{}, map[string]string{}
+		for _, r := range rows {
+			volume := "none"
+			if r.Volume != nil {
+				volume = rat(*r.Volume).RatString()
+			}
+			got[fmt.Sprintf("%s/%s %s %s", r.Provider, r.Symbol, r.Interval, r.Begin)] = fmt.Sprint(r.Open, r.High, r.Low, r.Close, volume, r.Prices)
+		}
+		for key, prices := range byKey(f.Log) {
+			slices.SortStableFunc(prices, func(a, b schema.PriceObserved) int { return a.Timestamp.Compare(b.Timestamp) })
+			for name, seconds := range intervals {
+				buckets := map[int64][]schema.PriceObserved{}
+				for _, p := range prices {
+					begin := new(big.Int).Div(big.NewInt(p.Timestamp.Unix()), big.NewInt(seconds)).Int64() * seconds // Euclidean
+					buckets[begin] = append(buckets[begin], p)
+				}
+				for begin, in := range buckets {
+					high, low, volume, sized := in[0].Price, in[0].Price, new(big.Rat), "none"
+					for _, p := range in {
+						if rat(p.Price).Cmp(rat(high)) > 0 {
+							high = p.Price
+						}
+						if rat(p.Price).Cmp(rat(low)) < 0 {
+							low = p.Price
+						}
+						if p.Size.Sign() > 0 {
+							sized = volume.Add(volume, rat(p.Size)).RatString()
+						}
+					}
+					want[fmt.Sprintf("%s %s %s", key, name, schema.NewTime(time.Unix(begin, 0)))] =
+						fmt.Sprint(in[0].Price, high, low, in[len(in)-1].Price, sized, int64(len(in)))
+				}
+			}
+		}
+		require.Equal(t, want, got)
+	})
+}
+
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	for name, settings := range map[string]map[string]any{
+		"none":     {"intervals": []string{}},
+		"another":  {"intervals": []string{"1m", "2m"}},
+		"misspelt": {"interval": []string{"1m"}},
+	} {
+		_, err := candles.New(pipeline.Env{Settings: settings})
+		require.Error(t, err, name)
+	}
+}

@@ -1,0 +1,18 @@
+package ema_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/projections/ema"
+	"github.com/pricemill/pricemill/projections/projectiontest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestProjection(t *testing.T) {
+	t.Parallel()
+	projectiontest.Run(t, projectiontest.Suite{New: func() (pipeline.Projection, error) { return ema.New(pipeline.Env{}) }})
+}

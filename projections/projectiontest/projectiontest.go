@@ -1,0 +1,280 @@
+// Package projectiontest holds projections to the duties of theirs, in one line:
+//
+//	func TestProjection(t *testing.T) {
+//		projectiontest.Run(t, projectiontest.Suite{New: func() (pipeline.Projection, error) { return ema.New(pipeline.Env{}) }})
+//	}
+//
+// It runs the fold under a real stage on a real database, with logs, batches,
+// rollbacks and restarts that it draws at random, and compares the tables.
+package projectiontest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Suite is what is held to its duties.
+type Suite struct {
+	// New makes the projection as a process does when it starts. It is called
+	// often, and what it returns must share nothing.
+	New func() (pipeline.Projection, error)
+	// Draw draws the events of a log. Default: Prices.
+	Draw func(*rapid.T) []schema.Payload
+}
+
+// Run checks, each as a subtest:
+//
+//   - batches: the rows are the same however the log is cut into batches, in
+//     whatever order those of several partitions come, when batches are rolled
+//     back and tried again, when the session begins anew and when the process is
+//     another one from the middle on;
+//   - replay: another generation that is built from the whole log at once has the
+//     rows of the one that followed it;
+//   - clock: a log that is folded again years later gives the same rows;
+//   - poison: what cannot be decoded becomes dead letters, and the rest of the log
+//     gives the rows that it gives without;
+//   - generations: two of them do not touch each other, and TableNames lists all
+//     that Tables makes, so that one that is dropped leaves nothing.
+func Run(t *testing.T, s Suite) {
+	t.Helper()
+	if s.Draw == nil {
+		s.Draw = Prices
+	}
+	t.Run("batches", func(t *testing.T) { t.Parallel(); s.batches(t, pipelinetest.New(t)) })
+	t.Run("replay", func(t *testing.T) { t.Parallel(); s.replay(t, pipelinetest.New(t)) })
+	t.Run("clock", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) { s.clock(t, pipelinetest.New(t)) })
+	})
+	t.Run("poison", func(t *testing.T) { t.Parallel(); s.poison(t, pipelinetest.New(t)) })
+	t.Run("generations", func(t *testing.T) { t.Parallel(); s.generations(t, pipelinetest.New(t)) })
+}
+
+// Prices draws a log of prices: of a few symbols and providers, some late, some at
+// one time, some with a size.
+func Prices(t *rapid.T) []schema.Payload {
+	payloads := make([]schema.Payload, rapid.IntRange(1, 40).Draw(t, "prices"))
+	begin := rapid.SampledFrom([]int64{-3600, 0, 1_750_000_000}).Draw(t, "begin") // 1969, 1970, 2025
+	spread := rapid.SampledFrom([]int{10, 400, 200_000}).Draw(t, "spread")        // seconds
+	for i := range payloads {
+		at := schema.NewTime(time.Unix(begin+int64(rapid.IntRange(0, spread).Draw(t, "second")), 0))
+		p := schema.PriceObserved{
+			Symbol: rapid.SampledFrom([]schema.Symbol{"A", "B", "^GSPC"}).Draw(t, "symbol"),
+			Source: rapid.SampledFrom([]schema.Provider{"p", "q"}).Draw(t, "provider"),
+			Price:  decimals().Draw(t, "price"), Timestamp: at, ReceivedAt: at.Add(time.Second)}
+		if rapid.Bool().Draw(t, "trade") {
+			p.Size = decimals().Draw(t, "size")
+		}
+		payloads[i] = p
+	}
+	return payloads
+}
+
+// decimals gives 1 to 18 significant digits, with the point anywhere.
+func decimals() *rapid.Generator[schema.Decimal] {
+	return rapid.Custom(func(t *rapid.T) schema.Decimal {
+		digits := rapid.StringMatching(`[1-9][0-9]{0,17}`).Draw(t, "digits")
+		point := rapid.IntRange(0, len(digits)).Draw(t, "point")
+		whole, fraction := digits[:point], digits[point:]
+		if whole == "" {
+			whole = "0"
+		}
+		if fraction != "" {
+			fraction = "." + fraction
+		}
+		return schema.MustDecimal(whole + fraction)
+	})
+}
+
+// tb is what the checks need of a test: *testing.T, *rapid.T.
+type tb interface {
+	pipelinetest.TB
+	rapid.TB
+}
+
+func (s Suite) make(t pipelinetest.TB) pipeline.Projection {
+	t.Helper()
+	p, err := s.New()
+	require.NoError(t, err)
+	return p
+}
+
+// build makes a generation with a stage of its own, lets deliver fill it, and
+// returns its rows. The tables are gone afterwards.
+func (s Suite) build(t pipelinetest.TB, rig *pipelinetest.Rig, number int, deliver func(g pipeline.Generation)) []string {
+	t.Helper()
+	p := s.make(t)
+	g := pipeline.Generation{Projection: p.Name(), Number: number}
+	pipelinetest.CreateTables(t, rig.DB, p, g)
+	deliver(g)
+	rows := dump(t, rig.DB, p, g)
+	pipelinetest.DropTables(t, rig.DB, p, g)
+	return rows
+}
+
+// oneByOne is the plainest way to fold a log.
+func (s Suite) oneByOne(t pipelinetest.TB, rig *pipelinetest.Rig, g pipeline.Generation, log []pipeline.Record) {
+	t.Helper()
+	stage := rig.Start(t, pipelinetest.FoldStage(s.make(t), g))
+	defer stage.Close(t)
+	for _, r := range log {
+		require.NoError(t, stage.Deliver(r))
+	}
+}
+
+func (s Suite) batches(t tb, rig *pipelinetest.Rig) {
+	number := 0
+	rapid.Check(t, func(t *rapid.T) {
+		log := rig.AppendAll(t, s.Draw(t)...)
+		number += 2
+		want := s.build(t, rig, number, func(g pipeline.Generation) { s.oneByOne(t, rig, g, log) })
+		got := s.build(t, rig, number+1, func(g pipeline.Generation) {
+			order := pipelinetest.Interleave(t, log)
+			middle := rapid.IntRange(0, len(order)).Draw(t, "another process from")
+			for _, part := range [][]pipeline.Record{order[:middle], order[middle:]} {
+				s.inPieces(t, rig, g, part)
+			}
+		})
+		require.Equal(t, want, got, "the rows depend on the batches, on a rollback or on a restart (-: one record at a time)")
+	})
+}
+
+func (s Suite) inPieces(t *rapid.T, rig *pipelinetest.Rig, g pipeline.Generation, log []pipeline.Record) {
+	stage := rig.Start(t, pipelinetest.FoldStage(s.make(t), g))
+	defer stage.Close(t)
+	pipelinetest.DeliverInPieces(t, stage, log)
+}
+
+func (s Suite) replay(t pipelinetest.TB, rig *pipelinetest.Rig) {
+	for i := range examples {
+		log := rig.AppendAll(t, s.example(i)...)
+		live := s.build(t, rig, 2*i+1, func(g pipeline.Generation) { s.oneByOne(t, rig, g, log) })
+		replayed := s.build(t, rig, 2*i+2, func(g pipeline.Generation) { s.atOnce(t, rig, g, log) })
+		require.Equal(t, live, replayed, "a replay gives other rows than the live run (-: live)")
+	}
+}
+
+func (s Suite) atOnce(t pipelinetest.TB, rig *pipelinetest.Rig, g pipeline.Generation, log []pipeline.Record) {
+	t.Helper()
+	stage := rig.Start(t, pipelinetest.FoldStage(s.make(t), g))
+	defer stage.Close(t)
+	require.NoError(t, stage.Deliver(log...))
+}
+
+// examples are so many logs for the checks that do not draw.
+const examples = 10
+
+// example is a log that is the same in each run.
+func (s Suite) example(number int) []schema.Payload { return rapid.Custom(s.Draw).Example(number) }
+
+// years is how long the clock check waits, in a bubble where waiting takes no
+// time: any part of a date is another one afterwards.
+const years = (3*365+100)*24*time.Hour + 13*time.Hour + 17*time.Minute + 19*time.Second + 123457*time.Microsecond
+
+func (s Suite) clock(t pipelinetest.TB, rig *pipelinetest.Rig) {
+	for i := range examples {
+		log := rig.AppendAll(t, s.example(i)...)
+		before := s.build(t, rig, 2*i+1, func(g pipeline.Generation) { s.atOnce(t, rig, g, log) })
+		time.Sleep(years)
+		after := s.build(t, rig, 2*i+2, func(g pipeline.Generation) { s.atOnce(t, rig, g, log) })
+		require.Equal(t, before, after, "the rows depend on when the log is folded: the fold reads a clock")
+	}
+}
+
+func (s Suite) poison(t pipelinetest.TB, rig *pipelinetest.Rig) {
+	for i := range examples {
+		log := rig.AppendAll(t, s.example(i)...)
+		var good []pipeline.Record
+		spoilt := slices.Clone(log)
+		for k := range log {
+			if k%3 == 1 {
+				spoilt[k].Value = []byte(`{"symbol":`)
+			} else {
+				good = append(good, log[k])
+			}
+		}
+		want := s.build(t, rig, 2*i+1, func(g pipeline.Generation) { s.oneByOne(t, rig, g, good) })
+		got := s.build(t, rig, 2*i+2, func(g pipeline.Generation) {
+			stage := rig.Start(t, pipelinetest.FoldStage(s.make(t), g))
+			defer stage.Close(t)
+			if err := stage.Deliver(spoilt...); len(good) < len(log) {
+				require.ErrorContains(t, err, "became dead letters")
+			} else {
+				require.NoError(t, err)
+			}
+		})
+		require.Equal(t, want, got, "poison between the records changes the rows (-: without)")
+	}
+}
+
+func (s Suite) generations(t pipelinetest.TB, rig *pipelinetest.Rig) {
+	p := s.make(t)
+	before := tables(t, rig.DB)
+	first := pipeline.Generation{Projection: p.Name(), Number: 1, Active: true}
+	second := pipeline.Generation{Projection: p.Name(), Number: 2}
+	for _, g := range []pipeline.Generation{first, second} {
+		pipelinetest.CreateTables(t, rig.DB, p, g)
+	}
+	for _, name := range p.TableNames() {
+		require.Contains(t, tables(t, rig.DB), first.Table(name), "TableNames lists a table that Tables does not make")
+		require.Contains(t, tables(t, rig.DB), second.Table(name), "the second generation lacks a table of its own")
+	}
+	require.Len(t, tables(t, rig.DB), len(before)+2*len(p.TableNames()), "Tables makes tables that TableNames does not list, or that two generations share")
+
+	log := rig.AppendAll(t, s.example(0)...)
+	s.atOnce(t, rig, first, log)
+	want := dump(t, rig.DB, p, first)
+	for _, r := range dump(t, rig.DB, p, second) {
+		require.Fail(t, "a generation writes into another one's tables", r)
+	}
+	s.atOnce(t, rig, second, log)
+	require.Equal(t, want, dump(t, rig.DB, p, first), "a second generation changes the rows of the first")
+	pipelinetest.DropTables(t, rig.DB, p, second)
+	require.Equal(t, want, dump(t, rig.DB, p, first), "dropping a generation changes the rows of another")
+	pipelinetest.DropTables(t, rig.DB, p, first)
+	require.Equal(t, before, tables(t, rig.DB), "a generation that was dropped left something behind")
+}
+
+// tables are the tables and indexes of a SQLite database, by name.
+func tables(t pipelinetest.TB, db store.Querier) []string {
+	t.Helper()
+	var names []string
+	require.NoError(t, db.Select(context.Background(), &names, `SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name`))
+	return names
+}
+
+// dump is all rows of a generation as text, table by table, in no particular order
+// of the database's.
+func dump(t pipelinetest.TB, db store.Querier, p pipeline.Projection, g pipeline.Generation) []string {
+	t.Helper()
+	var all []string
+	for _, name := range p.TableNames() {
+		var columns []string
+		require.NoError(t, db.Select(context.Background(), &columns, fmt.Sprintf(`SELECT name FROM pragma_table_info('%s')`, g.Table(name))))
+		require.NotEmpty(t, columns, "there is no table %s", g.Table(name))
+		fields := make([]string, len(columns))
+		for i, c := range columns {
+			fields[i] = fmt.Sprintf(`'%s=' || quote("%s")`, c, c)
+		}
+		var rows []string
+		require.NoError(t, db.Select(context.Background(), &rows,
+			`SELECT `+strings.Join(fields, ` || ' ' || `)+` AS line FROM "`+g.Table(name)+`" ORDER BY line`))
+		for _, row := range rows {
+			all = append(all, name+": "+row)
+		}
+	}
+	return all
+}
