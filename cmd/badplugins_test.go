@@ -14,18 +14,29 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Plugins that are wrong on purpose, for TestAPluginHarmsNoOther.
+// wrong are plugins that are wrong on purpose, for TestAPluginHarmsNoOther.
+var wrong = map[string]pipeline.Handler{
+	"wrong-panic": wrongHandler(func() ([]schema.Event, error) { panic("oh") }),
+	"wrong-event": wrongHandler(func() ([]schema.Event, error) {
+		return []schema.Event{{ID: "1", Source: "s", Payload: schema.StreamStopped{}}}, nil
+	}),
+	"wrong-nil":   wrongHandler(func() ([]schema.Event, error) { return make([]schema.Event, 1), nil }),
+	"wrong-error": wrongHandler(func() ([]schema.Event, error) { return nil, errors.New("the world is down") }),
+	"wrong-block": blocked{},
+	"wrong-check": unwell{},
+}
+
+// allRight switches on all plugins but these.
+func allRight() string {
+	text := "all"
+	for name := range wrong {
+		text += ",-" + name
+	}
+	return text
+}
+
 func init() {
-	for name, h := range map[string]pipeline.Handler{
-		"wrong-panic": wrongHandler(func() ([]schema.Event, error) { panic("oh") }),
-		"wrong-event": wrongHandler(func() ([]schema.Event, error) {
-			return []schema.Event{{ID: "1", Source: "s", Payload: schema.StreamStopped{}}}, nil
-		}),
-		"wrong-nil":   wrongHandler(func() ([]schema.Event, error) { return make([]schema.Event, 1), nil }),
-		"wrong-error": wrongHandler(func() ([]schema.Event, error) { return nil, errors.New("the world is down") }),
-		"wrong-block": blocked{},
-		"wrong-check": unwell{},
-	} {
+	for name, h := range wrong {
 		pipeline.RegisterHandler(pipeline.HandlerModule{Name: name, Doc: "Is wrong.", Optional: true,
 			Takes: []schema.EventType{schema.PriceObserved{}.EventType()}, New: func(pipeline.Env) (pipeline.Handler, error) { return h, nil }})
 	}

@@ -75,7 +75,7 @@ func TestPluginsAreSwitchedOnAndOff(t *testing.T) {
 	before := offsets(t, env)
 
 	// With all: they catch up, nothing else moves.
-	p = start(t, env.with(environment{"PLUGINS": "all"}))
+	p = start(t, env.with(environment{"PLUGINS": allRight()}))
 	p.eventuallyHolds("/api/v1/indicators/candles?symbol=AAPL&provider=csv&interval=1d&limit=1",
 		`{"items":[{"symbol":"AAPL","provider":"csv","interval":"1d","timestamp":"2010-03-01T00:00:00Z","open":223.02,"high":223.02,"low":223.02,"close":223.02,"volume":null,"prices":1}],`)
 	p.eventuallyHolds("/api/v1/indicators/vwap?symbol=BAND-GBP&provider=coinbase&limit=1", `"value":14.764614317425083241,"volume":36.04}`)

@@ -196,7 +196,17 @@ const assigned = "partitions assigned"
 // and half at the other.
 func awaitHalves(t *testing.T, a, b *worker) {
 	t.Helper()
-	stages := len(pipeline.Handlers()) + len(pipeline.Projections())
+	stages := 0
+	for _, h := range pipeline.Handlers() {
+		if !h.Optional {
+			stages++
+		}
+	}
+	for _, p := range pipeline.Projections() {
+		if !p.Optional {
+			stages++
+		}
+	}
 	partitions := func(w *worker) map[any]any {
 		last := map[any]any{}
 		for _, line := range w.logs.all(assigned) {
