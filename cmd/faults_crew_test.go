@@ -123,18 +123,18 @@ func (c *crew) begin(first ...*worker) {
 // processes that have it: what a process holds grows with its partitions.
 func (c *crew) awaitShares() {
 	c.t.Helper()
-	type input struct{ stage, topic string }
-	shares := func() (map[input][]int, error) {
-		found := map[input][]int{}
+	// By stage and topic, what each process has.
+	shares := func() (map[[2]string][]int, error) {
+		found := map[[2]string][]int{}
 		for _, w := range c.running() {
 			gauges, err := gauges(c.t.Context(), w.url())
 			if err != nil {
 				return nil, err
 			}
-			here := map[input]int{}
+			here := map[[2]string]int{}
 			for name := range gauges {
 				if m := positionGauge.FindStringSubmatch(name); m != nil {
-					here[input{stage: m[1], topic: m[2]}]++
+					here[[2]string(m[1:])]++
 				}
 			}
 			for of, n := range here {
@@ -143,13 +143,10 @@ func (c *crew) awaitShares() {
 		}
 		return found, nil
 	}
-	partitions := map[string]int{}
-	for _, topic := range schema.Topics() {
-		ranges, err := c.look.broker.Offsets(c.t.Context(), topic)
-		require.NoError(c.t, err)
-		partitions[string(topic)] = len(ranges)
-	}
-	var found map[input][]int
+	broker, partitions, err := reach(c.env)
+	require.NoError(c.t, err)
+	require.NoError(c.t, broker.Close())
+	var found map[[2]string][]int
 	require.Eventually(c.t, func() bool {
 		var err error
 		if found, err = shares(); err != nil || len(found) == 0 {
@@ -159,12 +156,12 @@ func (c *crew) awaitShares() {
 		for _, at := range found {
 			most = max(most, len(at))
 		}
-		for of, at := range found {
+		for _, at := range found {
 			all := 0
 			for _, n := range at {
 				all += n
 			}
-			if len(at) < most || all != partitions[of.topic] || slices.Max(at)-slices.Min(at) > 1 {
+			if len(at) < most || all != int(partitions) || slices.Max(at)-slices.Min(at) > 1 {
 				return false
 			}
 		}
