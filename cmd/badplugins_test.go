@@ -3,7 +3,9 @@ package cmd_test
 import (
 	"context"
 	"errors"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +26,8 @@ var wrong = map[string]pipeline.Handler{
 	"wrong-error": wrongHandler(func() ([]schema.Event, error) { return nil, errors.New("the world is down") }),
 	"wrong-block": blocked{},
 	"wrong-check": unwell{},
+	"wrong-wait":  idle{minds: true},
+	"wrong-stuck": idle{},
 }
 
 // allRight switches on all plugins but these.
@@ -67,12 +71,30 @@ func (unwell) Prepare(context.Context, []pipeline.Record) error { return nil }
 
 func (unwell) Check(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 
+// stuckUntil is closed when the test is over.
+var (
+	stuckUntil = make(chan struct{})
+	release    = sync.OnceFunc(func() { close(stuckUntil) })
+)
+
+// idle does nothing in its transaction, for ever or until its context is done.
+type idle struct{ minds bool }
+
+func (i idle) Handle(ctx context.Context, _ *pipeline.Tx, _ []pipeline.Record) ([]schema.Event, error) {
+	if !i.minds {
+		<-stuckUntil
+		return nil, nil
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 // Whatever a plugin does, the prices of a file go through the chain to the averages,
 // and only its own stage says that something is wrong.
 func TestAPluginHarmsNoOther(t *testing.T) {
 	t.Parallel()
 	quotes, _ := readSession(t)
-	p := start(t, environment{"PLUGINS": "wrong-panic,wrong-event,wrong-nil,wrong-error,wrong-block,wrong-check"})
+	p := start(t, environment{"PLUGINS": "wrong-panic,wrong-event,wrong-nil,wrong-error,wrong-block,wrong-check,wrong-wait,wrong-stuck"})
 	// It would wait for all stages, and the wrong ones never come through.
 	ingested(t, p.env, "--no-wait", "--provider", "coinbase", recordedSession)
 	p.eventuallyHolds("/api/v1/symbols", `"symbol":"SKL-BTC","provider":"coinbase"`)
@@ -93,6 +115,8 @@ func TestAPluginHarmsNoOther(t *testing.T) {
 	// What the world caused waits, and so does what does not come back.
 	assert.Empty(t, letters("wrong-error"))
 	assert.Empty(t, letters("wrong-block"))
+	assert.Empty(t, letters("wrong-wait"))
+	assert.Empty(t, letters("wrong-stuck"))
 	// All others are through.
 	require.Eventually(t, func() bool {
 		_, stdout, _ := run(t, p.env, "stages", "list")
@@ -111,13 +135,21 @@ func TestAPluginHarmsNoOther(t *testing.T) {
 	assert.Equal(t, 200, p.get("/api/v1/prices/moving-average?symbol=SKL-BTC&provider=coinbase").status)
 	assert.Equal(t, 200, p.get("/api/v1/prices/latest?symbol=NEW").status, "a price that is fetched now")
 
-	began := time.Now()
-	ready := p.get("/readyz")
-	t.Logf("/readyz took %v", time.Since(began))
+	var ready answer
+	require.Eventually(t, func() bool {
+		ready = p.get("/readyz")
+		for _, stage := range []string{"wrong-wait", "wrong-stuck"} {
+			if !regexp.MustCompile(`"name":"stage ` + stage + `","state":"failed","reason":"[^"]*did nothing in its transaction`).MatchString(ready.body) {
+				return false
+			}
+		}
+		return true
+	}, 2*time.Minute, 50*time.Millisecond, "both say so on /readyz")
 	assert.Equal(t, 503, ready.status)
 	assert.Contains(t, ready.body, "the world is down")
 	assert.Contains(t, ready.body, `"name":"handler wrong-check","state":"failed"`)
 	assert.NotContains(t, ready.body, `"name":"stage wrong-panic","state":"failed"`)
 	assert.Contains(t, ready.body, `"name":"stage normalize","state":"ok"`)
 	assert.Zero(t, p.stop(), "a plugin that blocks keeps nobody from stopping")
+	release()
 }

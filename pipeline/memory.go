@@ -19,8 +19,13 @@ func NewLane() *Lane { return &Lane{memories: map[any]memory{}} }
 // if, it commits.
 func (l *Lane) Run(ctx context.Context, db *store.Store, f func(tx *Tx) error) error {
 	committed := false
+	tx := &Tx{memories: l.memories}
 	// After a panic as well: the router catches it, and delivers the batch again.
 	defer func() {
+		if tx.abandoned {
+			l.memories = map[any]memory{}
+			return
+		}
 		for _, m := range l.memories {
 			if committed {
 				m.merge()
@@ -29,7 +34,7 @@ func (l *Lane) Run(ctx context.Context, db *store.Store, f func(tx *Tx) error) e
 			}
 		}
 	}()
-	if err := (&Tx{memories: l.memories}).run(ctx, db, f); err != nil {
+	if err := tx.run(ctx, db, f); err != nil {
 		return err
 	}
 	committed = true
@@ -41,6 +46,8 @@ type Tx struct {
 	*store.Tx
 	memories map[any]memory // nil outside a lane
 	hooks    []func()
+	// abandoned says that a handler may still be at it.
+	abandoned bool
 }
 
 // run runs f in a transaction, and what it left for after the commit.

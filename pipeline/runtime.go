@@ -158,7 +158,7 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 		if err != nil {
 			return fmt.Errorf("subscribing stage %s: %w", stage.spec.Name, err)
 		}
-		router.AddConsumerHandler(stage.spec.Name, joinTopics(stage.spec.Topics()), subscriber, stage.handle)
+		router.AddConsumerHandler(stage.spec.Name, joinTopics(stage.spec.Topics()), subscriber, stage.deliver)
 	}
 	outer := ctx
 	ctx, stop := context.WithCancel(ctx)

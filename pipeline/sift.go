@@ -55,6 +55,9 @@ func (t *Tx) part(ctx context.Context, f func() error) error {
 		m.begin()
 	}
 	err := t.Part(ctx, f)
+	if t.abandoned {
+		return err
+	}
 	if err != nil {
 		t.hooks = t.hooks[:hooks]
 	}

@@ -60,6 +60,7 @@ type Stage struct {
 	// limit bounds a transaction. applying is done when a stop waits for
 	// transactions no longer.
 	limit    time.Duration
+	idle     time.Duration // see idleLimit
 	applying context.Context
 	// worked, if not nil, is told how long a transaction took until its commit:
 	// without what it waited for others, or the disk.
@@ -71,6 +72,9 @@ type Stage struct {
 	// troubles are why the last attempt of each lane failed, and that of the
 	// consumer and the runner.
 	troubles map[string]error
+	// resting is until when no lane begins a transaction, and restsFor why.
+	resting  time.Time
+	restsFor error
 }
 
 var _ Assignor = (*Stage)(nil)
@@ -79,13 +83,13 @@ var _ Assignor = (*Stage)(nil)
 func newStage(spec StageSpec, db *store.Store, topology *Topology, log *slog.Logger, m *metrics, committed func()) *Stage {
 	return &Stage{spec: spec, db: db, outbox: outbox{topology},
 		log: log.With("stage", spec.Name), metrics: m.of(spec.Name), committed: committed,
-		limit: transactionLimit, applying: context.Background(),
+		limit: transactionLimit, idle: idleLimit, applying: context.Background(),
 		complaints: rate.Sometimes{First: 1, Interval: 10 * time.Second}, troubles: map[string]error{}}
 }
 
-// handle is the Watermill handler: an error means the batch was not applied
+// deliver is the Watermill handler: an error means the batch was not applied
 // and is to be delivered again.
-func (s *Stage) handle(msg *message.Message) error {
+func (s *Stage) deliver(msg *message.Message) error {
 	batch, ok := BatchOf(msg)
 	if !ok {
 		return fmt.Errorf("stage %s: the message carries no batch: its subscriber is not one of the pipeline's", s.spec.Name)
@@ -219,6 +223,7 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 		level := slog.LevelDebug
 		s.complaints.Do(func() { level = slog.LevelWarn })
 		s.log.Log(ctx, level, "batch failed, trying again", "after", pause, "error", err)
+		s.awaitReturn(ctx, err)
 		select {
 		case <-ctx.Done():
 			// The next session tries anew, maybe in another process.
@@ -259,6 +264,9 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := s.rests(); err != nil {
+		return err
+	}
 	sess, lane := s.lane(batch.Lane)
 	if sess == nil {
 		return fmt.Errorf("stage %s: the session has ended", s.spec.Name)
@@ -291,9 +299,13 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 		if s.worked != nil {
 			defer func(began time.Time) { s.worked(time.Since(began)) }(time.Now())
 		}
+		if err := s.rests(); err != nil {
+			return err
+		}
 		return s.apply(txCtx, tx, &plan)
 	})
 	if err != nil {
+		s.restAfter(err)
 		err = s.recover(txCtx, sess, batch, plan, err)
 		if sift && errors.Is(txCtx.Err(), context.DeadlineExceeded) {
 			return Permanent(fmt.Errorf("%w: %w", errSlowSift, err))
@@ -357,11 +369,7 @@ func (s *Stage) apply(ctx context.Context, tx *Tx, plan *plan) error {
 
 // effects runs the handler over records, and returns what is to go into the outbox.
 func (s *Stage) effects(ctx context.Context, tx *Tx, in []Record) ([]store.OutboxRow, error) {
-	var events []schema.Event
-	err := guard(func() (err error) {
-		events, err = s.spec.Handler.Handle(ctx, tx, in)
-		return err
-	})
+	events, err := s.handle(ctx, tx, in)
 	if err != nil {
 		var data *store.DataError
 		if errors.As(err, &data) {

@@ -163,7 +163,7 @@ func (r *rig) deliver(ctx context.Context, records ...Record) error {
 		Pause: func(tp TopicPartition) { r.mu.Lock(); r.paused = append(r.paused, tp); r.mu.Unlock() }}
 	msg := message.NewMessage("batch", nil)
 	msg.SetContext(WithBatch(ctx, batch))
-	return r.stage.handle(msg)
+	return r.stage.deliver(msg)
 }
 
 func (r *rig) letters() []store.DeadLetter {

@@ -42,7 +42,7 @@ func (t *Tx) Append(ctx context.Context, rows []OutboxRow) error {
 		for i, row := range rows[:n] {
 			messages[i] = row.message()
 		}
-		if err := publisher.Publish("outbox", messages...); err != nil {
+		if err := t.statement(func() error { return publisher.Publish("outbox", messages...) }); err != nil {
 			return t.classify(fmt.Errorf("writing %d events to the outbox: %w", n, err))
 		}
 		rows = rows[n:]

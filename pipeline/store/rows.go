@@ -34,12 +34,12 @@ func (t *Tx) Insert(ctx context.Context, rows Rows) error {
 	if len(rows.Values) == 0 {
 		return nil
 	}
-	var err error
-	if rows.Clause == "" {
-		err = t.store.engine.Bulk(ctx, t.tx, rows)
-	} else {
-		err = InsertChunks(ctx, t.tx, t.store.engine, rows)
-	}
+	err := t.statement(func() error {
+		if rows.Clause == "" {
+			return t.store.engine.Bulk(ctx, t.tx, rows)
+		}
+		return InsertChunks(ctx, t.tx, t.store.engine, rows)
+	})
 	if err != nil {
 		return t.classify(fmt.Errorf("inserting %d rows into %s: %w", rows.Len(), rows.Table, err))
 	}
@@ -51,7 +51,7 @@ func (t *Tx) Insert(ctx context.Context, rows Rows) error {
 func InsertReturning[T any](ctx context.Context, t *Tx, dest *[]T, rows Rows) error {
 	return chunks(ctx, t.store.engine, rows, func(query string, args []any) error {
 		var part []T
-		if err := t.tx.SelectContext(ctx, &part, query, args...); err != nil {
+		if err := t.Select(ctx, &part, query, args...); err != nil {
 			return t.classify(fmt.Errorf("inserting into %s: %w", rows.Table, err))
 		}
 		*dest = append(*dest, part...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -142,7 +143,7 @@ func (s *Store) NowMillis() string { return s.engine.NowMillis() }
 // is returned as it is; ErrCommit is wrapped where the commit itself failed.
 func (s *Store) Write(ctx context.Context, f func(tx *Tx) error) error {
 	err := s.engine.Write(ctx, func(tx *sqlx.Tx) error {
-		if err := f(&Tx{tx: tx, store: s}); err != nil {
+		if err := f(&Tx{tx: tx, store: s, used: time.Now()}); err != nil {
 			return err
 		}
 		return unanswered(failpoint.Hit(ctx, failpoint.StoreCommitting))
@@ -162,39 +163,81 @@ func unanswered(reason error) error {
 	return fmt.Errorf("%w: %w", ErrCommit, reason)
 }
 
-// Tx is a writing transaction. It is not safe for concurrent use. After an error
+// Tx is a writing transaction. Where nothing else is said, it is not safe for
+// concurrent use. After an error
 // nothing more may be done in it, but for what Part allows: one engine refuses it,
 // and another one, which has rolled back by itself because its disk is full, would
 // do it outside of any transaction.
 type Tx struct {
 	tx    *sqlx.Tx
 	store *Store
+
+	mu        sync.Mutex // held while a statement runs
+	abandoned bool
+	used      time.Time // when the last statement ended
+}
+
+// ErrAbandoned says that somebody did so long nothing in a transaction that it was
+// given up; see Tx.Abandon.
+var ErrAbandoned = errors.New("the transaction was given up: nothing was done in it for too long")
+
+// statement runs f, which is one statement or several.
+func (t *Tx) statement(f func() error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.abandoned {
+		return ErrAbandoned
+	}
+	defer func() { t.used = time.Now() }()
+	return f()
+}
+
+// Idle is how long no statement has run. It is safe for concurrent use.
+func (t *Tx) Idle() time.Duration {
+	if !t.mu.TryLock() {
+		return 0
+	}
+	defer t.mu.Unlock()
+	return time.Since(t.used)
+}
+
+// Abandon has every later statement fail, once the one that runs has ended: whoever
+// is left with the transaction can do no harm in it any more. It is safe for
+// concurrent use.
+func (t *Tx) Abandon() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.abandoned = true
 }
 
 // Get implements Querier; it sees what the transaction wrote.
 func (t *Tx) Get(ctx context.Context, dest any, query string, args ...any) error {
-	return t.tx.GetContext(ctx, dest, query, args...)
+	return t.statement(func() error { return t.tx.GetContext(ctx, dest, query, args...) })
 }
 
 // Select implements Querier; it sees what the transaction wrote.
 func (t *Tx) Select(ctx context.Context, dest any, query string, args ...any) error {
-	return t.tx.SelectContext(ctx, dest, query, args...)
+	return t.statement(func() error { return t.tx.SelectContext(ctx, dest, query, args...) })
 }
 
 // Exec runs a statement and returns how many rows it changed.
-func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
-	result, err := t.tx.ExecContext(ctx, query, args...)
-	if err != nil {
-		return 0, t.classify(err)
-	}
-	return result.RowsAffected()
+func (t *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	err = t.statement(func() error {
+		result, err := t.tx.ExecContext(ctx, query, args...)
+		if err != nil {
+			return t.classify(err)
+		}
+		n, err = result.RowsAffected()
+		return err
+	})
+	return n, err
 }
 
 // Part runs f as a part of the transaction that can fail alone: its error is
 // returned as it is, what it did is undone, and the transaction can go on. After
 // any other error it cannot. Parts do not nest.
 func (t *Tx) Part(ctx context.Context, f func() error) error {
-	if _, err := t.tx.ExecContext(ctx, `SAVEPOINT part`); err != nil {
+	if _, err := t.Exec(ctx, `SAVEPOINT part`); err != nil {
 		return fmt.Errorf("beginning a part of a transaction: %w", err)
 	}
 	failure := f()

@@ -26,6 +26,8 @@ func (t Types) Expand(ddl string) string {
 
 // DDL runs a statement that may use the names of Types.
 func (t *Tx) DDL(ctx context.Context, statement string) error {
-	_, err := t.tx.ExecContext(ctx, t.store.engine.Types().Expand(statement))
-	return err
+	return t.statement(func() error {
+		_, err := t.tx.ExecContext(ctx, t.store.engine.Types().Expand(statement))
+		return err
+	})
 }

@@ -1,0 +1,136 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// A handler holds a transaction, and on an engine with one writer everybody who
+// writes waits for it. So a handler that does nothing in its transaction for too
+// long loses it, whether it minds its context or not, and the stage rests: others
+// lose a tenth of their time to it at the most.
+const (
+	// idleLimit is for engines with one writer; on the others the time limit of the
+	// transaction is that of the handler too.
+	idleLimit = 5 * time.Second
+	// idleGrace is how long a handler may take to come back once its context is
+	// done.
+	idleGrace = 500 * time.Millisecond
+	// idleRest is by how much a stage rests longer than it held everybody up.
+	idleRest = 10
+)
+
+// idleError says that a handler lost its transaction.
+type idleError struct {
+	err error
+	// back is closed when the handler came back after all.
+	back <-chan struct{}
+	// rest is how long the stage leaves the others alone.
+	rest time.Duration
+}
+
+func (e *idleError) Error() string { return e.err.Error() }
+func (e *idleError) Unwrap() error { return e.err }
+
+// outcome is what a handler returned.
+type outcome struct {
+	events []schema.Event
+	err    error
+}
+
+// handle runs the handler over records, and takes the transaction away from it
+// where it does nothing in it for too long.
+func (s *Stage) handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+	limit, rests := s.limit, s.db.Turn() > 0
+	if rests {
+		limit = min(limit, s.idle)
+	}
+	handling, stop := context.WithCancel(ctx)
+	defer stop()
+	came := make(chan outcome, 1)
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		var o outcome
+		o.err = guard(func() (err error) {
+			o.events, err = s.spec.Handler.Handle(handling, tx, in)
+			return err
+		})
+		came <- o
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for idle := time.Duration(0); idle < limit; {
+		select {
+		case o := <-came:
+			return o.events, o.err
+		case <-ctx.Done():
+			idle = limit
+		case <-timer.C:
+			idle = tx.Idle()
+			timer.Reset(max(limit-idle, time.Millisecond))
+		}
+	}
+	stop()
+	timer.Reset(idleGrace)
+	lost := &idleError{back: back}
+	if rests {
+		lost.rest = idleRest * limit
+	}
+	select {
+	case o := <-came:
+		if o.err == nil || ctx.Err() != nil {
+			// In time after all, or all of the transaction was too long.
+			return o.events, o.err
+		}
+		lost.err = fmt.Errorf("the handler did nothing in its transaction for %v: %w", limit, o.err)
+	case <-timer.C:
+		tx.abandon()
+		lost.err = fmt.Errorf("the handler did nothing in its transaction for %v, and has not come back since", limit)
+	}
+	return nil, lost
+}
+
+// abandon gives up the transaction, and what the lane remembers: whoever has not
+// come back may still be at both.
+func (t *Tx) abandon() {
+	t.Abandon()
+	t.abandoned = true
+}
+
+// restAfter has the stage rest after an error that says so.
+func (s *Stage) restAfter(err error) {
+	var lost *idleError
+	if errors.As(err, &lost) && lost.rest > 0 {
+		s.mu.Lock()
+		s.resting, s.restsFor = time.Now().Add(lost.rest), lost.err
+		s.mu.Unlock()
+	}
+}
+
+// rests returns an error while the stage rests. Lanes that wait for their turn to
+// write when another one loses it ask behind the wait as well.
+func (s *Stage) rests() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if left := time.Until(s.resting); left > 0 {
+		return RetryAfter(left, fmt.Errorf("the stage rests: %w", s.restsFor))
+	}
+	return nil
+}
+
+// awaitReturn waits until the handler is back that lost its transaction: the lane
+// has no second one for it.
+func (s *Stage) awaitReturn(ctx context.Context, err error) {
+	var lost *idleError
+	if errors.As(err, &lost) {
+		select {
+		case <-ctx.Done():
+		case <-lost.back:
+		}
+	}
+}
