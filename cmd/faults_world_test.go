@@ -244,9 +244,17 @@ func TestFaultsFailpointIngest(t *testing.T) {
 		require.NoError(t, os.WriteFile(name, closes(cycle, lines), 0o600))
 		point := []failpoint.Point{failpoint.AppendSent, failpoint.SenderAnswered}[s.random.IntN(2)]
 		v.commandDies(fmt.Sprintf("%s=kill@%d", point, 1+s.random.IntN(2)), "ingest", "--provider", "csv", name)
+		// Only what raw-store has applied is known to be there already; what it
+		// has not, it drops when it comes again.
+		applied := s.random.IntN(2) == 0
+		if applied {
+			awaitDrained(t, v.env)
+		}
 		summary := ingested(t, v.env, "--provider", "csv", name)
 		assert.Equal(t, lines, summary.Quotes)
-		assert.Less(t, summary.New, lines, "a part was there already")
+		if applied {
+			assert.Less(t, summary.New, lines, "a part was there already")
+		}
 	}
 	s.check(v.env, nil)
 	var stored, prices int
