@@ -96,6 +96,11 @@ func TestPluginsAreSwitchedOnAndOff(t *testing.T) {
 		assert.Contains(t, stdout, want)
 	}
 	p.eventually("/readyz", 200)
+	status, proof, stderr := run(t, p.env, "verify")
+	assert.Zero(t, status, stderr)
+	for _, projection := range []string{"bollinger", "candles", "ema", "vwap"} {
+		assert.Regexp(t, `projection `+projection+` +ok `, proof)
+	}
 	require.Zero(t, p.stop())
 	for stage, offset := range before {
 		assert.Equal(t, offset, offsets(t, env)[stage], "%s stayed where it was", stage)

@@ -16,10 +16,16 @@ import (
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/projectiontest"
 	"github.com/pricemill/pricemill/schema"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestProjection(t *testing.T) {
+	t.Parallel()
+	projectiontest.Run(t, projectiontest.Suite{New: func() (pipeline.Projection, error) { return newProjection(t), nil }, Draw: drawLog})
+}
 
 func newProjection(t *testing.T) pipeline.Projection {
 	t.Helper()

@@ -21,10 +21,16 @@ import (
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
+	"github.com/pricemill/pricemill/projections/projectiontest"
 	"github.com/pricemill/pricemill/schema"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestProjection(t *testing.T) {
+	t.Parallel()
+	projectiontest.Run(t, projectiontest.Suite{New: func() (pipeline.Projection, error) { return movingaverages.New(pipeline.Env{}) }})
+}
 
 func newProjection(t require.TestingT, windows ...int) pipeline.Projection {
 	p, err := movingaverages.New(pipeline.Env{Settings: map[string]any{"windows": windows}})
