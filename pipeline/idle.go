@@ -64,16 +64,16 @@ func (s *Stage) handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event
 	}()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	for idle := time.Duration(0); idle < limit; {
+	idle := time.Duration(0)
+	for idle < limit && ctx.Err() == nil {
 		select {
 		case o := <-came:
 			return o.events, o.err
 		case <-ctx.Done():
-			idle = limit
 		case <-timer.C:
-			idle = tx.Idle()
-			timer.Reset(max(limit-idle, time.Millisecond))
 		}
+		idle = tx.Idle()
+		timer.Reset(max(limit-idle, time.Millisecond))
 	}
 	stop()
 	timer.Reset(idleGrace)
@@ -83,14 +83,14 @@ func (s *Stage) handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event
 	}
 	select {
 	case o := <-came:
-		if o.err == nil || ctx.Err() != nil {
-			// In time after all, or all of the transaction was too long.
+		if o.err == nil || idle < limit/2 {
+			// It came in time after all, or it was the database that took so long.
 			return o.events, o.err
 		}
-		lost.err = fmt.Errorf("the handler did nothing in its transaction for %v: %w", limit, o.err)
+		lost.err = fmt.Errorf("the handler did nothing in its transaction for %v: %w", idle.Round(time.Millisecond), o.err)
 	case <-timer.C:
 		tx.abandon()
-		lost.err = fmt.Errorf("the handler did nothing in its transaction for %v, and has not come back since", limit)
+		lost.err = fmt.Errorf("the handler did nothing in its transaction for %v, and has not come back since", idle.Round(time.Millisecond))
 	}
 	return nil, lost
 }

@@ -66,7 +66,7 @@ func TestAHandlerThatBlocksLosesItsTransaction(t *testing.T) {
 				return err
 			}))
 			require.Eventually(t, func() bool { return r.stage.Trouble() != nil }, time.Minute, time.Millisecond)
-			assert.ErrorContains(t, r.stage.Trouble(), "the handler did nothing in its transaction for 20ms")
+			assert.ErrorContains(t, r.stage.Trouble(), "the handler did nothing in its transaction for ")
 			assert.Empty(t, r.effects())
 			close(h.letGo)
 			require.NoError(t, <-delivered)
