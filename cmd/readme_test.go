@@ -151,7 +151,8 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 		content, err := os.ReadFile(document)
 		require.NoError(t, err)
 		for _, test := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(string(content), -1) {
-			assert.True(t, strings.Contains(code.String(), "\nfunc "+test+"("), "%s names %s", document, test)
+			assert.True(t, strings.Contains(code.String(), "\nfunc "+test+"(") || strings.Contains(string(content), "\nfunc "+test+"("),
+				"%s names %s", document, test) // or it is what the document writes itself
 			named++
 		}
 	}

@@ -75,7 +75,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/prices/history", a.getHistory},
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.getAverage},
 		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.getAverageHistory},
-		route{http.MethodGet, indicatorPath + "{name}", a.getIndicator},
+		route{http.MethodGet, indicatorPath + "{indicator}", a.getIndicator},
 		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
 		route{http.MethodGet, "/api/v1/prices/poll", a.getJobs},
 		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.getJob},

@@ -16,7 +16,7 @@ import (
 const indicatorPath = "/api/v1/indicators/"
 
 // describeAPI is the OpenAPI document with a path for each indicator. What they have
-// in common is that of the path with the parameter name.
+// in common is that of the path with the parameter indicator.
 func describeAPI(indicators map[string]Indicator) ([]byte, error) {
 	text := schema.OpenAPI()
 	if len(indicators) == 0 {
@@ -27,7 +27,7 @@ func describeAPI(indicators map[string]Indicator) ([]byte, error) {
 		return nil, fmt.Errorf("reading the OpenAPI document: %w", err)
 	}
 	paths := doc["paths"].(map[string]any)
-	pattern, err := json.Marshal(paths[indicatorPath+"{name}"])
+	pattern, err := json.Marshal(paths[indicatorPath+"{indicator}"])
 	if err != nil {
 		return nil, fmt.Errorf("reading the path of indicators: %w", err)
 	}
@@ -52,7 +52,7 @@ func describe(operation map[string]any, name string, d projections.IndicatorDoc)
 		parameters = append(parameters, parameterDoc(p))
 	}
 	for _, p := range operation["parameters"].([]any) {
-		if p.(map[string]any)["name"] != "name" {
+		if p.(map[string]any)["name"] != "indicator" {
 			parameters = append(parameters, p)
 		}
 	}

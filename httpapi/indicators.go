@@ -16,7 +16,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Indicator answers GET indicators/{name} of one name.
+// Indicator answers GET indicators/{indicator} of one name.
 type Indicator interface {
 	// Indicator describes the query, which is checked before Points is called.
 	Indicator() projections.IndicatorDoc
@@ -76,7 +76,7 @@ func indicatorColumns(d projections.IndicatorDoc) []string {
 }
 
 func (a *API) getIndicator(w http.ResponseWriter, r *http.Request) error {
-	name := mux.Vars(r)["name"]
+	name := mux.Vars(r)["indicator"]
 	indicator, known := a.ports.Indicators[name]
 	if !known {
 		return a.noIndicator(name)

@@ -136,7 +136,7 @@ func TestFaultsOfPorts(t *testing.T) {
 			want, got := map[string]bool{}, map[string]bool{}
 			for _, o := range d.Operations() {
 				// Indicators that are known have paths of their own.
-				if slices.Contains(o.Statuses(), test.status) && o.Path != "/api/v1/indicators/{name}" {
+				if slices.Contains(o.Statuses(), test.status) && o.Path != "/api/v1/indicators/{indicator}" {
 					want[o.String()] = true
 				}
 			}

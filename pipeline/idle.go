@@ -16,7 +16,7 @@ import (
 const (
 	// idleLimit is for engines with one writer; on the others the time limit of the
 	// transaction is that of the handler too.
-	idleLimit = 5 * time.Second
+	idleLimit = 3 * time.Second
 	// idleGrace is how long a handler may take to come back once its context is
 	// done.
 	idleGrace = 500 * time.Millisecond

@@ -15,7 +15,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Indicator is a projection that clients ask by GET /api/v1/indicators/{name}.
+// Indicator is a projection that clients ask by GET /api/v1/indicators/{indicator}.
 // What it gives is a list of points of one symbol at one provider, newest first.
 type Indicator interface {
 	pipeline.Projection
