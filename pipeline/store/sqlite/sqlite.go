@@ -4,6 +4,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -81,10 +82,11 @@ func connect(path string, conns int, options ...string) (*sqlx.DB, error) {
 		}
 		dsn += option
 	}
-	db, err := sqlx.Open("sqlite", dsn)
+	plain, err := sqlite.NewConnector(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
+	db := sqlx.NewDb(sql.OpenDB(connector{plain}), "sqlite")
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	return db, nil
