@@ -172,12 +172,10 @@ func (c *crew) awaitShares() {
 // positionGauge is what a process says of each partition that it has.
 var positionGauge = regexp.MustCompile(`^pricemill_stage_position\{partition="\d+",stage="([^"]+)",topic="([^"]+)"\}$`)
 
-// note notes what a process holds.
+// note notes what a process holds, once it holds what its share needs.
 func (c *crew) note(w *worker) {
 	c.t.Helper()
-	var err error
-	c.before[w], err = footprintOf(c.t.Context(), c.t, c.env, w.url())
-	require.NoError(c.t, err)
+	c.before[w] = c.level(c.env, w.url())
 }
 
 // end stops load and clients, and looks at what came of them, and at what the

@@ -33,7 +33,7 @@ const (
 	// StoreCommitted is behind the commit. An error is the same, but it happened.
 	StoreCommitted Point = "store.committed"
 	// StoreInserting is behind each statement of an insert of many rows: some of them
-	// are written, or all. On PostgreSQL it is in the middle of a COPY as well.
+	// are written, or all.
 	StoreInserting Point = "store.inserting"
 	// StoreMoving is where events that wait have been taken out of a chain that
 	// is carried over or renamed, and are in no other yet.

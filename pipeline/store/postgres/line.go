@@ -214,8 +214,8 @@ type pqConn interface {
 	driver.Validator
 }
 
-// lineConn is a session with its line. Statements that were prepared, for COPY,
-// run under the context that they were prepared with.
+// lineConn is a session with its line. Statements that were prepared run under the
+// context that they were prepared with.
 type lineConn struct {
 	pqConn
 	line       *line

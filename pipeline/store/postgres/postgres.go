@@ -30,6 +30,7 @@ type Engine struct {
 	// migrator opens sessions without limits: an index on a table that has
 	// grown takes its time.
 	migrator *connector
+	types    columnTypes
 }
 
 var _ store.Engine = (*Engine)(nil)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -259,9 +261,50 @@ func TestStoppedProcessLetsGo(t *testing.T) {
 	assert.Equal(t, int64(1), positions[0].Next)
 }
 
-// TestCanceledCopy: a context that ends while rows are under way leaves neither
+// TestStoppedInAnInsertLetsGo is TestStoppedProcessLetsGo where the process is
+// stopped while it sends the rows of an insert: the server has the beginning of
+// them.
+func TestStoppedInAnInsertLetsGo(t *testing.T) {
+	t.Parallel()
+	engine, proxy, address := newHung(t, postgres.Config{IdleTimeout: time.Second, LockTimeout: time.Hour, StatementTimeout: time.Hour})
+	stopped, err := store.Open(t.Context(), engine)
+	require.NoError(t, err)
+	direct, err := url.Parse(address)
+	require.NoError(t, err)
+	through, err := url.Parse(serverURL(t))
+	require.NoError(t, err)
+	direct.Host = through.Host
+	other := openStore(t, postgres.Config{URL: direct.String()})
+	require.NoError(t, other.Write(t.Context(), func(tx *store.Tx) error {
+		return tx.CreatePositions(t.Context(), []store.Position{{Stage: "s", Topic: "t"}})
+	}))
+	move := func(tx *store.Tx) error {
+		return tx.MovePositions(t.Context(), schema.NewTime(time.Now()), []store.Move{{From: store.Position{Stage: "s", Topic: "t"}, Next: 1}})
+	}
+	rows := store.Rows{Table: "leases", Columns: []string{"name", "owner", "expires_ms"}}
+	for i := range 20_000 {
+		rows.Add(fmt.Sprint(i), "me", 0)
+	}
+	moved, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- stopped.Write(t.Context(), func(tx *store.Tx) error {
+			if err := move(tx); err != nil {
+				return err
+			}
+			proxy.Limit(1) // some minutes' worth of rows
+			close(moved)
+			return tx.Insert(t.Context(), rows)
+		})
+	}()
+	<-moved
+	require.NoError(t, within(t, "moving what it holds", func() error { return other.Write(t.Context(), move) }))
+	proxy.Reset()
+	require.Error(t, within(t, "being awake again", func() error { return <-ended }), "what the stopped one did is gone")
+}
+
+// TestCanceledInsert: a context that ends while rows are under way leaves neither
 // rows nor a connection that is out of step.
-func TestCanceledCopy(t *testing.T) {
+func TestCanceledInsert(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, postgres.Config{URL: freshSchema(t), MaxConns: 2})
 	for range 3 {
@@ -360,7 +403,8 @@ func BenchmarkBulk(b *testing.B) {
 		return tx.DDL(b.Context(), `CREATE TABLE bench (id {int} PRIMARY KEY, symbol {text}, price {decimal}, at {time}, raw {bytes})`)
 	}))
 	id := 0
-	for way, clause := range map[string]string{"bulk": "", "insert": "ON CONFLICT DO NOTHING"} {
+	const byCopy = "copy" // to compare with
+	for way, clause := range map[string]string{"bulk": "", "insert": "ON CONFLICT DO NOTHING", byCopy: ""} {
 		for _, n := range []int{10, 200, 2000} {
 			b.Run(fmt.Sprintf("%s/%d", way, n), func(b *testing.B) {
 				total := 0
@@ -370,13 +414,33 @@ func BenchmarkBulk(b *testing.B) {
 						id++
 						rows.Add(id, "AAPL", schema.MustDecimal("185.75"), schema.NewTime(time.Unix(int64(id), 0)), []byte("0123456789abcdef"))
 					}
-					require.NoError(b, s.Write(b.Context(), func(tx *store.Tx) error { return tx.Insert(b.Context(), rows) }))
+					if way == byCopy {
+						require.NoError(b, engine.Write(b.Context(), func(tx *sqlx.Tx) error { return copyRows(b.Context(), tx, rows) }))
+					} else {
+						require.NoError(b, s.Write(b.Context(), func(tx *store.Tx) error { return tx.Insert(b.Context(), rows) }))
+					}
 					total += n
 				}
 				b.ReportMetric(float64(total)/b.Elapsed().Seconds(), "rows/s")
 			})
 		}
 	}
+}
+
+// copyRows is what Bulk does by COPY.
+func copyRows(ctx context.Context, tx *sqlx.Tx, rows store.Rows) error {
+	stmt, err := tx.PrepareContext(ctx, "COPY "+rows.Table+" ("+strings.Join(rows.Columns, ", ")+") FROM STDIN")
+	if err != nil {
+		return err
+	}
+	width := len(rows.Columns)
+	for values := rows.Values; len(values) > 0; values = values[width:] {
+		if _, err := stmt.ExecContext(ctx, values[:width]...); err != nil {
+			return err
+		}
+	}
+	_, err = stmt.ExecContext(ctx)
+	return errors.Join(err, stmt.Close())
 }
 
 // TestScratch: its tables are its own, and go with it.
