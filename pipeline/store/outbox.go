@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jmoiron/sqlx"
 
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
@@ -31,13 +32,16 @@ func (t *Tx) Append(ctx context.Context, rows []OutboxRow) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	publisher, err := sql.NewPublisher(t.tx.Tx, sql.PublisherConfig{SchemaAdapter: outboxSchema{t.store.engine}}, watermill.NopLogger{})
+	publisher, err := sql.NewPublisher(t.tx.Tx, sql.PublisherConfig{SchemaAdapter: outboxSchema{ctx, t.tx, t.store.engine}}, watermill.NopLogger{})
 	if err != nil {
 		return fmt.Errorf("opening the outbox: %w", err)
 	}
-	chunk := min(maxChunk, t.store.engine.MaxParams()/len(outboxColumns))
+	most := t.store.engine.MaxRows(len(outboxColumns))
 	for len(rows) > 0 {
-		n := min(chunk, len(rows))
+		n, held := 0, 0
+		for ; n < min(most, len(rows)) && (n == 0 || held < maxAppend); n++ {
+			held += len(rows[n].Headers) + len(rows[n].Payload)
+		}
 		messages := make([]*message.Message, n)
 		for i, row := range rows[:n] {
 			messages[i] = row.message()
@@ -52,6 +56,9 @@ func (t *Tx) Append(ctx context.Context, rows []OutboxRow) error {
 	}
 	return nil
 }
+
+// maxAppend bounds the bytes of one statement into the outbox, but for a row.
+const maxAppend = 1 << 20
 
 // Metadata of a message on its way into the outbox.
 const (
@@ -73,7 +80,11 @@ func (r OutboxRow) message() *message.Message {
 
 // outboxSchema lays messages out as rows of the outbox. It only ever publishes:
 // the relay reads the table itself.
-type outboxSchema struct{ engine Engine }
+type outboxSchema struct {
+	ctx    context.Context // of the one use of it
+	tx     *sqlx.Tx
+	engine Engine
+}
 
 var _ sql.SchemaAdapter = outboxSchema{}
 
@@ -91,7 +102,18 @@ func (o outboxSchema) InsertQuery(topic string, messages message.Messages) (sql.
 		}
 		rows.Add(epoch, part, seq, []byte(m.Metadata[metaKey]), []byte(m.Metadata[metaHeaders]), []byte(m.Payload))
 	}
-	return sql.Query{Query: insertSQL(o.engine, rows, len(messages)), Args: rows.Values}, nil
+	var statements []sql.Query
+	err := o.engine.Inserts(o.ctx, o.tx, rows, func(query string, args []any) error {
+		statements = append(statements, sql.Query{Query: query, Args: args})
+		return nil
+	})
+	if err == nil && len(statements) != 1 {
+		err = fmt.Errorf("%d statements for %d messages", len(statements), len(messages))
+	}
+	if err != nil {
+		return sql.Query{}, fmt.Errorf("laying out outbox rows: %w", err)
+	}
+	return statements[0], nil
 }
 
 // SelectQuery implements sql.SchemaAdapter.

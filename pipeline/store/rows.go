@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
@@ -28,95 +26,41 @@ func (r *Rows) Add(values ...any) { r.Values = append(r.Values, values...) }
 // Len is the number of rows.
 func (r *Rows) Len() int { return len(r.Values) / len(r.Columns) }
 
-// Insert inserts rows, by the engine's fastest path where there is no Clause.
-// No rows is no work.
+// Insert inserts rows, by the engine's fastest path. No rows is no work.
 func (t *Tx) Insert(ctx context.Context, rows Rows) error {
-	if len(rows.Values) == 0 {
-		return nil
-	}
-	err := t.statement(func() error {
-		if rows.Clause == "" {
-			return t.store.engine.Bulk(ctx, t.tx, rows)
-		}
-		return InsertChunks(ctx, t.tx, t.store.engine, rows)
+	return t.insert(ctx, rows, func(query string, args []any) error {
+		_, err := t.tx.ExecContext(ctx, query, args...)
+		return err
 	})
-	if err != nil {
-		return t.classify(fmt.Errorf("inserting %d rows into %s: %w", rows.Len(), rows.Table, err))
-	}
-	return nil
 }
 
 // InsertReturning inserts rows whose Clause has RETURNING, and appends what it
 // returns to the slice that dest points to. The order is not that of the rows.
 func InsertReturning[T any](ctx context.Context, t *Tx, dest *[]T, rows Rows) error {
-	return chunks(ctx, t.store.engine, rows, func(query string, args []any) error {
+	return t.insert(ctx, rows, func(query string, args []any) error {
 		var part []T
-		if err := t.Select(ctx, &part, query, args...); err != nil {
-			return t.classify(fmt.Errorf("inserting into %s: %w", rows.Table, err))
-		}
+		err := t.tx.SelectContext(ctx, &part, query, args...)
 		*dest = append(*dest, part...)
-		return nil
-	})
-}
-
-// InsertChunks inserts rows in statements of many rows, for engines.
-func InsertChunks(ctx context.Context, tx *sqlx.Tx, engine Engine, rows Rows) error {
-	return chunks(ctx, engine, rows, func(query string, args []any) error {
-		_, err := tx.ExecContext(ctx, query, args...)
 		return err
 	})
 }
 
-// maxChunk bounds the rows of a statement: measured, statements of about a
-// hundred rows are as fast as any, and a long text costs parsing each time.
-const maxChunk = 128
-
-func chunks(ctx context.Context, engine Engine, rows Rows, f func(query string, args []any) error) error {
-	width := len(rows.Columns)
-	size := min(maxChunk, engine.MaxParams()/width)
-	full := ""
-	for values := rows.Values; len(values) > 0; {
-		n := min(size, len(values)/width)
-		query := full
-		if n < size || full == "" {
-			query = insertSQL(engine, rows, n)
-		}
-		if n == size {
-			full = query
-		}
-		if err := f(query, values[:n*width]); err != nil {
-			return err
-		}
-		values = values[n*width:]
-		if err := failpoint.Hit(ctx, failpoint.StoreInserting); err != nil {
-			return err
-		}
+func (t *Tx) insert(ctx context.Context, rows Rows, run func(query string, args []any) error) error {
+	if len(rows.Values) == 0 {
+		return nil
+	}
+	err := t.statement(func() error {
+		return t.store.engine.Inserts(ctx, t.tx, rows, func(query string, args []any) error {
+			if err := run(query, args); err != nil {
+				return err
+			}
+			return failpoint.Hit(ctx, failpoint.StoreInserting)
+		})
+	})
+	if err != nil {
+		return t.classify(fmt.Errorf("inserting %d rows into %s: %w", rows.Len(), rows.Table, err))
 	}
 	return nil
-}
-
-func insertSQL(engine Engine, rows Rows, n int) string {
-	var b strings.Builder
-	b.WriteString("INSERT INTO " + rows.Table + " (" + strings.Join(rows.Columns, ", ") + ") VALUES ")
-	param := 1
-	for i := range n {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteByte('(')
-		for c := range rows.Columns {
-			if c > 0 {
-				b.WriteByte(',')
-			}
-			b.WriteString(engine.Placeholder(param))
-			param++
-		}
-		b.WriteByte(')')
-	}
-	if rows.Clause != "" {
-		b.WriteString(" " + rows.Clause)
-	}
-	return b.String()
 }
 
 // SelectIn runs a query for many keys, in chunks. The query has one ?, inside

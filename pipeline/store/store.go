@@ -39,14 +39,12 @@ type Engine interface {
 	// Turn is how long a transaction may take whose work is in no hurry, so that
 	// others have their turn; 0 where writers do not wait for each other.
 	Turn() time.Duration
-	// Bulk inserts rows by the engine's fastest path; rows.Clause is empty.
-	Bulk(ctx context.Context, tx *sqlx.Tx, rows Rows) error
-	// Placeholder is the parameter with this number, from 1, in a statement
-	// that uses each of its parameters once and in order. $1 works everywhere
-	// but may not be the fastest.
-	Placeholder(number int) string
-	// MaxParams is the most parameters a statement may have.
-	MaxParams() int
+	// Inserts calls f with the statements that insert rows by the engine's fastest
+	// path, one after the other.
+	Inserts(ctx context.Context, q sqlx.QueryerContext, rows Rows, f func(query string, args []any) error) error
+	// MaxRows is the most rows of so many columns that Inserts puts into one
+	// statement, if they are small.
+	MaxRows(columns int) int
 	// LockRows is the clause behind a SELECT that locks its rows of this table,
 	// in their order, as an UPDATE would; empty where a transaction that writes
 	// is alone.

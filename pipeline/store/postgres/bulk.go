@@ -13,18 +13,20 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
-	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
-// Bulk implements store.Engine, by a statement whose parameters are arrays, one a
+// MaxRows implements store.Engine; maxStatement bounds large rows.
+func (e *Engine) MaxRows(int) int { return 1000 }
+
+// Inserts implements store.Engine, by a statement whose parameters are arrays, one a
 // column. COPY is as fast, and not used: no time limit of the server's counts while
 // it waits for the data of a COPY, so a process that is stopped in the middle of
 // one holds what its transaction has locked for as long as it likes. A statement is
 // complete before the server begins with it, and until then it waits under
 // idle_in_transaction_session_timeout.
-func (e *Engine) Bulk(ctx context.Context, tx *sqlx.Tx, rows store.Rows) error {
-	types, err := e.types.of(ctx, tx, rows.Table)
+func (e *Engine) Inserts(ctx context.Context, q sqlx.QueryerContext, rows store.Rows, f func(query string, args []any) error) error {
+	types, err := e.types.of(ctx, q, rows.Table)
 	if err != nil {
 		return err
 	}
@@ -40,6 +42,9 @@ func (e *Engine) Bulk(ctx context.Context, tx *sqlx.Tx, rows store.Rows) error {
 		arrays[i].bytes = t == "bytea"
 	}
 	query := "INSERT INTO " + rows.Table + " (" + strings.Join(rows.Columns, ", ") + ") SELECT * FROM unnest(" + strings.Join(casts, ", ") + ")"
+	if rows.Clause != "" {
+		query += " " + rows.Clause
+	}
 	held := 0
 	flush := func() error {
 		args := make([]any, len(arrays))
@@ -47,11 +52,11 @@ func (e *Engine) Bulk(ctx context.Context, tx *sqlx.Tx, rows store.Rows) error {
 			args[i] = arrays[i].end()
 		}
 		held = 0
-		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
+		if err := f(query, args); err != nil {
 			e.types.forget(rows.Table) // it may be another table by now
 			return err
 		}
-		return failpoint.Hit(ctx, failpoint.StoreInserting)
+		return nil
 	}
 	for i, value := range rows.Values {
 		added, err := arrays[i%len(arrays)].add(value)
@@ -159,7 +164,7 @@ type columnTypes struct {
 }
 
 // of returns the types of a table, which it asks for once.
-func (c *columnTypes) of(ctx context.Context, tx *sqlx.Tx, table string) (map[string]string, error) {
+func (c *columnTypes) of(ctx context.Context, q sqlx.QueryerContext, table string) (map[string]string, error) {
 	c.mu.Lock()
 	types, known := c.tables[table]
 	c.mu.Unlock()
@@ -170,7 +175,7 @@ func (c *columnTypes) of(ctx context.Context, tx *sqlx.Tx, table string) (map[st
 		Name string `db:"name"`
 		Type string `db:"type"`
 	}
-	if err := tx.SelectContext(ctx, &columns, `SELECT attname AS name, format_type(atttypid, atttypmod) AS type
+	if err := sqlx.SelectContext(ctx, q, &columns, `SELECT attname AS name, format_type(atttypid, atttypmod) AS type
 		FROM pg_attribute WHERE attrelid = CAST($1 AS regclass) AND attnum > 0 AND NOT attisdropped`, table); err != nil {
 		return nil, fmt.Errorf("asking for the columns of %s: %w", table, err)
 	}

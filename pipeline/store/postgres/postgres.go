@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -189,12 +188,6 @@ func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table strin
 
 // Turn implements store.Engine: writers wait for rows only.
 func (e *Engine) Turn() time.Duration { return 0 }
-
-// Placeholder implements store.Engine.
-func (e *Engine) Placeholder(number int) string { return "$" + strconv.Itoa(number) }
-
-// MaxParams implements store.Engine: the protocol counts them in 16 bits.
-func (e *Engine) MaxParams() int { return 65535 }
 
 // LockRows implements store.Engine: as strong as an UPDATE that leaves the key
 // alone, which is what follows.

@@ -153,20 +153,6 @@ func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table strin
 // Turn implements store.Engine: there is one writer, and others wait for it.
 func (e *Engine) Turn() time.Duration { return maxAge }
 
-// Bulk implements store.Engine: SQLite's fastest path is a statement of many
-// rows.
-func (e *Engine) Bulk(ctx context.Context, tx *sqlx.Tx, rows store.Rows) error {
-	return store.InsertChunks(ctx, tx, e, rows)
-}
-
-// Placeholder implements store.Engine. To SQLite $1 is a name, and it searches
-// all names for each one: with a thousand parameters that took a third of the
-// time of an insert.
-func (e *Engine) Placeholder(int) string { return "?" }
-
-// MaxParams implements store.Engine: SQLITE_MAX_VARIABLE_NUMBER's default.
-func (e *Engine) MaxParams() int { return 32766 }
-
 // LockRows implements store.Engine: there is one writer.
 func (e *Engine) LockRows(string) string { return "" }
 

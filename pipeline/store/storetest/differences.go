@@ -142,6 +142,50 @@ func testReader(t *testing.T, opener Opener) {
 	}
 }
 
+// testReplacedTable: a table takes the place of one that was asked for again and
+// again, and has other columns.
+func testReplacedTable(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	ddl := func(statements ...string) {
+		write(t, s, func(tx *store.Tx) error {
+			for _, statement := range statements {
+				if err := tx.DDL(t.Context(), statement); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	insert := func(values ...any) {
+		rows := store.Rows{Table: "facts", Columns: []string{"id", "txt"}, Values: values}
+		write(t, s, func(tx *store.Tx) error { return tx.Insert(t.Context(), rows) })
+	}
+	type row struct {
+		ID  int64  `db:"id"`
+		Txt string `db:"txt"`
+		New string `db:"new"`
+	}
+	ask := func() (all []row) {
+		require.NoError(t, s.Select(t.Context(), &all, `SELECT * FROM facts WHERE id = $1`, 1))
+		return all
+	}
+	ddl(`CREATE TABLE facts (id {int} PRIMARY KEY, txt {text})`)
+	for i := range 5 {
+		insert(i, "old")
+		ask()
+	}
+	ddl(`CREATE TABLE facts_2 (txt {int}, id {int} PRIMARY KEY, new {text} DEFAULT 'there')`,
+		`ALTER TABLE facts RENAME TO facts_1`, `ALTER TABLE facts_2 RENAME TO facts`)
+	// The first attempt may find out only by failing, as a batch's may.
+	_ = s.Write(t.Context(), func(tx *store.Tx) error {
+		return tx.Insert(t.Context(), store.Rows{Table: "facts", Columns: []string{"id", "txt"}, Values: []any{7, 7}})
+	})
+	insert(1, 5)
+	for range 5 {
+		require.Equal(t, []row{{1, "5", "there"}}, ask())
+	}
+}
+
 // testReturningRace: of many that insert the same keys at once, each key is
 // returned to exactly one. The keys come in one order, as the store asks of all
 // its users.

@@ -51,6 +51,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"instants are the same in every zone":          testTimes,
 		"readers do not write":                         testReader,
 		"a key is returned to one of many inserters":   testReturningRace,
+		"a table is replaced by another one":           testReplacedTable,
 		"overlapping consumers never wait in a circle": testOrders,
 		"processes that start at once agree on topics": testTopicRace,
 		"of many that ask, one gets the lease":         testLeaseRace,
