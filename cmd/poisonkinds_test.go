@@ -124,7 +124,12 @@ const tooLarge = 900_000
 var poisonKinds = []poisonKind{
 	{name: "truncated JSON", reason: "unexpected end of JSON input", spoil: func(f *forged) {
 		v := f.value()
-		f.replace(v[:1+f.random.IntN(len(v)-1)])
+		v = v[:1+f.random.IntN(len(v)-1)]
+		// Within an escape, the end is told otherwise.
+		if at := bytes.LastIndexByte(v, '\\'); at >= 0 && len(v)-at < len(`\u0000`) {
+			v = bytes.TrimRight(v[:at], `\`)
+		}
+		f.replace(v)
 	}},
 	{name: "wrong types", reason: "cannot unmarshal", spoil: func(f *forged) {
 		if _, ofJob := f.fields["symbols"]; ofJob {
