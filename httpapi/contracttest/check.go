@@ -58,7 +58,7 @@ func (d *Document) Judge(r Request, a Answer) error {
 func (d *Document) checkUnrouted(what string, a Answer) error {
 	errs := []error{checkSecured(what, a)}
 	switch a.Status {
-	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusMisdirectedRequest, http.StatusTooManyRequests:
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusTooManyRequests:
 		if len(a.Body) > 0 { // none for HEAD
 			errs = append(errs, checkJSON(what, d.failure, a.Body))
 		}
