@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -15,6 +16,64 @@ import (
 func (b *Broker) Offsets(ctx context.Context, topic schema.Topic) ([]pipeline.OffsetRange, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
+	partitions, err := b.partitions(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	ranges, err := b.offsetRanges(ctx, partitions)
+	if err != nil {
+		return nil, err
+	}
+	ordered := make([]pipeline.OffsetRange, len(partitions))
+	for i, tp := range partitions {
+		ordered[i] = ranges[tp]
+	}
+	return ordered, nil
+}
+
+// OffsetsAt returns, for each partition of a topic in their order, the offset of
+// the first record whose timestamp is at or after a moment, or the end of the
+// partition where there is none. Offsets are ordered and timestamps need not be:
+// later records may be older. The log counts milliseconds from 1970 on. The error
+// wraps ErrUnknownTopic for a topic that does not exist.
+func (b *Broker) OffsetsAt(ctx context.Context, topic schema.Topic, moment time.Time) ([]int64, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	partitions, err := b.partitions(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	// The ends are asked for first: a record that comes in between must not lie
+	// below an end that stands for "none is that young".
+	ends, err := b.listOffsets(ctx, partitions, sarama.OffsetNewest)
+	if err != nil {
+		return nil, err
+	}
+	found, err := b.listOffsets(ctx, partitions, millisFrom(moment))
+	if err != nil {
+		return nil, err
+	}
+	offsets := make([]int64, len(partitions))
+	for i, tp := range partitions {
+		if offsets[i] = found[tp]; offsets[i] < 0 {
+			offsets[i] = ends[tp]
+		}
+	}
+	return offsets, nil
+}
+
+// millisFrom is the first millisecond that is not before a moment. Numbers below
+// 0 would mean the ends of the log.
+func millisFrom(moment time.Time) int64 {
+	millis := moment.UnixMilli()
+	if time.UnixMilli(millis).Before(moment) {
+		millis++
+	}
+	return max(millis, 0)
+}
+
+// partitions are those of a topic.
+func (b *Broker) partitions(ctx context.Context, topic schema.Topic) ([]pipeline.TopicPartition, error) {
 	infos, err := b.describeTopics(ctx, []schema.Topic{topic})
 	if err != nil {
 		return nil, err
@@ -27,15 +86,7 @@ func (b *Broker) Offsets(ctx context.Context, topic schema.Topic) ([]pipeline.Of
 	for i := range partitions {
 		partitions[i] = pipeline.TopicPartition{Topic: topic, Partition: int32(i)}
 	}
-	ranges, err := b.offsetRanges(ctx, partitions)
-	if err != nil {
-		return nil, err
-	}
-	ordered := make([]pipeline.OffsetRange, len(partitions))
-	for i, tp := range partitions {
-		ordered[i] = ranges[tp]
-	}
-	return ordered, nil
+	return partitions, nil
 }
 
 // offsetRanges asks the leaders for what each partition holds: two requests a
