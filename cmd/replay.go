@@ -36,10 +36,11 @@ func newReplay(a *app) *cobra.Command {
 log and without disturbing anyone. It works beside a running service and without
 one.
 
---from and --to take an offset (1200), a time by RFC 3339 (2026-03-01T09:30:00Z), or
-how long ago (90m). By time, each partition begins, or ends, at the first record whose
-timestamp is at or after it; the timestamp says when the record was written to the
-log. Where the log holds less than was asked for, standard error says so.
+--from and --to take an offset (1200), a time by RFC 3339 (2026-03-01T09:30:00Z),
+or how long ago (90m). By time, each partition begins, or ends, at the first
+record whose timestamp is at or after it; the timestamp says when the record was
+written to the log. Where the log holds less than was asked for, standard error
+says so.
 
 --to-topic copies the records instead, as they are: key, headers, value, timestamp
 and partition, in their order. Their offsets become others. The topic is created
@@ -48,9 +49,9 @@ already is refused without --append. It is never one of pricemill's own, behind
 whatever prefix: those belong to their service alone.
 
 A copy is for other programs: nothing of pricemill reads it. It has all headers,
-also ce_outboxid and ce_outboxseq, by which pricemill's stages notice records that
-are missing; an installation whose KAFKA_TOPIC_PRICE_EVENTS names a copy of another
-one's topic halts at its first record, as one that another database wrote.
+also ce_outboxid and ce_outboxseq, by which pricemill's stages notice records
+that are missing; an installation whose KAFKA_TOPIC_PRICE_EVENTS names a copy of
+another one's topic halts at its first record, as one that another database wrote.
 
 A copy that is interrupted says how far each partition came, and how to go on.
 Where an answer of Kafka was lost, records may be in the copy twice; the summary

@@ -1,6 +1,8 @@
 package cmd_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,9 +13,11 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/cmd"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/pipeline/kafka"
@@ -289,6 +293,56 @@ func TestReplayIntoATopicThatIsThere(t *testing.T) {
 	assert.Contains(t, stderr, "go on with: pricemill replay price-events --partition 0 --from 1 --to 6 --to-topic "+name("narrow")+" --append")
 }
 
+// A copy that is stopped on its way, and gone on with as it says, is whole. Where it
+// came through before it was stopped, there is nothing to go on with.
+func TestReplayIntoATopicIsStopped(t *testing.T) {
+	t.Parallel()
+	env, broker := replayStack(t)
+	value := make([]byte, 200_000) // a few of them are a batch
+	for p := range int32(4) {
+		for range 12 {
+			tp := pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: p}
+			records := slices.Repeat([]pipeline.OutgoingRecord{{Value: value}}, 4)
+			for i := range records {
+				records[i].Key = []byte(uuid.NewString())
+			}
+			require.NoError(t, broker.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: records}})[0])
+		}
+	}
+	target := schema.Topic(env["KAFKA_TOPIC_PREFIX"] + "a-copy")
+	ctx, stop := context.WithCancel(t.Context())
+	var out, errs bytes.Buffer
+	ended := make(chan int, 1)
+	go func() {
+		ended <- cmd.Main(ctx, []string{"replay", "price-events", "--to-topic", string(target)}, env.lookup, &out, &errs)
+	}()
+	begun := func() bool {
+		ranges, err := broker.Offsets(t.Context(), target)
+		return err == nil && slices.ContainsFunc(ranges, func(r pipeline.OffsetRange) bool { return r.End > 0 })
+	}
+	assert.Eventually(t, begun, 20*time.Second, time.Millisecond)
+	stop()
+	status := <-ended
+	var summary copied
+	require.NoError(t, json.Unmarshal(out.Bytes(), &summary), errs.String())
+	assert.Equal(t, summary.Complete, status == 0, errs.String())
+	t.Logf("stopped after %d of %d records", summary.Records, 4*12*4+11)
+	for _, line := range strings.Split(errs.String(), "\n") {
+		if _, goOn, found := strings.Cut(line, "go on with: pricemill "); found {
+			status, _, stderr := run(t, env, strings.Fields(goOn)...)
+			require.Zero(t, status, stderr)
+		}
+	}
+	want, got := recordsOf(t, broker, schema.PriceEvents), recordsOf(t, broker, target)
+	for p := range want {
+		if summary.Beyond == 0 {
+			assertCopy(t, want[p], got[p])
+		}
+		summary.Beyond += int64(len(want[p]) - len(got[p]))
+	}
+	assert.Zero(t, summary.Beyond, "more than it had said")
+}
+
 // Beside a running service, of what it wrote itself; and a topic that the database
 // knows takes no copy, whatever its name.
 func TestReplayIntoATopicBesideAService(t *testing.T) {
@@ -326,4 +380,24 @@ func TestReplayIntoATopicBesideAService(t *testing.T) {
 	status, _, stderr := run(t, p.env, "replay", "price-events", "--to-topic", target, "--append")
 	assert.Equal(t, 2, status)
 	assert.Contains(t, stderr, "the database knows as former")
+}
+
+// What is said of an installation that takes the copy of another one's topic for its
+// own.
+func TestACopyIsForeignToPricemill(t *testing.T) {
+	t.Parallel()
+	env := newSharedStack(t, nil)
+	p := start(t, env)
+	p.eventually("/readyz", http.StatusOK)
+	got := p.get("/api/v1/prices/latest?symbol=AAPL")
+	require.Equal(t, http.StatusOK, got.status, got.body)
+	target := env["KAFKA_TOPIC_PREFIX"] + "taken"
+	assert.EqualValues(t, 1, copyTo(t, env, target).Records)
+	id := "test_" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
+	other := start(t, env.with(environment{"DATABASE_URL": newDatabase(t, id), "KAFKA_TOPIC_PREFIX": env["KAFKA_TOPIC_PREFIX"] + "other.",
+		"KAFKA_GROUP_ID": env["KAFKA_GROUP_ID"] + "-other", "KAFKA_TOPIC_PRICE_EVENTS": target}))
+	assert.Eventually(t, func() bool {
+		answer := other.get("/readyz")
+		return answer.status == http.StatusServiceUnavailable && strings.Contains(answer.body, "another database")
+	}, 30*time.Second, 10*time.Millisecond)
 }

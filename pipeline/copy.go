@@ -114,7 +114,7 @@ func (cfg CopyConfig) copy(ctx context.Context, span Span, to *Copied) error {
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && !to.Done() { // a stop that comes after the last batch stops nothing
 		return fmt.Errorf("copying %s: %w", span.TopicPartition, err)
 	}
 	to.Next = span.To // the last offsets may hold no record
