@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,29 +38,67 @@ func (b *Broker) Offsets(ctx context.Context, topic schema.Topic) ([]pipeline.Of
 // later records may be older. The log counts milliseconds from 1970 on. The error
 // wraps ErrUnknownTopic for a topic that does not exist.
 func (b *Broker) OffsetsAt(ctx context.Context, topic schema.Topic, moment time.Time) ([]int64, error) {
+	held, found, err := b.askAt(ctx, topic, millisFrom(moment))
+	if err != nil {
+		return nil, err
+	}
+	offsets := make([]int64, len(held))
+	for p := range offsets {
+		tp := pipeline.TopicPartition{Topic: topic, Partition: int32(p)}
+		switch offset, inLog := found[tp], held[tp]; {
+		case offset >= 0:
+			offsets[p] = offset
+		case inLog.Oldest == 0:
+			offsets[p] = inLog.End
+		default:
+			if offsets[p], err = b.lookFor(ctx, tp, inLog, moment); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return offsets, nil
+}
+
+// askAt asks for what each partition holds and then, so that no record that comes
+// in between lies below an end that stands for "none is that young", for its first
+// record from a time on, which is negative where there is none.
+func (b *Broker) askAt(ctx context.Context, topic schema.Topic, millis int64) (map[pipeline.TopicPartition]pipeline.OffsetRange,
+	map[pipeline.TopicPartition]int64, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	partitions, err := b.partitions(ctx, topic)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	// The ends are asked for first: a record that comes in between must not lie
-	// below an end that stands for "none is that young".
-	ends, err := b.listOffsets(ctx, partitions, sarama.OffsetNewest)
+	held, err := b.offsetRanges(ctx, partitions)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	found, err := b.listOffsets(ctx, partitions, millisFrom(moment))
-	if err != nil {
-		return nil, err
-	}
-	offsets := make([]int64, len(partitions))
-	for i, tp := range partitions {
-		if offsets[i] = found[tp]; offsets[i] < 0 {
-			offsets[i] = ends[tp]
+	found, err := b.listOffsets(ctx, partitions, millis)
+	return held, found, err
+}
+
+// errFound ends a reading that has found what it looked for.
+var errFound = errors.New("found")
+
+// lookFor reads a partition until a record is young enough. Brokers look into one
+// segment only, the first that ever had such a record: where it went with the head
+// of the log, they answer that there is none, whatever lies behind.
+func (b *Broker) lookFor(ctx context.Context, tp pipeline.TopicPartition, held pipeline.OffsetRange, moment time.Time) (int64, error) {
+	at := held.End
+	err := b.Read(ctx, tp, held.Oldest, held.End, func(records []pipeline.Record) error {
+		for i := range records {
+			if !records[i].Timestamp.Before(moment) {
+				at = records[i].Offset
+				return errFound
+			}
 		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		err = nil
 	}
-	return offsets, nil
+	return at, err
 }
 
 // millisFrom is the first millisecond that is not before a moment. Numbers below

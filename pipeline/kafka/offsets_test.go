@@ -152,6 +152,35 @@ func TestOffsetsAt(t *testing.T) {
 	}
 }
 
+// A broker that looks for a time sees one segment. Where the record that it would
+// have found there is gone with the head of the log, those behind count.
+func TestOffsetsAtBehindAHeadThatIsGone(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	topic := newTopic(t, b)
+	admin, size := newAdmin(t), "1048576" // the least that Kafka takes
+	entries := map[string]*string{"retention.ms": ptr("-1"), "segment.bytes": &size}
+	if err := admin.AlterConfig(sarama.TopicResource, string(topic), entries, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, batch := range [][]int{{40, 10}, {30}, {20}, {5}} {
+		records := written(batch...)
+		records[0].Value = make([]byte, 900_000) // a segment has one of them
+		send(t, b, at(topic, 0), records...)
+	}
+	if err := admin.DeleteRecords(string(topic), map[int32]int64{0: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[int]int64{5: 1, 10: 1, 15: 2, 25: 2, 30: 2, 31: 5, 41: 5} {
+		got, err := b.OffsetsAt(t.Context(), topic, moment(n))
+		if err != nil || got[0] != want {
+			t.Errorf("at %d: %v, want %d: %v", n, got, want, err)
+		}
+	}
+}
+
+func ptr(text string) *string { return &text }
+
 func TestKeepsTimestamps(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t)
