@@ -157,10 +157,11 @@ func TestOffsetsAt(t *testing.T) {
 func TestOffsetsAtBehindAHeadThatIsGone(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t)
-	topic := newTopic(t, b)
-	admin, size := newAdmin(t), "1048576" // the least that Kafka takes
-	entries := map[string]*string{"retention.ms": ptr("-1"), "segment.bytes": &size}
-	if err := admin.AlterConfig(sarama.TopicResource, string(topic), entries, false); err != nil {
+	topic := schema.Topic(unique("segments"))
+	admin, size, forEver := newAdmin(t), "1048576", "-1" // the least that Kafka takes
+	detail := &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1,
+		ConfigEntries: map[string]*string{"segment.bytes": &size, "retention.ms": &forEver}}
+	if err := admin.CreateTopic(string(topic), detail, false); err != nil {
 		t.Fatal(err)
 	}
 	for _, batch := range [][]int{{40, 10}, {30}, {20}, {5}} {
@@ -178,8 +179,6 @@ func TestOffsetsAtBehindAHeadThatIsGone(t *testing.T) {
 		}
 	}
 }
-
-func ptr(text string) *string { return &text }
 
 func TestKeepsTimestamps(t *testing.T) {
 	t.Parallel()
