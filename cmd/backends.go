@@ -23,6 +23,8 @@ type backends struct {
 	store    *store.Store
 	broker   *kafka.Broker
 	embedded *embedded.Broker // nil where the log is elsewhere
+	// addresses are those of the brokers.
+	addresses []string
 }
 
 // batchGrace is how long the end of a session waits for batches under way. With
@@ -63,14 +65,18 @@ func open(ctx context.Context, c config, how access, log *slog.Logger) (*backend
 
 // connect opens the log.
 func (b *backends) connect(ctx context.Context, c config, how access, log *slog.Logger) error {
-	addresses, err := b.openLog(ctx, c, how, log)
-	if err != nil {
+	var err error
+	if b.addresses, err = b.openLog(ctx, c, how, log); err != nil {
 		return err
 	}
-	b.broker, err = kafka.New(ctx, kafka.Config{Brokers: addresses, Security: c.Security, Partitions: c.Partitions, Replication: c.Replication,
-		Names: c.Topics, InstanceID: c.InstanceID, SessionTimeout: c.SessionTimeout, AnswerTimeout: c.KafkaTimeout,
-		Logger: log, Grace: batchGrace})
+	b.broker, err = kafka.New(ctx, b.brokerConfig(c, log))
 	return err
+}
+
+func (b *backends) brokerConfig(c config, log *slog.Logger) kafka.Config {
+	return kafka.Config{Brokers: b.addresses, Security: c.Security, Partitions: c.Partitions, Replication: c.Replication,
+		Names: c.Topics, InstanceID: c.InstanceID, SessionTimeout: c.SessionTimeout, AnswerTimeout: c.KafkaTimeout,
+		Logger: log, Grace: batchGrace}
 }
 
 // openEngine is where a setting becomes an engine.

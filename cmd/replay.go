@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -15,24 +16,60 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
+// replaying is what the flags of replay say.
+type replaying struct {
+	topic     schema.Topic
+	partition int32
+	from, to  string
+	toTopic   schema.Topic
+	// copying says that --to-topic was given, if only as nothing.
+	copying, append bool
+}
+
 func newReplay(a *app) *cobra.Command {
-	var from, to int64
-	var partition int32
+	var r replaying
+	var target string
 	c := &cobra.Command{
 		Use:   "replay TOPIC",
-		Short: "Print the records of a topic as JSON lines",
+		Short: "Print the records of a topic as JSON lines, or copy them into another",
 		Long: `Print the records of a topic as JSON lines, partition by partition, from the
 log and without disturbing anyone. It works beside a running service and without
-one.`,
-		Example: "  pricemill replay price-events\n  pricemill replay price-events --partition 2 --from 100 --to 200",
-		Args:    exactArgs(1),
+one.
+
+--from and --to take an offset (1200), a time by RFC 3339 (2026-03-01T09:30:00Z),
+or how long ago (90m). By time, each partition begins, or ends, at the first
+record whose timestamp is at or after it; the timestamp says when the record was
+written to the log. Where the log holds less than was asked for, standard error
+says so.
+
+--to-topic copies the records instead, as they are: key, headers, value, timestamp
+and partition, in their order. Their offsets become others. The topic is created
+with as many partitions, and keeps its records for ever; one that has records
+already is refused without --append. It is never one of pricemill's own, behind
+whatever prefix: those belong to their service alone.
+
+A copy is for other programs: nothing of pricemill reads it. It has all headers,
+also ce_outboxid and ce_outboxseq, by which pricemill's stages notice records
+that are missing; an installation whose KAFKA_TOPIC_PRICE_EVENTS names a copy of
+another one's topic halts at its first record, as one that another database wrote.
+
+A copy that is interrupted says how far each partition came, and how to go on.
+Where an answer of Kafka was lost, records may be in the copy twice; the summary
+counts them as beyond.`,
+		Example: "  pricemill replay price-events\n  pricemill replay price-events --partition 2 --from 100 --to 200\n" +
+			"  pricemill replay price-events --from 24h --to 1h\n  pricemill replay price-events --from 2026-03-01T09:30:00Z --to-topic prices-of-march",
+		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.replay(c.Context(), schema.Topic(args[0]), partition, from, to)
+			r.topic, r.toTopic, r.copying = schema.Topic(args[0]), schema.Topic(target), c.Flags().Changed("to-topic")
+			return a.replay(c.Context(), r)
 		},
 	}
-	c.Flags().Int64Var(&from, "from", 0, "first offset of each partition")
-	c.Flags().Int64Var(&to, "to", -1, "offset to stop before; -1: the end of the log as it is now")
-	c.Flags().Int32Var(&partition, "partition", -1, "only this partition; -1: all")
+	flags := c.Flags()
+	flags.StringVar(&r.from, "from", "0", "where each partition begins: an offset, a time, or how long ago")
+	flags.StringVar(&r.to, "to", "-1", "where it ends, before that record: an offset, a time, or how long ago; -1: the end of the log as it is now")
+	flags.Int32Var(&r.partition, "partition", -1, "only this partition; -1: all")
+	flags.StringVar(&target, "to-topic", "", "copy into this topic instead of printing")
+	flags.BoolVar(&r.append, "append", false, "copy into a topic that has records, behind them")
 	return c
 }
 
@@ -49,55 +86,64 @@ type line struct {
 	Value any `json:"value"`
 }
 
-func (a *app) replay(ctx context.Context, topic schema.Topic, partition int32, from, to int64) (err error) {
-	if known := schema.Topics(); !slices.Contains(known, topic) {
-		return fmt.Errorf("%w: there is no topic %q; there are %q", errUsage, topic, known)
+func (a *app) replay(ctx context.Context, r replaying) (err error) {
+	if known := schema.Topics(); !slices.Contains(known, r.topic) {
+		return fmt.Errorf("%w: there is no topic %q; there are %q", errUsage, r.topic, known)
+	}
+	if r.append && !r.copying {
+		return fmt.Errorf("%w: --append is for --to-topic", errUsage)
+	}
+	within, err := r.bounds(time.Now())
+	if err != nil {
+		return err
 	}
 	c, err := a.load()
 	if err != nil {
 		return err
 	}
-	b, err := open(ctx, c, beside, a.logger(c))
+	if r.copying {
+		if err := c.mayBeCopy(r.toTopic); err != nil {
+			return err
+		}
+	}
+	log := a.logger(c)
+	b, err := open(ctx, c, beside, log)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if closeErr := b.close(); err == nil {
-			err = closeErr
-		}
-	}()
-	ranges, err := b.broker.Offsets(ctx, topic)
+	defer func() { err = errors.Join(err, b.close()) }()
+	held, err := b.broker.Offsets(ctx, r.topic)
 	if err != nil {
-		return fmt.Errorf("asking for the ends of %s: %w", topic, err)
+		return fmt.Errorf("asking for the ends of %s: %w", r.topic, err)
 	}
-	if partition >= int32(len(ranges)) {
-		return fmt.Errorf("%w: topic %s has partitions 0 to %d", errUsage, topic, len(ranges)-1)
+	if r.partition >= int32(len(held)) {
+		return fmt.Errorf("%w: topic %s has partitions 0 to %d", errUsage, r.topic, len(held)-1)
 	}
+	spans, err := r.spans(ctx, b.broker, within, held, log)
+	if err != nil {
+		return err
+	}
+	if r.copying {
+		return a.copyTopic(ctx, c, b, r, spans, int32(len(held)), log)
+	}
+	return a.printRecords(ctx, b, spans)
+}
+
+func (a *app) printRecords(ctx context.Context, b *backends, spans []pipeline.Span) error {
 	out := bufio.NewWriter(a.stdout)
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
-	for p, r := range ranges {
-		if partition >= 0 && partition != int32(p) {
-			continue
-		}
-		first, end := max(from, r.Oldest), r.End
-		if to >= 0 {
-			end = min(end, to)
-		}
-		if first >= end {
-			continue
-		}
-		err := b.broker.Read(ctx, pipeline.TopicPartition{Topic: topic, Partition: int32(p)}, first, end,
-			func(records []pipeline.Record) error {
-				for _, record := range records {
-					if err := encoder.Encode(toLine(record)); err != nil {
-						return err
-					}
+	for _, span := range spans {
+		err := b.broker.Read(ctx, span.TopicPartition, span.From, span.To, func(records []pipeline.Record) error {
+			for _, record := range records {
+				if err := encoder.Encode(toLine(record)); err != nil {
+					return err
 				}
-				return nil
-			})
+			}
+			return nil
+		})
 		if err != nil {
-			return fmt.Errorf("replaying %s/%d: %w", topic, p, err)
+			return fmt.Errorf("replaying %s: %w", span.TopicPartition, err)
 		}
 	}
 	return out.Flush()

@@ -64,6 +64,9 @@ type OutgoingRecord struct {
 	Key     []byte
 	Headers []schema.Header
 	Value   []byte
+	// Timestamp is what the log says of when the record was written, to the
+	// millisecond. The zero time, which all but copies have, means now.
+	Timestamp time.Time
 }
 
 // size is what the record counts for in the limits of a batch.

@@ -54,7 +54,7 @@ func (b *rigBroker) Send(_ context.Context, batches []PartitionBatch) []error {
 		tp := batch.TopicPartition
 		for _, r := range batch.Records {
 			b.log[tp] = append(b.log[tp], Record{TopicPartition: tp, TopicID: b.infos[tp.Topic].ID,
-				Offset: int64(len(b.log[tp])), Key: r.Key, Headers: slices.Clone(r.Headers), Value: r.Value})
+				Offset: int64(len(b.log[tp])), Timestamp: r.Timestamp, Key: r.Key, Headers: slices.Clone(r.Headers), Value: r.Value})
 		}
 	}
 	return make([]error, len(batches))

@@ -2,7 +2,9 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -15,6 +17,102 @@ import (
 func (b *Broker) Offsets(ctx context.Context, topic schema.Topic) ([]pipeline.OffsetRange, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
+	partitions, err := b.partitions(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	ranges, err := b.offsetRanges(ctx, partitions)
+	if err != nil {
+		return nil, err
+	}
+	ordered := make([]pipeline.OffsetRange, len(partitions))
+	for i, tp := range partitions {
+		ordered[i] = ranges[tp]
+	}
+	return ordered, nil
+}
+
+// OffsetsAt returns, for each partition of a topic in their order, the offset of
+// the first record whose timestamp is at or after a moment, or the end of the
+// partition where there is none. Offsets are ordered and timestamps need not be:
+// later records may be older. The log counts milliseconds from 1970 on. The error
+// wraps ErrUnknownTopic for a topic that does not exist.
+func (b *Broker) OffsetsAt(ctx context.Context, topic schema.Topic, moment time.Time) ([]int64, error) {
+	held, found, err := b.askAt(ctx, topic, millisFrom(moment))
+	if err != nil {
+		return nil, err
+	}
+	offsets := make([]int64, len(held))
+	for p := range offsets {
+		tp := pipeline.TopicPartition{Topic: topic, Partition: int32(p)}
+		switch offset, inLog := found[tp], held[tp]; {
+		case offset >= 0:
+			offsets[p] = offset
+		case inLog.Oldest == 0:
+			offsets[p] = inLog.End
+		default:
+			if offsets[p], err = b.lookFor(ctx, tp, inLog, moment); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return offsets, nil
+}
+
+// askAt asks for what each partition holds and then, so that no record that comes
+// in between lies below an end that stands for "none is that young", for its first
+// record from a time on, which is negative where there is none.
+func (b *Broker) askAt(ctx context.Context, topic schema.Topic, millis int64) (map[pipeline.TopicPartition]pipeline.OffsetRange,
+	map[pipeline.TopicPartition]int64, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	partitions, err := b.partitions(ctx, topic)
+	if err != nil {
+		return nil, nil, err
+	}
+	held, err := b.offsetRanges(ctx, partitions)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := b.listOffsets(ctx, partitions, millis)
+	return held, found, err
+}
+
+// errFound ends a reading that has found what it looked for.
+var errFound = errors.New("found")
+
+// lookFor reads a partition until a record is young enough. Brokers look into one
+// segment only, the first that ever had such a record: where it went with the head
+// of the log, they answer that there is none, whatever lies behind.
+func (b *Broker) lookFor(ctx context.Context, tp pipeline.TopicPartition, held pipeline.OffsetRange, moment time.Time) (int64, error) {
+	at := held.End
+	err := b.Read(ctx, tp, held.Oldest, held.End, func(records []pipeline.Record) error {
+		for i := range records {
+			if !records[i].Timestamp.Before(moment) {
+				at = records[i].Offset
+				return errFound
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return at, err
+}
+
+// millisFrom is the first millisecond that is not before a moment. Numbers below
+// 0 would mean the ends of the log.
+func millisFrom(moment time.Time) int64 {
+	millis := moment.UnixMilli()
+	if time.UnixMilli(millis).Before(moment) {
+		millis++
+	}
+	return max(millis, 0)
+}
+
+// partitions are those of a topic.
+func (b *Broker) partitions(ctx context.Context, topic schema.Topic) ([]pipeline.TopicPartition, error) {
 	infos, err := b.describeTopics(ctx, []schema.Topic{topic})
 	if err != nil {
 		return nil, err
@@ -27,15 +125,7 @@ func (b *Broker) Offsets(ctx context.Context, topic schema.Topic) ([]pipeline.Of
 	for i := range partitions {
 		partitions[i] = pipeline.TopicPartition{Topic: topic, Partition: int32(i)}
 	}
-	ranges, err := b.offsetRanges(ctx, partitions)
-	if err != nil {
-		return nil, err
-	}
-	ordered := make([]pipeline.OffsetRange, len(partitions))
-	for i, tp := range partitions {
-		ordered[i] = ranges[tp]
-	}
-	return ordered, nil
+	return partitions, nil
 }
 
 // offsetRanges asks the leaders for what each partition holds: two requests a

@@ -217,7 +217,7 @@ func (p *Publisher) cut(waiting []*group) (records []pipeline.OutgoingRecord, me
 	for i, g := range waiting {
 		taken := 0
 		for taken < len(g.records) {
-			size := recordBytes(&g.records[taken], len(records))
+			size := recordBytes(&g.records[taken], len(records), 0)
 			if len(records) > 0 && bytes+size > p.broker.cfg.MaxMessageBytes {
 				break
 			}

@@ -17,10 +17,18 @@ const batchOverhead = 8 + 4 + 4 + 1 + 4 + 2 + 4 + 8 + 8 + 8 + 2 + 4 + 4
 // noProducer stands in for the identity of an idempotent producer.
 const noProducer = -1
 
-// recordBatch makes one batch of the log out of records. All of them bear one
-// time: it says when they were written, and they are written together.
+// timestamp is what the log says of when a record was written: now, as records of
+// one batch are written together, but for a copy, which keeps what it has.
+func timestamp(r *pipeline.OutgoingRecord, now time.Time) time.Time {
+	if r.Timestamp.IsZero() {
+		return now.Truncate(time.Millisecond)
+	}
+	return r.Timestamp.Truncate(time.Millisecond)
+}
+
+// recordBatch makes one batch of the log out of records, one at least.
 func recordBatch(records []pipeline.OutgoingRecord, now time.Time, codec sarama.CompressionCodec) *sarama.RecordBatch {
-	now = now.Truncate(time.Millisecond)
+	first := timestamp(&records[0], now)
 	batch := &sarama.RecordBatch{
 		Version:          2,
 		Codec:            codec,
@@ -28,8 +36,8 @@ func recordBatch(records []pipeline.OutgoingRecord, now time.Time, codec sarama.
 		ProducerID:       noProducer,
 		ProducerEpoch:    noProducer,
 		FirstSequence:    noProducer,
-		FirstTimestamp:   now,
-		MaxTimestamp:     now,
+		FirstTimestamp:   first,
+		MaxTimestamp:     first,
 		LastOffsetDelta:  int32(len(records) - 1),
 		Records:          make([]*sarama.Record, len(records)),
 	}
@@ -44,7 +52,7 @@ func recordBatch(records []pipeline.OutgoingRecord, now time.Time, codec sarama.
 	next := 0
 	names := map[string][]byte{} // a dozen, which all records have
 	for i, r := range records {
-		first := next
+		header := next
 		for _, h := range r.Headers {
 			name, known := names[h.Key]
 			if !known {
@@ -55,26 +63,35 @@ func recordBatch(records []pipeline.OutgoingRecord, now time.Time, codec sarama.
 			pointers[next] = &headers[next]
 			next++
 		}
-		slab[i] = sarama.Record{OffsetDelta: int64(i), Key: r.Key, Value: r.Value, Headers: pointers[first:next]}
+		at := timestamp(&r, now)
+		if at.After(batch.MaxTimestamp) {
+			batch.MaxTimestamp = at
+		}
+		slab[i] = sarama.Record{OffsetDelta: int64(i), TimestampDelta: at.Sub(first), Key: r.Key, Value: r.Value,
+			Headers: pointers[header:next]}
 		batch.Records[i] = &slab[i]
 	}
 	return batch
 }
 
 // batchBytes is the exact size of a batch, uncompressed.
-func batchBytes(records []pipeline.OutgoingRecord) int {
+func batchBytes(records []pipeline.OutgoingRecord, now time.Time) int {
 	total := batchOverhead
+	if len(records) == 0 {
+		return total
+	}
+	first := timestamp(&records[0], now)
 	for i := range records {
-		total += recordBytes(&records[i], i)
+		total += recordBytes(&records[i], i, timestamp(&records[i], now).Sub(first))
 	}
 	return total
 }
 
-// recordBytes is the exact size of the record number delta of a batch whose
-// records have one timestamp.
-func recordBytes(r *pipeline.OutgoingRecord, delta int) int {
-	const attributesAndTime = 1 + 1
-	body := attributesAndTime + varintBytes(int64(delta)) + fieldBytes(r.Key) + fieldBytes(r.Value) +
+// recordBytes is the exact size of the record number delta of a batch, which was
+// written so long after the first.
+func recordBytes(r *pipeline.OutgoingRecord, delta int, after time.Duration) int {
+	const attributes = 1
+	body := attributes + varintBytes(after.Milliseconds()) + varintBytes(int64(delta)) + fieldBytes(r.Key) + fieldBytes(r.Value) +
 		varintBytes(int64(len(r.Headers)))
 	for _, h := range r.Headers {
 		body += varintBytes(int64(len(h.Key))) + len(h.Key) + fieldBytes(h.Value)

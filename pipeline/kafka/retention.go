@@ -21,6 +21,10 @@ const (
 
 	policyDelete  = "delete"
 	policyCompact = "compact"
+
+	// timestampType is whose clock a topic's timestamps are of.
+	timestampType = "message.timestamp.type"
+	arrival       = "LogAppendTime"
 )
 
 // keptForEver are the settings that topics are created with.
@@ -31,6 +35,28 @@ func keptForEver() map[string]*string {
 
 // LimitedRetention implements pipeline.Broker.
 func (b *Broker) LimitedRetention(ctx context.Context, topics []schema.Topic) (map[schema.Topic]string, error) {
+	settings, err := b.topicSettings(ctx, topics, cleanupPolicy, retentionMS, retentionBytes)
+	if err != nil {
+		return nil, err
+	}
+	limited := map[schema.Topic]string{}
+	for topic, values := range settings {
+		if limits := limitsOf(values); limits != "" {
+			limited[topic] = limits
+		}
+	}
+	return limited, nil
+}
+
+// KeepsTimestamps reports whether records of a topic have the timestamps they are
+// sent with, which is the default, instead of those of their arrival.
+func (b *Broker) KeepsTimestamps(ctx context.Context, topic schema.Topic) (bool, error) {
+	settings, err := b.topicSettings(ctx, []schema.Topic{topic}, timestampType)
+	return settings[topic][timestampType] != arrival, err
+}
+
+// topicSettings returns those of the topics' settings that are named.
+func (b *Broker) topicSettings(ctx context.Context, topics []schema.Topic, names ...string) (map[schema.Topic]map[string]string, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	request := &sarama.DescribeConfigsRequest{Version: 2}
@@ -38,12 +64,11 @@ func (b *Broker) LimitedRetention(ctx context.Context, topics []schema.Topic) (m
 	for topic := range unique(topics) {
 		roles[b.cfg.name(topic)] = topic
 		request.Resources = append(request.Resources, &sarama.ConfigResource{
-			Type: sarama.TopicResource, Name: b.cfg.name(topic),
-			ConfigNames: []string{cleanupPolicy, retentionMS, retentionBytes},
+			Type: sarama.TopicResource, Name: b.cfg.name(topic), ConfigNames: names,
 		})
 	}
 	var response *sarama.DescribeConfigsResponse
-	err := b.retry(ctx, "reading the topics' retention", func() (err error) {
+	err := b.retry(ctx, "reading the topics' settings", func() (err error) {
 		response, err = await(ctx, b, func() (*sarama.DescribeConfigsResponse, error) {
 			broker := b.client.LeastLoadedBroker()
 			if broker == nil {
@@ -60,20 +85,18 @@ func (b *Broker) LimitedRetention(ctx context.Context, topics []schema.Topic) (m
 	if err != nil {
 		return nil, err
 	}
-	limited := map[schema.Topic]string{}
+	settings := map[schema.Topic]map[string]string{}
 	for _, resource := range response.Resources {
 		if resource.ErrorCode != 0 {
-			return nil, fmt.Errorf("reading the retention of %s: %w", resource.Name, sarama.KError(resource.ErrorCode))
+			return nil, fmt.Errorf("reading the settings of %s: %w", resource.Name, sarama.KError(resource.ErrorCode))
 		}
-		settings := map[string]string{}
+		values := map[string]string{}
 		for _, entry := range resource.Configs {
-			settings[entry.Name] = entry.Value
+			values[entry.Name] = entry.Value
 		}
-		if limits := limitsOf(settings); limits != "" {
-			limited[roles[resource.Name]] = limits
-		}
+		settings[roles[resource.Name]] = values
 	}
-	return limited, nil
+	return settings, nil
 }
 
 // limitsOf says by what the settings of a topic lose records; empty where they

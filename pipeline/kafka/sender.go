@@ -84,18 +84,19 @@ func (b *Broker) prepare(index int, batch pipeline.PartitionBatch) *outgoing {
 	if len(batch.Records) == 0 {
 		return nil
 	}
+	now := time.Now()
 	out := &outgoing{
 		TopicPartition: batch.TopicPartition,
 		index:          index,
 		name:           b.cfg.name(batch.Topic),
 		records:        len(batch.Records),
-		bytes:          batchBytes(batch.Records),
+		bytes:          batchBytes(batch.Records, now),
 	}
 	if out.bytes > b.cfg.MaxMessageBytes {
 		out.err = b.tooLarge(out)
 		return out
 	}
-	out.batch = recordBatch(batch.Records, time.Now(), b.codec)
+	out.batch = recordBatch(batch.Records, now, b.codec)
 	return out
 }
 
