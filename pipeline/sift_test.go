@@ -50,6 +50,7 @@ func TestWhatAHandlerRefusesIsSiftedOut(t *testing.T) {
 	r := newRig(t, h)
 	commits := 0
 	r.stage.committed = func() { commits++ }
+	r.stage.limit, r.stage.sifts = time.Hour, time.Hour // whatever the machine is
 	for range n {
 		r.append(1, 0, nil)
 	}

@@ -61,6 +61,7 @@ type Stage struct {
 	// transactions no longer.
 	limit    time.Duration
 	idle     time.Duration // see idleLimit
+	sifts    time.Duration // see siftTime
 	applying context.Context
 	// worked, if not nil, is told how long a transaction took until its commit:
 	// without what it waited for others, or the disk.
@@ -83,7 +84,7 @@ var _ Assignor = (*Stage)(nil)
 func newStage(spec StageSpec, db *store.Store, topology *Topology, log *slog.Logger, m *metrics, committed func()) *Stage {
 	return &Stage{spec: spec, db: db, outbox: outbox{topology},
 		log: log.With("stage", spec.Name), metrics: m.of(spec.Name), committed: committed,
-		limit: transactionLimit, idle: idleLimit, applying: context.Background(),
+		limit: transactionLimit, idle: idleLimit, sifts: siftTime, applying: context.Background(),
 		complaints: rate.Sometimes{First: 1, Interval: 10 * time.Second}, troubles: map[string]error{}}
 }
 
@@ -293,7 +294,7 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 	defer context.AfterFunc(s.applying, cancel)()
 	began := time.Now()
 	if sift {
-		plan.siftUntil = began.Add(min(siftTime, s.limit/2))
+		plan.siftUntil = began.Add(min(s.sifts, s.limit/2))
 	}
 	err := lane.Run(txCtx, s.db, func(tx *Tx) error {
 		if s.worked != nil {
