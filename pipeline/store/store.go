@@ -38,6 +38,12 @@ type Engine interface {
 	// Turn is how long a transaction may take whose work is in no hurry, so that
 	// others have their turn; 0 where writers do not wait for each other.
 	Turn() time.Duration
+	// Writes is how many transactions this process has begun; 0 where writers do
+	// not wait for each other.
+	Writes() int64
+	// BoundLocks is a statement by which the rest of a transaction waits for a lock
+	// no longer than d; empty where a transaction that writes is alone.
+	BoundLocks(d time.Duration) string
 	// Bulk inserts rows by the engine's fastest path; rows.Clause is empty.
 	Bulk(ctx context.Context, tx *sqlx.Tx, rows Rows) error
 	// Placeholder is the parameter with this number, from 1, in a statement
@@ -121,6 +127,10 @@ func (s *Store) EngineName() string { return s.engine.Name() }
 // Turn is how long a transaction may take whose work is in no hurry; 0 where
 // writers do not wait for each other.
 func (s *Store) Turn() time.Duration { return s.engine.Turn() }
+
+// Writes is how many transactions this process has begun; 0 where writers do not
+// wait for each other.
+func (s *Store) Writes() int64 { return s.engine.Writes() }
 
 // Migration is what Open did to the tables.
 func (s *Store) Migration() Migration { return s.migration }
@@ -233,6 +243,19 @@ func (t *Tx) Alone(ctx context.Context) error {
 	var id string
 	if err := t.Get(ctx, &id, `SELECT id FROM instance `+t.LockRows("instance")); err != nil {
 		return fmt.Errorf("waiting for other changes of the tables: %w", err)
+	}
+	return nil
+}
+
+// BoundLocks has the rest of the transaction wait for a lock no longer than d: for
+// what is better tried again than waited for by all others.
+func (t *Tx) BoundLocks(ctx context.Context, d time.Duration) error {
+	statement := t.store.engine.BoundLocks(d)
+	if statement == "" {
+		return nil
+	}
+	if _, err := t.tx.ExecContext(ctx, statement); err != nil {
+		return fmt.Errorf("bounding the wait for locks: %w", err)
 	}
 	return nil
 }

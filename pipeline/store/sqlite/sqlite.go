@@ -151,6 +151,12 @@ func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table strin
 // Turn implements store.Engine: there is one writer, and others wait for it.
 func (e *Engine) Turn() time.Duration { return maxAge }
 
+// Writes implements store.Engine.
+func (e *Engine) Writes() int64 { return e.group.begun.Load() }
+
+// BoundLocks implements store.Engine: there is one writer.
+func (e *Engine) BoundLocks(time.Duration) string { return "" }
+
 // Bulk implements store.Engine: SQLite's fastest path is a statement of many
 // rows.
 func (e *Engine) Bulk(ctx context.Context, tx *sqlx.Tx, rows store.Rows) error {
