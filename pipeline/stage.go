@@ -213,6 +213,9 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 		if errors.As(err, &after) {
 			pause = after.after
 		}
+		if s.patience > 0 && s.db.IsFull(err) {
+			return err // what can wait gives way
+		}
 		if s.patience > 0 && time.Since(began)+pause > s.patience {
 			return fmt.Errorf("stage %s: tried again for %v: %w", s.spec.Name, s.patience, err)
 		}

@@ -69,6 +69,8 @@ type Engine interface {
 	// IsDataError reports whether err is caused by the values of a statement
 	// (a constraint, a type) and would come again with the same values.
 	IsDataError(err error) bool
+	// IsFull reports whether err says that there is no room left.
+	IsFull(err error) bool
 	// Close releases all connections.
 	Close() error
 }
@@ -131,6 +133,9 @@ func (s *Store) Turn() time.Duration { return s.engine.Turn() }
 // Writes is how many transactions this process has begun; 0 where writers do not
 // wait for each other.
 func (s *Store) Writes() int64 { return s.engine.Writes() }
+
+// IsFull reports whether err says that the database has no room left.
+func (s *Store) IsFull(err error) bool { return s.engine.IsFull(err) }
 
 // Migration is what Open did to the tables.
 func (s *Store) Migration() Migration { return s.migration }
@@ -246,6 +251,9 @@ func (t *Tx) Alone(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Turns reports whether nobody else writes while this transaction lasts.
+func (t *Tx) Turns() bool { return t.store.engine.Turn() > 0 }
 
 // BoundLocks has the rest of the transaction wait for a lock no longer than d: for
 // what is better tried again than waited for by all others.

@@ -230,6 +230,12 @@ func (e *Engine) IsDataError(err error) bool {
 	return server.Code == "54000"
 }
 
+// IsFull implements store.Engine.
+func (e *Engine) IsFull(err error) bool {
+	var server *pq.Error
+	return errors.As(err, &server) && server.Code == "53100" // disk_full
+}
+
 // Close implements store.Engine. A connection that the server ended before us, as
 // it does when it restarts, or on which it says nothing any more, is no fault: TLS
 // cannot say farewell on it, but what was written there was answered long ago, or

@@ -197,5 +197,11 @@ func (e *Engine) IsDataError(err error) bool {
 	return false
 }
 
+// IsFull implements store.Engine.
+func (e *Engine) IsFull(err error) bool {
+	var se *sqlite.Error
+	return errors.As(err, &se) && se.Code()&0xff == sqlite3.SQLITE_FULL
+}
+
 // Close implements store.Engine.
 func (e *Engine) Close() error { return errors.Join(e.reader.Close(), e.writer.Close()) }

@@ -3,6 +3,9 @@
 -- following is 1 for a generation whose stage runs: the active one, those that it
 -- replaced, and those that may replace it. One that is being filled is 0.
 ALTER TABLE generations ADD COLUMN following BIGINT NOT NULL DEFAULT 1;
+-- tables are the plain names of its tables, with commas between them; empty where
+-- they are those that the fold has now.
+ALTER TABLE generations ADD COLUMN tables TEXT NOT NULL DEFAULT '';
 UPDATE generations SET following = 0 WHERE scratch = 1;
 
 -- The builds of generations from the log. number is that of the generation, and
