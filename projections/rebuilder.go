@@ -79,6 +79,21 @@ var errRebuildTaken = errors.New("another process took the rebuild over")
 // reports whether it did: another process may have it, or it is another fold's, or
 // has ended.
 func (r *Rebuilder) Work(ctx context.Context, id string) (worked bool, err error) {
+	return r.work(ctx, id, (*build).run)
+}
+
+// Fill is the first part of Work: it fills the generation up to where the log ends.
+func (r *Rebuilder) Fill(ctx context.Context, id string) error {
+	_, err := r.work(ctx, id, func(b *build, ctx context.Context) error {
+		if err := b.begin(ctx); err != nil {
+			return err
+		}
+		return b.reachEnd(ctx)
+	})
+	return err
+}
+
+func (r *Rebuilder) work(ctx context.Context, id string, run func(*build, context.Context) error) (worked bool, err error) {
 	hold, err := takeRight(ctx, r.Store, leaseOf(id), errRebuildTaken)
 	if err != nil || hold == nil {
 		return false, err
@@ -105,7 +120,7 @@ func (r *Rebuilder) Work(ctx context.Context, id string) (worked bool, err error
 	working, stop := context.WithCancel(held)
 	watched := make(chan struct{})
 	go func() { defer close(watched); b.watch(working, stop) }()
-	err = b.run(working)
+	err = run(b, working)
 	stop()
 	<-watched
 	return true, b.settle(ctx, held, err)
