@@ -219,7 +219,7 @@ func (s *service) serveHTTP(ctx context.Context) error {
 	c, r, log := s.config, s.runtime, s.log
 	r.Registry().MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if !c.Roles.API {
-		operations, err := newOperations(c, s.modules, r, log)
+		operations, err := newOperations(c, s.backends, s.modules, r, log)
 		if err != nil {
 			return err
 		}

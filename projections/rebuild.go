@@ -93,6 +93,15 @@ type Rebuild struct {
 	ChangedAt schema.Time `json:"changed_at"`
 }
 
+// Settled reports whether nothing more becomes of it without a command.
+func (r Rebuild) Settled() bool {
+	if r.State != RebuildReady {
+		return !r.State.Open()
+	}
+	byItself := r.Promote == PromoteAuto && (r.Proof.Equal || len(r.Proof.Limits) == 0) || r.Promote == PromoteIfEqual && r.Proof.Equal
+	return !byItself
+}
+
 // RebuildPartition is how far a rebuild has come on one partition.
 type RebuildPartition struct {
 	Topic     schema.Topic `json:"topic"`
@@ -126,7 +135,7 @@ var (
 	// ErrRebuilding says that there is one already that is not promoted.
 	ErrRebuilding = errors.New("a rebuild of this projection is there already: promote or cancel it first")
 	// ErrRebuildState says that a rebuild is in no state for a command.
-	ErrRebuildState = errors.New("the rebuild is in no state for that")
+	ErrRebuildState = errors.New("not in this state")
 	// ErrBehind says that a generation would answer with older values than the one
 	// that serves.
 	ErrBehind = errors.New("it is behind what serves now")
@@ -152,6 +161,13 @@ func NewRebuild(ctx context.Context, db *store.Store, p pipeline.Projection, o O
 		if err := tx.Alone(ctx); err != nil {
 			return err
 		}
+		serves, _, err := servedGeneration(ctx, tx, p)
+		if err != nil {
+			return err
+		}
+		if serves.Number == 0 {
+			return fmt.Errorf("it has no tables yet: no service with this projection has run: %w", ErrRebuildState)
+		}
 		var open int
 		if err := tx.Get(ctx, &open, `SELECT COUNT(*) FROM rebuilds WHERE projection = $1 AND state IN ('running', 'proving', 'ready')`, p.Name()); err != nil {
 			return err
@@ -159,7 +175,6 @@ func NewRebuild(ctx context.Context, db *store.Store, p pipeline.Projection, o O
 		if open > 0 {
 			return ErrRebuilding
 		}
-		var err error
 		id, err = order(ctx, tx, p, o)
 		return err
 	})
@@ -205,7 +220,11 @@ func Renew(ctx context.Context, db *store.Store, p pipeline.Projection, promote 
 			return err
 		}
 		is := fingerprint(p)
-		was := rows[slices.IndexFunc(rows, func(r generationRow) bool { return r.Active == 1 })].Fold
+		at := slices.IndexFunc(rows, func(r generationRow) bool { return r.Active == 1 })
+		if at < 0 {
+			return nil
+		}
+		was := rows[at].Fold
 		switch {
 		case was == is:
 			return nil
