@@ -81,7 +81,7 @@ func (a *app) rebuild(ctx context.Context, name string, r rebuilding) error {
 			return err
 		}
 		rebuilder := m.rebuilder(b, topology, log)
-		rebuilder.Beside = b.embedded == nil
+		rebuilder.Beside, rebuilder.Alone = b.embedded == nil, b.embedded != nil
 		f := following{app: a, backends: b, rebuilder: rebuilder}
 		return f.follow(ctx, started.ID)
 	})

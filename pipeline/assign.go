@@ -97,7 +97,12 @@ func (s *Stage) createPositions(ctx context.Context, claims []Claim) error {
 		fresh[i] = store.Position{Stage: s.spec.Name, Topic: string(claim.Topic), Part: claim.Partition,
 			TopicID: claim.ID, MovedAt: schema.NewTime(time.Now())}
 	}
-	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.CreatePositions(ctx, fresh) })
+	return s.db.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.CreatePositions(ctx, fresh); err != nil {
+			return err
+		}
+		return tx.ClaimPositions(ctx, schema.NewTime(time.Now()), fresh)
+	})
 }
 
 func (s *Stage) loadPositions(ctx context.Context) (map[TopicPartition]store.Position, error) {

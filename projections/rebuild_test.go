@@ -148,7 +148,7 @@ func (b *bench) feed(stage pipeline.StageSpec) error {
 
 func (b *bench) rebuilder(folds ...pipeline.Projection) *projections.Rebuilder {
 	return &projections.Rebuilder{CompareConfig: projections.CompareConfig{Store: b.db, Broker: b.ledger, Topology: b.topology, Log: quiet, Most: 20},
-		Projections: folds}
+		Projections: folds, Alone: true}
 }
 
 // rebuild orders a rebuild and works on it.

@@ -25,6 +25,8 @@ type Rebuilder struct {
 	CompareConfig
 	// Projections are those of this binary; rebuilds of other folds are left alone.
 	Projections []pipeline.Projection
+	// Alone says that nobody runs stages.
+	Alone bool
 }
 
 const (
@@ -34,6 +36,9 @@ const (
 	// generation follows it, unless it is nearer than rebuildNear records.
 	rebuildRounds = 5
 	rebuildNear   = 2000
+	// consumerPatience is how long a rebuild waits for consumers before it serves.
+	consumerPatience = 10 * time.Second
+	consumerPoll     = 50 * time.Millisecond
 )
 
 // Run works on what rebuilds there are, one at a time, until ctx is done.
@@ -245,6 +250,9 @@ func (b *build) run(ctx context.Context) error {
 	if !b.row.due() {
 		return nil
 	}
+	if err := b.awaitConsumers(ctx); err != nil {
+		return err
+	}
 	err := PromoteRebuild(ctx, b.Store, b.Projections, b.row.ID, false)
 	if err == nil {
 		b.Log.Info("a rebuild serves", "rebuild", b.row.ID, "projection", b.row.Projection, "generation", b.row.Number)
@@ -365,6 +373,26 @@ func fillToEnd(ctx context.Context, broker pipeline.Broker, p pipeline.Projectio
 	return fill.To(ctx, targets)
 }
 
+// awaitConsumers waits until processes feed the generation: readers would else wait
+// for what is new. Where none comes, none feeds what serves either.
+func (b *build) awaitConsumers(ctx context.Context) error {
+	if b.Alone {
+		return nil
+	}
+	for until := time.Now().Add(consumerPatience); time.Now().Before(until); {
+		n, err := store.Unclaimed(ctx, b.Store, stageName(b.row.generation()))
+		if err != nil || n == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(consumerPoll):
+		}
+	}
+	return nil
+}
+
 // follow makes the generation a part of the service: its stage goes on where the
 // fill stands, in every process of this fold.
 func (b *build) follow(ctx context.Context) error {
@@ -373,7 +401,7 @@ func (b *build) follow(ctx context.Context) error {
 		if err := b.check(ctx, tx); err != nil {
 			return err
 		}
-		for _, statement := range []string{`UPDATE positions SET stage = $1 WHERE stage = $2`, `UPDATE dead_letters SET stage = $1 WHERE stage = $2`} {
+		for _, statement := range []string{`UPDATE positions SET stage = $1, claimed_at = NULL WHERE stage = $2`, `UPDATE dead_letters SET stage = $1 WHERE stage = $2`} {
 			if _, err := tx.Exec(ctx, statement, stageName(g), scratchStage(g)); err != nil {
 				return err
 			}

@@ -8,6 +8,9 @@ ALTER TABLE generations ADD COLUMN following INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE generations ADD COLUMN tables TEXT NOT NULL DEFAULT '';
 UPDATE generations SET following = 0 WHERE scratch = 1;
 
+-- claimed_at is when a consumer first came for the partition; NULL before.
+ALTER TABLE positions ADD COLUMN claimed_at TEXT;
+
 -- The builds of generations from the log. number is that of the generation, and
 -- replaced that of the one whose place it took, 0 for none. goals are where the log
 -- ended on each partition when it began, and proof is what the comparison with the
