@@ -32,6 +32,8 @@ type Rebuilder struct {
 const (
 	// rebuildPoll is how soon a process sees that a rebuild was ordered or ended.
 	rebuildPoll = 500 * time.Millisecond
+	// rebuildTime is how long the work of a process that was killed waits.
+	rebuildTime = 4 * time.Second
 	// rebuildRounds is how often the end of the log is filled up to before the
 	// generation follows it, unless it is nearer than rebuildNear records.
 	rebuildRounds = 5
@@ -99,12 +101,12 @@ func (r *Rebuilder) Fill(ctx context.Context, id string) error {
 }
 
 func (r *Rebuilder) work(ctx context.Context, id string, run func(*build, context.Context) error) (worked bool, err error) {
-	hold, err := takeRight(ctx, r.Store, leaseOf(id), errRebuildTaken)
+	hold, err := takeRight(ctx, r.Store, leaseOf(id), rebuildTime, errRebuildTaken)
 	if err != nil || hold == nil {
 		return false, err
 	}
 	defer func() {
-		releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), rightTime)
+		releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), rebuildTime)
 		defer cancel()
 		err = errors.Join(err, hold.release(releasing))
 	}()

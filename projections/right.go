@@ -15,27 +15,25 @@ import (
 type right struct {
 	db          *store.Store
 	name, owner string
+	lasts       time.Duration
 	taken       error // what it is lost by
 	lost        chan error
 	stop        context.CancelFunc
 	ended       chan struct{}
 }
 
-const (
-	// rightTime is how long the right of a process that was killed lasts.
-	rightTime  = 10 * time.Second
-	rightRenew = 2 * time.Second
-	rightPoll  = 200 * time.Millisecond
-)
+// rightRenewals is how often a right is renewed while it would last.
+const rightRenewals = 5
 
-// takeRight takes a right, or returns nil where another process has it.
-func takeRight(ctx context.Context, db *store.Store, name string, taken error) (*right, error) {
+// takeRight takes a right, or returns nil where another process has it. That of a
+// process that was killed lasts for so long.
+func takeRight(ctx context.Context, db *store.Store, name string, lasts time.Duration, taken error) (*right, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return nil, fmt.Errorf("naming the owner of %s: %w", name, err)
 	}
-	r := &right{db: db, name: name, owner: id.String(), taken: taken, lost: make(chan error, 1), ended: make(chan struct{})}
-	ours, err := db.AcquireLease(ctx, name, r.owner, rightTime)
+	r := &right{db: db, name: name, owner: id.String(), lasts: lasts, taken: taken, lost: make(chan error, 1), ended: make(chan struct{})}
+	ours, err := db.AcquireLease(ctx, name, r.owner, lasts)
 	if err != nil || !ours {
 		return nil, err
 	}
@@ -49,7 +47,7 @@ func takeRight(ctx context.Context, db *store.Store, name string, taken error) (
 func (r *right) renew(ctx context.Context) {
 	defer close(r.ended)
 	renewed := time.Now()
-	ticker := time.NewTicker(rightRenew)
+	ticker := time.NewTicker(r.lasts / rightRenewals)
 	defer ticker.Stop()
 	for {
 		select {
@@ -58,14 +56,14 @@ func (r *right) renew(ctx context.Context) {
 		case <-ticker.C:
 		}
 		began := time.Now()
-		ours, err := r.db.AcquireLease(ctx, r.name, r.owner, rightTime)
+		ours, err := r.db.AcquireLease(ctx, r.name, r.owner, r.lasts)
 		switch {
 		case err == nil && ours:
 			renewed = began
 			continue
 		case ctx.Err() != nil:
 			return
-		case err != nil && time.Since(renewed) < rightTime:
+		case err != nil && time.Since(renewed) < r.lasts:
 			continue
 		case err == nil:
 			err = r.taken

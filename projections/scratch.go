@@ -19,7 +19,12 @@ type Scratch struct {
 	all []pipeline.Projection
 }
 
-const scratchLease = "scratch"
+const (
+	scratchLease = "scratch"
+	// scratchTime is how long the right of a process that was killed lasts.
+	scratchTime = 10 * time.Second
+	scratchPoll = 200 * time.Millisecond
+)
 
 // ErrScratchTaken says that another process has the right.
 var ErrScratchTaken = errors.New("another process compares or fills generations, as pricemill verify does: wait until it has ended")
@@ -31,19 +36,19 @@ func TakeScratch(ctx context.Context, db *store.Store, all []pipeline.Projection
 	s := &Scratch{all: all}
 	for began := time.Now(); ; {
 		var err error
-		if s.right, err = takeRight(ctx, db, scratchLease, ErrScratchTaken); err != nil {
+		if s.right, err = takeRight(ctx, db, scratchLease, scratchTime, ErrScratchTaken); err != nil {
 			return nil, err
 		}
 		if s.right != nil {
 			break
 		}
-		if time.Since(began) > rightTime+rightRenew {
+		if time.Since(began) > scratchTime+scratchTime/rightRenewals {
 			return nil, ErrScratchTaken
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(rightPoll):
+		case <-time.After(scratchPoll):
 		}
 	}
 	if err := s.drop(ctx); err != nil {
