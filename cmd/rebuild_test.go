@@ -332,6 +332,38 @@ func TestRebuildWithoutAService(t *testing.T) {
 	proven(t, p.env)
 }
 
+// TestRebuildRate measures the fill of a rebuild in a service that has nothing else
+// to do, beside what "pricemill bench rebuild" measures. It is for `make
+// test-rebuild`: beside other tests its figures say nothing.
+func TestRebuildRate(t *testing.T) {
+	if os.Getenv(rebuildVariable) == "" {
+		t.Skip("it measures: make test-rebuild")
+	}
+	const events = 200_000
+	p := start(t, nil)
+	p.eventually("/readyz", http.StatusOK)
+	fillPrices(t, p.env, events)
+	began := time.Now()
+	id := p.startRebuild(`{"projection":"moving-averages"}`)
+	p.logs.await(t, "a rebuild begins")
+	filling := time.Now()
+	require.Eventually(t, func() bool {
+		return p.get("/api/v1/rebuilds/"+id).field(t, "state") != string(projections.RebuildRunning)
+	}, 5*time.Minute, 10*time.Millisecond)
+	filled := time.Since(filling)
+	p.reaches(id, projections.RebuildReady)
+	all := time.Since(began)
+	p.stopped()
+	status, stdout, stderr := run(t, p.env, "bench", "rebuild", "--events", strconv.Itoa(events), "-o", "json")
+	require.Zero(t, status, stderr)
+	var bench struct {
+		PerSecond float64 `json:"events_per_second"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout), &bench))
+	rate := events / filled.Seconds()
+	t.Logf("filled at %.0f records/s, proven and ready after %v; bench rebuild: %.0f/s; ratio %.2f", rate, all, bench.PerSecond, rate/bench.PerSecond)
+}
+
 // TestRebuildIsKilled kills the service at random moments of a rebuild: it goes on,
 // and what serves meanwhile stays as it is.
 func TestRebuildIsKilled(t *testing.T) {
