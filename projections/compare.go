@@ -68,19 +68,19 @@ func (s *Scratch) Compare(ctx context.Context, cfg CompareConfig, p pipeline.Pro
 func newComparison(ctx context.Context, cfg CompareConfig, p pipeline.Projection) (*Comparison, error) {
 	c := &Comparison{cfg: cfg, projection: p, finding: pipeline.NewFinding("projection "+p.Name(), cfg.Most)}
 	var err error
-	c.serving, c.fold, err = servedGeneration(ctx, cfg.Store, p)
+	c.serving, c.fold, err = servedGeneration(ctx, cfg.Store, p.Name())
 	return c, err
 }
 
 // servedGeneration is the one that serves, and the fold that built it; "" where
 // there is none.
-func servedGeneration(ctx context.Context, q store.Querier, p pipeline.Projection) (pipeline.Generation, string, error) {
+func servedGeneration(ctx context.Context, q store.Querier, projection string) (pipeline.Generation, string, error) {
 	var row generationRow
-	err := q.Get(ctx, &row, `SELECT number, fold FROM generations WHERE projection = $1 AND active = 1`, p.Name())
+	err := q.Get(ctx, &row, `SELECT number, fold FROM generations WHERE projection = $1 AND active = 1`, projection)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return pipeline.Generation{}, "", fmt.Errorf("reading the generations of %s: %w", p.Name(), err)
+		return pipeline.Generation{}, "", fmt.Errorf("reading the generations of %s: %w", projection, err)
 	}
-	return pipeline.Generation{Projection: p.Name(), Number: row.Number, Active: true}, row.Fold, nil
+	return pipeline.Generation{Projection: projection, Number: row.Number, Active: true}, row.Fold, nil
 }
 
 // targets are the positions of the generation that serves.
@@ -165,7 +165,7 @@ func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (*pipeline
 	if c.fill == nil {
 		return c.finding, nil
 	}
-	serving, fold, err := servedGeneration(ctx, live, c.projection)
+	serving, fold, err := servedGeneration(ctx, live, c.projection.Name())
 	if err != nil {
 		return nil, err
 	}

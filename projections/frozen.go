@@ -25,7 +25,7 @@ type Frozen struct {
 func FrozenOf(ctx context.Context, q store.Querier, all []pipeline.Projection) (map[string]Frozen, error) {
 	found := map[string]Frozen{}
 	for _, p := range all {
-		serves, fold, err := servedGeneration(ctx, q, p)
+		serves, fold, err := servedGeneration(ctx, q, p.Name())
 		if err != nil {
 			return nil, err
 		}

@@ -3,7 +3,6 @@ package projections
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -161,7 +160,7 @@ func NewRebuild(ctx context.Context, db *store.Store, p pipeline.Projection, o O
 		if err := tx.Alone(ctx); err != nil {
 			return err
 		}
-		serves, _, err := servedGeneration(ctx, tx, p)
+		serves, _, err := servedGeneration(ctx, tx, p.Name())
 		if err != nil {
 			return err
 		}
@@ -424,26 +423,42 @@ func (r rebuildRow) partitions(ctx context.Context, q store.Querier) ([]RebuildP
 func leaseOf(id string) string { return "rebuild/" + id }
 
 // CancelRebuild ends a rebuild, and drops its generation. One that serves cannot
-// be cancelled: ErrServes.
+// be cancelled: ErrServes. Whoever works on it may read its tables for a moment yet;
+// where they cannot be dropped now, a Rebuilder does it.
 func CancelRebuild(ctx context.Context, db *store.Store, all []pipeline.Projection, id string) error {
-	return retrying(ctx, func() error {
+	err := retrying(ctx, func() error {
 		return db.Write(ctx, func(tx *store.Tx) error {
-			row, p, err := locked(ctx, tx, all, id)
+			row, _, err := locked(ctx, tx, all, id)
 			if err != nil {
 				return err
 			}
-			var active int
-			err = tx.Get(ctx, &active, `SELECT active FROM generations WHERE projection = $1 AND number = $2`, row.Projection, row.Number)
+			serves, _, err := servedGeneration(ctx, tx, row.Projection)
 			switch {
-			case errors.Is(err, sql.ErrNoRows) && row.State == RebuildCancelled:
-				return fmt.Errorf("rebuild %s is %s: %w", id, row.State, ErrRebuildState)
-			case err != nil && !errors.Is(err, sql.ErrNoRows):
+			case err != nil:
 				return err
-			case active == 1:
+			case row.State == RebuildCancelled:
+				return fmt.Errorf("rebuild %s is %s: %w", id, row.State, ErrRebuildState)
+			case serves.Number == row.Number:
 				return fmt.Errorf("generation %d of %s: %w", row.Number, row.Projection, ErrServes)
 			}
-			return row.end(ctx, tx, p, RebuildCancelled, "")
+			return row.set(ctx, tx, RebuildCancelled, "")
 		})
+	})
+	if err != nil {
+		return err
+	}
+	_ = retrying(ctx, func() error { return sweep(ctx, db, all, id) }) // see above
+	return nil
+}
+
+// sweep drops the generation of a rebuild that has ended.
+func sweep(ctx context.Context, db *store.Store, all []pipeline.Projection, id string) error {
+	return db.Write(ctx, func(tx *store.Tx) error {
+		row, p, err := locked(ctx, tx, all, id)
+		if err != nil || row.State != RebuildCancelled && row.State != RebuildFailed {
+			return err
+		}
+		return drop(ctx, tx, p, row.generation())
 	})
 }
 

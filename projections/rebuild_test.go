@@ -446,6 +446,21 @@ func TestOutcomesOfRebuilds(t *testing.T) {
 		assert.Equal(t, 1, count(t, b.db, tables))
 		assert.Zero(t, count(t, b.db, `SELECT COUNT(*) FROM positions WHERE stage LIKE '%g2'`))
 	})
+	t.Run("its tables were read when it ended", func(t *testing.T) {
+		t.Parallel()
+		b := newFed(t, 10)
+		r := b.rebuild(first, manual)
+		b.exec(`UPDATE rebuilds SET state = 'cancelled' WHERE id = $1`, r.ID) // and no more
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { b.rebuilder(first).Run(ctx) })
+		assert.Eventually(t, func() bool {
+			var left int
+			return b.db.Get(t.Context(), &left, tables) == nil && left == 1
+		}, 20*time.Second, 5*time.Millisecond)
+		stop()
+		running.Wait()
+	})
 	t.Run("its process stops and another one goes on", func(t *testing.T) {
 		t.Parallel()
 		b := newFed(t, 900)

@@ -67,6 +67,17 @@ func (r *Rebuilder) look(ctx context.Context) error {
 		return fmt.Errorf("looking for rebuilds: %w", err)
 	}
 	var errs []error
+	var left []string // whose tables somebody held when they ended
+	err = r.Store.Select(ctx, &left, `SELECT id FROM rebuilds WHERE state IN ('cancelled', 'failed') AND EXISTS (
+		SELECT 1 FROM generations WHERE generations.projection = rebuilds.projection AND generations.number = rebuilds.number)`)
+	if err != nil {
+		return fmt.Errorf("looking for rebuilds that have ended: %w", err)
+	}
+	for _, id := range left {
+		if err := sweep(ctx, r.Store, r.Projections, id); err != nil && !errors.Is(err, ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
 	for _, row := range rows {
 		p, err := named(r.Projections, row.Projection)
 		if err != nil || fingerprint(p) != row.Fold || row.State == RebuildReady && !row.due() {

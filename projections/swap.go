@@ -61,7 +61,7 @@ func RollBackRebuild(ctx context.Context, db *store.Store, all []pipeline.Projec
 			if row.State != RebuildPromoted {
 				return fmt.Errorf("rebuild %s is %s: %w", id, row.State, ErrRebuildState)
 			}
-			serves, _, err := servedGeneration(ctx, tx, p)
+			serves, _, err := servedGeneration(ctx, tx, p.Name())
 			if err != nil {
 				return err
 			}
@@ -172,8 +172,15 @@ func behind(first, second []store.Position) int64 {
 // held a table or a position for too long. What is refused is refused.
 func retrying(ctx context.Context, f func() error) error {
 	began := time.Now()
-	for rest := swapRest; ; rest = min(2*rest, lockWait) {
+	for rest := swapRest; ; rest *= 2 {
 		err := f()
+		// Whoever holds a table reads it, maybe from end to end; each attempt has
+		// batches wait.
+		longest := time.Second
+		if errors.Is(err, ErrBehind) {
+			longest = lockWait
+		}
+		rest = min(rest, longest)
 		switch {
 		case err == nil, errors.Is(err, ErrRebuildState), errors.Is(err, ErrServes), errors.Is(err, ErrNotFound):
 			return err
