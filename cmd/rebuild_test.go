@@ -332,6 +332,29 @@ func TestRebuildWithoutAService(t *testing.T) {
 	proven(t, p.env)
 }
 
+// TestRebuildMeetsPoison: a record that the service stepped over stops a rebuild,
+// which names it, unless it is to step over it as well. All projections are built
+// again.
+func TestRebuildMeetsPoison(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	p.eventually("/readyz", http.StatusOK)
+	live(t, p)
+	r, status := rebuild(t, p.env, "moving-averages", "--promote", "auto")
+	assert.Equal(t, 1, status)
+	assert.Equal(t, projections.RebuildFailed, r.State)
+	assert.Regexp(t, `a record that cannot be applied at offset \d+ of price-events/\d`, r.Error)
+	for _, name := range []string{"moving-averages", "latest-prices", "processed-prices", "requests", "polling-jobs"} {
+		r, status = rebuild(t, p.env, name, "--promote", "if-equal", "--skip-poison", "--rate", "100000")
+		assert.Zero(t, status, "%+v", r.Proof)
+		assert.Equal(t, projections.RebuildPromoted, r.State)
+	}
+	assert.Equal(t, http.StatusOK, p.get("/api/v1/prices/latest?symbol=ASKED&max_age=0").status)
+	awaitDrained(t, p.env)
+	p.eventually("/readyz", http.StatusOK)
+	proven(t, p.env)
+}
+
 // TestRebuildRate measures the fill of a rebuild in a service that has nothing else
 // to do, beside what "pricemill bench rebuild" measures. It is for `make
 // test-rebuild`: beside other tests its figures say nothing.
