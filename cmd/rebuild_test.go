@@ -103,7 +103,7 @@ func (p *program) reaches(id string, state projections.RebuildState) projections
 	require.Eventually(p.t, func() bool {
 		got := p.get("/api/v1/rebuilds/" + id)
 		return got.status == http.StatusOK && json.Unmarshal([]byte(got.body), &r) == nil && r.State == state
-	}, 5*time.Minute, 20*time.Millisecond, "%s becomes %s: %+v", id, state, &r)
+	}, time.Duration(rebuildSize(5, 30))*time.Minute, 20*time.Millisecond, "%s becomes %s: %+v", id, state, &r)
 	return r
 }
 

@@ -141,7 +141,7 @@ func (f *Fill) claims(ctx context.Context, targets map[TopicPartition]int64) ([]
 			fresh = append(fresh, f.start(tp, infos[topic].ID, held))
 		}
 	}
-	return claims, f.cfg.Store.Write(ctx, func(tx *store.Tx) error { return tx.CreatePositions(ctx, fresh) })
+	return claims, f.cfg.Store.Write(ctx, func(tx *store.Tx) error { return f.cfg.Stage.create(ctx, tx, fresh) })
 }
 
 // start is a position at the start of what a partition holds.

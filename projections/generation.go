@@ -167,7 +167,13 @@ type Fold struct {
 	follows bool
 }
 
-var _ pipeline.Handler = Fold{}
+var _ pipeline.Temporary = Fold{}
+
+// Lasts implements pipeline.Temporary.
+func (f Fold) Lasts(ctx context.Context, q store.Querier) error {
+	_, err := f.current(ctx, q)
+	return err
+}
 
 // Stages are the stages that feed the generations there are, by whatever fold:
 // to look at, not to run.

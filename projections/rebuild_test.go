@@ -489,6 +489,24 @@ func TestOutcomesOfRebuilds(t *testing.T) {
 	})
 }
 
+// A process that still feeds what was dropped brings nothing of it back.
+func TestADroppedGenerationStaysAway(t *testing.T) {
+	t.Parallel()
+	b := newFed(t, 20)
+	r := b.rebuild(first, projections.Order{Promote: projections.PromoteAuto})
+	require.Equal(t, projections.RebuildPromoted, r.State)
+	stages, err := projections.Following(t.Context(), b.db, []pipeline.Projection{first})
+	require.NoError(t, err)
+	require.Len(t, stages, 2)
+	require.NoError(t, projections.DropGeneration(t.Context(), b.db, first, 1))
+	b.ledger.append(t, 5)
+	require.ErrorIs(t, b.feed(stages[0]), projections.ErrReplaced)
+	require.NoError(t, b.feed(stages[1]))
+	assert.Equal(t, 25, count(t, b.db, total))
+	assert.Zero(t, count(t, b.db, `SELECT COUNT(*) FROM positions WHERE stage <> 'tally.g2'`))
+	assert.Equal(t, 1, count(t, b.db, tables))
+}
+
 // wide is tally with so much in a row that a page holds a few.
 type wide struct{ tally }
 

@@ -319,7 +319,7 @@ func (b *build) prove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.filled, c.fill = b.row.generation(), b.newFill()
+	c.filled, c.fill, c.tolerant = b.row.generation(), b.newFill(), true
 	// A second round, so that little is left to do while the snapshot is open.
 	for range 2 {
 		if err := c.Fill(ctx); err != nil {
