@@ -75,10 +75,12 @@ func NewFill(cfg FillConfig) *Fill {
 const (
 	// fillPatience is how long a database that does not answer is asked again.
 	fillPatience = 30 * time.Second
-	// fillBatch is the most records of a transaction, and fillFirst those of the
-	// first one where its time is bounded.
+	// fillBatch is the most records of a transaction. Where its time is bounded,
+	// fillFirst are those of the first one, and fillLeast the fewest: on a machine
+	// that is busy with other things, it takes long whatever it holds.
 	fillBatch = 2000
 	fillFirst = 100
+	fillLeast = 20
 )
 
 // Targets that cannot be reached.
@@ -329,5 +331,5 @@ type pace struct {
 // note has the next size follow from what the last one took, at most doubled.
 func (p *pace) note(records int, took time.Duration) {
 	fitting := int(float64(records) * float64(p.turn) / float64(max(took, time.Microsecond)))
-	p.size = max(1, min(fitting, 2*p.size, fillBatch))
+	p.size = max(fillLeast, min(fitting, 2*p.size, fillBatch))
 }

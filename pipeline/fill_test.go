@@ -170,12 +170,12 @@ func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
 		p.note(p.size, time.Duration(p.size)*20*time.Microsecond)
 	}
 	assert.Equal(t, 500, p.size)
-	p.note(500, time.Second)
-	assert.Equal(t, 5, p.size)
-	p.note(5, 0)
-	assert.Equal(t, 10, p.size, "no more than twice as many")
+	p.note(500, time.Second/5)
+	assert.Equal(t, 25, p.size)
+	p.note(25, 0)
+	assert.Equal(t, 50, p.size, "no more than twice as many")
 	p.note(1, time.Hour)
-	assert.Equal(t, 1, p.size)
+	assert.Equal(t, fillLeast, p.size)
 	for range 20 {
 		p.note(p.size, 0)
 	}
