@@ -405,6 +405,10 @@ func TestRebuildIsKilled(t *testing.T) {
 	want := served()
 	p := &program{t: t, env: env, url: l.await(t, "listening")["url"].(string)}
 	id := p.startRebuild(fmt.Sprintf(`{"projection":"moving-averages","promote":"if-equal","rate_limit":%d}`, events/4))
+	require.Eventually(t, func() bool {
+		r := p.rebuild(id)
+		return r.Rate > 0 && r.SecondsLeft != nil && slices.ContainsFunc(r.Partitions, func(p projections.RebuildPartition) bool { return p.SecondsLeft != nil })
+	}, time.Minute, 20*time.Millisecond, "it says how long it takes")
 	random := rand.New(rand.NewPCG(seed(t), 1))
 	filled := func() (n int) {
 		err := db.Get(t.Context(), &n, `SELECT COALESCE(SUM(next_offset), 0) FROM positions WHERE stage = 'scratch/moving-averages.g2'`)

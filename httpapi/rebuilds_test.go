@@ -139,7 +139,7 @@ func TestCommandsToRebuilds(t *testing.T) {
 	all := newRebuilds("rebuild_a")
 	api := newAPI(t, func(s *setup) { s.Rebuilds = all })
 	w := get(t, api, "/api/v1/rebuilds/rebuild_a")
-	assert.Contains(t, w.Body.String(), `"partitions":[{"topic":"price-events","partition":1,"position":2,"target":8}]`)
+	assert.Contains(t, w.Body.String(), `"partitions":[{"topic":"price-events","partition":1,"position":2,"target":8,"rate":0,"seconds_left":null}]`)
 	assert.Contains(t, get(t, api, "/api/v1/rebuilds?limit=1").Body.String(), `{"items":[{"id":"rebuild_a"`)
 	assert.Equal(t, 422, get(t, api, "/api/v1/rebuilds?limit=0").Code)
 	for _, step := range []struct{ method, path, state string }{

@@ -109,7 +109,11 @@ type RebuildPartition struct {
 	// the rebuild began.
 	Position int64 `json:"position"`
 	Target   int64 `json:"target"`
-	start    int64
+	// Rate and SecondsLeft are as those of the whole: partitions are filled some at a
+	// time.
+	Rate        int64  `json:"rate"`
+	SecondsLeft *int64 `json:"seconds_left"`
+	start       int64
 }
 
 // RebuildProof is what the comparison with the generation that served found, both
@@ -284,7 +288,7 @@ type rebuildRow struct {
 	RateLimit  int          `db:"rate_limit"`
 	Replaced   int          `db:"replaced"`
 	Goals      string       `db:"goals"`
-	Speed      int64        `db:"speed"`
+	Speeds     string       `db:"speeds"`
 	Proof      string       `db:"proof"`
 	Equal      int          `db:"equal"`
 	Whole      int          `db:"whole"`
@@ -293,7 +297,7 @@ type rebuildRow struct {
 	ChangedAt  schema.Time  `db:"changed_at"`
 }
 
-const rebuildColumns = `id, projection, number, fold, state, promote, skip_poison, rate_limit, replaced, goals, speed, proof, equal, whole,
+const rebuildColumns = `id, projection, number, fold, state, promote, skip_poison, rate_limit, replaced, goals, speeds, proof, equal, whole,
 	error, created_at, changed_at`
 
 func (r rebuildRow) generation() pipeline.Generation {
@@ -315,7 +319,7 @@ func (r rebuildRow) end(ctx context.Context, tx *store.Tx, p pipeline.Projection
 
 // set changes its state.
 func (r rebuildRow) set(ctx context.Context, tx *store.Tx, state RebuildState, why string) error {
-	_, err := tx.Exec(ctx, `UPDATE rebuilds SET state = $1, error = $2, speed = 0, changed_at = $3 WHERE id = $4`,
+	_, err := tx.Exec(ctx, `UPDATE rebuilds SET state = $1, error = $2, speeds = '', changed_at = $3 WHERE id = $4`,
 		state, why, schema.NewTime(time.Now()), r.ID)
 	return err
 }
@@ -366,7 +370,7 @@ func Rebuilds(ctx context.Context, q store.Querier, limit int) ([]Rebuild, error
 // rebuild is the row as others see it, with what is read elsewhere.
 func (r rebuildRow) rebuild(ctx context.Context, q store.Querier) (Rebuild, error) {
 	b := Rebuild{ID: r.ID, Projection: r.Projection, State: r.State, Promote: r.Promote, Generation: r.Number, Replaced: r.Replaced,
-		Fold: r.Fold, SkipPoison: r.SkipPoison == 1, RateLimit: r.RateLimit, Partitions: []RebuildPartition{}, Rate: r.Speed,
+		Fold: r.Fold, SkipPoison: r.SkipPoison == 1, RateLimit: r.RateLimit, Partitions: []RebuildPartition{},
 		Error: r.Error, CreatedAt: r.CreatedAt, ChangedAt: r.ChangedAt}
 	if r.Proof != "" {
 		b.Proof = &RebuildProof{}
@@ -384,12 +388,19 @@ func (r rebuildRow) rebuild(ctx context.Context, q store.Querier) (Rebuild, erro
 	for _, p := range b.Partitions {
 		b.Done += max(0, min(p.Position, p.Target)-p.start)
 		b.Total += max(0, p.Target-p.start)
+		b.Rate += p.Rate
 	}
-	if r.State == RebuildRunning && b.Rate > 0 {
-		left := (b.Total - b.Done) / b.Rate
-		b.SecondsLeft = &left
-	}
+	b.SecondsLeft = secondsLeft(b.Total-b.Done, b.Rate)
 	return b, nil
+}
+
+// secondsLeft is how long records take at a rate; nil where nobody can tell.
+func secondsLeft(records, rate int64) *int64 {
+	if rate <= 0 {
+		return nil
+	}
+	left := max(0, records) / rate
+	return &left
 }
 
 // partitions are its goals, and how far it has come.
@@ -412,9 +423,16 @@ func (r rebuildRow) partitions(ctx context.Context, q store.Querier) ([]RebuildP
 			at[pipeline.TopicPartition{Topic: schema.Topic(p.Topic), Partition: p.Part}] = p.Next
 		}
 	}
+	speeds := map[string]int64{}
+	if r.Speeds != "" {
+		if err := json.Unmarshal([]byte(r.Speeds), &speeds); err != nil {
+			return nil, fmt.Errorf("reading the speeds of %s: %w", r.ID, err)
+		}
+	}
 	for _, g := range goals {
-		position := max(g.Start, at[pipeline.TopicPartition{Topic: g.Topic, Partition: g.Partition}])
-		partitions = append(partitions, RebuildPartition{g.Topic, g.Partition, position, g.Target, g.Start})
+		tp := pipeline.TopicPartition{Topic: g.Topic, Partition: g.Partition}
+		position, speed := max(g.Start, at[tp]), speeds[tp.String()]
+		partitions = append(partitions, RebuildPartition{g.Topic, g.Partition, position, g.Target, speed, secondsLeft(g.Target-position, speed), g.Start})
 	}
 	return partitions, nil
 }

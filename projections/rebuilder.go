@@ -220,26 +220,54 @@ func (b *build) update(ctx context.Context, tx *store.Tx, set string, args ...an
 func (b *build) watch(ctx context.Context, stop context.CancelFunc) {
 	ticker := time.NewTicker(rebuildPoll)
 	defer ticker.Stop()
-	before, at, smooth := b.read.Load(), time.Now(), 0.0
+	var pace speedometer
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		now, read := time.Now(), b.read.Load()
-		speed := float64(read-before) / now.Sub(at).Seconds()
-		before, at = read, now
-		if smooth == 0 {
-			smooth = speed
+		positions, err := store.Positions(ctx, b.Store, scratchStage(b.row.generation()))
+		if err != nil {
+			continue // it is only shown
 		}
-		smooth += (speed - smooth) / 4
-		err := b.Store.Write(ctx, func(tx *store.Tx) error { return b.update(ctx, tx, `speed = $1`, int64(smooth)) })
+		speeds, err := json.Marshal(pace.look(positions, time.Now()))
+		if err == nil {
+			err = b.Store.Write(ctx, func(tx *store.Tx) error { return b.update(ctx, tx, `speeds = $1`, string(speeds)) })
+		}
 		if errors.Is(err, errEnded) {
 			stop()
 			return
 		}
 	}
+}
+
+// speedometer tells how fast positions move, by partition.
+type speedometer struct {
+	at     time.Time
+	next   map[string]int64
+	smooth map[string]float64
+}
+
+// look returns records a second, for the partitions that move.
+func (s *speedometer) look(positions []store.Position, now time.Time) map[string]int64 {
+	speeds, next, smooth := map[string]int64{}, map[string]int64{}, map[string]float64{}
+	for _, p := range positions {
+		key := pipeline.TopicPartition{Topic: schema.Topic(p.Topic), Partition: p.Part}.String()
+		next[key] = p.Next
+		before, known := s.next[key]
+		if !known || p.Next == before {
+			continue
+		}
+		speed := float64(p.Next-before) / now.Sub(s.at).Seconds()
+		if was, moved := s.smooth[key]; moved {
+			speed = was + (speed-was)/4
+		}
+		smooth[key] = speed
+		speeds[key] = int64(speed)
+	}
+	s.at, s.next, s.smooth = now, next, smooth
+	return speeds
 }
 
 // run goes on from wherever the rebuild is.
@@ -326,7 +354,7 @@ func (b *build) prove(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.advance(ctx, `state = $1`, RebuildProving); err != nil {
+	if err := b.advance(ctx, `state = $1, speeds = ''`, RebuildProving); err != nil {
 		return err
 	}
 	finding, err := b.compare(ctx, c)
@@ -422,7 +450,7 @@ func (b *build) follow(ctx context.Context) error {
 		if _, err := tx.Exec(ctx, `UPDATE generations SET following = 1 WHERE projection = $1 AND number = $2`, g.Projection, g.Number); err != nil {
 			return err
 		}
-		return b.update(ctx, tx, `state = $1, speed = 0, error = ''`, RebuildReady)
+		return b.update(ctx, tx, `state = $1, speeds = '', error = ''`, RebuildReady)
 	})
 	if err == nil {
 		b.row.State = RebuildReady

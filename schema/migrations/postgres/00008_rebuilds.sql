@@ -15,8 +15,8 @@ ALTER TABLE positions ADD COLUMN claimed_at TIMESTAMPTZ;
 -- replaced that of the one whose place it took, 0 for none. goals are where the log
 -- ended on each partition when it began, and proof is what the comparison with the
 -- active generation found: JSON, empty until then. equal is 1 where that was no
--- difference, and whole where the log holds all that the tables are made of. speed
--- is in records a second.
+-- difference, and whole where the log holds all that the tables are made of.
+-- speeds are those of late on each partition, in records a second: JSON.
 CREATE TABLE rebuilds (
     id           TEXT NOT NULL PRIMARY KEY,
     projection   TEXT NOT NULL,
@@ -28,7 +28,7 @@ CREATE TABLE rebuilds (
     rate_limit   BIGINT NOT NULL,
     replaced     BIGINT NOT NULL DEFAULT 0,
     goals        TEXT NOT NULL DEFAULT '',
-    speed        BIGINT NOT NULL DEFAULT 0,
+    speeds       TEXT NOT NULL DEFAULT '',
     proof        TEXT NOT NULL DEFAULT '',
     equal        BIGINT NOT NULL DEFAULT 0,
     whole        BIGINT NOT NULL DEFAULT 0,
