@@ -71,9 +71,9 @@ test-workers: ## Kill one of two workers every ten seconds for two minutes, on P
 
 .PHONY: test-rebuild
 test-rebuild: ## Rebuild a million events under load, swap 50 times, kill 10 times: on the embedded default, and on PostgreSQL and Apache Kafka
-	PRICEMILL_TEST_REBUILD=1 $(GO) test -count=1 -timeout 40m -run 'TestRebuild|TestTheStepsOfReplay' -v ./cmd
+	PRICEMILL_TEST_REBUILD=$${PRICEMILL_TEST_REBUILD:-1000000} $(GO) test -count=1 -timeout 40m -run 'TestRebuild|TestTheStepsOfReplay' -v ./cmd
 	@services=$$(.ci/services up) && eval "$$services" && \
-	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_REBUILD=1 \
+	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_REBUILD=$${PRICEMILL_TEST_REBUILD:-1000000} \
 		$(GO) test -count=1 -timeout 40m -run 'TestRebuild|TestTheStepsOfReplay' -v ./cmd
 
 .PHONY: test-faults

@@ -26,8 +26,8 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// rebuildVariable has the tests of rebuilds take their long form: `make
-// test-rebuild` sets it.
+// rebuildVariable has the tests of rebuilds take their long form, with so many
+// events: `make test-rebuild` sets it.
 const rebuildVariable = "PRICEMILL_TEST_REBUILD"
 
 func rebuildSize(short, long int) int {
@@ -44,6 +44,7 @@ func fillPrices(t testing.TB, env environment, n int) {
 	broker := connect(t, env)
 	ranges, err := broker.Offsets(t.Context(), schema.PriceEvents)
 	require.NoError(t, err)
+	began := time.Now()
 	partitions := int32(len(ranges))
 	start := time.Date(2025, 6, 15, 14, 0, 0, 0, time.UTC)
 	random := rand.New(rand.NewPCG(7, 7))
@@ -67,6 +68,7 @@ func fillPrices(t testing.TB, env environment, n int) {
 		require.NoError(t, errors.Join(broker.Send(t.Context(), batches)...))
 	}
 	awaitDrained(t, env)
+	t.Logf("%d prices in the log, and in all tables, after %v", n, time.Since(began))
 }
 
 // rebuild runs "pricemill rebuild" and returns what it said last.
@@ -173,7 +175,12 @@ func TestRebuildWhileTheServiceWorks(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
 	p.eventually("/readyz", http.StatusOK)
-	events, swaps, rate := rebuildSize(20_000, 1_000_000), rebuildSize(5, 50), 200
+	events, swaps, rate := 20_000, rebuildSize(5, 50), 200
+	if text := os.Getenv(rebuildVariable); text != "" {
+		var err error
+		events, err = strconv.Atoi(text)
+		require.NoError(t, err)
+	}
 	if onServices() {
 		rate = 1000
 	}
