@@ -210,8 +210,8 @@ func asInt(b bool) int {
 
 // Renew orders a rebuild where the generation that serves was built by an earlier
 // version of the fold, or by other settings. Poison is stepped over, as it was when
-// it came. Where a generation of this fold is there already, which somebody has not
-// promoted or has rolled back, it is left to him.
+// it came. Where one of this fold is there already, which somebody has not promoted
+// or has rolled back, it is left to him.
 func Renew(ctx context.Context, db *store.Store, p pipeline.Projection, promote Promotion, log *slog.Logger) error {
 	err := db.Write(ctx, func(tx *store.Tx) error {
 		if err := tx.Alone(ctx); err != nil {
@@ -233,7 +233,14 @@ func Renew(ctx context.Context, db *store.Store, p pipeline.Projection, promote 
 		case versionOf(was) > p.Version():
 			log.Warn("a later version of this projection serves: this process does not feed it", "projection", p.Name(), "serves", was, "is", is)
 			return nil
-		case slices.ContainsFunc(rows, func(r generationRow) bool { return r.Fold == is }):
+		}
+		var waiting int
+		err = tx.Get(ctx, &waiting, `SELECT COUNT(*) FROM rebuilds WHERE projection = $1 AND fold = $2
+			AND state IN ('running', 'proving', 'ready', 'rolled_back')`, p.Name(), is)
+		switch {
+		case err != nil:
+			return err
+		case waiting > 0:
 			log.Warn("a generation of this fold is there, and another one serves: see pricemill rebuild list", "projection", p.Name(), "serves", was, "is", is)
 			return nil
 		}

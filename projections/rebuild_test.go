@@ -351,6 +351,24 @@ func TestARaisedVersionStartsARebuild(t *testing.T) {
 	assert.Equal(t, projections.RebuildCancelled, again[1].State)
 }
 
+// Settings that come back are built again, although what they replaced is there:
+// nobody may have fed it.
+func TestSettingsComeBack(t *testing.T) {
+	t.Parallel()
+	b := newFed(t, 30)
+	for i, fold := range []tally{{version: 1, configuration: "other"}, first, {version: 1, configuration: "other"}} {
+		b.ledger.append(t, 5)
+		require.NoError(t, projections.Renew(t.Context(), b.db, fold, projections.PromoteAuto, quiet))
+		all, err := projections.Rebuilds(t.Context(), b.db, 10)
+		require.NoError(t, err)
+		require.Len(t, all, i+1)
+		_, err = b.rebuilder(fold).Work(t.Context(), all[0].ID)
+		require.NoError(t, err)
+		assert.Equal(t, projections.RebuildPromoted, b.get(all[0].ID).State)
+		assert.Equal(t, 30+5*(i+1), count(t, b.db, total))
+	}
+}
+
 func TestOutcomesOfRebuilds(t *testing.T) {
 	t.Parallel()
 	t.Run("an empty topic", func(t *testing.T) {
