@@ -41,6 +41,10 @@ func rebuildSize(short, long int) int {
 // the order of time.
 func fillPrices(t testing.TB, env environment, n int) {
 	t.Helper()
+	// Before there is work: to open SQLite is to write, and another process may have
+	// to wait for long.
+	db := openTables(t, env)
+	defer func() { assert.NoError(t, db.Close()) }()
 	broker := connect(t, env)
 	ranges, err := broker.Offsets(t.Context(), schema.PriceEvents)
 	require.NoError(t, err)
@@ -67,7 +71,7 @@ func fillPrices(t testing.TB, env environment, n int) {
 		batches = slices.DeleteFunc(batches, func(b pipeline.PartitionBatch) bool { return len(b.Records) == 0 })
 		require.NoError(t, errors.Join(broker.Send(t.Context(), batches)...))
 	}
-	awaitDrained(t, env)
+	require.NoError(t, pipeline.CatchUp(t.Context(), db, broker, nil, nil))
 	t.Logf("%d prices in the log, and in all tables, after %v", n, time.Since(began))
 }
 
