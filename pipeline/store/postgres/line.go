@@ -3,15 +3,12 @@ package postgres
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/lib/pq"
-
-	"github.com/pricemill/pricemill/pipeline/store/prepared"
 )
 
 // lineGrace is how long a line waits for the server's own word after the context
@@ -198,7 +195,7 @@ func openLine(ctx context.Context, c *pq.Connector) (driver.Conn, error) {
 	if !ok || o.line == nil {
 		return nil, fmt.Errorf("lib/pq opened a %T, which is not as it was", conn)
 	}
-	return &lineConn{pqConn: inner, line: o.line, statements: prepared.New(inner, isStale)}, nil
+	return &lineConn{pqConn: inner, line: o.line}, nil
 }
 
 // pqConn is what database/sql may use of a connection of lib/pq's.
@@ -218,8 +215,7 @@ type pqConn interface {
 // context that they were prepared with.
 type lineConn struct {
 	pqConn
-	line       *line
-	statements *prepared.Statements
+	line *line
 	// tx is the context of the transaction under way; nil where there is none. It
 	// counts for each statement of it: some are given a context of no account.
 	tx context.Context
@@ -237,26 +233,13 @@ func (c *lineConn) follow(ctx context.Context) {
 // QueryContext implements driver.QueryerContext.
 func (c *lineConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	c.follow(ctx)
-	if len(args) == 0 { // one round trip as it is, and maybe several statements
-		return c.pqConn.QueryContext(ctx, query, args)
-	}
-	return c.statements.Query(ctx, query, args)
+	return c.pqConn.QueryContext(ctx, query, args)
 }
 
 // ExecContext implements driver.ExecerContext.
 func (c *lineConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	c.follow(ctx)
-	if len(args) == 0 {
-		return c.pqConn.ExecContext(ctx, query, args)
-	}
-	return c.statements.Exec(ctx, query, args)
-}
-
-// isStale reports that a table was altered since a statement was prepared, or that
-// the session was cleaned of its statements.
-func isStale(err error) bool {
-	var pe *pq.Error
-	return errors.As(err, &pe) && (pe.Code == "0A000" || pe.Code == "26000") // feature_not_supported: cached plan must not change result type
+	return c.pqConn.ExecContext(ctx, query, args)
 }
 
 // PrepareContext implements driver.ConnPrepareContext.

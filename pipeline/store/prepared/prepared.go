@@ -1,7 +1,6 @@
 // Package prepared keeps the statements of a session prepared that come again and
 // again. A database reads, checks and plans the text of a statement each time it is
-// asked; of a read model that costs more than the look-up, and lib/pq waits for a
-// round trip of its own for it.
+// asked, which may cost more than the look-up in a read model.
 package prepared
 
 import (
@@ -31,10 +30,8 @@ const (
 // a time.
 type Statements struct {
 	session Session
-	// stale reports an error after which a statement is to be prepared anew.
-	stale func(error) bool
-	texts map[string]*list.Element
-	order *list.List // of *statement, the last used first
+	texts   map[string]*list.Element
+	order   *list.List // of *statement, the last used first
 }
 
 // statement is prepared when it comes for the second time.
@@ -50,9 +47,9 @@ type prepared interface {
 	driver.StmtQueryContext
 }
 
-// New returns the statements of a session. stale may be nil.
-func New(session Session, stale func(error) bool) *Statements {
-	return &Statements{session: session, stale: stale, texts: map[string]*list.Element{}, order: list.New()}
+// New returns the statements of a session.
+func New(session Session) *Statements {
+	return &Statements{session: session, texts: map[string]*list.Element{}, order: list.New()}
 }
 
 // Query is as driver.QueryerContext's.
@@ -66,11 +63,6 @@ func (s *Statements) Query(ctx context.Context, text string, args []driver.Named
 	}
 	rows, err := st.stmt.QueryContext(ctx, args)
 	if err != nil {
-		if s.forgets(st, err) {
-			if rows, again := s.session.QueryContext(ctx, text, args); again == nil {
-				return rows, nil
-			}
-		}
 		return nil, err
 	}
 	st.busy = true
@@ -86,12 +78,7 @@ func (s *Statements) Exec(ctx context.Context, text string, args []driver.NamedV
 	if st == nil {
 		return s.session.ExecContext(ctx, text, args)
 	}
-	result, err := st.stmt.ExecContext(ctx, args)
-	if err != nil {
-		s.forgets(st, err)
-		return nil, err
-	}
-	return result, nil
+	return st.stmt.ExecContext(ctx, args)
 }
 
 // find returns the prepared statement of a text; nil where it is to be run as a
@@ -147,17 +134,7 @@ func (s *Statements) forget(st *statement) error {
 	return st.stmt.Close()
 }
 
-// forgets forgets a statement that the database does not take any more, if that is
-// what the error says. Outside of a transaction its text can still be run.
-func (s *Statements) forgets(st *statement, err error) bool {
-	if s.stale == nil || !s.stale(err) {
-		return false
-	}
-	_ = s.forget(st) // the database may have done so itself
-	return true
-}
-
-// Close forgets all statements: for drivers that do not do so when a session ends.
+// Close forgets all statements, before the session ends.
 func (s *Statements) Close() error {
 	var errs []error
 	for s.order.Len() > 0 {
