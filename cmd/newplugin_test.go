@@ -95,9 +95,6 @@ func (tu *tutorial) serve(block string) (stop func()) {
 // the modules are those of this checkout.
 func TestTheTutorialOfPlugins(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it builds two programs")
-	}
 	checkout, err := filepath.Abs("..")
 	require.NoError(t, err)
 	bin := t.TempDir()

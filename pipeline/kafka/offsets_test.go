@@ -74,37 +74,6 @@ func TestSendWhatWasRead(t *testing.T) {
 	}
 }
 
-// TestSendMeasuresTimestamps: where the records of a batch have other times, the
-// batch is as large as is said.
-func TestSendMeasuresTimestamps(t *testing.T) {
-	t.Parallel()
-	const brokersLimit = 1_048_588
-	b := newBroker(t, func(c *kafka.Config) { c.MaxMessageBytes = brokersLimit + 1 })
-	topic := newTopic(t, b)
-	records := written(0, 1, -100, 1_000_000, -8_640_000_000)
-	bytes := func(filler int) int {
-		records[3].Value = make([]byte, filler)
-		var large *kafka.TooLargeError
-		tiny := newBroker(t, func(c *kafka.Config) { c.MaxMessageBytes = 100 })
-		err := tiny.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0]
-		if !errors.As(err, &large) {
-			t.Fatalf("no size in %v", err)
-		}
-		return large.Bytes
-	}
-	filler := 1_000_000
-	filler += brokersLimit - bytes(filler)
-	if got := bytes(filler); got != brokersLimit {
-		t.Fatalf("the batch has %d bytes, want %d", got, brokersLimit)
-	}
-	send(t, b, at(topic, 0), records...)
-	records[3].Value = make([]byte, filler+1)
-	err := b.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0]
-	if !errors.Is(err, kafka.ErrTooLarge) {
-		t.Errorf("a byte more than the broker takes: %v", err)
-	}
-}
-
 func TestOffsetsAt(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t)

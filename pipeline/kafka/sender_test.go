@@ -122,15 +122,28 @@ func TestSendGivesEachBatchItsError(t *testing.T) {
 	}
 }
 
-// TestSendMeasuresExactly finds the broker's own limit to the byte.
+// TestSendMeasuresExactly finds the broker's own limit to the byte, where all records
+// of a batch have one time and where they have others.
 func TestSendMeasuresExactly(t *testing.T) {
 	t.Parallel()
+	for name, records := range map[string][]pipeline.OutgoingRecord{
+		"of one time": numbered(0, 200), "of other times": written(0, 1, -100, 1_000_000, -8_640_000_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testSendMeasures(t, records)
+		})
+	}
+}
+
+func testSendMeasures(t *testing.T, records []pipeline.OutgoingRecord) {
+	t.Helper()
+	last := len(records) - 1
 	const brokersLimit = 1_048_588
 	b := newBroker(t, func(c *kafka.Config) { c.MaxMessageBytes = brokersLimit + 1 })
 	topic := newTopic(t, b)
-	records := numbered(0, 200)
 	bytes := func(filler int) int {
-		records[100].Value = make([]byte, filler)
+		records[last].Value = make([]byte, filler)
 		var large *kafka.TooLargeError
 		tiny := newBroker(t, func(c *kafka.Config) { c.MaxMessageBytes = 100 })
 		err := tiny.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0]
@@ -145,7 +158,7 @@ func TestSendMeasuresExactly(t *testing.T) {
 		t.Fatalf("the batch has %d bytes, want %d", got, brokersLimit)
 	}
 	send(t, b, at(topic, 0), records...)
-	records[100].Value = make([]byte, filler+1)
+	records[last].Value = make([]byte, filler+1)
 	err := b.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0]
 	if !errors.Is(err, kafka.ErrTooLarge) {
 		t.Errorf("a byte more than the broker takes: %v", err)

@@ -15,6 +15,7 @@
 package bollinger
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/big"
@@ -93,16 +94,7 @@ type entry struct {
 }
 
 func (e entry) compare(f entry) int {
-	if order := e.Time.Compare(f.Time); order != 0 {
-		return order
-	}
-	switch {
-	case e.ID < f.ID:
-		return -1
-	case e.ID > f.ID:
-		return 1
-	}
-	return 0
+	return cmp.Or(e.Time.Compare(f.Time), cmp.Compare(e.ID, f.ID))
 }
 
 // window is the last prices, oldest first, with their sum and that of their

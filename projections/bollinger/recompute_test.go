@@ -17,36 +17,6 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-func rat(d schema.Decimal) *big.Rat {
-	r, _ := new(big.Rat).SetString(d.String())
-	return r
-}
-
-// byKey is the prices of each symbol at each provider, in the order of the log.
-func byKey(log []pipeline.Record) map[string][]schema.PriceObserved {
-	keys := map[string][]schema.PriceObserved{}
-	for _, r := range log {
-		p := r.Event.Payload.(schema.PriceObserved)
-		keys[p.Key()] = append(keys[p.Key()], p)
-	}
-	return keys
-}
-
-// halfEven rounds to 18 digits, by its definition: of the two neighbours the nearer
-// one, of two as near the even one.
-func halfEven(r *big.Rat) string {
-	scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(18), nil)
-	scaled := new(big.Rat).Mul(r, new(big.Rat).SetInt(scale))
-	below := new(big.Int).Div(scaled.Num(), scaled.Denom())
-	above := new(big.Int).Add(below, big.NewInt(1))
-	down, up := new(big.Rat).Sub(scaled, new(big.Rat).SetInt(below)), new(big.Rat).Sub(new(big.Rat).SetInt(above), scaled)
-	nearest := below
-	if order := up.Cmp(down); order < 0 || order == 0 && below.Bit(0) == 1 {
-		nearest = above
-	}
-	return new(big.Rat).SetFrac(nearest, scale).RatString()
-}
-
 // ulp is one unit in the last place.
 var ulp = new(big.Rat).SetFrac(big.NewInt(1), new(big.Int).Exp(big.NewInt(10), big.NewInt(18), nil))
 
@@ -74,7 +44,7 @@ func TestBandsEqualARecomputation(t *testing.T) {
 		for _, r := range rows {
 			got[r.Provider+"/"+r.Symbol] = append(got[r.Provider+"/"+r.Symbol], r)
 		}
-		for key, prices := range byKey(f.Log) {
+		for key, prices := range projectiontest.ByKey(f.Log) {
 			require.Len(t, got[key], len(prices))
 			for i, r := range got[key] {
 				sorted := slices.Clone(prices[:i+1])
@@ -83,23 +53,23 @@ func TestBandsEqualARecomputation(t *testing.T) {
 				n := big.NewRat(int64(len(last)), 1)
 				mean, variance := new(big.Rat), new(big.Rat)
 				for _, p := range last {
-					mean.Add(mean, new(big.Rat).Quo(rat(p.Price), n))
+					mean.Add(mean, new(big.Rat).Quo(projectiontest.Rat(p.Price), n))
 				}
 				for _, p := range last {
-					d := new(big.Rat).Sub(rat(p.Price), mean)
+					d := new(big.Rat).Sub(projectiontest.Rat(p.Price), mean)
 					variance.Add(variance, d.Mul(d, d).Quo(d, n))
 				}
 				require.Equal(t, last[len(last)-1].Timestamp, r.Timestamp)
-				require.Equal(t, halfEven(mean), rat(r.Middle).RatString())
+				require.Equal(t, projectiontest.HalfEven(mean).RatString(), projectiontest.Rat(r.Middle).RatString())
 				half := new(big.Rat).Mul(ulp, big.NewRat(1, 2))
-				low, high := new(big.Rat).Sub(rat(r.Deviation), half), new(big.Rat).Add(rat(r.Deviation), half)
+				low, high := new(big.Rat).Sub(projectiontest.Rat(r.Deviation), half), new(big.Rat).Add(projectiontest.Rat(r.Deviation), half)
 				if low.Sign() > 0 {
 					require.LessOrEqual(t, low.Mul(low, low).Cmp(variance), 0)
 				}
 				require.GreaterOrEqual(t, high.Mul(high, high).Cmp(variance), 0)
-				width, _ := new(big.Rat).SetString(halfEven(new(big.Rat).Mul(rat(r.Deviation), big.NewRat(5, 2))))
-				require.Zero(t, new(big.Rat).Sub(rat(r.Middle), width).Cmp(rat(r.Lower)))
-				require.Zero(t, new(big.Rat).Add(rat(r.Middle), width).Cmp(rat(r.Upper)))
+				width := projectiontest.HalfEven(new(big.Rat).Mul(projectiontest.Rat(r.Deviation), big.NewRat(5, 2)))
+				require.Zero(t, new(big.Rat).Sub(projectiontest.Rat(r.Middle), width).Cmp(projectiontest.Rat(r.Lower)))
+				require.Zero(t, new(big.Rat).Add(projectiontest.Rat(r.Middle), width).Cmp(projectiontest.Rat(r.Upper)))
 			}
 		}
 	})

@@ -18,21 +18,6 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-func rat(d schema.Decimal) *big.Rat {
-	r, _ := new(big.Rat).SetString(d.String())
-	return r
-}
-
-// byKey is the prices of each symbol at each provider, in the order of the log.
-func byKey(log []pipeline.Record) map[string][]schema.PriceObserved {
-	keys := map[string][]schema.PriceObserved{}
-	for _, r := range log {
-		p := r.Event.Payload.(schema.PriceObserved)
-		keys[p.Key()] = append(keys[p.Key()], p)
-	}
-	return keys
-}
-
 // A candle is what is left of its prices once they are sorted, however late they
 // came.
 func TestCandlesEqualARecomputation(t *testing.T) {
@@ -59,11 +44,11 @@ func TestCandlesEqualARecomputation(t *testing.T) {
 		for _, r := range rows {
 			volume := "none"
 			if r.Volume != nil {
-				volume = rat(*r.Volume).RatString()
+				volume = projectiontest.Rat(*r.Volume).RatString()
 			}
 			got[fmt.Sprintf("%s/%s %s %s", r.Provider, r.Symbol, r.Interval, r.Begin)] = fmt.Sprint(r.Open, r.High, r.Low, r.Close, volume, r.Prices)
 		}
-		for key, prices := range byKey(f.Log) {
+		for key, prices := range projectiontest.ByKey(f.Log) {
 			slices.SortStableFunc(prices, func(a, b schema.PriceObserved) int { return a.Timestamp.Compare(b.Timestamp) })
 			for name, seconds := range intervals {
 				buckets := map[int64][]schema.PriceObserved{}
@@ -74,14 +59,14 @@ func TestCandlesEqualARecomputation(t *testing.T) {
 				for begin, in := range buckets {
 					high, low, volume, sized := in[0].Price, in[0].Price, new(big.Rat), "none"
 					for _, p := range in {
-						if rat(p.Price).Cmp(rat(high)) > 0 {
+						if projectiontest.Rat(p.Price).Cmp(projectiontest.Rat(high)) > 0 {
 							high = p.Price
 						}
-						if rat(p.Price).Cmp(rat(low)) < 0 {
+						if projectiontest.Rat(p.Price).Cmp(projectiontest.Rat(low)) < 0 {
 							low = p.Price
 						}
 						if p.Size.Sign() > 0 {
-							sized = volume.Add(volume, rat(p.Size)).RatString()
+							sized = volume.Add(volume, projectiontest.Rat(p.Size)).RatString()
 						}
 					}
 					want[fmt.Sprintf("%s %s %s", key, name, schema.NewTime(time.Unix(begin, 0)))] =

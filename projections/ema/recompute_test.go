@@ -16,36 +16,6 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-func rat(d schema.Decimal) *big.Rat {
-	r, _ := new(big.Rat).SetString(d.String())
-	return r
-}
-
-// byKey is the prices of each symbol at each provider, in the order of the log.
-func byKey(log []pipeline.Record) map[string][]schema.PriceObserved {
-	keys := map[string][]schema.PriceObserved{}
-	for _, r := range log {
-		p := r.Event.Payload.(schema.PriceObserved)
-		keys[p.Key()] = append(keys[p.Key()], p)
-	}
-	return keys
-}
-
-// halfEven rounds to 18 digits, by its definition: of the two neighbours the nearer
-// one, of two as near the even one.
-func halfEven(r *big.Rat) string {
-	scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(18), nil)
-	scaled := new(big.Rat).Mul(r, new(big.Rat).SetInt(scale))
-	below := new(big.Int).Div(scaled.Num(), scaled.Denom())
-	above := new(big.Int).Add(below, big.NewInt(1))
-	down, up := new(big.Rat).Sub(scaled, new(big.Rat).SetInt(below)), new(big.Rat).Sub(new(big.Rat).SetInt(above), scaled)
-	nearest := below
-	if order := up.Cmp(down); order < 0 || order == 0 && below.Bit(0) == 1 {
-		nearest = above
-	}
-	return new(big.Rat).SetFrac(nearest, scale).RatString()
-}
-
 // Each average follows from the rounded one before it, over the prices that were
 // the newest when they came.
 func TestAveragesEqualARecomputation(t *testing.T) {
@@ -64,9 +34,9 @@ func TestAveragesEqualARecomputation(t *testing.T) {
 		got, want := map[string][]string{}, map[string][]string{}
 		for _, r := range rows {
 			key := r.Provider + "/" + r.Symbol + " " + r.Period
-			got[key] = append(got[key], rat(r.Value).RatString())
+			got[key] = append(got[key], projectiontest.Rat(r.Value).RatString())
 		}
-		for key, prices := range byKey(f.Log) {
+		for key, prices := range projectiontest.ByKey(f.Log) {
 			for _, n := range periods {
 				var e *big.Rat
 				newest := prices[0].Timestamp
@@ -76,11 +46,11 @@ func TestAveragesEqualARecomputation(t *testing.T) {
 					}
 					newest = p.Timestamp
 					if e == nil {
-						e = rat(p.Price)
+						e = projectiontest.Rat(p.Price)
 					} else {
-						step := new(big.Rat).Sub(rat(p.Price), e)
+						step := new(big.Rat).Sub(projectiontest.Rat(p.Price), e)
 						e.Add(e, step.Mul(step, big.NewRat(2, int64(n)+1)))
-						e.SetString(halfEven(e))
+						e.Set(projectiontest.HalfEven(e))
 					}
 					want[key+" "+strconv.Itoa(n)] = append(want[key+" "+strconv.Itoa(n)], e.RatString())
 				}

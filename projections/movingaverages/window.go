@@ -1,6 +1,7 @@
 package movingaverages
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -16,16 +17,7 @@ type entry struct {
 }
 
 func (e entry) compare(f entry) int {
-	if order := e.time.Compare(f.time); order != 0 {
-		return order
-	}
-	switch {
-	case e.id < f.id:
-		return -1
-	case e.id > f.id:
-		return 1
-	}
-	return 0
+	return cmp.Or(e.time.Compare(f.time), cmp.Compare(e.id, f.id))
 }
 
 // window is the last prices of one key, oldest first, by event time and then

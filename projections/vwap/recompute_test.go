@@ -16,36 +16,6 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-func rat(d schema.Decimal) *big.Rat {
-	r, _ := new(big.Rat).SetString(d.String())
-	return r
-}
-
-// byKey is the prices of each symbol at each provider, in the order of the log.
-func byKey(log []pipeline.Record) map[string][]schema.PriceObserved {
-	keys := map[string][]schema.PriceObserved{}
-	for _, r := range log {
-		p := r.Event.Payload.(schema.PriceObserved)
-		keys[p.Key()] = append(keys[p.Key()], p)
-	}
-	return keys
-}
-
-// halfEven rounds to 18 digits, by its definition: of the two neighbours the nearer
-// one, of two as near the even one.
-func halfEven(r *big.Rat) string {
-	scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(18), nil)
-	scaled := new(big.Rat).Mul(r, new(big.Rat).SetInt(scale))
-	below := new(big.Int).Div(scaled.Num(), scaled.Denom())
-	above := new(big.Int).Add(below, big.NewInt(1))
-	down, up := new(big.Rat).Sub(scaled, new(big.Rat).SetInt(below)), new(big.Rat).Sub(new(big.Rat).SetInt(above), scaled)
-	nearest := below
-	if order := up.Cmp(down); order < 0 || order == 0 && below.Bit(0) == 1 {
-		nearest = above
-	}
-	return new(big.Rat).SetFrac(nearest, scale).RatString()
-}
-
 // Each point is the quotient of the sums over all trades of its day so far.
 func TestAveragesEqualARecomputation(t *testing.T) {
 	t.Parallel()
@@ -63,9 +33,9 @@ func TestAveragesEqualARecomputation(t *testing.T) {
 		got, want := map[string][]string{}, map[string][]string{}
 		for _, r := range rows {
 			key := r.Provider + "/" + r.Symbol
-			got[key] = append(got[key], r.Timestamp.String()+" "+rat(r.Value).RatString()+" "+rat(r.Volume).RatString())
+			got[key] = append(got[key], r.Timestamp.String()+" "+projectiontest.Rat(r.Value).RatString()+" "+projectiontest.Rat(r.Volume).RatString())
 		}
-		for key, prices := range byKey(f.Log) {
+		for key, prices := range projectiontest.ByKey(f.Log) {
 			for i, last := range prices {
 				if last.Size.Sign() == 0 {
 					continue
@@ -73,14 +43,14 @@ func TestAveragesEqualARecomputation(t *testing.T) {
 				value, size, newest := new(big.Rat), new(big.Rat), last.Timestamp
 				for _, p := range prices[:i+1] {
 					if p.Size.Sign() > 0 && p.Timestamp.Format(time.DateOnly) == last.Timestamp.Format(time.DateOnly) {
-						value.Add(value, new(big.Rat).Mul(rat(p.Price), rat(p.Size)))
-						size.Add(size, rat(p.Size))
+						value.Add(value, new(big.Rat).Mul(projectiontest.Rat(p.Price), projectiontest.Rat(p.Size)))
+						size.Add(size, projectiontest.Rat(p.Size))
 						if p.Timestamp.After(newest) {
 							newest = p.Timestamp
 						}
 					}
 				}
-				want[key] = append(want[key], newest.String()+" "+halfEven(new(big.Rat).Quo(value, size))+" "+size.RatString())
+				want[key] = append(want[key], newest.String()+" "+projectiontest.HalfEven(new(big.Rat).Quo(value, size)).RatString()+" "+size.RatString())
 			}
 		}
 		require.Equal(t, want, got)
