@@ -69,6 +69,13 @@ test-workers: ## Kill one of two workers every ten seconds for two minutes, on P
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_WORKERS=$${PRICEMILL_TEST_WORKERS:-2m} \
 		$(GO) test -count=1 -timeout 20m -run TestWorkersAreTakenOver -v ./cmd
 
+.PHONY: test-rebuild
+test-rebuild: ## Rebuild a million events under load, swap 50 times, kill 10 times: on the embedded default, and on PostgreSQL and Apache Kafka
+	PRICEMILL_TEST_REBUILD=$${PRICEMILL_TEST_REBUILD:-1000000} $(GO) test -count=1 -timeout 40m -run 'TestRebuild|TestTheStepsOfReplay' -v ./cmd
+	@services=$$(.ci/services up) && eval "$$services" && \
+	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_REBUILD=$${PRICEMILL_TEST_REBUILD:-1000000} \
+		$(GO) test -count=1 -timeout 40m -run 'TestRebuild|TestTheStepsOfReplay' -v ./cmd
+
 .PHONY: test-faults
 test-faults: ## Put the service under every fault of docs/reliability.md, and print the table; takes more than an hour
 	.ci/faults long

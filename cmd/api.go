@@ -62,6 +62,7 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 
 // newAPI wires the HTTP API to the read models.
 func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requests.Waiter, log *slog.Logger) (*httpapi.API, error) {
+	f := newFrozen(b.store, m.projections)
 	events, err := pipeline.AsyncAPI(m.parts, c.Topics, thisBuild().Version)
 	if err != nil {
 		return nil, err
@@ -84,17 +85,19 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Indicators:   m.indicators(b.store),
 		AsyncAPI:     events,
 		Streams:      streams{stream.Reader{DB: b.store}},
-		Readiness:    m.readiness(r, b.embedded),
+		Rebuilds:     rebuilds{b.store, m.projections},
+		Frozen:       f.age,
+		Readiness:    m.readiness(r, f, b.embedded),
 		Metrics:      metrics(r),
 		Unavailable:  func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
 	})
 }
 
 // newOperations is newAPI for a process that serves no clients.
-func newOperations(c config, m *modules, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
+func newOperations(c config, b *backends, m *modules, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
 		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now},
-		httpapi.Ports{Readiness: m.readiness(r, nil), Metrics: metrics(r)})
+		httpapi.Ports{Readiness: m.readiness(r, newFrozen(b.store, m.projections), nil), Metrics: metrics(r)})
 }
 
 func thisBuild() httpapi.Build {
@@ -129,9 +132,9 @@ func (m *modules) describeProviders() []httpapi.ProviderInfo {
 	return all
 }
 
-// readiness is the checks of the runtime and of the modules, and what the embedded
-// broker, where there is one, cannot tell its clients.
-func (m *modules) readiness(r *pipeline.Runtime, log *embedded.Broker) func(context.Context) []httpapi.Check {
+// readiness is the checks of the runtime and of the modules, what nobody feeds, and
+// what the embedded broker, where there is one, cannot tell its clients.
+func (m *modules) readiness(r *pipeline.Runtime, f *frozen, log *embedded.Broker) func(context.Context) []httpapi.Check {
 	return func(ctx context.Context) []httpapi.Check {
 		var checks []httpapi.Check
 		if log != nil {
@@ -144,6 +147,7 @@ func (m *modules) readiness(r *pipeline.Runtime, log *embedded.Broker) func(cont
 		for _, check := range r.Checks(ctx) {
 			checks = append(checks, httpapi.Check{Name: check.Name, State: httpapi.CheckState(check.State), Reason: check.Detail})
 		}
+		checks = append(checks, f.checks(ctx)...)
 		return append(checks, m.checks(ctx)...)
 	}
 }

@@ -191,7 +191,7 @@ func (b chainBench) writeAgain(ctx context.Context, left remains) (perSecond flo
 		if err != nil {
 			return err
 		}
-		if _, err := modules.openProjections(ctx, backends, b.log); err != nil {
+		if err := modules.openProjections(ctx, c, backends, b.log); err != nil {
 			return err
 		}
 		bar := b.bar("the limit", -1)

@@ -90,7 +90,7 @@ func newInjection(ctx context.Context, s *service, t *ticks) (*injection, error)
 	if err != nil {
 		return nil, err
 	}
-	stages, err := projections.Stages(ctx, s.backends.store, []pipeline.Projection{averages})
+	stages, err := projections.Serving(ctx, s.backends.store, []pipeline.Projection{averages})
 	if err != nil || len(stages) != 1 {
 		return nil, errors.Join(err, fmt.Errorf("%s has %d stages", movingaverages.Name, len(stages)))
 	}

@@ -71,19 +71,19 @@ func (b rebuildBench) measure(ctx context.Context, c config, on *backends) (repo
 		return report{}, err
 	}
 	meter := startMeter()
-	history, err := b.fill(ctx, on, topology, averages)
+	history, built, err := b.fill(ctx, on, m, topology, averages)
 	used := meter.end(b.events)
 	if err != nil {
 		return report{}, err
 	}
-	if err := b.check(ctx, on); err != nil {
+	if err := b.check(ctx, on, built); err != nil {
 		return report{}, err
 	}
-	limit, err := b.writeRows(ctx, on, averages)
+	limit, err := b.writeRows(ctx, on, averages, built)
 	if err != nil {
 		return report{}, err
 	}
-	only, err := b.fill(ctx, on, topology, latest)
+	only, _, err := b.fill(ctx, on, m, topology, latest)
 	if err != nil {
 		return report{}, err
 	}
@@ -104,7 +104,7 @@ func (m *modules) projection(name string) (pipeline.Projection, error) {
 
 // publish brings prices into the log as normalize does.
 func (b rebuildBench) publish(ctx context.Context, c config, on *backends, m *modules, topology *pipeline.Topology) error {
-	relay, err := newRuntimeOf(ctx, c, on, topology, nil, nil, m.registry, b.log)
+	relay, err := newRuntimeOf(ctx, c, on, topology, nil, nil, nil, m.registry, b.log)
 	if err != nil {
 		return err
 	}
@@ -155,48 +155,45 @@ func awaitSent(ctx context.Context, db *store.Store) error {
 	}
 }
 
-// fill builds a projection that has no tables yet.
-func (b rebuildBench) fill(ctx context.Context, on *backends, topology *pipeline.Topology, p pipeline.Projection) (figures, error) {
-	stage, err := projections.Open(ctx, on.store, p, b.log)
+// fill builds a projection from the log by the code that rebuilds one, and returns
+// the generation that it built.
+func (b rebuildBench) fill(ctx context.Context, on *backends, m *modules, topology *pipeline.Topology, p pipeline.Projection) (
+	figures, pipeline.Generation, error) {
+	built := pipeline.Generation{Projection: p.Name()}
+	if _, err := projections.Open(ctx, on.store, p); err != nil {
+		return figures{}, built, err
+	}
+	rebuild, err := projections.NewRebuild(ctx, on.store, p, projections.Order{Promote: projections.PromoteManual})
 	if err != nil {
-		return figures{}, err
+		return figures{}, built, err
 	}
-	targets := map[pipeline.TopicPartition]int64{}
-	for _, topic := range stage.Topics() {
-		ranges, err := on.broker.Offsets(ctx, topic)
-		if err != nil {
-			return figures{}, err
-		}
-		for partition, r := range ranges {
-			targets[pipeline.TopicPartition{Topic: topic, Partition: int32(partition)}] = r.End
-		}
-	}
+	built.Number = rebuild.Generation
 	bar := b.bar("building "+p.Name(), b.events)
 	defer clearBar(bar)
-	fill := pipeline.NewFill(pipeline.FillConfig{Store: on.store, Broker: on.broker, Topology: topology, Stage: stage, Log: b.log,
-		Progress: func(n int) { _ = bar.Add(n) }}) // it is only shown
+	rebuilder := m.rebuilder(on, topology, b.log)
+	rebuilder.Progress = func(n int) { _ = bar.Add(n) } // it is only shown
 	began := time.Now()
-	if err := fill.To(ctx, targets); err != nil {
-		return figures{}, err
+	if err := rebuilder.Fill(ctx, rebuild.ID); err != nil {
+		return figures{}, built, err
 	}
-	return figuresOf(b.events, time.Since(began), nil), nil
+	return figuresOf(b.events, time.Since(began), nil), built, nil
 }
 
 // check counts the averages: what loses or doubles some has no figures.
-func (b rebuildBench) check(ctx context.Context, on *backends) error {
+func (b rebuildBench) check(ctx context.Context, on *backends, built pipeline.Generation) error {
 	var got int
-	err := on.store.Get(ctx, &got, `SELECT COUNT(*) FROM moving_averages WHERE window_size = (SELECT MIN(window_size) FROM moving_averages)`)
+	table := built.Table("moving_averages")
+	err := on.store.Get(ctx, &got, `SELECT COUNT(*) FROM `+table+` WHERE window_size = (SELECT MIN(window_size) FROM `+table+`)`)
 	if err == nil && got != b.events {
 		err = fmt.Errorf("there are %d averages of %d prices", got, b.events)
 	}
 	return err
 }
 
-// writeRows writes the rows of a projection into tables of the same kind, and
+// writeRows writes the rows of a generation into tables of the same kind, and
 // returns how many events a second that makes. Only the writing counts.
-func (b rebuildBench) writeRows(ctx context.Context, on *backends, p pipeline.Projection) (perSecond float64, err error) {
-	from := pipeline.Generation{Projection: p.Name(), Number: 1, Active: true}
-	to := pipeline.Generation{Projection: p.Name(), Number: 2}
+func (b rebuildBench) writeRows(ctx context.Context, on *backends, p pipeline.Projection, from pipeline.Generation) (perSecond float64, err error) {
+	to := pipeline.Generation{Projection: p.Name(), Number: from.Number + 1}
 	if err := on.store.Write(ctx, func(tx *store.Tx) error {
 		for _, ddl := range p.Tables(to) {
 			if err := tx.DDL(ctx, ddl); err != nil {

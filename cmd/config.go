@@ -18,6 +18,7 @@ import (
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -68,6 +69,7 @@ var settings = []setting{
 	{"coinbase_ws_url", "wss://ws-feed.exchange.coinbase.com", "where coinbase streams; wss, or ws to this machine", false},
 	{"yahoo_base_url", "https://query1.finance.yahoo.com", "where yahoo lies; https, or http to this machine", false},
 	{"moving_average_window", "5", "windows kept up to date, comma-separated, 1 to 1000 prices", false},
+	{"rebuild_promote", "auto", "when tables that a new version or new settings have rebuilt take the place of the old ones: auto, if-equal or manual", false},
 	{"plugins", "", "optional modules to switch on, comma-separated, or all; with a hyphen in front, modules to switch off; see pricemill plugins", false},
 	{"latest_max_age", "5s", "how old a price may be before the provider is asked again", false},
 	{"fetch_timeout", "10s", "how long a provider may take to answer", false},
@@ -104,6 +106,7 @@ type config struct {
 	LatestMaxAge    time.Duration
 	FetchTimeout    time.Duration
 	MinPollInterval time.Duration
+	RebuildPromote  projections.Promotion
 	RateLimit       int
 	LimitLoopback   bool
 	Debug           bool
@@ -203,6 +206,7 @@ func (a *app) load() (config, error) {
 		LatestMaxAge:    duration(k, "latest_max_age", 0, time.Hour, &wrong),
 		FetchTimeout:    duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
 		MinPollInterval: duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
+		RebuildPromote:  promotion(k.String("rebuild_promote"), &wrong),
 		Debug:           boolean(k, "debug", &wrong),
 		Connections: httpapi.ConnectionLimits{
 			Total:     int(integer(k, "http_max_connections", httpapi.MinMaxConnections, 100_000, &wrong)),
@@ -235,6 +239,13 @@ func (a *app) load() (config, error) {
 		return config{}, fmt.Errorf("%w: %d settings are wrong:\n%w", errUsage, len(wrong), errors.Join(wrong...))
 	}
 	return c, nil
+}
+
+func promotion(text string, wrong *faults) projections.Promotion {
+	if !slices.Contains(projections.Promotions, projections.Promotion(text)) {
+		wrong.add("rebuild_promote", "%q is none of %q", text, projections.Promotions)
+	}
+	return projections.Promotion(text)
 }
 
 // checkAddress refuses an address beyond loopback: whoever reaches the API may

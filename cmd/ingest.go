@@ -238,13 +238,16 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	if b.embedded == nil && !i.work {
 		return i.feed(ctx, b, m, source, sink, log)
 	}
-	folds, err := m.openProjections(ctx, b, log)
+	if err := m.openProjections(ctx, c, b, log); err != nil {
+		return ingest.Summary{}, err
+	}
+	folds, err := projections.Serving(ctx, b.store, m.projections)
 	if err != nil {
 		return ingest.Summary{}, err
 	}
 	// No more than the file needs: no job polls meanwhile.
 	stages := pipeline.Downstream(append(slices.Clone(m.stages), folds...), quoteFetched)
-	runtime, err := newRuntimeOf(ctx, c, b, topology, stages, nil, m.registry, log)
+	runtime, err := newRuntimeOf(ctx, c, b, topology, stages, nil, nil, m.registry, log)
 	if err != nil {
 		return ingest.Summary{}, err
 	}
@@ -276,7 +279,7 @@ func (i ingestion) feed(ctx context.Context, b *backends, m *modules, source *in
 	// Also where the file is at fault: what came before it follows its way. The
 	// projections are looked up only now: a service that began to work meanwhile
 	// may have made them.
-	folds, foldsErr := projections.Stages(ctx, b.store, m.projections)
+	folds, foldsErr := projections.Serving(ctx, b.store, m.projections)
 	if foldsErr != nil {
 		return summary, errors.Join(err, foldsErr)
 	}

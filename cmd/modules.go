@@ -137,18 +137,27 @@ func (m *modules) streamers() []schema.Provider {
 	return names
 }
 
-// openProjections makes sure all tables exist, and returns the stages that feed
-// them.
-func (m *modules) openProjections(ctx context.Context, b *backends, log *slog.Logger) ([]pipeline.StageSpec, error) {
-	var stages []pipeline.StageSpec
+// openProjections makes sure that all have tables, and orders rebuilds of those whose
+// fold is a later one than that which built them.
+func (m *modules) openProjections(ctx context.Context, c config, b *backends, log *slog.Logger) error {
 	for _, p := range m.projections {
-		stage, err := projections.Open(ctx, b.store, p, log)
-		if err != nil {
-			return nil, err
+		if _, err := projections.Open(ctx, b.store, p); err != nil {
+			return err
 		}
-		stages = append(stages, stage)
+		if err := projections.Renew(ctx, b.store, p, c.RebuildPromote, log); err != nil {
+			return err
+		}
 	}
-	return stages, nil
+	return nil
+}
+
+// shownDifferences is how many differences a rebuild keeps.
+const shownDifferences = 20
+
+// rebuilder does the work of rebuilds in this process.
+func (m *modules) rebuilder(b *backends, topology *pipeline.Topology, log *slog.Logger) *projections.Rebuilder {
+	return &projections.Rebuilder{Projections: m.projections, CompareConfig: projections.CompareConfig{Store: b.store, Broker: b.broker,
+		Topology: topology, Log: log, Most: shownDifferences}}
 }
 
 func providerNames() []schema.Provider {

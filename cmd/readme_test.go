@@ -106,7 +106,7 @@ func assertTarget(t *testing.T, target string) {
 // curlPattern is as much of curl's syntax as the README uses.
 var curlPattern = regexp.MustCompile(`^curl -s (?:-d '([^']*)' )?(?:-H 'Accept: ([^']*)' )?'?http://127\.0\.0\.1:8000([^' ]*)'?$`)
 
-func curl(t *testing.T, p *program, line string) {
+func curl(t testing.TB, p *program, line string) {
 	t.Helper()
 	parts := curlPattern.FindStringSubmatch(line)
 	require.NotNil(t, parts, line)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/requests"
 )
 
@@ -78,6 +79,7 @@ type service struct {
 	config   config
 	backends *backends
 	modules  *modules
+	topology *pipeline.Topology
 	runtime  *pipeline.Runtime
 	listener net.Listener
 	log      *slog.Logger
@@ -116,7 +118,7 @@ func openService(ctx context.Context, c config, log *slog.Logger) (_ *service, e
 	if s.backends, err = open(ctx, c, exclusive, log); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	if s.runtime, err = newRuntime(ctx, c, s.backends, s.modules, log); err != nil {
+	if s.topology, s.runtime, err = newRuntime(ctx, c, s.backends, s.modules, log); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
@@ -141,34 +143,38 @@ func unlessStopped(ctx context.Context, err error, log *slog.Logger) error {
 }
 
 // newRuntime prepares topics, tables and stages.
-func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slog.Logger) (*pipeline.Runtime, error) {
+func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slog.Logger) (*pipeline.Topology, *pipeline.Runtime, error) {
 	topology, err := b.topology(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := m.createTables(ctx, b.store); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	folds, err := m.openProjections(ctx, b, log)
-	if err != nil {
-		return nil, err
+	if err := m.openProjections(ctx, c, b, log); err != nil {
+		return nil, nil, err
 	}
-	stages := m.stages
+	var changing func(context.Context) ([]pipeline.StageSpec, error)
 	if c.Roles.Projections {
-		stages = append(stages, folds...)
+		changing = func(ctx context.Context) ([]pipeline.StageSpec, error) {
+			return projections.Following(ctx, b.store, m.projections)
+		}
 	}
-	return newRuntimeOf(ctx, c, b, topology, stages, m.sources, m.registry, log)
+	runtime, err := newRuntimeOf(ctx, c, b, topology, m.stages, changing, m.sources, m.registry, log)
+	return topology, runtime, err
 }
 
 // newRuntimeOf is newRuntime of these stages alone.
-func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, stages []pipeline.StageSpec, sources []pipeline.SourceSpec,
+func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, stages []pipeline.StageSpec,
+	changing func(context.Context) ([]pipeline.StageSpec, error), sources []pipeline.SourceSpec,
 	registry *prometheus.Registry, log *slog.Logger) (*pipeline.Runtime, error) {
 	owner, err := nameProcess(ctx, c, b)
 	if err != nil {
 		return nil, err
 	}
 	return pipeline.New(pipeline.Config{Store: b.store, Broker: b.broker, Topology: topology, GroupPrefix: c.GroupPrefix,
-		Owner: owner, Stages: stages, Sources: sources, Relay: c.Roles.Relay, Log: log, Registry: registry,
+		Owner: owner, Stages: stages, Changing: changing, Sources: sources, Relay: c.Roles.Relay, Log: log, Registry: registry,
+		Spare: func(ctx context.Context) ([]string, error) { return projections.Spare(ctx, b.store) },
 		// The server should have let go of a statement before its stage does.
 		TransactionLimit: c.DatabaseTimeout + 5*time.Second})
 }
@@ -196,6 +202,10 @@ func (s *service) run(ctx context.Context) error {
 	group.Go(func() error {
 		return s.runtime.Run(pipelineCtx, func() { s.log.Info("the pipeline runs") })
 	})
+	if s.config.Roles.Projections {
+		rebuilder := s.modules.rebuilder(s.backends, s.topology, s.log)
+		group.Go(func() error { rebuilder.Run(pipelineCtx); return nil })
+	}
 	group.Go(func() error {
 		defer stopPipeline()
 		return s.serveHTTP(ctx)
@@ -209,7 +219,7 @@ func (s *service) serveHTTP(ctx context.Context) error {
 	c, r, log := s.config, s.runtime, s.log
 	r.Registry().MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if !c.Roles.API {
-		operations, err := newOperations(c, s.modules, r, log)
+		operations, err := newOperations(c, s.backends, s.modules, r, log)
 		if err != nil {
 			return err
 		}

@@ -180,7 +180,7 @@ func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*pipe
 		return nil, err
 	}
 	config := projections.CompareConfig{Store: r.b.store, Broker: r.b.broker, Topology: r.topology, Log: r.log,
-		Progress: r.bar.add, Most: r.v.differences}
+		Progress: r.bar.add, Beside: r.b.embedded == nil, Most: r.v.differences}
 	var comparisons []*projections.Comparison
 	for _, p := range wanted {
 		r.bar.describe("filling " + p.Name())

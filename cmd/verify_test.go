@@ -68,7 +68,7 @@ func noScratch(t testing.TB, env environment) {
 	db := openTables(t, env)
 	defer func() { assert.NoError(t, db.Close()) }()
 	for _, query := range []string{
-		`SELECT COUNT(*) FROM generations WHERE active = 0`,
+		`SELECT COUNT(*) FROM generations WHERE scratch = 1`,
 		`SELECT COUNT(*) FROM positions WHERE stage LIKE 'scratch%'`,
 		`SELECT COUNT(*) FROM dead_letters WHERE stage LIKE 'scratch%'`,
 		`SELECT COUNT(*) FROM leases WHERE name = 'scratch'`,

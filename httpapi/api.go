@@ -13,6 +13,11 @@ import (
 
 	"github.com/gorilla/mux"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/pricemill/pricemill/projections/jobs"
+	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/processedprices"
 )
 
 // queryTimeout bounds each call of a port that only reads or writes a few rows,
@@ -69,16 +74,16 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, redocScript, redoc.getScript},
 		route{http.MethodGet, "/openapi.json", docs.getOpenAPI},
 		route{http.MethodGet, "/asyncapi.json", a.getAsyncAPI},
-		route{http.MethodGet, "/api/v1/symbols", a.getSymbols},
+		route{http.MethodGet, "/api/v1/symbols", a.reading(a.getSymbols, latestprices.Name)},
 		route{http.MethodGet, "/api/v1/providers", a.getProviders},
 		route{http.MethodGet, "/api/v1/prices/latest", a.getLatest},
-		route{http.MethodGet, "/api/v1/prices/history", a.getHistory},
-		route{http.MethodGet, "/api/v1/prices/moving-average", a.getAverage},
-		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.getAverageHistory},
+		route{http.MethodGet, "/api/v1/prices/history", a.reading(a.getHistory, processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/moving-average", a.reading(a.getAverage, movingaverages.Name, processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.reading(a.getAverageHistory, processedprices.Name)},
 		route{http.MethodGet, indicatorPath + "{indicator}", a.getIndicator},
 		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
-		route{http.MethodGet, "/api/v1/prices/poll", a.getJobs},
-		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.getJob},
+		route{http.MethodGet, "/api/v1/prices/poll", a.reading(a.getJobs, jobs.Name)},
+		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.reading(a.getJob, jobs.Name)},
 		route{http.MethodDelete, "/api/v1/prices/poll/{job_id}", a.stopJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/pause", a.pauseJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/resume", a.resumeJob},
@@ -86,6 +91,12 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/streams", a.getStreams},
 		route{http.MethodGet, "/api/v1/streams/{stream_id}", a.getStream},
 		route{http.MethodDelete, "/api/v1/streams/{stream_id}", a.deleteStream},
+		route{http.MethodPost, "/api/v1/rebuilds", a.postRebuild},
+		route{http.MethodGet, "/api/v1/rebuilds", a.getRebuilds},
+		route{http.MethodGet, "/api/v1/rebuilds/{id}", a.getRebuild},
+		route{http.MethodDelete, "/api/v1/rebuilds/{id}", a.deleteRebuild},
+		route{http.MethodPost, "/api/v1/rebuilds/{id}/promote", a.promoteRebuild},
+		route{http.MethodPost, "/api/v1/rebuilds/{id}/rollback", a.rollBackRebuild},
 	))
 	return a, nil
 }

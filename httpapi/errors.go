@@ -103,6 +103,9 @@ func (a *API) classify(ctx context.Context, err error) *apiError {
 		return known
 	}
 	var tooLarge *http.MaxBytesError
+	if detail, refused := refusedRebuild(err); refused {
+		return &apiError{codeConflict, detail, err}
+	}
 	switch {
 	case errors.As(err, &tooLarge):
 		return &apiError{codeTooLarge, fmt.Sprintf("Request body is larger than %d bytes", tooLarge.Limit), err}

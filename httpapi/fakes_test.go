@@ -257,6 +257,7 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 			AsyncAPI:   []byte(`{"asyncapi":"3.0.0","info":{},"channels":{}}`),
 			Requests:   waitFunc(never),
 			Streams:    &streams{known: []httpapi.Stream{exampleStream("stream_abc12345")}},
+			Rebuilds:   newRebuilds("rebuild_abc12345"),
 			Readiness:  func(context.Context) []httpapi.Check { return nil },
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

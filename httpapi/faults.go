@@ -60,6 +60,8 @@ func (p place) missing() fault { return p.fault("missing", "Field required") }
 
 func (p place) notString() fault { return p.fault("string_type", "Input should be a valid string") }
 
+func (p place) notBool() fault { return p.fault("bool_type", "Input should be a valid boolean") }
+
 func (p place) notList() fault { return p.fault("list_type", "Input should be a valid list") }
 
 func (p place) notObject() fault {

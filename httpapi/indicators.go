@@ -101,6 +101,7 @@ func (a *API) getIndicator(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("reading indicator %s of %s at %s: %w", name, asked.Symbol, asked.Provider, err)
 	}
+	a.showAge(w, name)
 	columns := indicatorColumns(d)
 	page := newPage(points, asked.Limit, func(p projections.Point) indicatorItem {
 		values := []any{asked.Symbol, asked.Provider}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
@@ -152,6 +153,10 @@ type Ports struct {
 	// where it is nil, are shown without.
 	ProviderStatus func(ctx context.Context) (map[schema.Provider]ProviderStatus, error)
 	Streams        Streams
+	Rebuilds       Rebuilds
+	// Frozen tells of a projection whether nobody feeds what serves, and since when.
+	// Nil: somebody feeds all.
+	Frozen func(projection string) (age time.Duration, frozen bool)
 	// Indicators are those that clients may ask, by name. There may be none.
 	Indicators map[string]Indicator
 	// AsyncAPI is the AsyncAPI document of the log, as JSON.
@@ -179,6 +184,7 @@ func (p Ports) Validate() error {
 		required("ProviderInfo", p.ProviderInfo == nil),
 		required("Requests", p.Requests == nil),
 		required("Streams", p.Streams == nil),
+		required("Rebuilds", p.Rebuilds == nil),
 		required("AsyncAPI", p.AsyncAPI == nil),
 		p.validateIndicators(),
 		p.validateOperations(),

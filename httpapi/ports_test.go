@@ -80,6 +80,36 @@ func (b brokenPortsOfStreams) List(context.Context, int) ([]httpapi.Stream, erro
 	return nil, b.fail()
 }
 
+type brokenPortsOfRebuilds struct{ brokenPorts }
+
+func (brokenPortsOfRebuilds) Projections() []string {
+	return []string{"latest-prices", "moving-averages"}
+}
+
+func (b brokenPortsOfRebuilds) Start(context.Context, string, projections.Order) (projections.Rebuild, error) {
+	return projections.Rebuild{}, b.fail()
+}
+
+func (b brokenPortsOfRebuilds) Get(context.Context, string) (projections.Rebuild, error) {
+	return projections.Rebuild{}, b.fail()
+}
+
+func (b brokenPortsOfRebuilds) List(context.Context, int) ([]projections.Rebuild, error) {
+	return nil, b.fail()
+}
+
+func (b brokenPortsOfRebuilds) Cancel(context.Context, string) (projections.Rebuild, error) {
+	return projections.Rebuild{}, b.fail()
+}
+
+func (b brokenPortsOfRebuilds) Promote(context.Context, string, bool) (projections.Rebuild, error) {
+	return projections.Rebuild{}, b.fail()
+}
+
+func (b brokenPortsOfRebuilds) RollBack(context.Context, string, bool) (projections.Rebuild, error) {
+	return projections.Rebuild{}, b.fail()
+}
+
 type brokenIndicator struct {
 	bands
 	brokenPorts
@@ -96,6 +126,7 @@ func newBrokenAPI(t testing.TB, fail func() error) http.Handler {
 		s.Providers, s.Streamers = append(s.Providers, "coinbase"), []schema.Provider{"coinbase"} // as in the document's examples
 		s.Commands, s.LatestPrices, s.Symbols, s.Prices, s.Averages, s.Requests = b, b, b, b, b, b
 		s.Jobs, s.Streams = brokenPortsOfJobs{b}, brokenPortsOfStreams{b}
+		s.Rebuilds = brokenPortsOfRebuilds{b}
 		s.ProviderStatus = func(context.Context) (map[schema.Provider]httpapi.ProviderStatus, error) { return nil, b.fail() }
 		s.Indicators = map[string]httpapi.Indicator{"bands": brokenIndicator{brokenPorts: b}}
 		s.Readiness = func(context.Context) []httpapi.Check {

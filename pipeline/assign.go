@@ -97,7 +97,24 @@ func (s *Stage) createPositions(ctx context.Context, claims []Claim) error {
 		fresh[i] = store.Position{Stage: s.spec.Name, Topic: string(claim.Topic), Part: claim.Partition,
 			TopicID: claim.ID, MovedAt: schema.NewTime(time.Now())}
 	}
-	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.CreatePositions(ctx, fresh) })
+	return s.db.Write(ctx, func(tx *store.Tx) error {
+		if err := s.spec.create(ctx, tx, fresh); err != nil {
+			return err
+		}
+		return tx.ClaimPositions(ctx, schema.NewTime(time.Now()), fresh)
+	})
+}
+
+// create creates positions, unless the stage has ended. It asks behind the insert,
+// which waits for whoever is deleting those rows.
+func (s StageSpec) create(ctx context.Context, tx *store.Tx, fresh []store.Position) error {
+	if err := tx.CreatePositions(ctx, fresh); err != nil {
+		return err
+	}
+	if h, ok := s.Handler.(Temporary); ok {
+		return h.Lasts(ctx, tx)
+	}
+	return nil
 }
 
 func (s *Stage) loadPositions(ctx context.Context) (map[TopicPartition]store.Position, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -38,8 +39,9 @@ func (r *Runtime) Checks(ctx context.Context) []Check {
 	if r.cfg.Relay {
 		checks = append(checks, check("relay", r.relay.Trouble()))
 	}
-	for _, stage := range r.stages {
-		checks = append(checks, check("stage "+stage.spec.Name, stage.Trouble()))
+	spare := r.spare(ctx)
+	for _, stage := range r.present() {
+		checks = append(checks, spare.check("stage "+stage.spec.Name, stage.spec.Name, stage.Trouble()))
 	}
 	for _, s := range r.sources {
 		checks = append(checks, check("source "+s.spec.Name, s.trouble()))
@@ -48,7 +50,7 @@ func (r *Runtime) Checks(ctx context.Context) []Check {
 	checks = append(checks, check("database", err))
 	for _, p := range positions {
 		if p.Halted != "" {
-			checks = append(checks, check(fmt.Sprintf("stage %s on %s/%d", p.Stage, p.Topic, p.Part),
+			checks = append(checks, spare.check(fmt.Sprintf("stage %s on %s/%d", p.Stage, p.Topic, p.Part), p.Stage,
 				errors.New("halted: "+p.Halted)))
 		}
 	}
@@ -60,6 +62,29 @@ func check(name string, err error) Check {
 		return Check{name, CheckFailed, err.Error()}
 	}
 	return Check{Name: name, State: CheckOK}
+}
+
+// spares are the names of the stages that no reader depends on.
+type spares []string
+
+// spare asks; where nobody can tell, there are none.
+func (r *Runtime) spare(ctx context.Context) spares {
+	if r.cfg.Spare == nil {
+		return nil
+	}
+	names, err := r.cfg.Spare(ctx)
+	if err != nil {
+		return nil // the check of the database says so
+	}
+	return names
+}
+
+func (s spares) check(name, stage string, err error) Check {
+	c := check(name, err)
+	if c.State == CheckFailed && slices.Contains(s, stage) {
+		c.State = CheckWarning
+	}
+	return c
 }
 
 // brokerTimeout leaves a caller that waits for all checks the time to answer.
@@ -83,7 +108,7 @@ func (r *Runtime) lookAtBroker(ctx context.Context) []Check {
 	topics := r.cfg.Topology.names
 	if _, err := r.cfg.Broker.Topics(ctx, topics); err != nil {
 		away := check("broker", err)
-		if !r.cfg.Relay && len(r.stages) == 0 {
+		if !r.cfg.Relay && len(r.present()) == 0 {
 			away.State = CheckWarning
 		}
 		return []Check{away}

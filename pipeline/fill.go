@@ -13,12 +13,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// FillConfig describes a Fill. All fields but Progress are required.
+// FillConfig describes a Fill. Store, Broker, Topology, Stage and Log are required.
 type FillConfig struct {
 	Store    *store.Store
 	Broker   Broker
@@ -29,17 +30,28 @@ type FillConfig struct {
 	// Progress is told how many records more were read. It is called from several
 	// goroutines.
 	Progress func(records int)
+	// Strict has the fill stop with ErrPoison before a record that a stage would
+	// put into the dead letters.
+	Strict bool
+	// Limit, if not nil, is how many records a second are read at the most.
+	Limit *rate.Limiter
+	// Beside says that other processes write to the database as well. Where
+	// writers wait for each other, the fill then always rests, and otherwise only
+	// where somebody else in this process wrote.
+	Beside bool
 }
 
 // Fill brings a stage to given places of the log, without a consumer group:
 // partitions side by side, and otherwise by what runs a stage, from the rule of
 // the chain to the dead letters. Its transactions are short where writers wait
 // for each other, and it rests between them for as long as they took, so that
-// whoever else writes has his turn.
+// whoever else writes has his turn, unless nobody does.
 type Fill struct {
 	cfg   FillConfig
 	stage *Stage
 	turn  sync.Mutex
+	// writes are those of this process when it last looked.
+	writes int64
 	// work is what the transactions took since turn was taken.
 	work time.Duration
 	// breaks are those it went on behind.
@@ -50,7 +62,7 @@ type Fill struct {
 func NewFill(cfg FillConfig) *Fill {
 	f := &Fill{cfg: cfg}
 	f.stage = newStage(cfg.Stage, cfg.Store, cfg.Topology, cfg.Log, newMetrics(prometheus.NewRegistry()), func() {})
-	f.stage.patience = fillPatience
+	f.stage.patience, f.stage.strict = fillPatience, cfg.Strict
 	if cfg.Store.Turn() > 0 {
 		f.stage.worked = func(d time.Duration) { f.work += d }
 	}
@@ -63,10 +75,12 @@ func NewFill(cfg FillConfig) *Fill {
 const (
 	// fillPatience is how long a database that does not answer is asked again.
 	fillPatience = 30 * time.Second
-	// fillBatch is the most records of a transaction, and fillFirst those of the
-	// first one where its time is bounded.
+	// fillBatch is the most records of a transaction. Where its time is bounded,
+	// fillFirst are those of the first one, and fillLeast the fewest: on a machine
+	// that is busy with other things, it takes long whatever it holds.
 	fillBatch = 2000
 	fillFirst = 100
+	fillLeast = 20
 )
 
 // Targets that cannot be reached.
@@ -129,7 +143,7 @@ func (f *Fill) claims(ctx context.Context, targets map[TopicPartition]int64) ([]
 			fresh = append(fresh, f.start(tp, infos[topic].ID, held))
 		}
 	}
-	return claims, f.cfg.Store.Write(ctx, func(tx *store.Tx) error { return tx.CreatePositions(ctx, fresh) })
+	return claims, f.cfg.Store.Write(ctx, func(tx *store.Tx) error { return f.cfg.Stage.create(ctx, tx, fresh) })
 }
 
 // start is a position at the start of what a partition holds.
@@ -256,6 +270,9 @@ func (s *fillSession) apply(ctx context.Context, lane int, records []Record, pac
 		defer s.mu.Unlock()
 		s.halted[tp] = true
 	}}
+	if err := f.wait(ctx, len(records)); err != nil {
+		return err
+	}
 	f.stage.decode(records)
 	if err := f.stage.prepare(ctx, batch); err != nil {
 		return err
@@ -271,12 +288,35 @@ func (s *fillSession) apply(ctx context.Context, lane int, records []Record, pac
 		return err
 	}
 	pace.note(len(records), f.work)
+	if !f.disturbs() {
+		return nil
+	}
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-time.After(min(f.work, maxRest)):
 		return nil
 	}
+}
+
+// wait keeps to the limit.
+func (f *Fill) wait(ctx context.Context, records int) error {
+	for f.cfg.Limit != nil && records > 0 {
+		n := min(records, max(1, f.cfg.Limit.Burst()))
+		if err := f.cfg.Limit.WaitN(ctx, n); err != nil {
+			return err
+		}
+		records -= n
+	}
+	return nil
+}
+
+// disturbs reports whether somebody else wrote since it was last asked: a
+// transaction of the fill is one write, one that was tried again more.
+func (f *Fill) disturbs() bool {
+	before := f.writes
+	f.writes = f.cfg.Store.Writes()
+	return f.cfg.Beside || f.writes-before > 1
 }
 
 // maxRest bounds a rest, as behind a batch that was halved again and again.
@@ -291,5 +331,5 @@ type pace struct {
 // note has the next size follow from what the last one took, at most doubled.
 func (p *pace) note(records int, took time.Duration) {
 	fitting := int(float64(records) * float64(p.turn) / float64(max(took, time.Microsecond)))
-	p.size = max(1, min(fitting, 2*p.size, fillBatch))
+	p.size = max(fillLeast, min(fitting, 2*p.size, fillBatch))
 }

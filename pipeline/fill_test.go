@@ -5,10 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -168,14 +170,69 @@ func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
 		p.note(p.size, time.Duration(p.size)*20*time.Microsecond)
 	}
 	assert.Equal(t, 500, p.size)
-	p.note(500, time.Second)
-	assert.Equal(t, 5, p.size)
-	p.note(5, 0)
-	assert.Equal(t, 10, p.size, "no more than twice as many")
+	p.note(500, time.Second/5)
+	assert.Equal(t, 25, p.size)
+	p.note(25, 0)
+	assert.Equal(t, 50, p.size, "no more than twice as many")
 	p.note(1, time.Hour)
-	assert.Equal(t, 1, p.size)
+	assert.Equal(t, fillLeast, p.size)
 	for range 20 {
 		p.note(p.size, 0)
 	}
 	assert.Equal(t, fillBatch, p.size)
+}
+
+// A strict fill stops before what a stage would step over, and names it.
+func TestAStrictFillNamesPoison(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		handler *recorder
+		damage  func(*Record)
+	}{
+		"a record that is no event":    {&recorder{}, func(r *Record) { r.Value = []byte("no price") }},
+		"a record that is refused":     {&recorder{before: func(in []Record) error { return refuse(in, 3) }}, nil},
+		"a record that is no event, 2": {&recorder{before: func([]Record) error { return nil }}, func(r *Record) { r.Headers = nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, test.handler)
+			r.fill(1, 3)
+			r.append(1, 4, test.damage)
+			r.fill(2, 3)
+			f := r.newFill(nil)
+			f.stage.strict = true
+			err := f.To(t.Context(), r.ends(0))
+			require.ErrorIs(t, err, ErrPoison)
+			require.ErrorContains(t, err, "at offset 3 of price-events/1")
+			var letters int
+			require.NoError(t, r.db.Get(t.Context(), &letters, `SELECT COUNT(*) FROM dead_letters`))
+			assert.Zero(t, letters)
+			f = r.newFill(nil)
+			require.NoError(t, f.To(t.Context(), r.ends(0)), "otherwise it is a dead letter")
+			assert.Equal(t, []int64{0, 4, 3, 0}, r.filled())
+		})
+	}
+}
+
+// refuse refuses a batch that holds the record at an offset.
+func refuse(in []Record, offset int64) error {
+	for i := range in {
+		if in[i].Offset == offset {
+			return Permanent(errors.New("not this one"))
+		}
+	}
+	return nil
+}
+
+func TestAFillKeepsToItsLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := &Fill{cfg: FillConfig{Limit: rate.NewLimiter(100, 100)}}
+		began := time.Now()
+		for range 11 {
+			require.NoError(t, f.wait(t.Context(), 100))
+		}
+		assert.Equal(t, 10*time.Second, time.Since(began).Round(time.Millisecond))
+		require.NoError(t, f.wait(t.Context(), 250), "more than it lets through at once")
+	})
 }

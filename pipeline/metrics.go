@@ -53,6 +53,14 @@ func (m *metrics) of(stage string) stageMetrics {
 		m.retries.WithLabelValues(stage), m.deadLetters.WithLabelValues(stage)}
 }
 
+// forget drops what was counted of a stage that is no more.
+func (m *metrics) forget(stage string) {
+	m.records.DeleteLabelValues(stage)
+	m.transaction.DeleteLabelValues(stage)
+	m.retries.DeleteLabelValues(stage)
+	m.deadLetters.DeleteLabelValues(stage)
+}
+
 // scrapeTimeout bounds the questions a scrape asks of broker and database.
 const scrapeTimeout = 2 * time.Second
 
@@ -82,7 +90,7 @@ func (r *Runtime) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	ends := map[schema.Topic][]OffsetRange{}
-	for _, stage := range r.stages {
+	for _, stage := range r.present() {
 		for tp, position := range stage.assigned() {
 			if _, asked := ends[tp.Topic]; !asked {
 				ranges, err := r.cfg.Broker.Offsets(ctx, tp.Topic)

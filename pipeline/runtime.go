@@ -30,6 +30,13 @@ type Config struct {
 	// Owner identifies this process among those that share the work.
 	Owner  string
 	Stages []StageSpec
+	// Changing, if not nil, tells which stages run in this process besides, now: it
+	// is asked again and again, and they come and go while the runtime runs. A stage
+	// is known by its name.
+	Changing func(ctx context.Context) ([]StageSpec, error)
+	// Spare, if not nil, names the stages, of whatever process, that no reader
+	// depends on: what is wrong with them is a warning.
+	Spare func(ctx context.Context) ([]string, error)
 	// Sources run beside the stages.
 	Sources []SourceSpec
 	// Relay runs the relay in this process.
@@ -59,7 +66,7 @@ const (
 // Runtime runs stages under Watermill's router, with the relay.
 type Runtime struct {
 	cfg     Config
-	stages  []*Stage
+	metrics *metrics
 	sources []*source
 	relay   *Relay
 
@@ -67,6 +74,7 @@ type Runtime struct {
 
 	mu      sync.Mutex
 	changed chan struct{}
+	stages  []*Stage // those of the configuration, and those that came since
 }
 
 // New prepares a runtime; nothing moves before Run.
@@ -77,21 +85,31 @@ func New(cfg Config) (*Runtime, error) {
 	if cfg.Registry == nil {
 		cfg.Registry = prometheus.NewRegistry()
 	}
-	r := &Runtime{cfg: cfg, changed: make(chan struct{})}
-	m := newMetrics(cfg.Registry)
+	r := &Runtime{cfg: cfg, metrics: newMetrics(cfg.Registry), changed: make(chan struct{})}
 	cfg.Registry.MustRegister(r)
 	r.relay = newRelay(cfg.Store, cfg.Broker, cfg.Topology, cfg.Owner, cfg.Log)
 	for _, spec := range cfg.Stages {
-		stage := newStage(spec, cfg.Store, cfg.Topology, cfg.Log, m, r.committed)
-		if cfg.TransactionLimit > 0 {
-			stage.limit = cfg.TransactionLimit
-		}
-		r.stages = append(r.stages, stage)
+		r.stages = append(r.stages, r.newStage(spec))
 	}
 	for _, spec := range cfg.Sources {
 		r.sources = append(r.sources, &source{spec: spec})
 	}
 	return r, nil
+}
+
+func (r *Runtime) newStage(spec StageSpec) *Stage {
+	stage := newStage(spec, r.cfg.Store, r.cfg.Topology, r.cfg.Log, r.metrics, r.committed)
+	if r.cfg.TransactionLimit > 0 {
+		stage.limit = r.cfg.TransactionLimit
+	}
+	return stage
+}
+
+// present are the stages of this process now.
+func (r *Runtime) present() []*Stage {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.stages)
 }
 
 // committed runs after each transaction of a stage.
@@ -115,7 +133,7 @@ func (r *Runtime) Changed() <-chan struct{} {
 // partition that is assigned to it now, after its last commit. Nil for a stage
 // that has no partitions, or is not one of this process.
 func (r *Runtime) Applied(stage string) map[TopicPartition]int64 {
-	for _, s := range r.stages {
+	for _, s := range r.present() {
 		if s.spec.Name != stage {
 			continue
 		}
@@ -140,16 +158,63 @@ func (r *Runtime) Emitter() Emitter {
 // Run works until ctx is done, then finishes the batches under way. started, if
 // not nil, is called once all stages have subscribed.
 func (r *Runtime) Run(ctx context.Context, started func()) error {
+	applying, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(applyGrace, abandon) })()
+	outer := ctx
+	ctx, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer stop() // what runs beside the stages ends with them, whatever ended them
+	// Runners end with ctx, the relay after the stages.
+	relayCtx, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRelay()
+	if r.cfg.Relay {
+		background.Go(func() { r.relay.Run(relayCtx) })
+	}
+	for _, s := range r.sources {
+		emit := declared{r.Emitter(), "source " + s.spec.Name, s.spec.Gives}
+		background.Go(func() {
+			keepRunning(ctx, s.spec.Runner, emit, r.cfg.Log.With("source", s.spec.Name), s.setTrouble)
+		})
+	}
+	c := newCrew(ctx, r, applying)
+	c.start(r.present()...)
+	if r.cfg.Changing != nil {
+		if err := c.change(ctx); err != nil {
+			stop()
+			return errors.Join(err, c.wait())
+		}
+		c.group.Go(func() error { c.keepChanging(ctx); return nil })
+	}
+	if started != nil {
+		background.Go(func() {
+			if c.subscribed(ctx) {
+				started()
+			}
+		})
+	}
+	<-c.ctx.Done() // outside, or by a stage that failed
+	stop()
+	if err := c.wait(); err != nil {
+		return err
+	}
+	if outer.Err() == nil {
+		return errors.New("the stages stopped by themselves")
+	}
+	return nil
+}
+
+// runStages runs stages under a router until ctx is done, then finishes the batches
+// under way. subscribed is called once all have subscribed.
+func (r *Runtime) runStages(ctx, applying context.Context, stages []*Stage, subscribed func()) error {
 	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout},
 		watermill.NewSlogLogger(quiet(r.cfg.Log)))
 	if err != nil {
 		return fmt.Errorf("making the router: %w", err)
 	}
-	applying, abandon := context.WithCancel(context.WithoutCancel(ctx))
-	defer abandon()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(applyGrace, abandon) })()
 	watermillmetrics.NewPrometheusMetricsBuilder(r.cfg.Registry, "pricemill", "router").AddPrometheusRouterMetrics(router)
-	for _, stage := range r.stages {
+	for _, stage := range stages {
 		stage.applying = applying
 		subscriber, err := r.cfg.Broker.Subscriber(SubscriberConfig{
 			Group: r.cfg.GroupPrefix + "." + stage.spec.Name, Assignor: stage, Report: stage.consuming,
@@ -165,13 +230,7 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer stop() // what runs beside the router ends with it, whatever ended it
-	// Runners end with ctx, the relay after the stages.
-	relayCtx, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopRelay()
-	if r.cfg.Relay {
-		background.Go(func() { r.relay.Run(relayCtx) })
-	}
-	for _, stage := range r.stages {
+	for _, stage := range stages {
 		background.Go(func() { stage.watchPositions(ctx) })
 		if runner, ok := stage.spec.Handler.(Runner); ok {
 			emit := declared{r.Emitter(), "stage " + stage.spec.Name, stage.spec.Gives}
@@ -180,28 +239,13 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 			})
 		}
 	}
-	for _, s := range r.sources {
-		emit := declared{r.Emitter(), "source " + s.spec.Name, s.spec.Gives}
-		background.Go(func() {
-			keepRunning(ctx, s.spec.Runner, emit, r.cfg.Log.With("source", s.spec.Name), s.setTrouble)
-		})
-	}
-	if started != nil && len(r.stages) > 0 {
-		background.Go(func() {
-			select {
-			case <-router.Running():
-				started()
-			case <-ctx.Done():
-			}
-		})
-	}
-	if len(r.stages) == 0 {
-		if started != nil {
-			started()
+	background.Go(func() {
+		select {
+		case <-router.Running():
+			subscribed()
+		case <-ctx.Done():
 		}
-		<-ctx.Done()
-		return nil
-	}
+	})
 	// The router itself waits for its subscribers without a limit; Close has one.
 	defer context.AfterFunc(ctx, func() { _ = router.Close() })() // Run returns its error
 	if err := router.Run(ctx); err != nil {

@@ -27,24 +27,18 @@ type numbered struct {
 // then did not exist. stage is asked at each look, since a projection may get
 // another generation meanwhile. When ctx is done first, Settle returns its error.
 func Settle(ctx context.Context, q store.Querier, topic schema.Topic, stage func(context.Context) (string, error)) error {
-	// A topic that was created again has a chain of its own.
-	const epoch = `(SELECT MAX(epoch) FROM topics WHERE name = $1)`
-	var written []numbered
-	if err := q.Select(ctx, &written, `SELECT part, outbox, last AS number FROM chains WHERE epoch = `+epoch, topic); err != nil {
-		return fmt.Errorf("reading how far %s is written: %w", topic, err)
+	written, err := writtenOf(ctx, q, topic)
+	if err != nil {
+		return err
 	}
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
 		name, err := stage(ctx)
 		if err != nil {
 			return err
 		}
-		var read []numbered
-		if err := q.Select(ctx, &read, `SELECT part, chain_outbox AS outbox, chain_seq AS number FROM positions WHERE topic = $1 AND stage = $2
-			AND topic_id = (SELECT topic_id FROM topics WHERE epoch = `+epoch+`)`, topic, name); err != nil {
-			return fmt.Errorf("reading how far %s is: %w", name, err)
-		}
-		if settled(read, written) {
-			return nil
+		read, err := readOf(ctx, q, topic, name)
+		if err != nil || settled(read, written) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -52,6 +46,37 @@ func Settle(ctx context.Context, q store.Querier, topic schema.Topic, stage func
 		case <-time.After(pause):
 		}
 	}
+}
+
+// Behind reports whether a stage has yet to apply what was written to a topic
+// through the outbox.
+func Behind(ctx context.Context, q store.Querier, topic schema.Topic, stage string) (bool, error) {
+	written, err := writtenOf(ctx, q, topic)
+	if err != nil {
+		return false, err
+	}
+	read, err := readOf(ctx, q, topic, stage)
+	return !settled(read, written), err
+}
+
+// newestEpoch: a topic that was created again has a chain of its own.
+const newestEpoch = `(SELECT MAX(epoch) FROM topics WHERE name = $1)`
+
+func writtenOf(ctx context.Context, q store.Querier, topic schema.Topic) (written []numbered, err error) {
+	err = q.Select(ctx, &written, `SELECT part, outbox, last AS number FROM chains WHERE epoch = `+newestEpoch, topic)
+	if err != nil {
+		err = fmt.Errorf("reading how far %s is written: %w", topic, err)
+	}
+	return written, err
+}
+
+func readOf(ctx context.Context, q store.Querier, topic schema.Topic, stage string) (read []numbered, err error) {
+	err = q.Select(ctx, &read, `SELECT part, chain_outbox AS outbox, chain_seq AS number FROM positions WHERE topic = $1 AND stage = $2
+		AND topic_id = (SELECT topic_id FROM topics WHERE epoch = `+newestEpoch+`)`, topic, stage)
+	if err != nil {
+		err = fmt.Errorf("reading how far %s is: %w", stage, err)
+	}
+	return read, err
 }
 
 func settled(read, written []numbered) bool {

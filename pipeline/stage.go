@@ -57,6 +57,8 @@ type Stage struct {
 	// patience bounds how long what fails for another reason than a record's is
 	// tried again; 0 does not.
 	patience time.Duration
+	// strict has it fail with ErrPoison instead of writing dead letters.
+	strict bool
 	// limit bounds a transaction. applying is done when a stop waits for
 	// transactions no longer.
 	limit    time.Duration
@@ -206,7 +208,7 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 	began := time.Now()
 	for {
 		err := f()
-		if err == nil || isRecordFault(err) {
+		if err == nil || isRecordFault(err) || errors.Is(err, ErrPoison) {
 			s.setTrouble(who, nil)
 			return err
 		}
@@ -215,6 +217,9 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 		var after *retryAfterError
 		if errors.As(err, &after) {
 			pause = after.after
+		}
+		if s.patience > 0 && s.db.IsFull(err) {
+			return err // what can wait gives way
 		}
 		if s.patience > 0 && time.Since(began)+pause > s.patience {
 			return fmt.Errorf("stage %s: tried again for %v: %w", s.spec.Name, s.patience, err)
@@ -354,6 +359,10 @@ func (s *Stage) apply(ctx context.Context, tx *Tx, plan *plan) error {
 	if err != nil {
 		return err
 	}
+	if s.strict && len(plan.letters) > 0 {
+		r := plan.letters[0]
+		return fmt.Errorf("%w at offset %d of %s: %w", ErrPoison, r.Offset, r.TopicPartition, r.fault)
+	}
 	if len(plan.letters) > 0 {
 		if err := tx.AddDeadLetters(ctx, deadLetters(s.spec.Name, now, plan.letters)); err != nil {
 			return err
@@ -394,7 +403,11 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-func isRecordFault(err error) bool { return IsPermanent(err) }
+// ErrPoison says that a record cannot be applied, where none may be left out.
+var ErrPoison = errors.New("a record that cannot be applied")
+
+// isRecordFault: what a record was found at fault for is no longer one.
+func isRecordFault(err error) bool { return IsPermanent(err) && !errors.Is(err, ErrPoison) }
 
 // advance moves the session's positions to where the transaction put them.
 func (s *Stage) advance(sess *session, batch *Batch, plan plan) {

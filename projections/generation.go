@@ -5,8 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
@@ -33,87 +33,128 @@ func fingerprint(p pipeline.Projection) string {
 
 // generationRow is a row of generations.
 type generationRow struct {
-	Number int    `db:"number"`
-	Fold   string `db:"fold"`
+	Projection string      `db:"projection"`
+	Number     int         `db:"number"`
+	Fold       string      `db:"fold"`
+	Active     int         `db:"active"`
+	Following  int         `db:"following"`
+	Tables     string      `db:"tables"`
+	CreatedAt  schema.Time `db:"created_at"`
 }
 
-// Open makes sure that the projection has a generation built by the fold of
-// this binary, and returns the stage that feeds it. A generation of another
-// fold is replaced by an empty one, which follows the log from its start.
-func Open(ctx context.Context, db *store.Store, p pipeline.Projection, log *slog.Logger) (pipeline.StageSpec, error) {
+const generationColumns = `projection, number, fold, active, following, tables, created_at`
+
+func (r generationRow) generation() pipeline.Generation {
+	return pipeline.Generation{Projection: r.Projection, Number: r.Number, Active: r.Active == 1}
+}
+
+// tablesOf are the plain names of its tables; p is for generations from before
+// that was written down.
+func (r generationRow) tablesOf(p pipeline.Projection) []string {
+	if r.Tables == "" {
+		return p.TableNames()
+	}
+	return strings.Split(r.Tables, ",")
+}
+
+// generationsOf are the generations of a projection but for scratch ones, by
+// number.
+func generationsOf(ctx context.Context, q store.Querier, projection string) ([]generationRow, error) {
+	var rows []generationRow
+	err := q.Select(ctx, &rows, `SELECT `+generationColumns+` FROM generations WHERE projection = $1 AND scratch = 0 ORDER BY number`, projection)
+	if err != nil {
+		return nil, fmt.Errorf("reading the generations of %s: %w", projection, err)
+	}
+	return rows, nil
+}
+
+// Open makes sure that the projection has a generation that serves, and returns
+// the stage that feeds it. Where another fold built it, it stays, and the stage of
+// this binary does not touch it: see Renew.
+func Open(ctx context.Context, db *store.Store, p pipeline.Projection) (pipeline.StageSpec, error) {
 	generation := pipeline.Generation{Projection: p.Name(), Number: 1, Active: true}
-	fold := fingerprint(p)
 	err := db.Write(ctx, func(tx *store.Tx) error {
 		if err := tx.Alone(ctx); err != nil {
 			return err
 		}
-		var active generationRow
-		err := tx.Get(ctx, &active, `SELECT number, fold FROM generations WHERE projection = $1 AND active = 1`, p.Name())
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			return create(ctx, tx, p, generation, fold)
-		case err != nil:
-			return err
+		err := tx.Get(ctx, &generation.Number, `SELECT number FROM generations WHERE projection = $1 AND active = 1`, p.Name())
+		if errors.Is(err, sql.ErrNoRows) {
+			return create(ctx, tx, p, generation, activeKind)
 		}
-		generation.Number = active.Number
-		if active.Fold == fold {
-			return nil
-		}
-		log.Warn("the fold of a projection changed: building its tables again from the log",
-			"projection", p.Name(), "was", active.Fold, "is", fold)
-		if err := drop(ctx, tx, p, generation, stageName(generation)); err != nil {
-			return err
-		}
-		if generation.Number, err = nextNumber(ctx, tx, p, active.Number); err != nil {
-			return err
-		}
-		return create(ctx, tx, p, generation, fold)
+		return err
 	})
 	if err != nil {
 		return pipeline.StageSpec{}, fmt.Errorf("opening projection %s: %w", p.Name(), err)
 	}
-	return pipeline.StageSpec{Name: stageName(generation), Takes: p.Takes(), Handler: Fold{p, generation}}, nil
+	return following(p, generation), nil
 }
 
 // stageName: each generation is a stage of its own, with positions of its own.
 func stageName(g pipeline.Generation) string { return g.Projection + ".g" + strconv.Itoa(g.Number) }
 
-// nextNumber is one that no generation has, above a number that one had.
-func nextNumber(ctx context.Context, tx *store.Tx, p pipeline.Projection, above int) (int, error) {
+// following is the stage that feeds a generation as the log goes on.
+func following(p pipeline.Projection, g pipeline.Generation) pipeline.StageSpec {
+	return pipeline.StageSpec{Name: stageName(g), Takes: p.Takes(), Handler: Fold{p, g, true}}
+}
+
+// filling is the stage that feeds a generation which is no part of the service yet.
+func filling(p pipeline.Projection, g pipeline.Generation) pipeline.StageSpec {
+	return pipeline.StageSpec{Name: scratchStage(g), Takes: p.Takes(), Handler: Fold{p, g, false}}
+}
+
+// nextNumber is one that no generation has, nor had one that was rebuilt.
+func nextNumber(ctx context.Context, tx *store.Tx, p pipeline.Projection) (int, error) {
 	var highest int
-	err := tx.Get(ctx, &highest, `SELECT COALESCE(MAX(number), 0) FROM generations WHERE projection = $1`, p.Name())
-	return max(highest, above) + 1, err
+	err := tx.Get(ctx, &highest, `SELECT COALESCE(MAX(number), 0) FROM (SELECT number FROM generations WHERE projection = $1
+		UNION ALL SELECT number FROM rebuilds WHERE projection = $1) AS numbers`, p.Name())
+	return highest + 1, err
 }
 
-func create(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation, fold string) error {
-	if err := createTables(ctx, tx, p, g); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, `INSERT INTO generations (projection, number, fold, active, created_at) VALUES ($1, $2, $3, 1, $4)`,
-		g.Projection, g.Number, fold, schema.NewTime(time.Now()))
-	return err
-}
+// kind is what a generation is made for.
+type kind struct{ active, following, scratch int }
 
-func createTables(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation) error {
+var (
+	activeKind  = kind{active: 1, following: 1}
+	rebuiltKind = kind{}
+	scratchKind = kind{scratch: 1}
+)
+
+func create(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation, k kind) error {
 	for _, table := range p.Tables(g) {
 		if err := tx.DDL(ctx, table); err != nil {
 			return fmt.Errorf("creating the tables of generation %d: %w", g.Number, err)
 		}
 	}
-	return nil
+	_, err := tx.Exec(ctx, `INSERT INTO generations (projection, number, fold, active, following, scratch, tables, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, g.Projection, g.Number, fingerprint(p), k.active, k.following, k.scratch,
+		strings.Join(p.TableNames(), ","), schema.NewTime(time.Now()))
+	return err
 }
 
-func drop(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation, stage string) error {
-	for _, name := range p.TableNames() {
-		// Another fold may have had fewer.
+// drop drops a generation with all that belongs to it.
+func drop(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation) error {
+	var row generationRow
+	err := tx.Get(ctx, &row, `SELECT `+generationColumns+` FROM generations WHERE projection = $1 AND number = $2`, g.Projection, g.Number)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, stage := range []string{stageName(g), scratchStage(g)} {
+		// Before the tables, in the order in which a batch locks.
+		for _, statement := range []string{`DELETE FROM positions WHERE stage = $1`, `DELETE FROM dead_letters WHERE stage = $1`} {
+			if _, err := tx.Exec(ctx, statement, stage); err != nil {
+				return err
+			}
+		}
+	}
+	for _, name := range row.tablesOf(p) {
 		if err := tx.DDL(ctx, "DROP TABLE IF EXISTS "+g.Table(name)); err != nil {
 			return fmt.Errorf("dropping the tables of generation %d: %w", g.Number, err)
 		}
 	}
-	if _, err := tx.Exec(ctx, `DELETE FROM positions WHERE stage = $1`, stage); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, `DELETE FROM generations WHERE projection = $1 AND number = $2`, g.Projection, g.Number)
+	_, err = tx.Exec(ctx, `DELETE FROM generations WHERE projection = $1 AND number = $2`, g.Projection, g.Number)
 	return err
 }
 
@@ -122,24 +163,64 @@ func drop(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.G
 type Fold struct {
 	projection pipeline.Projection
 	generation pipeline.Generation
+	// follows says that its stage is a part of the service.
+	follows bool
 }
 
-var _ pipeline.Handler = Fold{}
+var _ pipeline.Temporary = Fold{}
+
+// Lasts implements pipeline.Temporary.
+func (f Fold) Lasts(ctx context.Context, q store.Querier) error {
+	_, err := f.current(ctx, q)
+	return err
+}
 
 // Stages are the stages that feed the generations there are, by whatever fold:
 // to look at, not to run.
 func Stages(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pipeline.StageSpec, error) {
+	return stagesWhere(ctx, db, all, func(pipeline.Projection, generationRow) bool { return true })
+}
+
+// Serving are the stages of the generations that readers see and that this binary
+// can feed.
+func Serving(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pipeline.StageSpec, error) {
+	return stagesWhere(ctx, db, all, func(p pipeline.Projection, r generationRow) bool { return r.Active == 1 && r.Fold == fingerprint(p) })
+}
+
+// Following are the stages that this binary can run now: of the generations that
+// were built by its folds, whether readers see them or not.
+func Following(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pipeline.StageSpec, error) {
+	return stagesWhere(ctx, db, all, func(p pipeline.Projection, r generationRow) bool { return r.Fold == fingerprint(p) })
+}
+
+func stagesWhere(ctx context.Context, db store.Querier, all []pipeline.Projection,
+	wanted func(pipeline.Projection, generationRow) bool) ([]pipeline.StageSpec, error) {
+	var rows []generationRow
+	if err := db.Select(ctx, &rows, `SELECT `+generationColumns+` FROM generations WHERE following = 1 ORDER BY projection, number`); err != nil {
+		return nil, fmt.Errorf("reading the generations: %w", err)
+	}
 	var stages []pipeline.StageSpec
 	for _, p := range all {
-		active, err := activeGenerations(ctx, db, p)
-		if err != nil {
-			return nil, err
-		}
-		for _, g := range active {
-			stages = append(stages, pipeline.StageSpec{Name: stageName(g), Takes: p.Takes()})
+		for _, r := range rows {
+			if r.Projection == p.Name() && wanted(p, r) {
+				stages = append(stages, following(p, r.generation()))
+			}
 		}
 	}
 	return stages, nil
+}
+
+// Spare are the names of the stages that feed generations which no reader sees.
+func Spare(ctx context.Context, q store.Querier) ([]string, error) {
+	var rows []generationRow
+	if err := q.Select(ctx, &rows, `SELECT `+generationColumns+` FROM generations WHERE active = 0`); err != nil {
+		return nil, fmt.Errorf("reading the generations: %w", err)
+	}
+	names := make([]string, len(rows))
+	for i, r := range rows {
+		names[i] = stageName(r.generation())
+	}
+	return names, nil
 }
 
 // ErrNoFold is wrapped where a stage feeds none of the projections.
@@ -147,58 +228,60 @@ var ErrNoFold = errors.New("it is not the stage of a projection")
 
 // OfStage finds the projection that a stage feeds.
 func OfStage(ctx context.Context, db *store.Store, all []pipeline.Projection, stage string) (Fold, error) {
-	for _, p := range all {
-		active, err := activeGenerations(ctx, db, p)
-		if err != nil {
-			return Fold{}, err
-		}
-		for _, g := range active {
-			if stageName(g) == stage {
-				return Fold{p, g}, nil
-			}
+	stages, err := Stages(ctx, db, all)
+	if err != nil {
+		return Fold{}, err
+	}
+	for _, s := range stages {
+		if s.Name == stage {
+			return s.Handler.(Fold), nil
 		}
 	}
 	return Fold{}, fmt.Errorf("stage %s: %w", stage, ErrNoFold)
 }
 
-func activeGenerations(ctx context.Context, db store.Querier, p pipeline.Projection) ([]pipeline.Generation, error) {
-	var numbers []int
-	if err := db.Select(ctx, &numbers, `SELECT number FROM generations WHERE projection = $1 AND active = 1`, p.Name()); err != nil {
-		return nil, fmt.Errorf("reading the generations of %s: %w", p.Name(), err)
-	}
-	generations := make([]pipeline.Generation, len(numbers))
-	for i, number := range numbers {
-		generations[i] = pipeline.Generation{Projection: p.Name(), Number: number, Active: true}
-	}
-	return generations, nil
-}
-
-// Empty deletes all rows of the generation.
+// Empty deletes all rows of the generation. It comes behind the locks of the
+// stage's positions.
 func (f Fold) Empty(ctx context.Context, tx *store.Tx) error {
+	g, err := f.current(ctx, tx)
+	if err != nil {
+		return err
+	}
 	for _, name := range f.projection.TableNames() {
-		if _, err := tx.Exec(ctx, "DELETE FROM "+f.generation.Table(name)); err != nil {
-			return fmt.Errorf("emptying %s: %w", f.generation.Table(name), err)
+		if _, err := tx.Exec(ctx, "DELETE FROM "+g.Table(name)); err != nil {
+			return fmt.Errorf("emptying %s: %w", g.Table(name), err)
 		}
 	}
 	return nil
 }
 
-// ErrReplaced says that another process replaced the generation by one of its
-// own fold.
-var ErrReplaced = errors.New("the generation was replaced by another process")
+// ErrReplaced says that a generation is gone, or is not one of this binary's fold,
+// or is not fed by this stage any more.
+var ErrReplaced = errors.New("the generation is gone, or another fold's, or another stage's")
 
-// Handle implements pipeline.Handler. Where the generation was replaced while
-// this process ran, its positions are gone and it would start over, into tables
-// that now belong to another fold: it must not write.
-func (f Fold) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+// current is the generation as it is now. Whoever swaps generations holds the
+// positions of their stages before he does, and a batch moves its own before its
+// handler asks: so what is said here is true until the transaction ends, whatever
+// process swaps.
+func (f Fold) current(ctx context.Context, q store.Querier) (pipeline.Generation, error) {
 	g := f.generation
-	var there int
-	err := tx.Get(ctx, &there, `SELECT COUNT(*) FROM generations WHERE projection = $1 AND number = $2`, g.Projection, g.Number)
-	if err != nil {
-		return nil, fmt.Errorf("looking for generation %d of %s: %w", g.Number, g.Projection, err)
+	var row generationRow
+	err := q.Get(ctx, &row, `SELECT `+generationColumns+` FROM generations WHERE projection = $1 AND number = $2`, g.Projection, g.Number)
+	switch {
+	case errors.Is(err, sql.ErrNoRows), err == nil && (row.Fold != fingerprint(f.projection) || f.follows != (row.Following == 1)):
+		return g, fmt.Errorf("generation %d of %s: %w", g.Number, g.Projection, ErrReplaced)
+	case err != nil:
+		return g, fmt.Errorf("looking for generation %d of %s: %w", g.Number, g.Projection, err)
 	}
-	if there == 0 {
-		return nil, fmt.Errorf("generation %d of %s: %w", g.Number, g.Projection, ErrReplaced)
+	return row.generation(), nil
+}
+
+// Handle implements pipeline.Handler. A process whose generation was dropped, or
+// is another fold's, must not write.
+func (f Fold) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+	g, err := f.current(ctx, tx)
+	if err != nil {
+		return nil, err
 	}
 	return nil, f.projection.Apply(ctx, tx, g, in)
 }

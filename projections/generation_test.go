@@ -3,7 +3,6 @@ package projections_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -68,7 +67,7 @@ var quiet = slog.New(slog.DiscardHandler)
 
 func open(t *testing.T, db *store.Store, p pipeline.Projection) pipeline.StageSpec {
 	t.Helper()
-	spec, err := projections.Open(t.Context(), db, p, quiet)
+	spec, err := projections.Open(t.Context(), db, p)
 	require.NoError(t, err)
 	return spec
 }
@@ -101,31 +100,35 @@ func count(t *testing.T, db store.Querier, query string) int {
 
 const total = `SELECT COALESCE(SUM(n), 0) FROM tally`
 
-func TestOpenGivesAGenerationOfItsOwnToEachFold(t *testing.T) {
+// The tables of another fold stay as they are, and are not written to.
+func TestOpenLeavesAGenerationOfAnotherFoldAlone(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)
 	log := prices(t, rig, 5)
 	for _, step := range []struct {
 		what  string
 		fold  tally
-		stage string
 		found int // prices counted before the stage runs again
+		feeds bool
 	}{
-		{"the first open creates", tally{version: 1, configuration: "a"}, "tally.g1", 0},
-		{"the same fold goes on", tally{version: 1, configuration: "a"}, "tally.g1", 5},
-		{"other settings start over", tally{version: 1, configuration: "b"}, "tally.g2", 0},
-		{"so does a new version", tally{version: 2, configuration: "b"}, "tally.g3", 0},
-		{"and the old one again", tally{version: 1, configuration: "b"}, "tally.g4", 0},
-		{"which then goes on", tally{version: 1, configuration: "b"}, "tally.g4", 5},
+		{"the first open creates", tally{version: 1, configuration: "a"}, 0, true},
+		{"the same fold goes on", tally{version: 1, configuration: "a"}, 5, true},
+		{"other settings do not", tally{version: 1, configuration: "b"}, 5, false},
+		{"nor a new version", tally{version: 2, configuration: "b"}, 5, false},
+		{"the first one still does", tally{version: 1, configuration: "a"}, 5, true},
 	} {
 		spec := open(t, rig.DB, step.fold)
-		assert.Equal(t, step.stage, spec.Name, step.what)
+		assert.Equal(t, "tally.g1", spec.Name, step.what)
 		assert.Equal(t, step.fold.Takes(), spec.Takes, step.what)
 		assert.Equal(t, step.found, count(t, rig.DB, total), step.what)
-		feed(t, rig, spec, log)
+		running, err := projections.Following(t.Context(), rig.DB, []pipeline.Projection{step.fold})
+		require.NoError(t, err)
+		assert.Len(t, running, map[bool]int{true: 1, false: 0}[step.feeds], step.what)
+		if step.feeds {
+			feed(t, rig, spec, log)
+		}
 		assert.Equal(t, 5, count(t, rig.DB, total), "%s: from wherever it began, each price counts once", step.what)
 		assert.Equal(t, 1, count(t, rig.DB, `SELECT COUNT(*) FROM generations`), step.what)
-		assert.Equal(t, 1, count(t, rig.DB, `SELECT COUNT(DISTINCT stage) FROM positions`), "%s: old positions are gone", step.what)
 	}
 }
 
@@ -139,52 +142,50 @@ func TestTwoProcessesOpenAtOnce(t *testing.T) {
 		var both sync.WaitGroup
 		for i, db := range stores {
 			both.Go(func() {
-				spec, err := projections.Open(context.Background(), db, tally{version: version}, quiet)
+				spec, err := projections.Open(context.Background(), db, tally{version: version})
 				names[i], errs[i] = spec.Name, err
 			})
 		}
 		both.Wait()
 		require.NoError(t, errors.Join(errs...))
-		want := fmt.Sprintf("tally.g%d", version)
-		assert.Equal(t, []string{want, want}, names, "one makes it, the other finds it")
+		assert.Equal(t, []string{"tally.g1", "tally.g1"}, names, "one makes it, the other finds it")
 	}
 }
 
 func TestFailedTablesLeaveEverythingAsItWas(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)
-	_, err := projections.Open(t.Context(), rig.DB, tally{version: 1, broken: true}, quiet)
+	_, err := projections.Open(t.Context(), rig.DB, tally{version: 1, broken: true})
 	require.ErrorContains(t, err, "opening projection tally: creating the tables of generation 1")
 	assert.Zero(t, count(t, rig.DB, `SELECT COUNT(*) FROM generations`))
 	assert.Zero(t, count(t, rig.DB, `SELECT COUNT(*) FROM sqlite_master WHERE name LIKE 'tally%'`))
 
-	spec := open(t, rig.DB, tally{version: 1})
+	p := tally{version: 1}
+	spec := open(t, rig.DB, p)
 	log := prices(t, rig, 3)
 	feed(t, rig, spec, log)
-	_, err = projections.Open(t.Context(), rig.DB, tally{version: 2, broken: true}, quiet)
-	require.Error(t, err)
+	_, err = projections.NewRebuild(t.Context(), rig.DB, tally{version: 2, broken: true}, projections.Order{Promote: projections.PromoteAuto})
+	require.ErrorContains(t, err, "rebuilding tally: creating the tables of generation 2")
+	assert.Zero(t, count(t, rig.DB, `SELECT COUNT(*) FROM rebuilds`))
 	assert.Equal(t, 3, count(t, rig.DB, total), "the old generation stands")
-	assert.Equal(t, spec.Name, open(t, rig.DB, tally{version: 1}).Name)
 	feed(t, rig, spec, append(log, prices(t, rig, 1)...))
 	assert.Equal(t, 4, count(t, rig.DB, total), "and goes on from its positions")
 }
 
-// A process of the old fold must not write into the tables of the new one.
+// A process of another fold must not write, nor one whose generation was dropped.
 func TestAReplacedGenerationDoesNotWrite(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)
-	old := open(t, rig.DB, tally{version: 1})
-	replacement := open(t, rig.DB, tally{version: 2})
+	open(t, rig.DB, tally{version: 1})
+	other := open(t, rig.DB, tally{version: 2})
 	log := prices(t, rig, 2)
 	err := pipeline.NewLane().Run(t.Context(), rig.DB, func(tx *pipeline.Tx) error {
-		_, err := old.Handler.Handle(t.Context(), tx, log)
+		_, err := other.Handler.Handle(t.Context(), tx, log)
 		return err
 	})
 	require.ErrorIs(t, err, projections.ErrReplaced)
 	require.False(t, pipeline.IsPermanent(err), "the records are not at fault")
 	assert.Zero(t, count(t, rig.DB, total))
-	feed(t, rig, replacement, log)
-	assert.Equal(t, 2, count(t, rig.DB, total))
 }
 
 func TestQueryError(t *testing.T) {
@@ -214,8 +215,9 @@ func TestOpenFirst(t *testing.T) {
 	again, err := projections.OpenFirst(t.Context(), stores[0], tally{version: 2})
 	require.NoError(t, err)
 	assert.False(t, again)
-	assert.Equal(t, "tally.g1", open(t, stores[0], tally{version: 1}).Name, "the generation is still the first fold's")
-	assert.Equal(t, "tally.g2", open(t, stores[0], tally{version: 2}).Name)
+	running, err := projections.Following(t.Context(), stores[0], []pipeline.Projection{tally{version: 1}})
+	require.NoError(t, err)
+	assert.Len(t, running, 1, "the generation is still the first fold's")
 	_, err = projections.OpenFirst(t.Context(), pipelinetest.OpenStore(t, filepath.Join(t.TempDir(), "db")), tally{broken: true})
 	require.ErrorContains(t, err, "making the tables of projection tally")
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
 )
 
 // Proof is the comparison of one table of two generations: the one that serves,
@@ -33,12 +34,20 @@ type Proof struct {
 	// same for the same rows, and the same each time.
 	Hash      string `json:"hash"`
 	FreshHash string `json:"hash_by_the_log"`
+	// Largest is the largest difference of two numbers in one place, and LargestAt
+	// that place; empty where there is none.
+	Largest   string `json:"largest_difference,omitempty"`
+	LargestAt string `json:"largest_difference_at,omitempty"`
 	// First are the first differences, in words.
 	First []string `json:"-"`
 }
 
 // Equal reports whether there is no difference.
 func (p Proof) Equal() bool { return p.Missing == 0 && p.Extra == 0 && p.Differing == 0 }
+
+// ErrOtherTable says that two generations have no such table in common. Of one fold,
+// somebody has changed one of them by hand.
+var ErrOtherTable = errors.New("the tables cannot be compared")
 
 // Prove compares a table of the generation that serves, as live has it, with that
 // of a generation fresh from the log, row by row. Both are to be at the same
@@ -47,7 +56,9 @@ func (p Proof) Equal() bool { return p.Missing == 0 && p.Extra == 0 && p.Differi
 func Prove(ctx context.Context, live, fresh *store.Snapshot, table string, serving, filled pipeline.Generation, most int) (Proof, error) {
 	c := comparison{proof: Proof{Table: table}, most: most}
 	var err error
-	if c.table, err = live.Table(ctx, serving.Table(table)); err != nil {
+	if c.table, err = live.Table(ctx, serving.Table(table)); errors.Is(err, store.ErrNoTable) {
+		return c.proof, fmt.Errorf("%w: %w", ErrOtherTable, err)
+	} else if err != nil {
 		return c.proof, err
 	}
 	other, err := fresh.Table(ctx, filled.Table(table))
@@ -55,7 +66,7 @@ func Prove(ctx context.Context, live, fresh *store.Snapshot, table string, servi
 		return c.proof, err
 	}
 	if !sameColumns(c.table, other) {
-		return c.proof, fmt.Errorf("tables %s and %s have other columns: one of them was changed by hand", c.table.Name, other.Name)
+		return c.proof, fmt.Errorf("%w: %s and %s have other columns", ErrOtherTable, c.table.Name, other.Name)
 	}
 	if err := c.run(ctx, live, fresh, other); err != nil {
 		return c.proof, fmt.Errorf("comparing %s with %s: %w", c.table.Name, other.Name, err)
@@ -77,9 +88,10 @@ func sameColumns(a, b store.Table) bool {
 
 // comparison walks through two tables side by side.
 type comparison struct {
-	table store.Table
-	most  int
-	proof Proof
+	table   store.Table
+	most    int
+	proof   Proof
+	largest schema.Decimal
 }
 
 func (c *comparison) run(ctx context.Context, live, fresh *store.Snapshot, other store.Table) (err error) {
@@ -142,11 +154,42 @@ func (c *comparison) compareRows(served, logged []any) {
 		if served[i] != logged[i] {
 			differs = true
 			c.tell("%s: %s is %s, and by the log %s", c.key(served), column.Name, show(served[i]), show(logged[i]))
+			c.measure(column.Name, served, served[i], logged[i])
 		}
 	}
 	if differs {
 		c.proof.Differing++
 	}
+}
+
+// measure keeps the largest difference of two numbers.
+func (c *comparison) measure(column string, row []any, served, logged any) {
+	a, isNumber := number(served)
+	b, alsoNumber := number(logged)
+	if !isNumber || !alsoNumber {
+		return
+	}
+	difference := a.Sub(b)
+	if difference.Sign() < 0 {
+		difference = b.Sub(a)
+	}
+	if difference.Cmp(c.largest) > 0 {
+		c.largest, c.proof.Largest = difference, difference.String()
+		c.proof.LargestAt = c.key(row) + " " + column
+	}
+}
+
+// number reads what engines keep a decimal as.
+func number(value any) (schema.Decimal, bool) {
+	switch v := value.(type) {
+	case int64:
+		d, err := schema.ParseDecimal(strconv.FormatInt(v, 10))
+		return d, err == nil
+	case string:
+		d, err := schema.ParseDecimal(v)
+		return d, err == nil
+	}
+	return schema.Decimal{}, false
 }
 
 func (c *comparison) tell(format string, args ...any) {

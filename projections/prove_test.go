@@ -15,6 +15,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
 )
 
 var (
@@ -88,12 +89,16 @@ func TestAProofCountsEveryDifference(t *testing.T) {
 		write(rt, db, serving, served)
 		write(rt, db, filled, logged)
 
+		var largest schema.Decimal
 		want := projections.Proof{Table: "pairs", Rows: int64(len(served)), Fresh: int64(len(logged))}
 		for key, row := range served {
 			if other, there := logged[key]; !there {
 				want.Extra++
 			} else if other != row {
 				want.Differing++
+				if difference := apart(row.value, other.value); difference.Cmp(largest) > 0 {
+					largest, want.Largest = difference, difference.String()
+				}
 			}
 		}
 		for key := range logged {
@@ -116,9 +121,28 @@ func TestAProofCountsEveryDifference(t *testing.T) {
 		}
 		require.Len(rt, slices.Compact(slices.Sorted(slices.Values(got.First))), len(got.First), "each difference is told once")
 		require.GreaterOrEqual(rt, int64(len(got.First)), got.Extra+got.Missing+got.Differing)
-		got.Hash, got.FreshHash, got.First = "", "", nil
+		require.Equal(rt, want.Largest == "", got.LargestAt == "")
+		got.Hash, got.FreshHash, got.LargestAt, got.First = "", "", "", nil
 		require.Equal(rt, want, got)
 	})
+}
+
+// apart is how far two values are apart that are numbers.
+func apart(a, b any) schema.Decimal {
+	texts := []any{a, b}
+	var numbers []schema.Decimal
+	for _, text := range texts {
+		if text != nil && text != "" {
+			numbers = append(numbers, schema.MustDecimal(text.(string)))
+		}
+	}
+	if len(numbers) < len(texts) {
+		return schema.Decimal{}
+	}
+	if numbers[0].Cmp(numbers[1]) < 0 {
+		slices.Reverse(numbers)
+	}
+	return numbers[0].Sub(numbers[1])
 }
 
 func describePairs(rows map[pairKey]pair) string {
@@ -171,5 +195,5 @@ func TestAProofNeedsTablesOfOneKind(t *testing.T) {
 	require.NoError(t, err)
 	defer live.Close()
 	_, err = projections.Prove(t.Context(), live, live, "pairs", serving, filled, 1)
-	require.ErrorContains(t, err, "tables pairs and pairs_g2 have other columns")
+	require.ErrorContains(t, err, "pairs and pairs_g2 have other columns")
 }

@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
-	"github.com/pricemill/pricemill/schema"
 )
 
 // Scratch is the right to make scratch generations: such as are filled from the
@@ -19,20 +15,15 @@ import (
 // nobody else could tell its generations from those that a process left that was
 // killed.
 type Scratch struct {
-	db    *store.Store
-	owner string
-	all   []pipeline.Projection
-	lost  chan error
-	stop  context.CancelFunc
-	ended chan struct{}
+	*right
+	all []pipeline.Projection
 }
 
 const (
 	scratchLease = "scratch"
 	// scratchTime is how long the right of a process that was killed lasts.
-	scratchTime  = 10 * time.Second
-	scratchRenew = 2 * time.Second
-	scratchPoll  = 200 * time.Millisecond
+	scratchTime = 10 * time.Second
+	scratchPoll = 200 * time.Millisecond
 )
 
 // ErrScratchTaken says that another process has the right.
@@ -42,20 +33,16 @@ var ErrScratchTaken = errors.New("another process compares or fills generations,
 // these projections. It waits for as long as the right of a process that was
 // killed may last, and then says ErrScratchTaken.
 func TakeScratch(ctx context.Context, db *store.Store, all []pipeline.Projection) (*Scratch, error) {
-	id, err := uuid.NewRandom()
-	if err != nil {
-		return nil, fmt.Errorf("naming the owner of scratch generations: %w", err)
-	}
-	s := &Scratch{db: db, owner: id.String(), all: all, lost: make(chan error, 1), ended: make(chan struct{})}
+	s := &Scratch{all: all}
 	for began := time.Now(); ; {
-		ours, err := db.AcquireLease(ctx, scratchLease, s.owner, scratchTime)
-		if err != nil {
+		var err error
+		if s.right, err = takeRight(ctx, db, scratchLease, scratchTime, ErrScratchTaken); err != nil {
 			return nil, err
 		}
-		if ours {
+		if s.right != nil {
 			break
 		}
-		if time.Since(began) > scratchTime+scratchRenew {
+		if time.Since(began) > scratchTime+scratchTime/rightRenewals {
 			return nil, ErrScratchTaken
 		}
 		select {
@@ -64,43 +51,10 @@ func TakeScratch(ctx context.Context, db *store.Store, all []pipeline.Projection
 		case <-time.After(scratchPoll):
 		}
 	}
-	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s.stop = stop
-	go s.renew(renewing)
 	if err := s.drop(ctx); err != nil {
 		return nil, errors.Join(err, s.Release(ctx))
 	}
 	return s, nil
-}
-
-// renew keeps the right until ctx is done.
-func (s *Scratch) renew(ctx context.Context) {
-	defer close(s.ended)
-	renewed := time.Now()
-	ticker := time.NewTicker(scratchRenew)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		began := time.Now()
-		ours, err := s.db.AcquireLease(ctx, scratchLease, s.owner, scratchTime)
-		switch {
-		case err == nil && ours:
-			renewed = began
-			continue
-		case ctx.Err() != nil:
-			return
-		case err != nil && time.Since(renewed) < scratchTime:
-			continue
-		case err == nil:
-			err = ErrScratchTaken
-		}
-		s.lost <- fmt.Errorf("the right to scratch generations was lost: %w", err)
-		return
-	}
 }
 
 // Lost tells why the right was lost, if it was: the generations may be gone.
@@ -108,10 +62,7 @@ func (s *Scratch) Lost() <-chan error { return s.lost }
 
 // Release drops all scratch generations and gives up the right.
 func (s *Scratch) Release(ctx context.Context) error {
-	err := s.drop(ctx)
-	s.stop()
-	<-s.ended
-	return errors.Join(err, s.db.ReleaseLease(ctx, scratchLease, s.owner))
+	return errors.Join(s.drop(ctx), s.release(ctx))
 }
 
 // drop drops the scratch generations there are of the projections, one by one:
@@ -128,10 +79,7 @@ func (s *Scratch) drop(ctx context.Context) error {
 				if err := s.check(ctx, tx); err != nil {
 					return err
 				}
-				if _, err := tx.Exec(ctx, `DELETE FROM dead_letters WHERE stage = $1`, scratchStage(g)); err != nil {
-					return err
-				}
-				return drop(ctx, tx, p, g, scratchStage(g))
+				return drop(ctx, tx, p, g)
 			})
 			if err != nil {
 				return fmt.Errorf("dropping scratch generation %d of %s: %w", number, p.Name(), err)
@@ -147,14 +95,7 @@ func (s *Scratch) check(ctx context.Context, tx *store.Tx) error {
 	if err := tx.Alone(ctx); err != nil {
 		return err
 	}
-	var owners []string
-	if err := tx.Select(ctx, &owners, `SELECT owner FROM leases WHERE name = $1`, scratchLease); err != nil {
-		return fmt.Errorf("looking whose right it is: %w", err)
-	}
-	if !slices.Contains(owners, s.owner) {
-		return ErrScratchTaken
-	}
-	return nil
+	return s.right.check(ctx, tx)
 }
 
 func scratchStage(g pipeline.Generation) string { return store.Scratch + stageName(g) }
@@ -168,18 +109,13 @@ func (s *Scratch) Create(ctx context.Context, p pipeline.Projection) (pipeline.G
 			return err
 		}
 		var err error
-		if g.Number, err = nextNumber(ctx, tx, p, 0); err != nil {
+		if g.Number, err = nextNumber(ctx, tx, p); err != nil {
 			return err
 		}
-		if err := createTables(ctx, tx, p, g); err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, `INSERT INTO generations (projection, number, fold, active, created_at, scratch) VALUES ($1, $2, $3, 0, $4, 1)`,
-			g.Projection, g.Number, fingerprint(p), schema.NewTime(time.Now()))
-		return err
+		return create(ctx, tx, p, g, scratchKind)
 	})
 	if err != nil {
 		return g, pipeline.StageSpec{}, fmt.Errorf("making a scratch generation of %s: %w", p.Name(), err)
 	}
-	return g, pipeline.StageSpec{Name: scratchStage(g), Takes: p.Takes(), Handler: Fold{p, g}}, nil
+	return g, filling(p, g), nil
 }

@@ -86,33 +86,20 @@ func TestLatePricesDoNotCount(t *testing.T) {
 	assert.Equal(t, []string{"A above 10: A by 12"}, fired(t, rig))
 }
 
-// However the log is cut, rolled back and restarted, the same alerts fire, once.
-func TestAlertsDoNotDependOnBatches(t *testing.T) {
+func TestHandler(t *testing.T) {
 	t.Parallel()
-	alerts := []string{"A above 5", "A below 3 again 7", "p/B above 5 again 4", "C below 5"}
-	rigs := [2]*pipelinetest.Rig{pipelinetest.New(t), pipelinetest.New(t)}
-	rapid.Check(t, func(t *rapid.T) {
-		var payloads []schema.Payload
-		for range rapid.IntRange(1, 30).Draw(t, "prices") {
-			payloads = append(payloads, price(rapid.SampledFrom([]schema.Symbol{"A", "B", "C"}).Draw(t, "symbol"),
-				rapid.IntRange(0, 40).Draw(t, "second"), fmt.Sprint(rapid.IntRange(1, 9).Draw(t, "price"))))
-		}
-		var got [2][]string
-		for i, rig := range rigs {
-			log := rig.AppendAll(t, payloads...)
-			stage := rig.StartHandler(t, pricealerts.Name, newHandler(t, alerts...))
-			if i == 0 {
-				for _, r := range log {
-					require.NoError(t, stage.Deliver(r))
-				}
-			} else {
-				pipelinetest.DeliverInPieces(t, stage, log)
+	pipelinetest.RunHandler(t, pipelinetest.HandlerSuite{Name: pricealerts.Name,
+		New: func() (pipeline.Handler, error) {
+			return pricealerts.New(pipeline.Env{Settings: map[string]any{"alerts": []string{"A above 5", "A below 3 again 7", "p/B above 5 again 4", "C below 5"}}})
+		},
+		Draw: func(t *rapid.T) []schema.Payload {
+			var payloads []schema.Payload
+			for range rapid.IntRange(1, 30).Draw(t, "prices") {
+				payloads = append(payloads, price(rapid.SampledFrom([]schema.Symbol{"A", "B", "C"}).Draw(t, "symbol"),
+					rapid.IntRange(0, 40).Draw(t, "second"), fmt.Sprint(rapid.IntRange(1, 9).Draw(t, "price"))))
 			}
-			stage.Close(t)
-			got[i] = fired(t, rig)
-		}
-		require.Equal(t, got[0], got[1])
-	})
+			return payloads
+		}})
 }
 
 func TestSettings(t *testing.T) {

@@ -35,10 +35,12 @@ func (g *Generator) bodyKinds(o *Operation) []kind {
 			})
 		}
 	}
-	breaks("unknown provider in the body", []int{http.StatusBadRequest}, func(body object) []byte {
-		body["provider"] = "nobody" + g.text(4)
-		return encode(body)
-	})
+	if _, named := properties["provider"]; named {
+		breaks("unknown provider in the body", []int{http.StatusBadRequest}, func(body object) []byte {
+			body["provider"] = "nobody" + g.text(4)
+			return encode(body)
+		})
+	}
 	breaks("body cut short", refused, func(body object) []byte { text := encode(body); return text[:g.random.IntN(len(text))] })
 	breaks("more than one body", refused, func(body object) []byte {
 		return append(encode(body), pick(g.random, []string{"{}", "x", ",", "}", "\x00", "//", "null", "\n\n[1"})...)
@@ -101,7 +103,10 @@ func (g *Generator) wrongType(s object) any {
 		all = append(all, "x", "", "[]")
 	}
 	if !slices.Contains(allowed, "integer") {
-		all = append(all, 1, json.RawMessage("1e400"), false)
+		all = append(all, 1, json.RawMessage("1e400"))
+		if !slices.Contains(allowed, "boolean") {
+			all = append(all, false)
+		}
 	}
 	if !slices.Contains(allowed, "null") {
 		all = append(all, nil)

@@ -59,6 +59,8 @@ func (v values) good(s object) any {
 	switch pick(v.random, types(s)) {
 	case "null":
 		return nil
+	case "boolean":
+		return v.random.IntN(2) == 0
 	case "integer":
 		low, high := number(s, "minimum", -1000), number(s, "maximum", 1000)
 		return pick(v.random, []int64{low, high, low + v.random.Int64N(high-low+1)})
@@ -172,6 +174,8 @@ func (v values) bad(s object) (value any, ok bool) {
 	}
 	for _, t := range types(s) {
 		switch t {
+		case "boolean":
+			all = append(all, "true", "no", 1, json.RawMessage("0.5"), object{}, []any{})
 		case "integer":
 			all = append(all, json.RawMessage("1.5"), json.RawMessage("1e400"), json.RawMessage("-1e400"), "abc", "NaN", "1e3", "0x10",
 				"1_", "--1", "1 2", "٣", "", json.RawMessage("99999999999999999999"), "99999999999999999999999999")

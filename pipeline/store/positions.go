@@ -72,6 +72,32 @@ func (t *Tx) CreatePositions(ctx context.Context, positions []Position) error {
 	return t.Insert(ctx, rows)
 }
 
+// ClaimPositions notes that a consumer has come for partitions of a stage, where
+// that was not known: then nobody's rows are touched.
+func (t *Tx) ClaimPositions(ctx context.Context, at schema.Time, claimed []Position) error {
+	for _, p := range claimed {
+		var unknown int
+		err := t.Get(ctx, &unknown, `SELECT COUNT(*) FROM positions WHERE stage = $1 AND topic = $2 AND part = $3 AND claimed_at IS NULL`, p.Stage, p.Topic, p.Part)
+		if err == nil && unknown > 0 {
+			_, err = t.Exec(ctx, `UPDATE positions SET claimed_at = $1 WHERE stage = $2 AND topic = $3 AND part = $4`, at, p.Stage, p.Topic, p.Part)
+		}
+		if err != nil {
+			return fmt.Errorf("claiming %s on %s/%d: %w", p.Stage, p.Topic, p.Part, err)
+		}
+	}
+	return nil
+}
+
+// Unclaimed is how many partitions of a stage no consumer has come for yet.
+func Unclaimed(ctx context.Context, q Querier, stage string) (int, error) {
+	var n int
+	err := q.Get(ctx, &n, `SELECT COUNT(*) FROM positions WHERE stage = $1 AND claimed_at IS NULL`, stage)
+	if err != nil {
+		return 0, fmt.Errorf("looking whether somebody feeds %s: %w", stage, err)
+	}
+	return n, nil
+}
+
 // Move is one step of a position.
 type Move struct {
 	From Position

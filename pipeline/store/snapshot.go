@@ -82,6 +82,9 @@ type Table struct {
 // ErrNoKey says that a table has no primary key: its rows cannot be told apart.
 var ErrNoKey = errors.New("the table has no primary key")
 
+// ErrNoTable says that there is no such table.
+var ErrNoTable = errors.New("there is no such table")
+
 // Table describes a table.
 func (s *Snapshot) Table(ctx context.Context, name string) (Table, error) {
 	s.mu.Lock()
@@ -100,7 +103,7 @@ func (s *Snapshot) Table(ctx context.Context, name string) (Table, error) {
 		}
 	}
 	if len(columns) == 0 {
-		return Table{}, fmt.Errorf("there is no table %s", name)
+		return Table{}, fmt.Errorf("%s: %w", name, ErrNoTable)
 	}
 	if len(t.Key) == 0 {
 		return Table{}, fmt.Errorf("%s: %w", name, ErrNoKey)

@@ -45,6 +45,12 @@ type Engine interface {
 	// MaxRows is the most rows of so many columns that Inserts puts into one
 	// statement, if they are small.
 	MaxRows(columns int) int
+	// Writes is how many transactions this process has begun; 0 where writers do
+	// not wait for each other.
+	Writes() int64
+	// BoundLocks is a statement by which the rest of a transaction waits for a lock
+	// no longer than d; empty where a transaction that writes is alone.
+	BoundLocks(d time.Duration) string
 	// LockRows is the clause behind a SELECT that locks its rows of this table,
 	// in their order, as an UPDATE would; empty where a transaction that writes
 	// is alone.
@@ -62,6 +68,8 @@ type Engine interface {
 	// IsDataError reports whether err is caused by the values of a statement
 	// (a constraint, a type) and would come again with the same values.
 	IsDataError(err error) bool
+	// IsFull reports whether err says that there is no room left.
+	IsFull(err error) bool
 	// Close releases all connections.
 	Close() error
 }
@@ -120,6 +128,13 @@ func (s *Store) EngineName() string { return s.engine.Name() }
 // Turn is how long a transaction may take whose work is in no hurry; 0 where
 // writers do not wait for each other.
 func (s *Store) Turn() time.Duration { return s.engine.Turn() }
+
+// Writes is how many transactions this process has begun; 0 where writers do not
+// wait for each other.
+func (s *Store) Writes() int64 { return s.engine.Writes() }
+
+// IsFull reports whether err says that the database has no room left.
+func (s *Store) IsFull(err error) bool { return s.engine.IsFull(err) }
 
 // Migration is what Open did to the tables.
 func (s *Store) Migration() Migration { return s.migration }
@@ -274,6 +289,22 @@ func (t *Tx) Alone(ctx context.Context) error {
 	var id string
 	if err := t.Get(ctx, &id, `SELECT id FROM instance `+t.LockRows("instance")); err != nil {
 		return fmt.Errorf("waiting for other changes of the tables: %w", err)
+	}
+	return nil
+}
+
+// Turns reports whether nobody else writes while this transaction lasts.
+func (t *Tx) Turns() bool { return t.store.engine.Turn() > 0 }
+
+// BoundLocks has the rest of the transaction wait for a lock no longer than d: for
+// what is better tried again than waited for by all others.
+func (t *Tx) BoundLocks(ctx context.Context, d time.Duration) error {
+	statement := t.store.engine.BoundLocks(d)
+	if statement == "" {
+		return nil
+	}
+	if _, err := t.tx.ExecContext(ctx, statement); err != nil {
+		return fmt.Errorf("bounding the wait for locks: %w", err)
 	}
 	return nil
 }

@@ -119,7 +119,7 @@ func feed(t *testing.T, payloads ...schema.Payload) jobs.Reader {
 	for _, module := range pipeline.Projections() { // jobs, and requests
 		p, err := module.New(pipeline.Env{})
 		require.NoError(t, err)
-		spec, err := projections.Open(t.Context(), rig.DB, p, nil)
+		spec, err := projections.Open(t.Context(), rig.DB, p)
 		require.NoError(t, err)
 		stage := rig.Start(t, spec)
 		var taken []pipeline.Record

@@ -138,7 +138,7 @@ func count(log []pipeline.Record, symbol schema.Symbol) (prices int64, first sch
 func TestLatest(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)
-	spec, err := projections.Open(t.Context(), rig.DB, newProjection(t), nil)
+	spec, err := projections.Open(t.Context(), rig.DB, newProjection(t))
 	require.NoError(t, err)
 	stage := rig.Start(t, spec)
 	defer stage.Close(t)
@@ -173,7 +173,7 @@ func TestLatest(t *testing.T) {
 func TestSymbols(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)
-	spec, err := projections.Open(t.Context(), rig.DB, newProjection(t), nil)
+	spec, err := projections.Open(t.Context(), rig.DB, newProjection(t))
 	require.NoError(t, err)
 	stage := rig.Start(t, spec)
 	defer stage.Close(t)

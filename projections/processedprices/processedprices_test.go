@@ -91,7 +91,7 @@ func TestPrices(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)
 	p := newProjection(t)
-	spec, err := projections.Open(t.Context(), rig.DB, p, nil)
+	spec, err := projections.Open(t.Context(), rig.DB, p)
 	require.NoError(t, err)
 	stage := rig.Start(t, spec)
 	defer stage.Close(t)

@@ -26,7 +26,7 @@ func Ask(t testing.TB, p pipeline.Projection) *Asker {
 	require.True(t, ok, "%T is no indicator", p)
 	require.NoError(t, indicator.Indicator().Validate())
 	rig := pipelinetest.New(t)
-	spec, err := projections.Open(t.Context(), rig.DB, p, nil)
+	spec, err := projections.Open(t.Context(), rig.DB, p)
 	require.NoError(t, err)
 	stage := rig.Start(t, spec)
 	t.Cleanup(func() { stage.Close(t) })

@@ -209,7 +209,7 @@ type fixture struct {
 func newFixture(t *testing.T) fixture {
 	t.Helper()
 	rig := pipelinetest.New(t)
-	spec, err := projections.Open(context.Background(), rig.DB, newProjection(t), nil)
+	spec, err := projections.Open(context.Background(), rig.DB, newProjection(t))
 	require.NoError(t, err)
 	stage := rig.Start(t, spec)
 	t.Cleanup(func() { stage.Close(t) })

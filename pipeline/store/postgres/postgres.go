@@ -189,6 +189,12 @@ func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table strin
 // Turn implements store.Engine: writers wait for rows only.
 func (e *Engine) Turn() time.Duration { return 0 }
 
+// Writes implements store.Engine: writers wait for rows only.
+func (e *Engine) Writes() int64 { return 0 }
+
+// BoundLocks implements store.Engine.
+func (e *Engine) BoundLocks(d time.Duration) string { return "SET LOCAL lock_timeout = " + millis(d) }
+
 // LockRows implements store.Engine: as strong as an UPDATE that leaves the key
 // alone, which is what follows.
 func (e *Engine) LockRows(table string) string { return "FOR NO KEY UPDATE OF " + table }
@@ -216,6 +222,12 @@ func (e *Engine) IsDataError(err error) bool {
 	// program_limit_exceeded: a text too long for its index. It is as long the
 	// next time.
 	return server.Code == "54000"
+}
+
+// IsFull implements store.Engine.
+func (e *Engine) IsFull(err error) bool {
+	var server *pq.Error
+	return errors.As(err, &server) && server.Code == "53100" // disk_full
 }
 
 // Close implements store.Engine. A connection that the server ended before us, as

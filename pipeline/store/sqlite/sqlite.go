@@ -153,6 +153,12 @@ func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table strin
 // Turn implements store.Engine: there is one writer, and others wait for it.
 func (e *Engine) Turn() time.Duration { return maxAge }
 
+// Writes implements store.Engine.
+func (e *Engine) Writes() int64 { return e.group.begun.Load() }
+
+// BoundLocks implements store.Engine: there is one writer.
+func (e *Engine) BoundLocks(time.Duration) string { return "" }
+
 // LockRows implements store.Engine: there is one writer.
 func (e *Engine) LockRows(string) string { return "" }
 
@@ -177,6 +183,12 @@ func (e *Engine) IsDataError(err error) bool {
 		return true
 	}
 	return false
+}
+
+// IsFull implements store.Engine.
+func (e *Engine) IsFull(err error) bool {
+	var se *sqlite.Error
+	return errors.As(err, &se) && se.Code()&0xff == sqlite3.SQLITE_FULL
 }
 
 // Close implements store.Engine.

@@ -45,6 +45,8 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"a lease has one holder":                 testLease,
 		"dead letters keep every byte":           testDeadLetters,
 		"a part of a transaction fails alone":    testPart,
+		"consumers are known by their positions": testClaims,
+		"a wait for a lock can be bounded":       testBoundLocks,
 
 		"NULLs and odd texts come back as they went":   testNulls,
 		"decimals are exact, zeros at the end cut":     testDecimals,

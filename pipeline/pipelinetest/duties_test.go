@@ -1,0 +1,162 @@
+package pipelinetest
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// on is a handler that makes an event of each record, as its function says.
+type on func(at int, in []pipeline.Record) (schema.Event, error)
+
+const dutiesName = "duties"
+
+func init() {
+	// The failures below are meant: nothing to be kept or made smaller.
+	for name, value := range map[string]string{"rapid.nofailfile": "true", "rapid.shrinktime": "0s"} {
+		if err := flag.Set(name, value); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	pipeline.RegisterHandler(pipeline.HandlerModule{Name: dutiesName, Doc: "Is held to its duties.", Optional: true,
+		Takes: []schema.EventType{schema.PriceObserved{}.EventType()}, Gives: []schema.EventType{schema.QuoteUnchanged{}.EventType()},
+		New: func(pipeline.Env) (pipeline.Handler, error) { return on(nil), nil }})
+}
+
+func (f on) Handle(_ context.Context, _ *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+	var out []schema.Event
+	for i := range in {
+		event, err := f(i, in)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, event)
+	}
+	return out, nil
+}
+
+// again is the event that a record should give, with something of the handler's.
+func again(r *pipeline.Record, price int, at time.Time) (schema.Event, error) {
+	p := r.Event.Payload.(schema.PriceObserved)
+	return r.Derive(schema.QuoteUnchanged{Quote: schema.Quote{Provider: p.Source, Symbol: p.Symbol}, RawResponseID: "1",
+		Price: schema.MustDecimal(fmt.Sprint(1 + price)), Timestamp: p.Timestamp, ReceivedAt: schema.NewTime(at)}), nil
+}
+
+func suiteOf(f func() on) HandlerSuite {
+	return HandlerSuite{Name: dutiesName, New: func() (pipeline.Handler, error) { return f(), nil }, Draw: func(t *rapid.T) []schema.Payload {
+		payloads := make([]schema.Payload, rapid.IntRange(1, 20).Draw(t, "prices"))
+		for i := range payloads {
+			at := schema.NewTime(time.Unix(int64(i), 0))
+			payloads[i] = schema.PriceObserved{Symbol: rapid.SampledFrom([]schema.Symbol{"A", "B", "C"}).Draw(t, "symbol"), Source: "p",
+				Price: schema.MustDecimal("1"), Timestamp: at, ReceivedAt: at, RawResponseID: "1"}
+		}
+		return payloads
+	}}
+}
+
+var epoch = time.Unix(0, 0)
+
+func TestARightHandlerPasses(t *testing.T) {
+	t.Parallel()
+	RunHandler(t, suiteOf(func() on {
+		return func(at int, in []pipeline.Record) (schema.Event, error) { return again(&in[at], 0, epoch) }
+	}))
+}
+
+func TestWrongHandlersAreFound(t *testing.T) {
+	t.Parallel()
+	perBatch := func() on {
+		return func(at int, in []pipeline.Record) (schema.Event, error) { return again(&in[at], len(in), epoch) }
+	}
+	outside := func() on {
+		seen := 0
+		return func(at int, in []pipeline.Record) (schema.Event, error) { seen++; return again(&in[at], seen, epoch) }
+	}
+	shy := func() on { // of records behind a gap
+		return func(at int, in []pipeline.Record) (schema.Event, error) {
+			gap := at > 0 && in[at].TopicPartition == in[at-1].TopicPartition && in[at].Offset != in[at-1].Offset+1
+			return again(&in[at], map[bool]int{true: 1}[gap], epoch)
+		}
+	}
+	clocked := func() on {
+		return func(at int, in []pipeline.Record) (schema.Event, error) { return again(&in[at], 0, time.Now()) }
+	}
+	for name, test := range map[string]struct {
+		check func(*recorder, *Rig, *Rig)
+		want  string
+	}{
+		"what depends on the batches":              {func(t *recorder, a, b *Rig) { suiteOf(perBatch).batches(t, a, b) }, "depends on the batches"},
+		"what depends on them, in a replay":        {func(t *recorder, a, b *Rig) { suiteOf(perBatch).replay(t, a, b) }, "a replay makes something else"},
+		"state outside the transaction":            {func(t *recorder, a, b *Rig) { suiteOf(outside).batches(t, a, b) }, "on a rollback or on a restart"},
+		"what depends on the neighbours of poison": {func(t *recorder, a, b *Rig) { suiteOf(shy).poison(t, a, b) }, "poison between the records changes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, b := New(t), New(t)
+			assert.Contains(t, failureOf(t, func(t *recorder) { test.check(t, a, b) }), test.want)
+		})
+	}
+	t.Run("a clock", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			a, b := New(t), New(t)
+			assert.Contains(t, failureOf(t, func(t *recorder) { suiteOf(clocked).clock(t, a, b) }), "the handler reads a clock")
+		})
+	})
+}
+
+// failureOf is what a check says that must fail.
+func failureOf(t *testing.T, check func(*recorder)) string {
+	t.Helper()
+	r := &recorder{T: t}
+	done := make(chan struct{})
+	go func() { defer close(done); check(r) }()
+	<-done
+	text := strings.Join(r.messages, "\n")
+	require.Contains(t, text, "FAIL", errors.New("it did not fail"))
+	return text
+}
+
+// recorder is a test whose failure is what is tested. The zero value has not
+// failed.
+type recorder struct {
+	*testing.T // for what no check calls
+
+	mu       sync.Mutex
+	messages []string
+}
+
+func (r *recorder) record(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.messages = append(r.messages, text)
+}
+
+func (r *recorder) Helper()                         {}
+func (r *recorder) Logf(format string, args ...any) { r.record(fmt.Sprintf(format, args...)) }
+func (r *recorder) Log(args ...any)                 { r.record(fmt.Sprint(args...)) }
+func (r *recorder) Errorf(format string, args ...any) {
+	r.record("FAIL " + fmt.Sprintf(format, args...))
+}
+func (r *recorder) Error(args ...any)                 { r.record("FAIL " + fmt.Sprint(args...)) }
+func (r *recorder) Fatalf(format string, args ...any) { r.Errorf(format, args...); r.FailNow() }
+func (r *recorder) Fatal(args ...any)                 { r.Error(args...); r.FailNow() }
+func (r *recorder) Fail()                             { r.record("FAIL") }
+func (r *recorder) FailNow()                          { r.Fail(); runtime.Goexit() }
+func (r *recorder) Failed() bool                      { r.mu.Lock(); defer r.mu.Unlock(); return len(r.messages) > 0 }
