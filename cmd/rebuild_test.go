@@ -41,8 +41,6 @@ func rebuildSize(short, long int) int {
 // the order of time.
 func fillPrices(t testing.TB, env environment, n int) {
 	t.Helper()
-	// Before there is work: to open SQLite is to write, and another process may have
-	// to wait for long.
 	db := openTables(t, env)
 	defer func() { assert.NoError(t, db.Close()) }()
 	broker := connect(t, env)
@@ -179,14 +177,14 @@ func TestRebuildWhileTheServiceWorks(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
 	p.eventually("/readyz", http.StatusOK)
-	events, swaps, rate := 20_000, rebuildSize(5, 50), 200
+	events, swaps, rate := 20*feedRate, rebuildSize(5, 50), feedRate/5
 	if text := os.Getenv(rebuildVariable); text != "" {
 		var err error
 		events, err = strconv.Atoi(text)
 		require.NoError(t, err)
 	}
 	if onServices() {
-		rate = 1000
+		rate = feedRate
 	}
 	fillPrices(t, p.env, events)
 	stop := make(chan struct{})
@@ -409,7 +407,7 @@ func TestRebuildIsKilled(t *testing.T) {
 	env := newStack(t, nil)
 	process, l := spawn(t, env)
 	l.await(t, running)
-	events := rebuildSize(20_000, 200_000)
+	events := rebuildSize(20*feedRate, 200_000)
 	fillPrices(t, env, events)
 	db := openTables(t, env)
 	defer func() { assert.NoError(t, db.Close()) }()

@@ -24,7 +24,7 @@ func TestRebuildByWorkers(t *testing.T) {
 		w.start()
 	}
 	p := spawnAPI(t, env)
-	const events = 20_000
+	const events = 20 * feedRate
 	fillPrices(t, env, events)
 	id := p.startRebuild(fmt.Sprintf(`{"projection":"moving-averages","promote":"if-equal","rate_limit":%d}`, events/4))
 	for _, w := range workers {

@@ -20,7 +20,7 @@ func TestVerifyWhileTheServiceWorks(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
 	p.eventually("/readyz", http.StatusOK)
-	answers := makeAnswers(rand.New(rand.NewPCG(2, 2)), 20_000, time.Now())
+	answers := makeAnswers(rand.New(rand.NewPCG(2, 2)), 20*feedRate, time.Now())
 	stop := make(chan struct{})
 	fed := make(chan int, 1)
 	go func() { fed <- feedSteadily(t, p.env, answers, stop) }()
@@ -78,7 +78,7 @@ func newFilled(t testing.TB) *program {
 	t.Helper()
 	p := start(t, nil)
 	p.eventually("/readyz", http.StatusOK)
-	feed(t, p.env, makeAnswers(rand.New(rand.NewPCG(3, 3)), 10_000, time.Now()))
+	feed(t, p.env, makeAnswers(rand.New(rand.NewPCG(3, 3)), 10*feedRate, time.Now()))
 	awaitDrained(t, p.env)
 	return p
 }

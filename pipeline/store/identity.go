@@ -14,6 +14,9 @@ func (s *Store) identify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if known, err := s.identified(ctx, server); known || err != nil {
+		return err
+	}
 	fresh, err := uuid.NewRandom()
 	if err != nil {
 		return fmt.Errorf("making an id: %w", err)
@@ -34,6 +37,14 @@ func (s *Store) identify(ctx context.Context) error {
 		_, err := tx.Exec(ctx, `UPDATE chains SET outbox = (SELECT id FROM instance) || CAST($1 AS TEXT) WHERE outbox = ''`, suffix)
 		return err
 	})
+}
+
+// identified reports whether there is nothing left to write: on an engine with one
+// writer, a command beside a busy service would else have to wait for its turn.
+func (s *Store) identified(ctx context.Context, server string) (known bool, err error) {
+	err = s.Get(ctx, &known, `SELECT EXISTS (SELECT 1 FROM instance WHERE server <> '' OR $1 = '')
+		AND NOT EXISTS (SELECT 1 FROM chains WHERE outbox = '')`, server)
+	return known, err
 }
 
 // Moved reports whether this database became another one since its chains were

@@ -46,3 +46,25 @@ func TestCommitsAreDurable(t *testing.T) {
 	_, err = engine.Reader().Exec("CREATE TABLE x (y)")
 	assert.Error(t, err, "readers do not write")
 }
+
+// A command beside a service is not to wait for the only writer before it has
+// anything to write.
+func TestOpensBesideAWriter(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	open := func() (*store.Store, error) {
+		engine, err := sqlite.Open(path)
+		require.NoError(t, err)
+		return store.Open(t.Context(), engine)
+	}
+	service, err := open()
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, service.Close()) })
+	require.NoError(t, service.Write(t.Context(), func(*store.Tx) error {
+		command, err := open()
+		if assert.NoError(t, err) {
+			assert.NoError(t, command.Close())
+		}
+		return nil
+	}))
+}
