@@ -137,7 +137,8 @@ func (r *Rebuilder) work(ctx context.Context, id string, run func(*build, contex
 	b := &build{Rebuilder: r, row: row, projection: p, hold: hold}
 	working, stop := context.WithCancel(held)
 	watched := make(chan struct{})
-	go func() { defer close(watched); b.watch(working, stop) }()
+	filled := scratchStage(row.generation())
+	go func() { defer close(watched); b.watch(working, filled, stop) }()
 	err = run(b, working)
 	stop()
 	<-watched
@@ -216,8 +217,9 @@ func (b *build) update(ctx context.Context, tx *store.Tx, set string, args ...an
 	return err
 }
 
-// watch notes how fast it goes, and ends the work when somebody ends the rebuild.
-func (b *build) watch(ctx context.Context, stop context.CancelFunc) {
+// watch notes how fast it goes, and ends the work when somebody ends the rebuild. It
+// runs beside the work, whose row it does not look at but for the id.
+func (b *build) watch(ctx context.Context, filled string, stop context.CancelFunc) {
 	ticker := time.NewTicker(rebuildPoll)
 	defer ticker.Stop()
 	var pace speedometer
@@ -227,7 +229,7 @@ func (b *build) watch(ctx context.Context, stop context.CancelFunc) {
 			return
 		case <-ticker.C:
 		}
-		positions, err := store.Positions(ctx, b.Store, scratchStage(b.row.generation()))
+		positions, err := store.Positions(ctx, b.Store, filled)
 		if err != nil {
 			continue // it is only shown
 		}
