@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -487,9 +488,10 @@ func TestOutcomesOfRebuilds(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
 		for range 20 {
 			ctx, cancel := context.WithCancel(t.Context())
-			left := random.IntN(4)
+			var left atomic.Int64 // partitions are read side by side
+			left.Store(random.Int64N(4))
 			b.ledger.reading = func() {
-				if left--; left < 0 {
+				if left.Add(-1) < 0 {
 					cancel()
 				}
 			}
