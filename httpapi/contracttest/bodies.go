@@ -45,6 +45,11 @@ func (g *Generator) bodyKinds(o *Operation) []kind {
 	breaks("more than one body", refused, func(body object) []byte {
 		return append(encode(body), pick(g.random, []string{"{}", "x", ",", "}", "\x00", "//", "null", "\n\n[1"})...)
 	})
+	breaks("no UTF-8", []int{http.StatusBadRequest}, func(body object) []byte {
+		text := encode(body)
+		at := g.random.IntN(len(text) + 1)
+		return slices.Insert(text, at, pick(g.random, []byte{0x80, 0xc0, 0xf8, 0xff}))
+	})
 	breaks("no JSON", []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, func(object) []byte {
 		return []byte(pick(g.random, []string{g.garbage(1 + g.random.IntN(300)), "symbols=AAPL&interval=60", "<xml/>", "\xef\xbb\xbf{}", "{'a':1}",
 			"{\"symbols\":[\"A\"],}", "{symbols:[]}", "NaN", "/**/{}", "{\"symbols\":[\"\xff\"]}", "\"", "tru", "01", "-", "\x00", g.anyText()}))
