@@ -186,24 +186,32 @@ type shown struct {
 	at   time.Time
 }
 
+// barWidth leaves room for a line of 80 columns: one that wraps is drawn below itself
+// again and again.
+const barWidth = 12
+
 func (a *app) newShown() *shown {
 	s := &shown{app: a}
 	if isTerminal(a.stderr) {
 		s.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(a.stderr), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
-			progressbar.OptionSetItsString("records"), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+			progressbar.OptionSetItsString("records"), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetWidth(barWidth), progressbar.OptionClearOnFinish())
 	}
 	return s
 }
 
 func (s *shown) show(r projections.Rebuild) {
 	if s.bar != nil {
-		s.bar.Describe(r.Projection + " " + string(r.State))
+		s.bar.Describe(string(r.State))
 		if r.Total > 0 && s.bar.GetMax64() != r.Total {
 			s.bar.ChangeMax64(r.Total)
 		}
 		_ = s.bar.Set64(r.Done) // a bar that cannot be drawn is no reason to stop
 	}
-	if isTerminal(s.app.stdout) && !r.Settled() {
+	if isTerminal(s.app.stdout) {
+		if r.Settled() {
+			s.end()
+			_ = s.app.printRebuild("table", r) // as below
+		}
 		return
 	}
 	if changed := r.State != s.said.State || r.Settled(); changed || r.Done != s.said.Done && time.Since(s.at) >= time.Second {
@@ -215,6 +223,7 @@ func (s *shown) show(r projections.Rebuild) {
 func (s *shown) end() {
 	if s.bar != nil {
 		_ = errors.Join(s.bar.Exit(), s.bar.Clear())
+		s.bar = nil
 	}
 }
 
