@@ -115,7 +115,12 @@ func awaitKilled(t testing.TB, process *exec.Cmd, l *logs, look func()) {
 	t.Helper()
 	deadline := time.Now().Add(2 * time.Minute)
 	for !l.hasEnded() {
-		require.True(t, time.Now().Before(deadline), "it lives, although it has a failpoint to die of")
+		if time.Now().After(deadline) {
+			// Its stacks say where it hangs.
+			assert.NoError(t, process.Process.Signal(syscall.SIGQUIT))
+			assert.Eventually(t, l.hasEnded, 10*time.Second, 5*time.Millisecond)
+			require.Fail(t, "it lives, although it has a failpoint to die of", "its log:\n%s", l)
+		}
 		look()
 		pause(5 * time.Millisecond)
 	}
