@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,15 +44,19 @@ type FillConfig struct {
 
 // Fill brings a stage to given places of the log, without a consumer group:
 // partitions side by side, and otherwise by what runs a stage, from the rule of
-// the chain to the dead letters. Its transactions are short where writers wait
-// for each other, and it rests between them for as long as they took, so that
-// whoever else writes has his turn, unless nobody does.
+// the chain to the dead letters. Where writers wait for each other, its
+// transactions are short and one at a time, with a rest behind each for as long as
+// it took, unless nobody else writes. Elsewhere that is so while this process has
+// other work: whoever answers requests beside a fill needs the processor too.
 type Fill struct {
 	cfg   FillConfig
 	stage *Stage
 	turn  sync.Mutex
-	// writes are those of this process when it last looked.
-	writes int64
+	// own are the transactions it began.
+	own    atomic.Int64
+	others others
+	// seen is what others had written when it last looked, with turn taken.
+	seen int64
 	// work is what the transactions took since turn was taken.
 	work time.Duration
 	// breaks are those it went on behind.
@@ -277,24 +282,31 @@ func (s *fillSession) apply(ctx context.Context, lane int, records []Record, pac
 	if err := f.stage.prepare(ctx, batch); err != nil {
 		return err
 	}
-	if pace.turn == 0 {
+	if pace.turn == 0 && !f.others.busy(f.written()) {
+		f.own.Add(1)
 		return f.stage.run(ctx, batch, records)
 	}
 	// One at a time, the rest included: two would take turns with each other.
 	f.turn.Lock()
 	defer f.turn.Unlock()
 	f.work = 0
+	f.own.Add(1)
+	began := time.Now()
 	if err := f.stage.run(ctx, batch, records); err != nil {
 		return err
 	}
-	pace.note(len(records), f.work)
-	if !f.disturbs() {
-		return nil
+	took := time.Since(began)
+	if pace.turn > 0 {
+		took = f.work // to wait for others is none
+		pace.note(len(records), took)
+		if !f.disturbs() {
+			return nil
+		}
 	}
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-time.After(min(f.work, maxRest)):
+	case <-time.After(min(took, maxRest)):
 		return nil
 	}
 }
@@ -311,12 +323,42 @@ func (f *Fill) wait(ctx context.Context, records int) error {
 	return nil
 }
 
-// disturbs reports whether somebody else wrote since it was last asked: a
-// transaction of the fill is one write, one that was tried again more.
+// written is how many transactions others in this process began: one of the fill is
+// one, and one that was tried again more.
+func (f *Fill) written() int64 { return f.cfg.Store.Writes() - f.own.Load() }
+
+// disturbs reports whether somebody else wrote since it was last asked.
 func (f *Fill) disturbs() bool {
-	before := f.writes
-	f.writes = f.cfg.Store.Writes()
-	return f.cfg.Beside || f.writes-before > 1
+	before := f.seen
+	f.seen = f.written()
+	return f.cfg.Beside || f.seen > before
+}
+
+// others are those who write beside a fill whose partitions go side by side.
+type others struct {
+	mu     sync.Mutex
+	seen   int64
+	at     time.Time
+	active bool
+}
+
+const (
+	// othersWindow is how long they are watched before it is said whether they work,
+	// and restingWrites how often a second a service writes that has nothing to do.
+	othersWindow  = 100 * time.Millisecond
+	restingWrites = 20
+)
+
+// busy takes how often they have written, and reports whether they work.
+func (o *others) busy(written int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	if passed := now.Sub(o.at); passed >= othersWindow {
+		o.active = float64(written-o.seen) > restingWrites*passed.Seconds()
+		o.seen, o.at = written, now
+	}
+	return o.active
 }
 
 // maxRest bounds a rest, as behind a batch that was halved again and again.

@@ -236,3 +236,21 @@ func TestAFillKeepsToItsLimit(t *testing.T) {
 		require.NoError(t, f.wait(t.Context(), 250), "more than it lets through at once")
 	})
 }
+
+// A service writes a little when it has nothing to do: that is no reason to rest.
+func TestOthersAreBusy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var o others
+		assert.False(t, o.busy(1000), "whatever was before")
+		time.Sleep(othersWindow)
+		assert.False(t, o.busy(1002), "at rest")
+		time.Sleep(othersWindow / 2)
+		assert.False(t, o.busy(1050), "not known yet")
+		time.Sleep(othersWindow / 2)
+		assert.True(t, o.busy(1060))
+		assert.True(t, o.busy(1060), "whoever asks")
+		time.Sleep(othersWindow)
+		assert.False(t, o.busy(1060))
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -45,9 +46,6 @@ type Engine interface {
 	// MaxRows is the most rows of so many columns that Inserts puts into one
 	// statement, if they are small.
 	MaxRows(columns int) int
-	// Writes is how many transactions this process has begun; 0 where writers do
-	// not wait for each other.
-	Writes() int64
 	// BoundLocks is a statement by which the rest of a transaction waits for a lock
 	// no longer than d; empty where a transaction that writes is alone.
 	BoundLocks(d time.Duration) string
@@ -100,6 +98,7 @@ func (e *DataError) Unwrap() error { return e.Err }
 type Store struct {
 	engine    Engine
 	migration Migration
+	writes    atomic.Int64
 }
 
 // Open brings the tables up to date and returns the store; the engine is
@@ -129,9 +128,8 @@ func (s *Store) EngineName() string { return s.engine.Name() }
 // writers do not wait for each other.
 func (s *Store) Turn() time.Duration { return s.engine.Turn() }
 
-// Writes is how many transactions this process has begun; 0 where writers do not
-// wait for each other.
-func (s *Store) Writes() int64 { return s.engine.Writes() }
+// Writes is how many transactions this process has begun.
+func (s *Store) Writes() int64 { return s.writes.Load() }
 
 // IsFull reports whether err says that the database has no room left.
 func (s *Store) IsFull(err error) bool { return s.engine.IsFull(err) }
@@ -155,6 +153,7 @@ func (s *Store) NowMillis() string { return s.engine.NowMillis() }
 // Write runs f in a transaction and commits it. An error of f rolls back and
 // is returned as it is; ErrCommit is wrapped where the commit itself failed.
 func (s *Store) Write(ctx context.Context, f func(tx *Tx) error) error {
+	s.writes.Add(1)
 	err := s.engine.Write(ctx, func(tx *sqlx.Tx) error {
 		if err := f(&Tx{tx: tx, store: s, used: time.Now()}); err != nil {
 			return err

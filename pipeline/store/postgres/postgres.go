@@ -189,9 +189,6 @@ func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table strin
 // Turn implements store.Engine: writers wait for rows only.
 func (e *Engine) Turn() time.Duration { return 0 }
 
-// Writes implements store.Engine: writers wait for rows only.
-func (e *Engine) Writes() int64 { return 0 }
-
 // BoundLocks implements store.Engine.
 func (e *Engine) BoundLocks(d time.Duration) string { return "SET LOCAL lock_timeout = " + millis(d) }
 

@@ -29,7 +29,6 @@ const (
 type group struct {
 	db      *sqlx.DB
 	waiting atomic.Int64 // writers that want the lock
-	begun   atomic.Int64 // writers that ever did
 
 	mu   sync.Mutex
 	tx   *sqlx.Tx // nil between transactions
@@ -51,7 +50,6 @@ var errUndone = errors.New("the transaction was rolled back together with anothe
 // write runs f in the open transaction, or in a new one, and returns after the
 // commit.
 func (g *group) write(ctx context.Context, f func(tx *sqlx.Tx) error) error {
-	g.begun.Add(1)
 	g.waiting.Add(1)
 	// Not interruptible: a writer that is counted as waiting must come, since
 	// the one before it leaves the commit to it. The wait is as long as the

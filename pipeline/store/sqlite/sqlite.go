@@ -153,9 +153,6 @@ func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table strin
 // Turn implements store.Engine: there is one writer, and others wait for it.
 func (e *Engine) Turn() time.Duration { return maxAge }
 
-// Writes implements store.Engine.
-func (e *Engine) Writes() int64 { return e.group.begun.Load() }
-
 // BoundLocks implements store.Engine: there is one writer.
 func (e *Engine) BoundLocks(time.Duration) string { return "" }
 
