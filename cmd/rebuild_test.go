@@ -390,7 +390,7 @@ func TestRebuildRate(t *testing.T) {
 	p.reaches(id, projections.RebuildReady)
 	all := time.Since(began)
 	p.stopped()
-	status, stdout, stderr := run(t, p.env, "bench", "rebuild", "--events", strconv.Itoa(events), "-o", "json")
+	status, stdout, stderr := run(t, p.env, "bench", "rebuild", "--beside-data", "--events", strconv.Itoa(events), "-o", "json")
 	require.Zero(t, status, stderr)
 	var bench struct {
 		PerSecond float64 `json:"events_per_second"`
