@@ -177,7 +177,7 @@ func TestRebuildWhileTheServiceWorks(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
 	p.eventually("/readyz", http.StatusOK)
-	events, swaps, rate := 20*feedRate, rebuildSize(5, 50), feedRate/5
+	events, swaps, rate := 5*feedRate, rebuildSize(5, 50), feedRate/5
 	if text := os.Getenv(rebuildVariable); text != "" {
 		var err error
 		events, err = strconv.Atoi(text)
@@ -407,7 +407,7 @@ func TestRebuildIsKilled(t *testing.T) {
 	env := newStack(t, nil)
 	process, l := spawn(t, env)
 	l.await(t, running)
-	events := rebuildSize(20*feedRate, 200_000)
+	events := rebuildSize(10*feedRate, 200_000)
 	fillPrices(t, env, events)
 	db := openTables(t, env)
 	defer func() { assert.NoError(t, db.Close()) }()

@@ -33,6 +33,7 @@ func TestVerifyWhileTheServiceWorks(t *testing.T) {
 			default:
 			}
 			p.get("/api/v1/prices/latest?symbol=ASKED") // it may be too late, on a busy machine
+			pause(10 * time.Millisecond)                // the prices are what verify is beside
 		}
 	})
 	for range 3 {
@@ -78,7 +79,7 @@ func newFilled(t testing.TB) *program {
 	t.Helper()
 	p := start(t, nil)
 	p.eventually("/readyz", http.StatusOK)
-	feed(t, p.env, makeAnswers(rand.New(rand.NewPCG(3, 3)), 10*feedRate, time.Now()))
+	feed(t, p.env, makeAnswers(rand.New(rand.NewPCG(3, 3)), 5*feedRate, time.Now()))
 	awaitDrained(t, p.env)
 	return p
 }
