@@ -1,6 +1,7 @@
 package cmd_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"os/exec"
@@ -126,6 +127,21 @@ func TestVerifyIsInterrupted(t *testing.T) {
 	proven(t, p.env)
 }
 
+// freeze stops a process, and reports whether it is: the signal reaches one thread
+// after the other, and one that it has not reached may begin a transaction yet.
+func freeze(process *exec.Cmd) bool {
+	if process.Process.Signal(syscall.SIGSTOP) != nil {
+		return false
+	}
+	for {
+		var status syscall.WaitStatus
+		_, err := syscall.Wait4(process.Process.Pid, &status, syscall.WUNTRACED, nil)
+		if !errors.Is(err, syscall.EINTR) {
+			return err == nil && status.Stopped()
+		}
+	}
+}
+
 // A process that was stopped for so long that another one took over ends with an
 // error when it goes on.
 func TestVerifyIsOvertaken(t *testing.T) {
@@ -137,7 +153,7 @@ func TestVerifyIsOvertaken(t *testing.T) {
 	// Stopped in the midst of a transaction, it would keep everybody from SQLite's
 	// only writer, the one who is to take over included: then it is stopped again.
 	require.Eventually(t, func() bool {
-		if process.Process.Signal(syscall.SIGSTOP) == nil && db.Write(t.Context(), func(*store.Tx) error { return nil }) == nil {
+		if freeze(process) && db.Write(t.Context(), func(*store.Tx) error { return nil }) == nil {
 			return true
 		}
 		_ = process.Process.Signal(syscall.SIGCONT) // if it has ended, what follows says so
