@@ -1,0 +1,259 @@
+package cmd
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/knadh/koanf/v2"
+
+	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func promotion(text string, wrong *faults) projections.Promotion {
+	if !slices.Contains(projections.Promotions, projections.Promotion(text)) {
+		wrong.add("rebuild_promote", "%q is none of %q", text, projections.Promotions)
+	}
+	return projections.Promotion(text)
+}
+
+// checkAddress refuses an address beyond loopback: whoever reaches the API may
+// post commands.
+func (c *config) checkAddress(allowRemote bool, wrong *faults) {
+	host, port, err := net.SplitHostPort(c.HTTPAddr)
+	if err != nil {
+		wrong.add("http_addr", "%q is not host:port", c.HTTPAddr)
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
+		wrong.add("http_addr", "port %q is not within 0 and 65535", port)
+	}
+	if !isLoopback(host) && !allowRemote {
+		wrong.add("http_addr", "%q is reachable from other machines, and anyone there could post commands; "+
+			"set HTTP_ALLOW_REMOTE=true if that is meant", c.HTTPAddr)
+	}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+// readHosts reads the names of the API. Where it is for this machine alone there
+// are none but those of the machine: a page that a user opens there could have its
+// own name lead to it, and post commands.
+func (c *config) readHosts(text string, wrong *faults) {
+	if host, _, _ := net.SplitHostPort(c.HTTPAddr); isLoopback(host) {
+		c.HTTPHosts = []string{}
+	}
+	for name := range strings.SplitSeq(strings.ToLower(text), ",") {
+		name = strings.TrimSpace(name)
+		switch {
+		case name == "":
+		case strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789.-") != "":
+			wrong.add("http_hosts", "%q is not the name of a host, without a port", name)
+		default:
+			c.HTTPHosts = append(c.HTTPHosts, name)
+		}
+	}
+}
+
+// checkDatabase looks at the scheme only; the engine knows the rest. The URL
+// itself is never shown: it may hold a password.
+func (c *config) checkDatabase(wrong *faults) {
+	scheme, _, found := strings.Cut(c.DatabaseURL, "://")
+	switch {
+	case c.DatabaseURL == "":
+	case !found:
+		wrong.add("database_url", "not a URL")
+	case scheme != "postgres" && scheme != "postgresql":
+		wrong.add("database_url", "there is no engine for %q; use postgres://, or leave it out for SQLite in DATA_DIR", scheme)
+	}
+}
+
+// nameTopics gives each role its name in the cluster.
+func (c *config) nameTopics(prefix, priceEvents string) {
+	c.Topics = map[schema.Topic]string{}
+	for _, topic := range schema.Topics() {
+		c.Topics[topic] = prefix + string(topic)
+	}
+	if priceEvents != "" {
+		c.Topics[schema.PriceEvents] = priceEvents
+	}
+}
+
+func (c *config) readPartitions(k *koanf.Koanf, wrong *faults) {
+	switch {
+	case k.String("kafka_partitions") != "":
+		c.Partitions = int32(integer(k, "kafka_partitions", 1, pipeline.MaxPartitions, wrong))
+	case len(c.Brokers) > 0:
+		c.Partitions = 12
+	default:
+		// Each batch the embedded broker takes is flushed to disk by itself.
+		c.Partitions = 4
+	}
+}
+
+func (c *config) readRoles(text string, wrong *faults) {
+	for _, role := range strings.Split(text, ",") {
+		switch strings.TrimSpace(role) {
+		case "all":
+			c.Roles = roles{true, true, true, true}
+		case "api":
+			c.Roles.API = true
+		case "handlers":
+			c.Roles.Handlers = true
+		case "projections":
+			c.Roles.Projections = true
+		case "relay":
+			c.Roles.Relay = true
+		default:
+			wrong.add("roles", "%q is none of api, handlers, projections, relay, all", role)
+		}
+	}
+	if len(c.Brokers) == 0 && c.Roles != (roles{true, true, true, true}) {
+		wrong.add("roles", "the embedded broker serves one process, which must do all; set KAFKA_BOOTSTRAP_SERVERS to share the work")
+	}
+}
+
+func (c *config) readRateLimit(k *koanf.Koanf, wrong *faults) {
+	c.RateLimit = 60
+	if k.String("rate_limit_per_minute") != "" {
+		c.RateLimit = int(integer(k, "rate_limit_per_minute", 1, 1_000_000, wrong))
+		c.LimitLoopback = true
+	}
+}
+
+func (c *config) readProvider(k *koanf.Koanf, wrong *faults) {
+	known := providerNames()
+	c.DefaultProvider = schema.Provider(k.String("default_provider"))
+	if c.DefaultProvider == "" {
+		c.DefaultProvider = "simulated"
+		if strings.TrimSpace(k.String("finnhub_api_key")) != "" && slices.Contains(known, "finnhub") {
+			c.DefaultProvider = "finnhub"
+		}
+	}
+	if name, isAlias := providerAliases()[string(c.DefaultProvider)]; isAlias {
+		c.DefaultProvider = name
+	}
+	if !slices.Contains(known, c.DefaultProvider) {
+		wrong.add("default_provider", "%q is none of the providers %q", c.DefaultProvider, known)
+	}
+}
+
+// readModules gathers the section of each module: from the file, and from the
+// settings that have a name of their own.
+func (c *config) readModules(k *koanf.Koanf, wrong *faults) {
+	c.Modules = map[string]map[string]any{}
+	known := moduleNames()
+	section, isMap := k.Get(modulesKey).(map[string]any)
+	if k.Exists(modulesKey) && !isMap {
+		wrong.add(modulesKey, "not a section")
+	}
+	for name, value := range section {
+		values, isMap := value.(map[string]any)
+		switch {
+		case !slices.Contains(known, name):
+			wrong.add(modulesKey, "there is no module %q; did you mean %q? There are %q", name, pipeline.Nearest(name, known), known)
+		case !isMap:
+			wrong.add(modulesKey, "%s is not a section", name)
+		default:
+			c.Modules[name] = values
+		}
+	}
+	set := func(module, key string, value any) {
+		if c.Modules[module] == nil {
+			c.Modules[module] = map[string]any{}
+		}
+		if _, given := c.Modules[module][key]; !given {
+			c.Modules[module][key] = value
+		}
+	}
+	set("simulated", "seed", k.String("simulated_seed"))
+	set("simulated", "faults", k.String("simulated_faults"))
+	set("finnhub", "api_key", k.String("finnhub_api_key"))
+	for _, provider := range []string{"finnhub", "coinbase", "yahoo"} {
+		key := provider + "_base_url"
+		if _, err := rest.ParseBaseURL(k.String(key)); err != nil {
+			wrong.add(key, "%v", err)
+		}
+		set(provider, "base_url", k.String(key))
+	}
+	if _, err := rest.ParseFeedURL(k.String("coinbase_ws_url")); err != nil {
+		wrong.add("coinbase_ws_url", "%v", err)
+	}
+	set("coinbase", "ws_url", k.String("coinbase_ws_url"))
+	set("schedule", "timeout", c.FetchTimeout)
+	windows, err := parseWindows(c.movingAverageText)
+	if err != nil {
+		wrong.add("moving_average_window", "%v", err)
+	}
+	set(movingaverages.Name, "windows", windows)
+}
+
+func parseWindows(text string) ([]int, error) {
+	var windows []int
+	for _, part := range strings.Split(text, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(part))
+		if err != nil || n < 1 || n > movingaverages.MaxWindow {
+			return nil, fmt.Errorf("%q is not a whole number within 1 and %d", part, movingaverages.MaxWindow)
+		}
+		windows = append(windows, n)
+	}
+	return windows, nil
+}
+
+func moduleNames() []string {
+	var names []string
+	for _, m := range pipeline.Handlers() {
+		names = append(names, m.Name)
+	}
+	for _, m := range pipeline.Projections() {
+		names = append(names, m.Name)
+	}
+	for _, m := range pipeline.Sources() {
+		names = append(names, m.Name)
+	}
+	for _, m := range pipeline.Providers() {
+		names = append(names, string(m.Name))
+	}
+	return names
+}
+
+func duration(k *koanf.Koanf, key string, low, high time.Duration, wrong *faults) time.Duration {
+	d, err := time.ParseDuration(k.String(key))
+	if err != nil {
+		wrong.add(key, "%q is not a duration such as 5s", k.String(key))
+	} else if d < low || d > high {
+		wrong.add(key, "%v is not within %v and %v", d, low, high)
+	}
+	return d
+}
+
+func integer(k *koanf.Koanf, key string, low, high int64, wrong *faults) int64 {
+	n, err := strconv.ParseInt(k.String(key), 10, 64)
+	if err != nil {
+		wrong.add(key, "%q is not a whole number", k.String(key))
+		return low
+	}
+	if n < low || n > high {
+		wrong.add(key, "%d is not within %d and %d", n, low, high)
+		return low
+	}
+	return n
+}
+
+func boolean(k *koanf.Koanf, key string, wrong *faults) bool {
+	b, err := strconv.ParseBool(k.String(key))
+	if err != nil {
+		wrong.add(key, "%q is neither true nor false", k.String(key))
+	}
+	return b
+}

@@ -1,0 +1,123 @@
+// Package storetest holds an engine to what the store expects of it.
+package storetest
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func position(part int32, next int64) store.Position {
+	return store.Position{Stage: "stage", Topic: "topic", Part: part, TopicID: "id", Next: next, MovedAt: schema.NewTime(time.Unix(1, 0))}
+}
+
+func move(from store.Position, next int64) store.Move {
+	return store.Move{From: from, Next: next, Outbox: "o", Seq: next * 2}
+}
+
+func testFence(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	now := schema.NewTime(time.Unix(2, 0))
+	write(t, s, func(tx *store.Tx) error {
+		return tx.CreatePositions(t.Context(), []store.Position{position(0, 0), position(1, 0), position(2, 0)})
+	})
+	write(t, s, func(tx *store.Tx) error { // creating again moves nothing
+		return tx.MovePositions(t.Context(), now, []store.Move{move(position(0, 0), 5), move(position(1, 0), 7)})
+	})
+	write(t, s, func(tx *store.Tx) error {
+		return tx.CreatePositions(t.Context(), []store.Position{position(0, 0)})
+	})
+	for name, moves := range map[string][]store.Move{
+		"one of two is behind": {move(position(2, 0), 1), move(position(0, 0), 6)},
+		"ahead":                {move(position(0, 6), 7)},
+		"another topic id":     {{From: func() store.Position { p := position(0, 5); p.TopicID = "other"; return p }(), Next: 6}},
+		"unknown partition":    {move(position(9, 0), 1)},
+	} {
+		err := s.Write(t.Context(), func(tx *store.Tx) error { return tx.MovePositions(t.Context(), now, moves) })
+		assert.ErrorIs(t, err, store.ErrFenced, name)
+	}
+	got, err := store.Positions(t.Context(), s, "stage")
+	require.NoError(t, err)
+	require.Len(t, got, 3)
+	assert.Equal(t, int64(5), got[0].Next)
+	assert.Equal(t, int64(7), got[1].Next)
+	assert.Equal(t, "o", got[1].Outbox)
+	assert.Equal(t, int64(14), got[1].Seq)
+	assert.Equal(t, now, got[1].MovedAt)
+	assert.Equal(t, int64(0), got[2].Next)
+}
+
+func testFenceRace(t *testing.T, opener Opener) {
+	first, second := open(t, opener), open(t, opener)
+	write(t, first, func(tx *store.Tx) error {
+		if err := tx.DDL(t.Context(), `CREATE TABLE effects (id {int} PRIMARY KEY)`); err != nil {
+			return err
+		}
+		return tx.CreatePositions(t.Context(), []store.Position{position(0, 0)})
+	})
+	const steps = 40
+	var applied [2]int
+	var wait sync.WaitGroup
+	for i, s := range []*store.Store{first, second} {
+		wait.Go(func() {
+			for step := int64(0); step < steps; {
+				err := s.Write(t.Context(), func(tx *store.Tx) error {
+					if err := tx.MovePositions(t.Context(), schema.NewTime(time.Unix(2, 0)), []store.Move{move(position(0, step), step+1)}); err != nil {
+						return err
+					}
+					return tx.Insert(t.Context(), store.Rows{Table: "effects", Columns: []string{"id"}, Values: []any{step}})
+				})
+				switch {
+				case err == nil:
+					applied[i]++
+					step++
+				case errors.Is(err, store.ErrFenced):
+					step++ // the other one did it
+				default:
+					assert.NoError(t, err)
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	assert.Equal(t, steps, applied[0]+applied[1])
+	var rows int
+	require.NoError(t, first.Get(t.Context(), &rows, `SELECT count(*) FROM effects`))
+	assert.Equal(t, steps, rows)
+}
+
+func testHalt(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	now := schema.NewTime(time.Unix(2, 0))
+	write(t, s, func(tx *store.Tx) error {
+		return tx.CreatePositions(t.Context(), []store.Position{position(0, 0), position(1, 0)})
+	})
+	write(t, s, func(tx *store.Tx) error {
+		halting := move(position(0, 0), 3)
+		halting.Halted = "a gap"
+		return tx.MovePositions(t.Context(), now, []store.Move{halting})
+	})
+	write(t, s, func(tx *store.Tx) error {
+		halted := position(1, 0)
+		halted.Halted = "recreated"
+		return tx.HaltPosition(t.Context(), halted)
+	})
+	for part, next := range map[int32]int64{0: 3, 1: 0} {
+		err := s.Write(t.Context(), func(tx *store.Tx) error {
+			return tx.MovePositions(t.Context(), now, []store.Move{move(position(part, next), next+1)})
+		})
+		assert.ErrorIs(t, err, store.ErrFenced)
+	}
+	got, err := store.Positions(t.Context(), s, "")
+	require.NoError(t, err)
+	assert.Equal(t, "a gap", got[0].Halted)
+	assert.Equal(t, "recreated", got[1].Halted)
+}
