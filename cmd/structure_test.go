@@ -33,6 +33,7 @@ var mayImport = []struct {
 	{"pipeline/store/storetest", []string{"pipeline/store", "schema"}},
 	{"pipeline/store/prepared", nil},
 	{"pipeline/store/...", []string{"pipeline/failpoint", "pipeline/store", "pipeline/store/prepared", "schema/..."}},
+	{"pipeline/failtest", nil},
 	{"pipeline/tlstest", nil},
 	{"pipeline/proxytest", nil},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/failpoint", "pipeline/store/...", "schema"}},
@@ -75,6 +76,7 @@ var fences = map[string][]string{
 	// What is for tests is in no program.
 	module + "handlers/provider/coinbase/exchangetest": nil,
 	module + "httpapi/contracttest":                    nil,
+	module + "pipeline/failtest":                       nil,
 	module + "pipeline/proxytest":                      nil,
 }
 

@@ -2,22 +2,18 @@ package pipelinetest
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"runtime"
-	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/failtest"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -98,65 +94,25 @@ func TestWrongHandlersAreFound(t *testing.T) {
 		return func(at int, in []pipeline.Record) (schema.Event, error) { return again(&in[at], 0, time.Now()) }
 	}
 	for name, test := range map[string]struct {
-		check func(*recorder, *Rig, *Rig)
+		check func(*failtest.T, *Rig, *Rig)
 		want  string
 	}{
-		"what depends on the batches":              {func(t *recorder, a, b *Rig) { suiteOf(perBatch).batches(t, a, b) }, "depends on the batches"},
-		"what depends on them, in a replay":        {func(t *recorder, a, b *Rig) { suiteOf(perBatch).replay(t, a, b) }, "a replay makes something else"},
-		"state outside the transaction":            {func(t *recorder, a, b *Rig) { suiteOf(outside).batches(t, a, b) }, "on a rollback or on a restart"},
-		"what depends on the neighbours of poison": {func(t *recorder, a, b *Rig) { suiteOf(shy).poison(t, a, b) }, "poison between the records changes"},
+		"what depends on the batches":              {func(t *failtest.T, a, b *Rig) { suiteOf(perBatch).batches(t, a, b) }, "depends on the batches"},
+		"what depends on them, in a replay":        {func(t *failtest.T, a, b *Rig) { suiteOf(perBatch).replay(t, a, b) }, "a replay makes something else"},
+		"state outside the transaction":            {func(t *failtest.T, a, b *Rig) { suiteOf(outside).batches(t, a, b) }, "on a rollback or on a restart"},
+		"what depends on the neighbours of poison": {func(t *failtest.T, a, b *Rig) { suiteOf(shy).poison(t, a, b) }, "poison between the records changes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			a, b := New(t), New(t)
-			assert.Contains(t, failureOf(t, func(t *recorder) { test.check(t, a, b) }), test.want)
+			assert.Contains(t, failtest.Of(t, func(t *failtest.T) { test.check(t, a, b) }), test.want)
 		})
 	}
 	t.Run("a clock", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			a, b := New(t), New(t)
-			assert.Contains(t, failureOf(t, func(t *recorder) { suiteOf(clocked).clock(t, a, b) }), "the handler reads a clock")
+			assert.Contains(t, failtest.Of(t, func(t *failtest.T) { suiteOf(clocked).clock(t, a, b) }), "the handler reads a clock")
 		})
 	})
 }
-
-// failureOf is what a check says that must fail.
-func failureOf(t *testing.T, check func(*recorder)) string {
-	t.Helper()
-	r := &recorder{T: t}
-	done := make(chan struct{})
-	go func() { defer close(done); check(r) }()
-	<-done
-	text := strings.Join(r.messages, "\n")
-	require.Contains(t, text, "FAIL", errors.New("it did not fail"))
-	return text
-}
-
-// recorder is a test whose failure is what is tested. The zero value has not
-// failed.
-type recorder struct {
-	*testing.T // for what no check calls
-
-	mu       sync.Mutex
-	messages []string
-}
-
-func (r *recorder) record(text string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.messages = append(r.messages, text)
-}
-
-func (r *recorder) Helper()                         {}
-func (r *recorder) Logf(format string, args ...any) { r.record(fmt.Sprintf(format, args...)) }
-func (r *recorder) Log(args ...any)                 { r.record(fmt.Sprint(args...)) }
-func (r *recorder) Errorf(format string, args ...any) {
-	r.record("FAIL " + fmt.Sprintf(format, args...))
-}
-func (r *recorder) Error(args ...any)                 { r.record("FAIL " + fmt.Sprint(args...)) }
-func (r *recorder) Fatalf(format string, args ...any) { r.Errorf(format, args...); r.FailNow() }
-func (r *recorder) Fatal(args ...any)                 { r.Error(args...); r.FailNow() }
-func (r *recorder) Fail()                             { r.record("FAIL") }
-func (r *recorder) FailNow()                          { r.Fail(); runtime.Goexit() }
-func (r *recorder) Failed() bool                      { r.mu.Lock(); defer r.mu.Unlock(); return len(r.messages) > 0 }

@@ -5,8 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -16,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/failtest"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -30,55 +29,6 @@ func TestMain(m *testing.M) {
 		}
 	}
 	goleak.VerifyTestMain(m)
-}
-
-// recorder is a test whose failure is what is tested. The zero value has not
-// failed.
-type recorder struct {
-	*testing.T // for what no check calls
-
-	mu       sync.Mutex
-	messages []string
-}
-
-func (r *recorder) record(text string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.messages = append(r.messages, text)
-}
-
-func (r *recorder) Helper()                         {}
-func (r *recorder) Logf(format string, args ...any) { r.record(fmt.Sprintf(format, args...)) }
-func (r *recorder) Log(args ...any)                 { r.record(fmt.Sprint(args...)) }
-func (r *recorder) Errorf(format string, args ...any) {
-	r.record("FAIL " + fmt.Sprintf(format, args...))
-}
-func (r *recorder) Error(args ...any)                 { r.record("FAIL " + fmt.Sprint(args...)) }
-func (r *recorder) Fatalf(format string, args ...any) { r.Errorf(format, args...); r.FailNow() }
-func (r *recorder) Fatal(args ...any)                 { r.Error(args...); r.FailNow() }
-func (r *recorder) Fail()                             { r.record("FAIL") }
-func (r *recorder) FailNow()                          { r.Fail(); runtime.Goexit() }
-func (r *recorder) Failed() bool                      { return strings.Contains(r.text(), "FAIL") }
-
-func (r *recorder) text() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return strings.Join(r.messages, "\n")
-}
-
-// failure runs a check and returns what it failed with; "" where it did not.
-func failure(t *testing.T, check func(tb)) string {
-	r := &recorder{T: t}
-	done := make(chan struct{})
-	go func() { // FailNow ends the goroutine
-		defer close(done)
-		check(r)
-	}()
-	<-done
-	if !r.Failed() {
-		return ""
-	}
-	return r.text()
 }
 
 // counting is a fold that counts prices by symbol, in one of several wrong ways.
@@ -219,7 +169,7 @@ func TestWrongProjectionsAreFound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rig := pipelinetest.New(t)
-			assert.Contains(t, failure(t, func(t tb) { test.check(t, rig) }), test.want)
+			assert.Contains(t, failtest.Of(t, func(t *failtest.T) { test.check(t, rig) }), test.want)
 		})
 	}
 }
@@ -228,7 +178,7 @@ func TestAClockInTheFoldIsFound(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		rig := pipelinetest.New(t)
-		assert.Contains(t, failure(t, func(t tb) { of(dated).clock(t, rig) }), "the fold reads a clock")
+		assert.Contains(t, failtest.Of(t, func(t *failtest.T) { of(dated).clock(t, rig) }), "the fold reads a clock")
 	})
 }
 
@@ -247,5 +197,5 @@ func TestAFoldThatPoisonStopsIsFound(t *testing.T) {
 		return add(ctx, tx, table, in, "")
 	}
 	rig := pipelinetest.New(t)
-	assert.Contains(t, failure(t, func(t tb) { of(consecutive).poison(t, rig) }), "poison between the records changes the rows")
+	assert.Contains(t, failtest.Of(t, func(t *failtest.T) { of(consecutive).poison(t, rig) }), "poison between the records changes the rows")
 }
