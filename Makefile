@@ -15,9 +15,10 @@ run: build ## Build, and serve on http://127.0.0.1:8000 with data under ./data
 build: ## Write bin/pricemill
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/pricemill ./cmd/pricemill
 
+# Tests that start services mostly wait: more of them at once than processors.
 .PHONY: test
 test: ## Run all tests; needs nothing but Go
-	$(GO) test ./...
+	$(GO) test -parallel 4 ./...
 
 .PHONY: test-race
 test-race: ## Run all tests under the race detector; needs a C compiler

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"context"
+	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -36,6 +38,26 @@ func newPage[R, T any](rows []R, limit int, item func(R) T, cursor func(R) strin
 		page.Items[i] = item(row)
 	}
 	return page
+}
+
+// answerLast answers with the last of something, at most as many as the parameter
+// limit says; what they are is for errors.
+func answerLast[T any](a *API, w http.ResponseWriter, r *http.Request, what string, standard, most int64,
+	list func(ctx context.Context, limit int) ([]T, error)) error {
+	q := query{values: r.URL.Query()}
+	limit := q.integer("limit", standard, 1, most)
+	if err := q.faults.orNil(); err != nil {
+		return err
+	}
+	ctx, cancel := querying(r)
+	defer cancel()
+	found, err := list(ctx, int(limit))
+	if err != nil {
+		return fmt.Errorf("listing the %s: %w", what, err)
+	}
+	// An empty list, not null.
+	a.writeJSON(w, r, http.StatusOK, listBody[T]{Items: append([]T{}, found...)})
+	return nil
 }
 
 // linkNext points to the next page, as RFC 8288 has it: this request with

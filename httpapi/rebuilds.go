@@ -117,11 +117,6 @@ func (d *bodyDecoder) rateLimit() int {
 	return int(value)
 }
 
-// rebuildList answers GET rebuilds.
-type rebuildList struct {
-	Items []projections.Rebuild `json:"items"`
-}
-
 // Bounds of the parameter limit of GET rebuilds.
 const (
 	defaultRebuilds = 20
@@ -129,20 +124,7 @@ const (
 )
 
 func (a *API) getRebuilds(w http.ResponseWriter, r *http.Request) error {
-	q := query{values: r.URL.Query()}
-	limit := q.integer("limit", defaultRebuilds, 1, maxRebuilds)
-	if err := q.faults.orNil(); err != nil {
-		return err
-	}
-	ctx, cancel := querying(r)
-	defer cancel()
-	found, err := a.ports.Rebuilds.List(ctx, int(limit))
-	if err != nil {
-		return fmt.Errorf("listing the rebuilds: %w", err)
-	}
-	// An empty list, not null.
-	a.writeJSON(w, r, http.StatusOK, rebuildList{append([]projections.Rebuild{}, found...)})
-	return nil
+	return answerLast(a, w, r, "rebuilds", defaultRebuilds, maxRebuilds, a.ports.Rebuilds.List)
 }
 
 func (a *API) getRebuild(w http.ResponseWriter, r *http.Request) error {

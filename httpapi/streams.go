@@ -86,32 +86,8 @@ func (c Config) streamer(name string) (schema.Provider, error) {
 // newStreamID is stream_ and 40 random bits in base 32.
 func newStreamID() string { return "stream_" + strings.ToLower(rand.Text()[:8]) }
 
-// streamList answers GET streams.
-type streamList struct {
-	Items []Stream `json:"items"`
-}
-
-// Bounds of the parameter limit of GET streams.
-const (
-	defaultStreams = 100
-	maxStreams     = 1000
-)
-
 func (a *API) getStreams(w http.ResponseWriter, r *http.Request) error {
-	q := query{values: r.URL.Query()}
-	limit := q.integer("limit", defaultStreams, 1, maxStreams)
-	if err := q.faults.orNil(); err != nil {
-		return err
-	}
-	ctx, cancel := querying(r)
-	defer cancel()
-	found, err := a.ports.Streams.List(ctx, int(limit))
-	if err != nil {
-		return fmt.Errorf("listing the streams: %w", err)
-	}
-	// An empty list, not null.
-	a.writeJSON(w, r, http.StatusOK, streamList{append([]Stream{}, found...)})
-	return nil
+	return answerLast(a, w, r, "streams", defaultLimit, maxLimit, a.ports.Streams.List)
 }
 
 func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
