@@ -166,8 +166,10 @@ func (s *Store) MarkSent(ctx context.Context, from, to []Chain) error {
 		return nil
 	}
 	var args []any
+	was := map[[2]int64]int64{}
 	for i, chain := range to {
 		args = append(args, chain.Epoch, chain.Part, chain.Outbox, from[i].Sent, chain.Sent)
+		was[[2]int64{chain.Epoch, int64(chain.Part)}] = from[i].Sent
 	}
 	return s.Write(ctx, func(tx *Tx) error {
 		var moved []Chain
@@ -189,8 +191,9 @@ func (s *Store) MarkSent(ctx context.Context, from, to []Chain) error {
 		var gone []any
 		for _, chain := range moved {
 			n := len(gone)
-			which = append(which, fmt.Sprintf("(epoch = $%d AND part = $%d AND seq <= $%d)", n+1, n+2, n+3))
-			gone = append(gone, chain.Epoch, chain.Part, chain.Sent)
+			// There are none below, but the index may still hold many dead entries.
+			which = append(which, fmt.Sprintf("(epoch = $%d AND part = $%d AND seq > $%d AND seq <= $%d)", n+1, n+2, n+3, n+4))
+			gone = append(gone, chain.Epoch, chain.Part, was[[2]int64{chain.Epoch, int64(chain.Part)}], chain.Sent)
 		}
 		if _, err := tx.Exec(ctx, `DELETE FROM outbox WHERE `+strings.Join(which, " OR "), gone...); err != nil {
 			return fmt.Errorf("emptying the outbox of %d chains: %w", len(moved), err)

@@ -3,17 +3,21 @@ package postgres
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/lib/pq"
+
+	"github.com/pricemill/pricemill/pipeline/store/prepared"
 )
 
 // lineGrace is how long a line waits for the server's own word after the context
 // of what it asked is done: by lib/pq's request to cancel, it comes within some
-// round trips from a server that lives.
+// round trips from a server that lives. As long may that request itself take: it goes
+// by a connection of its own, and a statement that was prepared does not return before.
 const lineGrace = 500 * time.Millisecond
 
 // line is the network connection of a session. A read or write of it fails where
@@ -162,6 +166,11 @@ func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net
 // DialContext implements pq.DialerContext. lib/pq's context ends with the dialing;
 // what the session is opened for is known by its opening.
 func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if ctx.Value(openingKey{}) == nil { // it is a request to cancel: see openLine
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lineGrace)
+		defer cancel()
+	}
 	// As in Config.session, for the other direction.
 	keepAlive := net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 	conn, err := (&net.Dialer{KeepAliveConfig: keepAlive}).DialContext(ctx, network, address)
@@ -172,6 +181,8 @@ func (d dialer) DialContext(ctx context.Context, network, address string) (net.C
 	if o, ok := ctx.Value(openingKey{}).(*opening); ok {
 		l.follow(o.ctx)
 		o.line = l
+	} else {
+		l.farewell()
 	}
 	return l, nil
 }
@@ -195,7 +206,7 @@ func openLine(ctx context.Context, c *pq.Connector) (driver.Conn, error) {
 	if !ok || o.line == nil {
 		return nil, fmt.Errorf("lib/pq opened a %T, which is not as it was", conn)
 	}
-	return &lineConn{pqConn: inner, line: o.line}, nil
+	return &lineConn{pqConn: inner, line: o.line, statements: prepared.New(inner, isStale)}, nil
 }
 
 // pqConn is what database/sql may use of a connection of lib/pq's.
@@ -215,7 +226,8 @@ type pqConn interface {
 // context that they were prepared with.
 type lineConn struct {
 	pqConn
-	line *line
+	line       *line
+	statements *prepared.Statements
 	// tx is the context of the transaction under way; nil where there is none. It
 	// counts for each statement of it: some are given a context of no account.
 	tx context.Context
@@ -233,13 +245,31 @@ func (c *lineConn) follow(ctx context.Context) {
 // QueryContext implements driver.QueryerContext.
 func (c *lineConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	c.follow(ctx)
-	return c.pqConn.QueryContext(ctx, query, args)
+	if len(args) == 0 { // one round trip as it is, and maybe several statements
+		return c.pqConn.QueryContext(ctx, query, args)
+	}
+	return c.statements.Query(ctx, query, args)
 }
 
 // ExecContext implements driver.ExecerContext.
 func (c *lineConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	c.follow(ctx)
-	return c.pqConn.ExecContext(ctx, query, args)
+	if len(args) == 0 {
+		return c.pqConn.ExecContext(ctx, query, args)
+	}
+	return c.statements.Exec(ctx, query, args)
+}
+
+// IsValid implements driver.Validator.
+func (c *lineConn) IsValid() bool { return c.pqConn.IsValid() && !c.statements.Cut() }
+
+// isStale reports that a table was altered since a statement was prepared, or that
+// the session was cleaned of its statements.
+func isStale(err error) bool {
+	var server *pq.Error
+	return errors.As(err, &server) &&
+		(server.Code == "0A000" || // feature_not_supported: a plan must not change its result type
+			server.Code == "26000") // invalid_sql_statement_name
 }
 
 // PrepareContext implements driver.ConnPrepareContext.

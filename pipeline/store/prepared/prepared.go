@@ -1,6 +1,7 @@
 // Package prepared keeps the statements of a session prepared that come again and
 // again. A database reads, checks and plans the text of a statement each time it is
-// asked, which may cost more than the look-up in a read model.
+// asked; of a read model that costs more than the look-up, and lib/pq waits for a
+// round trip of its own for it.
 package prepared
 
 import (
@@ -30,8 +31,11 @@ const (
 // a time.
 type Statements struct {
 	session Session
-	texts   map[string]*list.Element
-	order   *list.List // of *statement, the last used first
+	// stale reports an error after which a statement is to be prepared anew.
+	stale func(error) bool
+	texts map[string]*list.Element
+	order *list.List // of *statement, the last used first
+	cut   bool
 }
 
 // statement is prepared when it comes for the second time.
@@ -47,9 +51,9 @@ type prepared interface {
 	driver.StmtQueryContext
 }
 
-// New returns the statements of a session.
-func New(session Session) *Statements {
-	return &Statements{session: session, texts: map[string]*list.Element{}, order: list.New()}
+// New returns the statements of a session. stale may be nil.
+func New(session Session, stale func(error) bool) *Statements {
+	return &Statements{session: session, stale: stale, texts: map[string]*list.Element{}, order: list.New()}
 }
 
 // Query is as driver.QueryerContext's.
@@ -63,10 +67,16 @@ func (s *Statements) Query(ctx context.Context, text string, args []driver.Named
 	}
 	rows, err := st.stmt.QueryContext(ctx, args)
 	if err != nil {
+		s.ended(ctx)
+		if s.forgets(st, err) {
+			if rows, again := s.session.QueryContext(ctx, text, args); again == nil {
+				return rows, nil
+			}
+		}
 		return nil, err
 	}
 	st.busy = true
-	return &heldRows{rows, st}, nil
+	return &heldRows{rows, s, st, ctx}, nil
 }
 
 // Exec is as driver.ExecerContext's.
@@ -78,7 +88,13 @@ func (s *Statements) Exec(ctx context.Context, text string, args []driver.NamedV
 	if st == nil {
 		return s.session.ExecContext(ctx, text, args)
 	}
-	return st.stmt.ExecContext(ctx, args)
+	result, err := st.stmt.ExecContext(ctx, args)
+	s.ended(ctx)
+	if err != nil {
+		s.forgets(st, err)
+		return nil, err
+	}
+	return result, nil
 }
 
 // find returns the prepared statement of a text; nil where it is to be run as a
@@ -134,7 +150,17 @@ func (s *Statements) forget(st *statement) error {
 	return st.stmt.Close()
 }
 
-// Close forgets all statements, before the session ends.
+// forgets forgets a statement that the database does not take any more, if that is
+// what the error says. Outside of a transaction its text can still be run.
+func (s *Statements) forgets(st *statement, err error) bool {
+	if s.stale == nil || !s.stale(err) {
+		return false
+	}
+	_ = s.forget(st) // the database may have done so itself
+	return true
+}
+
+// Close forgets all statements: for drivers that do not do so when a session ends.
 func (s *Statements) Close() error {
 	var errs []error
 	for s.order.Len() > 0 {
@@ -143,17 +169,30 @@ func (s *Statements) Close() error {
 	return errors.Join(errs...)
 }
 
+// Cut reports that a statement's context was done before the statement was: the
+// driver may have asked the database to cancel what the session does, and that may
+// arrive when the session does something else.
+func (s *Statements) Cut() bool { return s.cut }
+
+func (s *Statements) ended(ctx context.Context) {
+	s.cut = s.cut || ctx.Err() != nil
+}
+
 // heldRows are rows of a statement that cannot be asked again before they are
 // closed.
 type heldRows struct {
 	driver.Rows
-	of *statement
+	statements *Statements
+	of         *statement
+	ctx        context.Context
 }
 
 // Close implements driver.Rows.
 func (r *heldRows) Close() error {
 	r.of.busy = false
-	return r.Rows.Close()
+	err := r.Rows.Close()
+	r.statements.ended(r.ctx)
+	return err
 }
 
 // ColumnTypeDatabaseTypeName implements driver.RowsColumnTypeDatabaseTypeName.

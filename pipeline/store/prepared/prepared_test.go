@@ -3,6 +3,7 @@ package prepared
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -15,6 +16,8 @@ import (
 type fakeSession struct {
 	log  []string
 	open int
+	// fails is what statements that were prepared return.
+	fails error
 }
 
 func (s *fakeSession) PrepareContext(_ context.Context, text string) (driver.Stmt, error) {
@@ -40,12 +43,12 @@ type fakeStmt struct {
 
 func (s *fakeStmt) ExecContext(context.Context, []driver.NamedValue) (driver.Result, error) {
 	s.session.log = append(s.session.log, "prepared "+s.text)
-	return driver.RowsAffected(1), nil
+	return driver.RowsAffected(1), s.session.fails
 }
 
 func (s *fakeStmt) QueryContext(context.Context, []driver.NamedValue) (driver.Rows, error) {
 	s.session.log = append(s.session.log, "prepared "+s.text)
-	return &fakeRows{}, nil
+	return &fakeRows{}, s.session.fails
 }
 
 func (s *fakeStmt) Close() error { s.session.open--; return nil }
@@ -72,7 +75,7 @@ func exec(t *testing.T, s *Statements, text string) {
 func TestPreparedWhenItComesAgain(t *testing.T) {
 	t.Parallel()
 	session := &fakeSession{}
-	s := New(session)
+	s := New(session, nil)
 	for range 3 {
 		require.NoError(t, query(t, s, "a").Close())
 	}
@@ -85,7 +88,7 @@ func TestPreparedWhenItComesAgain(t *testing.T) {
 func TestAStatementWhoseRowsAreReadIsNotAskedAgain(t *testing.T) {
 	t.Parallel()
 	session := &fakeSession{}
-	s := New(session)
+	s := New(session, nil)
 	require.NoError(t, query(t, s, "a").Close())
 	rows := query(t, s, "a")
 	require.NoError(t, query(t, s, "a").Close())
@@ -102,7 +105,7 @@ func TestAStatementWhoseRowsAreReadIsNotAskedAgain(t *testing.T) {
 func TestOnlySoManyAreKept(t *testing.T) {
 	t.Parallel()
 	session := &fakeSession{}
-	s := New(session)
+	s := New(session, nil)
 	for i := range 3 * most {
 		for range 2 {
 			exec(t, s, fmt.Sprint(i))
@@ -116,4 +119,31 @@ func TestOnlySoManyAreKept(t *testing.T) {
 		exec(t, s, long)
 	}
 	assert.Equal(t, []string{"text " + long, "text " + long, "text " + long}, session.log)
+}
+
+func TestAStatementThatIsStaleIsPreparedAnew(t *testing.T) {
+	t.Parallel()
+	stale, other := errors.New("stale"), errors.New("other")
+	session := &fakeSession{}
+	s := New(session, func(err error) bool { return errors.Is(err, stale) })
+	for range 2 {
+		require.NoError(t, query(t, s, "a").Close())
+	}
+	session.fails, session.log = other, nil
+	_, err := s.Query(t.Context(), "a", nil)
+	require.ErrorIs(t, err, other)
+	session.fails = stale
+	rows := query(t, s, "a") // as a text
+	require.NoError(t, rows.Close())
+	assert.Equal(t, []string{"prepared a", "prepared a", "text a"}, session.log)
+	assert.Zero(t, session.open)
+
+	session.fails, session.log = nil, nil
+	for range 2 {
+		exec(t, s, "a")
+	}
+	session.fails = stale
+	_, err = s.Exec(t.Context(), "a", nil) // what it did is not known to be nothing
+	require.ErrorIs(t, err, stale)
+	assert.Equal(t, []string{"text a", "prepare a", "prepared a", "prepared a"}, session.log)
 }

@@ -25,7 +25,7 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, errors.Join(fmt.Errorf("the driver opened a %T, which is not as it was", opened), opened.Close())
 	}
 	// SQLite prepares a statement anew by itself when a table was altered.
-	return &conn{inner, prepared.New(inner)}, nil
+	return &conn{inner, prepared.New(inner, nil)}, nil
 }
 
 // sqliteConn is what database/sql may use of a connection of the driver's.
