@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -54,7 +55,7 @@ func TestCatchUpFollowsAnEventThroughItsStages(t *testing.T) {
 		func() { require.NoError(t, r.deliver(t.Context(), r.log(1)...)) },
 		func() {
 			_, err := relay.round(t.Context())
-			require.NoError(t, err)
+			require.NoError(t, errors.Join(err, relay.note()))
 		},
 		moveSecond,
 	}

@@ -84,7 +84,7 @@ func (t *Topology) isLater(ctx context.Context, end tail, chain store.KnownChain
 		return !ours && chain.Sent > 0, nil
 	}
 	// The answer for these was lost, or they are others of the same numbers.
-	rows, err := t.db.ReadOutbox(ctx, chain.Epoch, chain.Part, chain.Sent, int(highest-chain.Sent), 1<<30)
+	rows, err := t.db.ReadOutbox(ctx, int(highest-chain.Sent), 1<<30, store.Behind{Epoch: chain.Epoch, Part: chain.Part, After: chain.Sent})
 	if err != nil {
 		return false, err
 	}

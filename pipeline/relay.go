@@ -1,10 +1,13 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +28,10 @@ const (
 	// relayRows and relayBytes bound what goes to a partition in one round.
 	relayRows  = 2000
 	relayBytes = 900_000
+	// relayNote is how long the note of what was sent may wait for more: while it is
+	// written, stages wait to take numbers. What was sent and not noted when a
+	// relay dies is sent again.
+	relayNote = 100 * time.Millisecond
 	// relayGrace is how long the relay goes on once it is asked to stop: it notes
 	// what was sent, and sends what was committed last. Before that the note takes
 	// what it takes: to give up, and send the same again, would never end on a
@@ -57,8 +64,13 @@ type Relay struct {
 
 	// marking is done when a stop waits no longer for the note of what was sent.
 	marking context.Context
-	// seen is how far this relay knows each chain to be sent.
-	seen map[chainID]int64
+	// sent is how far this relay knows each chain to be in the log, and noted how far
+	// the database was seen to say so.
+	sent, noted map[chainID]int64
+	// unnoted are chains that are further in the log than the database says; since is
+	// from when the first of them is.
+	unnoted map[chainID]store.Sent
+	since   time.Time
 	// ready says that the chains were held against the log since the lease was
 	// taken.
 	ready bool
@@ -70,7 +82,8 @@ type Relay struct {
 
 func newRelay(db *store.Store, broker Broker, topology *Topology, owner string, log *slog.Logger) *Relay {
 	return &Relay{db: db, broker: broker, topology: topology, owner: owner,
-		log: log.With("component", "relay"), wake: make(chan struct{}, 1), marking: context.Background(), seen: map[chainID]int64{}}
+		log: log.With("component", "relay"), wake: make(chan struct{}, 1), marking: context.Background(),
+		sent: map[chainID]int64{}, noted: map[chainID]int64{}, unnoted: map[chainID]store.Sent{}}
 }
 
 // Wake says that a transaction with events was committed.
@@ -125,6 +138,9 @@ func (r *Relay) Run(ctx context.Context) {
 			break
 		}
 	}
+	if err := r.note(); err != nil {
+		r.log.Info("some events stay in the outbox, and are sent again by the next relay", "error", err)
+	}
 	if err := r.db.ReleaseLease(last, leaseName, r.owner); err != nil {
 		r.log.Debug("releasing the lease failed; it ends by itself", "error", err)
 	}
@@ -149,7 +165,9 @@ func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
 	if err := r.topology.reconcile(ctx); err != nil {
 		return true, err
 	}
-	clear(r.seen)
+	clear(r.sent)
+	clear(r.noted)
+	clear(r.unnoted)
 	r.ready = true
 	return true, nil
 }
@@ -165,22 +183,19 @@ func (r *Relay) wait(ctx context.Context, d time.Duration, wake <-chan struct{})
 }
 
 // round sends one batch of each chain that has something to send, and reports
-// whether there may be more.
+// whether there may be more. From time to time it notes what was sent.
 func (r *Relay) round(ctx context.Context) (more bool, err error) {
 	pending, err := r.db.Pending(ctx)
-	r.setBusy(len(pending) > 0)
-	if err != nil || len(pending) == 0 {
+	if err != nil {
 		r.setTrouble(err)
 		return false, err
 	}
-	var from, to []store.Chain
-	var batches []PartitionBatch
 	var errs, stuck []error
 	defer func() { r.setTrouble(errors.Join(append(stuck, err)...)) }()
+	var waiting []store.Chain
 	for _, chain := range pending {
-		topic, known := r.topology.atEpoch(chain.Epoch)
-		if !known {
-			if err := r.carryOver(ctx, chain); err != nil {
+		if _, known := r.topology.atEpoch(chain.Epoch); !known {
+			if err := errors.Join(r.note(), r.carryOver(ctx, chain)); err != nil {
 				stuck = append(stuck, err) // no reason for the other chains to wait
 				continue
 			}
@@ -192,46 +207,119 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 			stuck = append(stuck, err)
 			continue
 		}
-		rows, err := r.db.ReadOutbox(ctx, chain.Epoch, chain.Part, chain.Sent, relayRows, relayBytes)
-		if err != nil {
-			return false, err
+		if r.sent[idOf(chain)] < chain.Last {
+			waiting = append(waiting, chain)
 		}
-		batch, last, err := outgoing(rows, chain)
+	}
+	r.setBusy(len(waiting)+len(stuck) > 0)
+	begun, faults, err := r.send(ctx, waiting)
+	errs, stuck = append(errs, err), append(stuck, faults...)
+	more = more || begun
+	if len(r.unnoted) > 0 && time.Since(r.since) >= relayNote {
+		// Sent is sent: let the rows go although we are asked to stop.
+		errs = append(errs, r.note())
+	}
+	return more, errors.Join(errs...)
+}
+
+// send sends one batch of each of these chains, and reports whether there is more of
+// one, and the faults of chains that the others need not wait for.
+func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stuck []error, err error) {
+	if len(waiting) == 0 {
+		return false, nil, nil
+	}
+	behind := make([]store.Behind, len(waiting))
+	for i, chain := range waiting {
+		id := idOf(chain)
+		behind[i] = store.Behind{Epoch: chain.Epoch, Part: chain.Part, After: r.sent[id]}
+		if _, waits := r.unnoted[id]; waits {
+			behind[i].After-- // the last one that was sent must still be there
+		}
+	}
+	rows, err := r.db.ReadOutbox(ctx, relayRows, relayBytes, behind...)
+	if err != nil {
+		return false, nil, err
+	}
+	var sent []store.Sent
+	var batches []PartitionBatch
+	for _, chain := range waiting {
+		n := 0
+		for n < len(rows) && rows[n].Epoch == chain.Epoch && rows[n].Part == chain.Part {
+			n++
+		}
+		own, err := r.following(chain, rows[:n])
+		rows = rows[n:]
 		if err != nil {
-			// Another relay may have been faster; if not, the next round says
-			// the same. No reason for the other chains to wait.
+			r.ready = false // before the next round, all chains are held against the log
 			stuck = append(stuck, err)
 			continue
+		}
+		batch, err := outgoing(own, chain, r.sent[idOf(chain)])
+		if err != nil {
+			// Another relay may have been faster; if not, the next round says the same.
+			stuck = append(stuck, err)
 		}
 		if len(batch) == 0 {
 			continue // another relay was faster
 		}
+		last := own[len(batch)-1]
+		topic, _ := r.topology.atEpoch(chain.Epoch)
+		sent = append(sent, store.Sent{Chain: chain, Now: last.Seq, Headers: last.Headers})
 		batches = append(batches, PartitionBatch{TopicPartition{topic, chain.Part}, batch})
-		from = append(from, chain)
-		chain.Sent = last
-		to = append(to, chain)
-		more = more || last < chain.Last
+		more = more || last.Seq < chain.Last
 	}
-	sentFrom, sentTo := from[:0], to[:0]
-	for i, err := range r.broker.Send(ctx, batches) {
+	answers := r.broker.Send(ctx, batches)
+	if err := failpoint.Hit(ctx, failpoint.RelayAcked); err != nil {
+		return false, stuck, err
+	}
+	var errs []error
+	for i, err := range answers {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("sending to %s: %w", batches[i].TopicPartition, err))
 			continue
 		}
-		r.seen[idOf(to[i])] = to[i].Sent
-		sentFrom, sentTo = append(sentFrom, from[i]), append(sentTo, to[i])
-	}
-	if len(sentTo) > 0 {
-		// Sent is sent: let the rows go although we are asked to stop.
-		err := failpoint.Hit(r.marking, failpoint.RelayAcked)
-		if err == nil {
-			err = r.db.MarkSent(r.marking, sentFrom, sentTo)
+		if len(r.unnoted) == 0 {
+			r.since = time.Now()
 		}
-		if err != nil {
-			errs = append(errs, err)
-		}
+		id := idOf(sent[i].Chain)
+		r.sent[id], r.unnoted[id] = sent[i].Now, sent[i]
 	}
-	return more, errors.Join(errs...)
+	return more, stuck, errors.Join(errs...)
+}
+
+// following are the rows behind what was sent. Where that is not noted yet, the first
+// row must be the last one sent: the database may have been set back, and have given
+// the number to another event.
+func (r *Relay) following(chain store.Chain, rows []store.OutboxRow) ([]store.OutboxRow, error) {
+	sent, waits := r.unnoted[idOf(chain)]
+	switch {
+	case !waits:
+		return rows, nil
+	case len(rows) == 0 || rows[0].Seq > sent.Now:
+		return nil, nil // another relay noted it
+	case !bytes.Equal(rows[0].Headers, sent.Headers):
+		return nil, fmt.Errorf("number %d of chain %d/%d is another event than the one that was sent: the database was set back",
+			sent.Now, chain.Epoch, chain.Part)
+	}
+	return rows[1:], nil
+}
+
+// note tells the database how far the chains are in the log.
+func (r *Relay) note() error {
+	sent := slices.Collect(maps.Values(r.unnoted))
+	err := r.db.MarkSent(r.marking, sent)
+	switch {
+	case err == nil:
+		for id, chain := range r.unnoted {
+			r.noted[id] = chain.Now
+		}
+		clear(r.unnoted)
+	case errors.Is(err, store.ErrOvertaken):
+		// By another relay, or because the database was set back: before the next
+		// round, all chains are held against the log.
+		r.ready = false
+	}
+	return err
 }
 
 // carryOver brings the events of an incarnation of a topic that is gone into the
@@ -260,24 +348,29 @@ func (r *Relay) carryOver(ctx context.Context, chain store.Chain) error {
 // for repeats.
 func (r *Relay) wentBack(chain store.Chain) error {
 	id := idOf(chain)
-	if seen := r.seen[id]; chain.Sent < seen {
-		return fmt.Errorf("chain %d/%d was sent up to number %d, and the database says %d: it was set back, or could not note it",
-			chain.Epoch, chain.Part, seen, chain.Sent)
+	if chain.Sent < r.noted[id] || chain.Last < r.sent[id] {
+		return fmt.Errorf("chain %d/%d was noted as sent up to number %d, and is up to %d; the database says %d of %d: it was set back",
+			chain.Epoch, chain.Part, r.noted[id], r.sent[id], chain.Sent, chain.Last)
 	}
-	r.seen[id] = max(r.seen[id], chain.Sent)
+	r.noted[id], r.sent[id] = chain.Sent, max(r.sent[id], chain.Sent)
+	if sent, waits := r.unnoted[id]; waits && chain.Sent < sent.Now {
+		sent.Chain = chain // another relay may have moved it
+		r.unnoted[id] = sent
+	} else {
+		delete(r.unnoted, id)
+	}
 	return nil
 }
 
-// outgoing turns rows of a chain into the records of one batch, as many as fit,
-// and returns the number of the last. The name of the chain is that of now: it
-// may have been another when the rows were written.
-func outgoing(rows []store.OutboxRow, chain store.Chain) ([]OutgoingRecord, int64, error) {
-	after := chain.Sent
+// outgoing turns rows of a chain behind number after into the records of one batch,
+// as many as fit. The name of the chain is that of now: it may have been another when
+// the rows were written.
+func outgoing(rows []store.OutboxRow, chain store.Chain, after int64) ([]OutgoingRecord, error) {
 	var records []OutgoingRecord
 	size := 0
 	for _, row := range rows {
 		if row.Seq != after+1 {
-			return nil, 0, fmt.Errorf("the outbox of chain %d/%d goes from %d to %d: rows were deleted by hand?",
+			return nil, fmt.Errorf("the outbox of chain %d/%d goes from %d to %d: rows were deleted by hand?",
 				row.Epoch, row.Part, after, row.Seq)
 		}
 		size += len(row.Key) + len(row.Headers) + len(row.Payload) + linkBytes
@@ -286,13 +379,13 @@ func outgoing(rows []store.OutboxRow, chain store.Chain) ([]OutgoingRecord, int6
 		}
 		headers, err := store.DecodeHeaders(row.Headers)
 		if err != nil {
-			return nil, 0, fmt.Errorf("reading row %d of chain %d/%d: %w", row.Seq, row.Epoch, row.Part, err)
+			return nil, fmt.Errorf("reading row %d of chain %d/%d: %w", row.Seq, row.Epoch, row.Part, err)
 		}
 		headers = append(headers, Link{chain.Outbox, row.Seq}.headers()...)
 		records = append(records, OutgoingRecord{Key: row.Key, Headers: headers, Value: row.Payload})
 		after = row.Seq
 	}
-	return records, after, nil
+	return records, nil
 }
 
 func (r *Relay) setBusy(busy bool) {

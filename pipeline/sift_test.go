@@ -66,7 +66,7 @@ func TestWhatAHandlerRefusesIsSiftedOut(t *testing.T) {
 		assert.Equal(t, int64(n-1-10*i), letter.Offset)
 		assert.Contains(t, letter.Reason, "0 is refused")
 	}
-	rows, err := r.db.ReadOutbox(t.Context(), r.epoch(schema.QuoteOutcomes), 1, 0, n, 1<<30)
+	rows, err := r.db.ReadOutbox(t.Context(), n, 1<<30, store.Behind{Epoch: r.epoch(schema.QuoteOutcomes), Part: 1})
 	require.NoError(t, err)
 	require.Len(t, rows, n-bad)
 	for i, row := range rows {

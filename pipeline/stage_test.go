@@ -237,7 +237,7 @@ func TestABatchDeliveredAgainIsAppliedOnce(t *testing.T) {
 	assert.Len(t, r.effects(), 5)
 	assert.Equal(t, int64(5), r.position(1).Next)
 	assert.Equal(t, int64(5), r.position(1).Seq)
-	rows, err := r.db.ReadOutbox(t.Context(), r.epoch(schema.QuoteOutcomes), 1, 0, 100, 1<<20)
+	rows, err := r.db.ReadOutbox(t.Context(), 100, 1<<20, store.Behind{Epoch: r.epoch(schema.QuoteOutcomes), Part: 1})
 	require.NoError(t, err)
 	assert.Len(t, rows, 5, "one event a record")
 	assert.Empty(t, r.letters())

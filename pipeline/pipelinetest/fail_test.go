@@ -164,7 +164,7 @@ func TestFailpointOfAChainThatMoves(t *testing.T) {
 		})
 	}
 	waiting := func() []store.OutboxRow {
-		rows, err := rig.DB.ReadOutbox(t.Context(), chain.Epoch, chain.Part, 0, 10, 1<<20)
+		rows, err := rig.DB.ReadOutbox(t.Context(), 10, 1<<20, store.Behind{Epoch: chain.Epoch, Part: chain.Part})
 		require.NoError(t, err)
 		return rows
 	}

@@ -130,7 +130,7 @@ func (r *Rig) Events(t TB, topic schema.Topic) []schema.Event {
 		}
 		for partition := range info.Partitions {
 			tp := pipeline.TopicPartition{Topic: topic, Partition: partition}
-			rows, err := r.DB.ReadOutbox(context.Background(), info.Epoch, partition, r.read[tp], 1_000_000, 1<<30)
+			rows, err := r.DB.ReadOutbox(context.Background(), 1_000_000, 1<<30, store.Behind{Epoch: info.Epoch, Part: partition, After: r.read[tp]})
 			require.NoError(t, err)
 			for _, row := range rows {
 				r.read[tp] = row.Seq

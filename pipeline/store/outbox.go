@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	stdsql "database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -140,49 +142,115 @@ func (s *Store) Pending(ctx context.Context) ([]Chain, error) {
 	return chains, nil
 }
 
-// ReadOutbox reads rows of a chain behind number after, in order: up to limit of
-// them, and none behind the one that passes maxBytes of headers and payload.
-func (s *Store) ReadOutbox(ctx context.Context, epoch int64, part int32, after int64, limit, maxBytes int) ([]OutboxRow, error) {
+// Behind names the events of a chain behind number After.
+type Behind struct {
+	Epoch int64
+	Part  int32
+	After int64
+}
+
+// ReadOutbox reads rows of chains, in the order of epoch, partition and number: of
+// each chain up to limit, and none behind the one that passes maxBytes of headers and
+// payload.
+func (s *Store) ReadOutbox(ctx context.Context, limit, maxBytes int, chains ...Behind) ([]OutboxRow, error) {
 	var rows []OutboxRow
-	err := s.Select(ctx, &rows, `SELECT epoch, part, seq, msg_key, headers, payload FROM (
-			SELECT head.*, SUM(length(headers) + length(payload)) OVER (ORDER BY seq) - length(headers) - length(payload) AS before
-			FROM (SELECT * FROM outbox WHERE epoch = $1 AND part = $2 AND seq > $3 ORDER BY seq LIMIT $4) head) sized
-		WHERE before < $5 ORDER BY seq`, epoch, part, after, limit, maxBytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading the outbox of chain %d/%d: %w", epoch, part, err)
+	for some := range slices.Chunk(chains, outboxChains) {
+		// Statements of few different texts: engines keep them prepared.
+		n := 1
+		for n < len(some) {
+			n *= 2
+		}
+		args := []any{limit, maxBytes}
+		for _, chain := range some {
+			args = append(args, chain.Epoch, chain.Part, chain.After)
+		}
+		for range n - len(some) {
+			args = append(args, noEpoch, 0, 0)
+		}
+		var read []OutboxRow
+		if err := s.Select(ctx, &read, outboxQueries[n], args...); err != nil {
+			return nil, fmt.Errorf("reading the outbox of %d chains, the first %d/%d: %w", len(some), some[0].Epoch, some[0].Part, err)
+		}
+		rows = append(rows, read...)
 	}
+	// No database promises an order of what a UNION puts together.
+	slices.SortFunc(rows, func(a, b OutboxRow) int {
+		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Part, b.Part), cmp.Compare(a.Seq, b.Seq))
+	})
 	return rows, nil
 }
 
-// MarkSent records that each chain is in the log up to Sent, and deletes those
-// rows. A chain that another relay moved meanwhile, or that has another name by
-// now, is left alone: whoever did it dealt with the rows, and the repeats are
-// dropped by their consumers.
+const (
+	// outboxChains is how many chains are read by one statement: a power of two.
+	outboxChains = 8
+	// noEpoch is of no topic.
+	noEpoch = -1
+)
+
+// outboxQueries are by the number of chains.
+var outboxQueries = func() map[int]string {
+	queries := map[int]string{}
+	for n := 1; n <= outboxChains; n *= 2 {
+		parts := make([]string, n)
+		for i := range parts {
+			parts[i] = fmt.Sprintf(`SELECT epoch, part, seq, msg_key, headers, payload FROM (
+					SELECT h.*, SUM(length(headers) + length(payload)) OVER (ORDER BY seq) - length(headers) - length(payload) AS before
+					FROM (SELECT * FROM outbox WHERE epoch = $%d AND part = $%d AND seq > $%d ORDER BY seq LIMIT $1) h) s
+				WHERE before < $2`, 3*i+3, 3*i+4, 3*i+5)
+		}
+		queries[n] = strings.Join(parts, " UNION ALL ")
+	}
+	return queries
+}()
+
+// Sent says of a chain that it is in the log up to number Now.
+type Sent struct {
+	// Chain is as the database had it.
+	Chain
+	Now int64
+	// Headers are those of event Now, by which it is known that this is still the
+	// database that it was read from.
+	Headers []byte
+}
+
+// ErrOvertaken says that a chain was not where it was expected.
+var ErrOvertaken = errors.New("a chain was moved meanwhile")
+
+// MarkSent records how far chains are in the log, and deletes those rows. A chain
+// that another relay moved meanwhile, that has another name by now, or has another
+// event under that number, is left alone, and ErrOvertaken is wrapped.
 //
 // It is two statements for all chains: their rows stay locked until the commit,
 // and stages wait for them to take numbers.
-func (s *Store) MarkSent(ctx context.Context, from, to []Chain) error {
-	if len(to) == 0 {
+func (s *Store) MarkSent(ctx context.Context, sent []Sent) error {
+	if len(sent) == 0 {
 		return nil
 	}
-	var args []any
-	was := map[[2]int64]int64{}
-	for i, chain := range to {
-		args = append(args, chain.Epoch, chain.Part, chain.Outbox, from[i].Sent, chain.Sent)
-		was[[2]int64{chain.Epoch, int64(chain.Part)}] = from[i].Sent
+	type id struct {
+		epoch int64
+		part  int32
 	}
-	return s.Write(ctx, func(tx *Tx) error {
-		var moved []Chain
+	var args []any
+	was := map[id]int64{}
+	for _, chain := range sent {
+		args = append(args, chain.Epoch, chain.Part, chain.Outbox, chain.Sent, chain.Now, chain.Headers)
+		was[id{chain.Epoch, chain.Part}] = chain.Sent
+	}
+	columns := append(slices.Clone(sentColumns), s.engine.Types().Bytes)
+	var moved []Chain
+	err := s.Write(ctx, func(tx *Tx) error {
+		moved = nil
 		// In the order in which stages lock them.
-		err := tx.Select(ctx, &moved, `WITH v (epoch, part, outbox, was, now) AS (VALUES `+typedValues(sentColumns, len(to))+`),
+		err := tx.Select(ctx, &moved, `WITH v (epoch, part, outbox, was, now, headers) AS (VALUES `+typedValues(columns, len(sent))+`),
 			held AS (SELECT v.* FROM chains JOIN v ON chains.epoch = v.epoch AND chains.part = v.part
 				ORDER BY v.epoch, v.part `+tx.LockRows("chains")+`)
 			UPDATE chains SET sent = held.now FROM held
-			WHERE chains.epoch = held.epoch AND chains.part = held.part AND chains.sent = held.was
-				AND chains.outbox = held.outbox AND chains.last >= held.now
+			WHERE chains.epoch = held.epoch AND chains.part = held.part AND chains.sent = held.was AND chains.outbox = held.outbox
+				AND EXISTS (SELECT 1 FROM outbox last WHERE last.epoch = held.epoch AND last.part = held.part
+					AND last.seq = held.now AND last.headers = held.headers)
 			RETURNING chains.epoch, chains.part, chains.sent`, args...)
 		if err != nil {
-			return fmt.Errorf("moving %d chains: %w", len(to), err)
+			return fmt.Errorf("moving %d chains: %w", len(sent), err)
 		}
 		if len(moved) == 0 {
 			return nil
@@ -193,14 +261,18 @@ func (s *Store) MarkSent(ctx context.Context, from, to []Chain) error {
 			n := len(gone)
 			// There are none below, but the index may still hold many dead entries.
 			which = append(which, fmt.Sprintf("(epoch = $%d AND part = $%d AND seq > $%d AND seq <= $%d)", n+1, n+2, n+3, n+4))
-			gone = append(gone, chain.Epoch, chain.Part, was[[2]int64{chain.Epoch, int64(chain.Part)}], chain.Sent)
+			gone = append(gone, chain.Epoch, chain.Part, was[id{chain.Epoch, chain.Part}], chain.Sent)
 		}
 		if _, err := tx.Exec(ctx, `DELETE FROM outbox WHERE `+strings.Join(which, " OR "), gone...); err != nil {
 			return fmt.Errorf("emptying the outbox of %d chains: %w", len(moved), err)
 		}
 		return nil
 	})
+	if err == nil && len(moved) < len(sent) {
+		err = fmt.Errorf("noting what is sent of %d chains, %d stood where they were expected: %w", len(sent), len(moved), ErrOvertaken)
+	}
+	return err
 }
 
-// sentColumns are the types of what MarkSent asks for.
+// sentColumns are the types of what MarkSent asks for, but for the headers.
 var sentColumns = []string{"BIGINT", "BIGINT", "TEXT", "BIGINT", "BIGINT"}

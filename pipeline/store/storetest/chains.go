@@ -39,7 +39,7 @@ func emit(t *testing.T, s *store.Store, topic store.Topic, part int32, keys ...s
 func waiting(t *testing.T, s *store.Store, topic store.Topic, part int32) []string {
 	t.Helper()
 	chain := chainOf(t, s, topic, part)
-	rows, err := s.ReadOutbox(t.Context(), topic.Epoch, part, 0, 1000, 1<<20)
+	rows, err := s.ReadOutbox(t.Context(), 1000, 1<<20, store.Behind{Epoch: topic.Epoch, Part: part})
 	require.NoError(t, err)
 	var keys []string
 	for i, row := range rows {
@@ -63,6 +63,24 @@ func chainOf(t *testing.T, s *store.Store, topic store.Topic, part int32) store.
 	return store.Chain{}
 }
 
+// sentUpTo says that a chain is in the log up to a number, as a relay does that read
+// the event.
+func sentUpTo(t *testing.T, s *store.Store, chain store.Chain, now int64) store.Sent {
+	t.Helper()
+	rows, err := s.ReadOutbox(t.Context(), 1, 1<<20, store.Behind{Epoch: chain.Epoch, Part: chain.Part, After: now - 1})
+	require.NoError(t, err)
+	sent := store.Sent{Chain: chain, Now: now}
+	if len(rows) > 0 {
+		sent.Headers = rows[0].Headers
+	}
+	return sent
+}
+
+func markSent(t *testing.T, s *store.Store, chain store.Chain, now int64) error {
+	t.Helper()
+	return s.MarkSent(t.Context(), []store.Sent{sentUpTo(t, s, chain, now)})
+}
+
 func testRenewChain(t *testing.T, opener Opener) {
 	s := open(t, opener)
 	for name, test := range map[string]struct {
@@ -83,7 +101,7 @@ func testRenewChain(t *testing.T, opener Opener) {
 		from := chainOf(t, s, topic, 1)
 		to := from
 		to.Sent = 2
-		require.NoError(t, s.MarkSent(t.Context(), []store.Chain{from}, []store.Chain{to}))
+		require.NoError(t, markSent(t, s, from, 2))
 		look := func(row store.OutboxRow) (store.InLog, error) {
 			return map[byte]store.InLog{'s': store.Same, 'x': store.Another, '-': store.Absent}[test.inLog[row.Seq-1]], nil
 		}
@@ -105,9 +123,7 @@ func testRenewChain(t *testing.T, opener Opener) {
 		}, known, name)
 
 		// A relay that began before must not take the new rows for its own.
-		late := to
-		late.Sent = 4
-		require.NoError(t, s.MarkSent(t.Context(), []store.Chain{to}, []store.Chain{late}))
+		require.ErrorIs(t, markSent(t, s, to, 4), store.ErrOvertaken)
 		assert.Equal(t, test.waiting, waiting(t, s, topic, 1))
 	}
 }
@@ -130,9 +146,7 @@ func testCarryOver(t *testing.T, opener Opener) {
 		write(t, s, func(tx *store.Tx) error { return tx.CarryOver(t.Context(), chain, topic, byLastDigit) })
 	}
 	// A relay whose batch was acknowledged late notes it in vain.
-	late := chain
-	late.Sent = 4
-	require.NoError(t, s.MarkSent(t.Context(), []store.Chain{chain}, []store.Chain{late}))
+	require.ErrorIs(t, markSent(t, s, chain, 4), store.ErrOvertaken)
 	assert.Equal(t, []string{"x", "c0", "e0"}, waiting(t, s, topic, 0))
 	assert.Equal(t, []string{"d1"}, waiting(t, s, topic, 1))
 	closed := chainOf(t, s, former, 1)

@@ -3,7 +3,6 @@ package storetest
 import (
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -79,7 +78,7 @@ func testChains(t *testing.T, opener Opener) {
 	}
 	wait.Wait()
 	assert.IsIncreasing(t, committed)
-	rows, err := stores[0].ReadOutbox(t.Context(), topic.Epoch, 1, 0, 1000, 1<<20)
+	rows, err := stores[0].ReadOutbox(t.Context(), 1000, 1<<20, store.Behind{Epoch: topic.Epoch, Part: 1})
 	require.NoError(t, err)
 	for i, row := range rows {
 		assert.Equal(t, int64(i+1), row.Seq)
@@ -108,29 +107,56 @@ func testOutbox(t *testing.T, opener Opener) {
 	require.Len(t, pending, 1)
 	require.NotEmpty(t, pending[0].Outbox)
 	require.Equal(t, []store.Chain{{Epoch: topic.Epoch, Part: 0, Outbox: pending[0].Outbox, Last: n, Sent: 0}}, pending)
-	rows, err := s.ReadOutbox(t.Context(), topic.Epoch, 0, 10, 5, 1<<20)
+	rows, err := s.ReadOutbox(t.Context(), 5, 1<<20, store.Behind{Epoch: topic.Epoch, Part: 0, After: 10})
 	require.NoError(t, err)
 	require.Len(t, rows, 5)
 	assert.Equal(t, store.OutboxRow{Epoch: topic.Epoch, Seq: 11, Key: key, Headers: headers, Payload: payload}, rows[0])
 	size := len(headers) + len(payload)
 	for maxBytes, want := range map[int]int{1: 1, size: 1, size + 1: 2, 3 * size: 3, 100 * size: 5} {
-		some, err := s.ReadOutbox(t.Context(), topic.Epoch, 0, 10, 5, maxBytes)
+		some, err := s.ReadOutbox(t.Context(), 5, maxBytes, store.Behind{Epoch: topic.Epoch, Part: 0, After: 10})
 		require.NoError(t, err)
 		assert.Len(t, some, want, "%d bytes", maxBytes)
 	}
 
-	to := pending[0]
-	to.Sent = 600
-	require.NoError(t, s.MarkSent(t.Context(), pending, []store.Chain{to}))
-	stale := to
-	stale.Sent = 300 // a slower relay answers late
-	require.NoError(t, s.MarkSent(t.Context(), pending, []store.Chain{stale}))
-	rows, err = s.ReadOutbox(t.Context(), topic.Epoch, 0, 0, 10, 1<<20)
+	write(t, s, func(tx *store.Tx) error {
+		if _, err := take(t, tx, topic, 1, 2); err != nil {
+			return err
+		}
+		return tx.Append(t.Context(), []store.OutboxRow{
+			{Epoch: topic.Epoch, Part: 1, Seq: 1, Key: key, Headers: headers, Payload: payload}, {Epoch: topic.Epoch, Part: 1, Seq: 2, Key: key, Headers: headers, Payload: payload}})
+	})
+	for others := range 12 { // whatever the number of chains
+		wanted := make([]store.Behind, others, others+2)
+		for i := range wanted {
+			wanted[i] = store.Behind{Epoch: topic.Epoch, Part: int32(i + 2)}
+		}
+		some, err := s.ReadOutbox(t.Context(), 3, 1<<20, append(wanted,
+			store.Behind{Epoch: topic.Epoch, Part: 1, After: 1}, store.Behind{Epoch: topic.Epoch, After: n - 5})...)
+		require.NoError(t, err)
+		var numbers [][2]int64
+		for _, row := range some {
+			numbers = append(numbers, [2]int64{int64(row.Part), row.Seq})
+		}
+		assert.Equal(t, [][2]int64{{0, n - 4}, {0, n - 3}, {0, n - 2}, {1, 2}}, numbers)
+	}
+
+	both, err := s.Pending(t.Context())
+	require.NoError(t, err)
+	require.Len(t, both, 2)
+	require.NoError(t, markSent(t, s, both[1], both[1].Last))
+
+	another := sentUpTo(t, s, pending[0], 600)
+	another.Headers = []byte{2} // this is not the event that was sent
+	require.ErrorIs(t, s.MarkSent(t.Context(), []store.Sent{another}), store.ErrOvertaken)
+	slower := sentUpTo(t, s, pending[0], 300)
+	require.NoError(t, markSent(t, s, pending[0], 600))
+	require.ErrorIs(t, s.MarkSent(t.Context(), []store.Sent{slower}), store.ErrOvertaken)
+	rows, err = s.ReadOutbox(t.Context(), 10, 1<<20, store.Behind{Epoch: topic.Epoch, Part: 0})
 	require.NoError(t, err)
 	assert.Equal(t, int64(601), rows[0].Seq)
-	from := to
-	to.Sent = n
-	require.NoError(t, s.MarkSent(t.Context(), []store.Chain{from}, []store.Chain{to}))
+	from := pending[0]
+	from.Sent = 600
+	require.NoError(t, markSent(t, s, from, n))
 	pending, err = s.Pending(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, pending)
@@ -178,11 +204,15 @@ func testManyChains(t *testing.T, opener Opener) {
 				}
 				pending, err := own.Pending(t.Context())
 				assert.NoError(t, err)
-				to := slices.Clone(pending)
-				for i := range to {
-					to[i].Sent += (to[i].Last - to[i].Sent) / 2
+				var sent []store.Sent
+				for _, chain := range pending {
+					if half := (chain.Last - chain.Sent) / 2; half > 0 {
+						sent = append(sent, store.Sent{Chain: chain, Now: chain.Sent + half, Headers: []byte{1}})
+					}
 				}
-				assert.NoError(t, own.MarkSent(t.Context(), pending, to))
+				if err := own.MarkSent(t.Context(), sent); !errors.Is(err, store.ErrOvertaken) {
+					assert.NoError(t, err)
+				}
 			}
 		})
 	}
@@ -196,16 +226,18 @@ func testManyChains(t *testing.T, opener Opener) {
 	emit(t, s, topic, 1, "b")
 	pending, err := s.Pending(t.Context())
 	require.NoError(t, err)
-	to := slices.Clone(pending)
-	for i := range to {
-		to[i].Sent = to[i].Last
+	var sent []store.Sent
+	for i, chain := range pending {
+		if i == 0 {
+			chain.Sent--
+		}
+		sent = append(sent, sentUpTo(t, s, chain, chain.Last))
 	}
-	pending[0].Sent--
-	require.NoError(t, s.MarkSent(t.Context(), pending, to))
+	require.ErrorIs(t, s.MarkSent(t.Context(), sent), store.ErrOvertaken)
 	left, err := s.Pending(t.Context())
 	require.NoError(t, err)
 	require.Len(t, left, 1)
-	assert.Equal(t, to[0].Part, left[0].Part)
+	assert.Equal(t, sent[0].Part, left[0].Part)
 	assert.NotEmpty(t, waiting(t, s, topic, left[0].Part))
 	var rows int
 	require.NoError(t, s.Get(t.Context(), &rows, `SELECT COUNT(*) FROM outbox WHERE part <> $1`, left[0].Part))
