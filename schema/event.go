@@ -50,7 +50,8 @@ var registry = struct {
 
 type registered struct {
 	reflect.Type
-	fields []string // the keys of its JSON form
+	fields []string    // the keys of its JSON form
+	flat   []flatField // see decodeFlat
 }
 
 // Register makes events of P's type decodable and its topic known. It is meant
@@ -64,7 +65,7 @@ func Register[P Payload]() {
 		panic(fmt.Sprintf("schema: event type %s registered twice: %v and %T", name, other.Type, zero))
 	}
 	typ := reflect.TypeFor[P]()
-	registry.types[name] = registered{typ, jsonFields(typ)}
+	registry.types[name] = registered{typ, jsonFields(typ), flatFields(typ)}
 	if !slices.Contains(registry.topics, zero.Topic()) {
 		registry.topics = append(registry.topics, zero.Topic())
 	}
@@ -236,11 +237,14 @@ func decodePayload(name EventType, value []byte) (Payload, error) {
 		return nil, fmt.Errorf("decoding an event: %w %q", ErrUnknownType, shorten(string(name)))
 	}
 	target := reflect.New(typ.Type)
-	if err := json.Unmarshal(value, target.Interface()); err != nil {
-		return nil, fmt.Errorf("decoding %s: %w: %w", name, ErrPayload, err)
-	}
-	if err := checkKeys(value, typ.fields); err != nil {
-		return nil, fmt.Errorf("decoding %s: %w: %w", name, ErrPayload, err)
+	if !decodeFlat(value, typ.flat, target.Elem()) {
+		target.Elem().SetZero()
+		if err := json.Unmarshal(value, target.Interface()); err != nil {
+			return nil, fmt.Errorf("decoding %s: %w: %w", name, ErrPayload, err)
+		}
+		if err := checkKeys(value, typ.fields); err != nil {
+			return nil, fmt.Errorf("decoding %s: %w: %w", name, ErrPayload, err)
+		}
 	}
 	payload := target.Elem().Interface().(Payload)
 	if err := payload.Validate(); err != nil {
