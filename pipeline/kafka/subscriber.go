@@ -50,7 +50,7 @@ var (
 // Subscriber implements pipeline.Broker. It returns a *Subscriber.
 func (b *Broker) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, error) {
 	setDefault(&cfg.BatchSize, defaultBatchSize)
-	setDefault(&cfg.Lanes, runtime.GOMAXPROCS(0))
+	setDefault(&cfg.Lanes, max(1, runtime.GOMAXPROCS(0)/2))
 	setDefault(&cfg.Linger, defaultLinger)
 	var faults []error
 	if cfg.Group == "" {

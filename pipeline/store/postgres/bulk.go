@@ -2,16 +2,12 @@ package postgres
 
 import (
 	"context"
-	"database/sql/driver"
-	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/jmoiron/sqlx"
-	"github.com/lib/pq"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 )
@@ -31,129 +27,58 @@ func (e *Engine) Inserts(ctx context.Context, q sqlx.QueryerContext, rows store.
 		return err
 	}
 	casts := make([]string, len(rows.Columns))
-	arrays := make([]array, len(rows.Columns))
+	columns := make([]string, len(rows.Columns))
 	for i, column := range rows.Columns {
 		t, known := types[column]
 		if !known {
 			e.types.forget(rows.Table)
 			return fmt.Errorf("table %s has no column %s", rows.Table, column)
 		}
-		casts[i] = "CAST($" + strconv.Itoa(i+1) + " AS " + t + "[])"
-		arrays[i].bytes = t == "bytea"
+		casts[i], columns[i] = "CAST($"+strconv.Itoa(i+1)+" AS "+t+"[])", t
 	}
 	query := "INSERT INTO " + rows.Table + " (" + strings.Join(rows.Columns, ", ") + ") SELECT * FROM unnest(" + strings.Join(casts, ", ") + ")"
 	if rows.Clause != "" {
 		query += " " + rows.Clause
 	}
-	held := 0
-	flush := func() error {
-		args := make([]any, len(arrays))
-		for i := range arrays {
-			args[i] = arrays[i].end()
+	for values := rows.Values; len(values) > 0; {
+		n := statementOf(values, len(columns))
+		args := make([]any, len(columns))
+		for i, t := range columns {
+			if args[i], err = arrayOf(t, values[i:n], len(columns)); err != nil {
+				return fmt.Errorf("column %s: %w", rows.Columns[i], err)
+			}
 		}
-		held = 0
+		values = values[n:]
 		if err := f(query, args); err != nil {
 			e.types.forget(rows.Table) // it may be another table by now
 			return err
 		}
-		return nil
 	}
-	for i, value := range rows.Values {
-		added, err := arrays[i%len(arrays)].add(value)
-		if err != nil {
-			return fmt.Errorf("column %s: %w", rows.Columns[i%len(arrays)], err)
-		}
-		if held += added; held > maxStatement && (i+1)%len(arrays) == 0 {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-	if held == 0 {
-		return nil
-	}
-	return flush()
+	return nil
 }
 
-// maxStatement bounds the bytes of the arrays of one statement, which both sides
-// hold in memory, from above by one row.
+// maxStatement bounds the bytes of the values of one statement, which both sides hold
+// in memory, from above by one row.
 const maxStatement = 8 << 20
 
-// array is an array of PostgreSQL's as its text, which begins with a brace:
-// https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
-type array struct {
-	text  []byte
-	bytes bool // its elements are bytea
-}
-
-// add appends a value, and returns by how many bytes the text has grown.
-func (a *array) add(value any) (int, error) {
-	value, err := driver.DefaultParameterConverter.ConvertValue(value)
-	if err != nil {
-		return 0, fmt.Errorf("converting a value of type %T: %w", value, err)
-	}
-	before := len(a.text)
-	if before == 0 {
-		a.text = append(a.text, '{')
-	} else {
-		a.text = append(a.text, ',')
-	}
-	switch v := value.(type) {
-	case nil:
-		a.text = append(a.text, "NULL"...)
-	case int64:
-		a.text = strconv.AppendInt(a.text, v, 10)
-	case float64:
-		a.text = strconv.AppendFloat(a.text, v, 'g', -1, 64)
-	case bool:
-		a.text = strconv.AppendBool(a.text, v)
-	case time.Time:
-		a.quote(string(pq.FormatTimestamp(v)))
-	case string:
-		if a.bytes {
-			a.addBytes([]byte(v))
-		} else {
-			a.quote(v)
-		}
-	case []byte:
-		switch {
-		case v == nil: // as everywhere else
-			a.text = append(a.text, "NULL"...)
-		case a.bytes:
-			a.addBytes(v)
+// statementOf returns how many of the values, whole rows of width, go into the next
+// statement.
+func statementOf(values []any, width int) int {
+	held := 0
+	for i, value := range values {
+		switch v := value.(type) {
+		case []byte:
+			held += len(v)
+		case string:
+			held += len(v)
 		default:
-			a.quote(string(v))
+			held += 16 // about
 		}
-	default:
-		return 0, fmt.Errorf("a value of type %T", value)
-	}
-	return len(a.text) - before, nil
-}
-
-// quote appends a text. A backslash keeps its meaning from what follows.
-func (a *array) quote(text string) {
-	a.text = append(a.text, '"')
-	for {
-		at := strings.IndexAny(text, `"\`)
-		if at < 0 {
-			break
+		if held > maxStatement && (i+1)%width == 0 {
+			return i + 1
 		}
-		a.text = append(append(a.text, text[:at]...), '\\', text[at])
-		text = text[at+1:]
 	}
-	a.text = append(append(a.text, text...), '"')
-}
-
-func (a *array) addBytes(b []byte) {
-	a.text = append(a.text, `"\\x`...)
-	a.text = append(hex.AppendEncode(a.text, b), '"')
-}
-
-// end closes the array, and begins another one.
-func (a *array) end() string {
-	text := string(append(a.text, '}'))
-	a.text = a.text[:0]
-	return text
+	return len(values)
 }
 
 // columnTypes are the types of columns, by table and name. It is safe for
