@@ -53,7 +53,8 @@ type SubscriberConfig struct {
 	// a message is a record: its payload and metadata are the record's.
 	BatchSize int
 	// Lanes is how many batches may be in flight, each of its own partitions.
-	// 0 means as many as there are processors.
+	// 0 means one for two processors: stages work side by side, and the log and the
+	// database at the same time. More lanes are smaller batches of more cost each.
 	Lanes int
 	// Linger is how long an incomplete batch waits for more. 0 means 2 ms.
 	Linger time.Duration
