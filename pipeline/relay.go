@@ -190,7 +190,7 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 		r.setTrouble(err)
 		return false, err
 	}
-	var errs, stuck []error
+	var stuck []error
 	defer func() { r.setTrouble(errors.Join(append(stuck, err)...)) }()
 	var waiting []store.Chain
 	for _, chain := range pending {
@@ -212,14 +212,12 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 		}
 	}
 	r.setBusy(len(waiting)+len(stuck) > 0)
-	begun, faults, err := r.send(ctx, waiting)
-	errs, stuck = append(errs, err), append(stuck, faults...)
-	more = more || begun
+	unsent, faults, err := r.send(ctx, waiting)
+	stuck = append(stuck, faults...)
 	if len(r.unnoted) > 0 && time.Since(r.since) >= relayNote {
-		// Sent is sent: let the rows go although we are asked to stop.
-		errs = append(errs, r.note())
+		err = errors.Join(err, r.note())
 	}
-	return more, errors.Join(errs...)
+	return more || unsent, err
 }
 
 // send sends one batch of each of these chains, and reports whether there is more of
@@ -236,7 +234,7 @@ func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stu
 			behind[i].After-- // the last one that was sent must still be there
 		}
 	}
-	rows, err := r.db.ReadOutbox(ctx, relayRows, relayBytes, behind...)
+	rows, err := r.db.ReadOutbox(ctx, 1+relayRows, MaxEventBytes+relayBytes, behind...)
 	if err != nil {
 		return false, nil, err
 	}
@@ -304,7 +302,8 @@ func (r *Relay) following(chain store.Chain, rows []store.OutboxRow) ([]store.Ou
 	return rows[1:], nil
 }
 
-// note tells the database how far the chains are in the log.
+// note tells the database how far the chains are in the log. Sent is sent: it lets the
+// rows go although the relay is asked to stop.
 func (r *Relay) note() error {
 	sent := slices.Collect(maps.Values(r.unnoted))
 	err := r.db.MarkSent(r.marking, sent)

@@ -147,3 +147,23 @@ func (b *steadyBroker) Send(_ context.Context, batches []PartitionBatch) []error
 	}
 	return make([]error, len(batches))
 }
+
+// Each round sends more, however large the events, noted or not.
+func TestARelayGoesOnBehindALargeEvent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	broker := &steadyBroker{}
+	relay := newRelay(r.db, broker, r.stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
+	const events = 3
+	rows := make([]store.OutboxRow, events)
+	for i := range rows {
+		rows[i] = store.OutboxRow{Epoch: r.epoch(schema.PriceEvents), Part: 1, Key: []byte("k"), Headers: store.EncodeHeaders(nil),
+			Payload: make([]byte, MaxEventBytes-100)}
+	}
+	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error { return r.stage.outbox.insert(t.Context(), tx, rows) }))
+	for i := range events {
+		_, err := relay.round(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, i+1, broker.sent)
+	}
+}
