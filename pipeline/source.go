@@ -48,6 +48,10 @@ func keepRunning(ctx context.Context, runner Runner, emit Emitter, log *slog.Log
 		if ctx.Err() != nil {
 			return
 		}
+		level := slog.LevelWarn // a database or a log that is slow or away
+		if err == nil || IsPermanent(err) {
+			level = slog.LevelError // the runner's own fault
+		}
 		if err == nil {
 			err = errors.New("it returned")
 		}
@@ -57,7 +61,7 @@ func keepRunning(ctx context.Context, runner Runner, emit Emitter, log *slog.Log
 		if time.Since(began) > runnerPause {
 			pause = 0 // it had been running well
 		}
-		log.Error("a runner stopped, starting it again", "after", pause, "error", err)
+		log.Log(ctx, level, "a runner stopped, starting it again", "after", pause, "error", err)
 		select {
 		case <-ctx.Done():
 			return
