@@ -46,8 +46,15 @@ func fillPrices(t testing.TB, env environment, n int) {
 	broker := connect(t, env)
 	ranges, err := broker.Offsets(t.Context(), schema.PriceEvents)
 	require.NoError(t, err)
-	began := time.Now()
 	partitions := int32(len(ranges))
+	// CatchUp waits for the stages that it finds in the database.
+	require.Eventually(t, func() bool {
+		var n int32
+		err := db.Get(t.Context(), &n, `SELECT COUNT(*) FROM positions WHERE topic = $1
+			AND stage IN ('processed-prices.g1', 'latest-prices.g1', 'moving-averages.g1')`, schema.PriceEvents)
+		return err == nil && n == 3*partitions
+	}, time.Minute, 10*time.Millisecond, "the stages have come for their partitions")
+	began := time.Now()
 	start := time.Date(2025, 6, 15, 14, 0, 0, 0, time.UTC)
 	random := rand.New(rand.NewPCG(7, 7))
 	const chunk = 2000

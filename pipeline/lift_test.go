@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -413,7 +414,9 @@ func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
 				require.True(t, held)
 				require.NoError(t, err)
 				_, err = relay.round(t.Context())
-				require.NoError(t, err)
+				if !errors.Is(err, store.ErrOvertaken) { // a note that was due already
+					require.NoError(t, err)
+				}
 			}
 			r.emitAs(topology, 1, 4)
 			round()
