@@ -94,7 +94,7 @@ func TestArraysThatAreText(t *testing.T) {
 		"numeric":                  {schema.MustDecimal("1"), nil, "2.50"},
 		"timestamp with time zone": {at, nil, at.Time},
 		"text":                     {"a", []byte("b"), schema.Symbol("c"), nil},
-		"bytea":                    {"a", []byte("b"), []byte(nil)},
+		"bytea":                    {"a", []byte("b"), []byte(nil), schema.RawResponse("c")},
 	} {
 		got, err := arrayOf(columnType, values, 1)
 		require.NoError(t, err)
@@ -102,4 +102,30 @@ func TestArraysThatAreText(t *testing.T) {
 	}
 	_, err := arrayOf("text", []any{struct{}{}}, 1)
 	require.Error(t, err)
+	for _, null := range []any{nil, []byte(nil), schema.RawResponse(nil)} {
+		got, err := arrayOf("bytea", []any{null}, 1)
+		require.NoError(t, err)
+		assert.Equal(t, []byte("\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x11\x00\x00\x00\x01\x00\x00\x00\x01\xff\xff\xff\xff"), got, "%T", null)
+	}
+}
+
+// What both sides hold of one statement is bounded, whatever the values are called.
+func TestAStatementIsBounded(t *testing.T) {
+	t.Parallel()
+	const width, rows = 2, 100
+	text := strings.Repeat("x", maxStatement/10)
+	for _, large := range []any{text, []byte(text), schema.RawResponse(text), schema.Symbol(text)} {
+		values := []any{}
+		for i := range rows {
+			values = append(values, i, large)
+		}
+		statements := 0
+		for ; len(values) > 0; statements++ {
+			n := statementOf(values, width)
+			require.Zero(t, n%width)
+			require.LessOrEqual(t, n/width, 11)
+			values = values[n:]
+		}
+		assert.Equal(t, rows/10, statements, "%T", large)
+	}
 }

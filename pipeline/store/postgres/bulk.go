@@ -66,15 +66,7 @@ const maxStatement = 8 << 20
 func statementOf(values []any, width int) int {
 	held := 0
 	for i, value := range values {
-		switch v := value.(type) {
-		case []byte:
-			held += len(v)
-		case string:
-			held += len(v)
-		default:
-			held += 16 // about
-		}
-		if held > maxStatement && (i+1)%width == 0 {
+		if held += sizeOf(value); held > maxStatement && (i+1)%width == 0 {
 			return i + 1
 		}
 	}

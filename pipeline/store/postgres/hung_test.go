@@ -71,6 +71,10 @@ func TestAContextEndsWhatAHungServerIsAsked(t *testing.T) {
 				`SELECT n, CASE n WHEN 5000 THEN pg_sleep(20) END FROM generate_series(1, 5000) n`)
 			require.NoError(t, err)
 			require.True(t, rows.Next())
+			getPrepared := func(ctx context.Context) error { return engine.Reader().GetContext(ctx, &one, `SELECT CAST($1 AS INT)`, 1) }
+			for range 2 { // from the second time on it is, in a session that no one else has
+				require.NoError(t, getPrepared(t.Context()))
+			}
 
 			inside, hung := make(chan struct{}), make(chan struct{})
 			ended := make(chan error, 1)
@@ -94,6 +98,9 @@ func TestAContextEndsWhatAHungServerIsAsked(t *testing.T) {
 			close(hung)
 			assert.Error(t, within(t, "a transaction under way", func() error { return <-ended }))
 			// Where only what was there is lost, a new connection works.
+			asked := time.Now()
+			_ = within(t, "a statement that is prepared", func() error { return getPrepared(soon()) })
+			assert.Less(t, time.Since(asked), 9*time.Second, "it waited as long as lib/pq does for its request to cancel")
 			_ = within(t, "a query", func() error { return get(soon()) })
 			_ = within(t, "a transaction", func() error {
 				return engine.Write(soon(), func(*sqlx.Tx) error { return nil })

@@ -166,7 +166,8 @@ func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net
 // DialContext implements pq.DialerContext. lib/pq's context ends with the dialing;
 // what the session is opened for is known by its opening.
 func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	if ctx.Value(openingKey{}) == nil { // it is a request to cancel: see openLine
+	o, opens := ctx.Value(openingKey{}).(*opening)
+	if !opens { // then lib/pq asks the server to cancel: see openLine
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, lineGrace)
 		defer cancel()
@@ -178,7 +179,7 @@ func (d dialer) DialContext(ctx context.Context, network, address string) (net.C
 		return nil, err
 	}
 	l := &line{Conn: conn, silence: d.silence}
-	if o, ok := ctx.Value(openingKey{}).(*opening); ok {
+	if opens {
 		l.follow(o.ctx)
 		o.line = l
 	} else {
@@ -195,7 +196,9 @@ type opening struct {
 
 type openingKey struct{}
 
-// openLine opens a session whose line follows the contexts of what it is asked.
+// openLine opens a session whose line follows the contexts of what it is asked. All
+// sessions are opened by it, so a line that lib/pq dials without an opening is one for
+// a request to cancel.
 func openLine(ctx context.Context, c *pq.Connector) (driver.Conn, error) {
 	o := &opening{ctx: ctx}
 	conn, err := c.Connect(context.WithValue(ctx, openingKey{}, o))

@@ -1,7 +1,6 @@
 // Package prepared keeps the statements of a session prepared that come again and
 // again. A database reads, checks and plans the text of a statement each time it is
-// asked; of a read model that costs more than the look-up, and lib/pq waits for a
-// round trip of its own for it.
+// asked, which may cost more than the look-up in a read model.
 package prepared
 
 import (

@@ -147,3 +147,32 @@ func TestAStatementThatIsStaleIsPreparedAnew(t *testing.T) {
 	require.ErrorIs(t, err, stale)
 	assert.Equal(t, []string{"text a", "prepare a", "prepared a", "prepared a"}, session.log)
 }
+
+// A session is of no more use once the context of a statement ended before it: whoever
+// was asked to cancel it may meet the next one.
+func TestAContextThatEndsFirstCutsTheSession(t *testing.T) {
+	t.Parallel()
+	use := map[string]func(context.Context, context.CancelFunc, *Statements){
+		"exec": func(ctx context.Context, end context.CancelFunc, s *Statements) {
+			end()
+			_, err := s.Exec(ctx, "a", nil)
+			require.NoError(t, err)
+		},
+		"rows": func(ctx context.Context, end context.CancelFunc, s *Statements) {
+			rows, err := s.Query(ctx, "a", nil)
+			require.NoError(t, err)
+			require.False(t, s.Cut())
+			end()
+			require.NoError(t, rows.Close())
+		},
+	}
+	for name, f := range use {
+		s := New(&fakeSession{}, nil)
+		exec(t, s, "a") // as a text
+		exec(t, s, "a")
+		require.False(t, s.Cut())
+		ctx, end := context.WithCancel(t.Context())
+		f(ctx, end, s)
+		assert.True(t, s.Cut(), name)
+	}
+}

@@ -123,7 +123,9 @@ func testOutbox(t *testing.T, opener Opener) {
 			return err
 		}
 		return tx.Append(t.Context(), []store.OutboxRow{
-			{Epoch: topic.Epoch, Part: 1, Seq: 1, Key: key, Headers: headers, Payload: payload}, {Epoch: topic.Epoch, Part: 1, Seq: 2, Key: key, Headers: headers, Payload: payload}})
+			{Epoch: topic.Epoch, Part: 1, Seq: 1, Key: key, Headers: headers, Payload: payload},
+			{Epoch: topic.Epoch, Part: 1, Seq: 2, Key: key, Headers: headers, Payload: payload},
+		})
 	})
 	for others := range 12 { // whatever the number of chains
 		wanted := make([]store.Behind, others, others+2)
