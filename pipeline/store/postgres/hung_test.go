@@ -71,7 +71,9 @@ func TestAContextEndsWhatAHungServerIsAsked(t *testing.T) {
 				`SELECT n, CASE n WHEN 5000 THEN pg_sleep(20) END FROM generate_series(1, 5000) n`)
 			require.NoError(t, err)
 			require.True(t, rows.Next())
-			getPrepared := func(ctx context.Context) error { return engine.Reader().GetContext(ctx, &one, `SELECT CAST($1 AS INT)`, 1) }
+			getPrepared := func(ctx context.Context) error {
+				return engine.Reader().GetContext(ctx, &one, `SELECT CAST($1 AS INT)`, 1)
+			}
 			for range 2 { // from the second time on it is, in a session that no one else has
 				require.NoError(t, getPrepared(t.Context()))
 			}
