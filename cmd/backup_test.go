@@ -30,7 +30,7 @@ func TestBackupUnderLoad(t *testing.T) {
 		refusesServices(t)
 		return
 	}
-	const share = killEvents / 64
+	const share = killEvents / 24
 	const fed = 4 * share
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

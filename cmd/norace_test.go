@@ -3,7 +3,9 @@
 package cmd_test
 
 const (
-	killEvents = 100_000
+	// killEvents is how many answers go through the chain while the program is
+	// killed standardKills times.
+	killEvents = 30_000
 	// feedRate is how many answers a second makeAnswers is for.
 	feedRate = 1000
 )
