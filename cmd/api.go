@@ -67,6 +67,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 	if err != nil {
 		return nil, err
 	}
+	latest := latestprices.NewReader(b.store)
 	return httpapi.New(httpapi.Config{
 		Build:     thisBuild(),
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
@@ -75,10 +76,10 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now,
 	}, httpapi.Ports{
 		Commands:     commands{r.Emitter()},
-		LatestPrices: latestprices.Reader{DB: b.store},
-		Symbols:      latestprices.Reader{DB: b.store},
+		LatestPrices: latest,
+		Symbols:      latest,
 		Prices:       processedprices.Reader{DB: b.store},
-		Averages:     movingaverages.Reader{DB: b.store},
+		Averages:     movingaverages.NewReader(b.store),
 		Jobs:         jobs.Reader{DB: b.store},
 		Requests:     waiter,
 		ProviderInfo: m.describeProviders,

@@ -23,7 +23,7 @@ import (
 
 // explainer asks SQLite how it would answer each query, before it does.
 type explainer struct {
-	store.Querier
+	store.Committed
 	steps []string
 }
 
@@ -31,14 +31,14 @@ func (e *explainer) Get(ctx context.Context, dest any, query string, args ...any
 	if err := e.explain(ctx, query, args); err != nil {
 		return err
 	}
-	return e.Querier.Get(ctx, dest, query, args...)
+	return e.Committed.Get(ctx, dest, query, args...)
 }
 
 func (e *explainer) Select(ctx context.Context, dest any, query string, args ...any) error {
 	if err := e.explain(ctx, query, args); err != nil {
 		return err
 	}
-	return e.Querier.Select(ctx, dest, query, args...)
+	return e.Committed.Select(ctx, dest, query, args...)
 }
 
 func (e *explainer) explain(ctx context.Context, query string, args []any) error {
@@ -48,7 +48,7 @@ func (e *explainer) explain(ctx context.Context, query string, args []any) error
 		NotUsed int `db:"notused"`
 		Detail  string
 	}
-	if err := e.Querier.Select(ctx, &plan, "EXPLAIN QUERY PLAN "+query, args...); err != nil {
+	if err := e.Committed.Select(ctx, &plan, "EXPLAIN QUERY PLAN "+query, args...); err != nil {
 		return err
 	}
 	for _, step := range plan {
@@ -83,17 +83,17 @@ func TestQueriesUseAnIndex(t *testing.T) {
 	now := schema.NewTime(time.Now())
 	prices := processedprices.Query{Provider: "p", Symbol: "A", Behind: projections.Until(now), Limit: 100}
 	all, some := latestprices.SymbolQuery{Limit: 1}, latestprices.SymbolQuery{Provider: "p", Limit: 1}
-	asks := map[string]func(store.Querier) error{
-		"a latest price":       func(q store.Querier) error { return fail(latestprices.Reader{DB: q}.Latest(ctx, "p", "A")) },
-		"all symbols":          func(q store.Querier) error { return fail(latestprices.Reader{DB: q}.Symbols(ctx, all)) },
-		"a provider's symbols": func(q store.Querier) error { return fail(latestprices.Reader{DB: q}.Symbols(ctx, some)) },
-		"prices":               func(q store.Querier) error { return fail(processedprices.Reader{DB: q}.Prices(ctx, prices)) },
-		"an average":           func(q store.Querier) error { return fail(movingaverages.Reader{DB: q}.Average(ctx, "p", "A", 5)) },
-		"an average as of":     func(q store.Querier) error { return fail(movingaverages.Reader{DB: q}.AsOf(ctx, "p", "A", 5, now)) },
-		"averages":             func(q store.Querier) error { return fail(movingaverages.Reader{DB: q}.History(ctx, 5, prices)) },
-		"a polling job":        func(q store.Querier) error { return fail(jobs.Reader{DB: q}.Get(ctx, "j")) },
-		"the polling jobs":     func(q store.Querier) error { return fail(jobs.Reader{DB: q}.List(ctx, jobs.Place{}, 1)) },
-		"a fetch request":      func(q store.Querier) error { return fail(requests.Reader{DB: q}.Get(ctx, "r")) },
+	asks := map[string]func(store.Committed) error{
+		"a latest price":       func(q store.Committed) error { return fail(latestprices.NewReader(q).Latest(ctx, "p", "A")) },
+		"all symbols":          func(q store.Committed) error { return fail(latestprices.NewReader(q).Symbols(ctx, all)) },
+		"a provider's symbols": func(q store.Committed) error { return fail(latestprices.NewReader(q).Symbols(ctx, some)) },
+		"prices":               func(q store.Committed) error { return fail(processedprices.Reader{DB: q}.Prices(ctx, prices)) },
+		"an average":           func(q store.Committed) error { return fail(movingaverages.NewReader(q).Average(ctx, "p", "A", 5)) },
+		"an average as of":     func(q store.Committed) error { return fail(movingaverages.NewReader(q).AsOf(ctx, "p", "A", 5, now)) },
+		"averages":             func(q store.Committed) error { return fail(movingaverages.NewReader(q).History(ctx, 5, prices)) },
+		"a polling job":        func(q store.Committed) error { return fail(jobs.Reader{DB: q}.Get(ctx, "j")) },
+		"the polling jobs":     func(q store.Committed) error { return fail(jobs.Reader{DB: q}.List(ctx, jobs.Place{}, 1)) },
+		"a fetch request":      func(q store.Committed) error { return fail(requests.Reader{DB: q}.Get(ctx, "r")) },
 	}
 	for _, module := range pipeline.Projections() {
 		p, err := module.New(pipeline.Env{})
@@ -103,12 +103,12 @@ func TestQueriesUseAnIndex(t *testing.T) {
 			for _, parameter := range indicator.Indicator().Parameters {
 				query.Parameters[parameter.Name] = parameter.Default
 			}
-			asks["the indicator "+module.Name] = func(q store.Querier) error { return fail(indicator.Points(ctx, q, query)) }
+			asks["the indicator "+module.Name] = func(q store.Committed) error { return fail(indicator.Points(ctx, q, query)) }
 		}
 	}
 	assert.Contains(t, asks, "the indicator candles")
 	for name, ask := range asks {
-		e := &explainer{Querier: db}
+		e := &explainer{Committed: db}
 		if err := ask(e); err != nil {
 			require.ErrorIs(t, err, projections.ErrNotFound, name)
 		}
@@ -116,7 +116,7 @@ func TestQueriesUseAnIndex(t *testing.T) {
 		assert.Empty(t, e.slow(), name)
 	}
 
-	e := &explainer{Querier: db}
+	e := &explainer{Committed: db}
 	var n int
 	require.NoError(t, e.Get(ctx, &n, `SELECT COUNT(*) FROM processed_prices`))
 	assert.Len(t, e.slow(), 1, "this one does, and is seen")

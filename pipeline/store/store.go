@@ -37,6 +37,10 @@ type Engine interface {
 	// Columns describes the columns of a table in their order; none where there
 	// is no such table.
 	Columns(ctx context.Context, q sqlx.QueryerContext, table string) ([]Column, error)
+	// ReadsAtOnce is how many statements that look up a row are worth having under
+	// way at the same time: questions that come besides are better asked together.
+	// 0 where a statement costs little more than its work.
+	ReadsAtOnce() int
 	// Turn is how long a transaction may take whose work is in no hurry, so that
 	// others have their turn; 0 where writers do not wait for each other.
 	Turn() time.Duration
@@ -83,6 +87,13 @@ type Querier interface {
 	NowMillis() string
 }
 
+// Committed reads what is committed, for many goroutines. Store is one.
+type Committed interface {
+	Querier
+	// ReadsAtOnce is as the Engine's.
+	ReadsAtOnce() int
+}
+
 // ErrCommit says that a commit did not answer: the transaction may have
 // happened or not. The positions tell which.
 var ErrCommit = errors.New("the outcome of a commit is not known")
@@ -123,6 +134,9 @@ func (s *Store) Close() error { return s.engine.Close() }
 
 // EngineName is the name of the engine, for people.
 func (s *Store) EngineName() string { return s.engine.Name() }
+
+// ReadsAtOnce implements Committed.
+func (s *Store) ReadsAtOnce() int { return s.engine.ReadsAtOnce() }
 
 // Turn is how long a transaction may take whose work is in no hurry; 0 where
 // writers do not wait for each other.

@@ -142,7 +142,7 @@ func TestLatest(t *testing.T) {
 	require.NoError(t, err)
 	stage := rig.Start(t, spec)
 	defer stage.Close(t)
-	reader := latestprices.Reader{DB: rig.DB}
+	reader := latestprices.NewReader(rig.DB)
 	_, err = reader.Latest(t.Context(), "p", "A")
 	require.ErrorIs(t, err, projections.ErrNotFound)
 
@@ -185,7 +185,7 @@ func TestSymbols(t *testing.T) {
 	require.NoError(t, stage.Deliver(rig.AppendAll(t, at("q", observed("A", "1", 10, 10)), at("p", observed("B", "2", 10, 10)),
 		at("p", observed("A", "3", 10, 10)), at("p", observed("A", "4.50", 20, 20)), at("p", observed("A", "5", 5, 30)),
 		unchanged(onlyRepeated, 2))...))
-	reader := latestprices.Reader{DB: rig.DB}
+	reader := latestprices.NewReader(rig.DB)
 	list := func(q latestprices.SymbolQuery) []string {
 		symbols, err := reader.Symbols(t.Context(), q)
 		require.NoError(t, err)
@@ -209,9 +209,9 @@ func TestAClosedDatabaseIsUnavailable(t *testing.T) {
 	t.Parallel()
 	db := pipelinetest.OpenStore(t, t.TempDir()+"/db")
 	require.NoError(t, db.Close())
-	_, err := latestprices.Reader{DB: db}.Latest(t.Context(), "p", "A")
+	_, err := latestprices.NewReader(db).Latest(t.Context(), "p", "A")
 	require.ErrorIs(t, err, projections.ErrUnavailable)
 	require.NotErrorIs(t, err, projections.ErrNotFound)
-	_, err = latestprices.Reader{DB: db}.Symbols(t.Context(), latestprices.SymbolQuery{Limit: 1})
+	_, err = latestprices.NewReader(db).Symbols(t.Context(), latestprices.SymbolQuery{Limit: 1})
 	require.ErrorIs(t, err, projections.ErrUnavailable)
 }

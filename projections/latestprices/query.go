@@ -21,17 +21,49 @@ type Price struct {
 }
 
 // Reader answers queries.
-type Reader struct{ DB store.Querier }
+type Reader struct {
+	db     store.Querier
+	latest *store.Loader[market, Price]
+}
+
+// market is what the table has one price of.
+type market struct {
+	provider schema.Provider
+	symbol   schema.Symbol
+}
+
+// NewReader returns a reader of committed rows, for use by many goroutines.
+func NewReader(db store.Committed) Reader {
+	return Reader{db, store.NewLoader(db.ReadsAtOnce(), func(ctx context.Context, markets []market) (map[market]Price, error) {
+		return latest(ctx, db, markets)
+	})}
+}
 
 // Latest returns the newest price, or projections.ErrNotFound.
 func (r Reader) Latest(ctx context.Context, provider schema.Provider, symbol schema.Symbol) (Price, error) {
-	var price Price
-	err := r.DB.Get(ctx, &price, `SELECT provider, symbol, price, timestamp, received_at FROM latest_prices
-		WHERE provider = $1 AND symbol = $2`, provider, symbol)
+	price, err := r.latest.Load(ctx, market{provider, symbol})
 	if err != nil {
 		return Price{}, projections.QueryError("the latest price of "+schema.MarketKey(provider, symbol), err)
 	}
 	return price, nil
+}
+
+func latest(ctx context.Context, db store.Querier, markets []market) (map[market]Price, error) {
+	args := make([]any, 0, 2*len(markets))
+	for _, m := range markets {
+		args = append(args, m.provider, m.symbol)
+	}
+	var prices []Price
+	err := db.Select(ctx, &prices, store.ForEach(`SELECT provider, symbol, price, timestamp, received_at FROM latest_prices
+		WHERE provider = ? AND symbol = ?`, len(markets)), args...)
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[market]Price, len(prices))
+	for _, p := range prices {
+		known[market{p.Provider, p.Symbol}] = p
+	}
+	return known, nil
 }
 
 // Symbol is what is known of one symbol at one provider.
@@ -65,10 +97,10 @@ func (r Reader) Symbols(ctx context.Context, q SymbolQuery) ([]Symbol, error) {
 	var symbols []Symbol
 	var err error
 	if q.Provider == "" {
-		err = r.DB.Select(ctx, &symbols, columns+`(provider, symbol) > ($1, $2) AND prices > 0
+		err = r.db.Select(ctx, &symbols, columns+`(provider, symbol) > ($1, $2) AND prices > 0
 			ORDER BY provider, symbol LIMIT $3`, q.AfterProvider, q.AfterSymbol, q.Limit)
 	} else {
-		err = r.DB.Select(ctx, &symbols, columns+`provider = $1 AND symbol > $2 AND prices > 0
+		err = r.db.Select(ctx, &symbols, columns+`provider = $1 AND symbol > $2 AND prices > 0
 			ORDER BY symbol LIMIT $3`, q.Provider, q.AfterSymbol, q.Limit)
 	}
 	if err != nil {

@@ -213,7 +213,7 @@ func TestHistoryEqualsARecomputation(t *testing.T) {
 	t.Parallel()
 	db := openStore(t)
 	prices := newPrices(t)
-	reader := movingaverages.Reader{DB: db}
+	reader := movingaverages.NewReader(db)
 	rapid.Check(t, func(t *rapid.T) {
 		recreate(t, db, prices)
 		log := drawLog(t)
@@ -261,7 +261,7 @@ func TestQueries(t *testing.T) {
 	db := openStore(t)
 	averages, prices := newProjection(t, 3), newPrices(t)
 	recreate(t, db, averages, prices)
-	reader := movingaverages.Reader{DB: db}
+	reader := movingaverages.NewReader(db)
 	_, err := reader.Average(t.Context(), "p", "A", 3)
 	require.ErrorIs(t, err, projections.ErrNotFound)
 

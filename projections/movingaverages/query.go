@@ -22,15 +22,30 @@ type Average struct {
 }
 
 // Reader answers queries.
-type Reader struct{ DB store.Querier }
+type Reader struct {
+	db      store.Querier
+	current *store.Loader[kept, Average]
+}
+
+// kept is what the table has averages of.
+type kept struct {
+	provider schema.Provider
+	symbol   schema.Symbol
+	size     int
+}
+
+// NewReader returns a reader of committed rows, for use by many goroutines.
+func NewReader(db store.Committed) Reader {
+	return Reader{db, store.NewLoader(db.ReadsAtOnce(), func(ctx context.Context, asked []kept) (map[kept]Average, error) {
+		return current(ctx, db, asked)
+	})}
+}
 
 // Average returns the current average: the one whose price is last in the log.
 // A window that is not kept is computed from the prices. It returns
 // projections.ErrNotFound where there is no price.
 func (r Reader) Average(ctx context.Context, provider schema.Provider, symbol schema.Symbol, size int) (Average, error) {
-	var average Average
-	err := r.DB.Get(ctx, &average, `SELECT provider, symbol, window_size, value, timestamp FROM moving_averages
-		WHERE symbol = $1 AND provider = $2 AND window_size = $3 ORDER BY id DESC LIMIT 1`, symbol, provider, size)
+	average, err := r.current.Load(ctx, kept{provider, symbol, size})
 	if err == nil {
 		return average, nil
 	}
@@ -39,6 +54,24 @@ func (r Reader) Average(ctx context.Context, provider schema.Provider, symbol sc
 		return Average{}, err
 	}
 	return r.AsOf(ctx, provider, symbol, size, projections.EndOfTime)
+}
+
+func current(ctx context.Context, db store.Querier, asked []kept) (map[kept]Average, error) {
+	args := make([]any, 0, 3*len(asked))
+	for _, k := range asked {
+		args = append(args, k.symbol, k.provider, k.size)
+	}
+	var averages []Average
+	err := db.Select(ctx, &averages, store.ForEach(`SELECT provider, symbol, window_size, value, timestamp FROM moving_averages
+		WHERE symbol = ? AND provider = ? AND window_size = ? ORDER BY id DESC LIMIT 1`, len(asked)), args...)
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[kept]Average, len(averages))
+	for _, a := range averages {
+		known[kept{a.Provider, a.Symbol, a.Window}] = a
+	}
+	return known, nil
 }
 
 // AsOf returns the average of the last prices up to and including an event
@@ -67,7 +100,7 @@ type Point struct {
 func (r Reader) History(ctx context.Context, size int, q processedprices.Query) ([]Point, error) {
 	limit, from := q.Limit, q.From
 	q.Limit, q.From = limit+size-1, schema.Time{} // the window of the last one reaches back
-	prices, err := processedprices.Reader(r).Prices(ctx, q)
+	prices, err := processedprices.Reader{DB: r.db}.Prices(ctx, q)
 	if err != nil {
 		return nil, err
 	}

@@ -150,6 +150,10 @@ func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table strin
 	return columns, err
 }
 
+// ReadsAtOnce implements store.Engine: a statement is a call of a function, and
+// one for many would keep one processor busy instead of all.
+func (e *Engine) ReadsAtOnce() int { return 0 }
+
 // Turn implements store.Engine: there is one writer, and others wait for it.
 func (e *Engine) Turn() time.Duration { return maxAge }
 

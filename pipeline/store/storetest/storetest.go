@@ -3,6 +3,7 @@ package storetest
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"sync"
@@ -27,6 +28,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"the outbox id belongs to the database":  testIdentity,
 		"values survive to the last digit":       testValues,
 		"rows of any number are inserted":        testRows,
+		"many ask by few statements":             testLoader,
 		"a table is read and written again":      testScan,
 		"a rollback leaves nothing":              testRollback,
 		"errors of values are told from others":  testDataErrors,
@@ -73,6 +75,56 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 			test(t, fresh(t))
 		})
 	}
+}
+
+// testLoader: whoever asks, with whomever, gets the last row of what they asked for.
+func testLoader(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	write(t, s, func(tx *store.Tx) error {
+		return tx.DDL(t.Context(), `CREATE TABLE many (id {int} PRIMARY KEY, name {text} NOT NULL, part {int} NOT NULL)`)
+	})
+	type key struct {
+		Name string `db:"name"`
+		Part int    `db:"part"`
+	}
+	const names, rounds = 20, 3
+	rows := store.Rows{Table: "many", Columns: []string{"id", "name", "part"}}
+	for i := range names * rounds {
+		rows.Add(i, fmt.Sprint(i%names), i%names%2)
+	}
+	write(t, s, func(tx *store.Tx) error { return tx.Insert(t.Context(), rows) })
+
+	loader := store.NewLoader(2, func(ctx context.Context, keys []key) (map[key]int, error) {
+		var args []any
+		for _, k := range keys {
+			args = append(args, k.Name, k.Part)
+		}
+		var found []struct {
+			key
+			ID int `db:"id"`
+		}
+		err := s.Select(ctx, &found, store.ForEach(`SELECT id, name, part FROM many WHERE name = ? AND part = ?
+			ORDER BY id DESC LIMIT 1`, len(keys)), args...)
+		answers := map[key]int{}
+		for _, row := range found {
+			answers[row.key] = row.ID
+		}
+		return answers, err
+	})
+	var wait sync.WaitGroup
+	for i := range 10 * names {
+		wait.Go(func() {
+			name, part := i%names, i/names%2
+			id, err := loader.Load(t.Context(), key{fmt.Sprint(name), part})
+			if part != name%2 {
+				assert.ErrorIs(t, err, sql.ErrNoRows)
+				return
+			}
+			assert.NoError(t, err)
+			assert.Equal(t, (rounds-1)*names+name, id)
+		})
+	}
+	wait.Wait()
 }
 
 func open(t *testing.T, opener Opener) *store.Store {
