@@ -9,27 +9,54 @@ import (
 )
 
 func newBenchMemory(a *app) *cobra.Command {
+	var rate int
 	c := &cobra.Command{
 		Use:   "memory",
 		Short: "Measure the memory of a process that keeps averages of many symbols",
-		Long: `Send --events ticks through the chain, the first of them one of each symbol, and
-report the most memory this process had meanwhile, as peak_rss_mb under
+		Long: `Send a tick of each symbol through the chain, --rate a second: also.steady. Then
+send --events ticks as fast as the log takes them, so that the stages work behind a
+backlog: the headline. The most memory that this process had meanwhile is
+peak_rss_mb, of the first part under also.steady_process, of the second under
 also.process. It does all that a process can do: API, handlers, projections, relay,
 and, on the embedded default, broker and database too.`,
-		Example: "  pricemill bench memory\n  MOVING_AVERAGE_WINDOW=5,200 pricemill bench memory --symbols 10000",
+		Example: "  pricemill bench memory\n  MOVING_AVERAGE_WINDOW=5,200 pricemill bench memory --symbols 10000 --rate 500",
 	}
+	c.Flags().IntVar(&rate, "rate", 1000, "ticks a second of the first part")
 	return benchCommand(a, c, 500_000, 100_000, func(ctx context.Context, m *measurement) (result report, err error) {
+		if err := within("--rate", rate, 1, 1_000_000); err != nil {
+			return report{}, err
+		}
 		err = m.withScratch(ctx, func(ctx context.Context, c config) error {
-			meter := startMeter()
-			defer func() { result.Also = variants{{"process", meter.end(m.events)}} }()
 			return m.withService(ctx, c, func(ctx context.Context, s *service) error {
-				each, took, err := m.fill(ctx, s, m.events)
-				result.figures = figuresOf(m.events, took, each)
+				result, err = m.memory(ctx, s, rate)
 				return err
 			})
 		})
 		return result, err
 	})
+}
+
+func (m *measurement) memory(ctx context.Context, s *service, rate int) (report, error) {
+	i, err := newInjection(ctx, s, newTicks(m.symbols))
+	if err != nil {
+		return report{}, err
+	}
+	// The steady part first: what a backlog takes from the system, Go is slow to
+	// give back.
+	meter := startMeter()
+	each, took, err := i.steady(ctx, m.symbols, rate, m.bar(fmt.Sprintf("at %d/s", rate), m.symbols))
+	used := meter.end(m.symbols)
+	if err != nil {
+		return report{}, err
+	}
+	also := variants{{"steady", figuresOf(m.symbols, took, each)}, {"steady_process", used}}
+	meter = startMeter()
+	each, took, err = i.flood(ctx, m.events, m.bar("as fast as can be", m.events))
+	if err == nil {
+		err = i.check(ctx)
+	}
+	used = meter.end(m.events)
+	return report{figures: figuresOf(m.events, took, each), Also: append(also, variant{"process", used})}, err
 }
 
 func newBenchStart(a *app) *cobra.Command {
