@@ -57,6 +57,8 @@ type Fill struct {
 	others others
 	// seen is what others had written when it last looked, with turn taken.
 	seen int64
+	// alone says that nobody else wrote between the last two looks.
+	alone atomic.Bool
 	// work is what the transactions took since turn was taken.
 	work time.Duration
 	// breaks are those it went on behind.
@@ -243,7 +245,7 @@ func (s *fillSession) read(ctx context.Context, lane int, tp TopicPartition, fro
 	}
 	err := f.cfg.Broker.Read(ctx, tp, from, s.targets[tp], func(records []Record) error {
 		for len(records) > 0 {
-			n := min(pace.size, len(records))
+			n := min(pace.next(f.alone.Load()), len(records))
 			if err := s.apply(ctx, lane, records[:n:n], &pace); err != nil {
 				return err
 			}
@@ -299,7 +301,7 @@ func (s *fillSession) apply(ctx context.Context, lane int, records []Record, pac
 	if pace.turn > 0 {
 		took = f.work // to wait for others is none
 		pace.note(len(records), took)
-		if !f.disturbs() {
+		if f.alone.Store(!f.disturbs()); f.alone.Load() {
 			return nil
 		}
 	}
@@ -367,7 +369,20 @@ const maxRest = 50 * time.Millisecond
 // pace finds how many records fit into a transaction of some length.
 type pace struct {
 	turn time.Duration
-	size int
+	size int // what fits into a turn
+}
+
+// aloneTurns is how many turns a transaction may take while nobody else writes:
+// fewer commits, and less that one writes and the next one overwrites. Who comes then
+// waits that long, once.
+const aloneTurns = 5
+
+// next is how many records the next transaction may have.
+func (p *pace) next(alone bool) int {
+	if p.turn > 0 && alone {
+		return min(aloneTurns*p.size, fillBatch)
+	}
+	return p.size
 }
 
 // note has the next size follow from what the last one took, at most doubled.

@@ -170,8 +170,11 @@ func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
 		p.note(p.size, time.Duration(p.size)*20*time.Microsecond)
 	}
 	assert.Equal(t, 500, p.size)
+	assert.Equal(t, 500, p.next(false))
+	assert.Equal(t, 2000, p.next(true), "five times as many, and no more than a batch has")
 	p.note(500, time.Second/5)
 	assert.Equal(t, 25, p.size)
+	assert.Equal(t, 125, p.next(true))
 	p.note(25, 0)
 	assert.Equal(t, 50, p.size, "no more than twice as many")
 	p.note(1, time.Hour)
@@ -180,6 +183,8 @@ func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
 		p.note(p.size, 0)
 	}
 	assert.Equal(t, fillBatch, p.size)
+	whole := pace{size: fillBatch}
+	assert.Equal(t, fillBatch, whole.next(true), "where writers do not wait for each other")
 }
 
 // A strict fill stops before what a stage would step over, and names it.

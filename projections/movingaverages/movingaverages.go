@@ -166,11 +166,7 @@ func save(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, changed m
 	rows := store.Rows{Table: g.Table(windows), Columns: []string{"quote_key", "entries"},
 		Clause: "ON CONFLICT (quote_key) DO UPDATE SET entries = excluded.entries"}
 	for _, key := range slices.Sorted(maps.Keys(changed)) {
-		text, err := changed[key].encode()
-		if err != nil {
-			return fmt.Errorf("writing the window of %s: %w", key, err)
-		}
-		rows.Add(key, text)
+		rows.Add(key, changed[key].encode())
 	}
 	return tx.Insert(ctx, rows)
 }
