@@ -45,9 +45,10 @@ type FillConfig struct {
 // Fill brings a stage to given places of the log, without a consumer group:
 // partitions side by side, and otherwise by what runs a stage, from the rule of
 // the chain to the dead letters. Where writers wait for each other, its
-// transactions are short and one at a time, with a rest behind each for as long as
-// it took, unless nobody else writes. Elsewhere that is so while this process has
-// other work: whoever answers requests beside a fill needs the processor too.
+// transactions are one at a time, and short, with a rest behind each for as long as
+// it took; unless nobody else writes: then they are longer, and without a rest.
+// Elsewhere it rests while this process has other work: whoever answers requests
+// beside a fill needs the processor too.
 type Fill struct {
 	cfg   FillConfig
 	stage *Stage
