@@ -41,9 +41,9 @@ func flatFields(t reflect.Type) []flatField {
 // decodeFlat reads the JSON that Event.Encode writes for most payloads, an object of
 // strings and numbers under known keys, into a struct. With encoding/json an event takes
 // more than twice as long to decode (BenchmarkDecode), and each stage on the way of a
-// price decodes it again. It reports false for anything else, faults included, and may then have
-// filled some fields: encoding/json and checkKeys decide about those, and are the
-// ones that say what is wrong. Where it reports true, they would have filled in the
+// price decodes it again. It reports false for anything else, faults included, and may
+// then have filled some fields: encoding/json and checkKeys decide about those, and are
+// the ones that say what is wrong. Where it reports true, they would have filled in the
 // same (FuzzDecodeFlat). The object must be valid UTF-8.
 func decodeFlat(object []byte, fields []flatField, target reflect.Value) bool {
 	if len(fields) == 0 || len(fields) > 64 {

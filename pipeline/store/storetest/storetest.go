@@ -77,56 +77,6 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 	}
 }
 
-// testLoader: whoever asks, with whomever, gets the last row of what they asked for.
-func testLoader(t *testing.T, opener Opener) {
-	s := open(t, opener)
-	write(t, s, func(tx *store.Tx) error {
-		return tx.DDL(t.Context(), `CREATE TABLE many (id {int} PRIMARY KEY, name {text} NOT NULL, part {int} NOT NULL)`)
-	})
-	type key struct {
-		Name string `db:"name"`
-		Part int    `db:"part"`
-	}
-	const names, rounds = 20, 3
-	rows := store.Rows{Table: "many", Columns: []string{"id", "name", "part"}}
-	for i := range names * rounds {
-		rows.Add(i, fmt.Sprint(i%names), i%names%2)
-	}
-	write(t, s, func(tx *store.Tx) error { return tx.Insert(t.Context(), rows) })
-
-	loader := store.NewLoader(2, func(ctx context.Context, keys []key) (map[key]int, error) {
-		var args []any
-		for _, k := range keys {
-			args = append(args, k.Name, k.Part)
-		}
-		var found []struct {
-			key
-			ID int `db:"id"`
-		}
-		err := s.Select(ctx, &found, store.ForEach(`SELECT id, name, part FROM many WHERE name = ? AND part = ?
-			ORDER BY id DESC LIMIT 1`, len(keys)), args...)
-		answers := map[key]int{}
-		for _, row := range found {
-			answers[row.key] = row.ID
-		}
-		return answers, err
-	})
-	var wait sync.WaitGroup
-	for i := range 10 * names {
-		wait.Go(func() {
-			name, part := i%names, i/names%2
-			id, err := loader.Load(t.Context(), key{fmt.Sprint(name), part})
-			if part != name%2 {
-				assert.ErrorIs(t, err, sql.ErrNoRows)
-				return
-			}
-			assert.NoError(t, err)
-			assert.Equal(t, (rounds-1)*names+name, id)
-		})
-	}
-	wait.Wait()
-}
-
 func open(t *testing.T, opener Opener) *store.Store {
 	t.Helper()
 	s, err := store.Open(t.Context(), opener(t))
@@ -241,6 +191,56 @@ func testRows(t *testing.T, opener Opener) {
 	found, err = store.SelectIn[int64](t.Context(), s, `SELECT id FROM many WHERE id >= $1 AND id IN (?) AND id < $2`, keys, 10, 20)
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []int64{10, 12, 14, 16, 18}, found)
+}
+
+// testLoader: whoever asks, with whomever, gets the last row of what they asked for.
+func testLoader(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	write(t, s, func(tx *store.Tx) error {
+		return tx.DDL(t.Context(), `CREATE TABLE many (id {int} PRIMARY KEY, name {text} NOT NULL, part {int} NOT NULL)`)
+	})
+	type key struct {
+		Name string `db:"name"`
+		Part int    `db:"part"`
+	}
+	const names, rounds = 20, 3
+	rows := store.Rows{Table: "many", Columns: []string{"id", "name", "part"}}
+	for i := range names * rounds {
+		rows.Add(i, fmt.Sprint(i%names), i%names%2)
+	}
+	write(t, s, func(tx *store.Tx) error { return tx.Insert(t.Context(), rows) })
+
+	loader := store.NewLoader(2, func(ctx context.Context, keys []key) (map[key]int, error) {
+		var args []any
+		for _, k := range keys {
+			args = append(args, k.Name, k.Part)
+		}
+		var found []struct {
+			key
+			ID int `db:"id"`
+		}
+		err := s.Select(ctx, &found, store.ForEach(`SELECT id, name, part FROM many WHERE name = ? AND part = ?
+			ORDER BY id DESC LIMIT 1`, len(keys)), args...)
+		answers := map[key]int{}
+		for _, row := range found {
+			answers[row.key] = row.ID
+		}
+		return answers, err
+	})
+	var wait sync.WaitGroup
+	for i := range 10 * names {
+		wait.Go(func() {
+			name, part := i%names, i/names%2
+			id, err := loader.Load(t.Context(), key{fmt.Sprint(name), part})
+			if part != name%2 {
+				assert.ErrorIs(t, err, sql.ErrNoRows)
+				return
+			}
+			assert.NoError(t, err)
+			assert.Equal(t, (rounds-1)*names+name, id)
+		})
+	}
+	wait.Wait()
 }
 
 // testScan: what Scan reads, Insert writes, to the last bit.
