@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -51,7 +52,11 @@ func (s *Stage) Assign(ctx context.Context, claims []Claim, restart func()) (map
 	next.setNames(known)
 	starts := map[TopicPartition]int64{}
 	for _, claim := range claims {
-		position := positions[claim.TopicPartition]
+		position, stands := positions[claim.TopicPartition]
+		if !stands {
+			// Its stage ended since: whoever ends it deletes them.
+			return nil, fmt.Errorf("%s of %s: %w", claim.TopicPartition, s.spec.Name, errNoPosition)
+		}
 		topic, _ := topology.topic(claim.Topic)
 		if topic.ID != claim.ID {
 			// Rows would get the epoch of the topic that is gone.
@@ -83,6 +88,9 @@ func (s *Stage) Assign(ctx context.Context, claims []Claim, restart func()) (map
 	s.mu.Unlock()
 	return starts, nil
 }
+
+// errNoPosition says that a position which was just made is gone.
+var errNoPosition = errors.New("somebody deleted its position")
 
 // positionAt is the partition that a position is of.
 func positionAt(p store.Position) TopicPartition {

@@ -452,6 +452,26 @@ func (a *asker) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event
 	return a.recorder.Handle(ctx, tx, in)
 }
 
+// ending is a stage that is ended, by whoever deletes its positions, while a session
+// is being assigned.
+type ending struct{ recorder }
+
+func (h *ending) Lasts(ctx context.Context, q store.Querier) error {
+	_, err := q.(*store.Tx).Exec(ctx, `DELETE FROM positions WHERE stage = 'test' AND part = 2`)
+	return err
+}
+
+func TestAStageThatEndsWhileItIsAssignedHaltsNowhere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &ending{})
+	var log strings.Builder
+	r.stage.log = slog.New(slog.NewTextHandler(&log, nil))
+	_, err := r.stage.Assign(t.Context(), r.claims(), func() {})
+	require.ErrorIs(t, err, errNoPosition)
+	require.ErrorContains(t, err, "price-events/2 of test")
+	assert.Empty(t, log.String())
+}
+
 func TestPrepareRunsBeforeTheTransaction(t *testing.T) {
 	t.Parallel()
 	handler := &asker{outages: 2}
