@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
@@ -136,11 +135,23 @@ func TestFaultsFailpointFirstStart(t *testing.T) {
 			s.cycles++
 		}
 		v.up("")
+		v.awaitStages()
 		answers := makeAnswers(s.random, 1000, time.Now())
 		feed(t, v.env, answers)
 		s.check(v.env, answers)
 		v.stop()
 	}
+}
+
+// awaitStages waits until every stage has positions: one that never began is behind
+// by nothing.
+func (v *victim) awaitStages() {
+	v.t.Helper()
+	require.Eventually(v.t, func() bool {
+		var begun int
+		require.NoError(v.t, v.tables().Get(v.t.Context(), &begun, `SELECT COUNT(DISTINCT stage) FROM positions`))
+		return begun == defaultStages()
+	}, time.Minute, 5*time.Millisecond)
 }
 
 // TestFaultsFailpointSlowSetup stalls a worker where it knows the positions of its
@@ -158,7 +169,7 @@ func TestFaultsFailpointSlowSetup(t *testing.T) {
 	look := newObserver(t, env)
 	fed := s.feed(env)
 	for range 3 {
-		armed := fmt.Sprintf("%s=stall:%v@%d", failpoint.StageAssigned, stall, 1+s.random.IntN(len(pipeline.Handlers())+len(pipeline.Projections())))
+		armed := fmt.Sprintf("%s=stall:%v@%d", failpoint.StageAssigned, stall, 1+s.random.IntN(defaultStages()))
 		slow := newWorker(t, "slow", env.with(environment{failpoint.Variable: armed}))
 		began := time.Now()
 		slow.start()

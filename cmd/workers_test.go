@@ -192,10 +192,9 @@ func TestAWorkerComesBackByItsID(t *testing.T) {
 // partitions.
 const assigned = "partitions assigned"
 
-// awaitHalves waits until each stage has half of its partitions at one worker
-// and half at the other.
-func awaitHalves(t *testing.T, a, b *worker) {
-	t.Helper()
+// defaultStages is how many stages a process has where no plugin is switched on or
+// off.
+func defaultStages() int {
 	stages := 0
 	for _, h := range pipeline.Handlers() {
 		if !h.Optional {
@@ -207,6 +206,14 @@ func awaitHalves(t *testing.T, a, b *worker) {
 			stages++
 		}
 	}
+	return stages
+}
+
+// awaitHalves waits until each stage has half of its partitions at one worker
+// and half at the other.
+func awaitHalves(t *testing.T, a, b *worker) {
+	t.Helper()
+	stages := defaultStages()
 	partitions := func(w *worker) map[any]any {
 		last := map[any]any{}
 		for _, line := range w.logs.all(assigned) {
