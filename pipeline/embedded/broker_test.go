@@ -36,7 +36,7 @@ func open4test(t *testing.T, cfg Config) *Broker {
 	return b
 }
 
-func connect(t *testing.T, address string, opts ...kgo.Opt) *kgo.Client {
+func connect(t testing.TB, address string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	client, err := kgo.NewClient(append(opts, kgo.SeedBrokers(address))...)
 	if err != nil {

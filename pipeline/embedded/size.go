@@ -52,7 +52,7 @@ func (w *sizeWarning) look(bytes int64) {
 	if bytes <= w.at {
 		return
 	}
-	w.log.Warn("the embedded broker's log is large: after a crash all of it is read before anything is served; consider Apache Kafka",
+	w.log.Warn("the embedded broker's log is large: after a crash all of it is read before anything is served, and where its batches lie is kept in memory; consider Apache Kafka",
 		slog.Int64("bytes", bytes))
 	for w.at < bytes {
 		w.at *= 2
