@@ -8,7 +8,7 @@
 // acknowledged survives the death of the process; it does not survive the loss
 // of the disk. Each of its requests passes through one goroutine, and after a
 // crash it reads the whole log before it serves. Where each batch lies is kept in
-// memory, some 78 bytes for each (BenchmarkMemoryOfABatch). Past LargeLog bytes, or
+// memory, some 80 bytes for each (BenchmarkMemoryOfABatch). Past LargeLog bytes, or
 // where losing the machine must not lose the log, use Apache Kafka: nothing but the
 // address changes.
 //

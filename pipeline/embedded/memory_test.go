@@ -23,6 +23,9 @@ func BenchmarkMemoryOfABatch(b *testing.B) {
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
+	for i := range 5000 { // until buffers are as large as they get
+		require.NoError(b, produce(b.Context(), client, i))
+	}
 	before := live()
 	for i := 0; b.Loop(); i++ {
 		require.NoError(b, produce(b.Context(), client, i))
