@@ -187,8 +187,8 @@ func (i *injection) steady(ctx context.Context, n, perSecond int, bar *progressb
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			due := sent + 1
-			for now := time.Now(); due < n && due-sent < chunk && !at(due).After(now); {
+			due, now := sent+1, time.Now()
+			for due < n && due-sent < chunk && !at(due).After(now) {
 				due++
 			}
 			first := sent

@@ -62,7 +62,7 @@ var keptInAll = []kept{
 // batchRoom is what memory may grow by, in bytes, for each batch of the embedded log:
 // the broker keeps where each one lies (BenchmarkMemoryOfABatch in pipeline/embedded),
 // and the garbage collector lets as much again come together.
-const batchRoom = 2 * 90
+const batchRoom = 2 * 80
 
 // embeddedBatches is how many batches the embedded log has, by its index files; 0 on
 // services.

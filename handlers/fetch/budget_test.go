@@ -226,10 +226,10 @@ func TestABudgetStaysSmall(t *testing.T) {
 	t.Parallel()
 	b, err := newBudget([]pipeline.Limit{{Calls: 1_000_000, Per: 24 * time.Hour}}, 0, nothingSpent)
 	require.NoError(t, err)
-	for now := int64(0); now < 48*3_600_000; now += 5_000 {
-		b.spend(now)
-		if now%3_600_000 == 0 {
-			_, err := b.text(now) // forgets what is over
+	for ms := int64(0); ms < 48*3_600_000; ms += 5_000 {
+		b.spend(ms)
+		if ms%3_600_000 == 0 {
+			_, err := b.text(ms) // forgets what is over
 			require.NoError(t, err)
 		}
 	}
