@@ -40,7 +40,6 @@ the end, also when the run fails or is interrupted.
 
 A database that holds data is refused, since the load is its users' as well;
 --beside-data says that this is meant. The data are left alone in any case.`,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newBenchRebuild(a), newBenchChain(a), newBenchReads(a), newBenchAPI(a), newBenchMemory(a), newBenchStart(a))
 	return c

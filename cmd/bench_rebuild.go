@@ -94,12 +94,14 @@ func (b rebuildBench) measure(ctx context.Context, c config, on *backends) (repo
 
 // projection finds a projection by its name.
 func (m *modules) projection(name string) (pipeline.Projection, error) {
+	var names []string
 	for _, p := range m.projections {
 		if p.Name() == name {
 			return p, nil
 		}
+		names = append(names, p.Name())
 	}
-	return nil, fmt.Errorf("%w: the projection %s is not in this binary", errUsage, name)
+	return nil, fmt.Errorf("%w: the projection %s is not in this binary; did you mean %q?", errUsage, name, pipeline.Nearest(name, names))
 }
 
 // publish brings prices into the log as normalize does.

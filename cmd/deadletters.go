@@ -17,7 +17,6 @@ func newDeadLetters(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "dead-letters",
 		Short: "Show the records that stages stepped over",
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	parent.AddCommand(newDeadLettersList(a), newDeadLettersShow(a))
 	return parent

@@ -27,7 +27,6 @@ func newNew(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "new",
 		Short: "Write the beginning of something of your own",
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	var replace string
 	plugin := &cobra.Command{

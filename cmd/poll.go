@@ -17,7 +17,6 @@ func newPoll(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "poll",
 		Short: "Create, list, pause, resume and stop the polling jobs of a running service",
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	parent.AddCommand(newPollCreate(a), newPollList(a),
 		newPollCommand(a, http.MethodPost, "pause", "/pause", "Pause a job: it makes no requests until it is resumed"),

@@ -14,6 +14,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/projections"
 )
 
@@ -41,7 +42,7 @@ waits for whoever comes next; "pricemill rebuild cancel" ends it.
 The exit status is 1 where the rebuild failed, or was to be promoted and was not.
 See docs/replay.md.`,
 		Example: "  pricemill rebuild moving-averages --promote if-equal\n  pricemill rebuild list",
-		Args:    exactArgs(1),
+		Args:    rebuildArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.rebuild(c.Context(), args[0], r)
 		},
@@ -54,6 +55,22 @@ See docs/replay.md.`,
 		newRebuildSwap(a, "rollback", "Have that serve again which a rebuild took the place of", rebuilds.RollBack),
 		newRebuildCancel(a))
 	return c
+}
+
+// rebuildArgs wants the name of a projection, and takes a word that is none for a
+// misspelt projection or subcommand.
+func rebuildArgs(c *cobra.Command, args []string) error {
+	if err := exactArgs(1)(c, args); err != nil {
+		return err
+	}
+	var names []string
+	for _, module := range pipeline.Projections() {
+		names = append(names, module.Name)
+	}
+	if !slices.Contains(names, args[0]) {
+		return unknownSubcommand(c, args[0], names...)
+	}
+	return nil
 }
 
 // errRebuild says that a rebuild did not come to what was asked for.
@@ -350,7 +367,6 @@ func newGenerations(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "generations",
 		Short: "List the builds of read models that there are, and drop those that do not serve",
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	var output string
 	list := &cobra.Command{

@@ -33,8 +33,6 @@ func Main(ctx context.Context, args []string, env func(string) (string, bool), s
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root := newRoot(&app{env: env, stdout: stdout, stderr: stderr})
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:
@@ -68,10 +66,9 @@ defaults. With none at all, "pricemill serve" runs on an embedded broker and
 SQLite under ./data, with simulated prices.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return c.Help()
-		},
 	}
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration file (YAML)")
 	a.flags = map[string]string{}
@@ -79,6 +76,7 @@ SQLite under ./data, with simulated prices.`,
 	root.AddCommand(newServe(a), newIngest(a), newPoll(a), newPrice(a), newAverage(a), newReplay(a), newStages(a),
 		newDeadLetters(a), newVerify(a), newRebuild(a), newGenerations(a), newHealth(a), newMigrate(a), newBackup(a), newBench(a), newConfig(a), newPlugins(a),
 		newTopology(a), newNew(a), newVersion(a))
+	strictGroups(root)
 	return root
 }
 

@@ -16,7 +16,6 @@ func newStages(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "stages",
 		Short: "Show how far the stages have come, and let halted ones go on",
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	var output string
 	list := &cobra.Command{
