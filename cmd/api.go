@@ -71,8 +71,8 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 	return httpapi.New(httpapi.Config{
 		Build:     thisBuild(),
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
-		Streamers: m.streamers(),
-		MaxAge:    c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
+		Streamers: m.streamers(), Simulated: simulatedProviders(),
+		MaxAge: c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now,
 	}, httpapi.Ports{
 		Commands:     commands{r.Emitter()},

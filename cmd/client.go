@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/httpapi"
 )
 
 const (
@@ -99,6 +101,10 @@ func (cl *client) do(ctx context.Context, method, path string, body any, header 
 	}
 	if err := json.Unmarshal(answer, into); err != nil {
 		return fmt.Errorf("reading the answer of %s: %w", request.URL, err)
+	}
+	if response.Header.Get(httpapi.HeaderSimulated) == "true" {
+		// Not to stdout, which may be JSON for another program.
+		fmt.Fprintln(cl.app.stderr, "note: simulated prices, made up by pricemill and not of any market")
 	}
 	return nil
 }

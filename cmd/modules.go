@@ -168,6 +168,17 @@ func providerNames() []schema.Provider {
 	return names
 }
 
+// simulatedProviders are those whose prices are made up.
+func simulatedProviders() []schema.Provider {
+	var names []schema.Provider
+	for _, m := range pipeline.Providers() {
+		if m.Simulated {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
 // providerAliases are the names of providers by their other names.
 func providerAliases() map[string]schema.Provider {
 	aliases := map[string]schema.Provider{}

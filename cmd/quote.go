@@ -12,16 +12,21 @@ import (
 
 func newPrice(a *app) *cobra.Command {
 	var provider string
+	var stale bool
 	c := &cobra.Command{
 		Use:     "price SYMBOL",
 		Short:   "Ask a running service for the latest price of a symbol",
-		Example: "  pricemill price AAPL",
+		Example: "  pricemill price AAPL\n  pricemill price ACME --provider csv --stale",
 		Args:    exactArgs(1),
 	}
 	cl := newClient(a, c)
 	c.Flags().StringVar(&provider, "provider", "", "provider to ask (default the service's)")
+	c.Flags().BoolVar(&stale, "stale", false, "accept the last known price if the provider gives none now")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		path := "/prices/latest?symbol=" + url.QueryEscape(args[0]) + parameter("provider", provider)
+		if stale {
+			path += "&stale=allow"
+		}
 		return show(c.Context(), cl, http.MethodGet, path, nil, nil, func(w io.Writer, p priceLine) {
 			fmt.Fprintln(w, "SYMBOL\tPRICE\tTIMESTAMP\tPROVIDER")
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Symbol, p.Price, p.Timestamp, p.Provider)

@@ -42,10 +42,11 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 		average, err = a.ports.Averages.AsOf(ctx, provider, symbol, window, asOf)
 	}
 	if errors.Is(err, projections.ErrNotFound) {
-		return newError(codeNotFound, "Moving average not found")
+		return a.notFoundAt(ctx, provider, symbol, "Moving average not found")
 	}
 	if err != nil {
 		return fmt.Errorf("reading the average of %d prices of %s at %s: %w", window, symbol, provider, err)
 	}
+	a.markSimulated(w, provider)
 	return writeQuote(w, r, averageBody{average.Symbol, window, average.Value, average.Timestamp})
 }

@@ -63,6 +63,10 @@ type Config struct {
 	// Streamers are those of Providers that can stream; a stream of any other is
 	// answered 400.
 	Streamers []schema.Provider
+	// Simulated are those of Providers that make their prices up. Answers that rest
+	// on such prices say so, and the default provider, if it is one of these, gives
+	// none of a symbol that only another provider has ever had.
+	Simulated []schema.Provider
 	// DefaultProvider is asked when a request names none. Required, and one of
 	// Providers.
 	DefaultProvider schema.Provider

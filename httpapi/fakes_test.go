@@ -50,6 +50,11 @@ func (f latestFunc) Latest(ctx context.Context, p schema.Provider, s schema.Symb
 	return f(ctx, p, s)
 }
 
+// Holders finds nobody.
+func (latestFunc) Holders(context.Context, schema.Symbol, []schema.Provider) ([]schema.Provider, error) {
+	return nil, nil
+}
+
 type averageFunc func(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error)
 
 func (f averageFunc) Average(ctx context.Context, p schema.Provider, s schema.Symbol, window int) (

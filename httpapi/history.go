@@ -119,6 +119,9 @@ func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 	page := newPage(prices, asked.Limit, func(p processedprices.Price) pastPrice {
 		return pastPrice{asked.Symbol, asked.Provider, p.Price, p.Timestamp, p.ReceivedAt}
 	}, func(p processedprices.Price) string { return asked.cursorOf(p.Place()) })
+	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
+		return err
+	}
 	return writeHistory(w, r, page, "symbol", "provider", "price", "timestamp", "received_at")
 }
 
@@ -140,6 +143,9 @@ func (a *API) getAverageHistory(w http.ResponseWriter, r *http.Request) error {
 	page := newPage(points, asked.Limit, func(p movingaverages.Point) pastAverage {
 		return pastAverage{asked.Symbol, asked.Provider, window, p.Value, p.Timestamp}
 	}, func(p movingaverages.Point) string { return asked.cursorOf(p.Place) })
+	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
+		return err
+	}
 	return writeHistory(w, r, page, "symbol", "provider", "window_size", "value", "timestamp")
 }
 

@@ -110,6 +110,9 @@ func (a *API) getIndicator(w http.ResponseWriter, r *http.Request) error {
 		}
 		return indicatorItem{columns, append(append(values, p.Timestamp), p.Values...)}
 	}, func(p projections.Point) string { return asked.cursorOf(p.Place) })
+	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
+		return err
+	}
 	return writeHistory(w, r, page, columns...)
 }
 

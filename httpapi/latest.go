@@ -23,6 +23,7 @@ type priceBody struct {
 // latestQuery is what GET latest asks for.
 type latestQuery struct {
 	provider schema.Provider
+	named    string // the provider as the client names it; empty for the default
 	symbol   schema.Symbol
 	maxAge   time.Duration
 	stale    bool // an older price will do if there is no fresh one
@@ -38,9 +39,9 @@ func (a *API) readLatestQuery(r *http.Request) (latestQuery, error) {
 	if err := q.faults.orNil(); err != nil {
 		return latestQuery{}, err
 	}
-	name, _ := q.get("provider")
+	asked.named, _ = q.get("provider")
 	var err error
-	asked.provider, err = a.config.provider(name)
+	asked.provider, err = a.config.provider(asked.named)
 	return asked, err
 }
 
@@ -59,16 +60,33 @@ func (a *API) getLatest(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("reading the latest price of %s at %s: %w", asked.symbol, asked.provider, err)
 	}
 	if isKnown && a.fetcher.fresh(known, asked.maxAge) {
-		return writePrice(w, r, known)
+		return a.writePrice(w, r, known)
+	}
+	if !isKnown {
+		if err := a.checkInvention(ctx, codeNotFound, asked.named, asked.symbol); err != nil {
+			return err
+		}
 	}
 	price, err := a.fetcher.get(r.Context(), asked.provider, asked.symbol, asked.maxAge)
 	if err != nil {
-		if isKnown && asked.stale && a.staleWillDo(r, err) {
+		switch {
+		case !isKnown || !a.staleWillDo(r, err):
+			return a.withOthers(r, err, asked.provider, asked.symbol)
+		case asked.stale:
 			return a.writeStale(w, r, known)
 		}
+		return offerStale(err, known)
+	}
+	return a.writePrice(w, r, price)
+}
+
+// offerStale adds to the error of a provider how to get the price that is known.
+func offerStale(err error, known latestprices.Price) error {
+	var failure *apiError
+	if !errors.As(err, &failure) {
 		return err
 	}
-	return writePrice(w, r, price)
+	return &apiError{failure.code, failure.detail + "; stale=allow gives the last one, of " + textOf(known.Timestamp), failure.cause}
 }
 
 // staleWillDo reports whether err says that there is no fresh price now, rather
@@ -86,9 +104,10 @@ func (a *API) staleWillDo(r *http.Request, err error) bool {
 func (a *API) writeStale(w http.ResponseWriter, r *http.Request, price latestprices.Price) error {
 	age := max(0, a.config.Now().Sub(price.ReceivedAt.Time))
 	w.Header().Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
-	return writePrice(w, r, price)
+	return a.writePrice(w, r, price)
 }
 
-func writePrice(w http.ResponseWriter, r *http.Request, price latestprices.Price) error {
+func (a *API) writePrice(w http.ResponseWriter, r *http.Request, price latestprices.Price) error {
+	a.markSimulated(w, price.Provider)
 	return writeQuote(w, r, priceBody{price.Symbol, price.Price, price.Timestamp, price.Provider})
 }

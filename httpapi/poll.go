@@ -55,9 +55,9 @@ func (a *API) postPoll(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := querying(r)
 	defer cancel()
 	if key == "" {
-		err = a.createJob(ctx, w, job)
+		err = a.createJob(ctx, w, job, body.provider)
 	} else {
-		err = a.createJobOnce(ctx, w, job, key)
+		err = a.createJobOnce(ctx, w, job, body.provider, key)
 	}
 	if err != nil {
 		return err
@@ -67,7 +67,11 @@ func (a *API) postPoll(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (a *API) createJob(ctx context.Context, w http.ResponseWriter, job schema.PollingJobCreated) error {
+// createJob writes a job, for which the client named a provider or none.
+func (a *API) createJob(ctx context.Context, w http.ResponseWriter, job schema.PollingJobCreated, named string) error {
+	if err := a.checkInvention(ctx, codeBadRequest, named, job.Symbols...); err != nil {
+		return err
+	}
 	token, err := a.ports.Commands.Publish(ctx, job)
 	if err != nil {
 		return fmt.Errorf("creating polling job %s: %w", job.JobID, err)
@@ -79,10 +83,10 @@ func (a *API) createJob(ctx context.Context, w http.ResponseWriter, job schema.P
 // createJobOnce creates a job whose id follows from a key, unless it is known. Of
 // several requests that come at once each may write it, as one and the same
 // event: the first on the log is the job, which all of them then look at.
-func (a *API) createJobOnce(ctx context.Context, w http.ResponseWriter, job schema.PollingJobCreated, key string) error {
+func (a *API) createJobOnce(ctx context.Context, w http.ResponseWriter, job schema.PollingJobCreated, named, key string) error {
 	known, err := a.ports.Jobs.Get(ctx, job.JobID)
 	if errors.Is(err, projections.ErrNotFound) {
-		if err := a.createJob(ctx, w, job); err != nil {
+		if err := a.createJob(ctx, w, job, named); err != nil {
 			return err
 		}
 		if known, err = a.findJob(ctx, job.JobID); err != nil {

@@ -33,6 +33,8 @@ type LatestPrices interface {
 	// Latest returns an error that wraps projections.ErrNotFound where no
 	// price was ever observed.
 	Latest(ctx context.Context, provider schema.Provider, symbol schema.Symbol) (latestprices.Price, error)
+	// Holders returns those of some providers that have a price of a symbol.
+	Holders(ctx context.Context, symbol schema.Symbol, among []schema.Provider) ([]schema.Provider, error)
 }
 
 // Symbols lists what is known.

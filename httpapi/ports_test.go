@@ -33,6 +33,10 @@ func (b brokenPorts) Latest(context.Context, schema.Provider, schema.Symbol) (la
 	return latestprices.Price{}, b.fail()
 }
 
+func (b brokenPorts) Holders(context.Context, schema.Symbol, []schema.Provider) ([]schema.Provider, error) {
+	return nil, b.fail()
+}
+
 func (b brokenPorts) Symbols(context.Context, latestprices.SymbolQuery) ([]latestprices.Symbol, error) {
 	return nil, b.fail()
 }

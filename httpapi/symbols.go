@@ -49,6 +49,9 @@ func (a *API) getSymbols(w http.ResponseWriter, r *http.Request) error {
 	page := newPage(symbols, limit, func(s latestprices.Symbol) symbolItem {
 		return symbolItem{s.Symbol, s.Provider, s.Prices, s.First, s.Last, s.LastPrice}
 	}, func(s latestprices.Symbol) string { return list.cursor(string(s.Provider), string(s.Symbol)) })
+	for _, item := range page.Items {
+		a.markSimulated(w, item.Provider)
+	}
 	linkNext(w, r, page.NextCursor)
 	return writeQuote(w, r, page)
 }

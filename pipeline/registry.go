@@ -65,6 +65,8 @@ type ProviderModule struct {
 	Name    schema.Provider
 	Aliases []schema.Provider
 	Doc     string
+	// Simulated says that its prices are made up: answers that rest on them say so.
+	Simulated bool
 	// Settings is as in ProjectionModule.
 	Settings any
 	New      func(Env) (Provider, error)

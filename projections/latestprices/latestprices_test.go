@@ -170,6 +170,30 @@ func TestLatest(t *testing.T) {
 	require.ErrorIs(t, err, projections.ErrNotFound, "another provider's symbol is another one")
 }
 
+func TestHolders(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	spec, err := projections.Open(t.Context(), rig.DB, newProjection(t))
+	require.NoError(t, err)
+	stage := rig.Start(t, spec)
+	defer stage.Close(t)
+	reader := latestprices.NewReader(rig.DB)
+	among := []schema.Provider{"p", "q", "r"}
+	holders := func(symbol schema.Symbol, among []schema.Provider) []schema.Provider {
+		found, err := reader.Holders(t.Context(), symbol, among)
+		require.NoError(t, err)
+		return found
+	}
+	assert.Empty(t, holders("A", among))
+	elsewhere := observed("A", "1", 10, 10)
+	elsewhere.Source = "q"
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, observed("A", "1", 10, 10), elsewhere, observed("B", "1", 10, 10))...))
+	assert.ElementsMatch(t, []schema.Provider{"p", "q"}, holders("A", among))
+	assert.Equal(t, []schema.Provider{"p"}, holders("B", among))
+	assert.Empty(t, holders("B", among[1:]), "not asked for")
+	assert.Empty(t, holders("A", nil))
+}
+
 func TestSymbols(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)

@@ -66,6 +66,26 @@ func latest(ctx context.Context, db store.Querier, markets []market) (map[market
 	return known, nil
 }
 
+// Holders returns those of some providers that have a price of a symbol, in no order.
+func (r Reader) Holders(ctx context.Context, symbol schema.Symbol, among []schema.Provider) ([]schema.Provider, error) {
+	if len(among) == 0 {
+		return nil, nil
+	}
+	markets := make([]market, len(among))
+	for i, provider := range among {
+		markets[i] = market{provider, symbol}
+	}
+	known, err := latest(ctx, r.db, markets)
+	if err != nil {
+		return nil, projections.QueryError("which providers have "+string(symbol), err)
+	}
+	holders := make([]schema.Provider, 0, len(known))
+	for m := range known {
+		holders = append(holders, m.provider)
+	}
+	return holders, nil
+}
+
 // Symbol is what is known of one symbol at one provider.
 type Symbol struct {
 	Provider schema.Provider `db:"provider"`

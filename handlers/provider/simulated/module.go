@@ -18,9 +18,10 @@ var defaults = Settings{Seed: 1}
 
 func init() {
 	pipeline.RegisterProvider(pipeline.ProviderModule{
-		Name:     Name,
-		Doc:      "Made-up prices, labelled as such: for demonstrations and tests.",
-		Settings: defaults,
+		Name:      Name,
+		Simulated: true,
+		Doc:       "Made-up prices, labelled as such: for demonstrations and tests.",
+		Settings:  defaults,
 		New: func(env pipeline.Env) (pipeline.Provider, error) {
 			settings := defaults
 			if err := env.Decode(&settings); err != nil {
