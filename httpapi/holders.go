@@ -49,16 +49,26 @@ func (a *API) markList(ctx context.Context, w http.ResponseWriter, provider sche
 // separated by commas; empty if none has.
 func (a *API) otherProviders(ctx context.Context, than schema.Provider, symbol schema.Symbol) (string, error) {
 	others := slices.DeleteFunc(slices.Clone(a.config.Providers), func(p schema.Provider) bool { return p == than })
-	holders, err := a.ports.LatestPrices.Holders(ctx, symbol, others)
+	holders, err := a.holders(ctx, symbol, others)
+	return providerList(holders), err
+}
+
+func (a *API) holders(ctx context.Context, symbol schema.Symbol, among []schema.Provider) ([]schema.Provider, error) {
+	holders, err := a.ports.LatestPrices.Holders(ctx, symbol, among)
 	if err != nil {
-		return "", fmt.Errorf("looking for providers of %s: %w", symbol, err)
+		return nil, fmt.Errorf("looking for providers of %s: %w", symbol, err)
 	}
-	slices.Sort(holders)
+	return holders, nil
+}
+
+// providerList is "csv, yahoo".
+func providerList(providers []schema.Provider) string {
 	var names []string
-	for _, p := range holders {
+	for _, p := range providers {
 		names = append(names, string(p))
 	}
-	return strings.Join(names, ", "), nil
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // notFoundAt is a 404 with a detail, to which it adds which other providers have
@@ -87,19 +97,14 @@ func (a *API) checkInvention(ctx context.Context, c code, asked string, symbols 
 		return nil
 	}
 	for _, symbol := range symbols {
-		holders, err := a.ports.LatestPrices.Holders(ctx, symbol, a.config.Providers)
-		if err != nil {
-			return fmt.Errorf("looking for providers of %s: %w", symbol, err)
-		}
-		if len(holders) == 0 || slices.Contains(holders, provider) {
-			continue
-		}
-		others, err := a.otherProviders(ctx, provider, symbol)
+		holders, err := a.holders(ctx, symbol, a.config.Providers)
 		if err != nil {
 			return err
 		}
-		return newError(c, "The default provider, %s, would make up a price of %s%s; to simulate it all the same, say provider=%s",
-			provider, symbol, nameOthers(symbol, others), provider)
+		if len(holders) > 0 && !slices.Contains(holders, provider) {
+			return newError(c, "The default provider, %s, would make up a price of %s%s; to simulate it all the same, say provider=%s",
+				provider, symbol, nameOthers(symbol, providerList(holders)), provider)
+		}
 	}
 	return nil
 }
