@@ -73,7 +73,8 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
 		Streamers: m.streamers(), Simulated: simulatedProviders(),
 		MaxAge: c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
-		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now,
+		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
+		Logger: log, Now: time.Now,
 	}, httpapi.Ports{
 		Commands:     commands{r.Emitter()},
 		LatestPrices: latest,
@@ -97,7 +98,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 // newOperations is newAPI for a process that serves no clients.
 func newOperations(c config, b *backends, m *modules, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
-		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, Logger: log, Now: time.Now},
+		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins, Logger: log, Now: time.Now},
 		httpapi.Ports{Readiness: m.readiness(r, newFrozen(b.store, m.projections), nil), Metrics: metrics(r)})
 }
 

@@ -34,6 +34,7 @@ var settings = []setting{
 	{"http_addr", "127.0.0.1:8000", "address of the HTTP API", false},
 	{"http_allow_remote", "false", "listen beyond loopback although no API key protects the commands", false},
 	{"http_hosts", "", "names by which clients call the API besides addresses and localhost, comma-separated; empty: none, or any with an address beyond loopback", false},
+	{"cors_allow_origins", "", "origins whose pages may use the API from a browser, commands included, comma-separated, such as https://app.example, or * for all; empty: none", false},
 	{"http_max_connections", "4096", "connections that may be open at once, 64 to 100000; 16 of them are for clients on this machine", false},
 	{"http_max_connections_per_client", "128", "of them for one client beyond this machine, 1 to 100000", false},
 	{"data_dir", "./data", "directory of the embedded broker and database", false},
@@ -84,6 +85,7 @@ const modulesKey = "modules"
 type config struct {
 	HTTPAddr        string
 	HTTPHosts       []string // nil for any
+	AllowOrigins    []string // of pages; nil for none, "*" for any
 	Connections     httpapi.ConnectionLimits
 	DataDir         string
 	DatabaseURL     string
@@ -217,6 +219,7 @@ func (a *app) load() (config, error) {
 	c.readSecurity(k, &wrong)
 	c.checkAddress(boolean(k, "http_allow_remote", &wrong), &wrong)
 	c.readHosts(k.String("http_hosts"), &wrong)
+	c.readOrigins(k.String("cors_allow_origins"), &wrong)
 	c.checkDatabase(&wrong)
 	if c.InstanceID != "" && !kafka.ValidName(c.InstanceID) {
 		wrong.add("kafka_instance_id", "%q is not of letters, digits, dots, underscores and hyphens, 249 at most", c.InstanceID)

@@ -11,6 +11,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -62,6 +63,24 @@ func (c *config) readHosts(text string, wrong *faults) {
 		default:
 			c.HTTPHosts = append(c.HTTPHosts, name)
 		}
+	}
+}
+
+// readOrigins reads the origins whose pages may use the API.
+func (c *config) readOrigins(text string, wrong *faults) {
+	for part := range strings.SplitSeq(text, ",") {
+		if strings.TrimSpace(part) == "" {
+			continue
+		}
+		origin, err := httpapi.ParseOrigin(part)
+		if err != nil {
+			wrong.add("cors_allow_origins", "%v", err)
+			continue
+		}
+		c.AllowOrigins = append(c.AllowOrigins, origin)
+	}
+	if len(c.AllowOrigins) > 1 && slices.Contains(c.AllowOrigins, "*") {
+		wrong.add("cors_allow_origins", "* allows all origins already; leave out the others")
 	}
 }
 

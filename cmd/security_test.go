@@ -203,6 +203,29 @@ func TestHosts(t *testing.T) {
 	assert.Contains(t, stderr, `HTTP_HOSTS: "prices.example:8000"`)
 }
 
+// TestOrigins: a page of another origin is answered only where its origin is named.
+func TestOrigins(t *testing.T) {
+	t.Parallel()
+	p := start(t, environment{"CORS_ALLOW_ORIGINS": "https://App.example, http://localhost:3000"})
+	for origin, want := range map[string]int{"https://app.example": http.StatusOK, "http://localhost:3000": http.StatusOK,
+		"https://evil.example": http.StatusForbidden, "": http.StatusForbidden} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/api/v1/prices/latest?symbol=ACME", nil)
+		require.NoError(t, err)
+		request.Header.Set("Sec-Fetch-Site", "cross-site")
+		if origin != "" {
+			request.Header.Set("Origin", origin)
+		}
+		assert.Equal(t, want, p.send(request).status, origin)
+	}
+	status, _, stderr := run(t, environment{"CORS_ALLOW_ORIGINS": "app.example,https://good.example/page"}, "config")
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, `CORS_ALLOW_ORIGINS: "app.example" is not an origin`)
+	assert.Contains(t, stderr, `CORS_ALLOW_ORIGINS: "https://good.example/page" is more than an origin`)
+	status, _, stderr = run(t, environment{"CORS_ALLOW_ORIGINS": "*,https://good.example"}, "config")
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "allows all origins already")
+}
+
 // TestSecretsFromFiles: each setting whose value is not shown, and no other, may
 // stand in a file.
 func TestSecretsFromFiles(t *testing.T) {

@@ -1,12 +1,9 @@
 package httpapi
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +26,7 @@ type API struct {
 	config  Config
 	ports   Ports
 	fetcher *fetcher
-	origin  *http.CrossOriginProtection
+	origins origins
 	router  *mux.Router
 	handler http.Handler
 	routes  []route
@@ -76,7 +73,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/asyncapi.json", a.getAsyncAPI},
 		route{http.MethodGet, "/api/v1/symbols", a.reading(a.getSymbols, latestprices.Name)},
 		route{http.MethodGet, "/api/v1/providers", a.getProviders},
-		route{http.MethodGet, "/api/v1/prices/latest", a.getLatest},
+		route{http.MethodGet, latestPath, a.getLatest},
 		route{http.MethodGet, "/api/v1/prices/history", a.reading(a.getHistory, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.reading(a.getAverage, movingaverages.Name, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.reading(a.getAverageHistory, processedprices.Name)},
@@ -115,8 +112,7 @@ func NewOperations(config Config, ports Ports) (*API, error) {
 }
 
 func newAPI(config Config, ports Ports) *API {
-	return &API{config: config.withDefaults(), ports: ports,
-		origin: http.NewCrossOriginProtection(), router: mux.NewRouter()}
+	return &API{config: config.withDefaults(), ports: ports, origins: newOrigins(config.AllowOrigins), router: mux.NewRouter()}
 }
 
 // operations are the routes that every process has.
@@ -144,47 +140,16 @@ func (a *API) mount(routes []route) {
 	}
 	a.router.NotFoundHandler = a.reporting(a.notFound)
 	a.router.MethodNotAllowedHandler = a.reporting(a.methodNotAllowed)
-	a.handler = a.recovered(newRateLimiter(a.config).wrap(a.router, a.writeError))
+	a.handler = a.recovered(a.guarded(newRateLimiter(a.config).wrap(a.router, a.writeError)))
 }
 
 // reporting turns a returned error into a response.
 func (a *API) reporting(serve func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := cmp.Or(a.checkHost(r), a.checkOrigin(r))
-		if err == nil {
-			err = serve(w, r)
-		}
-		if err != nil {
+		if err := serve(w, r); err != nil {
 			a.writeError(w, r, err)
 		}
 	})
-}
-
-// checkHost refuses requests for a name that is not ours. A page can have its own
-// name lead to this machine (DNS rebinding), and is of one origin with us then.
-func (a *API) checkHost(r *http.Request) error {
-	if a.config.Hosts == nil || r.Host == "" { // HTTP/1.0 may do without; no browser does
-		return nil
-	}
-	name := strings.ToLower(r.Host)
-	if host, _, err := net.SplitHostPort(name); err == nil {
-		name = host
-	}
-	name = strings.TrimSuffix(strings.Trim(name, "[]"), ".")
-	_, err := netip.ParseAddr(name)
-	if err == nil || name == "localhost" || strings.HasSuffix(name, ".localhost") || slices.Contains(a.config.Hosts, name) {
-		return nil
-	}
-	return newError(codeMisdirected, "Host %q is not one of this service: see HTTP_HOSTS", abbreviate(name))
-}
-
-// checkOrigin refuses commands that a browser sends for a page of another site:
-// an API on loopback is within reach of every page its user opens.
-func (a *API) checkOrigin(r *http.Request) error {
-	if err := a.origin.Check(r); err != nil {
-		return &apiError{code: codeForbidden, detail: "Cross-origin request refused", cause: err}
-	}
-	return nil
 }
 
 // ServeHTTP implements http.Handler.
@@ -213,6 +178,13 @@ func (a *API) isRoute(path string) bool {
 }
 
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Allow", strings.Join(a.methods(r), ", "))
+	return newError(codeMethodNotAllowed, "Method Not Allowed")
+}
+
+// methods are those by which the path of a request can be asked for; none where
+// there is no such path.
+func (a *API) methods(r *http.Request) []string {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
 		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host, Header: r.Header}
@@ -221,8 +193,7 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) error {
 			allowed = append(allowed, method)
 		}
 	}
-	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	return newError(codeMethodNotAllowed, "Method Not Allowed")
+	return allowed
 }
 
 // querying gives a handler's calls of a port their time limit.

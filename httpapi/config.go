@@ -105,6 +105,11 @@ type Config struct {
 	// that its users open can.
 	Hosts []string
 
+	// AllowOrigins are the origins whose pages may use the API through their user's
+	// browser, commands included, each as ParseOrigin gives it; "*" allows all. Nil
+	// allows none but the API's own pages.
+	AllowOrigins []string
+
 	// Logger gets a debug record for each request and an error record for each
 	// fault of ours. Nil discards them.
 	Logger *slog.Logger
@@ -150,6 +155,11 @@ func (c Config) Validate() error {
 	)
 	if c.MinInterval%time.Second != 0 {
 		errs = append(errs, fmt.Errorf("%w: MinInterval: %v is not in whole seconds", ErrConfig, c.MinInterval))
+	}
+	for _, origin := range c.AllowOrigins {
+		if parsed, err := ParseOrigin(origin); err != nil || parsed != origin {
+			errs = append(errs, fmt.Errorf("%w: AllowOrigins: %q is not an origin as browsers send it", ErrConfig, origin))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -133,7 +133,7 @@ func (d *docs) getAsset(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Vary", "Accept-Encoding")
+	vary(w.Header(), "Accept-Encoding")
 	chosen := file.plain
 	if file.packed != nil && takesGzip(r) {
 		w.Header().Set("Content-Encoding", "gzip")

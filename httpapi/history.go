@@ -159,7 +159,7 @@ const (
 // no parenthesis, quote or bar that would let it call anything: so it is left
 // as it is.
 func writeHistory[T interface{ fields() []string }](w http.ResponseWriter, r *http.Request, page listBody[T], columns ...string) error {
-	w.Header().Set("Vary", "Accept")
+	vary(w.Header(), "Accept")
 	linkNext(w, r, page.NextCursor)
 	if !wantsCSV(r) {
 		return writeQuote(w, r, page)

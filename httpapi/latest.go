@@ -12,6 +12,9 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
+// latestPath is the path of GET latest, the one GET that may call a provider.
+const latestPath = "/api/v1/prices/latest"
+
 // priceBody answers GET latest.
 type priceBody struct {
 	Symbol    schema.Symbol   `json:"symbol"`

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -44,6 +45,34 @@ func (o *Operation) Statuses() []int {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// ResponseHeaders are the names of the headers that the document has for answers, in
+// order.
+func (d *Document) ResponseHeaders() []string {
+	names := map[string]bool{}
+	for _, o := range d.operations {
+		for _, r := range o.responses {
+			for name := range r.headers {
+				names[name] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// RequestHeaders are the names of the headers that the document has for requests, in
+// order.
+func (d *Document) RequestHeaders() []string {
+	names := map[string]bool{}
+	for _, o := range d.operations {
+		for _, p := range o.parameters {
+			if p.in == "header" {
+				names[p.name] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // object is a JSON object of the document.

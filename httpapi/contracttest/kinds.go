@@ -274,14 +274,12 @@ func (g *Generator) changeHost(r *Request) bool {
 	return true
 }
 
-// changeOrigin: reading is harmless, since no page may see the answer.
+// changeOrigin asks as a browser does for a page that may not.
 func (g *Generator) changeOrigin(r *Request) bool {
 	header := pick(g.random, [][2]string{{"Origin", "https://evil.example"}, {"Origin", "null"}, {"Origin", "http://localhost:1"},
 		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}})
 	r.setHeader(header[0], header[1])
-	if r.Method != http.MethodGet {
-		r.Statuses = []int{http.StatusForbidden}
-	}
+	r.Statuses = []int{http.StatusForbidden}
 	return true
 }
 
