@@ -15,7 +15,7 @@ const anyOrigin = "*"
 // knows neither cookies nor logins.
 const (
 	corsRequestHeaders  = "Content-Type, Idempotency-Key, If-None-Match"
-	corsResponseHeaders = "Age, ETag, Link, RateLimit, RateLimit-Policy, Retry-After, X-Log-Position"
+	corsResponseHeaders = "Age, ETag, Link, Pricemill-Other-Providers, Pricemill-Simulated, RateLimit, RateLimit-Policy, Retry-After, X-Log-Position"
 	// corsMaxAge is how long a browser may remember the answer to a preflight, in
 	// seconds, and so how long an origin that is no longer allowed keeps asking.
 	corsMaxAge = 600
