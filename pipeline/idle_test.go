@@ -58,6 +58,7 @@ func TestAHandlerThatBlocksLosesItsTransaction(t *testing.T) {
 			r.fill(1, 3)
 			r.assign()
 			delivered := make(chan error, 1)
+			began := time.Now()
 			go func() { delivered <- r.deliver(t.Context(), r.log(1)...) }()
 			<-h.entered
 			// On SQLite this waits for the transaction.
@@ -68,6 +69,9 @@ func TestAHandlerThatBlocksLosesItsTransaction(t *testing.T) {
 			require.Eventually(t, func() bool { return r.stage.Trouble() != nil }, time.Minute, time.Millisecond)
 			assert.ErrorContains(t, r.stage.Trouble(), "the handler did nothing in its transaction for ")
 			assert.Empty(t, r.effects())
+			until, why := r.stage.resting, r.stage.restsFor // the lane waits for the handler
+			assert.GreaterOrEqual(t, until.Sub(began), (1+idleRest)*r.stage.idle, "others had to wait so long, and get ten times that")
+			assert.ErrorContains(t, why, "the handler did nothing in its transaction for ")
 			close(h.letGo)
 			require.NoError(t, <-delivered)
 			if !minds {

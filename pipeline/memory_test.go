@@ -43,3 +43,32 @@ func TestALaneForgetsWhatWasNotCommitted(t *testing.T) {
 		assert.Equal(t, 2, n, name)
 	}
 }
+
+// A memory that is full is emptied: what it has no more is loaded again.
+func TestAMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	lane := NewLane()
+	put := func(from, to int) {
+		require.NoError(t, lane.Run(t.Context(), r.db, func(tx *Tx) error {
+			for i := from; i < to; i++ {
+				Remember[int, int](tx, t).Put(i, -i)
+			}
+			return nil
+		}))
+	}
+	remembers := func(key int) (known bool) {
+		require.NoError(t, lane.Run(t.Context(), r.db, func(tx *Tx) error {
+			_, known = Remember[int, int](tx, t).Get(key)
+			return nil
+		}))
+		return known
+	}
+	put(0, maxRemembered-1)
+	put(maxRemembered-1, maxRemembered)
+	assert.True(t, remembers(0), "it is full")
+	put(maxRemembered, maxRemembered+1)
+	assert.False(t, remembers(0))
+	assert.False(t, remembers(maxRemembered-1))
+	assert.True(t, remembers(maxRemembered))
+}

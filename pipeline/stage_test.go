@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -103,6 +104,14 @@ func price(symbol string, n int) schema.PriceObserved {
 	at := schema.NewTime(time.Unix(int64(n), 0))
 	return schema.PriceObserved{Symbol: schema.Symbol(symbol), Price: schema.MustDecimal(fmt.Sprint(n + 1)), Timestamp: at,
 		Source: "simulated", ReceivedAt: at, RawResponseID: "1"}
+}
+
+// another is a second consumer of the same stage, as in another process.
+func (r *rig) another(handler Handler) *rig {
+	spec := r.stage.spec
+	spec.Handler = handler
+	return &rig{t: r.t, path: r.path, db: r.db, broker: r.broker,
+		stage: newStage(spec, r.db, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})}
 }
 
 // append writes a record to the log of a partition, as number seq of its chain;
@@ -345,6 +354,27 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 	assert.Len(t, r.letters(), len(letters), "once")
 }
 
+func TestReasonsAreTextOfABoundedLength(t *testing.T) {
+	t.Parallel()
+	longest := strings.Repeat("x", maxReason)
+	for text, want := range map[string]string{
+		"":                           "",
+		"a\x00b\xffc":                "a\uFFFDb\uFFFDc",
+		longest:                      longest,
+		longest + "y":                longest + "…",
+		longest[1:] + "ä":            longest[1:] + "…", // half of a letter is none
+		longest[1:] + "\x00 is long": longest[1:] + "…",
+	} {
+		assert.Equal(t, want, printable(text), "%.20q", text)
+	}
+	r := newRig(t, &recorder{before: func([]Record) error { return Permanent(errors.New(longest + longest)) }})
+	r.fill(1, 1)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.Len(t, r.letters(), 1)
+	assert.Equal(t, longest+"…", r.letters()[0].Reason)
+}
+
 // ofAnother is the record with an event of another symbol.
 func ofAnother(r *Record, symbol schema.Symbol) Record {
 	other := *r
@@ -557,6 +587,30 @@ func (c *counter) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Eve
 	return nil, nil
 }
 
+// count is what a counter has counted of the records of a partition.
+func (r *rig) count(partition int32) (n int64) {
+	r.t.Helper()
+	require.NoError(r.t, r.db.Get(r.t.Context(), &n, `SELECT price FROM effects WHERE id = $1`, partition))
+	return n
+}
+
+func never() bool { return false }
+
+// A consumer that was overtaken and has partitions still counts on from what the
+// other one left, not from what it remembers of the time before.
+func TestWhatAnOvertakenConsumerRemembersIsDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &counter{fail: never})
+	other := r.another(&counter{fail: never})
+	r.fill(1, 6)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)[:2]...))
+	other.assign()
+	require.NoError(t, other.deliver(t.Context(), r.log(1)[2:4]...))
+	require.NoError(t, r.deliver(t.Context(), r.log(1)[2:]...))
+	assert.Equal(t, int64(6), r.count(1))
+}
+
 // Whatever the cuts, the failures, the repeats, the new sessions and the other
 // consumers, the count of each partition is the number of its records.
 func TestRandomRunsEqualTheSequentialFold(t *testing.T) {
@@ -567,7 +621,8 @@ func TestRandomRunsEqualTheSequentialFold(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(seed, uint64(i)))
-			r := newRig(t, &counter{fail: func() bool { return random.IntN(4) == 0 }})
+			fail := func() bool { return random.IntN(4) == 0 }
+			r := newRig(t, &counter{fail: fail})
 			for p := range int32(partitions) {
 				seq := int64(0)
 				for range 30 + random.IntN(30) {
@@ -587,39 +642,46 @@ func TestRandomRunsEqualTheSequentialFold(t *testing.T) {
 				}
 				t.Logf("partition %d: %d records, %d numbers", p, len(r.log(p)), high)
 			}
-			runRandomly(t, r, random)
+			runRandomly(t, random, r, r.another(&counter{fail: fail}), r.another(&counter{fail: fail}))
 			for p := range int32(partitions) {
-				var count int
-				require.NoError(t, r.db.Get(t.Context(), &count, `SELECT price FROM effects WHERE id = $1`, p))
-				assert.Equal(t, r.position(p).Seq, int64(count))
+				assert.Equal(t, r.position(p).Seq, r.count(p))
 				assert.Equal(t, int64(len(r.log(p))), r.position(p).Next)
 			}
 		})
 	}
 }
 
-func runRandomly(t *testing.T, r *rig, random *rand.Rand) {
-	starts := r.assign()
-	next := func() map[TopicPartition]int64 {
-		if random.IntN(6) == 0 {
-			starts = r.assign()
-		}
-		return starts
+// runRandomly has consumers deliver the log until each has come to its end. They
+// have the same partitions and know nothing of each other, so most of the time all
+// but one are overtaken.
+func runRandomly(t *testing.T, random *rand.Rand, consumers ...*rig) {
+	starts := make([]map[TopicPartition]int64, len(consumers))
+	for i, r := range consumers {
+		starts[i] = r.assign()
 	}
-	for unfinished := true; unfinished; {
+	for left := slices.Clone(consumers); len(left) > 0; {
+		i := random.IntN(len(consumers))
+		r := consumers[i]
+		if random.IntN(6) == 0 {
+			starts[i] = r.assign()
+		}
 		var batch []Record
-		unfinished = false
-		for tp, at := range next() {
-			left := r.log(tp.Partition)[at:]
-			if len(left) == 0 {
+		unfinished := false
+		for p := range int32(partitions) {
+			tp := TopicPartition{schema.PriceEvents, p}
+			rest := r.log(p)[starts[i][tp]:]
+			if len(rest) == 0 {
 				continue
 			}
 			unfinished = true
-			n := random.IntN(len(left) + 1)
-			batch = append(batch, left[:n]...)
+			n := random.IntN(len(rest) + 1)
+			batch = append(batch, rest[:n]...)
 			if random.IntN(5) > 0 { // sometimes the batch comes again
-				starts[tp] = at + int64(n)
+				starts[i][tp] += int64(n)
 			}
+		}
+		if !unfinished {
+			left = slices.DeleteFunc(left, func(one *rig) bool { return one == r })
 		}
 		require.NoError(t, r.deliver(t.Context(), batch...))
 	}
