@@ -43,7 +43,7 @@ func FuzzStoredWindow(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, written, again.encode())
 
-		stored := storedWindow{Times: []schema.Time{}, IDs: []int64{}, Prices: []schema.Decimal{}, Late: read.late}
+		stored := storedWindow{Times: []schema.Time{}, IDs: []int64{}, Prices: []schema.Decimal{}}
 		for _, e := range read.entries {
 			stored.Times, stored.IDs, stored.Prices = append(stored.Times, e.time), append(stored.IDs, e.id), append(stored.Prices, e.price)
 		}

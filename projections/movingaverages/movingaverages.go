@@ -71,7 +71,7 @@ const (
 )
 
 func (*projection) Name() string         { return Name }
-func (*projection) Version() int         { return 1 }
+func (*projection) Version() int         { return 2 }
 func (*projection) TableNames() []string { return []string{averages, windows} }
 
 // Configuration implements projections.Configured: other windows are other rows.

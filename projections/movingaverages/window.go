@@ -28,19 +28,14 @@ type window struct {
 	entries []entry
 	// sums[i] is the sum of the last sizes[i] entries.
 	sums []schema.Decimal
-	// late counts the prices that came behind a newer one.
-	late int64
 }
 
 // add returns the window with one more price. The sizes are ascending and the
 // same in every call.
 func (w window) add(e entry, sizes []int) window {
 	at, _ := slices.BinarySearchFunc(w.entries, e, entry.compare)
-	next := window{entries: make([]entry, 0, len(w.entries)+1), sums: slices.Clone(w.sums), late: w.late}
+	next := window{entries: make([]entry, 0, len(w.entries)+1), sums: slices.Clone(w.sums)}
 	next.entries = append(append(append(next.entries, w.entries[:at]...), e), w.entries[at:]...)
-	if at < len(w.entries) {
-		next.late++
-	}
 	if next.sums == nil {
 		next.sums = make([]schema.Decimal, len(sizes))
 	}
@@ -73,7 +68,6 @@ type storedWindow struct {
 	Times  []schema.Time    `json:"times"`
 	IDs    []int64          `json:"ids"`
 	Prices []schema.Decimal `json:"prices"`
-	Late   int64            `json:"late"`
 }
 
 // encode writes a storedWindow as encoding/json does, in a fifth of its time: there
@@ -96,7 +90,7 @@ func (w window) encode() string {
 	})
 	list(`,"ids":`, func(e entry) { b = strconv.AppendInt(b, e.id, 10) })
 	list(`,"prices":`, func(e entry) { b = append(b, e.price.String()...) })
-	return string(append(strconv.AppendInt(append(b, `,"late":`...), w.late, 10), '}'))
+	return string(append(b, '}'))
 }
 
 // decodeWindow reads what encode wrote, and sums up anew.
@@ -108,7 +102,7 @@ func decodeWindow(text string, sizes []int) (window, error) {
 	if len(s.Times) != len(s.IDs) || len(s.Times) != len(s.Prices) {
 		return window{}, fmt.Errorf("reading a stored window: %d times, %d ids, %d prices", len(s.Times), len(s.IDs), len(s.Prices))
 	}
-	w := window{sums: make([]schema.Decimal, len(sizes)), late: s.Late}
+	w := window{sums: make([]schema.Decimal, len(sizes))}
 	for i := range s.Times {
 		w.entries = append(w.entries, entry{s.Times[i], s.IDs[i], s.Prices[i]})
 	}

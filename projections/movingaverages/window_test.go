@@ -1,0 +1,36 @@
+package movingaverages
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// What a window keeps is stored after each price: no more than its largest average
+// needs.
+func TestAWindowKeepsWhatItsLargestAverageNeeds(t *testing.T) {
+	t.Parallel()
+	sizes := []int{2, 3}
+	var w window
+	for i := range 10 {
+		w = w.add(entry{schema.NewTime(time.Unix(int64(i), 0)), int64(i), schema.MustDecimal("1.5")}, sizes)
+		assert.Len(t, w.entries, min(i+1, 3))
+	}
+}
+
+func TestAStoredWindowThatIsDamagedIsAnError(t *testing.T) {
+	t.Parallel()
+	const at = `"2026-01-02T03:04:05Z"`
+	for _, text := range []string{"", "{", `{"times":[],"ids":[1],"prices":[]}`, `{"times":[],"ids":[],"prices":[1]}`,
+		`{"times":[` + at + `],"ids":[1],"prices":[]}`, `{"times":[` + at + `],"ids":[],"prices":[1]}`} {
+		_, err := decodeWindow(text, []int{2})
+		require.ErrorContains(t, err, "reading a stored window", text)
+	}
+	w, err := decodeWindow(`{"times":[`+at+`],"ids":[1],"prices":[1],"late":1}`, []int{2})
+	require.NoError(t, err, "as a former version wrote it")
+	assert.Len(t, w.entries, 1)
+}
