@@ -662,7 +662,7 @@ func runRandomly(t *testing.T, random *rand.Rand, consumers ...*rig) {
 	for left := slices.Clone(consumers); len(left) > 0; {
 		i := random.IntN(len(consumers))
 		r := consumers[i]
-		if random.IntN(6) == 0 {
+		if random.IntN(20) == 0 {
 			starts[i] = r.assign()
 		}
 		var batch []Record
@@ -674,7 +674,7 @@ func runRandomly(t *testing.T, random *rand.Rand, consumers ...*rig) {
 				continue
 			}
 			unfinished = true
-			n := random.IntN(len(rest) + 1)
+			n := random.IntN(min(len(rest), 16) + 1)
 			batch = append(batch, rest[:n]...)
 			if random.IntN(5) > 0 { // sometimes the batch comes again
 				starts[i][tp] += int64(n)
