@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pricemill/pricemill/handlers/failingjobs"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -75,11 +76,13 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	rows := store.Rows{Table: "fetch_queue", Columns: []string{"request_id", "provider", "symbol", "requested_at",
 		"deadline", "traceparent", "claimed_by", "claimed_until"}, Clause: "ON CONFLICT (request_id) DO NOTHING"}
 	var events []schema.Event
+	var failed []failingjobs.Outcome
 	for i := range in {
 		request := in[i].Event.Payload.(schema.FetchRequested)
 		if _, known := h.provider(request.Provider); !known {
-			events = append(events, in[i].Derive(schema.QuoteFailed{Quote: request.Quote, Code: schema.CodeUnknownProvider,
-				Reason: fmt.Sprintf("no provider %q in this binary", request.Provider), FailedAt: request.RequestedAt}))
+			failure := schema.QuoteFailed{Quote: request.Quote, Code: schema.CodeUnknownProvider,
+				Reason: fmt.Sprintf("no provider %q in this binary", request.Provider), FailedAt: request.RequestedAt}
+			events, failed = append(events, in[i].Derive(failure)), append(failed, failureOf(failure))
 			continue
 		}
 		rows.Add(request.RequestID, request.Provider, request.Symbol, request.RequestedAt, request.Deadline,
@@ -91,7 +94,10 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 			h.count(e.Payload)
 		}
 	})
-	return events, tx.Insert(ctx, rows)
+	if err := tx.Insert(ctx, rows); err != nil {
+		return nil, err
+	}
+	return events, failingjobs.Note(ctx, tx, h.log, failed)
 }
 
 func (h *handler) wakeUp() {

@@ -3,10 +3,12 @@ package fetch
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/google/uuid"
 
+	"github.com/pricemill/pricemill/handlers/failingjobs"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -39,20 +41,21 @@ const (
 // queue is the view that one process has of the tables.
 //
 // Where a transaction locks rows of several tables, it does so in one order:
-// fetch_queue, fetch_budgets, fetch_refused, the outbox. Once it has rows of
+// fetch_queue, fetch_budgets, fetch_refused, failing_jobs, the outbox. Once it has rows of
 // fetch_budgets, it waits for none of fetch_queue any more: it passes over those
 // that others hold.
 type queue struct {
 	owner string
 	emit  pipeline.Emitter
+	log   *slog.Logger
 }
 
-func newQueue(emit pipeline.Emitter) (*queue, error) {
+func newQueue(emit pipeline.Emitter, log *slog.Logger) (*queue, error) {
 	owner, err := uuid.NewRandom()
 	if err != nil {
 		return nil, fmt.Errorf("naming the owner of claims: %w", err)
 	}
-	return &queue{owner: owner.String(), emit: emit}, nil
+	return &queue{owner: owner.String(), emit: emit, log: log}, nil
 }
 
 // look shows the open requests and what there is to serve them with, and locks
@@ -177,8 +180,11 @@ func (q *queue) apply(ctx context.Context, tx *pipeline.Tx, v view, p plan) ([]s
 	if err := keepPlaces(ctx, tx, p, v.local); err != nil {
 		return nil, err
 	}
-	events, _, err := remove(ctx, tx, p.fail)
-	return events, err
+	events, removed, err := remove(ctx, tx, p.fail)
+	if err != nil {
+		return nil, err
+	}
+	return events, failingjobs.Note(ctx, tx, q.log, failures(removed))
 }
 
 // own begins a statement on all claims of owner $1. They are locked in one
@@ -228,9 +234,28 @@ func (q *queue) finish(ctx context.Context, outcomes []outcome, limits func(sche
 			return nil, err
 		}
 		counted = removed
-		return events, endCalls(ctx, tx, outcomes, limits)
+		if err := endCalls(ctx, tx, outcomes, limits); err != nil {
+			return nil, err
+		}
+		return events, failingjobs.Note(ctx, tx, q.log, failures(removed))
 	})
 	return counted, err
+}
+
+// failures are those of some outcomes. Whether an answer holds a price is for
+// normalize to say.
+func failures(outcomes []outcome) []failingjobs.Outcome {
+	var all []failingjobs.Outcome
+	for _, o := range outcomes {
+		if f, ok := o.payload.(schema.QuoteFailed); ok {
+			all = append(all, failureOf(f))
+		}
+	}
+	return all
+}
+
+func failureOf(f schema.QuoteFailed) failingjobs.Outcome {
+	return failingjobs.Outcome{Quote: f.Quote, At: f.FailedAt, Code: f.Code, Reason: f.Reason}
 }
 
 // remove removes requests that have their outcome and returns the events that

@@ -35,7 +35,7 @@ func graceful(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // Run works on open requests until ctx is done.
 func (h *handler) Run(ctx context.Context, emit pipeline.Emitter) error {
-	q, err := newQueue(emit)
+	q, err := newQueue(emit, h.log)
 	if err != nil {
 		return err
 	}

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
 
+	"github.com/pricemill/pricemill/handlers/failingjobs"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -28,12 +30,13 @@ func init() {
 		Takes: []schema.EventType{schema.QuoteStored{}.EventType()},
 		Gives: []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteRejected{}.EventType(),
 			schema.QuoteUnchanged{}.EventType()},
-		New: func(env pipeline.Env) (pipeline.Handler, error) { return &handler{env.Provider}, nil },
+		New: func(env pipeline.Env) (pipeline.Handler, error) { return &handler{env.Provider, env.Log}, nil },
 	})
 }
 
 type handler struct {
 	provider func(schema.Provider) (pipeline.Provider, bool)
+	log      *slog.Logger
 }
 
 var _ pipeline.Handler = (*handler)(nil)
@@ -83,7 +86,27 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	for _, r := range reads {
 		events = append(events, emit(r, known, changed)...)
 	}
-	return events, save(ctx, tx, changed)
+	if err := save(ctx, tx, changed); err != nil {
+		return nil, err
+	}
+	return events, failingjobs.Note(ctx, tx, h.log, outcomes(reads))
+}
+
+// outcomes are what became of the requests that were answered.
+func outcomes(reads []read) []failingjobs.Outcome {
+	var all []failingjobs.Outcome
+	for _, r := range reads {
+		quote := r.record.Event.Payload.(schema.QuoteStored)
+		if quote.RequestID == "" {
+			continue // of a stream or a file
+		}
+		o := failingjobs.Outcome{Quote: quote.Quote, At: quote.ReceivedAt}
+		if r.err != nil {
+			o.Code, o.Reason = explain(r.err)
+		}
+		all = append(all, o)
+	}
+	return all
 }
 
 // read asks the provider, and checks what no provider may answer.
