@@ -106,7 +106,7 @@ func (m *modules) projection(name string) (pipeline.Projection, error) {
 
 // publish brings prices into the log as normalize does.
 func (b rebuildBench) publish(ctx context.Context, c config, on *backends, m *modules, topology *pipeline.Topology) error {
-	relay, err := newRuntimeOf(ctx, c, on, topology, nil, nil, nil, m.registry, b.log)
+	relay, err := newRuntimeOf(ctx, c, on, topology, pipeline.Config{Registry: m.registry}, b.log)
 	if err != nil {
 		return err
 	}

@@ -24,8 +24,8 @@ func newHealth(a *app) *cobra.Command {
 		Use:   "health",
 		Short: "Ask the service of this machine whether it is well",
 		Long: `Ask the service that listens on HTTP_ADDR whether it is ready, and print what is
-not. The exit status is 0 where all is well. An address that stands for all
-interfaces is asked on loopback.`,
+not. The exit status is 0 if it is ready, and warnings are printed to stderr. An
+address that stands for all interfaces is asked on loopback.`,
 		Example: "  pricemill health\n  pricemill health --live --timeout 1s",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -103,13 +103,18 @@ func (a *app) health(ctx context.Context, url string) error {
 	if err := json.Unmarshal(body, &is); err != nil {
 		return fmt.Errorf("not well: %s answered %s, and not as pricemill does: %w", url, response.Status, err)
 	}
+	ready := response.StatusCode == http.StatusOK
 	errs := []error{fmt.Errorf("not well: %s answered %s, %s", url, response.Status, is.Status)}
 	for _, check := range is.Checks {
-		if check.State != "ok" {
+		switch {
+		case check.State == "ok":
+		case ready:
+			fmt.Fprintf(a.stderr, "%s: %s: %s\n", check.State, check.Name, check.Reason)
+		default:
 			errs = append(errs, fmt.Errorf("%s: %s: %s", check.Name, check.State, check.Reason))
 		}
 	}
-	if response.StatusCode != http.StatusOK {
+	if !ready {
 		return errors.Join(errs...)
 	}
 	_, err = fmt.Fprintln(a.stdout, is.Status)

@@ -8,9 +8,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/schema"
 )
 
 // addressOf is where a program of start listens, as HTTP_ADDR.
@@ -28,12 +25,7 @@ func TestHealth(t *testing.T) {
 	}
 
 	// A halt is named; the process lives all the same.
-	broker := connect(t, p.env)
-	errs := broker.Send(t.Context(), []pipeline.PartitionBatch{{
-		TopicPartition: pipeline.TopicPartition{Topic: schema.StoredQuotes, Partition: 1},
-		Records: []pipeline.OutgoingRecord{{Key: []byte("k"), Value: []byte("{}"), Headers: []schema.Header{
-			{Key: "ce_outboxid", Value: []byte("another")}, {Key: "ce_outboxseq", Value: []byte("7")}}}}}})
-	require.NoError(t, errs[0])
+	haltAStage(t, p.env)
 	p.eventually("/readyz", http.StatusServiceUnavailable)
 	status, stdout, stderr := run(t, environment{"HTTP_ADDR": addressOf(p.url)}, "health")
 	assert.Equal(t, 1, status)

@@ -247,7 +247,7 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	}
 	// No more than the file needs: no job polls meanwhile.
 	stages := pipeline.Downstream(append(slices.Clone(m.stages), folds...), quoteFetched)
-	runtime, err := newRuntimeOf(ctx, c, b, topology, stages, nil, nil, m.registry, log)
+	runtime, err := newRuntimeOf(ctx, c, b, topology, pipeline.Config{Stages: stages, Registry: m.registry}, log)
 	if err != nil {
 		return ingest.Summary{}, err
 	}

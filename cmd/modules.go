@@ -151,6 +151,25 @@ func (m *modules) openProjections(ctx context.Context, c config, b *backends, lo
 	return nil
 }
 
+// serving are the names of the stages that the service needs, in whatever process:
+// those of the handlers, and of the generations that readers see.
+func (m *modules) serving(ctx context.Context, db store.Querier) ([]string, error) {
+	folds, err := projections.Serving(ctx, db, m.projections)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, part := range m.parts {
+		if part.Kind == pipeline.HandlerPart {
+			names = append(names, part.Name)
+		}
+	}
+	for _, fold := range folds {
+		names = append(names, fold.Name)
+	}
+	return names, nil
+}
+
 // shownDifferences is how many differences a rebuild keeps.
 const shownDifferences = 20
 

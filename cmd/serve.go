@@ -154,29 +154,28 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 	if err := m.openProjections(ctx, c, b, log); err != nil {
 		return nil, nil, err
 	}
-	var changing func(context.Context) ([]pipeline.StageSpec, error)
+	work := pipeline.Config{Stages: m.stages, Sources: m.sources, Registry: m.registry,
+		Serving: func(ctx context.Context) ([]string, error) { return m.serving(ctx, b.store) }}
 	if c.Roles.Projections {
-		changing = func(ctx context.Context) ([]pipeline.StageSpec, error) {
+		work.Changing = func(ctx context.Context) ([]pipeline.StageSpec, error) {
 			return projections.Following(ctx, b.store, m.projections)
 		}
 	}
-	runtime, err := newRuntimeOf(ctx, c, b, topology, m.stages, changing, m.sources, m.registry, log)
+	runtime, err := newRuntimeOf(ctx, c, b, topology, work, log)
 	return topology, runtime, err
 }
 
-// newRuntimeOf is newRuntime of these stages alone.
-func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, stages []pipeline.StageSpec,
-	changing func(context.Context) ([]pipeline.StageSpec, error), sources []pipeline.SourceSpec,
-	registry *prometheus.Registry, log *slog.Logger) (*pipeline.Runtime, error) {
+// newRuntimeOf completes the description of a runtime whose stages are given.
+func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, work pipeline.Config, log *slog.Logger) (*pipeline.Runtime, error) {
 	owner, err := nameProcess(ctx, c, b)
 	if err != nil {
 		return nil, err
 	}
-	return pipeline.New(pipeline.Config{Store: b.store, Broker: b.broker, Topology: topology, GroupPrefix: c.GroupPrefix,
-		Owner: owner, Stages: stages, Changing: changing, Sources: sources, Relay: c.Roles.Relay, Log: log, Registry: registry,
-		Spare: func(ctx context.Context) ([]string, error) { return projections.Spare(ctx, b.store) },
-		// The server should have let go of a statement before its stage does.
-		TransactionLimit: c.DatabaseTimeout + 5*time.Second})
+	work.Store, work.Broker, work.Topology, work.Log = b.store, b.broker, topology, log
+	work.GroupPrefix, work.Owner, work.Relay = c.GroupPrefix, owner, c.Roles.Relay
+	// The server should have let go of a statement before its stage does.
+	work.TransactionLimit = c.DatabaseTimeout + 5*time.Second
+	return pipeline.New(work)
 }
 
 // nameProcess names this process among those that share the work. One with an

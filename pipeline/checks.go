@@ -28,20 +28,22 @@ type Check struct {
 	Detail string
 }
 
-// Checks reports the relay, each stage of this process, every halt in the
-// database, the broker, and topics that do not keep their records.
+// Checks reports what this process does: its relay, its stages and sources, the
+// database and the broker. Only a fault of these is a failure. What concerns other
+// processes is a warning: halts of stages that run elsewhere, and stages that no
+// process runs. So is every fault of a stage that no reader depends on.
 func (r *Runtime) Checks(ctx context.Context) []Check {
-	// Beside the database, so that an answer need not wait for one after the other
-	// where both are away.
+	// Next to the database, so that an answer need not wait for one after the other
+	// where both are down.
 	broker := make(chan []Check, 1)
 	go func() { broker <- r.checkBroker(ctx) }()
 	var checks []Check
 	if r.cfg.Relay {
 		checks = append(checks, check("relay", r.relay.Trouble()))
 	}
-	spare := r.spare(ctx)
+	own := r.ownStages(ctx)
 	for _, stage := range r.present() {
-		checks = append(checks, spare.check("stage "+stage.spec.Name, stage.spec.Name, stage.Trouble()))
+		checks = append(checks, own.check("stage "+stage.spec.Name, stage.spec.Name, stage.Trouble()))
 	}
 	for _, s := range r.sources {
 		checks = append(checks, check("source "+s.spec.Name, s.trouble()))
@@ -50,9 +52,12 @@ func (r *Runtime) Checks(ctx context.Context) []Check {
 	checks = append(checks, check("database", err))
 	for _, p := range positions {
 		if p.Halted != "" {
-			checks = append(checks, spare.check(fmt.Sprintf("stage %s on %s/%d", p.Stage, p.Topic, p.Part), p.Stage,
+			checks = append(checks, own.check(fmt.Sprintf("stage %s on %s/%d", p.Stage, p.Topic, p.Part), p.Stage,
 				errors.New("halted: "+p.Halted)))
 		}
+	}
+	if own.known {
+		checks = append(checks, r.checkWorkers(ctx, own)...)
 	}
 	return append(checks, <-broker...)
 }
@@ -64,24 +69,39 @@ func check(name string, err error) Check {
 	return Check{Name: name, State: CheckOK}
 }
 
-// spares are the names of the stages that no reader depends on.
-type spares []string
-
-// spare asks; where nobody can tell, there are none.
-func (r *Runtime) spare(ctx context.Context) spares {
-	if r.cfg.Spare == nil {
-		return nil
-	}
-	names, err := r.cfg.Spare(ctx)
-	if err != nil {
-		return nil // the check of the database says so
-	}
-	return names
+// ownStages tells the stages apart whose faults are failures of this process.
+type ownStages struct {
+	// here are the stages of this process.
+	here []string
+	// serving are the stages of all processes that readers depend on. Where known is
+	// false, the database did not say, and each stage counts as one.
+	serving []string
+	known   bool
 }
 
-func (s spares) check(name, stage string, err error) Check {
+func (r *Runtime) ownStages(ctx context.Context) ownStages {
+	// The stages first. One whose generation is dropped in between is not among the
+	// serving any more, so its end is not a failure.
+	var own ownStages
+	for _, stage := range r.present() {
+		own.here = append(own.here, stage.spec.Name)
+	}
+	if r.cfg.Serving == nil {
+		return own
+	}
+	serving, err := r.cfg.Serving(ctx)
+	if err != nil {
+		return own // the check of the database says so
+	}
+	own.serving, own.known = serving, true
+	return own
+}
+
+// check is a failure if the stage is one of this process and readers depend on it,
+// and a warning otherwise.
+func (o ownStages) check(name, stage string, err error) Check {
 	c := check(name, err)
-	if c.State == CheckFailed && slices.Contains(s, stage) {
+	if c.State == CheckFailed && (!slices.Contains(o.here, stage) || o.known && !slices.Contains(o.serving, stage)) {
 		c.State = CheckWarning
 	}
 	return c

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -78,4 +80,68 @@ func TestChecksOfAConsumer(t *testing.T) {
 	require.EqualError(t, r.stage.Trouble(), "consumer: connection refused")
 	r.stage.consuming(nil)
 	require.NoError(t, r.stage.Trouble())
+}
+
+// TestChecksAreOfThisProcess: a halt is a failure of a process that runs the stage,
+// if readers depend on it. A process that runs other stages only warns of it.
+func TestChecksAreOfThisProcess(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.append(1, 5, nil) // the first four are missing
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NotEmpty(t, r.position(1).Halted)
+	const halted = "stage test on price-events/1"
+	elsewhere := StageSpec{Name: "elsewhere", Takes: r.stage.spec.Takes, Handler: &recorder{}}
+	states := func(serving []string, failure error, stages ...StageSpec) (map[string]CheckState, string) {
+		runtime, err := New(Config{Store: r.db, Broker: r.broker, Topology: r.stage.outbox.topology, Stages: stages, Log: slog.New(slog.DiscardHandler),
+			Serving: func(context.Context) ([]string, error) { return serving, failure }})
+		require.NoError(t, err)
+		found, workers := map[string]CheckState{}, ""
+		for _, c := range runtime.Checks(t.Context()) {
+			found[c.Name] = c.State
+			if c.Name == "workers" {
+				workers = c.Detail
+			}
+		}
+		return found, workers
+	}
+	both := []string{"test", "elsewhere"}
+
+	found, workers := states(both, nil)
+	assert.Equal(t, CheckWarning, found[halted], "the role api alone")
+	assert.Equal(t, CheckWarning, found["workers"])
+	assert.Contains(t, workers, "no process runs stage test, stage elsewhere, the relay:")
+	found, workers = states(both, nil, r.stage.spec)
+	assert.Equal(t, CheckFailed, found[halted], "it runs the stage")
+	assert.Contains(t, workers, "no process runs stage elsewhere, the relay:")
+	found, _ = states(both, nil, elsewhere)
+	assert.Equal(t, CheckWarning, found[halted], "it runs another stage")
+	found, _ = states([]string{"elsewhere"}, nil, r.stage.spec)
+	assert.Equal(t, CheckWarning, found[halted], "no reader depends on it")
+	found, _ = states(nil, errors.New("connection refused"), r.stage.spec)
+	assert.Equal(t, CheckFailed, found[halted], "which stages serve is not known")
+	assert.NotContains(t, found, "workers")
+
+	// Another process relays, and runs one of the two.
+	worker, err := New(Config{Store: r.db, Broker: r.broker, Topology: r.stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	worker.stages = []*Stage{r.stage}
+	held, err := r.db.AcquireLease(t.Context(), leaseName, "the worker", time.Hour)
+	require.NoError(t, err)
+	require.True(t, held)
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() { worker.announce(ctx); close(stopped) }()
+	require.Eventually(t, func() bool {
+		found, workers = states(both, nil)
+		return strings.HasPrefix(workers, "no process runs stage elsewhere:")
+	}, 20*time.Second, 5*time.Millisecond)
+	found, _ = states([]string{"test"}, nil)
+	assert.Equal(t, CheckOK, found["workers"])
+	stop()
+	<-stopped
+	require.NoError(t, r.db.RenewLeases(t.Context(), runningOwner, []string{runningPrefix + "test"}, -time.Second))
+	_, workers = states(both, nil)
+	assert.Contains(t, workers, "stage test", "its last process died, and its lease has run out")
 }

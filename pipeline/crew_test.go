@@ -88,7 +88,7 @@ func TestStagesComeAndGo(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				return wanted, failure
-			}, Spare: func(context.Context) ([]string, error) { return []string{"a.g2"}, nil }})
+			}, Serving: func(context.Context) ([]string, error) { return []string{"fixed", "a.g1"}, nil }})
 		require.NoError(t, err)
 		ctx, stop := context.WithCancel(t.Context())
 		started, ended := make(chan struct{}), make(chan error, 1)
@@ -105,7 +105,7 @@ func TestStagesComeAndGo(t *testing.T) {
 			states[c.Name] = c.State
 		}
 		assert.Equal(t, CheckFailed, states["stage a.g1"], "it has no partitions")
-		assert.Equal(t, CheckWarning, states["stage a.g2"], "nor has this one, on which no reader depends")
+		assert.Equal(t, CheckWarning, states["stage a.g2"], "nor has this one, on which no reader depends: its generation does not serve, or is gone")
 
 		want(errors.New("not now"))
 		time.Sleep(2 * changePoll)

@@ -34,9 +34,10 @@ type Config struct {
 	// is asked again and again, and they come and go while the runtime runs. A stage
 	// is known by its name.
 	Changing func(ctx context.Context) ([]StageSpec, error)
-	// Spare, if not nil, names the stages, of whatever process, that no reader
-	// depends on: what is wrong with them is a warning.
-	Spare func(ctx context.Context) ([]string, error)
+	// Serving, if not nil, names the stages of the service that readers depend on,
+	// whichever process runs them. A fault of any other stage is a warning, and so is
+	// a stage of these that no process runs. Nil: all stages of this process.
+	Serving func(ctx context.Context) ([]string, error)
 	// Sources run beside the stages.
 	Sources []SourceSpec
 	// Relay runs the relay in this process.
@@ -178,6 +179,7 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 			keepRunning(ctx, s.spec.Runner, emit, r.cfg.Log.With("source", s.spec.Name), s.setTrouble)
 		})
 	}
+	background.Go(func() { r.announce(ctx) })
 	c := newCrew(ctx, r, applying)
 	c.start(r.present()...)
 	if r.cfg.Changing != nil {

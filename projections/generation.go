@@ -210,19 +210,6 @@ func stagesWhere(ctx context.Context, db store.Querier, all []pipeline.Projectio
 	return stages, nil
 }
 
-// Spare are the names of the stages that feed generations which no reader sees.
-func Spare(ctx context.Context, q store.Querier) ([]string, error) {
-	var rows []generationRow
-	if err := q.Select(ctx, &rows, `SELECT `+generationColumns+` FROM generations WHERE active = 0`); err != nil {
-		return nil, fmt.Errorf("reading the generations: %w", err)
-	}
-	names := make([]string, len(rows))
-	for i, r := range rows {
-		names[i] = stageName(r.generation())
-	}
-	return names, nil
-}
-
 // ErrNoFold is wrapped where a stage feeds none of the projections.
 var ErrNoFold = errors.New("it is not the stage of a projection")
 

@@ -240,9 +240,10 @@ func TestARebuildIsProvenAndSwappedBothWays(t *testing.T) {
 		assert.Equal(t, want, count(t, b.db, `SELECT SUM(n) FROM tally_g2`))
 	}
 	assert.Equal(t, projections.RebuildRolledBack, b.get(r.ID).State)
-	spare, err := projections.Spare(t.Context(), b.db)
+	serving, err := projections.Serving(t.Context(), b.db, all)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"tally.g2"}, spare)
+	require.Len(t, serving, 1)
+	assert.Equal(t, "tally.g1", serving[0].Name)
 	require.NoError(t, projections.CancelRebuild(t.Context(), b.db, all, r.ID))
 	assert.Equal(t, projections.RebuildCancelled, b.get(r.ID).State)
 	assert.Equal(t, 1, count(t, b.db, tables))

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -23,6 +25,40 @@ func (s *Store) AcquireLease(ctx context.Context, name, owner string, d time.Dur
 		return false, fmt.Errorf("acquiring lease %s: %w", name, err)
 	}
 	return held, nil
+}
+
+// RenewLeases is AcquireLease of several leases at once. Those that another owner
+// holds are left to it.
+func (s *Store) RenewLeases(ctx context.Context, owner string, names []string, d time.Duration) error {
+	if len(names) == 0 {
+		return nil
+	}
+	now := s.engine.NowMillis()
+	args := []any{owner, d.Milliseconds()}
+	values := make([]string, len(names))
+	for i, name := range slices.Sorted(slices.Values(names)) { // in one order, so that no two wait in a circle
+		args = append(args, name)
+		values[i] = fmt.Sprintf("($%d, $1, %s + $2)", len(args), now)
+	}
+	err := s.Write(ctx, func(tx *Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO leases (name, owner, expires_ms) VALUES `+strings.Join(values, ", ")+`
+			ON CONFLICT (name) DO UPDATE SET expires_ms = excluded.expires_ms, owner = excluded.owner
+			WHERE leases.owner = excluded.owner OR leases.expires_ms < `+now, args...)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("renewing %d leases: %w", len(names), err)
+	}
+	return nil
+}
+
+// HeldLeases are the names of the leases that are held now, by any owner.
+func HeldLeases(ctx context.Context, q Querier) ([]string, error) {
+	var names []string
+	if err := q.Select(ctx, &names, `SELECT name FROM leases WHERE expires_ms >= `+q.NowMillis()+` ORDER BY name`); err != nil {
+		return nil, fmt.Errorf("reading which leases are held: %w", err)
+	}
+	return names, nil
 }
 
 // ReleaseLease gives up a lease, if owner holds it.

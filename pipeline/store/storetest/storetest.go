@@ -340,6 +340,24 @@ func testLease(t *testing.T, opener Opener) {
 	}
 	require.NoError(t, s.ReleaseLeases(t.Context(), "node_1/"))
 	assert.True(t, acquire("node-2/b", time.Hour))
+
+	// Several at once, of an owner that several processes share.
+	renew := func(d time.Duration, names ...string) {
+		require.NoError(t, s.RenewLeases(t.Context(), "any", names, d))
+	}
+	heldNow := func() []string {
+		names, err := store.HeldLeases(t.Context(), s)
+		require.NoError(t, err)
+		return names
+	}
+	renew(time.Hour)
+	assert.Equal(t, []string{"relay"}, heldNow())
+	renew(time.Hour, "running/b", "relay", "running/a")
+	renew(time.Hour, "running/b")
+	assert.Equal(t, []string{"relay", "running/a", "running/b"}, heldNow())
+	assert.True(t, acquire("node-2/b", time.Hour), "it was not taken away")
+	renew(-time.Second, "running/b", "relay")
+	assert.Equal(t, []string{"relay", "running/a"}, heldNow())
 }
 
 func testDeadLetters(t *testing.T, opener Opener) {
