@@ -16,8 +16,9 @@ import (
 type session struct {
 	positions map[TopicPartition]store.Position
 	// names are those that the chains of each partition have had. For records
-	// that were there when the session began, the numbers given until then limit
-	// the name in use as well: what is beyond them, the database never gave.
+	// before ends, which were in the log when the names were read, the numbers
+	// given until then limit the name in use as well: what is beyond them, the
+	// database never gave.
 	names, limited map[TopicPartition]chainNames
 	ends           map[TopicPartition]int64
 	lanes          map[int]*Lane
@@ -139,6 +140,14 @@ func (s *Stage) loadPositions(ctx context.Context) (map[TopicPartition]store.Pos
 
 func (s *session) setNames(known []store.KnownChain) {
 	s.names, s.limited = chainNamesOf(known, false), chainNamesOf(known, true)
+}
+
+// gave notes the last number that a chain has given.
+func (s *session) gave(tp TopicPartition, chain store.Chain) {
+	if name, known := s.limited[tp][chain.Outbox]; known && name.sent == unlimited {
+		name.given = chain.Last
+		s.limited[tp][chain.Outbox] = name
+	}
 }
 
 func (s *session) namesFor(r Record) chainNames {

@@ -29,16 +29,9 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 		return fmt.Errorf("stage %s: the session has ended", s.spec.Name)
 	}
 	plan := s.plan(sess, records)
-	if plan.broken {
-		// Chains may have got other names while the session went on.
-		known, err := store.KnownChains(ctx, s.db)
-		if err != nil {
-			return err
-		}
-		s.mu.Lock()
-		sess.setNames(known)
-		s.mu.Unlock()
-		plan = s.plan(sess, records)
+	plan, err := s.checkGiven(ctx, sess, records, plan)
+	if err != nil {
+		return err
 	}
 	if len(plan.moves) == 0 {
 		return nil
@@ -52,7 +45,7 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 	if sift {
 		plan.siftUntil = began.Add(min(s.sifts, s.limit/2))
 	}
-	err := lane.Run(txCtx, s.db, func(tx *Tx) error {
+	err = lane.Run(txCtx, s.db, func(tx *Tx) error {
 		if s.worked != nil {
 			defer func(began time.Time) { s.worked(time.Since(began)) }(time.Now())
 		}
@@ -74,6 +67,54 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 	s.advance(sess, batch, plan)
 	s.committed()
 	return nil
+}
+
+// checkGiven plans again by what the database has given by now, where the chain is
+// broken or goes beyond the last number that the session knows of. It asks after the
+// records were read: what the database had not given then, it did not write.
+func (s *Stage) checkGiven(ctx context.Context, sess *session, records []Record, p plan) (plan, error) {
+	if !p.broken {
+		chains, err := store.ChainsAt(ctx, s.db, s.beyondGiven(sess, p.moves))
+		if err != nil {
+			return plan{}, err
+		}
+		s.mu.Lock()
+		for _, chain := range chains {
+			topic, _ := s.outbox.topology.atEpoch(chain.Epoch)
+			sess.gave(TopicPartition{topic, chain.Part}, chain)
+		}
+		s.mu.Unlock()
+		if len(s.beyondGiven(sess, p.moves)) == 0 {
+			return p, nil
+		}
+	}
+	// Chains may have got other names while the session went on.
+	known, err := store.KnownChains(ctx, s.db)
+	if err != nil {
+		return plan{}, err
+	}
+	s.mu.Lock()
+	sess.setNames(known)
+	for _, r := range records {
+		sess.ends[r.TopicPartition] = max(sess.ends[r.TopicPartition], r.Offset+1)
+	}
+	s.mu.Unlock()
+	return s.plan(sess, records), nil
+}
+
+// beyondGiven are the chains of which a plan goes beyond the last number that the
+// session knows of.
+func (s *Stage) beyondGiven(sess *session, moves []store.Move) (beyond []store.Chain) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range moves {
+		tp := positionAt(m.From)
+		if name, known := sess.limited[tp][m.Outbox]; known && name.sent == unlimited && m.Seq > name.given {
+			topic, _ := s.outbox.topology.topic(tp.Topic)
+			beyond = append(beyond, store.Chain{Epoch: topic.Epoch, Part: tp.Partition})
+		}
+	}
+	return beyond
 }
 
 // lane returns the current session and a lane of it.

@@ -31,11 +31,11 @@ import (
 //     and only once it is in the log. So each is counted once, by its number.
 type audit struct {
 	AuditConfig
-	// current are the chains in use, names all that there ever were, ends what
-	// the log holds.
-	current map[TopicPartition]store.Chain
-	names   map[TopicPartition]chainNames
-	ends    map[schema.Topic][]OffsetRange
+	// current are the chains in use, names all that there ever were, limited the
+	// same with the last number of each, ends what the log holds.
+	current        map[TopicPartition]store.Chain
+	names, limited map[TopicPartition]chainNames
+	ends           map[schema.Topic][]OffsetRange
 	// epochs is how many incarnations of a topic the database has seen.
 	epochs    map[schema.Topic]int
 	positions map[stagePartition]store.Position
@@ -154,7 +154,7 @@ func (a *audit) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.names = chainNamesOf(known, false)
+	a.names, a.limited = chainNamesOf(known, false), chainNamesOf(known, true)
 	if err := a.loadTopics(ctx); err != nil {
 		return err
 	}
@@ -234,14 +234,15 @@ func startLink(held OffsetRange) Link {
 	return Link{}
 }
 
-// consumed reports whether a stage has gone beyond a record.
-func (a *audit) consumed(tp TopicPartition, offset int64) bool {
+// passed is up to where the stage that is furthest has gone.
+func (a *audit) passed(tp TopicPartition) int64 {
+	next := int64(0)
 	for at, p := range a.positions {
-		if at.TopicPartition == tp && p.Next > offset && p.TopicID == a.topicID(tp) {
-			return true
+		if at.TopicPartition == tp && p.TopicID == a.topicID(tp) {
+			next = max(next, p.Next)
 		}
 	}
-	return false
+	return next
 }
 
 func (a *audit) topicID(tp TopicPartition) string {

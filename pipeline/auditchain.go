@@ -18,15 +18,22 @@ type chainAudit struct {
 	// highest are the highest numbers met, by name.
 	highest          map[string]int64
 	records, repeats int64
+	// passed is the highest position of a stage; limited are the names, each with
+	// the last number given in the snapshot. A record before passed was there then.
+	passed  int64
+	limited chainNames
 }
 
 // walkChain looks whether a chain is unbroken, goes on in the outbox, and notes
 // each of its events once.
 func (a *audit) walkChain(ctx context.Context, tp TopicPartition, held OffsetRange) error {
-	c := &chainAudit{audit: a, tp: tp, chain: a.current[tp], names: a.names[tp], last: startLink(held), highest: map[string]int64{}}
+	c := &chainAudit{audit: a, tp: tp, chain: a.current[tp], names: a.names[tp], limited: a.limited[tp], passed: a.passed(tp),
+		last: startLink(held), highest: map[string]int64{}}
 	err := a.Broker.Read(ctx, tp, held.Oldest, held.End, func(records []Record) error {
 		for i := range records {
-			c.record(&records[i])
+			if err := c.record(ctx, &records[i], held.End); err != nil {
+				return err
+			}
 		}
 		a.Progress(len(records))
 		return nil
@@ -39,23 +46,32 @@ func (a *audit) walkChain(ctx context.Context, tp TopicPartition, held OffsetRan
 	return c.outbox(ctx, held)
 }
 
-func (c *chainAudit) record(r *Record) {
+func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 	c.records++
 	link, derived, err := linkOf(r.Headers)
 	if err != nil || link == (Link{}) {
-		return // the former is a dead letter, which its stages say
+		return nil // the former is a dead letter, which its stages say
 	}
-	if link.Outbox == c.chain.Outbox && link.Seq > c.chain.Last {
-		return // written since
+	names := c.names
+	if r.Offset < c.passed {
+		names = c.limited
+	} else if link.Outbox == c.chain.Outbox && link.Seq > c.chain.Last {
+		return nil // written since
 	}
-	what := c.last.follow(link, derived, c.names)
+	what := c.last.follow(link, derived, names)
 	if what == gap && link.Seq <= c.highest[link.Outbox] {
 		what = repeat // of a name before the present one, which the database does not know
 	}
 	if what == gap || what == foreign {
-		c.broken(what, link, r.Offset)
-		c.last = link.skipped(what)
-		what = c.last.follow(link, derived, c.names)
+		to, stray, err := c.skip(ctx, chainBreak{TopicPartition: c.tp, what: what, last: c.last, next: link, offset: r.Offset, end: end, names: names})
+		if err != nil {
+			return err
+		}
+		c.broken(what, link, r.Offset, stray)
+		if c.last = to; stray {
+			return nil
+		}
+		what = c.last.follow(link, derived, names)
 	}
 	c.highest[link.Outbox] = max(c.highest[link.Outbox], link.Seq)
 	at := place{c.tp, fmt.Sprintf("offset %d", r.Offset), schema.EventID(r.Headers)}
@@ -67,21 +83,37 @@ func (c *chainAudit) record(r *Record) {
 			c.audit.repeats = append(c.audit.repeats, at)
 			c.mu.Unlock()
 		}
-		return
+		return nil
 	case apply:
 		c.add(at, sourceOf(r.Headers), derived)
 	}
 	c.last = c.last.advance(link)
+	return nil
 }
 
-func (c *chainAudit) broken(what step, link Link, offset int64) {
+// skip is what stages do that an operator told to skip a break.
+func (a *audit) skip(ctx context.Context, b chainBreak) (Link, bool, error) {
+	b.sent = unlimited
+	if chain := a.current[b.TopicPartition]; chain.Outbox == b.last.Outbox {
+		b.sent = chain.Sent
+	}
+	return b.skip(ctx, a.Broker)
+}
+
+func (c *chainAudit) broken(what step, link Link, offset int64, stray bool) {
+	if stray {
+		c.chains.Count("stray records", 1)
+		c.chains.Limit("%s: there are records with numbers of chain %s out of order, as the database does not write them: stages pass over them",
+			c.tp, link.Outbox)
+		return
+	}
 	if what == foreign {
 		c.mu.Lock()
 		c.foreign = true
 		c.mu.Unlock()
 		// Else the name was given since, or stages halt here, which their positions
 		// say, or no stage reads the topic.
-		if c.consumed(c.tp, offset) {
+		if offset < c.passed {
 			c.chains.Limit("%s: from offset %d on are records of chain %s, which another database wrote, or a later state of this one; "+
 				"an operator had the stages go on, and it is taken that they skipped them", c.tp, offset, link.Outbox)
 		}

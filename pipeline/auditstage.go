@@ -52,8 +52,8 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 		if !stands || p.TopicID != topic.ID || !slices.Contains(s.spec.Topics(), tp.Topic) {
 			continue
 		}
-		w := &stageWalk{stageAudit: s, tp: tp, position: p, held: held, names: a.names[tp], last: startLink(held), next: held.Oldest,
-			letters: letterCursor{view: a.View, stage: p.Stage, topicID: p.TopicID, part: p.Part, after: -1}, counts: map[string]int64{}}
+		w := &stageWalk{stageAudit: s, chainWalk: a.newChainWalk(tp, held), position: p, next: held.Oldest,
+			repeats: map[eventKey]place{}, letters: letterCursor{view: a.View, stage: p.Stage, topicID: p.TopicID, part: p.Part, after: -1}, counts: map[string]int64{}}
 		if s.auditor != nil {
 			w.auditor = s.auditor.Partition(tp)
 		}
@@ -80,6 +80,9 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 	if err != nil {
 		return err
 	}
+	if err := a.judgeStageRepeats(ctx, tp, held, end, walks); err != nil {
+		return err
+	}
 	for _, w := range walks {
 		if err := w.end(ctx); err != nil {
 			return err
@@ -88,19 +91,92 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 	return nil
 }
 
+// judgeStageRepeats looks whether the event of each record that a stage passed over
+// as a repeat was met under a number that is none. It reads the partition again
+// where there are repeats.
+func (a *audit) judgeStageRepeats(ctx context.Context, tp TopicPartition, held OffsetRange, end int64, walks []*stageWalk) error {
+	walks = slices.DeleteFunc(slices.Clone(walks), func(w *stageWalk) bool { return len(w.repeats) == 0 })
+	if len(walks) == 0 {
+		return nil
+	}
+	chains := make([]chainWalk, len(walks))
+	for i := range walks {
+		chains[i] = a.newChainWalk(tp, held)
+	}
+	err := a.Broker.Read(ctx, tp, held.Oldest, end, func(records []Record) error {
+		for _, r := range records {
+			link, derived, err := linkOf(r.Headers)
+			for i, w := range walks {
+				if r.Offset >= w.position.Next || err != nil {
+					continue
+				}
+				what, err := chains[i].step(ctx, link, derived, r.Offset)
+				if err != nil {
+					return err
+				}
+				if what == apply || what == stepOver {
+					delete(w.repeats, keyOf(schema.EventID(r.Headers)))
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, w := range walks {
+		for _, r := range w.repeats {
+			w.finding.Lose("the %s was passed over as a repeat, and its event was never applied", r)
+		}
+	}
+	return nil
+}
+
+// chainWalk follows the chain of a partition as a stage does that was told to skip
+// each break.
+type chainWalk struct {
+	audit *audit
+	tp    TopicPartition
+	held  OffsetRange
+	names chainNames
+	last  Link
+}
+
+func (a *audit) newChainWalk(tp TopicPartition, held OffsetRange) chainWalk {
+	return chainWalk{a, tp, held, a.limited[tp], startLink(held)}
+}
+
+// step is what the stage does with the record at next; foreign where it passes over
+// a stray one.
+func (c *chainWalk) step(ctx context.Context, next Link, derived bool, offset int64) (step, error) {
+	what := c.last.follow(next, derived, c.names)
+	if what == gap || what == foreign {
+		to, stray, err := c.audit.skip(ctx, chainBreak{TopicPartition: c.tp, what: what, last: c.last, next: next, offset: offset,
+			end: c.held.End, names: c.names})
+		if err != nil || stray {
+			return foreign, err
+		}
+		c.last = to
+		what = c.last.follow(next, derived, c.names)
+	}
+	if what == apply || what == stepOver {
+		c.last = c.last.advance(next)
+	}
+	return what, nil
+}
+
 // stageWalk is a stage on its way through a partition.
 type stageWalk struct {
 	*stageAudit
-	tp       TopicPartition
+	chainWalk
 	position store.Position
-	held     OffsetRange
-	names    chainNames
-	last     Link
-	linked   bool // a record with a link was met
+	first    Link // the first link that was met
 	next     int64
 	letters  letterCursor
 	auditor  PartitionAuditor
 	counts   map[string]int64
+	// repeats are the records that were passed over as repeats.
+	repeats map[eventKey]place
 }
 
 // What becomes of a record, as it is counted. Their sum is what lies before the
@@ -111,24 +187,34 @@ const (
 	wasDead       = "dead letters"
 	wasOther      = "not for it"
 	wasSuperseded = "superseded"
+	wasStray      = "stray"
 	wasNothing    = "offsets without a record"
 )
 
 func (w *stageWalk) record(ctx context.Context, r *Record) error {
 	w.counts[wasNothing] += r.Offset - w.next
 	w.next = r.Offset + 1
-	j := judge(w.Topology, w.last, r, w.names)
-	if j.step == gap || j.step == foreign {
-		w.last = j.link.skipped(j.step) // walkChain says so
-		j = judge(w.Topology, w.last, r, w.names)
+	link, derived, broken := linkOf(r.Headers)
+	what, err := w.step(ctx, link, derived, r.Offset)
+	if err != nil {
+		return err
 	}
-	w.last = j.after
-	w.linked = w.linked || j.link != (Link{})
+	if w.first == (Link{}) {
+		w.first = link
+	}
+	if what == repeat && !w.beforeHead(link) {
+		id := schema.EventID(r.Headers)
+		w.repeats[keyOf(id)] = place{w.tp, fmt.Sprintf("offset %d", r.Offset), id}
+	}
+	var fault error
+	if what == apply {
+		fault = faultOf(w.Topology, r, link, broken)
+	}
 	letter, err := w.letterAt(ctx, r.Offset)
 	if err != nil {
 		return err
 	}
-	fate := w.fate(r, j, letter)
+	fate := w.fate(r, what, fault, letter)
 	w.counts[fate]++
 	if letter != nil {
 		w.checkLetter(r, fate, *letter)
@@ -144,16 +230,29 @@ func (w *stageWalk) record(ctx context.Context, r *Record) error {
 	return nil
 }
 
+// beforeHead reports whether a number may have been in what the log no longer has.
+func (w *stageWalk) beforeHead(link Link) bool {
+	if w.held.Oldest == 0 {
+		return false
+	}
+	if link.Outbox == w.first.Outbox {
+		return link.Seq < w.first.Seq
+	}
+	return w.names[link.Outbox].order < w.names[w.first.Outbox].order
+}
+
 // fate says what became of a record.
-func (w *stageWalk) fate(r *Record, j judgment, letter *store.DeadLetter) string {
+func (w *stageWalk) fate(r *Record, what step, fault error, letter *store.DeadLetter) string {
 	switch {
-	case j.step == repeat:
+	case what == repeat:
 		return wasRepeat
-	case j.step == stepOver:
+	case what == stepOver:
 		return wasSuperseded
-	case j.fault != nil:
+	case what == foreign:
+		return wasStray
+	case fault != nil:
 		if letter == nil {
-			w.finding.Lose("the record at offset %d of %s should be a dead letter, and is not: %v", r.Offset, w.tp, j.fault)
+			w.finding.Lose("the record at offset %d of %s should be a dead letter, and is not: %v", r.Offset, w.tp, fault)
 		}
 		return wasDead
 	case !slices.Contains(w.spec.Takes, r.Event.Payload.EventType()):
@@ -231,7 +330,7 @@ func (w *stageWalk) checkLink() {
 	kept := Link{w.position.Outbox, w.position.Seq}
 	number, mode := kept.reached()
 	found, _ := w.last.reached()
-	if mode != inOrder || !w.linked && w.held.Oldest > 0 {
+	if mode != inOrder || w.first == (Link{}) && w.held.Oldest > 0 {
 		return // an operator decided what is next, or the log does not tell
 	}
 	if kept.Outbox != w.last.Outbox || number != found {

@@ -64,16 +64,6 @@ func (l Link) in(m mode) Link {
 	return Link{l.Outbox, n}
 }
 
-// skipped is what a stage goes on from that is told to skip what the chain shows
-// before the record at l.
-func (l Link) skipped(what step) Link {
-	before := Link{l.Outbox, l.Seq - 1}
-	if what == foreign {
-		return before.in(superseded)
-	}
-	return before.in(anyNext)
-}
-
 // linkBytes bounds what the headers of a link add to a record.
 const linkBytes = len(headerOutbox) + len(headerSeq) + 2*40 + 4
 
@@ -150,7 +140,7 @@ const (
 	repeat               // already applied: the relay sent it again
 	stepOver             // superseded: it comes again
 	gap                  // records are missing before it
-	foreign              // another database wrote it, or a state of this one that is no more
+	foreign              // this database did not write it, or a state of it did that is no more
 )
 
 // follow decides what to do with the record at next, where l is the last one
@@ -161,7 +151,8 @@ const (
 // The numbers of a chain are dense and are sent in order, one batch in flight
 // per partition, each again until it is acknowledged. So the log of a partition
 // reads 1 2 3 …, in which a run may be repeated from an earlier number, but
-// nothing can be missing unless the log or the database lost it. When a chain
+// nothing can be missing unless the log or the database lost it. A number above the
+// last one given is no gap: this database did not write the record. When a chain
 // gets another name, the numbers begin with 1 again, behind the last one that
 // was sent under the former name; a relay that is late may still bring numbers of
 // the former name, whose events are there under the new one.
@@ -171,33 +162,36 @@ func (l Link) follow(next Link, derived bool, names chainNames) step {
 	}
 	last, mode := l.reached()
 	name, known := names[next.Outbox]
-	if next.Outbox == l.Outbox {
-		switch {
-		case next.Seq <= last:
-			return repeat
-		case mode == anyNext:
-			return apply
-		case next.Seq != last+1:
-			return gap
-		case mode == superseded && derived:
-			return stepOver
-		case mode == inOrder && known && last <= name.given && next.Seq > name.given:
-			return foreign
-		}
-		return apply
-	}
 	before, knew := names[l.Outbox]
+	own := next.Outbox == l.Outbox
 	switch {
-	case knew && known && name.order < before.order && next.Seq <= name.given:
+	case own && next.Seq <= last:
 		return repeat
+	case !own && knew && known && name.order < before.order && next.Seq <= name.given:
+		return repeat
+	case known && next.Seq > name.given && !l.follows(next, name):
+		return foreign
 	case mode == anyNext:
 		return apply
-	case !known, next.Seq > name.given, knew && name.order < before.order:
+	case own && next.Seq != last+1:
+		return gap
+	case own && mode == superseded && derived:
+		return stepOver
+	case own:
+		return apply
+	case !known, knew && name.order < before.order:
 		return foreign
 	case next.Seq != 1, knew && last < before.sent && before.sent != unlimited:
 		return gap
 	}
 	return apply
+}
+
+// follows reports whether an operator had the stage follow a name beyond the last
+// number that this database gave, and next is the next one there.
+func (l Link) follows(next Link, name chainName) bool {
+	last, mode := l.reached()
+	return l.Outbox == next.Outbox && next.Seq == last+1 && (last > name.given || last == name.given && mode != inOrder)
 }
 
 // advance is the link after the record at next was applied, dead-lettered or

@@ -72,6 +72,11 @@ func breakBefore(p store.Position, last, next Link, offset int64, what step, nam
 	b := logBreak{stage: p.Stage, at: positionAt(p)}
 	seq, _ := last.reached()
 	switch {
+	case what == foreign && names[next.Outbox].given > 0:
+		b.kind = foreignRecords
+		b.reason = fmt.Sprintf("the record at offset %d has number %d of chain %s, and this database never gave a number above %d: "+
+			"it was written by another database or program, or by a later state of this one: was it restored from a copy?",
+			offset, next.Seq, next.Outbox, names[next.Outbox].given)
 	case what == foreign:
 		b.kind = foreignRecords
 		b.reason = fmt.Sprintf("the record at offset %d, number %d of chain %s, was written by another database, "+

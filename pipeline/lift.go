@@ -61,11 +61,7 @@ func Lifts(ctx context.Context, db *store.Store, broker Broker, topology *Topolo
 
 // liftsOf is Lifts of these positions.
 func liftsOf(ctx context.Context, db *store.Store, broker Broker, topology *Topology, verb Verb, positions []store.Position) ([]Lift, error) {
-	known, err := store.KnownChains(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	d := diagnosis{broker: broker, topology: topology, known: known, verb: verb}
+	d := diagnosis{db: db, broker: broker, topology: topology, verb: verb}
 	var lifts []Lift
 	var errs []error
 	for _, p := range positions {
@@ -114,6 +110,7 @@ func (l Lift) apply(ctx context.Context, tx *store.Tx) error {
 
 // diagnosis works out lifts.
 type diagnosis struct {
+	db       *store.Store
 	broker   Broker
 	topology *Topology
 	known    []store.KnownChain
@@ -138,6 +135,10 @@ func (d diagnosis) lift(ctx context.Context, p store.Position) (Lift, error) {
 		return Lift{}, fmt.Errorf("the topic has %d partitions now", len(ranges))
 	}
 	claim := Claim{tp, infos[tp.Topic], ranges[p.Part]}
+	// Only now: the numbers in the log up to its end were given before.
+	if d.known, err = store.KnownChains(ctx, d.db); err != nil {
+		return Lift{}, err
+	}
 	lift := Lift{Stage: p.Stage, Topic: tp.Topic, Partition: p.Part, Halted: p.Halted, Loses: "nothing",
 		from: p, to: p, topic: topic}
 	b := breakAt(p, topic, claim)
@@ -148,7 +149,7 @@ func (d diagnosis) lift(ctx context.Context, p store.Position) (Lift, error) {
 	if err != nil || !found {
 		return lift, err // the reason has gone
 	}
-	return d.beforeRecord(lift, next)
+	return d.beforeRecord(ctx, lift, next, claim.End)
 }
 
 // refuse says that the verb is of no use against a break.
@@ -209,9 +210,10 @@ func (d diagnosis) nextLink(ctx context.Context, p store.Position, held OffsetRa
 		for _, r := range records {
 			link, derived, err := linkOf(r.Headers)
 			if err == nil && link != (Link{}) {
-				next, found = linked{link, derived, r.Offset}, true
+				next.Link, next.derived, next.offset, found = link, derived, r.Offset, true
 				return errFound
 			}
+			next.after = true
 		}
 		return nil
 	})
@@ -221,44 +223,83 @@ func (d diagnosis) nextLink(ctx context.Context, p store.Position, held OffsetRa
 	return next, found, err
 }
 
-var errFound = errors.New("found")
-
 // linked is a record that came through an outbox.
 type linked struct {
 	Link
 	derived bool
 	offset  int64
+	// after says that records without a link lie between the position and it.
+	after bool
 }
 
 // beforeRecord is for what the chain shows.
-func (d diagnosis) beforeRecord(l Lift, next linked) (Lift, error) {
+func (d diagnosis) beforeRecord(ctx context.Context, l Lift, next linked, end int64) (Lift, error) {
 	p := l.from
 	names := chainNamesOf(d.known, true)[positionAt(p)]
 	last := Link{p.Outbox, p.Seq}
 	what := last.follow(next.Link, next.derived, names)
 	b := breakBefore(p, last, next.Link, next.offset, what, names)
-	switch {
-	case what == foreign && d.verb == Skip && names[next.Outbox].sent == unlimited:
+	if b.kind == unbroken {
+		return l, nil
+	}
+	if what == foreign && names[next.Outbox].sent == unlimited {
 		// What is superseded comes again under another name. Until the chain has
 		// one, stages may give the same events the same numbers again; the relay
 		// then finds them in the log, where they are already, and leaves the name as
 		// it is. To step over them here would be to lose them, and all that follows
 		// under this name.
 		return Lift{}, fmt.Errorf("%w: what comes next is number %d of chain %s, which is still in use", ErrUnsettled, next.Seq, next.Outbox)
+	}
+	broken := chainBreak{positionAt(p), what, last, next.Link, next.offset, end, names, d.sent(p)}
+	to, stray, err := broken.skip(ctx, d.broker)
+	if err != nil {
+		return Lift{}, err
+	}
+	switch {
+	case stray && d.verb == Skip:
+		return passOver(ctx, d.broker, l, broken, next.after)
 	case what == foreign && d.verb == Skip:
-		l.goOn(next.Link.skipped(what))
+		l.goOn(to)
 		l.Loses = fmt.Sprintf("nothing that can be made again: of what chain %s goes on with, the events that stages derived are "+
 			"stepped over, since those stages derive them again from what they read; the others are applied", next.Outbox)
-	case what == foreign && d.verb == Resume:
+	case what == foreign && !stray && d.verb == Resume:
 		l.goOn(Link{next.Outbox, next.Seq - 1}.in(anyNext))
 		l.Loses = fmt.Sprintf("nothing: what chain %s goes on with is applied as it is; what stages of this database derive again "+
 			"is then there twice", next.Outbox)
 	case what == gap && d.verb == Skip:
 		l.Lost = missing(last, next.Link, names)
 		l.Loses = fmt.Sprintf("%d records that are missing from the log before offset %d", l.Lost, next.offset)
-		l.goOn(next.Link.skipped(what))
-	case b.kind != unbroken:
+		l.goOn(to)
+	default:
 		return Lift{}, d.refuse(b)
 	}
 	return l, nil
+}
+
+// passOver has a stage continue after stray records. It does not pass over records
+// before them: those are applied, and the stage halts again.
+func passOver(ctx context.Context, broker Broker, l Lift, b chainBreak, after bool) (Lift, error) {
+	if after {
+		return l, nil
+	}
+	n, next, err := b.strayRun(ctx, broker)
+	if err != nil {
+		return Lift{}, err
+	}
+	last, _ := b.last.reached()
+	l.to.Next, l.Lost = next, n
+	l.Loses = fmt.Sprintf("%d records from offset %d on, which are out of order: they have numbers of chain %s from %d on, right after "+
+		"number %d; the stage continues after that number with what this database wrote", n, b.offset, b.next.Outbox, b.next.Seq, last)
+	return l, nil
+}
+
+// sent is up to where the chain that a position follows is known to be in the log;
+// unlimited where it has another name by now.
+func (d diagnosis) sent(p store.Position) int64 {
+	for _, k := range d.known {
+		if k.Current && partitionOf(k) == positionAt(p) && k.Outbox == p.Outbox {
+			return k.Sent
+		}
+	}
+	return unlimited
 }

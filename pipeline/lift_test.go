@@ -292,6 +292,9 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 
 	again := r.restore(copied)
 	again.consume()
+	_, err = again.lifts(Resume)
+	require.ErrorIs(t, err, ErrUnsettled, "before a relay has looked")
+	again.relay()
 	lostOne(t, again.lift(Resume))
 	again.consume()
 	assert.Len(t, again.effects(), 4+3+2, "resume applies what the later state wrote, derived or not")

@@ -85,23 +85,29 @@ type judgment struct {
 }
 
 // judge is a function of the record, decoded, and of what stands before it in the
-// log, so that whoever walks through the log later judges the same.
+// log.
 func judge(topology *Topology, last Link, r *Record, names chainNames) judgment {
 	link, derived, err := linkOf(r.Headers)
-	j := judgment{link: link, after: last, fault: r.fault}
-	if err == nil {
-		j.step = last.follow(link, derived, names)
-	}
+	j := judgment{step: last.follow(link, derived, names), link: link, after: last}
 	if j.step == apply || j.step == stepOver {
 		j.after = last.advance(link)
 	}
-	if j.step != apply || j.fault != nil {
-		return j
-	}
-	if j.fault = err; err == nil {
-		j.fault = misplaced(topology, r, link)
+	if j.step == apply {
+		j.fault = faultOf(topology, r, link, err)
 	}
 	return j
+}
+
+// faultOf is why a record that is to be applied becomes a dead letter, whatever its
+// handler says. broken is what is wrong with its link.
+func faultOf(topology *Topology, r *Record, link Link, broken error) error {
+	switch {
+	case r.fault != nil:
+		return r.fault
+	case broken != nil:
+		return broken
+	}
+	return misplaced(topology, r, link)
 }
 
 // misplaced reports a record on another topic than its event's, or on another

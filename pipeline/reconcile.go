@@ -18,7 +18,8 @@ import (
 // before it sends anything, since nobody else writes numbers into the log.
 //
 // Where the log holds numbers that the database never gave, or gave to other
-// events, the database is older than the log: it was restored from a copy. Numbers
+// events, the database is older than the log: it was restored from a copy, or
+// another program wrote records with the name of one of its chains. Numbers
 // given again would be taken for repeats, so all chains get another name. The
 // records of the later state stay in the log, under names whose ends are known
 // now; stages halt at the first of them. After a failover, which PostgreSQL shows
@@ -30,6 +31,16 @@ func (t *Topology) reconcile(ctx context.Context) error {
 	tails, err := t.tails(ctx)
 	if err != nil {
 		return fmt.Errorf("holding the database against the log: %w", err)
+	}
+	// What stages halted before may lie further back.
+	halted, err := t.haltedLinks(ctx, map[haltedRecord]bool{})
+	if err != nil {
+		return fmt.Errorf("holding the database against the log: %w", err)
+	}
+	for tp, links := range halted {
+		for link, id := range links {
+			tails[tp].ids[link] = id
+		}
 	}
 	known, err := store.KnownChains(ctx, t.db)
 	if err != nil {

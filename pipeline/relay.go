@@ -71,6 +71,8 @@ type Relay struct {
 	// from when the first of them is.
 	unnoted map[chainID]store.Sent
 	since   time.Time
+	// looked are the records that haltedLinks has looked at.
+	looked map[haltedRecord]bool
 	// ready says that the chains were held against the log since the lease was
 	// taken.
 	ready bool
@@ -83,7 +85,7 @@ type Relay struct {
 func newRelay(db *store.Store, broker Broker, topology *Topology, owner string, log *slog.Logger) *Relay {
 	return &Relay{db: db, broker: broker, topology: topology, owner: owner,
 		log: log.With("component", "relay"), wake: make(chan struct{}, 1), marking: context.Background(),
-		sent: map[chainID]int64{}, noted: map[chainID]int64{}, unnoted: map[chainID]store.Sent{}}
+		sent: map[chainID]int64{}, noted: map[chainID]int64{}, unnoted: map[chainID]store.Sent{}, looked: map[haltedRecord]bool{}}
 }
 
 // Wake says that a transaction with events was committed.
@@ -158,7 +160,11 @@ func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
 		return true, err
 	}
 	if r.ready {
-		return true, nil
+		strange, err := r.strange(ctx)
+		if err != nil || !strange {
+			return true, err
+		}
+		r.ready = false
 	}
 	// A new tenure: another relay, or another state of the database, may have been
 	// before us.
@@ -170,6 +176,33 @@ func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
 	clear(r.unnoted)
 	r.ready = true
 	return true, nil
+}
+
+// strange reports whether a stage has halted before a record with a number that this
+// database did not send: all chains must be held against the log again.
+func (r *Relay) strange(ctx context.Context) (bool, error) {
+	halted, err := r.topology.haltedLinks(ctx, r.looked)
+	if err != nil || len(halted) == 0 {
+		return false, err
+	}
+	if err := r.note(); err != nil {
+		return false, err
+	}
+	chains, err := store.Chains(ctx, r.db)
+	if err != nil {
+		return false, err
+	}
+	for _, chain := range chains {
+		topic, _ := r.topology.atEpoch(chain.Epoch)
+		for link := range halted[TopicPartition{topic, chain.Part}] {
+			if link.Outbox == chain.Outbox && link.Seq > chain.Sent {
+				r.log.Warn("a stage halted before a record with a number that was not sent: looking at the ends of all chains",
+					"topic", topic, "partition", chain.Part, "number", link.Seq, "sent", chain.Sent)
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 func (r *Relay) wait(ctx context.Context, d time.Duration, wake <-chan struct{}) {

@@ -80,6 +80,25 @@ func Chains(ctx context.Context, q Querier) ([]Chain, error) {
 	return chains, nil
 }
 
+// ChainsAt reads the chains of some epochs and partitions; the other fields of at do
+// not matter.
+func ChainsAt(ctx context.Context, q Querier, at []Chain) ([]Chain, error) {
+	if len(at) == 0 {
+		return nil, nil
+	}
+	var args []any
+	for _, c := range at {
+		args = append(args, c.Epoch, c.Part)
+	}
+	var chains []Chain
+	err := q.Select(ctx, &chains, `WITH v (epoch, part) AS (VALUES `+typedValues(numberColumns[:2], len(at))+`)
+		SELECT chains.epoch, chains.part, outbox, last, sent FROM v JOIN chains ON chains.epoch = v.epoch AND chains.part = v.part`, args...)
+	if err != nil {
+		return nil, fmt.Errorf("reading %d chains: %w", len(at), err)
+	}
+	return chains, nil
+}
+
 // KnownChain is a name under which this database wrote, or writes, to a
 // partition of a topic, in whatever incarnation.
 type KnownChain struct {
@@ -196,17 +215,18 @@ func (t *Tx) waiting(ctx context.Context, chain Chain) ([]OutboxRow, error) {
 }
 
 // NoteApplied notes that a stage has applied the chain of this name up to a
-// number: so far it was in the log, although nobody may have noted it.
+// number: so far it was in the log, although nobody may have noted it. A number
+// above the last one given says nothing about the chain.
 func (t *Tx) NoteApplied(ctx context.Context, topic string, part int32, outbox string, seq int64) error {
 	var chains []Chain
-	err := t.Select(ctx, &chains, `SELECT `+chainColumns+` FROM chains WHERE part = $1 AND outbox = $2 AND sent < $3
+	err := t.Select(ctx, &chains, `SELECT `+chainColumns+` FROM chains WHERE part = $1 AND outbox = $2 AND sent < $3 AND last >= $3
 		AND epoch IN (SELECT epoch FROM topics WHERE name = $4) ORDER BY epoch `+t.LockRows("chains"), part, outbox, seq, topic)
 	if err != nil {
 		return fmt.Errorf("looking for what is sent of %s/%d: %w", topic, part, err)
 	}
 	for _, chain := range chains {
 		if _, err := t.Exec(ctx, `UPDATE chains SET sent = $1 WHERE epoch = $2 AND part = $3`,
-			min(seq, chain.Last), chain.Epoch, chain.Part); err != nil {
+			seq, chain.Epoch, chain.Part); err != nil {
 			return fmt.Errorf("noting what is sent of chain %d/%d: %w", chain.Epoch, chain.Part, err)
 		}
 		if _, err := t.Exec(ctx, `DELETE FROM outbox WHERE epoch = $1 AND part = $2 AND seq <= $3`, chain.Epoch, chain.Part, seq); err != nil {
@@ -228,7 +248,7 @@ func (t *Tx) CarryOver(ctx context.Context, from Chain, to Topic, partition func
 	}
 	var applied int64
 	err = t.Get(ctx, &applied, `SELECT COALESCE(MAX(chain_seq), 0) FROM positions
-		WHERE topic = $1 AND part = $2 AND chain_outbox = $3`, to.Name, from.Part, from.Outbox)
+		WHERE topic = $1 AND part = $2 AND chain_outbox = $3 AND chain_seq <= $4`, to.Name, from.Part, from.Outbox, from.Last)
 	if err != nil {
 		return fmt.Errorf("looking for what was applied of chain %d/%d: %w", from.Epoch, from.Part, err)
 	}

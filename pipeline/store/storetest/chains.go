@@ -139,7 +139,9 @@ func testCarryOver(t *testing.T, opener Opener) {
 	emit(t, s, topic, 0, "x")
 	// A stage has applied b, so b was in the log, although nobody noted it.
 	write(t, s, func(tx *store.Tx) error {
-		return tx.CreatePositions(t.Context(), []store.Position{{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Outbox: chain.Outbox, Seq: 2}})
+		return tx.CreatePositions(t.Context(), []store.Position{
+			{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Outbox: chain.Outbox, Seq: 2},
+			{Stage: "one that stands at a number that was never given", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Outbox: chain.Outbox, Seq: 9}})
 	})
 	byLastDigit := func(key []byte) int32 { return int32(key[len(key)-1] - '0') }
 	for range 2 { // another relay does the same
@@ -216,4 +218,13 @@ func testNoteApplied(t *testing.T, opener Opener) {
 	}
 	write(t, s, func(tx *store.Tx) error { return tx.NoteApplied(t.Context(), "prices", 1, "another", 3) })
 	assert.Equal(t, []string{"c"}, waiting(t, s, topic, 1))
+	write(t, s, func(tx *store.Tx) error { return tx.NoteApplied(t.Context(), "prices", 1, name, 4) })
+	assert.Equal(t, []string{"c"}, waiting(t, s, topic, 1), "a number that was never given")
+
+	chains, err := store.ChainsAt(t.Context(), s, []store.Chain{{Epoch: topic.Epoch, Part: 1}, {Epoch: topic.Epoch, Part: 9}})
+	require.NoError(t, err)
+	assert.Equal(t, []store.Chain{chainOf(t, s, topic, 1)}, chains)
+	chains, err = store.ChainsAt(t.Context(), s, nil)
+	require.NoError(t, err)
+	assert.Empty(t, chains)
 }
