@@ -83,7 +83,15 @@ func TestPluginsAreSwitchedOnAndOff(t *testing.T) {
 	p.eventuallyHolds("/api/v1/indicators/bollinger?symbol=MSFT&provider=csv&limit=1", `"timestamp":"2010-03-01T00:00:00Z"`)
 	unknown := p.get("/api/v1/indicators/candle?symbol=AAPL")
 	assert.Equal(t, `Unknown indicator "candle"; known are bollinger, candles, ema, vwap`, unknown.field(t, "detail"))
-	assert.Equal(t, 422, p.get("/api/v1/indicators/ema?symbol=MSFT&period=13").status)
+	// Who asks for what is not kept learns what is, and gets nothing else.
+	for path, kept := range map[string]string{"ema?symbol=MSFT&period=13": "'12' or '26'", "bollinger?symbol=MSFT&period=10": "'20'",
+		"candles?symbol=MSFT&interval=2m": "'1m', '5m', '1h' or '1d'", "bollinger?symbol=MSFT&deviations=3": "known are period, symbol",
+		"vwap?symbol=MSFT&period=10": "known are symbol"} {
+		refused := p.get("/api/v1/indicators/" + path)
+		assert.Equal(t, 422, refused.status, path)
+		assert.Contains(t, refused.body, kept, path)
+	}
+	p.eventuallyHolds("/api/v1/indicators/bollinger?symbol=MSFT&provider=csv&period=20&limit=1", `"period":"20","timestamp":"2010-03-01T00:00:00Z"`)
 	assert.Contains(t, p.get("/openapi.json").body, "/api/v1/indicators/candles")
 	assert.Contains(t, p.get("/metrics").body, `pricemill_stage_batch_records_count{stage="ema.g1"}`)
 	checkAsyncAPI(t, p.get("/asyncapi.json").body)

@@ -58,11 +58,15 @@ func New(config Config, ports Ports) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
+	queries, err := documentedQueries(described)
+	if err != nil {
+		return nil, err
+	}
 	docs.api = newDocument(jsonContent, described)
 	redoc := newRedoc()
 	a := newAPI(config, ports)
 	a.fetcher = newFetcher(a.config, ports)
-	a.mount(append(a.operations(),
+	routes := append(a.operations(),
 		route{http.MethodGet, "/", a.getRoot},
 		route{http.MethodGet, "/health", a.getHealth},
 		route{http.MethodGet, "/docs", docs.getPage},
@@ -77,7 +81,6 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/prices/history", a.reading(a.getHistory, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.reading(a.getAverage, movingaverages.Name, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.reading(a.getAverageHistory, processedprices.Name)},
-		route{http.MethodGet, indicatorPath + "{indicator}", a.getIndicator},
 		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
 		route{http.MethodGet, "/api/v1/prices/poll", a.reading(a.getJobs, jobs.Name)},
 		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.reading(a.getJob, jobs.Name)},
@@ -94,7 +97,16 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodDelete, "/api/v1/rebuilds/{id}", a.deleteRebuild},
 		route{http.MethodPost, "/api/v1/rebuilds/{id}/promote", a.promoteRebuild},
 		route{http.MethodPost, "/api/v1/rebuilds/{id}/rollback", a.rollBackRebuild},
-	))
+	)
+	for name, indicator := range ports.Indicators {
+		routes = append(routes, route{http.MethodGet, indicatorPath + name, a.getIndicator(name, indicator)})
+	}
+	for i, rt := range routes {
+		if strings.HasPrefix(rt.path, apiPrefix) {
+			routes[i] = rt.strict(queries[rt.method+" "+rt.path])
+		}
+	}
+	a.mount(append(routes, route{http.MethodGet, indicatorPath + "{indicator}", a.noIndicator}))
 	return a, nil
 }
 

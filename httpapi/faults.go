@@ -122,6 +122,14 @@ func (p place) wrong(reason string) fault {
 	return p.faultWith("value_error", "Value error, "+reason, map[string]any{"error": reason})
 }
 
+// extra is for a parameter that is none of those that there are.
+func (p place) extra(known []string) fault {
+	if len(known) == 0 {
+		return p.fault("extra_forbidden", "Extra inputs are not permitted; this route has no query parameters")
+	}
+	return p.fault("extra_forbidden", "Extra inputs are not permitted; known are "+strings.Join(known, ", "))
+}
+
 func (p place) notCursor() fault { return p.wrong("not a cursor of this list") }
 
 func (p place) notOneOf(expected string) fault {

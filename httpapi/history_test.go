@@ -112,7 +112,7 @@ func TestPagesOfAHistory(t *testing.T) {
 	model := past(7)
 	api := newAPI(t, func(s *setup) { s.Prices, s.RateLimitPerMinute = &growing{all: model}, -1 })
 	pages, seen := 0, ""
-	for next := history + "?symbol=A%26B&limit=3&from=2025-06-15T14:30:02Z&x=<>"; next != ""; pages++ {
+	for next := history + "?symbol=A%26B&limit=<>&limit=3&from=2025-06-15T14:30:02Z"; next != ""; pages++ {
 		w := get(t, api, next)
 		for _, found := range regexp.MustCompile(`"price":0\.0*([1-9]+)`).FindAllStringSubmatch(w.Body.String(), -1) {
 			seen += found[1]

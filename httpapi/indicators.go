@@ -75,12 +75,12 @@ func indicatorColumns(d projections.IndicatorDoc) []string {
 	return columns
 }
 
-func (a *API) getIndicator(w http.ResponseWriter, r *http.Request) error {
-	name := mux.Vars(r)["indicator"]
-	indicator, known := a.ports.Indicators[name]
-	if !known {
-		return a.noIndicator(name)
-	}
+// getIndicator makes the handler of one indicator.
+func (a *API) getIndicator(name string, indicator Indicator) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error { return a.serveIndicator(w, r, name, indicator) }
+}
+
+func (a *API) serveIndicator(w http.ResponseWriter, r *http.Request, name string, indicator Indicator) error {
 	d := indicator.Indicator()
 	parameters := map[string]string{}
 	asked, err := a.readHistoryQuery(r, func(q *query) []string {
@@ -116,12 +116,13 @@ func (a *API) getIndicator(w http.ResponseWriter, r *http.Request) error {
 	return writeHistory(w, r, page, columns...)
 }
 
-func (a *API) noIndicator(name string) error {
+// noIndicator answers for the names that no indicator has.
+func (a *API) noIndicator(_ http.ResponseWriter, r *http.Request) error {
 	known := "there is none"
 	if len(a.ports.Indicators) > 0 {
 		known = "known are " + strings.Join(slices.Sorted(maps.Keys(a.ports.Indicators)), ", ")
 	}
-	return newError(codeNotFound, "Unknown indicator %q; %s", abbreviate(name), known)
+	return newError(codeNotFound, "Unknown indicator %q; %s", abbreviate(mux.Vars(r)["indicator"]), known)
 }
 
 // parameter reads a parameter that an indicator describes.

@@ -128,7 +128,7 @@ func TestBandsAgainstPandas(t *testing.T) {
 	asker.Fold(monthlyCloses(t)...)
 	compared := 0
 	for _, symbol := range []schema.Symbol{"AAPL", "AMZN", "GOOG", "IBM", "MSFT"} {
-		points := asker.Points("csv", symbol, nil)
+		points := asker.Points("csv", symbol, map[string]string{"period": "20"})
 		slices.Reverse(points)
 		for _, row := range table(t, "testdata/bollinger.csv") {
 			if row["symbol"] == string(symbol) {

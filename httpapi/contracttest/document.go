@@ -37,6 +37,17 @@ type Operation struct {
 
 func (o *Operation) String() string { return o.Method + " " + o.Path }
 
+// QueryParameters are the names of the parameters of the query, in their order.
+func (o *Operation) QueryParameters() []string {
+	var names []string
+	for _, p := range o.parameters {
+		if p.in == "query" {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
 // Statuses are those that the document has for the operation, in order.
 func (o *Operation) Statuses() []int {
 	var all []int

@@ -188,10 +188,14 @@ func (g *Generator) addOddHeaders(r *Request) bool {
 	return true
 }
 
+// addOddParameters adds what no route has. Pages and probes take it.
 func (g *Generator) addOddParameters(r *Request) bool {
 	for range 1 + g.random.IntN(5) {
-		r.Query = append(r.Query, pick(g.random, []string{"x", "=", "", "=x", "x=", "q=%zz", "Symbol=a", "symbol%00=a", "symbol[]=a", "%", "a;b=1",
+		r.Query = append(r.Query, pick(g.random, []string{"x", "=", "=x", "x=", "q=%zz", "Symbol=a", "symbol%00=a", "symbol[]=a", "%", "a;b=1",
 			"provider[$ne]=1", pair("x", g.anyText()), pair(g.anyText()+"x", "1")}))
+	}
+	if slices.Contains(r.Operation.Statuses(), http.StatusUnprocessableEntity) {
+		r.Statuses = []int{http.StatusUnprocessableEntity}
 	}
 	return true
 }

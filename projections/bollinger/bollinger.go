@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/projections"
@@ -66,9 +67,12 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 	decimal := func(name, doc string) projections.Column {
 		return projections.Column{Name: name, Doc: doc, Type: projections.DecimalColumn}
 	}
+	period := strconv.Itoa(settings.Period)
 	return projections.NewSeries(projections.Series[window]{
-		Name: Name, Version: 1, Configuration: fmt.Sprintf("period=%d deviations=%s", settings.Period, deviations),
+		Name: Name, Version: 2, Configuration: fmt.Sprintf("period=%d deviations=%s", settings.Period, deviations),
 		Doc: fmt.Sprintf("Bollinger bands: the mean of the last %d prices by event time, and %s standard deviations above and below it.", settings.Period, deviations),
+		// One period is kept. Who asks for another learns which, and does not get this one's bands.
+		Parameter: &projections.Parameter{Name: "period", Doc: "The period, in prices.", Default: period, Choices: []string{period}},
 		Columns: []projections.Column{
 			decimal("lower", "The lower band."), decimal("middle", "The mean."), decimal("upper", "The upper band."),
 			decimal("deviation", "The standard deviation of the prices, that of the population."),
@@ -77,7 +81,7 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 			after := before.add(entry{p.Timestamp, p.ID, p.Price}, settings.Period)
 			middle, deviation := after.mean(), after.deviation()
 			width := schema.RoundUnits(new(big.Int).Mul(deviation.Units(), deviations.Units()), unit)
-			return after, []projections.SeriesPoint{{Timestamp: after.newest(),
+			return after, []projections.SeriesPoint{{Parameter: period, Timestamp: after.newest(),
 				Values: []any{middle.Sub(width), middle, middle.Add(width), deviation}}}, nil
 		},
 	})
