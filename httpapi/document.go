@@ -15,29 +15,45 @@ import (
 // indicatorPath is the path of an indicator, and that of all of them.
 const indicatorPath = "/api/v1/indicators/"
 
-// describeAPI is the OpenAPI document with a path for each indicator. What they have
-// in common is that of the path with the parameter indicator.
+// describeAPI is the OpenAPI document with a path for each indicator, before the one
+// for all of them, which is left out if there is none. What they have in common is
+// that of the path with the parameter indicator.
 func describeAPI(indicators map[string]Indicator) ([]byte, error) {
-	text := schema.OpenAPI()
-	if len(indicators) == 0 {
-		return text, nil
-	}
-	var doc map[string]any
-	if err := json.Unmarshal(text, &doc); err != nil {
+	var doc members
+	if err := json.Unmarshal(schema.OpenAPI(), &doc); err != nil {
 		return nil, fmt.Errorf("reading the OpenAPI document: %w", err)
 	}
-	paths := doc["paths"].(map[string]any)
-	pattern, err := json.Marshal(paths[indicatorPath+"{indicator}"])
-	if err != nil {
-		return nil, fmt.Errorf("reading the path of indicators: %w", err)
-	}
-	for _, name := range slices.Sorted(maps.Keys(indicators)) {
-		var path map[string]any
-		if err := json.Unmarshal(pattern, &path); err != nil {
-			return nil, fmt.Errorf("copying the path of indicators: %w", err)
+	names := slices.Sorted(maps.Keys(indicators))
+	err := edit(doc, "paths", func(paths members) (members, error) {
+		at := slices.IndexFunc(paths, func(m member) bool { return m.name == indicatorPath+"{indicator}" })
+		if len(names) == 0 {
+			return slices.Delete(paths, at, at+1), nil
 		}
-		describe(path["get"].(map[string]any), name, indicators[name].Indicator())
-		paths[indicatorPath+name] = path
+		var described members
+		for _, name := range names {
+			var path map[string]any
+			if err := json.Unmarshal(paths[at].value, &path); err != nil {
+				return nil, fmt.Errorf("reading the path of indicators: %w", err)
+			}
+			describe(path["get"].(map[string]any), name, indicators[name].Indicator())
+			value, err := json.Marshal(path)
+			if err != nil {
+				return nil, fmt.Errorf("describing indicator %s: %w", name, err)
+			}
+			described = append(described, member{indicatorPath + name, value})
+		}
+		err := edit(paths[at:at+1], paths[at].name, func(path map[string]any) (map[string]any, error) {
+			for _, p := range path["get"].(map[string]any)["parameters"].([]any) {
+				if p := p.(map[string]any); p["name"] == "indicator" {
+					p["example"] = names[0]
+				}
+			}
+			return path, nil
+		})
+		return slices.Insert(paths, at, described...), err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("describing the indicators: %w", err)
 	}
 	return json.Marshal(doc)
 }

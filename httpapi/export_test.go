@@ -1,5 +1,10 @@
 package httpapi
 
+import (
+	"encoding/json"
+	"testing"
+)
+
 // MaxClients is the bound of the rate limiter's memory.
 const MaxClients = maxClients
 
@@ -25,3 +30,17 @@ func (a *API) Routes() [][2]string {
 
 // Document is the OpenAPI document with paths for indicators.
 var Document = describeAPI
+
+// Paths are those of an OpenAPI document, in its order.
+func Paths(t testing.TB, text []byte) []string {
+	t.Helper()
+	var doc struct{ Paths members }
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range doc.Paths {
+		names = append(names, m.name)
+	}
+	return names
+}

@@ -131,7 +131,8 @@ func (g *Generator) Learn(r Request, a Answer) {
 	}
 }
 
-// learnIDs remembers every member whose name is that of a parameter of a path.
+// learnIDs remembers every member whose name is that of a parameter of a path, but not
+// the expressions of links, which the document has.
 func (g *Generator) learnIDs(value any) {
 	switch v := value.(type) {
 	case []any:
@@ -140,7 +141,7 @@ func (g *Generator) learnIDs(value any) {
 		}
 	case object:
 		for name, one := range v {
-			if id, isText := one.(string); isText && g.isPathParameter(name) && !slices.Contains(g.learned.ids[name], id) {
+			if id, isText := one.(string); isText && !strings.HasPrefix(id, "$response") && g.isPathParameter(name) && !slices.Contains(g.learned.ids[name], id) {
 				g.learned.ids[name] = remember(g.learned.ids[name], id)
 			} else if !isText {
 				g.learnIDs(one)
@@ -271,7 +272,10 @@ func (g *Generator) path(o *Operation, values map[string]string) string {
 		if known := g.learned.ids[p.name]; !given && len(known) > 0 && g.random.IntN(8) > 0 {
 			value = pick(g.random, known)
 		} else if !given {
-			value = asText(p.example)
+			value = p.name // not the id of anything
+			if p.example != nil {
+				value = asText(p.example)
+			}
 		}
 		path = strings.ReplaceAll(path, "{"+p.name+"}", url.PathEscape(value))
 	}

@@ -100,7 +100,7 @@ var columns = []projections.Column{
 // Indicator implements projections.Indicator.
 func (p *projection) Indicator() projections.IndicatorDoc {
 	return projections.IndicatorDoc{
-		Doc: "Candles by event time, of which timestamp is the begin. A late price mends the candle it belongs to; an interval without a price has none.",
+		Doc: "Candles by event time; timestamp is the start of the interval. A late price updates the candle it belongs to; an interval without a price has none.",
 		Parameters: []projections.Parameter{{Name: "interval", Doc: "The length of a candle.",
 			Default: p.intervals[0], Choices: p.intervals}},
 		Columns: columns,
