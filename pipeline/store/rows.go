@@ -11,7 +11,8 @@ import (
 )
 
 // Rows are rows to be inserted into one table. Values holds them one after the
-// other, each with a value for every column.
+// other, each with a value for every column. A float among them is a DataError: it
+// is not the number that was meant, and a column of type {decimal} would take it.
 type Rows struct {
 	Table   string
 	Columns []string
@@ -49,6 +50,9 @@ func (t *Tx) insert(ctx context.Context, rows Rows, run func(query string, args 
 	if len(rows.Values) == 0 {
 		return nil
 	}
+	if err := rows.refuseFloats(); err != nil {
+		return err
+	}
 	err := t.statement(func() error {
 		return t.store.engine.Inserts(ctx, t.tx, rows, func(query string, args []any) error {
 			if err := run(query, args); err != nil {
@@ -59,6 +63,17 @@ func (t *Tx) insert(ctx context.Context, rows Rows, run func(query string, args 
 	})
 	if err != nil {
 		return t.classify(fmt.Errorf("inserting %d rows into %s: %w", rows.Len(), rows.Table, err))
+	}
+	return nil
+}
+
+func (r *Rows) refuseFloats() error {
+	for i, value := range r.Values {
+		switch value.(type) {
+		case float32, float64:
+			return &DataError{fmt.Errorf("inserting into %s: column %s is given a %T, which is not exact: give it a schema.Decimal, or a whole number",
+				r.Table, r.Columns[i%len(r.Columns)], value)}
+		}
 	}
 	return nil
 }

@@ -304,7 +304,7 @@ func testDataErrors(t *testing.T, opener Opener) {
 		return tx.DDL(t.Context(), `CREATE TABLE strict (id {int} PRIMARY KEY, txt {text} NOT NULL)`)
 	})
 	var data *store.DataError
-	for name, values := range map[string][]any{"null": {1, nil}, "twice": {1, "a", 1, "b"}} {
+	for name, values := range map[string][]any{"null": {1, nil}, "twice": {1, "a", 1, "b"}, "a float": {1, "a", 2.5, "b"}, "a short one": {1, "a", 2, float32(2.5)}} {
 		err := s.Write(t.Context(), func(tx *store.Tx) error {
 			return tx.Insert(t.Context(), store.Rows{Table: "strict", Columns: []string{"id", "txt"}, Values: values})
 		})
