@@ -1,6 +1,8 @@
 package projectiontest
 
 import (
+	"cmp"
+	"reflect"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -37,6 +39,70 @@ func Ask(t testing.TB, p pipeline.Projection) *Asker {
 func (a *Asker) Fold(payloads ...schema.Payload) {
 	a.t.Helper()
 	require.NoError(a.t, a.stage.Deliver(a.rig.AppendAll(a.t, payloads...)...))
+}
+
+// points folds the example logs into an indicator, and asks for all that came out.
+func (s Suite) points(t testing.TB) {
+	t.Helper()
+	asker := Ask(t, s.make(t))
+	doc := asker.indicator.Indicator()
+	quotes := map[schema.Quote]bool{}
+	for i := range examples {
+		log := s.example(i)
+		asker.Fold(log...)
+		for _, payload := range log {
+			if p, ok := payload.(schema.PriceObserved); ok {
+				quotes[schema.Quote{Provider: p.Source, Symbol: p.Symbol}] = true
+			}
+		}
+	}
+	for _, parameters := range choices(doc) {
+		var all []projections.Point
+		for quote := range quotes {
+			points := asker.Points(quote.Provider, quote.Symbol, parameters)
+			checkPoints(t, doc, points)
+			all = append(all, points...)
+		}
+		require.NotEmpty(t, all, "no log that was drawn gave a point with the parameters %v, so no check has seen any: "+
+			"raise Suite.Longest, of which there are %d prices of one symbol, or let Suite.Draw draw what gives points", parameters, s.Longest)
+	}
+}
+
+// choices are the defaults of the parameters, and each with every choice of one.
+func choices(d projections.IndicatorDoc) []map[string]string {
+	all := []map[string]string{nil}
+	for _, p := range d.Parameters {
+		for _, choice := range p.Choices {
+			all = append(all, map[string]string{p.Name: choice})
+		}
+	}
+	return all
+}
+
+// goTypes are the types of values, as projections.ColumnType has them.
+var goTypes = map[projections.ColumnType]reflect.Type{
+	projections.DecimalColumn: reflect.TypeFor[schema.Decimal](), projections.IntColumn: reflect.TypeFor[int64](),
+	projections.TimeColumn: reflect.TypeFor[schema.Time](), projections.TextColumn: reflect.TypeFor[string](),
+}
+
+// checkPoints holds points to the description of their indicator.
+func checkPoints(t testing.TB, d projections.IndicatorDoc, points []projections.Point) {
+	t.Helper()
+	for i, point := range points {
+		if i > 0 {
+			later := points[i-1]
+			require.Positive(t, cmp.Or(later.Timestamp.Compare(point.Timestamp), cmp.Compare(later.ID, point.ID)), "points are not newest first")
+		}
+		require.Len(t, point.Values, len(d.Columns), "a point has a value for each column")
+		for c, column := range d.Columns {
+			switch value := point.Values[c]; {
+			case value == nil:
+				require.True(t, column.Nullable, "column %s is not nullable, and a point is without", column.Name)
+			default:
+				require.Equal(t, goTypes[column.Type], reflect.TypeOf(value), "column %s is of type %s", column.Name, column.Type)
+			}
+		}
+	}
 }
 
 // Points are all points of a symbol, newest first. Parameters that are not given

@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -23,6 +24,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -31,9 +33,16 @@ type Suite struct {
 	// New makes the projection as a process does when it starts. It is called
 	// often, and what it returns must share nothing.
 	New func() (pipeline.Projection, error)
-	// Draw draws the events of a log. Default: Prices.
+	// Draw draws the events of a log. Default: Prices with a Longest of its own.
 	Draw func(*rapid.T) []schema.Payload
+	// Longest is for an indicator that gives its first point after more than 50
+	// prices of a symbol: about twice that many. It is the length of the longest run
+	// of prices of one symbol that the default of Draw draws. Default: 100.
+	Longest int
 }
+
+// longest is the default of Suite.Longest: charts rarely know a longer period.
+const longest = 100
 
 // Run checks, each as a subtest:
 //
@@ -42,17 +51,20 @@ type Suite struct {
 //     back and tried again, when the session begins anew and when the process is
 //     another one from the middle on;
 //   - replay: another generation that is built from the whole log at once has the
-//     rows of the one that followed it;
+//     rows of the one that followed it, and there are any;
 //   - clock: a log that is folded again years later gives the same rows;
 //   - poison: what cannot be decoded becomes dead letters, and the rest of the log
 //     gives the rows that it gives without;
 //   - generations: two of them do not touch each other, and TableNames lists all
-//     that Tables makes, so that one that is dropped leaves nothing.
+//     that Tables makes, so that one that is dropped leaves nothing;
+//   - points, of an indicator: the logs that were drawn gave points, for each value
+//     of a parameter that has Choices, with values of the types of their columns,
+//     newest first. Where no log gave any, the other checks said nothing, and so
+//     this one fails.
 func Run(t *testing.T, s Suite) {
 	t.Helper()
-	if s.Draw == nil {
-		s.Draw = Prices
-	}
+	require.NotNil(t, s.New, "projectiontest: Suite.New is required: it makes the projection")
+	s.complete()
 	t.Run("batches", func(t *testing.T) { t.Parallel(); s.batches(t, pipelinetest.New(t)) })
 	t.Run("replay", func(t *testing.T) { t.Parallel(); s.replay(t, pipelinetest.New(t)) })
 	t.Run("clock", func(t *testing.T) {
@@ -61,11 +73,55 @@ func Run(t *testing.T, s Suite) {
 	})
 	t.Run("poison", func(t *testing.T) { t.Parallel(); s.poison(t, pipelinetest.New(t)) })
 	t.Run("generations", func(t *testing.T) { t.Parallel(); s.generations(t, pipelinetest.New(t)) })
+	if _, ok := s.make(t).(projections.Indicator); ok {
+		t.Run("points", func(t *testing.T) { t.Parallel(); s.points(t) })
+	}
+}
+
+// complete gives defaults to what is not set.
+func (s *Suite) complete() {
+	if s.Longest == 0 {
+		s.Longest = longest
+	}
+	if s.Draw == nil {
+		s.Draw = func(t *rapid.T) []schema.Payload { return prices(t, s.Longest) }
+	}
 }
 
 // Prices draws a log of prices: of a few symbols and providers, some late, some at
-// one time, some with a size.
-func Prices(t *rapid.T) []schema.Payload {
+// one time, some with a size. One log in ten or so ends with a run of 100 prices of one
+// symbol, most of them in the order of time.
+func Prices(t *rapid.T) []schema.Payload { return prices(t, longest) }
+
+func prices(t *rapid.T, longest int) []schema.Payload {
+	// Small numbers are drawn more often. Of the examples, two have a 3.
+	long := rapid.IntRange(0, 7).Draw(t, "3 for a long run") == 3
+	payloads := some(t)
+	if long {
+		payloads = append(payloads, run(t, longest)...)
+	}
+	return payloads
+}
+
+// run draws n prices of one symbol, of which every seventh is late. A price takes few
+// draws here: a log is made smaller where it fails.
+func run(t *rapid.T, n int) []schema.Payload {
+	payloads := make([]schema.Payload, n)
+	first, step := rapid.IntRange(1, 1_000_000).Draw(t, "first price"), rapid.IntRange(1, 1000).Draw(t, "step")
+	for i := range payloads {
+		second := int64(1_750_000_000 + 60*i)
+		if i%7 == 6 {
+			second -= 90
+		}
+		at := schema.NewTime(time.Unix(second, 0))
+		cents := first + (i*i*step+i)%997
+		payloads[i] = schema.PriceObserved{Symbol: "A", Source: "p", Timestamp: at, ReceivedAt: at.Add(time.Second),
+			Price: schema.MustDecimal(fmt.Sprintf("%d.%02d", cents/100, cents%100)), Size: schema.MustDecimal(strconv.Itoa(1 + i%5))}
+	}
+	return payloads
+}
+
+func some(t *rapid.T) []schema.Payload {
 	payloads := make([]schema.Payload, rapid.IntRange(1, 40).Draw(t, "prices"))
 	begin := rapid.SampledFrom([]int64{-3600, 0, 1_750_000_000}).Draw(t, "begin") // 1969, 1970, 2025
 	spread := rapid.SampledFrom([]int{10, 400, 200_000}).Draw(t, "spread")        // seconds
@@ -159,12 +215,15 @@ func (s Suite) inPieces(t *rapid.T, rig *pipelinetest.Rig, g pipeline.Generation
 }
 
 func (s Suite) replay(t pipelinetest.TB, rig *pipelinetest.Rig) {
+	rows := 0
 	for i := range examples {
 		log := rig.AppendAll(t, s.example(i)...)
 		live := s.build(t, rig, 2*i+1, func(g pipeline.Generation) { s.oneByOne(t, rig, g, log) })
 		replayed := s.build(t, rig, 2*i+2, func(g pipeline.Generation) { s.atOnce(t, rig, g, log) })
 		require.Equal(t, live, replayed, "a replay gives other rows than the live run (-: live)")
+		rows += len(live)
 	}
+	require.NotZero(t, rows, "no log that was drawn gave a row, so no check has seen any: let Suite.Draw draw what gives rows")
 }
 
 func (s Suite) atOnce(t pipelinetest.TB, rig *pipelinetest.Rig, g pipeline.Generation, log []pipeline.Record) {

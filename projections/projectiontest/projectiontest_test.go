@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/failtest"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -88,6 +90,8 @@ func plain(_ *counting, ctx context.Context, tx *pipeline.Tx, table string, in [
 	return add(ctx, tx, table, in, "")
 }
 
+func nothing(*counting, context.Context, *pipeline.Tx, string, []pipeline.Record) error { return nil }
+
 // perBatch forgets what is there.
 func perBatch(_ *counting, ctx context.Context, tx *pipeline.Tx, table string, in []pipeline.Record) error {
 	if _, err := tx.Exec(ctx, `DELETE FROM `+table); err != nil {
@@ -152,6 +156,7 @@ func TestWrongProjectionsAreFound(t *testing.T) {
 	}{
 		"a fold that depends on the batches":           {batches(of(perBatch)), "the rows depend on the batches"},
 		"a fold that depends on them, in a replay":     {replay(of(perBatch)), "a replay gives other rows"},
+		"a fold that writes nothing":                   {replay(of(nothing)), "no log that was drawn gave a row"},
 		"state outside the transaction":                {batches(of(outside)), "the rows depend on the batches, on a rollback or on a restart"},
 		"a fold that writes another generation's rows": {generations(of(plainTable)), "a second generation changes the rows of the first"},
 		"a table that two generations share": {generations(suite(func() *counting {
@@ -172,6 +177,95 @@ func TestWrongProjectionsAreFound(t *testing.T) {
 			assert.Contains(t, failtest.Of(t, func(t *failtest.T) { test.check(t, rig) }), test.want)
 		})
 	}
+}
+
+// The checks that do not draw have logs with long runs as well.
+func TestExamplesHaveLongRuns(t *testing.T) {
+	t.Parallel()
+	s := Suite{Longest: 300}
+	s.complete()
+	long := 0
+	for i := range examples {
+		if n := len(s.example(i)); n > 300 {
+			long++
+		}
+	}
+	assert.GreaterOrEqual(t, long, 2)
+}
+
+// rsi is an index of the last period changes, with the mistake to be found in index,
+// which is called once there are enough prices.
+func rsi(period int, index func(changes []schema.Decimal) any) Suite {
+	return Suite{New: func() (pipeline.Projection, error) {
+		return projections.NewSeries(projections.Series[[]schema.Decimal]{
+			Name: "rsi", Version: 1, Doc: "An index.", Columns: []projections.Column{{Name: "value", Doc: "The index.", Type: projections.DecimalColumn}},
+			Step: func(before []schema.Decimal, p projections.SeriesPrice) ([]schema.Decimal, []projections.SeriesPoint, error) {
+				after := append(slices.Clone(before), p.Price)
+				if len(after) <= period {
+					return after, nil, nil
+				}
+				after = after[1:]
+				return after, []projections.SeriesPoint{{Timestamp: p.Timestamp, Values: []any{index(after)}}}, nil
+			},
+		})
+	}}
+}
+
+func last(changes []schema.Decimal) any { return changes[len(changes)-1] }
+
+func TestARightIndicatorPasses(t *testing.T) {
+	t.Parallel()
+	Run(t, rsi(14, last))
+}
+
+func TestWrongIndicatorsAreFound(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		suite Suite
+		want  string
+	}{
+		"one that panics at its first point": {rsi(14, func([]schema.Decimal) any { panic("index out of range") }), "panic: index out of range"},
+		"a float in a decimal column":        {rsi(14, func([]schema.Decimal) any { return 0.5 }), "column value is given a float64"},
+		"one that gives none":                {rsi(1000, last), "no log that was drawn gave a point"},
+		"a text in a decimal column":         {rsi(14, func([]schema.Decimal) any { return "much" }), "reading a column"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := test.suite
+			s.complete()
+			assert.Contains(t, failtest.Of(t, func(t *failtest.T) { s.points(t) }), test.want)
+		})
+	}
+	// It reads points of its own.
+	good, err := rsi(14, last).New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := good.(projections.Indicator).Indicator()
+	at := func(second int64, values ...any) projections.Point {
+		return projections.Point{Place: projections.Place{Timestamp: schema.NewTime(time.Unix(second, 0)), ID: second}, Values: values}
+	}
+	one := schema.MustDecimal("1")
+	for want, points := range map[string][]projections.Point{
+		"":                     {at(2, one), at(1, one)},
+		"not newest first":     {at(1, one), at(2, one)},
+		"a value for each":     {at(1)},
+		"not nullable":         {at(1, nil)},
+		"is of type decimal":   {at(1, 0.5)},
+		"points are not newes": {at(1, one), at(1, one)},
+	} {
+		assert.Contains(t, failtest.Of(t, func(t *failtest.T) { checkPoints(t, doc, points) }), want)
+	}
+	assert.Empty(t, failtest.Of(t, func(t *failtest.T) { checkPoints(t, doc, []projections.Point{at(2, one), at(1, one)}) }))
+}
+
+// Without a run that is long enough, the other checks would see no point either.
+func TestALongerPeriodNeedsALongerRun(t *testing.T) {
+	t.Parallel()
+	s := rsi(150, last)
+	s.Longest = 300
+	s.complete()
+	assert.Empty(t, failtest.Of(t, func(t *failtest.T) { s.points(t) }))
 }
 
 func TestAClockInTheFoldIsFound(t *testing.T) {
