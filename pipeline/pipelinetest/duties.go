@@ -1,6 +1,7 @@
 package pipelinetest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -25,8 +26,24 @@ type HandlerSuite struct {
 	// New makes the handler as a process does when it starts. It is called often,
 	// and what it returns must share nothing.
 	New func() (pipeline.Handler, error)
-	// Draw draws the events of a log.
+	// Draw draws the events of a log: those that the handler takes, so that it makes
+	// something of them.
 	Draw func(*rapid.T) []schema.Payload
+}
+
+// validate reports what is missing. All fields are required.
+func (s HandlerSuite) validate() error {
+	var errs []error
+	if !slices.ContainsFunc(pipeline.Handlers(), func(m pipeline.HandlerModule) bool { return m.Name == s.Name }) {
+		errs = append(errs, fmt.Errorf("pipelinetest: HandlerSuite.Name: there is no handler %q: its package registers it, by pipeline.RegisterHandler", s.Name))
+	}
+	if s.New == nil {
+		errs = append(errs, errors.New("pipelinetest: HandlerSuite.New is required: it makes the handler"))
+	}
+	if s.Draw == nil {
+		errs = append(errs, errors.New("pipelinetest: HandlerSuite.Draw is required: it draws the events that the handler takes"))
+	}
+	return errors.Join(errs...)
 }
 
 // RunHandler checks, each as a subtest, what the handler makes of a log, ids and all:
@@ -35,12 +52,14 @@ type HandlerSuite struct {
 //     those of several partitions come, when batches are rolled back and tried again,
 //     when the session begins anew and when the process is another one from the
 //     middle on;
-//   - replay: a whole log at once gives what it gave record by record;
+//   - replay: a whole log at once gives what it gave record by record, and that is
+//     not nothing;
 //   - clock: a log that is read again years later gives the same;
 //   - poison: what cannot be decoded becomes dead letters, and the rest of the log
 //     gives what it gives without.
 func RunHandler(t *testing.T, s HandlerSuite) {
 	t.Helper()
+	require.NoError(t, s.validate())
 	t.Run("batches", func(t *testing.T) { t.Parallel(); s.batches(t, New(t), New(t)) })
 	t.Run("replay", func(t *testing.T) { t.Parallel(); s.replay(t, New(t), New(t)) })
 	t.Run("clock", func(t *testing.T) {
@@ -122,11 +141,14 @@ func (s HandlerSuite) batches(t rapid.TB, plain, other *Rig) {
 }
 
 func (s HandlerSuite) replay(t TB, live, replayed *Rig) {
+	made := 0
 	for i := range examples {
 		want := s.run(t, live, oneByOne(t, live.AppendAll(t, s.example(i)...)))
 		got := s.run(t, replayed, atOnce(t, replayed.AppendAll(t, s.example(i)...)))
 		require.Equal(t, want, got, "a replay makes something else than the live run (-: live)")
+		made += len(want)
 	}
+	require.NotZero(t, made, "the handler made nothing of any log that was drawn, so no check has seen any of its events: let HandlerSuite.Draw draw more")
 }
 
 func (s HandlerSuite) clock(t TB, now, later *Rig) {

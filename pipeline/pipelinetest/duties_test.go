@@ -42,7 +42,9 @@ func (f on) Handle(_ context.Context, _ *pipeline.Tx, in []pipeline.Record) ([]s
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, event)
+		if event.Payload != nil {
+			out = append(out, event)
+		}
 	}
 	return out, nil
 }
@@ -90,6 +92,9 @@ func TestWrongHandlersAreFound(t *testing.T) {
 			return again(&in[at], map[bool]int{true: 1}[gap], epoch)
 		}
 	}
+	silent := func() on {
+		return func(int, []pipeline.Record) (schema.Event, error) { return schema.Event{}, nil }
+	}
 	clocked := func() on {
 		return func(at int, in []pipeline.Record) (schema.Event, error) { return again(&in[at], 0, time.Now()) }
 	}
@@ -99,6 +104,7 @@ func TestWrongHandlersAreFound(t *testing.T) {
 	}{
 		"what depends on the batches":              {func(t *failtest.T, a, b *Rig) { suiteOf(perBatch).batches(t, a, b) }, "depends on the batches"},
 		"what depends on them, in a replay":        {func(t *failtest.T, a, b *Rig) { suiteOf(perBatch).replay(t, a, b) }, "a replay makes something else"},
+		"a handler that makes nothing":             {func(t *failtest.T, a, b *Rig) { suiteOf(silent).replay(t, a, b) }, "the handler made nothing of any log"},
 		"state outside the transaction":            {func(t *failtest.T, a, b *Rig) { suiteOf(outside).batches(t, a, b) }, "on a rollback or on a restart"},
 		"what depends on the neighbours of poison": {func(t *failtest.T, a, b *Rig) { suiteOf(shy).poison(t, a, b) }, "poison between the records changes"},
 	} {
@@ -115,4 +121,17 @@ func TestWrongHandlersAreFound(t *testing.T) {
 			assert.Contains(t, failtest.Of(t, func(t *failtest.T) { suiteOf(clocked).clock(t, a, b) }), "the handler reads a clock")
 		})
 	})
+}
+
+func TestAHandlerSuiteNeedsItsFields(t *testing.T) {
+	t.Parallel()
+	good := suiteOf(func() on { return nil })
+	assert.NoError(t, good.validate())
+	for field, spoil := range map[string]func(*HandlerSuite){
+		"Name": func(s *HandlerSuite) { s.Name = "nothing" }, "New": func(s *HandlerSuite) { s.New = nil }, "Draw": func(s *HandlerSuite) { s.Draw = nil },
+	} {
+		bad := good
+		spoil(&bad)
+		assert.ErrorContains(t, bad.validate(), "pipelinetest: HandlerSuite."+field)
+	}
 }
