@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +22,11 @@ import (
 // goldenFiles hold objects of goldenCases by name, relative to the package of
 // the provider.
 const goldenFiles = "testdata/normalize/*.json"
+
+// goldenHelp says what to write.
+const goldenHelp = "write " + goldenFiles + " in the provider's package, each a JSON object of cases by name, such as " +
+	`{"plain": {"symbol": "AAPL", "payload": "the answer, byte for byte", "prices": [{"symbol": "AAPL", "price": "1.50", "time": "2026-01-02T15:04:05Z"}]}, ` +
+	`"zero": {"symbol": "AAPL", "payload": "another answer", "code": "bad_price"}}`
 
 // goldenPrice is a price of an answer; a Size is absent where the answer has none.
 type goldenPrice struct {
@@ -42,7 +49,7 @@ func readGolden(t testing.TB) map[string]goldenCase {
 	t.Helper()
 	files, err := filepath.Glob(goldenFiles)
 	require.NoError(t, err)
-	require.NotEmpty(t, files, goldenFiles)
+	require.NotEmpty(t, files, "there are no answers to hold Normalize to: %s", goldenHelp)
 	cases := map[string]goldenCase{}
 	for _, file := range files {
 		text, err := os.ReadFile(file)
@@ -58,11 +65,17 @@ func readGolden(t testing.TB) map[string]goldenCase {
 	return cases
 }
 
-// Normalize holds a provider's Normalize against the answers in
-// testdata/normalize. A file there is a JSON object of cases by name:
+// Normalize holds a provider's Normalize against the answers in the files
+// testdata/normalize/*.json of its package. Each is a JSON object of cases by name:
 //
-//	"plain": {"symbol": "AAPL", "payload": "…", "prices": [{"symbol": "AAPL", "price": "1.50", "time": "…Z"}]}
-//	"zero":  {"symbol": "AAPL", "payload": "…", "code": "bad_price"}
+//	{
+//		"plain": {"symbol": "AAPL", "payload": "…", "prices": [{"symbol": "AAPL", "price": "1.50", "time": "2026-01-02T15:04:05Z"}]},
+//		"zero":  {"symbol": "AAPL", "payload": "…", "code": "bad_price"}
+//	}
+//
+// The payload is the answer of the service, byte for byte, and the symbol the one
+// that was asked for. A case has the prices that are in the answer, with a size where
+// it has one, or the code of the error.
 func Normalize(t *testing.T, name schema.Provider, p pipeline.Provider) {
 	t.Helper()
 	s := Suite{Name: name}
@@ -136,18 +149,22 @@ func FuzzNormalize(f *testing.F, name schema.Provider, p pipeline.Provider) {
 	})
 }
 
-// coversBadPrices looks for the cases that every provider must have an answer
-// for in its testdata.
+// badPrices are the cases that every provider has in refused.json.
+var badPrices = map[string]schema.Code{
+	"price zero": schema.CodeBadPrice, "price negative": schema.CodeBadPrice, "price absent": schema.CodeBadPrice,
+	"price null": schema.CodeBadPrice, "price NaN": schema.CodeBadPrice,
+	"price of 19 integer digits": schema.CodeBadPrice, "price of 19 fractional digits": schema.CodeBadPrice,
+	"time absent": schema.CodeBadResponse, "time out of range": schema.CodeBadResponse,
+}
+
+// coversBadPrices looks for them.
 func coversBadPrices(cases map[string]goldenCase) error {
 	var errs []error
-	for name, code := range map[string]schema.Code{
-		"price zero": schema.CodeBadPrice, "price negative": schema.CodeBadPrice, "price absent": schema.CodeBadPrice,
-		"price null": schema.CodeBadPrice, "price NaN": schema.CodeBadPrice,
-		"price of 19 integer digits": schema.CodeBadPrice, "price of 19 fractional digits": schema.CodeBadPrice,
-		"time absent": schema.CodeBadResponse, "time out of range": schema.CodeBadResponse,
-	} {
+	for _, name := range slices.Sorted(maps.Keys(badPrices)) {
+		code := badPrices[name]
 		if c, found := cases["refused/"+name]; !found || c.Code != code {
-			errs = append(errs, fmt.Errorf("refused.json has no case %q with code %s", name, code))
+			errs = append(errs, fmt.Errorf(`testdata/normalize/refused.json has no case %q with the code %s: add "%s": {"symbol": "AAPL", "payload": "…", "code": "%s"}, `+
+				"whose payload is an answer as the service writes it, but for that", name, code, name, code))
 		}
 	}
 	return errors.Join(errs...)

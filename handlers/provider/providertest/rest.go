@@ -47,7 +47,17 @@ type REST struct {
 
 // RunREST runs Run, Normalize and what else holds for a provider that asks a
 // service over HTTP: how it asks, and what it does about each way not to be
-// answered.
+// answered. Limits are checked where the provider is a pipeline.Limited.
+//
+// It needs files in the provider's package: testdata/normalize/*.json as Normalize
+// describes them, of which one is refused.json. That has a case for each answer that
+// no provider may take for a price, with these names and codes:
+//
+//	"price zero", "price negative", "price absent", "price null", "price NaN",
+//	"price of 19 integer digits", "price of 19 fractional digits": bad_price
+//	"time absent", "time out of range": bad_response
+//
+// The files of handlers/provider/finnhub are an example.
 func RunREST(t *testing.T, s REST) {
 	t.Helper()
 	if err := s.validate(); err != nil {

@@ -3,6 +3,7 @@ package providertest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/failtest"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -46,6 +48,9 @@ func (p *naive) Quote(_ context.Context, symbol schema.Symbol) (schema.RawRespon
 func (p *naive) Normalize(quote schema.QuoteFetched) ([]pipeline.Price, error) {
 	return []pipeline.Price{{Symbol: quote.Symbol, Price: schema.MustDecimal("1"), Time: quote.ReceivedAt}}, nil
 }
+
+// Limits are as one forgets to fill them in.
+func (p *naive) Limits() []pipeline.Limit { return []pipeline.Limit{{Calls: 60}} }
 
 func naiveSuite(keyHeader string) REST {
 	return REST{
@@ -105,6 +110,37 @@ func TestRESTNeedsItsFields(t *testing.T) {
 		spoil(&bad)
 		assert.Error(t, bad.validate(), name)
 	}
+}
+
+func TestLimitsAreCheckedWhereThereAre(t *testing.T) {
+	t.Parallel()
+	s := naiveSuite("")
+	s.New = func(pipeline.Env) (pipeline.Provider, error) { return scripted{goodQuote, goodNormalize}, nil }
+	assert.NoError(t, statesItsLimits(t.Context(), s), "one that is no pipeline.Limited")
+	s.New = func(pipeline.Env) (pipeline.Provider, error) { return limited{}, nil }
+	assert.ErrorContains(t, statesItsLimits(t.Context(), s), "states no limits")
+}
+
+type limited struct{ scripted }
+
+func (limited) Limits() []pipeline.Limit { return nil }
+
+// What fails says which file to write, and what to write into it.
+func TestMissingGoldenFilesAreDescribed(t *testing.T) {
+	t.Parallel()
+	said := failtest.Of(t, func(t *failtest.T) { readGolden(t) }) // this package has none
+	for _, part := range []string{"testdata/normalize/*.json", `"payload"`, `"prices"`, `"code": "bad_price"`} {
+		assert.Contains(t, said, part)
+	}
+	err := coversBadPrices(nil)
+	for name, code := range badPrices {
+		assert.ErrorContains(t, err, fmt.Sprintf("testdata/normalize/refused.json has no case %q with the code %s", name, code))
+	}
+	whole := map[string]goldenCase{}
+	for name, code := range badPrices {
+		whole["refused/"+name] = goldenCase{Code: code}
+	}
+	assert.NoError(t, coversBadPrices(whole))
 }
 
 func TestGoldenCasesFindBrokenProviders(t *testing.T) {
