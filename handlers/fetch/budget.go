@@ -138,9 +138,19 @@ type count struct {
 
 // forecast reckons with the best: that calls under way end now.
 func (b *budget) forecast(now int64) *forecast {
+	return b.forecastWithout(now, func(int) int { return 0 })
+}
+
+// forecastJobs is the forecast for polling jobs, without the calls that are kept for
+// clients: a twentieth of each limit.
+func (b *budget) forecastJobs(now int64) *forecast {
+	return b.forecastWithout(now, func(calls int) int { return (calls + 10) / 20 })
+}
+
+func (b *budget) forecastWithout(now int64, kept func(calls int) int) *forecast {
 	f := &forecast{now: now, closed: b.closed}
 	for per, calls := range b.limits {
-		l := line{per: per, room: calls}
+		l := line{per: per, room: calls - kept(calls)}
 		for _, end := range slices.Sorted(maps.Keys(b.held[per])) {
 			if end+per >= now {
 				l.comes = append(l.comes, count{min(end, now), b.held[per][end]})

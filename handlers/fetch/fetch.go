@@ -74,7 +74,7 @@ var _ pipeline.Runner = (*handler)(nil)
 // fails at once.
 func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
 	rows := store.Rows{Table: "fetch_queue", Columns: []string{"request_id", "provider", "symbol", "requested_at",
-		"deadline", "traceparent", "claimed_by", "claimed_until"}, Clause: "ON CONFLICT (request_id) DO NOTHING"}
+		"deadline", "traceparent", "claimed_by", "claimed_until", "scheduled"}, Clause: "ON CONFLICT (request_id) DO NOTHING"}
 	var events []schema.Event
 	var failed []failingjobs.Outcome
 	for i := range in {
@@ -86,7 +86,7 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 			continue
 		}
 		rows.Add(request.RequestID, request.Provider, request.Symbol, request.RequestedAt, request.Deadline,
-			in[i].Event.Traceparent, "", int64(0))
+			in[i].Event.Traceparent, "", int64(0), scheduled(request))
 	}
 	tx.OnCommit(func() {
 		h.wakeUp()
@@ -98,6 +98,14 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 		return nil, err
 	}
 	return events, failingjobs.Note(ctx, tx, h.log, failed)
+}
+
+// scheduled is the column of that name: 1 for the request of a polling job.
+func scheduled(r schema.FetchRequested) int64 {
+	if r.JobID != "" {
+		return 1
+	}
+	return 0
 }
 
 func (h *handler) wakeUp() {

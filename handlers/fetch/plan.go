@@ -13,6 +13,8 @@ type lineup struct {
 	provider schema.Provider
 	limits   []pipeline.Limit
 	slots    int                  // calls that this process may start now
+	jobSlots int                  // of them, those that may be for jobs
+	sinceJob int                  // calls for clients since the last one for a job
 	shut     *pipeline.QuoteError // why it may start none, whoever waits; or nil
 	budget   *budget
 	open     []request
@@ -46,13 +48,44 @@ func (v view) plan() plan {
 	return p
 }
 
+// jobTurn is how many calls for clients come before one for a job, where both wait.
+const jobTurn = 4
+
+// interleave puts the requests of clients before those of jobs, but for every fifth,
+// which is a job's: otherwise clients who never stop asking would starve the jobs.
+// sinceJob is how many calls for clients there were since the last one for a job.
+func interleave(clients, jobs []request, sinceJob int) []request {
+	var all []request
+	for len(clients) > 0 && len(jobs) > 0 {
+		if sinceJob >= jobTurn {
+			jobs[0].turn = true
+			all, jobs, sinceJob = append(all, jobs[0]), jobs[1:], 0
+		} else {
+			all, clients, sinceJob = append(all, clients[0]), clients[1:], sinceJob+1
+		}
+	}
+	return append(append(all, clients...), jobs...)
+}
+
 // decide serves the requests of one provider in their order, as far as slots and
 // budget go. Those behind them wait, each for the next call that comes free; one
-// that cannot wait so long will get none, and is told so at once.
+// that cannot wait so long will get none, and is told so at once. Of slots and calls
+// a part is kept from jobs, so that a client need not wait for theirs to end.
 func (p *plan) decide(l lineup, local schema.Time, now int64) {
-	calls := l.budget.forecast(now)
+	calls, ofJobs := l.budget.forecast(now), l.budget.forecastJobs(now)
 	for _, r := range l.open {
 		left, free := r.Deadline.Sub(local.Time), calls.next()
+		restricted := r.Scheduled && !r.turn
+		if restricted {
+			free = max(free, ofJobs.next())
+		}
+		take := func() {
+			ofJobs.take()
+			// A job that waits leaves what is free now to clients.
+			if !restricted || free <= now {
+				calls.take()
+			}
+		}
 		wait := time.Duration(min(free-now, int64(longest/time.Millisecond))) * time.Millisecond
 		switch {
 		case l.shut != nil:
@@ -65,11 +98,14 @@ func (p *plan) decide(l lineup, local schema.Time, now int64) {
 			p.fail = append(p.fail, o)
 		case wait > 0:
 			p.wait = min(p.wait, wait)
-			calls.take()
+			take()
 		default:
-			calls.take()
-			if l.slots > 0 {
+			take()
+			if l.slots > 0 && (!r.Scheduled || l.jobSlots > 0) {
 				l.slots--
+				if r.Scheduled {
+					l.jobSlots--
+				}
 				// Rounded up: an end that is too late does no harm.
 				r.latest = now + min(left, longestCall).Milliseconds() + 1
 				p.serve = append(p.serve, r)

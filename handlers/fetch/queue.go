@@ -24,6 +24,10 @@ type request struct {
 	// Since is its place in the queue; Refused says that it inherited it.
 	Since   schema.Time `db:"since"`
 	Refused bool        `db:"refused"`
+	// Scheduled tells the request of a polling job from that of a client.
+	Scheduled bool `db:"scheduled"`
+
+	turn bool // it is the jobs' turn, and may use what is kept for clients
 
 	latest int64 // when its call has ended for certain, as the budget has it
 }
@@ -117,9 +121,9 @@ func open(db store.Querier) string {
 }
 
 // fill reads the clock and the open requests of a view. In each lineup are as
-// many requests as can be served, or, where calls are rationed or some fail
-// anyway, as many as one view takes, and those that are overdue: they need no
-// answer any more.
+// many requests of clients and of jobs as can be served, or, where calls are
+// rationed or some fail anyway, as many as one view takes, and those that are
+// overdue: they need no answer any more.
 func (q *queue) fill(ctx context.Context, db store.Querier, v *view, lock string) error {
 	if err := db.Get(ctx, &v.now, `SELECT `+db.NowMillis()); err != nil {
 		return fmt.Errorf("reading the clock: %w", err)
@@ -131,13 +135,19 @@ func (q *queue) fill(ctx context.Context, db store.Querier, v *view, lock string
 	for i := range v.lineups {
 		l := &v.lineups[i]
 		// Whose symbol was refused last time takes the place that it had then.
-		order, most := `COALESCE(r.since, q.requested_at)`, maxLineup
+		order, mostClients, mostJobs := `COALESCE(r.since, q.requested_at)`, maxLineup, maxLineup
 		if rationed := len(l.limits) > 0 || l.budget.closed > v.now; !rationed && l.shut == nil {
-			order, most = `q.requested_at`, max(0, min(l.slots, maxLineup))
+			order, mostClients, mostJobs = `q.requested_at`, min(l.slots, maxLineup), min(l.jobSlots, maxLineup)
 		}
-		if l.open, err = q.some(ctx, db, `q.provider = $2`, order, lock, l.provider, most); err != nil {
+		clients, err := q.some(ctx, db, `q.provider = $2 AND q.scheduled = 0`, order, lock, l.provider, mostClients)
+		if err != nil {
 			return err
 		}
+		jobs, err := q.some(ctx, db, `q.provider = $2 AND q.scheduled = 1`, order, lock, l.provider, mostJobs)
+		if err != nil {
+			return err
+		}
+		l.open = interleave(clients, jobs, l.sinceJob)
 		for _, r := range overdue {
 			if r.Provider == l.provider && !slices.ContainsFunc(l.open, func(o request) bool { return o.ID == r.ID }) {
 				l.open = append(l.open, r)
@@ -151,8 +161,12 @@ func (q *queue) fill(ctx context.Context, db store.Querier, v *view, lock string
 // parameter $2.
 func (q *queue) some(ctx context.Context, db store.Querier, condition, order, lock string, arg any, most int) ([]request, error) {
 	var some []request
+	if most <= 0 {
+		return nil, nil
+	}
 	err := db.Select(ctx, &some, `SELECT q.request_id, q.provider, q.symbol, q.deadline, q.traceparent,
-			COALESCE(r.since, q.requested_at) AS since, r.since IS NOT NULL AS refused
+			COALESCE(r.since, q.requested_at) AS since, r.since IS NOT NULL AS refused,
+			q.scheduled <> 0 AS scheduled
 		FROM fetch_queue q LEFT JOIN fetch_refused r ON r.provider = q.provider AND r.symbol = q.symbol
 		WHERE `+condition+` AND `+open(db)+` ORDER BY `+order+`, q.request_id LIMIT $3 `+lock, q.owner, arg, most)
 	if err != nil {

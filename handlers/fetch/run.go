@@ -39,7 +39,7 @@ func (h *handler) Run(ctx context.Context, emit pipeline.Emitter) error {
 	if err != nil {
 		return err
 	}
-	w := &worker{handler: h, queue: q, flight: map[string]schema.Provider{}, done: make(chan outcome)}
+	w := &worker{handler: h, queue: q, flight: map[string]request{}, sinceJob: map[schema.Provider]int{}, done: make(chan outcome)}
 	// Requests under way end when Run does, whatever the reason.
 	asking, cancel := context.WithCancel(ctx)
 	defer w.release(ctx)
@@ -72,12 +72,14 @@ const showEvery = time.Second
 // worker is one call of Run. Only its goroutine touches flight and the times.
 type worker struct {
 	*handler
-	queue   *queue
-	flight  map[string]schema.Provider // requests under way
-	renewed time.Time                  // when the oldest claim on them was made
-	shown   time.Time                  // when the gauges were set
-	done    chan outcome
-	asking  sync.WaitGroup
+	queue  *queue
+	flight map[string]request // requests under way
+	// sinceJob counts the calls for clients since the last one for a job.
+	sinceJob map[schema.Provider]int
+	renewed  time.Time // when the oldest claim on them was made
+	shown    time.Time // when the gauges were set
+	done     chan outcome
+	asking   sync.WaitGroup
 }
 
 // start looks what there is to do, and only if there is anything, begins a
@@ -116,7 +118,11 @@ func (w *worker) start(ctx, asking context.Context) (time.Duration, error) {
 		w.count(o.payload)
 	}
 	for _, r := range todo.serve {
-		w.flight[r.ID] = r.Provider
+		w.flight[r.ID] = r
+		w.sinceJob[r.Provider]++
+		if r.Scheduled {
+			w.sinceJob[r.Provider] = 0
+		}
 		g := w.gate(r.Provider)
 		ended, refused := g.enter() // here, where lineup sees it next time
 		w.asking.Go(func() {
@@ -143,15 +149,20 @@ func (w *worker) lineup(name schema.Provider) lineup {
 	g := w.gate(name)
 	free, shut := g.slots()
 	slots := w.settings.Concurrency
+	jobSlots := slots - slots/4 // the rest is for clients, however slow the calls of jobs are
 	for _, busy := range w.flight {
-		if busy == name {
+		if busy.Provider == name {
 			slots--
+			if busy.Scheduled {
+				jobSlots--
+			}
 		}
 	}
 	if g.pausedFor(w.now()) > 0 {
 		slots = 0 // the database may not know yet
 	}
-	return lineup{provider: name, limits: w.limits(name), slots: min(slots, free), shut: shut}
+	slots = min(slots, free)
+	return lineup{provider: name, limits: w.limits(name), slots: slots, jobSlots: min(slots, jobSlots), sinceJob: w.sinceJob[name], shut: shut}
 }
 
 // finish stores the outcome of first, together with all others that are ready.
