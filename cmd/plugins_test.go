@@ -220,12 +220,16 @@ func follow(doc map[string]any, ref string) any {
 	return at
 }
 
-// The README's picture is what the program prints without any setting.
-func TestThePictureOfTheREADME(t *testing.T) {
+// The picture of docs/architecture.md, to which the README leads, is what the program
+// prints without any setting.
+func TestThePictureOfTheTopology(t *testing.T) {
 	t.Parallel()
 	status, stdout, stderr := run(t, environment{}, "topology")
 	require.Zero(t, status, stderr)
+	architecture, err := os.ReadFile("../docs/architecture.md")
+	require.NoError(t, err)
+	assert.Contains(t, string(architecture), "## Topology\n\n```mermaid\n"+stdout+"```\n")
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
-	assert.Contains(t, string(readme), "```mermaid\n"+stdout+"```\n")
+	assert.Contains(t, string(readme), "](docs/architecture.md#topology)")
 }

@@ -2,6 +2,7 @@ package cmd_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -17,22 +18,43 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// TestTheFirstScreenOfTheREADME: what it is in two sentences, the two commands, a
+// question, and its answer.
+func TestTheFirstScreenOfTheREADME(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	first, _, found := strings.Cut(string(readme), "\n## ")
+	require.True(t, found)
+	assert.LessOrEqual(t, strings.Count(first, "\n"), 40)
+	assert.NotContains(t, string(readme), "```mermaid")
+	about := strings.Split(first, "\n\n")[1]
+	assert.Len(t, regexp.MustCompile(`\.(\s|$)`).FindAllString(about, -1), 2, "sentences: %s", about)
+	assert.Regexp(t, "(?s)^# pricemill\n.*```sh\nmake run [^\n]*\nmake test [^\n]*\n```.*```sh\ncurl [^\n]*\n```\n\n```json\n\\{[^\n]*\\}\n```", first)
+}
+
 // TestTheREADMEsCommands runs every command of the README against a service,
-// in their order. The two of make are what CI runs.
+// in their order, and compares the outputs that it shows with what they answer. The
+// two of make are what CI runs.
 func TestTheREADMEsCommands(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
 	p.eventually("/readyz", http.StatusOK)
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
-	ran := 0
-	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(readme, -1) {
-		for _, line := range strings.Split(strings.TrimSpace(string(block[1])), "\n") {
+	ran, compared, output := 0, 0, ""
+	for _, block := range regexp.MustCompile("(?s)```(sh|json|text)\n(.*?)```").FindAllSubmatch(readme, -1) {
+		if kind := string(block[1]); kind != "sh" {
+			assert.Equal(t, shape(t, kind, string(block[2])), shape(t, kind, output), "the README shows\n%s", block[2])
+			compared++
+			continue
+		}
+		for _, line := range strings.Split(strings.TrimSpace(string(block[2])), "\n") {
 			switch words := strings.Fields(line); words[0] {
 			case "make":
 				assertTarget(t, words[1])
 			case "curl":
-				curl(t, p, line)
+				output = curl(t, p, line)
 			case "docker":
 				// make test-deployment reads the file as docker does.
 				assert.Equal(t, "docker compose up --wait", line)
@@ -45,6 +67,7 @@ func TestTheREADMEsCommands(t *testing.T) {
 					status, stdout, stderr := run(t, env, arguments(line)...)
 					assert.Zero(c, status, "%s: %s", line, stderr)
 					assert.NotEmpty(c, stdout, line)
+					output = stdout
 				}, 20*time.Second, 50*time.Millisecond)
 			default:
 				// On PostgreSQL and Kafka this whole test runs in `make test-services`.
@@ -54,6 +77,37 @@ func TestTheREADMEsCommands(t *testing.T) {
 		}
 	}
 	assert.Greater(t, ran, 6)
+	assert.Greater(t, compared, 6)
+}
+
+// shape is what an output has in common with another of the same command: of JSON
+// its names and the kinds of its values, of a table its first line.
+func shape(t testing.TB, kind, output string) any {
+	t.Helper()
+	if kind == "text" {
+		first, _, _ := strings.Cut(output, "\n")
+		return strings.Fields(first)
+	}
+	var value any
+	require.NoError(t, json.Unmarshal([]byte(output), &value), output)
+	return shapeOf(value)
+}
+
+func shapeOf(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		shapes := map[string]any{}
+		for name, member := range v {
+			shapes[name] = shapeOf(member)
+		}
+		return shapes
+	case []any:
+		if len(v) == 0 {
+			return []any{}
+		}
+		return []any{shapeOf(v[0])}
+	}
+	return fmt.Sprintf("%T", value)
 }
 
 // TestTheOperationsCommands: what docs/operations.md has is there, by name and by
@@ -106,7 +160,8 @@ func assertTarget(t *testing.T, target string) {
 // curlPattern is as much of curl's syntax as the README uses.
 var curlPattern = regexp.MustCompile(`^curl -s (?:-d '([^']*)' )?(?:-H 'Accept: ([^']*)' )?'?http://127\.0\.0\.1:8000([^' ]*)'?$`)
 
-func curl(t testing.TB, p *program, line string) {
+// curl does what a line says, and returns the body of the answer.
+func curl(t testing.TB, p *program, line string) string {
 	t.Helper()
 	parts := curlPattern.FindStringSubmatch(line)
 	require.NotNil(t, parts, line)
@@ -117,7 +172,7 @@ func curl(t testing.TB, p *program, line string) {
 		require.NoError(t, err)
 		require.NoError(t, response.Body.Close())
 		assert.Equal(t, http.StatusAccepted, response.StatusCode, "%s: %s", line, answer)
-		return
+		return string(answer)
 	}
 	if accept := parts[2]; accept != "" {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+parts[3], nil)
@@ -126,10 +181,11 @@ func curl(t testing.TB, p *program, line string) {
 		got := p.send(request)
 		assert.Equal(t, http.StatusOK, got.status, "%s: %s", line, got.body)
 		assert.True(t, strings.HasPrefix(got.header.Get("Content-Type"), accept), "%s: %v", line, got.header)
-		return
+		return got.body
 	}
 	got := p.eventually(parts[3], http.StatusOK)
 	assert.True(t, json.Valid([]byte(got.body)), "%s: %s", line, got.body)
+	return got.body
 }
 
 // TestDocumentsNameTestsThatExist: a claim whose test is gone is only a claim.
