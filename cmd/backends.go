@@ -47,6 +47,10 @@ const (
 	brokerDir    = "broker"
 )
 
+// checkPatience bounds how long a start waits for a look through the database. One
+// that takes longer goes on, and /readyz says what it finds.
+const checkPatience = 5 * time.Second
+
 // open opens the log and the database.
 func open(ctx context.Context, c config, how access, log *slog.Logger) (*backends, error) {
 	b := &backends{}
@@ -56,6 +60,14 @@ func open(ctx context.Context, c config, how access, log *slog.Logger) (*backend
 	engine, err := openEngine(ctx, c)
 	if err != nil {
 		return nil, errors.Join(err, b.close())
+	}
+	if how == exclusive { // others come for a moment, and meet damage where they read
+		checking, cancel := context.WithTimeout(ctx, checkPatience)
+		err = engine.Check(checking)
+		cancel()
+		if err != nil {
+			return nil, errors.Join(err, engine.Close(), b.close())
+		}
 	}
 	if b.store, err = store.Open(ctx, engine); err != nil {
 		return nil, errors.Join(err, engine.Close(), b.close())

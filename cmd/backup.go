@@ -131,9 +131,9 @@ func copyEmbedded(ctx context.Context, from, to string) (waited time.Duration, e
 	return waited, err
 }
 
-// checkBackup starts a broker on the copy, which reads every record, and looks
-// whether the log holds all that the stages have applied. The tables stay as they
-// are, of whatever version.
+// checkBackup starts a broker on the copy, which reads every record, reads every page
+// of the database, and looks whether the log holds all that the stages have applied.
+// The tables stay as they are, of whatever version.
 func checkBackup(ctx context.Context, c config) (err error) {
 	b := &backends{}
 	defer func() { err = errors.Join(err, b.close()) }()
@@ -146,6 +146,9 @@ func checkBackup(ctx context.Context, c config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
+	if err := engine.Check(ctx); err != nil {
+		return err
+	}
 	stages, err := pipeline.Status(ctx, store.Reader(engine), b.broker)
 	if err != nil {
 		return err

@@ -130,6 +130,9 @@ const cleanUp = 30 * time.Second
 // findings looks at everything.
 func (a *app) findings(ctx context.Context, b *backends, m *modules, wanted []pipeline.Projection, v verification,
 	log *slog.Logger) (found []*pipeline.Finding, err error) {
+	if err := b.store.Check(ctx); err != nil {
+		return nil, err
+	}
 	topology, err := b.lookup(ctx)
 	if err != nil {
 		return nil, err

@@ -107,7 +107,11 @@ func Audit(ctx context.Context, cfg AuditConfig) ([]*Finding, error) {
 	}
 	a := &audit{AuditConfig: cfg, given: newGiven(), chains: NewFinding("log", cfg.Most),
 		places: NewFinding("positions", cfg.Most), letters: NewFinding("dead letters", cfg.Most)}
-	if err := a.load(ctx); err != nil {
+	if err := a.load(ctx); errors.Is(err, store.ErrUnreadable) {
+		a.places.Differ("%v", err)
+		a.places.CannotTell("nothing can be held against the log without it")
+		return []*Finding{a.places}, nil
+	} else if err != nil {
 		return nil, err
 	}
 	for _, spec := range cfg.Stages {

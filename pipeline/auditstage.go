@@ -3,6 +3,7 @@ package pipeline
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -69,8 +70,13 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 				if r.Offset >= w.position.Next {
 					continue
 				}
-				if err := w.record(ctx, r); err != nil {
-					return err
+				if !w.stopped {
+					if err := w.record(ctx, r); err != nil && !w.stops(err) {
+						return err
+					}
+				}
+				if w.stopped {
+					w.derived(r) // so that its events do not count as events of nothing
 				}
 			}
 		}
@@ -84,7 +90,10 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 		return err
 	}
 	for _, w := range walks {
-		if err := w.end(ctx); err != nil {
+		if w.stopped {
+			continue
+		}
+		if err := w.end(ctx); err != nil && !w.stops(err) {
 			return err
 		}
 	}
@@ -165,6 +174,16 @@ func (c *chainWalk) step(ctx context.Context, next Link, derived bool, offset in
 	return what, nil
 }
 
+// stops ends the walk at a row that cannot be read, which is a difference.
+func (w *stageWalk) stops(err error) bool {
+	if !errors.Is(err, store.ErrUnreadable) {
+		return false
+	}
+	w.stopped = true
+	w.finding.Differ("%s: %v; what the stage made of offset %d and the records after it was not looked at", w.tp, err, w.next-1)
+	return true
+}
+
 // stageWalk is a stage on its way through a partition.
 type stageWalk struct {
 	*stageAudit
@@ -175,6 +194,7 @@ type stageWalk struct {
 	letters  letterCursor
 	auditor  PartitionAuditor
 	counts   map[string]int64
+	stopped  bool // at a row that cannot be read
 	// repeats are the records that were passed over as repeats.
 	repeats map[eventKey]place
 }

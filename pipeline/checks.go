@@ -49,6 +49,11 @@ func (r *Runtime) Checks(ctx context.Context) []Check {
 		checks = append(checks, check("source "+s.spec.Name, s.trouble()))
 	}
 	positions, err := store.Positions(ctx, r.cfg.Store, "")
+	if err == nil {
+		looking, cancel := context.WithTimeout(ctx, damageTimeout)
+		err = r.cfg.Store.Check(looking)
+		cancel()
+	}
 	checks = append(checks, check("database", err))
 	for _, p := range positions {
 		if p.Halted != "" {
@@ -106,6 +111,10 @@ func (o ownStages) check(name, stage string, err error) Check {
 	}
 	return c
 }
+
+// damageTimeout is how long an answer waits for a look through the database. What a
+// longer one finds is in the next answer.
+const damageTimeout = 300 * time.Millisecond
 
 // brokerTimeout leaves a caller that waits for all checks the time to answer.
 const brokerTimeout = time.Second

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -144,4 +147,36 @@ func TestChecksAreOfThisProcess(t *testing.T) {
 	require.NoError(t, r.db.RenewLeases(t.Context(), runningOwner, []string{runningPrefix + "test"}, -time.Second))
 	_, workers = states(both, nil)
 	assert.Contains(t, workers, "stage test", "its last process died, and its lease has run out")
+}
+
+// TestChecksOfADamagedDatabase: positions can be read, and another table cannot.
+func TestChecksOfADamagedDatabase(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(t.Context(), `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+			INSERT INTO effects SELECT i, printf('%0200d', i), '1' FROM n`)
+		return err
+	}))
+	other, err := sqlx.Open("sqlite", r.path)
+	require.NoError(t, err)
+	_, err = other.Exec("PRAGMA wal_checkpoint(TRUNCATE)")
+	require.NoError(t, err)
+	require.NoError(t, other.Close())
+	info, err := os.Stat(r.path)
+	require.NoError(t, err)
+	file, err := os.OpenFile(r.path, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = file.WriteAt(make([]byte, 4096), (info.Size()/4096-20)*4096)
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+	runtime, err := New(Config{Store: r.db, Broker: r.broker, Topology: r.stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	var checks []Check
+	require.Eventually(t, func() bool { // a look may take longer than an answer waits
+		checks = runtime.Checks(t.Context())
+		return checks[0].State == CheckFailed
+	}, 20*time.Second, 10*time.Millisecond)
+	assert.Equal(t, "database", checks[0].Name)
+	assert.Contains(t, checks[0].Detail, "is damaged: stop the service and restore")
 }

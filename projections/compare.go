@@ -143,7 +143,19 @@ func (c *Comparison) Fill(ctx context.Context) error {
 	if c.fill == nil {
 		return nil
 	}
-	return c.fillTo(ctx, c.cfg.Store)
+	return c.unlessUnreadable(c.fillTo(ctx, c.cfg.Store))
+}
+
+// unlessUnreadable makes a row that cannot be read a difference, which ends the
+// comparison.
+func (c *Comparison) unlessUnreadable(err error) error {
+	if !errors.Is(err, store.ErrUnreadable) {
+		return err
+	}
+	c.finding.Differ("%v", err)
+	c.finding.CannotTell("its tables were not compared, or not all of them")
+	c.fill = nil
+	return nil
 }
 
 func (c *Comparison) fillTo(ctx context.Context, q store.Querier) error {
@@ -167,6 +179,17 @@ func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (*pipeline
 	if c.fill == nil {
 		return c.finding, nil
 	}
+	finding, err := c.prove(ctx, live)
+	if err = c.unlessUnreadable(err); err != nil {
+		return nil, err
+	}
+	if finding == nil {
+		finding = c.finding
+	}
+	return finding, nil
+}
+
+func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*pipeline.Finding, error) {
 	serving, fold, err := servedGeneration(ctx, live, c.projection.Name())
 	if err != nil {
 		return nil, err

@@ -20,8 +20,20 @@ type kept struct {
 	Provider  schema.Provider `db:"provider"`
 	Text      *string         `db:"raw_response"`
 	Raw       []byte          `db:"raw_bytes"`
-	Timestamp schema.Time     `db:"timestamp"`
+	Timestamp keptTime        `db:"timestamp"`
 	RequestID string          `db:"request_id"`
+}
+
+// keptTime is a timestamp as it is kept, which may be none.
+type keptTime struct {
+	schema.Time
+	readable bool
+}
+
+// Scan implements sql.Scanner. What cannot be read is a difference, not an error.
+func (k *keptTime) Scan(src any) error {
+	k.readable = k.Time.Scan(src) == nil
+	return nil
 }
 
 // Audit implements pipeline.Audited: each answer that was applied is one row, byte
@@ -139,7 +151,7 @@ func (p *partition) compare(r *pipeline.Record, row kept) {
 		{"provider", row.Provider == quote.Provider},
 		{"raw_response", (row.Text != nil) == isText && (row.Text == nil || *row.Text == wantText)},
 		{"raw_bytes", string(row.Raw) == string(wantRaw)},
-		{"timestamp", row.Timestamp.Compare(quote.ReceivedAt) == 0},
+		{"timestamp", row.Timestamp.readable && row.Timestamp.Compare(quote.ReceivedAt) == 0},
 		{"request_id", row.RequestID == quote.RequestID},
 	} {
 		if !column.same {

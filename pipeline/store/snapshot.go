@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -47,14 +48,14 @@ func (s *Snapshot) Close() {
 func (s *Snapshot) Get(ctx context.Context, dest any, query string, args ...any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tx.GetContext(ctx, dest, query, args...)
+	return readError(s.tx.GetContext(ctx, dest, query, args...))
 }
 
 // Select implements Querier.
 func (s *Snapshot) Select(ctx context.Context, dest any, query string, args ...any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tx.SelectContext(ctx, dest, query, args...)
+	return readError(s.tx.SelectContext(ctx, dest, query, args...))
 }
 
 // NowMillis implements Querier.
@@ -167,6 +168,10 @@ func plain(value any) (any, error) {
 		return v, nil
 	case []byte:
 		return string(v), nil
+	case float64:
+		// SQLite keeps one in a column of whole numbers if it is told to. No projection
+		// writes such, so it is a difference.
+		return strconv.FormatFloat(v, 'g', -1, 64), nil
 	case time.Time:
 		text, err := schema.NewTime(v).Value()
 		return text, err

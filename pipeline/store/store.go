@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,9 +73,19 @@ type Engine interface {
 	IsDataError(err error) bool
 	// IsFull reports whether err says that there is no room left.
 	IsFull(err error) bool
+	// Check returns an error that wraps ErrDamaged if the database is known to be
+	// damaged: a statement met damage, or a look through the whole of it did, which
+	// Check begins when one is due. It waits for that until ctx is done; what the
+	// look finds later, the next Check returns. Nil where a server checks its own
+	// pages.
+	Check(ctx context.Context) error
 	// Close releases all connections.
 	Close() error
 }
+
+// ErrDamaged says that the database cannot be read as it was written. No retry helps:
+// it has to be restored.
+var ErrDamaged = errors.New("the database is damaged")
 
 // Querier reads. Both Store and Tx are one.
 type Querier interface {
@@ -153,13 +164,28 @@ func (s *Store) Migration() Migration { return s.migration }
 
 // Get implements Querier on committed data.
 func (s *Store) Get(ctx context.Context, dest any, query string, args ...any) error {
-	return s.engine.Reader().GetContext(ctx, dest, query, args...)
+	return readError(s.engine.Reader().GetContext(ctx, dest, query, args...))
 }
 
 // Select implements Querier on committed data.
 func (s *Store) Select(ctx context.Context, dest any, query string, args ...any) error {
-	return s.engine.Reader().SelectContext(ctx, dest, query, args...)
+	return readError(s.engine.Reader().SelectContext(ctx, dest, query, args...))
 }
+
+// ErrUnreadable says that a row holds a value that its column should not, such as a
+// timestamp that is none: SQLite keeps whatever it is given.
+var ErrUnreadable = errors.New("a row cannot be read")
+
+// readError makes an error of a value an ErrUnreadable. database/sql has no type for it.
+func readError(err error) error {
+	if err != nil && strings.HasPrefix(err.Error(), "sql: Scan error on column") {
+		return fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	return err
+}
+
+// Check is as Engine's.
+func (s *Store) Check(ctx context.Context) error { return s.engine.Check(ctx) }
 
 // NowMillis implements Querier.
 func (s *Store) NowMillis() string { return s.engine.NowMillis() }

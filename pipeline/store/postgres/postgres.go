@@ -232,6 +232,10 @@ func (e *Engine) IsFull(err error) bool {
 	return errors.As(err, &server) && server.Code == "53100" // disk_full
 }
 
+// Check implements store.Engine: with data_checksums, the server checks each page that
+// it reads.
+func (e *Engine) Check(context.Context) error { return nil }
+
 // Close implements store.Engine. A connection that the server ended before us, as
 // it does when it restarts, or on which it says nothing any more, is no fault: TLS
 // cannot say farewell on it, but what was written there was answered long ago, or

@@ -39,7 +39,7 @@ func (e *Engine) Backup(ctx context.Context, path string, still func() error) (e
 		return fmt.Errorf("backing up the database: %w", err)
 	}
 	if err := reader.Raw(func(driver any) error { return copyPages(ctx, driver, path) }); err != nil {
-		return fmt.Errorf("backing up the database to %s: %w", path, err)
+		return fmt.Errorf("backing up the database to %s: %w", path, e.damage.see(err))
 	}
 	return nil
 }
@@ -47,7 +47,7 @@ func (e *Engine) Backup(ctx context.Context, path string, still func() error) (e
 // freeze makes view see the database as it is, and calls still, both while
 // nobody can write.
 func (e *Engine) freeze(ctx context.Context, view *sql.Tx, still func() error) (err error) {
-	db, err := connect(e.path, 1, "_txlock=immediate", "_pragma=busy_timeout(0)")
+	db, err := connect(e.damage, 1, "_txlock=immediate", "_pragma=busy_timeout(0)")
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ import (
 // Engine is a SQLite database.
 type Engine struct {
 	path   string
+	damage *damage
 	writer *sqlx.DB // one connection: SQLite has one writer
 	group  *group
 	reader *sqlx.DB
@@ -61,22 +62,24 @@ func Open(path string, options ...Option) (*Engine, error) {
 	// Writers begin with the lock (immediate), since a reader that turns into a
 	// writer may be refused half-way. 16 MiB of pages: with four times as many
 	// nothing was faster (docs/performance.md).
-	writer, err := connect(abs, 1, "_txlock=immediate", "_pragma=synchronous("+s.synchronous+")",
+	damage := newDamage(abs)
+	writer, err := connect(damage, 1, "_txlock=immediate", "_pragma=synchronous("+s.synchronous+")",
 		"_pragma=busy_timeout(10000)", "_pragma=journal_mode(WAL)", "_pragma=cache_size(-16384)",
 		"_pragma=wal_autocheckpoint(4000)", "_pragma=temp_store(MEMORY)")
 	if err != nil {
 		return nil, err
 	}
-	reader, err := connect(abs, maxReaders, "_pragma=query_only(1)", "_pragma=busy_timeout(10000)",
+	reader, err := connect(damage, maxReaders, "_pragma=query_only(1)", "_pragma=busy_timeout(10000)",
 		"_pragma=mmap_size(268435456)")
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
-	return &Engine{path: abs, writer: writer, group: &group{db: writer}, reader: reader}, nil
+	return &Engine{path: abs, damage: damage, writer: writer, group: &group{db: writer}, reader: reader}, nil
 }
 
-func connect(path string, conns int, options ...string) (*sqlx.DB, error) {
-	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}).String() + "?"
+// connect opens the file that d is of.
+func connect(d *damage, conns int, options ...string) (*sqlx.DB, error) {
+	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: d.path}).EscapedPath()}).String() + "?"
 	for i, option := range options {
 		if i > 0 {
 			dsn += "&"
@@ -85,9 +88,9 @@ func connect(path string, conns int, options ...string) (*sqlx.DB, error) {
 	}
 	plain, err := sqlite.NewConnector(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", path, err)
+		return nil, fmt.Errorf("opening %s: %w", d.path, err)
 	}
-	db := sqlx.NewDb(sql.OpenDB(connector{plain}), "sqlite")
+	db := sqlx.NewDb(sql.OpenDB(connector{plain, d}), "sqlite")
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	return db, nil
@@ -193,5 +196,12 @@ func (e *Engine) IsFull(err error) bool {
 	return errors.As(err, &se) && se.Code()&0xff == sqlite3.SQLITE_FULL
 }
 
+// Check implements store.Engine: it reads the whole file now and then, at most once a
+// minute and for at most a hundredth of the time.
+func (e *Engine) Check(ctx context.Context) error { return e.damage.check(ctx) }
+
 // Close implements store.Engine.
-func (e *Engine) Close() error { return errors.Join(e.reader.Close(), e.writer.Close()) }
+func (e *Engine) Close() error {
+	e.damage.close()
+	return errors.Join(e.reader.Close(), e.writer.Close())
+}
