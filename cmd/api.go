@@ -73,6 +73,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
 		Streamers: m.streamers(), Simulated: simulatedProviders(),
 		MaxAge: c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
+		MaxActiveJobs: c.MaxActiveJobs, MaxActiveStreams: c.MaxActiveStreams,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
 		Logger: log, Now: time.Now,
 	}, httpapi.Ports{
@@ -179,6 +180,15 @@ func (s streams) List(ctx context.Context, limit int) ([]httpapi.Stream, error) 
 		all[i] = newStream(one)
 	}
 	return all, nil
+}
+
+// Open implements httpapi.Streams.
+func (s streams) Open(ctx context.Context, ids []string) (int, []string, error) {
+	open, known, err := s.Reader.Open(ctx, ids)
+	if err != nil {
+		return 0, nil, projections.QueryError("how many streams there are", err)
+	}
+	return open, known, nil
 }
 
 // Settle implements httpapi.Streams.

@@ -49,6 +49,7 @@ func (b apiBench) measure(ctx context.Context) (result report, err error) {
 		return report{}, err
 	}
 	b.config.LatestMaxAge = time.Hour // no price is fetched twice
+	b.config.MaxActiveJobs = -1       // each command is a job
 	err = b.withScratch(ctx, func(ctx context.Context, c config) error {
 		return b.withService(ctx, c, func(ctx context.Context, s *service) (err error) {
 			if _, _, err := b.fill(ctx, s, b.symbols*pricesEach); err != nil {

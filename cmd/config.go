@@ -71,6 +71,8 @@ var settings = []setting{
 	{"latest_max_age", "5s", "how old a price may be before the provider is asked again", false},
 	{"fetch_timeout", "10s", "how long a provider may take to answer", false},
 	{"min_poll_interval", "60s", "shortest interval of a polling job", false},
+	{"max_active_jobs", "500", "polling jobs that may be there without being stopped, 1 to 1000000; more are answered 409", false},
+	{"max_active_streams", "100", "streams that may be there without being stopped, 1 to 1000000; more are answered 409", false},
 	{"rate_limit_per_minute", "", "requests a minute per client; empty: 60, and loopback is exempt", false},
 	{"simulated_seed", "1", "seed of the simulated prices", false},
 	{"simulated_faults", "", "misbehaviour of the simulated provider, such as NOPE=unknown,SLOW=late:200ms", false},
@@ -105,12 +107,15 @@ type config struct {
 	FetchTimeout    time.Duration
 	MinPollInterval time.Duration
 	RebuildPromote  projections.Promotion
-	RateLimit       int
-	LimitLoopback   bool
-	Debug           bool
-	Modules         map[string]map[string]any
-	Plugins         switches
-	Warnings        []string
+	// MaxActiveJobs and MaxActiveStreams bound those that are not stopped.
+	MaxActiveJobs, MaxActiveStreams int
+
+	RateLimit     int
+	LimitLoopback bool
+	Debug         bool
+	Modules       map[string]map[string]any
+	Plugins       switches
+	Warnings      []string
 	// Expendable is set by commands whose work can be done again.
 	Expendable        bool
 	movingAverageText string
@@ -200,12 +205,14 @@ func (a *app) load() (config, error) {
 		SessionTimeout: duration(k, "kafka_session_timeout", 6*time.Second, 5*time.Minute, &wrong),
 		KafkaTimeout:   duration(k, "kafka_timeout", 2*time.Second, 30*time.Second, &wrong),
 		HTTPAddr:       k.String("http_addr"), movingAverageText: k.String("moving_average_window"),
-		DatabaseTimeout: duration(k, "database_timeout", time.Second, 10*time.Minute, &wrong),
-		LatestMaxAge:    duration(k, "latest_max_age", 0, time.Hour, &wrong),
-		FetchTimeout:    duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
-		MinPollInterval: duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
-		RebuildPromote:  promotion(k.String("rebuild_promote"), &wrong),
-		Debug:           boolean(k, "debug", &wrong),
+		DatabaseTimeout:  duration(k, "database_timeout", time.Second, 10*time.Minute, &wrong),
+		LatestMaxAge:     duration(k, "latest_max_age", 0, time.Hour, &wrong),
+		FetchTimeout:     duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
+		MinPollInterval:  duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
+		MaxActiveJobs:    int(integer(k, "max_active_jobs", 1, 1_000_000, &wrong)),
+		MaxActiveStreams: int(integer(k, "max_active_streams", 1, 1_000_000, &wrong)),
+		RebuildPromote:   promotion(k.String("rebuild_promote"), &wrong),
+		Debug:            boolean(k, "debug", &wrong),
 		Connections: httpapi.ConnectionLimits{
 			Total:     int(integer(k, "http_max_connections", httpapi.MinMaxConnections, 100_000, &wrong)),
 			PerClient: int(integer(k, "http_max_connections_per_client", 1, 100_000, &wrong))},

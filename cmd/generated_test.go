@@ -202,7 +202,8 @@ func TestFaultsGeneratedRequests(t *testing.T) {
 	t.Parallel()
 	p := start(t, deadEnds(t).with(environment{"FETCH_TIMEOUT": "500ms",
 		"SIMULATED_FAULTS": "DOWN=fail,HANG=hang,NOPE=unknown,JUNK=garbage,ZERO=zero",
-		"PLUGINS":          "ema"})) // of which the document speaks
+		"PLUGINS":          "ema", // of which the document speaks
+		"MAX_ACTIVE_JOBS":  "4", "MAX_ACTIVE_STREAMS": "4"}))
 	p.eventually("/readyz", http.StatusOK)
 	n := sizeOf(3_000, 20_000, 100_000)
 	c := newCampaign(t, p, sizeOf(30, 60, 100))

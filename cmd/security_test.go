@@ -226,6 +226,42 @@ func TestOrigins(t *testing.T) {
 	assert.Contains(t, stderr, "allows all origins already")
 }
 
+// TestActiveJobsAndStreamsAreLimited: what is not stopped counts, paused jobs too.
+func TestActiveJobsAndStreamsAreLimited(t *testing.T) {
+	t.Parallel()
+	p := start(t, deadEnds(t).with(environment{"MAX_ACTIVE_JOBS": "2", "MAX_ACTIVE_STREAMS": "1"}))
+	for path, limited := range map[string]struct {
+		body, id string
+		most     int
+	}{
+		"/api/v1/prices/poll": {`{"symbols":["ACME"],"interval":3600,"provider":"simulated"}`, "job_id", 2},
+		"/api/v1/streams":     {`{"symbols":["BTC-USD"],"provider":"coinbase"}`, "stream_id", 1},
+	} {
+		var last string
+		for range limited.most {
+			accepted := p.post(path, limited.body)
+			require.Equal(t, http.StatusAccepted, accepted.status, accepted.body)
+			last = path + "/" + accepted.field(t, limited.id).(string)
+		}
+		if path != "/api/v1/streams" {
+			require.Equal(t, http.StatusAccepted, p.post(last+"/pause", "").status)
+			p.eventuallyHolds(last, `"status":"paused"`)
+		}
+		refused := p.post(path, limited.body)
+		assert.Equal(t, http.StatusConflict, refused.status)
+		assert.Contains(t, refused.body, "not stopped")
+		require.Equal(t, http.StatusAccepted, p.do(http.MethodDelete, last, "").status)
+		p.eventuallyHolds(last, `"status":"stopped"`)
+		assert.Equal(t, http.StatusAccepted, p.post(path, limited.body).status)
+	}
+	for _, wrong := range []string{"0", "many"} {
+		status, _, stderr := run(t, environment{"MAX_ACTIVE_JOBS": wrong, "MAX_ACTIVE_STREAMS": wrong}, "config")
+		assert.Equal(t, 2, status)
+		assert.Contains(t, stderr, "MAX_ACTIVE_JOBS")
+		assert.Contains(t, stderr, "MAX_ACTIVE_STREAMS")
+	}
+}
+
 // TestSecretsFromFiles: each setting whose value is not shown, and no other, may
 // stand in a file.
 func TestSecretsFromFiles(t *testing.T) {

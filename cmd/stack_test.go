@@ -37,7 +37,8 @@ func onServices() bool { return os.Getenv(servicesVariable) != "" }
 // env before them. Where env names a database, it is a stack already.
 func newStack(t testing.TB, env environment) environment {
 	t.Helper()
-	full := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0"}
+	// Tests of faults post jobs all the time.
+	full := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0", "MAX_ACTIVE_JOBS": "100000"}
 	if _, shared := env["DATABASE_URL"]; onServices() && !shared {
 		id := strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
 		full["DATABASE_URL"] = newDatabase(t, "test_"+id)

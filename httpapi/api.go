@@ -26,6 +26,8 @@ type API struct {
 	config  Config
 	ports   Ports
 	fetcher *fetcher
+	jobs    *activeLimit
+	streams *activeLimit
 	origins origins
 	router  *mux.Router
 	handler http.Handler
@@ -66,6 +68,8 @@ func New(config Config, ports Ports) (*API, error) {
 	redoc := newRedoc()
 	a := newAPI(config, ports)
 	a.fetcher = newFetcher(a.config, ports)
+	a.jobs = newActiveLimit("polling jobs", "MAX_ACTIVE_JOBS", a.config.MaxActiveJobs, ports.Jobs.Open)
+	a.streams = newActiveLimit("streams", "MAX_ACTIVE_STREAMS", a.config.MaxActiveStreams, ports.Streams.Open)
 	routes := append(a.operations(),
 		route{http.MethodGet, "/", a.getRoot},
 		route{http.MethodGet, "/health", a.getHealth},

@@ -31,11 +31,13 @@ const (
 
 // What a zero field of Config means.
 const (
-	DefaultMaxAge       = 5 * time.Second
-	DefaultFetchTimeout = 10 * time.Second
-	DefaultOutcomeGrace = 2 * time.Second
-	DefaultWindow       = 5
-	DefaultRateLimit    = 60
+	DefaultMaxAge        = 5 * time.Second
+	DefaultFetchTimeout  = 10 * time.Second
+	DefaultOutcomeGrace  = 2 * time.Second
+	DefaultWindow        = 5
+	DefaultRateLimit     = 60
+	DefaultActiveJobs    = 500
+	DefaultActiveStreams = 100
 )
 
 // ErrConfig is wrapped by every error about a Config or about Ports.
@@ -91,6 +93,14 @@ type Config struct {
 	// provider's quota faster. 0 means 60 s; whole seconds from 1 s to 3,600 s.
 	MinInterval time.Duration
 
+	// MaxActiveJobs is how many polling jobs there may be that are not stopped; POST
+	// poll answers 409 then. Without a limit, a client can keep every provider busy.
+	// 0 means 500, a negative number means no limit. With several API processes,
+	// those that they accept at one moment may pass it.
+	MaxActiveJobs int
+	// MaxActiveStreams is the same for streams. 0 means 100.
+	MaxActiveStreams int
+
 	// RateLimitPerMinute is how many requests one client address may make each
 	// minute; they may come all at once. 0 means 60, a negative number means no
 	// limit. The health endpoints are exempt.
@@ -125,6 +135,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.OutcomeGrace, DefaultOutcomeGrace)
 	setDefault(&c.DefaultWindow, DefaultWindow)
 	setDefault(&c.MinInterval, schema.MinPollingInterval*time.Second)
+	setDefault(&c.MaxActiveJobs, DefaultActiveJobs)
+	setDefault(&c.MaxActiveStreams, DefaultActiveStreams)
 	setDefault(&c.RateLimitPerMinute, DefaultRateLimit)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -141,6 +142,20 @@ func (l *jobList) List(_ context.Context, behind jobs.Place, limit int) ([]jobs.
 	return found, nil
 }
 
+func (l *jobList) Open(_ context.Context, ids []string) (open int, known []string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, j := range l.jobs {
+		if slices.Contains(ids, j.JobID) {
+			known = append(known, j.JobID)
+		}
+		if j.Status != schema.JobStopped {
+			open++
+		}
+	}
+	return open, known, nil
+}
+
 // add enters a job, as the fold does some time after it was posted.
 func (l *jobList) add(j jobs.Job) {
 	l.mu.Lock()
@@ -179,6 +194,18 @@ func (s *streams) Settle(context.Context) error {
 	s.settled++
 	s.known = append(s.known, s.arrives...)
 	return s.err
+}
+
+func (s *streams) Open(_ context.Context, ids []string) (open int, known []string, err error) {
+	for _, one := range s.known {
+		if slices.Contains(ids, one.StreamID) {
+			known = append(known, one.StreamID)
+		}
+		if one.StoppedAt == nil {
+			open++
+		}
+	}
+	return open, known, s.err
 }
 
 func (s *streams) List(_ context.Context, limit int) ([]httpapi.Stream, error) {

@@ -191,6 +191,10 @@ func (brokenJobs) Get(context.Context, string) (jobs.Job, error) {
 	return jobs.Job{}, httpapi.ErrUnavailable
 }
 
+func (brokenJobs) Open(context.Context, []string) (int, []string, error) {
+	return 0, nil, httpapi.ErrUnavailable
+}
+
 func (brokenJobs) Settle(context.Context) error { return httpapi.ErrUnavailable }
 
 func (brokenJobs) List(context.Context, jobs.Place, int) ([]jobs.Job, error) {

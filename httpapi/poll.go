@@ -72,12 +72,14 @@ func (a *API) createJob(ctx context.Context, w http.ResponseWriter, job schema.P
 	if err := a.checkInvention(ctx, codeBadRequest, named, job.Symbols...); err != nil {
 		return err
 	}
-	token, err := a.ports.Commands.Publish(ctx, job)
-	if err != nil {
-		return fmt.Errorf("creating polling job %s: %w", job.JobID, err)
-	}
-	w.Header().Set("X-Log-Position", token)
-	return nil
+	return a.jobs.publish(ctx, job.JobID, func() error {
+		token, err := a.ports.Commands.Publish(ctx, job)
+		if err != nil {
+			return fmt.Errorf("creating polling job %s: %w", job.JobID, err)
+		}
+		w.Header().Set("X-Log-Position", token)
+		return nil
+	})
 }
 
 // createJobOnce creates a job whose id follows from a key, unless it is known. Of

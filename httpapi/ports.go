@@ -73,6 +73,9 @@ type Jobs interface {
 	Settle(ctx context.Context) error
 	// List returns at most limit jobs behind a place, the last created first.
 	List(ctx context.Context, behind jobs.Place, limit int) ([]jobs.Job, error)
+	// Open counts the jobs that are not stopped, and returns those of ids that are
+	// known. One that becomes known meanwhile may be counted and left out.
+	Open(ctx context.Context, ids []string) (open int, known []string, err error)
 }
 
 // Requests follows fetch requests.
@@ -117,6 +120,8 @@ type Streams interface {
 	Settle(ctx context.Context) error
 	// List returns at most limit streams, the last started first.
 	List(ctx context.Context, limit int) ([]Stream, error)
+	// Open is as that of Jobs.
+	Open(ctx context.Context, ids []string) (open int, known []string, err error)
 }
 
 // CheckState is the result of a readiness check.

@@ -74,6 +74,8 @@ func (b brokenPortsOfJobs) List(context.Context, jobs.Place, int) ([]jobs.Job, e
 	return nil, b.fail()
 }
 
+func (b brokenPorts) Open(context.Context, []string) (int, []string, error) { return 0, nil, b.fail() }
+
 type brokenPortsOfStreams struct{ brokenPorts }
 
 func (b brokenPortsOfStreams) Get(context.Context, string) (httpapi.Stream, error) {

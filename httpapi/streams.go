@@ -52,11 +52,17 @@ func (a *API) postStream(w http.ResponseWriter, r *http.Request) error {
 		StartedAt: schema.NewTime(a.config.Now())}
 	ctx, cancel := querying(r)
 	defer cancel()
-	token, err := a.ports.Commands.Publish(ctx, stream)
+	err = a.streams.publish(ctx, stream.StreamID, func() error {
+		token, err := a.ports.Commands.Publish(ctx, stream)
+		if err != nil {
+			return fmt.Errorf("starting stream %s: %w", stream.StreamID, err)
+		}
+		w.Header().Set("X-Log-Position", token)
+		return nil
+	})
 	if err != nil {
-		return fmt.Errorf("starting stream %s: %w", stream.StreamID, err)
+		return err
 	}
-	w.Header().Set("X-Log-Position", token)
 	a.writeJSON(w, r, http.StatusAccepted,
 		streamAccepted{stream.StreamID, "accepted", streamConfig{stream.Symbols, stream.Provider}})
 	return nil

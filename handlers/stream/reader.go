@@ -84,6 +84,19 @@ func (r Reader) List(ctx context.Context, limit int) ([]Stream, error) {
 	return streams, nil
 }
 
+// Open counts the streams that are not stopped, and returns those of ids that are
+// known. One that becomes known meanwhile may be counted and left out.
+func (r Reader) Open(ctx context.Context, ids []string) (open int, known []string, err error) {
+	known, err = store.SelectIn[string](ctx, r.DB, `SELECT stream_id FROM streams WHERE stream_id IN (?)`, ids)
+	if err == nil {
+		err = r.DB.Get(ctx, &open, `SELECT count(*) FROM streams WHERE status <> $1`, string(Stopped))
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("counting the streams: %w", err)
+	}
+	return open, known, nil
+}
+
 // Settle returns once the stage has applied all commands that were written before
 // it was called, by whatever process: a stream that the table does not have then
 // did not exist. When ctx is done first, it returns that error.

@@ -102,6 +102,19 @@ func (r Reader) List(ctx context.Context, behind Place, limit int) ([]Job, error
 	return jobs, nil
 }
 
+// Open counts the jobs that are not stopped, and returns those of ids that are known.
+// One that becomes known meanwhile may be counted and left out.
+func (r Reader) Open(ctx context.Context, ids []string) (open int, known []string, err error) {
+	known, err = store.SelectIn[string](ctx, r.DB, `SELECT job_id FROM polling_jobs WHERE job_id IN (?)`, ids)
+	if err == nil {
+		err = r.DB.Get(ctx, &open, `SELECT count(*) FROM polling_jobs WHERE status <> $1`, string(schema.JobStopped))
+	}
+	if err != nil {
+		return 0, nil, projections.QueryError("how many polling jobs there are", err)
+	}
+	return open, known, nil
+}
+
 func (s stored) job() (Job, error) {
 	j := Job{JobID: s.JobID, Interval: s.Interval, Provider: s.Provider, Status: s.Status, CreatedAt: s.CreatedAt,
 		LastRun: s.LastRun.V, Runs: s.Runs, Prices: s.Prices, Unchanged: s.Unchanged, Failures: s.Failures}
