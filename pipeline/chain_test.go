@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -83,6 +84,14 @@ func TestFollow(t *testing.T) {
 	assert.Equal(t, foreign, a(4).follow(a(5), false, limited), "the database was set back")
 }
 
+func TestNamesInUseAreLimitedOnlyIfAsked(t *testing.T) {
+	t.Parallel()
+	known := []store.KnownChain{{Topic: "price-events", Part: 1, Outbox: "b", Sent: 3, Given: 5},
+		{Topic: "price-events", Part: 1, Outbox: "c", Sent: 4, Given: 6, Current: true}}
+	assert.Equal(t, chainNames{"b": {0, 3, 5}, "c": {1, unlimited, unlimited}}, chainNamesOf(known, false)[at(1)])
+	assert.Equal(t, chainNames{"b": {0, 3, 5}, "c": {1, unlimited, 6}}, chainNamesOf(known, true)[at(1)])
+}
+
 func TestLinkOf(t *testing.T) {
 	t.Parallel()
 	link, derived, err := linkOf(append([]schema.Header{{Key: "ce_id", Value: []byte("1")}}, Link{"a", 12}.headers()...))
@@ -99,6 +108,7 @@ func TestLinkOf(t *testing.T) {
 		"no outbox":    {{Key: headerSeq, Value: []byte("1")}},
 		"no number":    {{Key: headerOutbox, Value: []byte("a")}},
 		"zero":         {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("0")}},
+		"too large":    {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("9223372036854775808")}},
 		"not a number": {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("x")}},
 	} {
 		_, _, err := linkOf(headers)
