@@ -206,6 +206,7 @@ func (s *Stage) advance(sess *session, batch *Batch, plan plan) {
 	s.mu.Lock()
 	for _, m := range plan.moves {
 		tp := positionAt(m.From)
+		delete(s.stuck, tp) // its records come
 		p := m.From
 		p.Next, p.Outbox, p.Seq, p.Halted = m.Next, m.Outbox, m.Seq, m.Halted
 		sess.positions[tp] = p

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -47,7 +48,7 @@ type SubscriberConfig struct {
 	// Assignor keeps the positions. Nil: the group's committed offsets do.
 	Assignor Assignor
 	// Report, if not nil, is told why consuming fails, at each attempt, and nil once
-	// it works again.
+	// it works again. A *PartitionError is of one partition, while the others go on.
 	Report func(error)
 	// BatchSize is the most records a message carries. 0 means 2,000. With 1,
 	// a message is a record: its payload and metadata are the record's.
@@ -59,6 +60,20 @@ type SubscriberConfig struct {
 	// Linger is how long an incomplete batch waits for more. 0 means 2 ms.
 	Linger time.Duration
 }
+
+// PartitionError says why the records of one partition do not come.
+type PartitionError struct {
+	TopicPartition
+	Err error
+}
+
+// Error implements error.
+func (e *PartitionError) Error() string {
+	return fmt.Sprintf("consuming %s: %v", e.TopicPartition, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *PartitionError) Unwrap() error { return e.Err }
 
 // OutgoingRecord is a record to be appended to a partition.
 type OutgoingRecord struct {

@@ -39,7 +39,7 @@ func (r *Runtime) Checks(ctx context.Context) []Check {
 	go func() { broker <- r.checkBroker(ctx) }()
 	var checks []Check
 	if r.cfg.Relay {
-		checks = append(checks, check("relay", r.relay.Trouble()))
+		checks = append(checks, checkRelay(r.relay))
 	}
 	own := r.ownStages(ctx)
 	for _, stage := range r.present() {
@@ -72,6 +72,26 @@ func check(name string, err error) Check {
 		return Check{name, CheckFailed, err.Error()}
 	}
 	return Check{Name: name, State: CheckOK}
+}
+
+// The relay warns when an event has waited in the outbox for relayLate, and fails when
+// one has for relayFailed.
+const (
+	relayLate   = time.Minute
+	relayFailed = 10 * time.Minute
+)
+
+func checkRelay(r *Relay) Check {
+	c := check("relay", r.Trouble())
+	lag := r.lag()
+	if c.State == CheckFailed || lag < relayLate {
+		return c
+	}
+	c.State, c.Detail = CheckWarning, fmt.Sprintf("events have waited in the outbox for %v", lag.Round(time.Second))
+	if lag >= relayFailed {
+		c.State = CheckFailed
+	}
+	return c
 }
 
 // ownStages tells the stages apart whose faults are failures of this process.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -179,4 +180,66 @@ func TestChecksOfADamagedDatabase(t *testing.T) {
 	}, 20*time.Second, 10*time.Millisecond)
 	assert.Equal(t, "database", checks[0].Name)
 	assert.Contains(t, checks[0].Detail, "is damaged: stop the service and restore")
+}
+
+// TestChecksOfAPartitionThatFails: a consumer that fails at one partition without end
+// is trouble, though the others go on. One error is none. Time is virtual.
+func TestChecksOfAPartitionThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &recorder{})
+		r.fill(1, 2)
+		r.assign()
+		fails := func(part int32) {
+			r.stage.consuming(&PartitionError{TopicPartition{schema.PriceEvents, part}, errors.New("CRC didn't match")})
+		}
+		for range 3 {
+			fails(1)
+			require.NoError(t, r.stage.Trouble())
+			time.Sleep(2 * time.Second)
+		}
+		fails(1)
+		require.EqualError(t, r.stage.Trouble(), "consuming price-events/1: CRC didn't match (for 6s)")
+		r.stage.consuming(nil) // a session begins anew, and the partition fails again
+		require.Error(t, r.stage.Trouble())
+		require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+		require.NoError(t, r.stage.Trouble(), "its records come")
+
+		fails(2)
+		time.Sleep(stuckAfter)
+		fails(2)
+		require.Error(t, r.stage.Trouble())
+		time.Sleep(stuckMemory)
+		require.NoError(t, r.stage.Trouble(), "no error since, and no record")
+		fails(2)
+		require.NoError(t, r.stage.Trouble(), "that was another time")
+	})
+}
+
+// TestChecksOfALateRelay: what counts is how long an event has waited, not that there
+// is always one that does. Time is virtual.
+func TestChecksOfALateRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &recorder{})
+		relay := newRelay(r.db, r.broker, r.topology(), "test", slog.New(slog.DiscardHandler))
+		chain := store.Chain{Epoch: 1, Part: 1, Outbox: "a"}
+		for range 120 { // a steady load
+			chain.Last += 5
+			relay.mark([]store.Chain{chain})
+			require.Equal(t, CheckOK, checkRelay(relay).State)
+			time.Sleep(30 * time.Second)
+			chain.Sent = chain.Last
+		}
+		chain.Last += 5
+		relay.mark([]store.Chain{chain})
+		time.Sleep(relayLate - time.Second)
+		chain.Last, chain.Sent = chain.Last+100, chain.Sent+1 // it moves, and others come
+		relay.mark([]store.Chain{chain})
+		assert.Equal(t, Check{Name: "relay", State: CheckOK}, checkRelay(relay))
+		time.Sleep(time.Second)
+		assert.Equal(t, Check{"relay", CheckWarning, "events have waited in the outbox for 1m0s"}, checkRelay(relay))
+		time.Sleep(relayFailed - relayLate)
+		assert.Equal(t, Check{"relay", CheckFailed, "events have waited in the outbox for 10m0s"}, checkRelay(relay))
+		relay.mark(nil)
+		assert.Equal(t, Check{Name: "relay", State: CheckOK}, checkRelay(relay), "another relay has the lease, or nothing waits")
+	})
 }

@@ -80,6 +80,9 @@ type Relay struct {
 	mu      sync.Mutex
 	trouble error
 	busy    time.Time // since when the outbox has not been empty; zero while it is
+	// late are the numbers that chains with waiting events had reached when this relay
+	// first saw them wait, and when that was.
+	late map[chainID]lateMark
 }
 
 func newRelay(db *store.Store, broker Broker, topology *Topology, owner string, log *slog.Logger) *Relay {
@@ -126,6 +129,7 @@ func (r *Relay) Run(ctx context.Context) {
 			r.wait(ctx, pause, nil)
 		case !held:
 			r.setBusy(false) // another one's work
+			r.mark(nil)
 			r.wait(ctx, leaseTime/3, nil)
 		case !more:
 			pauses.Reset()
@@ -223,6 +227,7 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 		r.setTrouble(err)
 		return false, err
 	}
+	r.mark(pending)
 	var stuck []error
 	defer func() { r.setTrouble(errors.Join(append(stuck, err)...)) }()
 	var waiting []store.Chain
@@ -429,6 +434,46 @@ func (r *Relay) setBusy(busy bool) {
 	case r.busy.IsZero():
 		r.busy = time.Now()
 	}
+}
+
+// lateMark is the last number of a chain at a moment.
+type lateMark struct {
+	seq int64
+	at  time.Time
+}
+
+// mark notes since when chains wait. A chain that was sent up to its mark gets a new
+// one: under steady load there is always an event that waits, but not the same.
+func (r *Relay) mark(pending []store.Chain) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	marks := make(map[chainID]lateMark, len(pending))
+	for _, chain := range pending {
+		id := idOf(chain)
+		m, known := r.late[id]
+		sent := max(chain.Sent, r.sent[id])
+		if sent >= chain.Last {
+			continue
+		}
+		if !known || sent >= m.seq {
+			m = lateMark{chain.Last, now}
+		}
+		marks[id] = m
+	}
+	r.late = marks
+}
+
+// lag is how long the event that waits longest has waited since this relay first saw
+// it, or less.
+func (r *Relay) lag() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lag := time.Duration(0)
+	for _, m := range r.late {
+		lag = max(lag, time.Since(m.at))
+	}
+	return lag
 }
 
 // age is how long the outbox has not been empty.

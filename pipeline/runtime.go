@@ -303,6 +303,7 @@ func (s *Stage) Trouble() error {
 	for _, who := range slices.Sorted(maps.Keys(s.troubles)) {
 		errs = append(errs, fmt.Errorf("%s: %w", who, s.troubles[who]))
 	}
+	errs = append(errs, s.stuckErrors()...)
 	if len(errs) == 0 && s.session == nil {
 		return errors.New("waiting for partitions")
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,6 +75,8 @@ type Stage struct {
 	// troubles are why the last attempt of each lane failed, and that of the
 	// consumer and the runner.
 	troubles map[string]error
+	// stuck are the partitions whose consumers failed, until a record comes.
+	stuck map[TopicPartition]stuckPartition
 	// resting is until when no lane begins a transaction, and restsFor why.
 	resting  time.Time
 	restsFor error
@@ -86,7 +89,7 @@ func newStage(spec StageSpec, db *store.Store, topology *Topology, log *slog.Log
 	return &Stage{spec: spec, db: db, outbox: outbox{topology},
 		log: log.With("stage", spec.Name), metrics: m.of(spec.Name), committed: committed,
 		limit: transactionLimit, idle: idleLimit, sifts: siftTime, applying: context.Background(),
-		complaints: rate.Sometimes{First: 1, Interval: 10 * time.Second}, troubles: map[string]error{}}
+		complaints: rate.Sometimes{First: 1, Interval: 10 * time.Second}, troubles: map[string]error{}, stuck: map[TopicPartition]stuckPartition{}}
 }
 
 // deliver is the Watermill handler: an error means the batch was not applied
@@ -248,7 +251,51 @@ const (
 func asLane(number int) string { return "lane " + strconv.Itoa(number) }
 
 // consuming is told whether the stage can consume.
-func (s *Stage) consuming(err error) { s.setTrouble(asConsumer, err) }
+func (s *Stage) consuming(err error) {
+	var of *PartitionError
+	if !errors.As(err, &of) {
+		s.setTrouble(asConsumer, err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	t, known := s.stuck[of.TopicPartition]
+	if !known || now.Sub(t.last) >= stuckMemory {
+		t.first = now
+	}
+	t.last, t.err = now, of
+	s.stuck[of.TopicPartition] = t
+}
+
+// stuckPartition is a partition whose records do not come.
+type stuckPartition struct {
+	first, last time.Time
+	err         error
+}
+
+const (
+	// stuckAfter is how long a partition's consumer may fail before the stage is in
+	// trouble: a leader that moves is none.
+	stuckAfter = 5 * time.Second
+	// stuckMemory is how long after its last error a consumer counts as failing: it
+	// says nothing when it works again and no record comes. More than an attempt
+	// takes at a broker that does not answer.
+	stuckMemory = 30 * time.Second
+)
+
+// stuckErrors are the errors of partitions whose consumers keep failing. It is called
+// with the lock held.
+func (s *Stage) stuckErrors() []error {
+	var errs []error
+	for _, t := range s.stuck {
+		if time.Since(t.last) < stuckMemory && t.last.Sub(t.first) >= stuckAfter {
+			errs = append(errs, fmt.Errorf("%w (for %v)", t.err, time.Since(t.first).Round(time.Second)))
+		}
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errs
+}
 
 func (s *Stage) setTrouble(who string, err error) {
 	s.mu.Lock()

@@ -3,6 +3,7 @@ package kafka
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -207,6 +208,7 @@ func (s *session) ConsumeClaim(gs sarama.ConsumerGroupSession, claim sarama.Cons
 	}
 	if s.ctx.Err() == nil {
 		// The claim ended by itself: its position has left the log.
+		s.sub.tell(&pipeline.PartitionError{TopicPartition: tp, Err: errors.New("its consumer ended by itself: the position has left the log")})
 		s.failed.Store(true)
 		s.end()
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"golang.org/x/time/rate"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -82,6 +83,7 @@ func (s *subscription) run(ctx context.Context, group sarama.ConsumerGroup) {
 		defer close(reported)
 		for err := range group.Errors() {
 			s.report(ctx, err)
+			s.tellPartition(err)
 		}
 	}()
 	suspicious := 0
@@ -176,6 +178,17 @@ func (s *subscription) session(ctx context.Context, group sarama.ConsumerGroup) 
 func (s *subscription) tell(err error) {
 	if report := s.subscriber.cfg.Report; report != nil {
 		report(err)
+	}
+}
+
+// tellPartition reports an error of one partition, which ends no session: sarama goes
+// on trying.
+func (s *subscription) tellPartition(err error) {
+	var of *sarama.ConsumerError
+	if errors.As(err, &of) {
+		if role, ours := s.roleOf[of.Topic]; ours {
+			s.tell(&pipeline.PartitionError{TopicPartition: pipeline.TopicPartition{Topic: role, Partition: of.Partition}, Err: of.Err})
+		}
 	}
 }
 
