@@ -243,6 +243,21 @@ func TestATopicIsCreatedAgain(t *testing.T) {
 	limited(t, env, "raw-quotes was created again")
 }
 
+// What a stage halts before is not ingested, even though no record seems to be behind:
+// the topic is shorter than the position.
+func TestIngestEndsWhereAStageHasHalted(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	env := p.env
+	p.feed(oneEach(0, 200))
+	p.stopped()
+	whileStopped(t, env, func() { deleteTopic(t, env, schema.RawQuotes) })
+	status, stdout, stderr := run(t, env, alone(append([]string{"ingest"}, append(ofCloses, monthlyCloses)...)...)...)
+	assert.Equal(t, 1, status, stdout)
+	assert.Contains(t, stderr, "the stage has halted")
+	assert.Contains(t, stderr, "the topic was created again")
+}
+
 // A topic that pricemill itself wrote: how much a fold that lagged has lost is
 // known to the record.
 func TestATopicOfOursIsCreatedAgain(t *testing.T) {

@@ -57,7 +57,9 @@ embedded broker, this process does it itself; on Kafka it waits for one, unless
 --work lets it take part.
 
 It stops at the first line that should hold a quote and does not; what comes
-before that line is ingested.`,
+before that line is ingested. The exit status is 1 then, and also where a stage has
+halted, or where no line holds a quote, whatever the flags. A file whose quotes were
+all ingested before is no failure.`,
 		Example: `  pricemill ingest --provider coinbase session.jsonl.gz
   pricemill ingest --provider csv --time-column date --time-format "Jan 2 2006" monthly-closes.csv
   zcat prices.csv.gz | pricemill ingest --provider csv --skip-bad-rows -o json -`,
@@ -139,11 +141,18 @@ func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules,
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	summary, err := i.run(ctx, c, b, m, source, log)
+	if err == nil && summary.Quotes == 0 {
+		err = fmt.Errorf("%w: it has %d lines, %d of them bad and %d without a quote; are --provider and its options those of this file?",
+			errNothingTaken, summary.Lines, summary.Bad, summary.PassedOver)
+	}
 	if err != nil {
 		err = asUsage(i.file, err)
 	}
 	return &summary, err
 }
+
+// errNothingTaken says that a file was read to its end and no quote was found.
+var errNothingTaken = errors.New("no line holds a quote")
 
 // asUsage says which file it was, and whether the flags are at fault.
 func asUsage(file string, err error) error {
@@ -241,13 +250,21 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	if err := m.openProjections(ctx, c, b, log); err != nil {
 		return ingest.Summary{}, err
 	}
-	folds, err := projections.Serving(ctx, b.store, m.projections)
+	// No more than the file needs: no job polls in the meantime.
+	serving := func(ctx context.Context) ([]pipeline.StageSpec, error) {
+		return projections.Serving(ctx, b.store, m.projections)
+	}
+	stages, err := m.passed(ctx, serving)
 	if err != nil {
 		return ingest.Summary{}, err
 	}
-	// No more than the file needs: no job polls meanwhile.
-	stages := pipeline.Downstream(append(slices.Clone(m.stages), folds...), quoteFetched)
-	runtime, err := newRuntimeOf(ctx, c, b, topology, pipeline.Config{Stages: stages, Registry: m.registry}, log)
+	isFold := func(s pipeline.StageSpec) bool { _, fold := s.Handler.(projections.Fold); return fold }
+	work := pipeline.Config{Stages: slices.DeleteFunc(stages, isFold), Registry: m.registry}
+	work.Changing = func(ctx context.Context) ([]pipeline.StageSpec, error) {
+		stages, err := m.passed(ctx, serving)
+		return slices.DeleteFunc(stages, func(s pipeline.StageSpec) bool { return !isFold(s) }), err
+	}
+	runtime, err := newRuntimeOf(ctx, c, b, topology, work, log)
 	if err != nil {
 		return ingest.Summary{}, err
 	}
@@ -263,27 +280,30 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 // quoteFetched is what a line becomes.
 var quoteFetched = schema.QuoteFetched{}.EventType()
 
+// passed are the stages that the quotes of a file pass: handlers, and of the folds
+// those that they pass.
+func (m *modules) passed(ctx context.Context, folds func(context.Context) ([]pipeline.StageSpec, error)) ([]pipeline.StageSpec, error) {
+	those, err := folds(ctx)
+	return pipeline.Downstream(append(slices.Clone(m.stages), those...), quoteFetched), err
+}
+
 // feed sends the file, and waits for all that follows from it.
 func (i ingestion) feed(ctx context.Context, b *backends, m *modules, source *ingest.Source, sink ingest.Sink, log *slog.Logger) (ingest.Summary, error) {
 	look := noticeIdle(log)
-	await := func(ctx context.Context, stages []pipeline.StageSpec) error {
-		return pipeline.CatchUp(ctx, b.store, b.broker, stages, look)
-	}
-	// Those that take quotes themselves: raw-store, and whoever else.
+	// Those that take quotes themselves.
 	takers := slices.DeleteFunc(slices.Clone(m.stages), func(s pipeline.StageSpec) bool { return !slices.Contains(s.Takes, quoteFetched) })
-	sink.Stored = func(ctx context.Context) error { return await(ctx, takers) }
+	sink.Stored = func(ctx context.Context) error { return pipeline.CatchUp(ctx, b.store, b.broker, takers, look) }
 	summary, err := source.Run(ctx, sink)
 	if ctx.Err() != nil || errors.Is(err, pipeline.ErrHalted) {
 		return summary, err
 	}
-	// Also where the file is at fault: what came before it follows its way. The
-	// projections are looked up only now: a service that began to work meanwhile
-	// may have made them.
-	folds, foldsErr := projections.Serving(ctx, b.store, m.projections)
-	if foldsErr != nil {
-		return summary, errors.Join(err, foldsErr)
+	// Also where the file is at fault: what comes before the fault is applied.
+	// Another generation may serve from one look to the next.
+	fed := func(ctx context.Context) ([]pipeline.StageSpec, error) {
+		return projections.Fed(ctx, b.store, m.projections)
 	}
-	return summary, errors.Join(err, await(ctx, pipeline.Downstream(append(slices.Clone(m.stages), folds...), quoteFetched)))
+	return summary, errors.Join(err, pipeline.CatchUpChanging(ctx, b.store, b.broker,
+		func(ctx context.Context) ([]pipeline.StageSpec, error) { return m.passed(ctx, fed) }, look))
 }
 
 // whileRunning calls f while the pipeline runs, and ends with it.
@@ -296,10 +316,10 @@ func whileRunning(ctx context.Context, r *pipeline.Runtime, f func(context.Conte
 	return group.Wait()
 }
 
-// idleAfter is how long nothing may move before it is said that nobody works.
+// idleAfter is how long nothing may move before a warning says so.
 const idleAfter = 5 * time.Second
 
-// noticeIdle says once that nobody applies what was written.
+// noticeIdle warns once that no process applies what was written.
 func noticeIdle(log *slog.Logger) func(behind int64) {
 	var last int64
 	var since time.Time
@@ -310,7 +330,7 @@ func noticeIdle(log *slog.Logger) func(behind int64) {
 		}
 		if !said && behind > 0 && time.Since(since) > idleAfter {
 			said = true
-			log.Warn("nobody applies what was written: waiting for a pricemill serve; --work would do it here, --no-wait would not wait",
+			log.Warn("no process applies what was written: waiting for a pricemill serve; --work would do it here, --no-wait would not wait",
 				"behind", behind)
 		}
 	}

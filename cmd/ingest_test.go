@@ -272,7 +272,7 @@ func TestIngestWhereNobodyWorks(t *testing.T) {
 	}()
 	l, followed := newLogs(), make(chan struct{})
 	go func() { l.follow(reader); close(followed) }()
-	said := l.await(t, "nobody applies what was written: waiting for a pricemill serve; --work would do it here, --no-wait would not wait")
+	said := l.await(t, "no process applies what was written: waiting for a pricemill serve; --work would do it here, --no-wait would not wait")
 	assert.InDelta(t, 107, said["behind"], 0)
 	cancel()
 	assert.Equal(t, 1, <-exit)
@@ -314,6 +314,35 @@ func TestIngestBadRows(t *testing.T) {
 	last := fileQuote{"AAPL", "2.5", time.Date(2024, 1, 4, 0, 0, 0, 0, time.UTC), time.Date(2024, 1, 4, 0, 0, 0, 0, time.UTC),
 		"2024-01-04T00:00:00Z,aapl,2.5,ok"}
 	checkIngested(t, env, "csv", []fileQuote{first, last})
+}
+
+// A file of which nothing is taken is a failure, whatever the flags; one of which all
+// was taken before is none.
+func TestIngestThatTakesNothing(t *testing.T) {
+	t.Parallel()
+	env := newStack(t, nil)
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	wrong := write("wrong", "symbol,price,time\nAAPL,185.1,02/01/2024\nAAPL,186.1,03/01/2024\n")
+	for name, args := range map[string][]string{
+		"another format":      {"--provider", "csv", "--skip-bad-rows", wrong},
+		"only a header":       {"--provider", "csv", write("header", "symbol,price,time\n")},
+		"no frame of a quote": {"--provider", "coinbase", "--no-wait", write("frames", `{"type":"subscriptions"}`+"\n")},
+	} {
+		status, stdout, stderr := run(t, env, alone(append([]string{"ingest", "-o", "json"}, args...)...)...)
+		assert.Equal(t, 1, status, name)
+		assert.Contains(t, stderr, "no line holds a quote", name)
+		var summary ingest.Summary
+		require.NoError(t, json.Unmarshal([]byte(stdout), &summary), name)
+		assert.Zero(t, summary.Quotes, name)
+	}
+	args := alone("--provider", "csv", "--time-format", "02/01/2006", wrong)
+	assert.Equal(t, 2, ingested(t, env, args...).New)
+	assert.Equal(t, 2, ingested(t, env, args...).Repeated, "all taken before")
 }
 
 func TestIngestRefuses(t *testing.T) {

@@ -52,15 +52,25 @@ func Downstream(stages []StageSpec, t schema.EventType) []StageSpec {
 // log as it was then is applied. What a stage gives is in the outbox when its
 // position moves, so a round brings every event one stage further; and no event
 // has more stages before it than there are.
+//
+// It fails with ErrHalted where one of the stages has halted, on whatever partition,
+// or stands after the end of the log.
 func CatchUp(ctx context.Context, db store.Querier, broker Broker, stages []StageSpec, look func(behind int64)) error {
-	reads, err := readsOf(ctx, db, stages)
-	if err != nil {
+	return CatchUpChanging(ctx, db, broker, func(context.Context) ([]StageSpec, error) { return stages, nil }, look)
+}
+
+// CatchUpChanging is CatchUp of stages that may change in the meantime: stages is
+// asked at each look.
+func CatchUpChanging(ctx context.Context, db store.Querier, broker Broker,
+	stages func(context.Context) ([]StageSpec, error), look func(behind int64)) error {
+	c := catchUp{db: db, broker: broker, stages: stages}
+	if err := c.look(ctx); err != nil {
 		return err
 	}
 	if look == nil {
 		look = func(int64) {}
 	}
-	for range len(reads) {
+	for round := 0; round < len(c.reads); round++ {
 		chains, err := store.Chains(ctx, db)
 		if err != nil {
 			return err
@@ -69,13 +79,91 @@ func CatchUp(ctx context.Context, db store.Querier, broker Broker, stages []Stag
 		if err := poll(ctx, look, func() (int64, error) { return waiting.unsent(ctx, db) }); err != nil {
 			return err
 		}
-		ends, err := endsOf(ctx, broker, reads)
+		if err := c.beginRound(ctx); err != nil {
+			return err
+		}
+		if err := poll(ctx, look, func() (int64, error) { return c.unapplied(ctx) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// catchUp is one run of CatchUp.
+type catchUp struct {
+	db     store.Querier
+	broker Broker
+	stages func(context.Context) ([]StageSpec, error)
+	// reads are the topics of each stage, as of the last look.
+	reads map[string][]schema.Topic
+	// ends are what topics held when the round began, or when a stage came that
+	// reads them.
+	ends map[schema.Topic]topicEnds
+}
+
+// topicEnds is what a topic holds.
+type topicEnds struct {
+	id     string
+	ranges []OffsetRange
+}
+
+// look asks which stages there are.
+func (c *catchUp) look(ctx context.Context) error {
+	stages, err := c.stages(ctx)
+	if err != nil {
+		return err
+	}
+	c.reads, err = readsOf(ctx, c.db, stages)
+	return err
+}
+
+// beginRound notes the ends of the log. A position that was beyond them before is in
+// a log that has lost its end: nothing after it would be missed.
+func (c *catchUp) beginRound(ctx context.Context) error {
+	positions, err := store.Positions(ctx, c.db, "")
+	if err != nil {
+		return err
+	}
+	c.ends = map[schema.Topic]topicEnds{}
+	if err := c.noteEnds(ctx); err != nil {
+		return err
+	}
+	for _, p := range positions {
+		at := positionAt(p)
+		held, ends := slices.Contains(c.reads[p.Stage], at.Topic), c.ends[at.Topic]
+		if !held || p.TopicID != ends.id || int(p.Part) >= len(ends.ranges) {
+			continue
+		}
+		if end := ends.ranges[p.Part].End; p.Next > end {
+			return fmt.Errorf("%s on %s: %w: the log ends at offset %d, and the stage has applied up to %d", p.Stage, at, ErrHalted, end, p.Next)
+		}
+	}
+	return nil
+}
+
+// noteEnds asks for the ends of the topics of which they are not noted.
+func (c *catchUp) noteEnds(ctx context.Context) error {
+	var missing []schema.Topic
+	for _, topics := range c.reads {
+		for _, topic := range topics {
+			if _, noted := c.ends[topic]; !noted && !slices.Contains(missing, topic) {
+				missing = append(missing, topic)
+			}
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	infos, err := c.broker.Topics(ctx, missing)
+	if err != nil {
+		return fmt.Errorf("looking at the topics: %w", err)
+	}
+	for _, topic := range missing {
+		ranges, err := c.broker.Offsets(ctx, topic)
 		if err != nil {
-			return err
+			return fmt.Errorf("asking for the ends of %s: %w", topic, err)
 		}
-		if err := poll(ctx, look, func() (int64, error) { return unapplied(ctx, db, reads, ends) }); err != nil {
-			return err
-		}
+		c.ends[topic] = topicEnds{infos[topic].ID, ranges}
 	}
 	return nil
 }
@@ -171,47 +259,32 @@ func (b *backlog) unsent(ctx context.Context, db store.Querier) (int64, error) {
 	return n, nil
 }
 
-func endsOf(ctx context.Context, broker Broker, reads map[string][]schema.Topic) (map[schema.Topic][]OffsetRange, error) {
-	ends := map[schema.Topic][]OffsetRange{}
-	for _, topics := range reads {
-		for _, topic := range topics {
-			if _, asked := ends[topic]; asked {
-				continue
-			}
-			var err error
-			if ends[topic], err = broker.Offsets(ctx, topic); err != nil {
-				return nil, fmt.Errorf("asking for the ends of %s: %w", topic, err)
-			}
-		}
-	}
-	return ends, nil
-}
-
 // unapplied counts the records before ends that stages have not applied. A stage
-// without a position has applied nothing.
-func unapplied(ctx context.Context, db store.Querier, reads map[string][]schema.Topic, ends map[schema.Topic][]OffsetRange) (int64, error) {
-	positions, err := store.Positions(ctx, db, "")
+// without a position, or with one in a topic that is gone, has applied nothing.
+func (c *catchUp) unapplied(ctx context.Context) (int64, error) {
+	if err := errors.Join(c.look(ctx), c.noteEnds(ctx)); err != nil {
+		return 0, err
+	}
+	positions, err := store.Positions(ctx, c.db, "")
 	if err != nil {
 		return 0, err
 	}
-	type place struct {
-		stage string
-		TopicPartition
-	}
-	at := make(map[place]store.Position, len(positions))
+	at := make(map[stagePartition]store.Position, len(positions))
 	for _, p := range positions {
-		at[place{p.Stage, positionAt(p)}] = p
+		at[stagePartition{p.Stage, positionAt(p)}] = p
 	}
 	var n int64
-	for stage, topics := range reads {
+	for stage, topics := range c.reads {
 		for _, topic := range topics {
-			for partition, r := range ends[topic] {
-				p := at[place{stage, TopicPartition{topic, int32(partition)}}]
-				behind := max(0, r.End-max(p.Next, r.Oldest))
-				if behind > 0 && p.Halted != "" {
+			for partition, r := range c.ends[topic].ranges {
+				p := at[stagePartition{stage, TopicPartition{topic, int32(partition)}}]
+				if p.Halted != "" {
 					return 0, fmt.Errorf("%s on %s/%d: %w: %s", stage, topic, partition, ErrHalted, p.Halted)
 				}
-				n += behind
+				if p.TopicID != c.ends[topic].id {
+					p.Next = 0
+				}
+				n += max(0, r.End-max(p.Next, r.Oldest))
 			}
 		}
 	}

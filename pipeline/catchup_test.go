@@ -125,6 +125,92 @@ func TestCatchUpEnds(t *testing.T) {
 	assert.ErrorContains(t, err, "test on price-events/1: the stage has halted: on fire")
 }
 
+// Where the log is not the one that a position speaks of, nothing seems to be behind:
+// that must not pass for having caught up.
+func TestCatchUpFailsWhereAStageCannotGoOn(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		do   func(r *rig)
+		says string
+	}{
+		"it halted, and no record is behind": {func(r *rig) {
+			require.NoError(r.t, r.db.Write(r.t.Context(), func(tx *store.Tx) error {
+				p := r.position(2)
+				p.Halted = "on fire"
+				return tx.HaltPosition(r.t.Context(), p)
+			}))
+		}, "test on price-events/2: the stage has halted: on fire"},
+		"it stands after the end of the log": {func(r *rig) {
+			r.broker.log[at(1)] = r.broker.log[at(1)][:1]
+		}, "test on price-events/1: the stage has halted: the log ends at offset 1, and the stage has applied up to 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, &recorder{})
+			r.emit(1, 3)
+			r.relay()
+			r.consume()
+			r.relay()
+			require.NoError(t, CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, nil))
+			c.do(r)
+			err := CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, nil)
+			require.ErrorIs(t, err, ErrHalted)
+			assert.ErrorContains(t, err, c.says)
+		})
+	}
+}
+
+// A position in a topic that is gone says nothing about the one that took its place.
+func TestCatchUpKnowsTopicsApart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 3)
+	r.relay()
+	r.consume()
+	r.relay()
+	r.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
+	r.broker.log[at(1)] = nil
+	for range 2 {
+		r.append(1, 0, nil)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	err := CatchUp(ctx, r.db, r.broker, []StageSpec{r.stage.spec}, func(behind int64) {
+		if behind > 0 {
+			assert.Equal(t, int64(2), behind)
+			cancel()
+		}
+	})
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// The stages may be others from one look to the next: what serves is waited for, and
+// what served before is not.
+func TestCatchUpFollowsStagesThatChange(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.append(1, 0, nil)
+	frozen := StageSpec{Name: "frozen", Takes: r.stage.spec.Takes}
+	now := []StageSpec{frozen}
+	var seen []int64
+	require.NoError(t, CatchUpChanging(t.Context(), r.db, r.broker, func(context.Context) ([]StageSpec, error) { return now, nil },
+		func(behind int64) {
+			seen = append(seen, behind)
+			switch len(seen) {
+			case 2: // the outbox first
+				require.Equal(t, int64(1), behind, "the one that is frozen")
+				now = []StageSpec{r.stage.spec}
+			case 3:
+				require.Equal(t, int64(1), behind, "the one that serves by now")
+				r.consume()
+			}
+		}))
+	assert.Equal(t, int64(0), seen[len(seen)-1])
+	assert.Len(t, r.effects(), 1)
+	asked := errors.New("the database is away")
+	err := CatchUpChanging(t.Context(), r.db, r.broker, func(context.Context) ([]StageSpec, error) { return nil, asked }, nil)
+	require.ErrorIs(t, err, asked)
+}
+
 func TestDownstream(t *testing.T) {
 	t.Parallel()
 	stages := []StageSpec{

@@ -63,6 +63,19 @@ func (r *Runtime) running() []string {
 	return names
 }
 
+// RunningStages are the names of the stages that some process consumes for, or did
+// within the last ten seconds.
+func RunningStages(ctx context.Context, q store.Querier) ([]string, error) {
+	held, err := store.HeldLeases(ctx, q)
+	var names []string
+	for _, lease := range held {
+		if name, ok := strings.CutPrefix(lease, runningPrefix); ok {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
 // checkWorkers warns of what no process does. It is silent where this process does
 // all of it.
 func (r *Runtime) checkWorkers(ctx context.Context, own ownStages) []Check {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -185,6 +186,18 @@ func Stages(ctx context.Context, db store.Querier, all []pipeline.Projection) ([
 // can feed.
 func Serving(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pipeline.StageSpec, error) {
 	return stagesWhere(ctx, db, all, func(p pipeline.Projection, r generationRow) bool { return r.Active == 1 && r.Fold == fingerprint(p) })
+}
+
+// Fed are the stages of the generations that readers see: those that this binary can
+// feed, and those of another fold that some process feeds.
+func Fed(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pipeline.StageSpec, error) {
+	running, err := pipeline.RunningStages(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	return stagesWhere(ctx, db, all, func(p pipeline.Projection, r generationRow) bool {
+		return r.Active == 1 && (r.Fold == fingerprint(p) || slices.Contains(running, stageName(r.generation())))
+	})
 }
 
 // Following are the stages that this binary can run now: of the generations that

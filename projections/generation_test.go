@@ -221,3 +221,28 @@ func TestOpenFirst(t *testing.T) {
 	_, err = projections.OpenFirst(t.Context(), pipelinetest.OpenStore(t, filepath.Join(t.TempDir(), "db")), tally{broken: true})
 	require.ErrorContains(t, err, "making the tables of projection tally")
 }
+
+// What serves is fed by this binary's fold, or by processes of another fold; where
+// none runs, it is frozen, and not to be waited for.
+func TestFedGenerations(t *testing.T) {
+	t.Parallel()
+	b := newFed(t, 3)
+	names := func(p pipeline.Projection) []string {
+		specs, err := projections.Fed(t.Context(), b.db, []pipeline.Projection{p})
+		require.NoError(t, err)
+		var names []string
+		for _, spec := range specs {
+			names = append(names, spec.Name)
+		}
+		return names
+	}
+	assert.Equal(t, []string{"tally.g1"}, names(first))
+	assert.Empty(t, names(second), "no process of that fold runs")
+	require.NoError(t, b.db.RenewLeases(t.Context(), "any", []string{"running/tally.g1"}, time.Minute))
+	assert.Equal(t, []string{"tally.g1"}, names(second))
+	// A rebuild takes its place.
+	r := b.rebuild(second, manual)
+	require.NoError(t, projections.PromoteRebuild(t.Context(), b.db, []pipeline.Projection{second}, r.ID, true))
+	assert.Empty(t, names(first), "the one that is frozen is not waited for")
+	assert.Equal(t, []string{"tally.g2"}, names(second))
+}
