@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -25,6 +26,18 @@ func (s switches) on(name string, optional bool) bool {
 		return on
 	}
 	return !optional || s.all
+}
+
+// with are the switches with these modules on.
+func (s switches) with(names []string) switches {
+	named := maps.Clone(s.named)
+	if named == nil {
+		named = map[string]bool{}
+	}
+	for _, name := range names {
+		named[name] = true
+	}
+	return switches{named, s.all}
 }
 
 // readPlugins reads the setting.

@@ -105,7 +105,7 @@ func (a *app) rebuild(ctx context.Context, name string, r rebuilding) error {
 }
 
 // withModules opens the backends, beside a service if there is one, and makes the
-// modules.
+// modules: those that are switched on, and those that the installation runs.
 func (a *app) withModules(ctx context.Context, f func(ctx context.Context, b *backends, m *modules, log *slog.Logger) error) error {
 	cfg, err := a.load()
 	if err != nil {
@@ -113,11 +113,20 @@ func (a *app) withModules(ctx context.Context, f func(ctx context.Context, b *ba
 	}
 	cfg.Roles = roles{Handlers: true, Projections: true}
 	log := a.loggerAt(cfg, slog.LevelWarn)
-	m, err := build(cfg, log)
-	if err != nil {
-		return err
+	if _, err := build(cfg, log); err != nil {
+		return err // before anything is opened
 	}
-	return a.withBackendsOf(ctx, cfg, func(ctx context.Context, b *backends) error { return f(ctx, b, m, log) })
+	return a.withBackendsOf(ctx, cfg, func(ctx context.Context, b *backends) error {
+		there, err := installed(ctx, b.store)
+		if err != nil {
+			return err
+		}
+		m, err := build(cfg.switchedOn(there), log)
+		if err != nil {
+			return err
+		}
+		return f(ctx, b, m, log)
+	})
 }
 
 // following shows a rebuild until it has come to its end, and works on it where
@@ -375,8 +384,8 @@ func newGenerations(a *app) *cobra.Command {
 		Example: "  pricemill generations list",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.withModules(c.Context(), func(ctx context.Context, b *backends, m *modules, _ *slog.Logger) error {
-				all, err := projections.Generations(ctx, b.store, m.projections)
+			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
+				all, err := projections.Generations(ctx, b.store)
 				if err != nil {
 					return err
 				}

@@ -20,6 +20,7 @@ import (
 // verification is what the flags of verify say.
 type verification struct {
 	projections []string
+	without     []string
 	wait        time.Duration
 	differences int
 	output      string
@@ -35,6 +36,10 @@ the one that serves, value by value; then hold everything else that is kept
 against the log. It works beside a running service and without one, and what it
 makes goes again when it ends.
 
+It looks at all that the installation runs, as the database knows, whatever PLUGINS
+says here. What this binary does not have cannot be proven, unless --without leaves
+it out.
+
 The exit status is 0 where all holds, and 1 where something differs or cannot be
 proven; the first differences are printed. See docs/verify.md.`,
 		Example: "  pricemill verify\n  pricemill verify --projection moving-averages -o json",
@@ -45,6 +50,7 @@ proven; the first differences are printed. See docs/verify.md.`,
 	}
 	flags := c.Flags()
 	flags.StringArrayVar(&v.projections, "projection", nil, "prove this projection alone; may be given several times")
+	flags.StringArrayVar(&v.without, "without", nil, "leave out this projection or stage, which the binary does not have; may be given several times")
 	flags.DurationVar(&v.wait, "wait", 30*time.Second, "how long events in the outbox may wait for a relay")
 	flags.IntVar(&v.differences, "differences", 20, "how many differences to show of each check")
 	outputFlag(c, &v.output)
@@ -80,18 +86,31 @@ func (a *app) verify(ctx context.Context, v verification) error {
 	}
 	cfg.Roles, cfg.Expendable = roles{Handlers: true, Projections: true}, true
 	log := a.loggerAt(cfg, slog.LevelWarn)
-	m, err := build(cfg, log)
-	if err != nil {
-		return err
-	}
-	wanted, err := v.wanted(m.projections)
-	if err != nil {
-		return err
+	if _, err := build(cfg, log); err != nil {
+		return err // before anything is opened
 	}
 	began := time.Now()
 	var found verdict
 	err = a.withBackendsOf(ctx, cfg, func(ctx context.Context, b *backends) error {
-		found.Checks, err = a.findings(ctx, b, m, wanted, v, log)
+		there, err := installed(ctx, b.store)
+		if err != nil {
+			return err
+		}
+		m, err := build(cfg.switchedOn(there), log)
+		if err != nil {
+			return err
+		}
+		wanted, err := v.wanted(m.projections)
+		if err != nil {
+			return err
+		}
+		lacked, err := v.lacked(there)
+		if err != nil {
+			return err
+		}
+		if found.Checks, err = a.findings(ctx, b, m, wanted, v, log); len(v.projections) == 0 {
+			found.Checks = append(found.Checks, lacked...)
+		}
 		return err
 	})
 	if err != nil {
@@ -122,6 +141,32 @@ func (v verification) wanted(all []pipeline.Projection) ([]pipeline.Projection, 
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(all), func(p pipeline.Projection) bool { return !slices.Contains(v.projections, p.Name()) }), nil
+}
+
+// lacked are findings about what this binary does not have and --without does not
+// leave out.
+func (v verification) lacked(there installation) (found []*pipeline.Finding, err error) {
+	folds, stages := there.lacks()
+	names := slices.Concat(folds, stages)
+	for _, name := range v.without {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("%w: --without: there is no %q that this binary lacks; there are %q", errUsage, name, names)
+		}
+	}
+	for i, name := range names {
+		kind := "projection "
+		if i >= len(folds) {
+			kind = "stage "
+		}
+		f := pipeline.NewFinding(kind+name, v.differences)
+		if slices.Contains(v.without, name) {
+			f.Limit("it is left out: this binary does not have it")
+		} else {
+			f.CannotTell("this binary does not have it: verify with the binary that does, or leave it out with --without %s", name)
+		}
+		found = append(found, f)
+	}
+	return found, nil
 }
 
 // cleanUp bounds what is left to do once verify is asked to stop.

@@ -279,7 +279,7 @@ func (a *audit) checkPositions() {
 	for at, p := range a.positions {
 		a.places.Count("positions", 1)
 		if !slices.Contains(names, p.Stage) {
-			a.places.Limit("stage %s is none of this binary's: what it did is not looked at", p.Stage)
+			a.places.Limit("this binary does not have stage %s: what it did is not looked at", p.Stage)
 		}
 		if p.Halted != "" {
 			a.places.Differ("%s has halted at offset %d of %s: %s", p.Stage, p.Next, at.TopicPartition, p.Halted)

@@ -367,7 +367,7 @@ func TestAnAuditKnowsItsLimits(t *testing.T) {
 				return tx.CreatePositions(t.Context(), []store.Position{{Stage: "other", Topic: string(schema.PriceEvents), TopicID: testTopicID}})
 			}))
 			return r
-		}, "positions", "stage other is none of this binary's"},
+		}, "positions", "this binary does not have stage other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

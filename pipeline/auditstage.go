@@ -432,7 +432,7 @@ func (a *audit) checkLetters(ctx context.Context) error {
 		_, stands := a.positions[stagePartition{g.Stage, tp}]
 		switch {
 		case at < 0:
-			a.letters.Limit("stage %s is none of this binary's: its dead letters are not looked at", g.Stage)
+			a.letters.Limit("this binary does not have stage %s: its dead letters are not looked at", g.Stage)
 		case g.TopicID != a.topicID(tp) && a.epochs[g.Topic] > 1:
 			a.letters.Limit("dead letters of %s are of a topic that is gone", tp)
 		case g.TopicID != a.topicID(tp) || !stands || !slices.Contains(a.Stages[at].Topics(), g.Topic):
@@ -453,7 +453,7 @@ func (a *audit) checkUnclaimed() {
 		}
 	}
 	for stage, keys := range left {
-		a.chains.Limit("%d events were derived by stage %s, which is none of this binary's", len(keys), stage)
+		a.chains.Limit("%d events were derived by stage %s, which this binary does not have", len(keys), stage)
 	}
 }
 

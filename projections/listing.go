@@ -26,11 +26,26 @@ type GenerationInfo struct {
 	Lacks int64 `json:"lacks"`
 }
 
-// Generations lists the generations of projections.
-func Generations(ctx context.Context, q store.Querier, all []pipeline.Projection) ([]GenerationInfo, error) {
+// Installed are the names of the projections that have tables in the database,
+// whether this binary has them or not.
+func Installed(ctx context.Context, q store.Querier) ([]string, error) {
+	var names []string
+	if err := q.Select(ctx, &names, `SELECT DISTINCT projection FROM generations WHERE scratch = 0 ORDER BY projection`); err != nil {
+		return nil, fmt.Errorf("reading which projections there are: %w", err)
+	}
+	return names, nil
+}
+
+// Generations lists the generations of all projections in the database, whether this
+// binary has them or not.
+func Generations(ctx context.Context, q store.Querier) ([]GenerationInfo, error) {
+	names, err := Installed(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	var infos []GenerationInfo
-	for _, p := range all {
-		rows, err := generationsOf(ctx, q, p.Name())
+	for _, name := range names {
+		rows, err := generationsOf(ctx, q, name)
 		if err != nil {
 			return nil, err
 		}
