@@ -32,7 +32,7 @@ func newDeadLettersList(a *app) *cobra.Command {
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
-				letters, err := store.DeadLetters(ctx, b.store, limit)
+				letters, err := store.DeadLetters(ctx, b.store, stage, limit)
 				if err != nil {
 					return err
 				}

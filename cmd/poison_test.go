@@ -198,7 +198,7 @@ func checkLetters(t testing.TB, env environment, poison []poisonOf) int {
 	db := openTables(t, env)
 	defer func() { assert.NoError(t, db.Close()) }()
 	want := expectedLetters(t, env, db, poison)
-	listed, err := store.DeadLetters(t.Context(), db, len(want)+1)
+	listed, err := store.DeadLetters(t.Context(), db, "", len(want)+1)
 	require.NoError(t, err)
 	assert.Len(t, listed, len(want), "dead letters")
 	ids, err := topicIDs(t, env)

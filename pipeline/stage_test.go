@@ -177,7 +177,7 @@ func (r *rig) deliver(ctx context.Context, records ...Record) error {
 
 func (r *rig) letters() []store.DeadLetter {
 	r.t.Helper()
-	listed, err := store.DeadLetters(r.t.Context(), r.db, 1000)
+	listed, err := store.DeadLetters(r.t.Context(), r.db, "", 1000)
 	require.NoError(r.t, err)
 	letters := make([]store.DeadLetter, len(listed))
 	for i, l := range listed {

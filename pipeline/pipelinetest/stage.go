@@ -124,7 +124,7 @@ func (s *Stage) Deliver(records ...pipeline.Record) error {
 // lastLetter is the newest dead letter, of whichever stage; zero where there is
 // none.
 func (s *Stage) lastLetter() (store.DeadLetterSummary, error) {
-	letters, err := store.DeadLetters(context.Background(), s.rig.DB, 1)
+	letters, err := store.DeadLetters(context.Background(), s.rig.DB, "", 1)
 	if err != nil || len(letters) == 0 {
 		return store.DeadLetterSummary{}, err
 	}

@@ -23,6 +23,13 @@ type DeadLetter struct {
 	Payload   []byte      `db:"payload"`
 	Reason    string      `db:"reason"`
 	CreatedAt schema.Time `db:"created_at"`
+	// Epoch is that of the topic when the record became a dead letter; 0 for
+	// letters from before it was kept.
+	Epoch int64 `db:"epoch"`
+	// Retry is the order by which it waits to be retried; "" where there is none.
+	Retry string `db:"retry"`
+	// DiscardedAt is when it was discarded; nil where it was not.
+	DiscardedAt *schema.Time `db:"discarded_at"`
 }
 
 // AddDeadLetters inserts dead letters, numbering them. A stage has one of each
@@ -30,11 +37,12 @@ type DeadLetter struct {
 // one takes the place.
 func (t *Tx) AddDeadLetters(ctx context.Context, letters []DeadLetter) error {
 	rows := Rows{Table: "dead_letters", Columns: []string{"stage", "topic", "topic_id", "part", "log_offset",
-		"msg_key", "headers", "payload", "reason", "created_at"},
+		"msg_key", "headers", "payload", "reason", "created_at", "epoch"},
 		Clause: `ON CONFLICT (stage, topic_id, part, log_offset) DO UPDATE SET topic = excluded.topic, msg_key = excluded.msg_key,
-			headers = excluded.headers, payload = excluded.payload, reason = excluded.reason, created_at = excluded.created_at`}
+			headers = excluded.headers, payload = excluded.payload, reason = excluded.reason, created_at = excluded.created_at,
+			epoch = excluded.epoch, retry = '', discarded_at = NULL`}
 	for _, l := range letters {
-		rows.Add(l.Stage, l.Topic, l.TopicID, l.Part, l.Offset, l.Key, l.Headers, l.Payload, l.Reason, l.CreatedAt)
+		rows.Add(l.Stage, l.Topic, l.TopicID, l.Part, l.Offset, l.Key, l.Headers, l.Payload, l.Reason, l.CreatedAt, l.Epoch)
 	}
 	return t.Insert(ctx, rows)
 }
@@ -62,13 +70,18 @@ type DeadLetterSummary struct {
 	Bytes     int64       `db:"bytes" json:"bytes"`
 	Reason    string      `db:"reason" json:"reason"`
 	CreatedAt schema.Time `db:"created_at" json:"created_at"`
+	// Retrying says that a retry was ordered and is not carried out yet.
+	Retrying bool `db:"retrying" json:"retrying"`
 }
 
-// DeadLetters lists dead letters of the service, newest first.
-func DeadLetters(ctx context.Context, q Querier, limit int) ([]DeadLetterSummary, error) {
+// DeadLetters lists dead letters of the service, or of one of its stages where
+// stage is not "", newest first, without those that were discarded.
+func DeadLetters(ctx context.Context, q Querier, stage string, limit int) ([]DeadLetterSummary, error) {
 	var letters []DeadLetterSummary
 	err := q.Select(ctx, &letters, `SELECT id, stage, topic, topic_id, part, log_offset, COALESCE(length(payload), 0) AS bytes,
-		reason, created_at FROM dead_letters WHERE substr(stage, 1, $2) <> $3 ORDER BY id DESC LIMIT $1`, limit, len(Scratch), Scratch)
+		reason, created_at, retry <> '' AS retrying FROM dead_letters
+		WHERE (stage = $1 OR $1 = '' AND substr(stage, 1, $2) <> $3) AND discarded_at IS NULL ORDER BY id DESC LIMIT $4`,
+		stage, len(Scratch), Scratch, limit)
 	if err != nil {
 		return nil, fmt.Errorf("reading dead letters: %w", err)
 	}
@@ -83,7 +96,8 @@ type letterRow struct {
 	HasPayload bool `db:"has_payload"`
 }
 
-const selectLetters = `SELECT id, stage, topic, topic_id, part, log_offset, msg_key, headers, payload, reason, created_at,
+const selectLetters = `SELECT id, stage, topic, topic_id, part, log_offset, msg_key, headers, payload, reason, created_at, epoch,
+	retry, discarded_at,
 	msg_key IS NOT NULL AS has_key, payload IS NOT NULL AS has_payload FROM dead_letters`
 
 func (r letterRow) letter() DeadLetter {
@@ -106,11 +120,15 @@ func DeadLettersOf(ctx context.Context, q Querier, stage, topicID string, part i
 	if err != nil {
 		return nil, fmt.Errorf("reading the dead letters of %s: %w", stage, err)
 	}
+	return lettersOf(rows), nil
+}
+
+func lettersOf(rows []letterRow) []DeadLetter {
 	letters := make([]DeadLetter, len(rows))
 	for i, row := range rows {
 		letters[i] = row.letter()
 	}
-	return letters, nil
+	return letters
 }
 
 // ErrNoDeadLetter says that there is no dead letter with an id.

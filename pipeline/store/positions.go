@@ -30,6 +30,8 @@ type Position struct {
 	// LogEnded is where the log ended when the stage halted because of that; nil
 	// otherwise.
 	LogEnded *int64 `db:"log_ended"`
+	// Retried counts the transactions that retried dead letters of the partition.
+	Retried int64 `db:"retried"`
 	// MovedAt is when the position last changed, by the process's clock.
 	MovedAt schema.Time `db:"moved_at"`
 }
@@ -38,7 +40,7 @@ type Position struct {
 // not apply what it holds.
 var ErrFenced = errors.New("another consumer has moved the position")
 
-const positionColumns = `stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, log_ended, moved_at`
+const positionColumns = `stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, log_ended, retried, moved_at`
 
 // Scratch begins the names of stages that somebody runs for a purpose of his own,
 // and that go again: they are no part of the service.
@@ -67,7 +69,7 @@ func (t *Tx) CreatePositions(ctx context.Context, positions []Position) error {
 	rows := Rows{Table: "positions", Columns: strings.Split(positionColumns, ", "),
 		Clause: "ON CONFLICT (stage, topic, part) DO NOTHING"}
 	for _, p := range positions {
-		rows.Add(p.Stage, p.Topic, p.Part, p.TopicID, p.Next, p.Outbox, p.Seq, p.Halted, p.LogEnded, p.MovedAt)
+		rows.Add(p.Stage, p.Topic, p.Part, p.TopicID, p.Next, p.Outbox, p.Seq, p.Halted, p.LogEnded, p.Retried, p.MovedAt)
 	}
 	return t.Insert(ctx, rows)
 }
@@ -110,8 +112,8 @@ type Move struct {
 }
 
 // MovePositions moves all positions at once, each only if it still stands where
-// From says and is not halted; otherwise ErrFenced, and the transaction must be
-// rolled back. The rows stay locked until its end, so two consumers of one
+// From says, is not halted, and no dead letter was retried there since; otherwise
+// ErrFenced, and the transaction must be rolled back. The rows stay locked until its end, so two consumers of one
 // partition cannot both commit.
 //
 // Engines that lock row by row do so in the order of the key before anything is
@@ -125,9 +127,9 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 	var args []any
 	for _, m := range moves {
 		args = append(args, m.From.Stage, m.From.Topic, m.From.Part, m.From.TopicID,
-			m.From.Next, m.Next, m.Outbox, m.Seq, m.Halted)
+			m.From.Next, m.From.Retried, m.Next, m.Outbox, m.Seq, m.Halted)
 	}
-	moved, err := t.Exec(ctx, `WITH v (stage, topic, part, topic_id, expected, next, outbox, seq, halted) AS (VALUES `+
+	moved, err := t.Exec(ctx, `WITH v (stage, topic, part, topic_id, expected, retried, next, outbox, seq, halted) AS (VALUES `+
 		typedValues(moveColumns, len(moves))+`),
 		held AS (SELECT v.* FROM positions JOIN v
 			ON positions.stage = v.stage AND positions.topic = v.topic AND positions.part = v.part
@@ -136,7 +138,7 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 			halted = held.halted, moved_at = $`+strconv.Itoa(len(args)+1)+`
 		FROM held WHERE positions.stage = held.stage AND positions.topic = held.topic AND positions.part = held.part
 			AND positions.topic_id = held.topic_id AND positions.next_offset = held.expected
-			AND positions.halted = ''`, append(args, at)...)
+			AND positions.retried = held.retried AND positions.halted = ''`, append(args, at)...)
 	if err != nil {
 		return fmt.Errorf("moving %d positions: %w", len(moves), err)
 	}
@@ -147,7 +149,22 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 	return nil
 }
 
-var moveColumns = []string{"TEXT", "TEXT", "INTEGER", "TEXT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "TEXT"}
+var moveColumns = []string{"TEXT", "TEXT", "INTEGER", "TEXT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "TEXT"}
+
+// FenceRetry holds the position of a stage on a partition for a transaction that
+// retries dead letters there, and has every consumer fenced off that read the
+// position before: what it remembers lacks what the transaction does. ErrFenced
+// where there is no such position.
+func (t *Tx) FenceRetry(ctx context.Context, stage, topic string, part int32) error {
+	held, err := t.Exec(ctx, `UPDATE positions SET retried = retried + 1 WHERE stage = $1 AND topic = $2 AND part = $3`, stage, topic, part)
+	if err != nil {
+		return fmt.Errorf("holding the position of %s on %s/%d: %w", stage, topic, part, err)
+	}
+	if held != 1 {
+		return fmt.Errorf("holding the position of %s on %s/%d: it is gone: %w", stage, topic, part, ErrFenced)
+	}
+	return nil
+}
 
 // HaltPosition stops a stage at a position before it has applied anything there,
 // for instance because the log is not the one it knew; p says why. A position that

@@ -68,7 +68,7 @@ func TestSessionsAreWhatTheEngineNeeds(t *testing.T) {
 	require.NoError(t, s.Write(t.Context(), func(tx *store.Tx) error {
 		return tx.AddDeadLetters(t.Context(), []store.DeadLetter{letter})
 	}))
-	listed, err := store.DeadLetters(t.Context(), s, 1)
+	listed, err := store.DeadLetters(t.Context(), s, "", 1)
 	require.NoError(t, err)
 	got, err := store.ReadDeadLetter(t.Context(), s, listed[0].ID)
 	require.NoError(t, err)

@@ -182,7 +182,7 @@ func testScratch(t *testing.T, opener Opener) {
 		}
 		assert.Equal(t, want, got, fmt.Sprintf("asked for %q", asked))
 	}
-	letters, err := store.DeadLetters(t.Context(), s, 10)
+	letters, err := store.DeadLetters(t.Context(), s, "", 10)
 	require.NoError(t, err)
 	require.Len(t, letters, 1)
 	assert.Equal(t, "stage", letters[0].Stage)

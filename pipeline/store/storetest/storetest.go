@@ -69,6 +69,9 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"rows come in the order of their bytes":  testTableRows,
 		"scratch stages are none of the service": testScratch,
 		"dead letters come in the log's order":   testDeadLettersOf,
+		"dead letters are retried or discarded":  testRetries,
+		"many dead letters are retried":          testManyRetries,
+		"a retry fences off who remembers":       testFenceRetry,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -371,7 +374,7 @@ func testDeadLetters(t *testing.T, opener Opener) {
 	require.Len(t, got, 2)
 	letter.ID, empty.ID = got[1].ID, got[0].ID
 	assert.Equal(t, []store.DeadLetter{empty, letter}, got)
-	listed, err := store.DeadLetters(t.Context(), s, 10)
+	listed, err := store.DeadLetters(t.Context(), s, "", 10)
 	require.NoError(t, err)
 	assert.Equal(t, store.DeadLetterSummary{ID: letter.ID, Stage: "s", Topic: "t", TopicID: "id", Part: 3, Offset: 7,
 		Bytes: int64(len(letter.Payload)), Reason: letter.Reason, CreatedAt: letter.CreatedAt}, listed[1])
@@ -393,7 +396,7 @@ func testDeadLetters(t *testing.T, opener Opener) {
 // deadLetters are all, newest first, with their bytes.
 func deadLetters(t *testing.T, s *store.Store) []store.DeadLetter {
 	t.Helper()
-	listed, err := store.DeadLetters(t.Context(), s, 1000)
+	listed, err := store.DeadLetters(t.Context(), s, "", 1000)
 	require.NoError(t, err)
 	letters := make([]store.DeadLetter, len(listed))
 	for i, l := range listed {
