@@ -24,7 +24,7 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 	if err := s.rests(); err != nil {
 		return err
 	}
-	sess, lane := s.lane(batch.Lane)
+	sess := s.current()
 	if sess == nil {
 		return fmt.Errorf("stage %s: the session has ended", s.spec.Name)
 	}
@@ -36,6 +36,8 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 	if len(plan.moves) == 0 {
 		return nil
 	}
+	// After the plan: a retry in between has the plan fenced off, and the lane forget.
+	lane := s.lane(sess, batch.Lane)
 	// The router cancels the context of a message as soon as it stops; a
 	// transaction under way is better finished, within reason.
 	txCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limit)
@@ -64,6 +66,7 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 	}
 	s.metrics.transaction.Observe(time.Since(began).Seconds())
 	s.metrics.deadLetters.Add(float64(len(plan.letters)))
+	s.buried.add(time.Now(), plan.letters)
 	s.advance(sess, batch, plan)
 	s.committed()
 	return nil
@@ -117,19 +120,23 @@ func (s *Stage) beyondGiven(sess *session, moves []store.Move) (beyond []store.C
 	return beyond
 }
 
-// lane returns the current session and a lane of it.
-func (s *Stage) lane(number int) (*session, *Lane) {
+// current returns the current session; nil where there is none.
+func (s *Stage) current() *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.session == nil {
-		return nil, nil
-	}
-	lane, ok := s.session.lanes[number]
+	return s.session
+}
+
+// lane returns a lane of a session.
+func (s *Stage) lane(sess *session, number int) *Lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lane, ok := sess.lanes[number]
 	if !ok {
 		lane = NewLane()
-		s.session.lanes[number] = lane
+		sess.lanes[number] = lane
 	}
-	return s.session, lane
+	return lane
 }
 
 // apply is the inside of the transaction: the fence first, so that of two
@@ -243,7 +250,7 @@ func (s *Stage) recover(ctx context.Context, sess *session, batch *Batch, plan p
 	for _, m := range plan.moves {
 		tp := positionAt(m.From)
 		now, exists := stored[tp]
-		moved = moved || now.Next != m.From.Next || now.Halted != m.From.Halted
+		moved = moved || now.Next != m.From.Next || now.Halted != m.From.Halted || now.Retried != m.From.Retried
 		behind = behind || !exists || now.Next < m.From.Next
 		sess.positions[tp] = now
 		if now.Halted != "" {

@@ -31,7 +31,8 @@ type Check struct {
 // Checks reports what this process does: its relay, its stages and sources, the
 // database and the broker. Only a fault of these is a failure. What concerns other
 // processes is a warning: halts of stages that run elsewhere, and stages that no
-// process runs. So is every fault of a stage that no reader depends on.
+// process runs. So is every fault of a stage that no reader depends on,
+// and so are dead letters.
 func (r *Runtime) Checks(ctx context.Context) []Check {
 	// Next to the database, so that an answer need not wait for one after the other
 	// where both are down.
@@ -64,6 +65,7 @@ func (r *Runtime) Checks(ctx context.Context) []Check {
 	if own.known {
 		checks = append(checks, r.checkWorkers(ctx, own)...)
 	}
+	checks = append(checks, r.checkLetters(ctx)...)
 	return append(checks, <-broker...)
 }
 

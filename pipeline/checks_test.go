@@ -65,7 +65,7 @@ func TestChecksOfTheBroker(t *testing.T) {
 			runtime, err := New(Config{Store: r.db, Broker: test.broker, Topology: r.stage.outbox.topology, Relay: test.relays,
 				Log: slog.New(slog.DiscardHandler)})
 			require.NoError(t, err)
-			want := append([]Check{{"database", CheckOK, ""}}, test.want...)
+			want := append([]Check{{"database", CheckOK, ""}, {"dead letters", CheckOK, ""}}, test.want...)
 			if test.relays {
 				want = append([]Check{{"relay", CheckOK, ""}}, want...)
 			}

@@ -35,6 +35,16 @@ type Preparer interface {
 	Prepare(ctx context.Context, in []Record) error
 }
 
+// Sequential is a Handler that may be right only where it gets the records of a
+// partition in the order of the log. Others take a dead letter that is retried as
+// if it came now.
+type Sequential interface {
+	Handler
+	// RefusesLate says why it can take no record late, and what to do instead; nil
+	// where it can.
+	RefusesLate() error
+}
+
 // Temporary is a Handler whose stage may end, for all processes, while this one
 // still runs it.
 type Temporary interface {

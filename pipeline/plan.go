@@ -156,7 +156,7 @@ func deadLetters(stage string, at schema.Time, records []Record) []store.DeadLet
 	for i, r := range records {
 		letters[i] = store.DeadLetter{Stage: stage, Topic: string(r.Topic), TopicID: r.TopicID, Part: r.Partition,
 			Offset: r.Offset, Key: r.Key, Headers: store.EncodeHeaders(r.Headers), Payload: r.Value,
-			Reason: printable(r.fault.Error()), CreatedAt: at}
+			Reason: printable(r.fault.Error()), CreatedAt: at, Epoch: r.epoch}
 	}
 	return letters
 }

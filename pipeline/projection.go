@@ -27,6 +27,15 @@ type Projection interface {
 	Apply(ctx context.Context, tx *Tx, g Generation, in []Record) error
 }
 
+// OrderFree is a Projection whose rows are the same in whatever order the records
+// come, so that a dead letter can be applied after later records. Of any other
+// projection it takes a rebuild, which takes the record in its place.
+type OrderFree interface {
+	Projection
+	// OrderFree does nothing.
+	OrderFree()
+}
+
 // Generation is one build of a projection from the log.
 type Generation struct {
 	Projection string

@@ -26,7 +26,7 @@ type Record struct {
 	TopicID string
 	Offset  int64
 	// Timestamp is the log's clock. It says when the record was written, not
-	// when its event came about.
+	// when its event came about. It is zero where a dead letter is retried.
 	Timestamp time.Time
 	Key       []byte
 	Headers   []schema.Header

@@ -234,6 +234,7 @@ func (r *Runtime) runStages(ctx, applying context.Context, stages []*Stage, subs
 	defer stop() // what runs beside the router ends with it, whatever ended it
 	for _, stage := range stages {
 		background.Go(func() { stage.watchPositions(ctx) })
+		background.Go(func() { stage.watchLetters(ctx) })
 		if runner, ok := stage.spec.Handler.(Runner); ok {
 			emit := declared{r.Emitter(), "stage " + stage.spec.Name, stage.spec.Gives}
 			background.Go(func() {

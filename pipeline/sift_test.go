@@ -78,7 +78,7 @@ func TestWhatAHandlerRefusesIsSiftedOut(t *testing.T) {
 	}
 	assert.Equal(t, n-bad, total, "what was left for after the commit")
 	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
-		_, lane := r.stage.lane(0)
+		lane := r.stage.lane(r.stage.current(), 0)
 		taken, _ := Remember[string, int](&Tx{Tx: tx, memories: lane.memories}, h).Get("taken")
 		assert.Equal(t, n-bad, taken, "what is remembered")
 		return nil

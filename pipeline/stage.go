@@ -69,6 +69,7 @@ type Stage struct {
 	// without what it waited for others, or the disk.
 	worked     func(time.Duration)
 	complaints rate.Sometimes
+	buried     buried
 
 	mu      sync.Mutex
 	session *session
@@ -86,8 +87,9 @@ var _ Assignor = (*Stage)(nil)
 
 // newStage returns a stage that publishes to the topics of topology.
 func newStage(spec StageSpec, db *store.Store, topology *Topology, log *slog.Logger, m *metrics, committed func()) *Stage {
+	log = log.With("stage", spec.Name)
 	return &Stage{spec: spec, db: db, outbox: outbox{topology},
-		log: log.With("stage", spec.Name), metrics: m.of(spec.Name), committed: committed,
+		log: log, buried: buried{log: log, stage: spec.Name}, metrics: m.of(spec.Name), committed: committed,
 		limit: transactionLimit, idle: idleLimit, sifts: siftTime, applying: context.Background(),
 		complaints: rate.Sometimes{First: 1, Interval: 10 * time.Second}, troubles: map[string]error{}, stuck: map[TopicPartition]stuckPartition{}}
 }
@@ -114,17 +116,21 @@ func (s *Stage) deliver(msg *message.Message) error {
 // decode reads the events of all records, once for all attempts.
 func (s *Stage) decode(records []Record) {
 	for i := range records {
-		r := &records[i]
-		topic, _ := s.outbox.topology.topic(r.Topic)
-		r.stage, r.epoch, r.renewed = s.spec.Name, topic.Epoch, topic.Renewed
-		event, err := schema.DecodeEvent(r.Headers, r.Value)
-		if err != nil {
-			r.fault = err
-			continue
-		}
-		r.Event = event
-		r.unwanted = !slices.Contains(s.spec.Takes, event.Payload.EventType())
+		topic, _ := s.outbox.topology.topic(records[i].Topic)
+		s.decodeRecord(&records[i], topic)
 	}
+}
+
+// decodeRecord reads the event of a record of an incarnation of its topic.
+func (s *Stage) decodeRecord(r *Record, topic store.Topic) {
+	r.stage, r.epoch, r.renewed = s.spec.Name, topic.Epoch, topic.Renewed
+	event, err := schema.DecodeEvent(r.Headers, r.Value)
+	if err != nil {
+		r.fault = err
+		return
+	}
+	r.Event = event
+	r.unwanted = !slices.Contains(s.spec.Takes, event.Payload.EventType())
 }
 
 // prepare runs the handler's Prepare over the records that it will get, and
@@ -140,15 +146,17 @@ func (s *Stage) prepare(ctx context.Context, batch *Batch) error {
 			wanted = append(wanted, r)
 		}
 	}
-	return s.prepareSome(ctx, batch.Lane, preparer, wanted)
+	again := func(f func() error) error { return s.retry(ctx, batch.Lane, f) }
+	return s.prepareSome(ctx, again, preparer, wanted)
 }
 
-func (s *Stage) prepareSome(ctx context.Context, lane int, preparer Preparer, wanted []*Record) error {
+// prepareSome runs each call of Prepare by try.
+func (s *Stage) prepareSome(ctx context.Context, try func(func() error) error, preparer Preparer, wanted []*Record) error {
 	if len(wanted) == 0 {
 		return nil
 	}
 	in := make([]Record, len(wanted))
-	err := s.retry(ctx, lane, func() error {
+	err := try(func() error {
 		for i, r := range wanted {
 			in[i] = *r
 		}
@@ -172,10 +180,10 @@ func (s *Stage) prepareSome(ctx context.Context, lane int, preparer Preparer, wa
 		return nil
 	}
 	half := len(wanted) / 2
-	if err := s.prepareSome(ctx, lane, preparer, wanted[:half]); err != nil {
+	if err := s.prepareSome(ctx, try, preparer, wanted[:half]); err != nil {
 		return err
 	}
-	return s.prepareSome(ctx, lane, preparer, wanted[half:])
+	return s.prepareSome(ctx, try, preparer, wanted[half:])
 }
 
 // run applies records until they are committed, without those that the handler

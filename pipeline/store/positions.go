@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -153,17 +154,18 @@ var moveColumns = []string{"TEXT", "TEXT", "INTEGER", "TEXT", "BIGINT", "BIGINT"
 
 // FenceRetry holds the position of a stage on a partition for a transaction that
 // retries dead letters there, and has every consumer fenced off that read the
-// position before: what it remembers lacks what the transaction does. ErrFenced
-// where there is no such position.
-func (t *Tx) FenceRetry(ctx context.Context, stage, topic string, part int32) error {
-	held, err := t.Exec(ctx, `UPDATE positions SET retried = retried + 1 WHERE stage = $1 AND topic = $2 AND part = $3`, stage, topic, part)
+// position before: what it remembers lacks what the transaction does. It returns
+// what Position.Retried is then; ErrFenced where there is no such position.
+func (t *Tx) FenceRetry(ctx context.Context, stage, topic string, part int32) (retried int64, err error) {
+	err = t.Get(ctx, &retried, `UPDATE positions SET retried = retried + 1 WHERE stage = $1 AND topic = $2 AND part = $3
+		RETURNING retried`, stage, topic, part)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrFenced
+	}
 	if err != nil {
-		return fmt.Errorf("holding the position of %s on %s/%d: %w", stage, topic, part, err)
+		return 0, fmt.Errorf("holding the position of %s on %s/%d: %w", stage, topic, part, err)
 	}
-	if held != 1 {
-		return fmt.Errorf("holding the position of %s on %s/%d: it is gone: %w", stage, topic, part, ErrFenced)
-	}
-	return nil
+	return retried, nil
 }
 
 // HaltPosition stops a stage at a position before it has applied anything there,

@@ -133,7 +133,11 @@ func testManyRetries(t *testing.T, opener Opener) {
 func testFenceRetry(t *testing.T, opener Opener) {
 	s := open(t, opener)
 	write(t, s, func(tx *store.Tx) error { return tx.CreatePositions(t.Context(), []store.Position{position(0, 0)}) })
-	write(t, s, func(tx *store.Tx) error { return tx.FenceRetry(t.Context(), "stage", "topic", 0) })
+	write(t, s, func(tx *store.Tx) error {
+		retried, err := tx.FenceRetry(t.Context(), "stage", "topic", 0)
+		assert.Equal(t, int64(1), retried)
+		return err
+	})
 	move := store.Move{From: position(0, 0), Next: 5}
 	err := s.Write(t.Context(), func(tx *store.Tx) error {
 		return tx.MovePositions(t.Context(), schema.NewTime(time.Unix(2, 0)), []store.Move{move})
@@ -146,6 +150,9 @@ func testFenceRetry(t *testing.T, opener Opener) {
 	write(t, s, func(tx *store.Tx) error {
 		return tx.MovePositions(t.Context(), schema.NewTime(time.Unix(2, 0)), []store.Move{move})
 	})
-	err = s.Write(t.Context(), func(tx *store.Tx) error { return tx.FenceRetry(t.Context(), "other", "topic", 0) })
+	err = s.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.FenceRetry(t.Context(), "other", "topic", 0)
+		return err
+	})
 	assert.ErrorIs(t, err, store.ErrFenced)
 }
