@@ -168,7 +168,19 @@ type Fold struct {
 	follows bool
 }
 
-var _ pipeline.Temporary = Fold{}
+var (
+	_ pipeline.Temporary  = Fold{}
+	_ pipeline.Sequential = Fold{}
+)
+
+// RefusesLate implements pipeline.Sequential.
+func (f Fold) RefusesLate() error {
+	if _, ok := f.projection.(pipeline.OrderFree); ok {
+		return nil
+	}
+	return fmt.Errorf("%s folds records in the order of the log, and later ones are applied: "+
+		"pricemill rebuild %s --promote auto takes this one in its place", f.projection.Name(), f.projection.Name())
+}
 
 // Lasts implements pipeline.Temporary.
 func (f Fold) Lasts(ctx context.Context, q store.Querier) error {

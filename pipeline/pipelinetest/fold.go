@@ -27,7 +27,8 @@ type Fold struct {
 // which compares the tables with what it expects of the log. The partitions are
 // interleaved at random (each keeps its order), the log is cut into batches at
 // random, batches are rolled back and tried again, and the session begins anew
-// in between: none of it may be seen in the tables.
+// in between: none of it may be seen in the tables. Of a pipeline.OrderFree, some
+// records come late, as dead letters do that are retried.
 //
 // draw draws the payloads of a log.
 func CheckFold(t *testing.T, p pipeline.Projection, draw func(*rapid.T) []schema.Payload, check func(*rapid.T, Fold)) {
@@ -39,9 +40,21 @@ func CheckFold(t *testing.T, p pipeline.Projection, draw func(*rapid.T) []schema
 		g := pipeline.Generation{Projection: p.Name(), Number: number}
 		CreateTables(rt, rig.DB, p, g)
 		log := rig.AppendAll(rt, draw(rt)...)
-		stage := rig.Start(rt, FoldStage(p, g))
+		spec, order := FoldStage(p, g), Interleave(rt, log)
+		late := &withholder{folder: folder{p, g}}
+		if _, ok := p.(pipeline.OrderFree); ok {
+			spec.Handler = late
+		}
+		stage := rig.Start(rt, spec)
 		defer stage.Close(rt)
-		DeliverInPieces(rt, stage, Interleave(rt, log))
+		if spec.Handler == pipeline.Handler(late) {
+			n := late.withhold(rt, order)
+			DeliverInPieces(rt, stage, order[:n])
+			late.release(rt, rig.DB)
+			stage.Restart(rt) // its lanes remember what was before
+			order = order[n:]
+		}
+		DeliverInPieces(rt, stage, order)
 		check(rt, Fold{rig.DB, log, g})
 		// With hundreds of tables every statement would be slow.
 		DropTables(rt, rig.DB, p, g)
@@ -114,6 +127,59 @@ func DeliverInPieces(t *rapid.T, s *Stage, records []pipeline.Record) {
 		s.Undo(max(0, rapid.IntRange(-3, 2).Draw(t, "undo")))
 		require.NoError(t, s.Deliver(records[:n]...))
 		records = records[n:]
+	}
+}
+
+// withholder is a folder that some records do not come to until release.
+type withholder struct {
+	folder
+	withheld map[place]*pipeline.Record // nil until it came
+}
+
+// place is where a record lies.
+type place struct {
+	pipeline.TopicPartition
+	offset int64
+}
+
+// withhold draws which of the first n records are withheld, and n.
+func (w *withholder) withhold(t *rapid.T, order []pipeline.Record) (n int) {
+	w.withheld = map[place]*pipeline.Record{}
+	n = rapid.IntRange(0, len(order)).Draw(t, "records before the late ones")
+	for _, r := range order[:n] {
+		if rapid.IntRange(0, 3).Draw(t, "late") == 0 {
+			w.withheld[place{r.TopicPartition, r.Offset}] = nil
+		}
+	}
+	return n
+}
+
+func (w *withholder) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+	var now []pipeline.Record
+	for _, r := range in {
+		at := place{r.TopicPartition, r.Offset}
+		if _, withheld := w.withheld[at]; withheld {
+			w.withheld[at] = &r
+			continue
+		}
+		now = append(now, r)
+	}
+	if len(now) == 0 {
+		return nil, nil
+	}
+	return w.folder.Handle(ctx, tx, now)
+}
+
+// release applies what was withheld, in any order.
+func (w *withholder) release(t *rapid.T, db *store.Store) {
+	for _, r := range w.withheld {
+		if r == nil {
+			continue // it is none of the projection's events
+		}
+		require.NoError(t, db.Write(context.Background(), func(tx *store.Tx) error {
+			_, err := w.folder.Handle(context.Background(), &pipeline.Tx{Tx: tx}, []pipeline.Record{*r})
+			return err
+		}))
 	}
 }
 

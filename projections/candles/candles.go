@@ -71,6 +71,7 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 type projection struct{ intervals []string }
 
 var (
+	_ pipeline.OrderFree     = (*projection)(nil)
 	_ projections.Indicator  = (*projection)(nil)
 	_ projections.Configured = (*projection)(nil)
 )
@@ -80,6 +81,9 @@ const table = "candles"
 func (*projection) Name() string         { return Name }
 func (*projection) Version() int         { return 1 }
 func (*projection) TableNames() []string { return []string{table} }
+
+// OrderFree implements pipeline.OrderFree.
+func (*projection) OrderFree() {}
 
 // Configuration implements projections.Configured.
 func (p *projection) Configuration() string { return fmt.Sprintf("intervals=%v", p.intervals) }

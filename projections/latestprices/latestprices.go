@@ -27,13 +27,16 @@ func init() {
 
 type projection struct{}
 
-var _ pipeline.Projection = projection{}
+var _ pipeline.OrderFree = projection{}
 
 const table = "latest_prices"
 
 func (projection) Name() string         { return Name }
 func (projection) Version() int         { return 2 }
 func (projection) TableNames() []string { return []string{table} }
+
+// OrderFree implements pipeline.OrderFree.
+func (projection) OrderFree() {}
 
 func (projection) Takes() []schema.EventType {
 	return []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteUnchanged{}.EventType()}
