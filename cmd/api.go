@@ -89,6 +89,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		AsyncAPI:     events,
 		Streams:      streams{stream.Reader{DB: b.store}},
 		Rebuilds:     rebuilds{b.store, m.projections},
+		DeadLetters:  letters{b.store},
 		Frozen:       f.age,
 		Readiness:    m.readiness(r, f, b.embedded),
 		Metrics:      metrics(r),

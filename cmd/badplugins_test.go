@@ -22,12 +22,13 @@ var wrong = map[string]pipeline.Handler{
 	"wrong-event": wrongHandler(func() ([]schema.Event, error) {
 		return []schema.Event{{ID: "1", Source: "s", Payload: schema.StreamStopped{}}}, nil
 	}),
-	"wrong-nil":   wrongHandler(func() ([]schema.Event, error) { return make([]schema.Event, 1), nil }),
-	"wrong-error": wrongHandler(func() ([]schema.Event, error) { return nil, errors.New("the world is down") }),
-	"wrong-block": blocked{},
-	"wrong-check": unwell{},
-	"wrong-wait":  idle{minds: true},
-	"wrong-stuck": idle{},
+	"wrong-nil":     wrongHandler(func() ([]schema.Event, error) { return make([]schema.Event, 1), nil }),
+	"wrong-error":   wrongHandler(func() ([]schema.Event, error) { return nil, errors.New("the world is down") }),
+	"wrong-block":   blocked{},
+	"wrong-check":   unwell{},
+	"wrong-wait":    idle{minds: true},
+	"wrong-stuck":   idle{},
+	"wrong-for-now": forNow,
 }
 
 // allRight switches on all plugins but these.

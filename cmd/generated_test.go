@@ -182,7 +182,13 @@ func (c *campaign) unreached() []string {
 			case http.StatusTooManyRequests: // TestEveryOperationIsLimited
 			case http.StatusInternalServerError, http.StatusServiceUnavailable: // TestFaultsOfPorts (httpapi)
 			case http.StatusOK: // to a rebuild that is there and ready: TestRebuildOfAChangedFold
-				if strings.HasPrefix(o.Path, "/api/v1/rebuilds/{id}/") {
+				// and to the retry of what can be applied: TestDeadLettersAreRetried
+				if strings.HasPrefix(o.Path, "/api/v1/rebuilds/{id}/") || o.Path == "/api/v1/dead-letters/{letter_id}/retry" {
+					continue
+				}
+				fallthrough
+			case http.StatusAccepted: // to a retry that takes longer than a client waits
+				if status == http.StatusAccepted && strings.HasPrefix(o.Path, "/api/v1/dead-letter") {
 					continue
 				}
 				fallthrough
@@ -205,6 +211,7 @@ func TestFaultsGeneratedRequests(t *testing.T) {
 		"PLUGINS":          "ema", // of which the document speaks
 		"MAX_ACTIVE_JOBS":  "4", "MAX_ACTIVE_STREAMS": "4"}))
 	p.eventually("/readyz", http.StatusOK)
+	makeDeadLetters(t, p, schema.StoredQuotes, 20, "normalize") // 17 is that of the document
 	n := sizeOf(3_000, 20_000, 100_000)
 	c := newCampaign(t, p, sizeOf(30, 60, 100))
 	began := time.Now()

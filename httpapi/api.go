@@ -101,6 +101,13 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodDelete, "/api/v1/rebuilds/{id}", a.deleteRebuild},
 		route{http.MethodPost, "/api/v1/rebuilds/{id}/promote", a.promoteRebuild},
 		route{http.MethodPost, "/api/v1/rebuilds/{id}/rollback", a.rollBackRebuild},
+		route{http.MethodGet, "/api/v1/dead-letters", a.getDeadLetters},
+		route{http.MethodDelete, "/api/v1/dead-letters", a.discardDeadLetters},
+		route{http.MethodGet, "/api/v1/dead-letters/{letter_id}", a.getDeadLetter},
+		route{http.MethodDelete, "/api/v1/dead-letters/{letter_id}", a.discardDeadLetter},
+		route{http.MethodPost, "/api/v1/dead-letters/{letter_id}/retry", a.retryDeadLetter},
+		route{http.MethodPost, "/api/v1/dead-letter-retries", a.retryDeadLetters},
+		route{http.MethodGet, "/api/v1/dead-letter-retries/{retry_id}", a.getLetterRetry},
 	)
 	for name, indicator := range ports.Indicators {
 		routes = append(routes, route{http.MethodGet, indicatorPath + name, a.getIndicator(name, indicator)})

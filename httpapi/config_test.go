@@ -38,8 +38,8 @@ func TestConfigReportsAllFaults(t *testing.T) {
 			t.Errorf("the error does not say %q:\n%v", want, err)
 		}
 	}
-	if got := len(strings.Split(err.Error(), "\n")); got != 22 {
-		t.Errorf("%d faults, want 22:\n%v", got, err)
+	if got := len(strings.Split(err.Error(), "\n")); got != 23 {
+		t.Errorf("%d faults, want 23:\n%v", got, err)
 	}
 }
 

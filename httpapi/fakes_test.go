@@ -285,12 +285,13 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 				return []httpapi.ProviderInfo{{Name: "yahoo", Aliases: []schema.Provider{"yahoo_finance"}, Configured: true},
 					{Name: "finnhub"}, {Name: "simulated", Configured: true}}
 			},
-			Indicators: map[string]httpapi.Indicator{"bands": bands{}},
-			AsyncAPI:   []byte(`{"asyncapi":"3.0.0","info":{},"channels":{}}`),
-			Requests:   waitFunc(never),
-			Streams:    &streams{known: []httpapi.Stream{exampleStream("stream_abc12345")}},
-			Rebuilds:   newRebuilds("rebuild_abc12345"),
-			Readiness:  func(context.Context) []httpapi.Check { return nil },
+			Indicators:  map[string]httpapi.Indicator{"bands": bands{}},
+			AsyncAPI:    []byte(`{"asyncapi":"3.0.0","info":{},"channels":{}}`),
+			Requests:    waitFunc(never),
+			Streams:     &streams{known: []httpapi.Stream{exampleStream("stream_abc12345")}},
+			Rebuilds:    newRebuilds("rebuild_abc12345"),
+			DeadLetters: &deadLetters{},
+			Readiness:   func(context.Context) []httpapi.Check { return nil },
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 				_, _ = io.WriteString(w, "up 1\n") // into memory

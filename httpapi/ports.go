@@ -161,6 +161,7 @@ type Ports struct {
 	ProviderStatus func(ctx context.Context) (map[schema.Provider]ProviderStatus, error)
 	Streams        Streams
 	Rebuilds       Rebuilds
+	DeadLetters    DeadLetters
 	// Frozen tells of a projection whether nobody feeds what serves, and since when.
 	// Nil: somebody feeds all.
 	Frozen func(projection string) (age time.Duration, frozen bool)
@@ -192,6 +193,7 @@ func (p Ports) Validate() error {
 		required("Requests", p.Requests == nil),
 		required("Streams", p.Streams == nil),
 		required("Rebuilds", p.Rebuilds == nil),
+		required("DeadLetters", p.DeadLetters == nil),
 		required("AsyncAPI", p.AsyncAPI == nil),
 		p.validateIndicators(),
 		p.validateOperations(),

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/httpapi/contracttest"
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
@@ -116,6 +117,32 @@ func (b brokenPortsOfRebuilds) RollBack(context.Context, string, bool) (projecti
 	return projections.Rebuild{}, b.fail()
 }
 
+type brokenPortsOfDeadLetters struct{ brokenPorts }
+
+func (b brokenPortsOfDeadLetters) List(context.Context, string, int) ([]store.DeadLetterSummary, error) {
+	return nil, b.fail()
+}
+
+func (b brokenPortsOfDeadLetters) Get(context.Context, int64) (httpapi.DeadLetter, error) {
+	return httpapi.DeadLetter{}, b.fail()
+}
+
+func (b brokenPortsOfDeadLetters) Count(context.Context, store.Letters) ([]store.StageLetters, error) {
+	return nil, b.fail()
+}
+
+func (b brokenPortsOfDeadLetters) Retry(context.Context, store.Letters) (store.LetterRetry, error) {
+	return store.LetterRetry{}, b.fail()
+}
+
+func (b brokenPortsOfDeadLetters) ReadRetry(context.Context, string) (store.LetterRetry, error) {
+	return store.LetterRetry{}, b.fail()
+}
+
+func (b brokenPortsOfDeadLetters) Discard(context.Context, store.Letters) (int64, error) {
+	return 0, b.fail()
+}
+
 type brokenIndicator struct {
 	bands
 	brokenPorts
@@ -132,7 +159,7 @@ func newBrokenAPI(t testing.TB, fail func() error) http.Handler {
 		s.Providers, s.Streamers = append(s.Providers, "coinbase"), []schema.Provider{"coinbase"} // as in the document's examples
 		s.Commands, s.LatestPrices, s.Symbols, s.Prices, s.Averages, s.Requests = b, b, b, b, b, b
 		s.Jobs, s.Streams = brokenPortsOfJobs{b}, brokenPortsOfStreams{b}
-		s.Rebuilds = brokenPortsOfRebuilds{b}
+		s.Rebuilds, s.DeadLetters = brokenPortsOfRebuilds{b}, brokenPortsOfDeadLetters{b}
 		s.ProviderStatus = func(context.Context) (map[schema.Provider]httpapi.ProviderStatus, error) { return nil, b.fail() }
 		s.Indicators = map[string]httpapi.Indicator{"bands": brokenIndicator{brokenPorts: b}}
 		s.Readiness = func(context.Context) []httpapi.Check {

@@ -47,7 +47,7 @@ func CountLetters(ctx context.Context, q Querier, which Letters) ([]StageLetters
 	condition, args := which.condition()
 	var counts []StageLetters
 	err := q.Select(ctx, &counts, `SELECT stage, COUNT(*) AS letters, SUM(CASE WHEN retry <> '' THEN 1 ELSE 0 END) AS retrying
-		FROM (SELECT stage, retry FROM dead_letters WHERE `+condition+` LIMIT $4) AS some GROUP BY stage ORDER BY stage`,
+		FROM (SELECT stage, retry FROM dead_letters WHERE `+condition+` LIMIT $4) AS chosen GROUP BY stage ORDER BY stage`,
 		append(args, MostCounted)...)
 	if err != nil {
 		return nil, fmt.Errorf("counting dead letters: %w", err)
@@ -57,7 +57,7 @@ func CountLetters(ctx context.Context, q Querier, which Letters) ([]StageLetters
 
 // LetterRetry is an order to retry dead letters, and the outcomes so far.
 type LetterRetry struct {
-	ID string `db:"id" json:"id"`
+	ID string `db:"id" json:"retry_id"`
 	// Letters is how many were ordered.
 	Letters int64 `db:"letters" json:"letters"`
 	// Applied are no dead letters any more: their effects are there. Failed are
