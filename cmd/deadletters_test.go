@@ -67,7 +67,9 @@ func (p *program) letterCheck() string {
 	p.t.Helper()
 	answer := p.get("/readyz")
 	require.Equal(p.t, http.StatusOK, answer.status, "dead letters are no reason not to serve: %s", answer.body)
-	var body struct{ Checks []struct{ Name, State, Reason string } }
+	var body struct {
+		Checks []struct{ Name, State, Reason string }
+	}
 	require.NoError(p.t, json.Unmarshal([]byte(answer.body), &body))
 	for _, c := range body.Checks {
 		if c.Name == "dead letters" {

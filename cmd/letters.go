@@ -23,48 +23,57 @@ var _ httpapi.DeadLetters = letters{}
 const letterWait = 3 * time.Second
 
 // List implements httpapi.DeadLetters.
-func (l letters) List(ctx context.Context, stage string, limit int) ([]store.DeadLetterSummary, error) {
+func (l letters) List(ctx context.Context, stage string, limit int) ([]httpapi.DeadLetterSummary, error) {
 	if err := l.known(ctx, stage); err != nil {
 		return nil, err
 	}
 	found, err := store.DeadLetters(ctx, l.db, stage, limit)
-	return found, passingLetters(err)
+	listed := make([]httpapi.DeadLetterSummary, len(found))
+	for i, f := range found {
+		listed[i] = httpapi.DeadLetterSummary{ID: f.ID, Stage: f.Stage, Topic: f.Topic, TopicID: f.TopicID, Partition: f.Part,
+			Offset: f.Offset, Bytes: f.Bytes, Reason: f.Reason, CreatedAt: f.CreatedAt, Retrying: f.Retrying}
+	}
+	return listed, letterError(err)
 }
 
 // Get implements httpapi.DeadLetters.
 func (l letters) Get(ctx context.Context, id int64) (httpapi.DeadLetter, error) {
 	letter, err := readDeadLetter(ctx, l.db, id)
-	return letter, passingLetters(err)
+	return letter, letterError(err)
 }
 
 // Count implements httpapi.DeadLetters.
-func (l letters) Count(ctx context.Context, which store.Letters) ([]store.StageLetters, error) {
+func (l letters) Count(ctx context.Context, which httpapi.WhichDeadLetters) ([]httpapi.StageDeadLetters, error) {
 	if err := l.known(ctx, which.Stage); err != nil {
 		return nil, err
 	}
-	counts, err := store.CountLetters(ctx, l.db, which)
-	return counts, passingLetters(err)
+	found, err := store.CountLetters(ctx, l.db, store.Letters(which))
+	counts := make([]httpapi.StageDeadLetters, len(found))
+	for i, f := range found {
+		counts[i] = httpapi.StageDeadLetters(f)
+	}
+	return counts, letterError(err)
 }
 
 // Retry implements httpapi.DeadLetters.
-func (l letters) Retry(ctx context.Context, which store.Letters) (store.LetterRetry, error) {
-	order, err := l.db.OrderRetry(ctx, which)
+func (l letters) Retry(ctx context.Context, which httpapi.WhichDeadLetters) (httpapi.DeadLetterRetry, error) {
+	order, err := l.db.OrderRetry(ctx, store.Letters(which))
 	if err == nil {
 		order, err = pipeline.AwaitRetry(ctx, l.db, order.ID, letterWait)
 	}
-	return order, passingLetters(err)
+	return httpapi.DeadLetterRetry(order), letterError(err)
 }
 
 // ReadRetry implements httpapi.DeadLetters.
-func (l letters) ReadRetry(ctx context.Context, id string) (store.LetterRetry, error) {
+func (l letters) ReadRetry(ctx context.Context, id string) (httpapi.DeadLetterRetry, error) {
 	order, err := store.ReadRetry(ctx, l.db, id)
-	return order, passingLetters(err)
+	return httpapi.DeadLetterRetry(order), letterError(err)
 }
 
 // Discard implements httpapi.DeadLetters.
-func (l letters) Discard(ctx context.Context, which store.Letters) (int64, error) {
-	n, err := l.db.Discard(ctx, which)
-	return n, passingLetters(err)
+func (l letters) Discard(ctx context.Context, which httpapi.WhichDeadLetters) (int64, error) {
+	n, err := l.db.Discard(ctx, store.Letters(which))
+	return n, letterError(err)
 }
 
 // known returns projections.ErrNotFound for the name of a stage that never ran here.
@@ -73,15 +82,19 @@ func (l letters) known(ctx context.Context, stage string) error {
 	if errors.Is(err, errUsage) {
 		return projections.ErrNotFound
 	}
-	return passingLetters(err)
+	return letterError(err)
 }
 
-// passingLetters marks what is no refusal: the database is away, or was too slow.
-func passingLetters(err error) error {
-	for _, refusal := range []error{nil, store.ErrNoDeadLetter, store.ErrRetrying, store.ErrNoRetry} {
-		if errors.Is(err, refusal) {
-			return err
-		}
+// letterError translates refusals; any other error is that the database is away, or
+// was too slow.
+func letterError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrNoDeadLetter), errors.Is(err, store.ErrNoRetry):
+		return fmt.Errorf("%w: %w", projections.ErrNotFound, err)
+	case errors.Is(err, store.ErrRetrying):
+		return fmt.Errorf("%w: %w", httpapi.ErrRetrying, err)
 	}
 	return fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/gorilla/mux"
 
-	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -40,24 +39,75 @@ type DeadLetterHeader struct {
 	Value []byte `json:"value"`
 }
 
+// DeadLetterSummary is a dead letter without the record's bytes.
+type DeadLetterSummary struct {
+	ID        int64  `json:"id"`
+	Stage     string `json:"stage"`
+	Topic     string `json:"topic"`
+	TopicID   string `json:"topic_id"`
+	Partition int32  `json:"partition"`
+	Offset    int64  `json:"offset"`
+	// Bytes is the size of the record's value.
+	Bytes     int64       `json:"bytes"`
+	Reason    string      `json:"reason"`
+	CreatedAt schema.Time `json:"created_at"`
+	Retrying  bool        `json:"retrying"`
+}
+
+// WhichDeadLetters selects one dead letter by its ID or, where that is 0, those of a
+// stage, or of all stages where Stage is "", that are not discarded.
+type WhichDeadLetters struct {
+	ID    int64
+	Stage string
+}
+
+// StageDeadLetters counts the dead letters of a stage, and those of them that are
+// being retried.
+type StageDeadLetters struct {
+	Stage    string `json:"stage"`
+	Letters  int64  `json:"letters"`
+	Retrying int64  `json:"retrying"`
+}
+
+// DeadLetterRetry is an order to retry dead letters, and the outcomes so far.
+type DeadLetterRetry struct {
+	ID string `json:"retry_id"`
+	// Letters is how many were ordered: the sum of the five numbers below it.
+	Letters int64 `json:"letters"`
+	// Applied are no dead letters any more. Failed have a new reason. Refused are as
+	// they were: their stage cannot take a record out of the order of the log.
+	Applied int64 `json:"applied"`
+	Failed  int64 `json:"failed"`
+	Refused int64 `json:"refused"`
+	// Pending wait for the process that runs their stage.
+	Pending int64 `json:"pending"`
+	// Withdrawn were discarded meanwhile, or their stage began anew.
+	Withdrawn int64 `json:"withdrawn"`
+	// Reason is why the last one failed or was refused.
+	Reason    string      `json:"reason"`
+	OrderedAt schema.Time `json:"ordered_at"`
+}
+
+// ErrRetrying says that a dead letter is being retried already.
+var ErrRetrying = errors.New("a retry is under way already")
+
 // DeadLetters are the records that stages stepped over. Errors wrap
-// store.ErrNoDeadLetter and store.ErrRetrying.
+// projections.ErrNotFound where there is no such dead letter, stage or retry.
 type DeadLetters interface {
 	// List returns at most limit dead letters, of a stage or, where it is "", of all,
 	// the newest first, without those that were discarded.
-	List(ctx context.Context, stage string, limit int) ([]store.DeadLetterSummary, error)
+	List(ctx context.Context, stage string, limit int) ([]DeadLetterSummary, error)
 	// Get reads one with all its bytes, discarded or not.
 	Get(ctx context.Context, id int64) (DeadLetter, error)
 	// Count counts what Retry and Discard would be for, by stage.
-	Count(ctx context.Context, which store.Letters) ([]store.StageLetters, error)
+	Count(ctx context.Context, which WhichDeadLetters) ([]StageDeadLetters, error)
 	// Retry orders a retry, waits a moment for its outcome, and returns it as far as
-	// it is known.
-	Retry(ctx context.Context, which store.Letters) (store.LetterRetry, error)
-	// ReadRetry reads the outcome of an order so far; store.ErrNoRetry is wrapped
-	// where there is none.
-	ReadRetry(ctx context.Context, id string) (store.LetterRetry, error)
+	// it is known. ErrRetrying is wrapped where the one selected is being retried.
+	Retry(ctx context.Context, which WhichDeadLetters) (DeadLetterRetry, error)
+	// ReadRetry reads the outcome of an order so far.
+	ReadRetry(ctx context.Context, id string) (DeadLetterRetry, error)
 	// Discard gives dead letters up, and returns how many there were.
-	Discard(ctx context.Context, which store.Letters) (int64, error)
+	Discard(ctx context.Context, which WhichDeadLetters) (int64, error)
 }
 
 // Bounds of the parameter limit of GET dead-letters.
@@ -71,7 +121,7 @@ func (a *API) getDeadLetters(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answerLast(a, w, r, "dead letters", defaultLetters, maxLetters, func(ctx context.Context, limit int) ([]store.DeadLetterSummary, error) {
+	return answerLast(a, w, r, "dead letters", defaultLetters, maxLetters, func(ctx context.Context, limit int) ([]DeadLetterSummary, error) {
 		letters, err := a.ports.DeadLetters.List(ctx, stage, limit)
 		return letters, orNoStage(err, stage)
 	})
@@ -111,7 +161,7 @@ func (a *API) getDeadLetter(w http.ResponseWriter, r *http.Request) error {
 // retryDeadLetter answers 200 only where the record was applied.
 func (a *API) retryDeadLetter(w http.ResponseWriter, r *http.Request) error {
 	return a.withLetter(r, "retrying", func(ctx context.Context, id int64) error {
-		order, err := a.ports.DeadLetters.Retry(ctx, store.Letters{ID: id})
+		order, err := a.ports.DeadLetters.Retry(ctx, WhichDeadLetters{ID: id})
 		switch {
 		case err != nil:
 			return err
@@ -126,7 +176,7 @@ func (a *API) retryDeadLetter(w http.ResponseWriter, r *http.Request) error {
 }
 
 // orderStatus is 202 while an order is not carried out.
-func orderStatus(order store.LetterRetry) int {
+func orderStatus(order DeadLetterRetry) int {
 	if order.Pending > 0 {
 		return http.StatusAccepted
 	}
@@ -140,7 +190,7 @@ type discardedBody struct {
 
 func (a *API) discardDeadLetter(w http.ResponseWriter, r *http.Request) error {
 	return a.withLetter(r, "discarding", func(ctx context.Context, id int64) error {
-		n, err := a.ports.DeadLetters.Discard(ctx, store.Letters{ID: id})
+		n, err := a.ports.DeadLetters.Discard(ctx, WhichDeadLetters{ID: id})
 		if err == nil {
 			a.writeJSON(w, r, http.StatusOK, discardedBody{n})
 		}
@@ -161,9 +211,9 @@ func (a *API) withLetter(r *http.Request, doing string, do func(ctx context.Cont
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, store.ErrNoDeadLetter):
+	case errors.Is(err, projections.ErrNotFound):
 		return newError(codeNotFound, "There is no dead letter \"%d\"", id)
-	case errors.Is(err, store.ErrRetrying):
+	case errors.Is(err, ErrRetrying):
 		return newError(codeConflict, "A retry of dead letter %d is under way already", id)
 	}
 	return fmt.Errorf("%s dead letter %d: %w", doing, id, err)
@@ -171,13 +221,13 @@ func (a *API) withLetter(r *http.Request, doing string, do func(ctx context.Cont
 
 // countBody says what a command to many dead letters would be for.
 type countBody struct {
-	Letters int64                `json:"letters"`
-	Stages  []store.StageLetters `json:"stages"`
+	Letters int64              `json:"letters"`
+	Stages  []StageDeadLetters `json:"stages"`
 }
 
 // retryDeadLetters only counts them unless the client confirms.
 func (a *API) retryDeadLetters(w http.ResponseWriter, r *http.Request) error {
-	return a.withLetters(w, r, "retrying", func(ctx context.Context, which store.Letters) error {
+	return a.withLetters(w, r, "retrying", func(ctx context.Context, which WhichDeadLetters) error {
 		order, err := a.ports.DeadLetters.Retry(ctx, which)
 		if err == nil {
 			a.writeJSON(w, r, orderStatus(order), order)
@@ -188,7 +238,7 @@ func (a *API) retryDeadLetters(w http.ResponseWriter, r *http.Request) error {
 
 // discardDeadLetters only counts them unless the client confirms.
 func (a *API) discardDeadLetters(w http.ResponseWriter, r *http.Request) error {
-	return a.withLetters(w, r, "discarding", func(ctx context.Context, which store.Letters) error {
+	return a.withLetters(w, r, "discarding", func(ctx context.Context, which WhichDeadLetters) error {
 		n, err := a.ports.DeadLetters.Discard(ctx, which)
 		if err == nil {
 			a.writeJSON(w, r, http.StatusOK, discardedBody{n})
@@ -199,7 +249,7 @@ func (a *API) discardDeadLetters(w http.ResponseWriter, r *http.Request) error {
 
 // withLetters does something with the dead letters of a stage, or of all, where the
 // client confirms, and counts them where it does not.
-func (a *API) withLetters(w http.ResponseWriter, r *http.Request, doing string, do func(ctx context.Context, which store.Letters) error) error {
+func (a *API) withLetters(w http.ResponseWriter, r *http.Request, doing string, do func(ctx context.Context, which WhichDeadLetters) error) error {
 	stage, err := readStage(r)
 	if err != nil {
 		return err
@@ -211,7 +261,7 @@ func (a *API) withLetters(w http.ResponseWriter, r *http.Request, doing string, 
 	}
 	ctx, cancel := querying(r)
 	defer cancel()
-	which := store.Letters{Stage: stage}
+	which := WhichDeadLetters{Stage: stage}
 	counts, err := a.ports.DeadLetters.Count(ctx, which)
 	if err != nil {
 		return orNoStage(fmt.Errorf("counting dead letters: %w", err), stage)
@@ -222,7 +272,7 @@ func (a *API) withLetters(w http.ResponseWriter, r *http.Request, doing string, 
 		}
 		return nil
 	}
-	body := countBody{Stages: append([]store.StageLetters{}, counts...)} // an empty list, not null
+	body := countBody{Stages: append([]StageDeadLetters{}, counts...)} // an empty list, not null
 	for _, c := range counts {
 		body.Letters += c.Letters
 	}
@@ -239,7 +289,7 @@ func (a *API) getLetterRetry(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	order, err := a.ports.DeadLetters.ReadRetry(ctx, id)
 	switch {
-	case errors.Is(err, store.ErrNoRetry):
+	case errors.Is(err, projections.ErrNotFound):
 		return noSuchRetry(id)
 	case err != nil:
 		return fmt.Errorf("reading retry %s: %w", id, err)

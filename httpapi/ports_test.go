@@ -15,7 +15,6 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/httpapi/contracttest"
-	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
@@ -119,7 +118,7 @@ func (b brokenPortsOfRebuilds) RollBack(context.Context, string, bool) (projecti
 
 type brokenPortsOfDeadLetters struct{ brokenPorts }
 
-func (b brokenPortsOfDeadLetters) List(context.Context, string, int) ([]store.DeadLetterSummary, error) {
+func (b brokenPortsOfDeadLetters) List(context.Context, string, int) ([]httpapi.DeadLetterSummary, error) {
 	return nil, b.fail()
 }
 
@@ -127,19 +126,19 @@ func (b brokenPortsOfDeadLetters) Get(context.Context, int64) (httpapi.DeadLette
 	return httpapi.DeadLetter{}, b.fail()
 }
 
-func (b brokenPortsOfDeadLetters) Count(context.Context, store.Letters) ([]store.StageLetters, error) {
+func (b brokenPortsOfDeadLetters) Count(context.Context, httpapi.WhichDeadLetters) ([]httpapi.StageDeadLetters, error) {
 	return nil, b.fail()
 }
 
-func (b brokenPortsOfDeadLetters) Retry(context.Context, store.Letters) (store.LetterRetry, error) {
-	return store.LetterRetry{}, b.fail()
+func (b brokenPortsOfDeadLetters) Retry(context.Context, httpapi.WhichDeadLetters) (httpapi.DeadLetterRetry, error) {
+	return httpapi.DeadLetterRetry{}, b.fail()
 }
 
-func (b brokenPortsOfDeadLetters) ReadRetry(context.Context, string) (store.LetterRetry, error) {
-	return store.LetterRetry{}, b.fail()
+func (b brokenPortsOfDeadLetters) ReadRetry(context.Context, string) (httpapi.DeadLetterRetry, error) {
+	return httpapi.DeadLetterRetry{}, b.fail()
 }
 
-func (b brokenPortsOfDeadLetters) Discard(context.Context, store.Letters) (int64, error) {
+func (b brokenPortsOfDeadLetters) Discard(context.Context, httpapi.WhichDeadLetters) (int64, error) {
 	return 0, b.fail()
 }
 
