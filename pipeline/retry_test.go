@@ -225,7 +225,10 @@ func TestRandomRetriesCountEachRecordOnce(t *testing.T) {
 					r.assign()
 				}
 			}
-			require.Eventually(t, func() bool { return len(r.letters()) == 0 }, time.Minute, time.Millisecond)
+			require.Eventually(t, func() bool {
+				left, err := store.CountLetters(t.Context(), r.db, store.Letters{})
+				return err == nil && len(left) == 0
+			}, time.Minute, time.Millisecond)
 			stop()
 			background.Wait()
 			var count int
