@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"embed"
 	"errors"
 	"fmt"
@@ -19,6 +20,10 @@ import (
 
 //go:embed template/*.tmpl
 var templates embed.FS
+
+// pricemillModule is the path of this module, in a program of its own and in one with
+// plugins.
+const pricemillModule = "github.com/pricemill/pricemill"
 
 // newPluginName is kebab case, as a projection's name is.
 var newPluginName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
@@ -40,8 +45,12 @@ and its test. docs/plugins.md goes on from there.`,
 			if err := writePlugin(args[0], replace); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "%s: next\n  cd %s\n  go mod tidy\n  go test ./...\n  go run . serve\n", args[0], args[0])
-			return nil
+			tidy := "  go mod tidy\n"
+			if replace != "" {
+				tidy = "" // its requirements are those of the checkout
+			}
+			_, err := fmt.Fprintf(a.stdout, "%s: next\n  cd %s\n%s  go test ./...\n  go run . serve\n", args[0], args[0], tidy)
+			return err
 		},
 	}
 	plugin.Flags().StringVar(&replace, "replace", "", "directory of a checkout of pricemill to build with, instead of a release")
@@ -52,21 +61,21 @@ and its test. docs/plugins.md goes on from there.`,
 // writePlugin writes a folder that is not there yet.
 func writePlugin(name, replace string) error {
 	packageName := strings.ReplaceAll(name, "-", "")
+	release := moduleVersion()
 	switch {
 	case !newPluginName.MatchString(name) || token.IsKeyword(packageName):
 		return fmt.Errorf("%w: %q is no name for a plugin: want lower case letters and digits, with hyphens in between, as in daily-range", errUsage, name)
 	case slices.Contains(moduleNames(), name):
 		return fmt.Errorf("%w: there is a module %q in this binary already: choose another name", errUsage, name)
+	case replace == "" && release == "":
+		return fmt.Errorf("%w: this binary is not a release that a plugin could require: name a checkout of pricemill with --replace", errUsage)
 	}
+	with := checkout{language: languageVersion()}
 	if replace != "" {
-		absolute, err := filepath.Abs(replace)
-		if err != nil {
-			return fmt.Errorf("finding %s: %w", replace, err)
+		var err error
+		if with, err = readCheckout(replace); err != nil {
+			return err
 		}
-		if _, err := os.Stat(filepath.Join(absolute, "go.mod")); err != nil {
-			return fmt.Errorf("%w: --replace: %s is no checkout of pricemill: %w", errUsage, replace, err)
-		}
-		replace = absolute
 	}
 	if err := os.Mkdir(name, 0o755); err != nil {
 		return fmt.Errorf("making the folder: %w", err)
@@ -75,8 +84,8 @@ func writePlugin(name, replace string) error {
 	if err != nil {
 		return fmt.Errorf("reading the templates: %w", err)
 	}
-	values := map[string]string{"Name": name, "Package": packageName, "Version": moduleVersion(), "Replace": replace,
-		"Go": languageVersion()}
+	values := map[string]string{"Name": name, "Package": packageName, "Version": cmp.Or(release, "v0.0.0"), "Replace": with.path,
+		"Go": with.language, "Requirements": with.requirements}
 	for file, from := range map[string]string{
 		"go.mod": "go.mod.tmpl", "main.go": "main.go.tmpl",
 		filepath.Join(packageName, packageName+".go"):      "plugin.go.tmpl",
@@ -86,7 +95,48 @@ func writePlugin(name, replace string) error {
 			return err
 		}
 	}
+	if replace == "" {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(name, "go.sum"), with.sums, 0o644); err != nil {
+		return fmt.Errorf("writing the plugin: %w", err)
+	}
 	return nil
+}
+
+// checkout is a checkout of pricemill, as far as a module that is built with it has to
+// know it. With the same requirements a plugin builds with the very versions that
+// the checkout is tested with, and nothing has to be looked up.
+type checkout struct {
+	path         string // absolute
+	language     string // of its go.mod
+	requirements string // blocks of its go.mod
+	sums         []byte // its go.sum
+}
+
+var (
+	goLine       = regexp.MustCompile(`(?m)^go (\S+)$`)
+	requireBlock = regexp.MustCompile(`(?ms)^require \(\n.*?^\)\n`)
+)
+
+func readCheckout(folder string) (checkout, error) {
+	path, err := filepath.Abs(folder)
+	if err != nil {
+		return checkout{}, fmt.Errorf("finding %s: %w", folder, err)
+	}
+	file, err := os.ReadFile(filepath.Join(path, "go.mod"))
+	if err != nil {
+		return checkout{}, fmt.Errorf("%w: --replace: %s is no checkout of pricemill: %w", errUsage, folder, err)
+	}
+	sums, err := os.ReadFile(filepath.Join(path, "go.sum"))
+	if err != nil {
+		return checkout{}, fmt.Errorf("%w: --replace: %s is no checkout of pricemill: %w", errUsage, folder, err)
+	}
+	language := goLine.FindStringSubmatch(string(file))
+	if language == nil {
+		return checkout{}, fmt.Errorf("%w: --replace: the go.mod of %s names no version of Go", errUsage, folder)
+	}
+	return checkout{path, language[1], strings.Join(requireBlock.FindAllString(string(file), -1), "\n"), sums}, nil
 }
 
 func fill(file string, from *template.Template, values any) (err error) {
@@ -101,21 +151,21 @@ func fill(file string, from *template.Template, values any) (err error) {
 	return from.Execute(out, values)
 }
 
-// moduleVersion is the release that this binary was built of, or what stands for
-// none: such a module can only be replaced.
+// moduleVersion is the release that this binary was built from, or "": such a module
+// can only be replaced.
 func moduleVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "v0.0.0"
+		return ""
 	}
 	version := info.Main.Version
 	for _, m := range info.Deps {
-		if m.Path == "github.com/pricemill/pricemill" {
+		if m.Path == pricemillModule {
 			version = m.Version
 		}
 	}
 	if !regexp.MustCompile(`^v\d+\.\d+\.\d+$`).MatchString(version) {
-		return "v0.0.0"
+		return ""
 	}
 	return version
 }

@@ -92,7 +92,8 @@ func (tu *tutorial) serve(block string) (stop func()) {
 }
 
 // docs/plugins.md, followed to the letter in an empty folder. Nothing is downloaded:
-// the modules are those of this checkout.
+// the modules are those of this checkout, and .ci/bare holds that there are no more
+// of them than `go test` itself needs.
 func TestTheTutorialOfPlugins(t *testing.T) {
 	t.Parallel()
 	checkout, err := filepath.Abs("..")
@@ -106,7 +107,7 @@ func TestTheTutorialOfPlugins(t *testing.T) {
 	address := freeAddress(t, rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)))
 	folder := t.TempDir()
 	tu := &tutorial{t: t, dir: folder, address: address, env: append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "PRICEMILL="+checkout,
-		"HTTP_ADDR="+address, "DATABASE_URL=", "KAFKA_BOOTSTRAP_SERVERS=", "GOFLAGS=-mod=mod", "GOPROXY=off", "GOSUMDB=off", "GOWORK=off")}
+		"HTTP_ADDR="+address, "DATABASE_URL=", "KAFKA_BOOTSTRAP_SERVERS=", "GOFLAGS=-mod=readonly", "GOPROXY=off", "GOWORK=off")}
 	steps := codeBlocks(t, "../docs/plugins.md", "sh")
 	require.Len(t, steps, 7, "the document has other steps: %q", steps)
 
@@ -138,6 +139,13 @@ func TestTheTutorialOfPlugins(t *testing.T) {
 	tu.eventually(steps[6], `{"items":[{"symbol":"AAPL","provider":"simulated","timestamp":`)
 	stop()
 
+	// A plugin may bring modules of its own, and whose licences those are is said.
+	assert.NotContains(t, tu.must("./daily-range licenses"), "not known here")
+	require.NoError(t, os.WriteFile(filepath.Join(tu.dir, "more.go"), []byte("package main\n\nimport _ \"github.com/stretchr/testify/assert\"\n"), 0o600))
+	_, unlisted, _ := strings.Cut(tu.must("go build -o more . && ./more licenses"), "not known here")
+	assert.Regexp(t, `(?m)^github\.com/stretchr/testify +v\S+$`, unlisted)
+	assert.NotContains(t, unlisted, "github.com/IBM/sarama")
+
 	// The section of the settings, as the document has it, and a key of none.
 	settings := codeBlocks(t, "../docs/plugins.md", "yaml")[0]
 	file := filepath.Join(folder, "settings.yaml")
@@ -154,6 +162,8 @@ func TestTheTutorialOfPlugins(t *testing.T) {
 }
 
 func TestNewPluginRefuses(t *testing.T) {
+	checkout, err := filepath.Abs("..")
+	require.NoError(t, err)
 	dir := t.TempDir()
 	t.Chdir(dir)
 	for name, want := range map[string]string{
@@ -171,8 +181,11 @@ func TestNewPluginRefuses(t *testing.T) {
 	status, _, stderr := run(t, environment{}, "new", "plugin", "x", "--replace", dir)
 	assert.Equal(t, 2, status)
 	assert.Contains(t, stderr, "no checkout of pricemill")
+	status, _, stderr = run(t, environment{}, "new", "plugin", "x")
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "is not a release", "no module could require it")
 	require.NoError(t, os.Mkdir("there", 0o700))
-	status, _, stderr = run(t, environment{}, "new", "plugin", "there")
+	status, _, stderr = run(t, environment{}, "new", "plugin", "there", "--replace", checkout)
 	assert.Equal(t, 1, status)
 	assert.Contains(t, stderr, "making the folder")
 	entries, err := os.ReadDir(dir)
