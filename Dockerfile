@@ -10,9 +10,13 @@ ARG VERSION=
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-X github.com/pricemill/pricemill/cmd.version=$VERSION" \
       -o /out/pricemill ./cmd/pricemill && \
     mkdir /out/data
+# The certificates are Mozilla's, whose licence Debian's package has.
+RUN mkdir /out/licenses && cp cmd/notices.txt /out/licenses/pricemill.txt && \
+      cp /usr/share/doc/ca-certificates/copyright /out/licenses/ca-certificates.txt
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /out/licenses /licenses
 COPY --from=build /out/pricemill /pricemill
 COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532

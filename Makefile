@@ -97,11 +97,16 @@ bench: build ## Measure chain, rebuild, reads and API on the stack that the sett
 	./bin/pricemill bench api
 
 .PHONY: lint
-lint: ## Check format, vet and staticcheck
+lint: ## Check format, vet, staticcheck, and the third-party licences and notices
 	@test -z "$$(gofmt -l cmd pipeline handlers projections httpapi schema | tee /dev/stderr)"
 	$(GO) vet ./...
 	$(GO) vet -tags failpoints ./...
 	$(GO) run $(STATICCHECK) ./...
+	cd .ci/licenses && $(GO) vet . && $(GO) run . -check
+
+.PHONY: licenses
+licenses: ## Write the third-party notices, cmd/notices.txt; fails where a licence is not allowed
+	cd .ci/licenses && $(GO) run .
 
 .PHONY: clean
 clean: ## Remove what was built; ./data stays

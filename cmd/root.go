@@ -75,7 +75,7 @@ SQLite under ./data, with simulated prices.`,
 	root.PersistentFlags().Var(settingFlag{a, "data_dir"}, "data-dir", "directory of the embedded broker and database")
 	root.AddCommand(newServe(a), newIngest(a), newPoll(a), newPrice(a), newAverage(a), newReplay(a), newStages(a),
 		newDeadLetters(a), newVerify(a), newRebuild(a), newGenerations(a), newHealth(a), newMigrate(a), newBackup(a), newBench(a), newConfig(a), newPlugins(a),
-		newTopology(a), newNew(a), newVersion(a))
+		newTopology(a), newNew(a), newLicenses(a), newVersion(a))
 	strictGroups(root)
 	return root
 }

@@ -84,6 +84,34 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
+// TestTheImageHasTheNotices: those of the program and of the certificates, from the
+// stage that builds.
+func TestTheImageHasTheNotices(t *testing.T) {
+	t.Parallel()
+	made, copied := "", false
+	for _, line := range instructions(t) {
+		switch {
+		case line.name == "from":
+			copied = false
+		case line.name == "run":
+			made += strings.Join(line.args, " ")
+		case line.name == "copy" && slices.Equal(line.args, []string{"/out/licenses", "/licenses"}):
+			copied = true
+		}
+	}
+	if !copied {
+		t.Error("the last stage has no /licenses")
+	}
+	for _, notice := range []string{"cmd/notices.txt", "/usr/share/doc/ca-certificates/copyright"} {
+		if !strings.Contains(made, "cp "+notice+" /out/licenses/") {
+			t.Errorf("%s is not in /licenses", notice)
+		}
+	}
+	if text := read(t, "cmd/notices.txt"); !strings.Contains(text, "The Go Authors") {
+		t.Error("cmd/notices.txt has no licence of Go")
+	}
+}
+
 // TestTheBuildersGoIsNewEnough: the image has no way to get another.
 func TestTheBuildersGoIsNewEnough(t *testing.T) {
 	t.Parallel()
