@@ -110,6 +110,30 @@ func shapeOf(value any) any {
 	return fmt.Sprintf("%T", value)
 }
 
+// TestCIBeginsOnABareMachine: the first commands of the README are what CI runs
+// before all others, in .ci/bare, with empty caches; and the tests run only there.
+func TestCIBeginsOnABareMachine(t *testing.T) {
+	t.Parallel()
+	read := func(name string) string {
+		content, err := os.ReadFile(name)
+		require.NoError(t, err)
+		return string(content)
+	}
+	commands := regexp.MustCompile(`(?m)^make \w+`).FindAllString(codeBlocks(t, "../README.md", "sh")[0], -1)
+	require.NotEmpty(t, commands)
+	// How long they take from nothing depends on the machine and its network.
+	assert.NotRegexp(t, `(?i)(second|minute|hour)s?\b`, codeBlocks(t, "../README.md", "sh")[0])
+	bare := read("../.ci/bare")
+	assert.Contains(t, bare, "bare=(env -i PATH=")
+	for _, command := range commands {
+		assert.Regexp(t, `(?m)^"\$\{bare\[@\]\}" .*\b`+command+`\b`, bare)
+	}
+	run := read("../.ci/run")
+	began := regexp.MustCompile(`(?m)^ *(make|\.ci/|go [^v]).*$`).FindString(run)
+	assert.Contains(t, began, ".ci/bare ", "the first thing that is built or run")
+	assert.NotRegexp(t, `(?m)^\s*make test$`, run, "once is enough")
+}
+
 // TestTheOperationsCommands: what docs/operations.md has is there, by name and by
 // flag. What it does is tested where it is made.
 func TestTheOperationsCommands(t *testing.T) {
