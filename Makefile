@@ -89,6 +89,10 @@ test-faults-short: ## The same with a few cycles of each, in about five minutes
 fuzz: ## Run each fuzz target for a minute
 	.ci/fuzz 60s
 
+.PHONY: mutate
+mutate: ## Change the program line by line, and see that tests notice; an hour, or MUTATE='-sample 0.1' or files
+	cd .ci/mutate && $(GO) vet . && $(GO) test . && $(GO) run . -root ../.. $(MUTATE)
+
 .PHONY: bench
 bench: build ## Measure chain, rebuild, reads and API on the stack that the settings name
 	./bin/pricemill bench chain

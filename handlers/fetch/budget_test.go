@@ -237,3 +237,27 @@ func TestABudgetStaysSmall(t *testing.T) {
 		assert.Less(t, len(slices.Collect(maps.Keys(calls))), grains+20)
 	}
 }
+
+func TestTheEdgesOfABudget(t *testing.T) {
+	t.Parallel()
+	budget := func(text string, closed int64, limits ...pipeline.Limit) *budget {
+		b, err := newBudget(limits, closed, text)
+		require.NoError(t, err)
+		return b
+	}
+	for per, want := range map[time.Duration]int64{time.Millisecond: 1, time.Millisecond + 1: 2, 1: 1, 2 * time.Millisecond: 2} {
+		assert.Equal(t, map[int64]int{want: 1}, budget(nothingSpent, 0, pipeline.Limit{Calls: 1, Per: per}).limits, per)
+	}
+	none := budget(nothingSpent, 0, pipeline.Limit{Calls: 0, Per: time.Second}).forecast(5)
+	assert.Equal(t, int64(never), none.next())
+
+	// Five calls are held, and only two are allowed now: the three that come free first
+	// leave no room.
+	lowered := budget(`{"1000":{"2001":1,"2004":4}}`, 0, pipeline.Limit{Calls: 2, Per: time.Second}).forecast(2010)
+	assert.Zero(t, lowered.left())
+	assert.Equal(t, int64(2004+1000+1), lowered.next(), "of the last four, since the first was used up")
+
+	free := budget(nothingSpent, 7, pipeline.Limit{Calls: 2, Per: time.Second})
+	assert.Zero(t, free.forecast(6).left(), "the service wants to be left alone")
+	assert.Equal(t, 2, free.forecast(7).left())
+}

@@ -1,0 +1,3 @@
+module github.com/pricemill/pricemill/mutate
+
+go 1.26.0
