@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -57,6 +58,11 @@ func TestTheTailOfAPartition(t *testing.T) {
 	r.as(3, Link{"former", 7})
 	r.ofNoChain(3, 3*relayRows)
 	assert.Empty(t, r.tail(3).last, "too far back")
+
+	topology := r.topology()
+	topology.broker = unreadable{r.broker}
+	_, err := topology.tail(t.Context(), at(0), r.broker.held(at(0)))
+	assert.NoError(t, err, "an empty one is not read")
 }
 
 // unreadable is a broker whose records cannot be read.
@@ -97,19 +103,112 @@ func TestALogOfALaterState(t *testing.T) {
 		chain store.KnownChain
 		later bool
 	}{
-		"an empty log":                         {tailOf("", nil), chain, false},
-		"an empty log, of what was sent":       {tailOf("", nil), sent, false},
-		"what was sent":                        {tailOf(testOutbox, map[Link]string{{testOutbox, 1}: "x"}), sent, false},
-		"the event that waits":                 {tailOf(testOutbox, map[Link]string{{testOutbox, 2}: second}), chain, false},
-		"another event of the same number":     {tailOf(testOutbox, map[Link]string{{testOutbox, 2}: "another"}), chain, true},
-		"the same, behind what was sent":       {tailOf(testOutbox, map[Link]string{{testOutbox, 1}: "x", {testOutbox, 2}: "another"}), sent, true},
-		"a number that was never given":        {tailOf(testOutbox, map[Link]string{{testOutbox, 4}: "x"}), chain, true},
-		"another database's, before our first": {tailOf("x", map[Link]string{{"x", 9}: "x"}), chain, false},
-		"another database's, behind ours":      {tailOf("x", map[Link]string{{"x", 9}: "x", {testOutbox, 1}: "x"}), sent, true},
+		"an empty log":                          {tailOf("", nil), chain, false},
+		"an empty log, of what was sent":        {tailOf("", nil), sent, false},
+		"what was sent":                         {tailOf(testOutbox, map[Link]string{{testOutbox, 1}: "x"}), sent, false},
+		"the event that waits":                  {tailOf(testOutbox, map[Link]string{{testOutbox, 2}: second}), chain, false},
+		"another event of the same number":      {tailOf(testOutbox, map[Link]string{{testOutbox, 2}: "another"}), chain, true},
+		"the same, behind what was sent":        {tailOf(testOutbox, map[Link]string{{testOutbox, 1}: "x", {testOutbox, 2}: "another"}), sent, true},
+		"a number that was never given":         {tailOf(testOutbox, map[Link]string{{testOutbox, 4}: "x"}), chain, true},
+		"another database's, before our first":  {tailOf("x", map[Link]string{{"x", 9}: "x"}), chain, false},
+		"another database's, behind ours":       {tailOf("x", map[Link]string{{"x", 9}: "x", {testOutbox, 1}: "x"}), sent, true},
+		"another's, after the event that waits": {tailOf("x", map[Link]string{{"x", 9}: "x", {testOutbox, 2}: second}), sent, true},
+		"another's, after our number":           {tailOf("x", map[Link]string{{"x", 9}: "x", {testOutbox, 2}: "another"}), chain, true},
 	} {
 		later, err := r.stage.outbox.topology.isLater(t.Context(), test.end, test.chain, []store.KnownChain{test.chain})
 		require.NoError(t, err)
 		assert.Equal(t, test.later, later, name)
+	}
+
+	ended, end := context.WithCancel(t.Context())
+	end()
+	later, err := r.stage.outbox.topology.isLater(ended, tailOf(testOutbox, map[Link]string{{testOutbox, 1}: "x"}), sent, []store.KnownChain{sent})
+	require.NoError(t, err, "where the log has no event that waits, the outbox is not read")
+	assert.False(t, later)
+	r.damageHeaders(2)
+	_, err = r.stage.outbox.topology.isLater(t.Context(), tailOf(testOutbox, map[Link]string{{testOutbox, 2}: second}), chain, []store.KnownChain{chain})
+	assert.ErrorIs(t, err, store.ErrHeaders)
+}
+
+// damageHeaders makes the headers of an event in the outbox unreadable.
+func (r *rig) damageHeaders(seq int64) {
+	r.t.Helper()
+	r.exec(`UPDATE outbox SET headers = X'FF' WHERE seq = $1`, seq)
+}
+
+// names are the names of all chains, by epoch and partition.
+func (r *rig) names() map[[2]int64]string {
+	r.t.Helper()
+	chains, err := store.Chains(r.t.Context(), r.db)
+	require.NoError(r.t, err)
+	names := map[[2]int64]string{}
+	for _, c := range chains {
+		names[[2]int64{c.Epoch, int64(c.Part)}] = c.Outbox
+	}
+	return names
+}
+
+// A log of a later state has the chains of this run's topics named anew, once, and
+// those of no other.
+func TestALogOfALaterStateRenamesOurChainsOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	topology := r.topology()
+	others, err := r.db.RegisterTopic(t.Context(), "of-another-binary", "topic-3", 2)
+	require.NoError(t, err)
+	since, err := r.db.RegisterTopic(t.Context(), string(schema.QuoteOutcomes), "topic-4", 2)
+	require.NoError(t, err)
+	before := r.names()
+	require.NoError(t, topology.reconcile(t.Context()))
+	require.Equal(t, before, r.names(), "nothing is wrong")
+	r.as(1, Link{testOutbox, 9})
+	require.NoError(t, topology.reconcile(t.Context()))
+	after := r.names()
+	for id, name := range before {
+		if id[0] == others.Epoch || id[0] == since.Epoch {
+			assert.Equal(t, name, after[id], "epoch %d is of another binary, or of a look to come", id[0])
+		} else if id[0] == r.epoch(schema.PriceEvents) {
+			assert.NotEqual(t, name, after[id], "partition %d", id[1])
+		}
+	}
+	require.NoError(t, topology.reconcile(t.Context()))
+	assert.Equal(t, after, r.names(), "the record has a former name by now")
+}
+
+// The record that a stage halted before counts, however far back it lies.
+func TestALogOfALaterStateBeforeManyRecords(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.fill(1, 4)
+	r.consume()
+	r.forge(1, 20)
+	r.consume()
+	require.NotEmpty(t, r.position(1).Halted)
+	r.ofNoChain(1, int(tailRecords[1]))
+	before := r.names()
+	require.NoError(t, r.topology().reconcile(t.Context()))
+	assert.NotEqual(t, before, r.names())
+}
+
+// Where the chains cannot be named anew, the relay hears of it, and sends nothing.
+func TestChainsThatCannotBeRenamed(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(r *rig){
+		"an event that cannot be read": func(r *rig) { r.damageHeaders(2) },
+		"a database that refuses": func(r *rig) {
+			require.NoError(r.t, r.db.Write(r.t.Context(), func(tx *store.Tx) error {
+				return tx.DDL(r.t.Context(), `CREATE TRIGGER refusing BEFORE UPDATE ON instance BEGIN SELECT RAISE(ABORT, 'refused'); END`)
+			}))
+		},
+	} {
+		r := newRig(t, &recorder{})
+		r.emit(1, 3)
+		r.as(1, Link{testOutbox, 2})
+		r.as(1, Link{testOutbox, 9})
+		damage(r)
+		before := r.names()
+		assert.Error(t, r.topology().reconcile(t.Context()), name)
+		assert.Equal(t, before, r.names(), name)
 	}
 }
 
@@ -136,6 +235,9 @@ func TestWhatLiesBeyondTheLog(t *testing.T) {
 	assert.Empty(t, halted(), "it is at the end")
 	set(`next_offset = 3, halted = 'by hand' WHERE part = 3`)
 	assert.Equal(t, "by hand", halted())
+	now, err := r.db.RegisterTopic(t.Context(), string(schema.PriceEvents), testTopicID, partitions)
+	require.NoError(t, err)
+	assert.Equal(t, r.epoch(schema.PriceEvents), now.Epoch, "the topic begins no other epoch for what is halted already")
 	set(`next_offset = 3 WHERE part = 3`)
 	assert.NotEmpty(t, halted())
 	assert.NotNil(t, r.position(3).LogEnded)
@@ -145,6 +247,27 @@ func TestWhatLiesBeyondTheLog(t *testing.T) {
 	r.broker.infos[schema.PriceEvents] = TopicInfo{testTopicID, partitions}
 	set(`next_offset = 3, topic_id = 'another' WHERE part = 3`)
 	assert.Empty(t, halted(), "it is of another incarnation")
+}
+
+// Every position beyond the end of its log is halted, on all partitions
+// and topics.
+func TestAllThatLiesBeyondTheLog(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.assign()
+	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(t.Context(), `UPDATE positions SET next_offset = 1`)
+		require.NoError(t, err)
+		return tx.CreatePositions(t.Context(), []store.Position{{Stage: "test", Topic: string(schema.QuoteOutcomes),
+			TopicID: "topic-2", Next: 1, MovedAt: schema.NewTime(time.Unix(1, 0))}})
+	}))
+	require.NoError(t, r.topology().haltBeyond(t.Context()))
+	positions, err := store.Positions(t.Context(), r.db, "test")
+	require.NoError(t, err)
+	require.Len(t, positions, partitions+1)
+	for _, p := range positions {
+		assert.NotEmpty(t, p.Halted, "%s/%d", p.Topic, p.Part)
+	}
 }
 
 // A halt whose reason has gone is lifted at no loss, by whichever verb.

@@ -17,13 +17,15 @@ import (
 // workingBroker does with each Send what it is told at the time.
 type workingBroker struct {
 	Broker
-	mu   sync.Mutex
-	sent int
-	send func(ctx context.Context) error
+	mu    sync.Mutex
+	sent  int
+	calls int
+	send  func(ctx context.Context) error
 }
 
 func (b *workingBroker) Send(ctx context.Context, batches []PartitionBatch) []error {
 	b.mu.Lock()
+	b.calls++
 	send := b.send
 	b.mu.Unlock()
 	errs := make([]error, len(batches))

@@ -1,0 +1,218 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// newRounds is a relay whose rounds a test runs itself.
+func newRounds(t *testing.T) *working {
+	t.Helper()
+	w := newWorking(t)
+	held, err := w.relay.takeLease(t.Context())
+	require.NoError(t, err)
+	require.True(t, held)
+	return w
+}
+
+func (w *working) round() (more bool) {
+	w.t.Helper()
+	more, err := w.relay.round(w.t.Context())
+	require.NoError(w.t, err)
+	return more
+}
+
+// insert puts events of n bytes into the chain of a partition.
+func (w *working) insert(partition int32, events, n int) {
+	w.t.Helper()
+	rows := make([]store.OutboxRow, events)
+	for i := range rows {
+		rows[i] = store.OutboxRow{Epoch: w.epoch(schema.PriceEvents), Part: partition, Key: []byte("k"),
+			Headers: store.EncodeHeaders([]schema.Header{{Key: "n", Value: []byte{byte(i)}}}), Payload: make([]byte, n)}
+	}
+	require.NoError(w.t, w.db.Write(w.t.Context(), func(tx *store.Tx) error { return w.rig.stage.outbox.insert(w.t.Context(), tx, rows) }))
+}
+
+// chain is that of a partition, as the database has it.
+func (w *working) chain(partition int32) store.Chain {
+	w.t.Helper()
+	chains, err := store.ChainsAt(w.t.Context(), w.db, []store.Chain{{Epoch: w.epoch(schema.PriceEvents), Part: partition}})
+	require.NoError(w.t, err)
+	require.Len(w.t, chains, 1)
+	return chains[0]
+}
+
+// notedElsewhere is what another relay does that has sent a chain up to a number.
+func (w *working) notedElsewhere(partition int32, to int64) {
+	w.t.Helper()
+	require.NoError(w.t, w.db.Write(w.t.Context(), func(tx *store.Tx) error {
+		chain := w.chain(partition)
+		return tx.NoteApplied(w.t.Context(), string(schema.PriceEvents), partition, chain.Outbox, to)
+	}))
+}
+
+// A round says whether there is more of any chain, and what waits.
+func TestARoundSaysWhetherThereIsMore(t *testing.T) {
+	t.Parallel()
+	w := newRounds(t)
+	assert.False(t, w.round())
+	assert.Zero(t, w.relay.age(), "nothing waits")
+	assert.Zero(t, w.broker.calls, "the broker is not asked for nothing")
+
+	w.insert(0, relayRows+3, 1)
+	w.insert(1, 1, 1)
+	assert.True(t, w.round(), "of the first chain, not of the second")
+	assert.Equal(t, 1+relayRows+1, w.broker.count(), "a bounded batch of the one, all of the other")
+	assert.False(t, w.relay.busy.IsZero())
+	assert.False(t, w.round())
+	assert.Equal(t, relayRows+3+1, w.broker.count())
+	assert.False(t, w.round())
+	assert.Zero(t, w.relay.age(), "what was sent and is not noted yet does not wait")
+	assert.NotEmpty(t, w.relay.unnoted)
+	assert.Equal(t, relayRows+3+1, w.broker.count())
+}
+
+func TestARoundSaysWhatFailed(t *testing.T) {
+	t.Parallel()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	w := newRounds(t)
+	w.insert(1, 1, 1)
+	_, err := w.relay.takeLease(ended)
+	require.ErrorIs(t, err, context.Canceled)
+	more, err := w.relay.round(ended)
+	require.ErrorIs(t, err, context.Canceled, "the database cannot be asked")
+	require.ErrorIs(t, w.relay.Trouble(), context.Canceled)
+	assert.False(t, more)
+
+	away := errors.New("the broker is away")
+	w.broker.now(func(context.Context) error { return away })
+	_, err = w.relay.round(t.Context())
+	require.ErrorIs(t, err, away)
+	assert.ErrorContains(t, err, "sending to price-events")
+	assert.ErrorIs(t, w.relay.Trouble(), away)
+	assert.Zero(t, w.relay.sent[idOf(w.chain(1))])
+
+	w.broker.now(sends)
+	w.insert(1, 1, 1)
+	w.insert(2, 1, 1)
+	w.exec(`DELETE FROM outbox WHERE part = 1 AND seq = 1`)
+	w.round()
+	assert.Equal(t, 1, w.broker.count(), "the other chain need not wait")
+	assert.ErrorContains(t, w.relay.Trouble(), "goes from 0 to 2: rows were deleted by hand?")
+}
+
+// Events of a topic that is not one of this run's stay, and the others do not wait.
+func TestARoundWithEventsOfNoTopic(t *testing.T) {
+	t.Parallel()
+	w := newRounds(t)
+	others, err := w.db.RegisterTopic(t.Context(), "of-another-binary", "topic-3", 2)
+	require.NoError(t, err)
+	w.exec(`UPDATE chains SET last = 2 WHERE epoch = $1 AND part = 1`, others.Epoch)
+	w.insert(1, 1, 1)
+	assert.False(t, w.round(), "it would be tried again at once, for ever")
+	assert.Equal(t, 1, w.broker.count())
+	assert.ErrorContains(t, w.relay.Trouble(), "has 2 events for a topic that is no more: the topic is not one of this run's")
+	assert.False(t, w.relay.busy.IsZero(), "it waits")
+
+	ended, end := context.WithCancel(t.Context())
+	end()
+	assert.ErrorIs(t, w.relay.carryOver(ended, store.Chain{Epoch: others.Epoch, Part: 1}), context.Canceled)
+}
+
+// Events of a topic that was created again are carried over by one round, and sent by
+// the next.
+func TestARoundCarriesEventsOver(t *testing.T) {
+	t.Parallel()
+	w := newRounds(t)
+	w.emit("1")
+	former := w.chain(1)
+	w.rig.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
+	require.NoError(t, w.relay.topology.Refresh(t.Context()))
+	assert.True(t, w.round(), "there is something to send now")
+	assert.Empty(t, w.relay.sent, "the former chain is none of those that are sent")
+	assert.Zero(t, w.broker.count())
+	assert.False(t, w.round())
+	assert.Equal(t, 1, w.broker.count())
+	assert.NoError(t, w.relay.Trouble())
+	assert.Error(t, w.relay.carryOver(t.Context(), store.Chain{Epoch: former.Epoch, Part: partitions + 1}), "there is no such chain")
+}
+
+// Another relay may have noted some, or all, of what this one has sent.
+func TestARelayWhoseEventsAnotherHasNoted(t *testing.T) {
+	t.Parallel()
+	for noted := range int64(4) {
+		w := newRounds(t)
+		w.insert(1, 3, 1)
+		w.round()
+		w.notedElsewhere(1, noted)
+		w.insert(1, 1, 1)
+		w.round()
+		assert.Equal(t, 4, w.broker.count(), "%d noted", noted)
+		require.NoError(t, w.relay.note(), "%d noted", noted)
+		assert.Zero(t, w.pending(), "%d noted", noted)
+		assert.True(t, w.relay.ready, "%d noted", noted)
+	}
+}
+
+// What can follow on what was sent and is not noted.
+func TestRowsThatFollow(t *testing.T) {
+	t.Parallel()
+	chain := store.Chain{Epoch: 1, Part: 1, Outbox: "a", Last: 9}
+	row := func(seq int64, headers string) store.OutboxRow {
+		return store.OutboxRow{Epoch: 1, Part: 1, Seq: seq, Headers: []byte(headers)}
+	}
+	relay := &Relay{unnoted: map[chainID]store.Sent{idOf(chain): {Chain: chain, Now: 3, Headers: []byte("h")}}}
+	for name, test := range map[string]struct {
+		rows, own []store.OutboxRow
+	}{
+		"the last one sent, and more":      {[]store.OutboxRow{row(3, "h"), row(4, "x")}, []store.OutboxRow{row(4, "x")}},
+		"another relay noted all":          {nil, nil},
+		"another relay noted the last one": {[]store.OutboxRow{row(4, "x")}, nil},
+	} {
+		own, err := relay.following(chain, test.rows)
+		require.NoError(t, err, name)
+		assert.Equal(t, len(test.own), len(own), name)
+	}
+	_, err := relay.following(chain, []store.OutboxRow{row(3, "x")})
+	assert.ErrorContains(t, err, "the database was set back", "another event has the number")
+	clear(relay.unnoted)
+	own, err := relay.following(chain, []store.OutboxRow{row(4, "x")})
+	require.NoError(t, err)
+	assert.Len(t, own, 1)
+}
+
+// A note that was overtaken has the chains held against the log; one that failed is
+// made again.
+func TestANote(t *testing.T) {
+	t.Parallel()
+	w := newRounds(t)
+	w.insert(1, 2, 1)
+	w.round()
+	id := idOf(w.chain(1))
+	ended, end := context.WithCancel(t.Context())
+	end()
+	w.relay.marking = ended
+	require.ErrorIs(t, w.relay.note(), context.Canceled)
+	assert.True(t, w.relay.ready, "nothing is wrong with the chains")
+	assert.Len(t, w.relay.unnoted, 1)
+	w.relay.marking = t.Context()
+	require.NoError(t, w.relay.note())
+	assert.True(t, w.relay.ready)
+	assert.Empty(t, w.relay.unnoted)
+	assert.Equal(t, int64(2), w.relay.noted[id])
+
+	w.insert(1, 2, 1)
+	w.round()
+	w.notedElsewhere(1, 3)
+	require.ErrorIs(t, w.relay.note(), store.ErrOvertaken)
+	assert.False(t, w.relay.ready)
+	assert.Equal(t, int64(2), w.relay.noted[id])
+}
