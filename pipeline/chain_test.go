@@ -37,6 +37,7 @@ func TestFollow(t *testing.T) {
 		"the next name, behind all of the last": {b(9), c(1), false, apply},
 		"the next name, in mid-way":             {b(9), c(8), false, gap},
 		"the next name, too early":              {b(8), c(1), false, gap},
+		"the next name, the former in use":      {c(4), a(1), false, apply},
 		"a late batch of the former name":       {c(4), b(8), false, repeat},
 		"and what is there under the next name": {c(4), b(11), false, repeat},
 		"of the former name, never given":       {c(4), b(12), false, foreign},
@@ -101,9 +102,10 @@ func TestLinkOf(t *testing.T) {
 	_, derived, err = linkOf(append(Link{"a", 12}.headers(), schema.Header{Key: headerDerived, Value: []byte("true")}))
 	require.NoError(t, err)
 	assert.True(t, derived)
-	link, _, err = linkOf(nil)
+	link, derived, err = linkOf([]schema.Header{{Key: headerDerived, Value: []byte("true")}})
 	require.NoError(t, err)
 	assert.Equal(t, Link{}, link)
+	assert.False(t, derived, "what has no place in a chain is not derived either")
 	for name, headers := range map[string][]schema.Header{
 		"no outbox":    {{Key: headerSeq, Value: []byte("1")}},
 		"no number":    {{Key: headerOutbox, Value: []byte("a")}},
@@ -111,8 +113,10 @@ func TestLinkOf(t *testing.T) {
 		"too large":    {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("9223372036854775808")}},
 		"not a number": {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("x")}},
 	} {
-		_, _, err := linkOf(headers)
+		link, derived, err := linkOf(append(headers, schema.Header{Key: headerDerived, Value: []byte("true")}))
 		assert.ErrorIs(t, err, schema.ErrEnvelope, name)
+		assert.Equal(t, Link{}, link, name)
+		assert.False(t, derived, name)
 	}
 }
 

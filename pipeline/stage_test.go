@@ -544,6 +544,7 @@ func TestAPositionThatWentBackStartsOver(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
 	r.fill(1, 6)
+	r.fill(2, 1)
 	r.assign()
 	require.NoError(t, r.deliver(t.Context(), r.log(1)[:4]...))
 	r.moveByHand(1, 1, 1) // the database lost its end
@@ -553,8 +554,9 @@ func TestAPositionThatWentBackStartsOver(t *testing.T) {
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- r.deliver(ctx, r.log(1)[4:]...) }()
+	go func() { done <- r.deliver(ctx, slices.Concat(r.log(1)[4:], r.log(2))...) }() // and a position that did not move
 	require.Eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.restart == 1 }, 5*time.Second, time.Millisecond)
+	assert.Nil(t, r.stage.current(), "nothing is applied before the next session")
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 	assert.Equal(t, int64(1), r.assign()[TopicPartition{schema.PriceEvents, 1}])

@@ -260,4 +260,11 @@ func TestTheEdgesOfABudget(t *testing.T) {
 	free := budget(nothingSpent, 7, pipeline.Limit{Calls: 2, Per: time.Second})
 	assert.Zero(t, free.forecast(6).left(), "the service wants to be left alone")
 	assert.Equal(t, 2, free.forecast(7).left())
+
+	late := budget(nothingSpent, 0, pipeline.Limit{Calls: 2, Per: time.Second})
+	late.spend(5000)
+	_, err := late.text(6004) // a grain of a second is 3 ms
+	require.NoError(t, err)
+	late.end(5000, 6004)
+	assert.Equal(t, held{1000: {}}, late.held, "a call that ends after its period uses up nothing")
 }

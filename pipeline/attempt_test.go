@@ -1,0 +1,344 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+var errDown = errors.New("the database is down")
+
+// A batch costs one call of the handler and one transaction. Where the handler
+// refuses a record, the second transaction finds it by halving; what fails for
+// another reason meanwhile is tried again as it was.
+func TestWhatABatchCosts(t *testing.T) {
+	t.Parallel()
+	var sizes []int
+	refusing, failing := false, 0
+	r := newRig(t, &recorder{before: func(in []Record) error {
+		sizes = append(sizes, len(in))
+		if len(sizes) == failing {
+			return RetryAfter(time.Nanosecond, errDown)
+		}
+		if refusing {
+			return refuse(in, in[len(in)-1].Offset|3)
+		}
+		return nil
+	}})
+	committed, worked := 0, 0
+	r.stage.committed = func() { committed++ }
+	r.stage.worked = func(time.Duration) { worked++ }
+	r.fill(1, 4)
+	r.fill(2, 4)
+	r.fill(3, 4)
+	r.assign()
+	for _, step := range []struct {
+		about             string
+		refusing          bool
+		failing           int
+		records           []Record
+		sizes             []int
+		committed, worked int
+	}{
+		{"nothing is refused", false, 0, r.log(1), []int{4}, 1, 1},
+		{"it comes again", false, 0, r.log(1), nil, 0, 0},
+		{"the last one is refused", true, 0, r.log(2), []int{4, 4, 2, 2, 1, 1}, 1, 2},
+		{"and a transaction fails", true, 2, r.log(3), []int{4, 4, 4, 2, 2, 1, 1}, 1, 3},
+	} {
+		sizes, committed, worked, refusing, failing = nil, 0, 0, step.refusing, step.failing
+		require.NoError(t, r.deliver(t.Context(), step.records...), step.about)
+		assert.Equal(t, step.sizes, sizes, step.about)
+		assert.Equal(t, step.committed, committed, step.about)
+		assert.Equal(t, step.worked, worked, step.about)
+	}
+	assert.Len(t, r.effects(), 4+3+3)
+	assert.Len(t, r.letters(), 2)
+}
+
+// A strict stage stops before a record that is refused, alone or among others, and
+// applies nothing of its transaction.
+func TestAStrictStageStopsBeforeWhatIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 4} {
+		last := int64(n - 1)
+		r := newRig(t, &recorder{before: func(in []Record) error { return refuse(in, last) }})
+		r.stage.strict = true
+		r.fill(1, n)
+		r.assign()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		err := r.deliver(ctx, r.log(1)...)
+		cancel()
+		require.ErrorIs(t, err, ErrPoison, "of %d", n)
+		assert.ErrorContains(t, err, "not this one")
+		assert.Empty(t, r.effects(), "of %d", n)
+		assert.Empty(t, r.letters(), "of %d", n)
+		assert.Zero(t, r.position(1).Next)
+	}
+}
+
+// Records that no transaction has time to sift are sifted by halves; a record is not at
+// fault for that.
+func TestWhatNoTransactionCanSiftIsHalved(t *testing.T) {
+	t.Parallel()
+	const n = 8
+	for _, strict := range []bool{false, true} {
+		var r *rig
+		h := &recorder{before: func(in []Record) error { return refuse(in, n-1) }}
+		calls := 0
+		r = newRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+			if calls++; calls > 1 && len(in) == n {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			r.stage.limit = 200 * time.Millisecond // from the second transaction on
+			return h.Handle(ctx, tx, in)
+		}))
+		r.stage.strict = strict
+		r.fill(1, n)
+		r.assign()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		err := r.deliver(ctx, r.log(1)...)
+		cancel()
+		if strict {
+			require.ErrorIs(t, err, ErrPoison)
+			assert.Less(t, r.position(1).Next, int64(n))
+			continue
+		}
+		require.NoError(t, err)
+		assert.Len(t, r.effects(), n-1)
+		require.Len(t, r.letters(), 1)
+		assert.Equal(t, "not this one", r.letters()[0].Reason)
+	}
+}
+
+func TestATransactionThatTakesTooLongIsNotItsRecordsFault(t *testing.T) {
+	t.Parallel()
+	var r *rig
+	h := &recorder{}
+	calls := 0
+	r = newRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+		r.stage.limit = time.Hour
+		if calls++; calls == 1 {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return h.Handle(ctx, tx, in)
+	}))
+	r.stage.limit = 20 * time.Millisecond
+	r.fill(1, 1)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	assert.Equal(t, 2, calls)
+	assert.Len(t, r.effects(), 1)
+	assert.Empty(t, r.letters())
+}
+
+// Without its events, what a handler wrote is not committed either.
+func TestWhatTheOutboxRefusesUndoesTheTransaction(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	exec := func(statement string) {
+		t.Helper()
+		require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(t.Context(), statement)
+			return err
+		}))
+	}
+	exec(`CREATE TRIGGER refused BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'the outbox is broken'); END`)
+	r.fill(1, 3)
+	r.assign()
+	require.ErrorContains(t, r.inTrouble(r.log(1)...), "the outbox is broken")
+	assert.Empty(t, r.effects())
+	assert.Zero(t, r.position(1).Next)
+	exec(`DROP TRIGGER refused`)
+	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	assert.Len(t, r.effects(), 3)
+	assert.Empty(t, r.letters())
+}
+
+// An attempt of a session that is over does not end the next one.
+func TestAnOldAttemptLeavesTheNextSessionAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.fill(1, 4)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)[:2]...))
+	old := r.stage.current()
+	r.stage.decode(r.log(1))
+	p := r.stage.plan(old, r.log(1)[2:])
+	require.Len(t, p.moves, 1)
+	r.moveByHand(1, 1, 1)
+	r.assign()
+	next := r.stage.current()
+	require.ErrorIs(t, r.stage.recover(t.Context(), old, &Batch{}, p, errDown), errDown)
+	assert.Same(t, next, r.stage.current())
+	assert.Zero(t, r.restart)
+}
+
+// full is what the database says when it has no room left.
+func (r *rig) full() error {
+	r.t.Helper()
+	err := r.db.Write(r.t.Context(), func(tx *store.Tx) error {
+		if _, err := tx.Exec(r.t.Context(), `PRAGMA max_page_count = 1`); err != nil {
+			return err
+		}
+		_, err := tx.Exec(r.t.Context(), `INSERT INTO effects (id, symbol, price) VALUES (1, $1, '1')`, strings.Repeat("x", 1<<20))
+		return err
+	})
+	require.True(r.t, r.db.IsFull(err), "%v", err)
+	return err
+}
+
+func TestHowLongAStageTriesAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idle{})
+	full := r.full()
+	for name, test := range map[string]struct {
+		patience time.Duration
+		err      error
+		tries    int
+		takes    time.Duration
+	}{
+		"a pause within its patience":      {time.Second, RetryAfter(900*time.Millisecond, errDown), 2, 900 * time.Millisecond},
+		"a pause beyond its patience":      {time.Second, RetryAfter(1100*time.Millisecond, errDown), 1, 0},
+		"without end":                      {0, RetryAfter(time.Hour, errDown), 2, time.Hour},
+		"no room, and the work can wait":   {time.Hour, RetryAfter(time.Second, full), 1, 0},
+		"no room, and the work can't wait": {0, RetryAfter(time.Second, full), 2, time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r.stage.patience = test.patience
+			tries := 0
+			began := time.Now()
+			err := r.stage.retry(t.Context(), 0, func() error {
+				if tries++; tries == 1 {
+					return test.err
+				}
+				return nil
+			})
+			if test.tries == 1 {
+				require.ErrorIs(t, err, test.err, name)
+			} else {
+				require.NoError(t, err, name)
+			}
+			assert.Equal(t, test.tries, tries, name)
+			assert.Equal(t, test.takes, time.Since(began), name)
+		})
+	}
+}
+
+// The pauses of a stage whose database is away rise from hundredths of a second to
+// seconds.
+func TestThePausesOfAStageRise(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idle{})
+	synctest.Test(t, func(t *testing.T) {
+		var at []time.Time
+		require.NoError(t, r.stage.retry(t.Context(), 0, func() error {
+			if at = append(at, time.Now()); len(at) < 40 {
+				return errDown
+			}
+			return nil
+		}))
+		first, last := at[1].Sub(at[0]), at[39].Sub(at[38])
+		assert.True(t, 10*time.Millisecond <= first && first <= 30*time.Millisecond, "%v", first)
+		assert.True(t, time.Second <= last && last <= 3*time.Second, "%v", last)
+	})
+}
+
+// A lane whose handler lost its transaction has no other one for it before it is back.
+func TestALaneWaitsForItsHandler(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idle{})
+	synctest.Test(t, func(t *testing.T) {
+		back := make(chan struct{})
+		var isBack atomic.Bool
+		go func() {
+			time.Sleep(time.Hour) // of the test's own clock
+			isBack.Store(true)
+			close(back)
+		}()
+		tries := 0
+		require.NoError(t, r.stage.retry(t.Context(), 0, func() error {
+			if tries++; tries == 1 {
+				return RetryAfter(time.Nanosecond, &idleError{err: errDown, back: back})
+			}
+			assert.True(t, isBack.Load())
+			return nil
+		}))
+	})
+}
+
+func TestTheTroubleOfALaneIsItsOwn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idle{})
+	r.assign()
+	require.NoError(t, r.stage.Trouble())
+	r.stage.setTrouble(asLane(0), errDown)
+	r.stage.setTrouble(asLane(12), errDown)
+	r.stage.setTrouble(asLane(0), nil)
+	assert.EqualError(t, r.stage.Trouble(), "lane 12: the database is down")
+}
+
+// preparing is a handler whose Prepare is a function.
+type preparing struct {
+	recorder
+	prepare func(in []Record) error
+}
+
+func (h *preparing) Prepare(_ context.Context, in []Record) error { return h.prepare(in) }
+
+// What Prepare could not prepare is not handled, be it all records or only some.
+func TestAStageThatCannotPrepareAppliesNothing(t *testing.T) {
+	t.Parallel()
+	down := RetryAfter(time.Hour, errDown) // more than its patience
+	for name, prepare := range map[string]func(in []Record) error{
+		"all": func([]Record) error { return down },
+		"the first half": func(in []Record) error {
+			if len(in) == 4 {
+				return Permanent(errors.New("one of these"))
+			}
+			return down
+		},
+		"the second half": func(in []Record) error {
+			switch {
+			case len(in) == 4:
+				return Permanent(errors.New("one of these"))
+			case in[0].Offset == 2:
+				return down
+			}
+			return nil
+		},
+	} {
+		h := &preparing{prepare: prepare}
+		h.before = func(in []Record) error { assert.Fail(t, "handled", "%s: %d records", name, len(in)); return nil }
+		r := newRig(t, h)
+		r.stage.patience = time.Minute
+		r.fill(1, 4)
+		r.assign()
+		require.ErrorIs(t, r.deliver(t.Context(), r.log(1)...), errDown, name)
+		assert.Zero(t, r.position(1).Next, name)
+	}
+}
+
+func TestPrepareIsNotCalledForNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &preparing{prepare: func(in []Record) error {
+		assert.NotEmpty(t, in)
+		return nil
+	}})
+	r.stage.spec.Takes = []schema.EventType{schema.QuoteUnchanged{}.EventType()}
+	r.fill(1, 2)
+	r.assign()
+	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	assert.Equal(t, int64(2), r.position(1).Next)
+}

@@ -1,0 +1,110 @@
+package pipeline
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// oneByOne is a broker that hands out each record on its own.
+type oneByOne struct{ *rigBroker }
+
+func (b oneByOne) Read(ctx context.Context, tp TopicPartition, from, to int64, f func([]Record) error) error {
+	for ; from < to; from++ {
+		if err := b.rigBroker.Read(ctx, tp, from, from+1, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setPosition changes the position of the rig's stage at a partition by SQL.
+func (r *rig) setPosition(partition int32, set string) {
+	r.t.Helper()
+	require.NoError(r.t, r.db.Write(r.t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(r.t.Context(), `UPDATE positions SET `+set+` WHERE part = $1`, partition)
+		return err
+	}))
+}
+
+func everyPosition(store.Position) bool { return true }
+
+// What a lift loses follows from the first record of the chain after the position:
+// not from records of others before it, nor from later ones.
+func TestALiftGoesByTheNextRecordOfTheChain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.append(1, 0, nil)
+	r.append(1, 3, nil)
+	r.append(1, 5, nil)
+	r.assign()
+	r.setPosition(1, `halted = 'by hand'`)
+	lifts, err := Lifts(t.Context(), r.db, unreadable{r.broker}, r.topology(), Skip, everyPosition)
+	require.ErrorIs(t, err, errUnreadable)
+	require.Empty(t, lifts)
+	lifts, err = Lifts(t.Context(), r.db, oneByOne{r.broker}, r.topology(), Skip, everyPosition)
+	require.NoError(t, err)
+	assert.Equal(t, int64(2), lostOne(t, lifts).Lost)
+	assert.Equal(t, "2 records that are missing from the log before offset 1", lifts[0].Loses)
+	require.NoError(t, Apply(t.Context(), r.db, lifts))
+	r.consume()
+	assert.Len(t, r.effects(), 2)
+	assert.Contains(t, r.position(1).Halted, "goes from number 3 of outbox-1 to 5 of outbox-1")
+}
+
+func TestALiftThatFailsIsNotAmongTheOthers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.assign()
+	r.setPosition(1, `halted = 'by hand', topic = 'of-another-binary'`)
+	r.setPosition(2, `halted = 'by hand'`)
+	lifts, err := r.lifts(Skip)
+	require.ErrorContains(t, err, "test on of-another-binary/1: no event of this binary is on topic of-another-binary")
+	lift := lostOne(t, lifts)
+	assert.Equal(t, int32(2), lift.Partition)
+	assert.Equal(t, "by hand", lift.Halted)
+	require.NoError(t, Apply(t.Context(), r.db, lifts))
+	assert.Empty(t, r.position(2).Halted)
+}
+
+// The log may lose its end while a stage is halted for another reason, before any
+// process notes where it ended.
+func TestSkipAnEndThatIsLostUnnoticed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 8)
+	r.relay()
+	r.consume()
+	r.setPosition(1, `halted = 'by hand'`)
+	r.broker.log[at(1)] = r.broker.log[at(1)][:5]
+	require.Nil(t, r.position(1).LogEnded)
+	lift := lostOne(t, r.lift(Skip))
+	assert.Contains(t, lift.Loses, "whatever others had written behind offset 7")
+	assert.Equal(t, int64(5), r.position(1).Next)
+}
+
+// What a stage has applied was in the topic that is gone, although the relay could not
+// note it: it is not carried over to the new one.
+func TestWhatWasAppliedOfATopicThatIsGoneIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 8)
+	r.relay()
+	r.consume()
+	r.unsend(1, 6)
+	r.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
+	r.broker.log = map[TopicPartition][]Record{}
+	assert.NotContains(t, r.assign(), at(1))
+	r.lift(Skip)
+	r.relay()
+	r.emit(1, 2)
+	r.relay()
+	r.consume()
+	assert.Len(t, r.effects(), 8+2)
+	assert.Empty(t, r.letters())
+}
