@@ -108,3 +108,44 @@ func TestWhatWasAppliedOfATopicThatIsGoneIsNotSentAgain(t *testing.T) {
 	assert.Len(t, r.effects(), 8+2)
 	assert.Empty(t, r.letters())
 }
+
+// Records without a number that lie before a stray one are applied, not passed over
+// with it.
+func TestSkipPassesOverNothingBeforeAStrayRecord(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, &recorder{})
+	r.emit(1, 4)
+	r.relay()
+	r.consume()
+	r.setPosition(1, `halted = 'by hand'`)
+	r.append(1, 0, nil)
+	r.forge(1, 10_000)
+	r.emit(1, 5)
+	r.relay()
+	lift := lostOne(t, r.lift(Skip))
+	assert.Zero(t, lift.Lost)
+	assert.Equal(t, "nothing", lift.Loses)
+	r.consume()
+	assert.Len(t, r.effects(), 4+1)
+	assert.Contains(t, r.position(1).Halted, "number 10000")
+	_, err := r.lifts(Resume)
+	require.ErrorIs(t, err, ErrLift, "this database did not write it")
+	lift = lostOne(t, r.lift(Skip))
+	assert.Equal(t, int64(1), lift.Lost)
+	assert.Contains(t, lift.Loses, "1 records from offset 5 on, which are out of order")
+	r.consume()
+	assert.Len(t, r.effects(), 4+1+5)
+	assert.Empty(t, r.position(1).Halted)
+}
+
+func TestHowFarAChainIsKnownToBeSent(t *testing.T) {
+	t.Parallel()
+	d := diagnosis{known: []store.KnownChain{
+		{Topic: "price-events", Part: 1, Outbox: "former", Sent: 3, Given: 4},
+		{Topic: "price-events", Part: 1, Outbox: "present", Sent: 5, Given: 6, Current: true},
+		{Topic: "price-events", Part: 2, Outbox: "of another", Sent: 7, Given: 8, Current: true},
+	}}
+	for name, want := range map[string]int64{"present": 5, "former": unlimited, "of another": unlimited, "": unlimited} {
+		assert.Equal(t, want, d.sent(store.Position{Topic: "price-events", Part: 1, Outbox: name}), name)
+	}
+}

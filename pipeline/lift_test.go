@@ -162,6 +162,7 @@ func TestSkipATopicThatWasCreatedAgain(t *testing.T) {
 	assert.Equal(t, int64(2), lifts[1].Lost)
 	assert.Contains(t, lifts[1].Loses, "2 records that pricemill had sent to the topic that is gone")
 	assert.Contains(t, lifts[1].Loses, "from offset 4 on")
+	assert.Equal(t, Link{}, Link{r.position(1).Outbox, r.position(1).Seq}, "the new log begins with the first number of a chain")
 	r.relay() // what waited is not lost
 	r.emit(1, 3)
 	r.relay()
