@@ -166,13 +166,13 @@ func TestALogOfALaterStateRenamesOurChainsOnce(t *testing.T) {
 	after := r.names()
 	for id, name := range before {
 		if id[0] == others.Epoch || id[0] == since.Epoch {
-			assert.Equal(t, name, after[id], "epoch %d is of another binary, or of a look to come", id[0])
+			assert.Equal(t, name, after[id], "epoch %d is not one that this run knows", id[0])
 		} else if id[0] == r.epoch(schema.PriceEvents) {
 			assert.NotEqual(t, name, after[id], "partition %d", id[1])
 		}
 	}
 	require.NoError(t, topology.reconcile(t.Context()))
-	assert.Equal(t, after, r.names(), "the record has a former name by now")
+	assert.Equal(t, after, r.names(), "the name of that record is a former one by now")
 }
 
 // The record that a stage halted before counts, however far back it lies.
@@ -190,7 +190,7 @@ func TestALogOfALaterStateBeforeManyRecords(t *testing.T) {
 	assert.NotEqual(t, before, r.names())
 }
 
-// Where the chains cannot be named anew, the relay hears of it, and sends nothing.
+// Where the chains cannot be named anew, they stay as they are, and the relay gets the error.
 func TestChainsThatCannotBeRenamed(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(r *rig){

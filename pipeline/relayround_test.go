@@ -117,7 +117,7 @@ func TestARoundWithEventsOfNoTopic(t *testing.T) {
 	require.NoError(t, err)
 	w.exec(`UPDATE chains SET last = 2 WHERE epoch = $1 AND part = 1`, others.Epoch)
 	w.insert(1, 1, 1)
-	assert.False(t, w.round(), "it would be tried again at once, for ever")
+	assert.False(t, w.round(), "to try again at once would not help")
 	assert.Equal(t, 1, w.broker.count())
 	assert.ErrorContains(t, w.relay.Trouble(), "has 2 events for a topic that is no more: the topic is not one of this run's")
 	assert.False(t, w.relay.busy.IsZero(), "it waits")
@@ -148,17 +148,20 @@ func TestARoundCarriesEventsOver(t *testing.T) {
 // Another relay may have noted some, or all, of what this one has sent.
 func TestARelayWhoseEventsAnotherHasNoted(t *testing.T) {
 	t.Parallel()
-	for noted := range int64(4) {
+	for _, test := range []struct {
+		noted int64
+		more  int // events that come then
+	}{{0, 1}, {1, 1}, {2, 1}, {3, 1}, {0, 0}, {1, 0}, {2, 0}} {
 		w := newRounds(t)
 		w.insert(1, 3, 1)
 		w.round()
-		w.notedElsewhere(1, noted)
-		w.insert(1, 1, 1)
+		w.notedElsewhere(1, test.noted)
+		w.insert(1, test.more, 1)
 		w.round()
-		assert.Equal(t, 4, w.broker.count(), "%d noted", noted)
-		require.NoError(t, w.relay.note(), "%d noted", noted)
-		assert.Zero(t, w.pending(), "%d noted", noted)
-		assert.True(t, w.relay.ready, "%d noted", noted)
+		assert.Equal(t, 3+test.more, w.broker.count(), "%v", test)
+		require.NoError(t, w.relay.note(), "%v", test)
+		assert.Zero(t, w.pending(), "%v", test)
+		assert.True(t, w.relay.ready, "%v", test)
 	}
 }
 
@@ -215,4 +218,112 @@ func TestANote(t *testing.T) {
 	require.ErrorIs(t, w.relay.note(), store.ErrOvertaken)
 	assert.False(t, w.relay.ready)
 	assert.Equal(t, int64(2), w.relay.noted[id])
+}
+
+// A batch ends before the event that makes it too large, but has one in any case.
+func TestABatchOfAChain(t *testing.T) {
+	t.Parallel()
+	headers := store.EncodeHeaders([]schema.Header{{Key: "h", Value: []byte("v")}})
+	key := []byte("key")
+	row := func(seq int64, size int) store.OutboxRow {
+		return store.OutboxRow{Epoch: 1, Part: 1, Seq: seq, Key: key, Headers: headers, Payload: make([]byte, size-len(key)-len(headers)-linkBytes)}
+	}
+	chain := store.Chain{Epoch: 1, Part: 1, Outbox: "a"}
+	const half = relayBytes / 2
+	for name, test := range map[string]struct {
+		sizes []int
+		sent  int
+	}{
+		"what fits to the byte": {[]int{half, half, half}, 2},
+		"a byte too much":       {[]int{half, half + 1, half}, 1},
+		"a large one first":     {[]int{relayBytes + 1, 1000}, 1},
+		"small ones":            {[]int{1000, 1000, 1000}, 3},
+	} {
+		var rows []store.OutboxRow
+		for i, size := range test.sizes {
+			rows = append(rows, row(int64(8+i), size))
+		}
+		batch, err := outgoing(rows, chain, 7)
+		require.NoError(t, err, name)
+		require.Len(t, batch, test.sent, name)
+		for i, record := range batch {
+			link, _, err := linkOf(record.Headers)
+			require.NoError(t, err)
+			assert.Equal(t, Link{"a", int64(8 + i)}, link, name)
+			assert.Equal(t, "v", string(record.Headers[0].Value), name)
+			assert.Equal(t, rows[i].Payload, record.Value, name)
+		}
+	}
+	damaged := row(8, 1000)
+	damaged.Headers = []byte{0xFF}
+	_, err := outgoing([]store.OutboxRow{damaged}, chain, 7)
+	assert.ErrorIs(t, err, store.ErrHeaders)
+}
+
+// failingReads is a broker whose records can be read a number of times.
+type failingReads struct {
+	*rigBroker
+	reads int
+}
+
+func (b *failingReads) Read(ctx context.Context, tp TopicPartition, from, to int64, f func([]Record) error) error {
+	if b.reads--; b.reads < 0 {
+		return errUnreadable
+	}
+	return b.rigBroker.Read(ctx, tp, from, to, f)
+}
+
+// A relay that keeps its lease holds all chains against the log where a stage has
+// halted before a number of ours that was not sent, and only there.
+func TestWhatIsStrange(t *testing.T) {
+	t.Parallel()
+	halted := func(link Link) *working {
+		w := newRounds(t)
+		w.rig.assign()
+		w.insert(1, 4, 1)
+		w.round()
+		require.NoError(t, w.relay.note())
+		w.as(1, link)
+		w.exec(`UPDATE positions SET halted = 'by hand' WHERE part = 1`)
+		return w
+	}
+	for link, strange := range map[Link]bool{{testOutbox, 5}: true, {testOutbox, 4}: false, {testOutbox, 3}: false, {"another", 5}: false} {
+		w := halted(link)
+		found, err := w.relay.strange(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, strange, found, "%v", link)
+	}
+
+	w := halted(Link{testOutbox, 5})
+	w.relay.topology.broker = unreadable{w.rig.broker}
+	found, err := w.relay.strange(t.Context())
+	require.ErrorIs(t, err, errUnreadable)
+	assert.False(t, found)
+	_, err = w.relay.takeLease(t.Context())
+	require.ErrorIs(t, err, errUnreadable)
+	before := w.names()
+	w.relay.topology.broker = &failingReads{w.rig.broker, 1} // of the record, not of the ends
+	_, err = w.relay.takeLease(t.Context())
+	require.ErrorIs(t, err, errUnreadable)
+	assert.False(t, w.relay.ready, "the next turn tries again")
+	w.relay.topology.broker = w.rig.broker
+	_, err = w.relay.takeLease(t.Context())
+	require.NoError(t, err)
+	assert.True(t, w.relay.ready)
+	assert.NotEqual(t, before, w.names(), "the chains have other names")
+}
+
+// What was sent does not wait, noted or not.
+func TestWhatWasSentIsNotLate(t *testing.T) {
+	t.Parallel()
+	w := newRounds(t)
+	chain := store.Chain{Epoch: 1, Part: 1, Outbox: "a", Last: 3}
+	w.relay.mark([]store.Chain{chain})
+	assert.Len(t, w.relay.late, 1)
+	w.relay.sent[idOf(chain)] = 2
+	w.relay.mark([]store.Chain{chain})
+	assert.Len(t, w.relay.late, 1)
+	w.relay.sent[idOf(chain)] = 3
+	w.relay.mark([]store.Chain{chain})
+	assert.Empty(t, w.relay.late)
 }
