@@ -261,7 +261,7 @@ func TestAllThatLiesBeyondTheLog(t *testing.T) {
 		return tx.CreatePositions(t.Context(), []store.Position{{Stage: "test", Topic: string(schema.QuoteOutcomes),
 			TopicID: "topic-2", Next: 1, MovedAt: schema.NewTime(time.Unix(1, 0))}})
 	}))
-	require.NoError(t, r.topology().haltBeyond(t.Context()))
+	require.NoError(t, r.stage.outbox.topology.haltBeyond(t.Context()))
 	positions, err := store.Positions(t.Context(), r.db, "test")
 	require.NoError(t, err)
 	require.Len(t, positions, partitions+1)

@@ -326,4 +326,11 @@ func TestWhatWasSentIsNotLate(t *testing.T) {
 	w.relay.sent[idOf(chain)] = 3
 	w.relay.mark([]store.Chain{chain})
 	assert.Empty(t, w.relay.late)
+
+	chain.Last = 4
+	w.relay.mark([]store.Chain{chain})
+	assert.Equal(t, int64(4), w.relay.late[idOf(chain)].seq)
+	w.relay.sent[idOf(chain)], chain.Last = 4, 6
+	w.relay.mark([]store.Chain{chain})
+	assert.Equal(t, int64(6), w.relay.late[idOf(chain)].seq, "other events wait than those of the mark")
 }
