@@ -29,6 +29,7 @@ func TestFollow(t *testing.T) {
 		"the first of all":                      {Link{}, a(1), false, apply},
 		"the head of the log is gone":           {Link{}, a(2), false, gap},
 		"the next one":                          {a(7), a(8), false, apply},
+		"the next one, derived":                 {a(7), a(8), true, apply},
 		"the same again":                        {a(7), a(7), false, repeat},
 		"an earlier one again":                  {a(7), a(1), false, repeat},
 		"one is missing":                        {a(7), a(9), false, gap},
@@ -52,6 +53,8 @@ func TestFollow(t *testing.T) {
 		"accepted, and it goes on":       {x(12), x(13), false, apply},
 		"accepted, and it goes on wrong": {x(12), x(15), false, gap},
 		"accepted behind the end":        {b(12), b(13), false, apply},
+		"accepted, one is missing after": {b(12), b(14), false, foreign},
+		"accepted, then a former name":   {x(20), b(21), false, foreign},
 		"accepted, first of all":         {Link{}.in(anyNext), a(5), false, apply},
 
 		"superseded: derived":             {x(4).in(superseded), x(5), true, stepOver},

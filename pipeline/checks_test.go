@@ -212,6 +212,16 @@ func TestChecksOfAPartitionThatFails(t *testing.T) {
 		require.NoError(t, r.stage.Trouble(), "no error since, and no record")
 		fails(2)
 		require.NoError(t, r.stage.Trouble(), "that was another time")
+
+		for range 2 {
+			for part := range int32(partitions) {
+				fails(part)
+			}
+			time.Sleep(stuckAfter)
+		}
+		troubles := strings.Split(r.stage.Trouble().Error(), "\n")
+		assert.Len(t, troubles, partitions)
+		assert.IsIncreasing(t, troubles)
 	})
 }
 

@@ -310,6 +310,9 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 			*r = ofAnother(r, "S2")
 			r.Value = []byte(strings.Replace(string(r.Value), `"price":`, `"price":{"`+strings.Repeat("x", 9000)+`":0},"p":`, 1))
 		},
+		19: func(r *Record) { // half a place in a chain is none
+			r.Headers = append(r.Headers, schema.Header{Key: headerOutbox, Value: []byte(testOutbox)})
+		},
 	}
 	maps.Copy(broken, elsewhere)
 	refused := map[string]bool{"9": true, "13": true} // prices: the handler refuses one and panics at one
