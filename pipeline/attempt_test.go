@@ -210,6 +210,7 @@ func TestHowLongAStageTriesAgain(t *testing.T) {
 		takes    time.Duration
 	}{
 		"a pause within its patience":      {time.Second, RetryAfter(900*time.Millisecond, errDown), 2, 900 * time.Millisecond},
+		"a pause as long as its patience":  {time.Second, RetryAfter(time.Second, errDown), 2, time.Second},
 		"a pause beyond its patience":      {time.Second, RetryAfter(1100*time.Millisecond, errDown), 1, 0},
 		"without end":                      {0, RetryAfter(time.Hour, errDown), 2, time.Hour},
 		"no room, and the work can wait":   {time.Hour, RetryAfter(time.Second, full), 1, 0},
