@@ -190,7 +190,7 @@ func TestARelayThatStopsLeavesTheRest(t *testing.T) {
 		}, 0},
 		"the topics are not known": {func(w timed) { w.topics.now(errors.New("away")) }, 0},
 		"the broker refuses": {func(w timed) {
-			w.broker.now(func(context.Context) error { time.Sleep(time.Millisecond); return errors.New("away") })
+			w.broker.now(func(context.Context) error { time.Sleep(100 * time.Millisecond); return errors.New("away") })
 		}, 1},
 	} {
 		inVirtualTime(t, func(t *testing.T, w timed) {
