@@ -77,6 +77,9 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 // records were read: what the database had not given then, it did not write.
 func (s *Stage) checkGiven(ctx context.Context, sess *session, records []Record, p plan) (plan, error) {
 	if !p.broken {
+		if s.outbox.topology.inDatabase != nil {
+			return p, nil // no other database writes to that log
+		}
 		chains, err := store.ChainsAt(ctx, s.db, s.beyondGiven(sess, p.moves))
 		if err != nil {
 			return plan{}, err

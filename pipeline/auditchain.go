@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -38,6 +39,11 @@ func (a *audit) walkChain(ctx context.Context, tp TopicPartition, held OffsetRan
 		a.Progress(len(records))
 		return nil
 	})
+	if errors.Is(err, ErrDamaged) {
+		a.chains.Add(1, 1, 0, err.Error())
+		a.chains.Limit("%s: what follows the damage is not looked at", tp)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -85,7 +91,9 @@ func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 		}
 		return nil
 	case apply:
-		c.add(at, sourceOf(r.Headers), derived)
+		if !isDirect(r.Headers) {
+			c.add(at, sourceOf(r.Headers), derived)
+		}
 	}
 	c.last = c.last.advance(link)
 	return nil

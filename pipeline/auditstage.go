@@ -130,6 +130,12 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp TopicPartition, held O
 		}
 		return nil
 	})
+	if errors.Is(err, ErrDamaged) {
+		for _, w := range walks {
+			w.finding.CannotTell("%v", err)
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}

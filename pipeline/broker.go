@@ -2,11 +2,13 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -126,4 +128,21 @@ type Broker interface {
 	// not including to, in order, in slices of any size, and without a group.
 	// Events are not decoded. It returns the error of f, if any.
 	Read(ctx context.Context, tp TopicPartition, from, to int64, f func([]Record) error) error
+}
+
+// ErrDamaged is wrapped where a log does not read as it was written: bytes changed, or
+// records are missing.
+var ErrDamaged = errors.New("the log is damaged")
+
+// ErrStandby is what a subscriber reports while another process consumes the log.
+var ErrStandby = errors.New("standing by: another process consumes the log; this one takes over when that one ends")
+
+// TransactionalLog is a Broker whose log lies in the pipeline's database: what a
+// transaction publishes is in the log when the transaction commits. There is no outbox to
+// relay. Each record has the next number of its partition, and its offset is that number
+// less one.
+type TransactionalLog interface {
+	Broker
+	// AppendTx appends rows, in their order, and fills in their numbers.
+	AppendTx(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error
 }

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -16,7 +17,38 @@ const (
 	// headerDerived marks an event that a stage gave for a record it took: the
 	// stage gives it again, with the same id, if it takes the record again.
 	headerDerived = "ce_outboxderived"
+	// headerDirect marks an event that was appended to a log that numbers its records
+	// by itself, and not by a stage: a stream's or a file's. It may come again, with
+	// the same id.
+	headerDirect = "ce_outboxdirect"
 )
+
+// LinkHeaders are those of a record with a number in the chain of this name, by which
+// stages follow it. A log that numbers its records itself adds them when it is read. They
+// share the memory of timeline.
+func LinkHeaders(timeline []byte, number int64) [2]schema.Header {
+	return [2]schema.Header{
+		{Key: headerOutbox, Value: timeline},
+		{Key: headerSeq, Value: strconv.AppendInt(nil, number, 10)},
+	}
+}
+
+// DirectHeaders are headers as such a log stores them for an event that no stage's
+// transaction gave: without a place in another log, and marked.
+func DirectHeaders(headers []schema.Header) []schema.Header {
+	direct := make([]schema.Header, 0, len(headers)+1)
+	for _, h := range headers {
+		if h.Key != headerOutbox && h.Key != headerSeq && h.Key != headerDirect {
+			direct = append(direct, h)
+		}
+	}
+	return append(direct, schema.Header{Key: headerDirect, Value: []byte("true")})
+}
+
+// isDirect reports whether DirectHeaders marked them.
+func isDirect(headers []schema.Header) bool {
+	return slices.ContainsFunc(headers, func(h schema.Header) bool { return h.Key == headerDirect })
+}
 
 // Link is the place of a record in the chain of its partition: the name of the
 // chain, and its number there, from 1. A record from elsewhere (a stream, a
@@ -68,10 +100,8 @@ func (l Link) in(m mode) Link {
 const linkBytes = len(headerOutbox) + len(headerSeq) + 2*40 + 4
 
 func (l Link) headers() []schema.Header {
-	return []schema.Header{
-		{Key: headerOutbox, Value: []byte(l.Outbox)},
-		{Key: headerSeq, Value: strconv.AppendInt(nil, l.Seq, 10)},
-	}
+	headers := LinkHeaders([]byte(l.Outbox), l.Seq)
+	return headers[:]
 }
 
 // linkOf reads the link of a record; the zero Link where it has none.

@@ -124,11 +124,11 @@ func (r *Runtime) ownStages(ctx context.Context) ownStages {
 	return own
 }
 
-// check is a failure if the stage is one of this process and readers depend on it,
-// and a warning otherwise.
+// check is a failure if the stage is one of this process, does not stand by, and readers
+// depend on it; a warning otherwise.
 func (o ownStages) check(name, stage string, err error) Check {
 	c := check(name, err)
-	if c.State == CheckFailed && (!slices.Contains(o.here, stage) || o.known && !slices.Contains(o.serving, stage)) {
+	if c.State == CheckFailed && (errors.Is(err, ErrStandby) || !slices.Contains(o.here, stage) || o.known && !slices.Contains(o.serving, stage)) {
 		c.State = CheckWarning
 	}
 	return c
@@ -147,7 +147,11 @@ func (r *Runtime) checkBroker(ctx context.Context) []Check {
 	checks, _, _ := r.looks.Do("broker", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokerTimeout)
 		defer cancel()
-		return r.lookAtBroker(ctx), nil
+		checks := r.lookAtBroker(ctx)
+		if slices.ContainsFunc(checks, func(c Check) bool { return c.Name == "broker" && c.State == CheckOK }) {
+			checks = append(checks, r.checkLateness(ctx, r.ownStages(ctx))...)
+		}
+		return checks, nil
 	})
 	return checks.([]Check)
 }

@@ -5,9 +5,9 @@
 // projection.go and provider.go (what a plugin implements), registry.go (how
 // it is found), batch.go and broker.go (what the log must supply), chain.go
 // (the rule that drops repeats and notices gaps), stage.go (the transaction
-// around a batch), relay.go (from the outbox to the log), runtime.go (all of it
+// around a batch), relay.go (from the outbox to Kafka), runtime.go (all of it
 // under Watermill's router).
 //
-// Below it, kafka speaks to the log, embedded is a log in the process, and
-// store keeps positions, chains and the outbox in SQL.
+// Below it, kafka is the log on Apache Kafka, log/table is the log in a table of the
+// database, and store keeps positions, chains, the outbox and that table in SQL.
 package pipeline

@@ -50,11 +50,15 @@ func (o outbox) rows(events []schema.Event, derived bool) ([]store.OutboxRow, er
 	return rows, nil
 }
 
-// insert takes a number in its chain for each row and inserts them: all of a
-// transaction at once, since the chains are locked in one order.
+// insert takes a number in its chain for each row and inserts them, into the outbox or
+// straight into a log that lies in the database: all of a transaction at once, since the
+// chains are locked in one order.
 func (o outbox) insert(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 	if len(rows) == 0 {
 		return nil
+	}
+	if log := o.topology.inDatabase; log != nil {
+		return log.AppendTx(ctx, tx, rows)
 	}
 	if err := number(ctx, tx, rows); err != nil {
 		return err

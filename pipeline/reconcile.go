@@ -238,8 +238,11 @@ func (t *Topology) haltBeyond(ctx context.Context) error {
 			continue
 		}
 		err = t.db.Write(ctx, func(tx *store.Tx) error {
-			if _, err := tx.RenewEpoch(ctx, topic); err != nil {
-				return err
+			// A log in the database gives no offset twice.
+			if t.inDatabase == nil {
+				if _, err := tx.RenewEpoch(ctx, topic); err != nil {
+					return err
+				}
 			}
 			for _, p := range beyond {
 				if err := tx.HaltPosition(ctx, p); err != nil {

@@ -40,7 +40,7 @@ type Config struct {
 	Serving func(ctx context.Context) ([]string, error)
 	// Sources run beside the stages.
 	Sources []SourceSpec
-	// Relay runs the relay in this process.
+	// Relay runs the relay in this process, where the log is not in the database.
 	Relay bool
 	// TransactionLimit bounds the transaction of a batch, so that a handler or a
 	// database that hangs holds up its partitions for so long at the most. 0 means
@@ -85,6 +85,9 @@ func New(cfg Config) (*Runtime, error) {
 	}
 	if cfg.Registry == nil {
 		cfg.Registry = prometheus.NewRegistry()
+	}
+	if cfg.Topology.inDatabase != nil {
+		cfg.Relay = false // what is published is in the log already
 	}
 	r := &Runtime{cfg: cfg, metrics: newMetrics(cfg.Registry), changed: make(chan struct{})}
 	cfg.Registry.MustRegister(r)
@@ -185,6 +188,9 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 	if r.cfg.Changing != nil {
 		if err := c.change(ctx); err != nil {
 			stop()
+			if outer.Err() != nil {
+				err = nil // a stop that came early is no failure
+			}
 			return errors.Join(err, c.wait())
 		}
 		c.group.Go(func() error { c.keepChanging(ctx); return nil })

@@ -16,7 +16,9 @@ import (
 type Topology struct {
 	db     *store.Store
 	broker Broker
-	names  []schema.Topic
+	// inDatabase is the broker where its log lies in the database; nil elsewhere.
+	inDatabase TransactionalLog
+	names      []schema.Topic
 	// partitioner is that of all of pricemill's topics.
 	partitioner func(key []byte, partitions int32) int32
 
@@ -40,7 +42,7 @@ func NewTopology(ctx context.Context, db *store.Store, broker Broker, topics []s
 	if err != nil {
 		return nil, fmt.Errorf("preparing the topics: %w", err)
 	}
-	t := &Topology{db: db, broker: broker, names: topics, partitioner: partitioner}
+	t := topologyOf(db, broker, topics, partitioner)
 	if err := t.register(ctx, infos); err != nil {
 		return nil, err
 	}
@@ -48,6 +50,11 @@ func NewTopology(ctx context.Context, db *store.Store, broker Broker, topics []s
 		return nil, err
 	}
 	return t, t.Refresh(ctx)
+}
+
+func topologyOf(db *store.Store, broker Broker, topics []schema.Topic, partitioner func(key []byte, partitions int32) int32) *Topology {
+	inDatabase, _ := broker.(TransactionalLog)
+	return &Topology{db: db, broker: broker, inDatabase: inDatabase, names: topics, partitioner: partitioner}
 }
 
 // LookupTopology returns the topics without creating or registering any, for
@@ -76,7 +83,7 @@ func LookupTopology(ctx context.Context, db *store.Store, broker Broker, topics 
 		}
 		known.byEpoch[topic.Epoch] = name
 	}
-	t := &Topology{db: db, broker: broker, names: topics, partitioner: partitioner}
+	t := topologyOf(db, broker, topics, partitioner)
 	t.known.Store(known)
 	return t, nil
 }

@@ -85,7 +85,8 @@ func (r *Runtime) checkWorkers(ctx context.Context, own ownStages) []Check {
 			elsewhere = append(elsewhere, stage)
 		}
 	}
-	if r.cfg.Relay && len(elsewhere) == 0 {
+	relayed := r.cfg.Relay || r.cfg.Topology.inDatabase != nil
+	if relayed && len(elsewhere) == 0 {
 		return nil
 	}
 	held, err := store.HeldLeases(ctx, r.cfg.Store)
@@ -98,7 +99,7 @@ func (r *Runtime) checkWorkers(ctx context.Context, own ownStages) []Check {
 			missing = append(missing, "stage "+stage)
 		}
 	}
-	if !r.cfg.Relay && !slices.Contains(held, leaseName) {
+	if !relayed && !slices.Contains(held, leaseName) {
 		missing = append(missing, "the relay")
 	}
 	if len(missing) == 0 {

@@ -165,7 +165,8 @@ func (c *Comparison) fillTo(ctx context.Context, q store.Querier) error {
 	}
 	err = c.fill.To(ctx, targets)
 	switch {
-	case errors.Is(err, pipeline.ErrHalted), errors.Is(err, pipeline.ErrBeyond), errors.Is(err, pipeline.ErrPast):
+	case errors.Is(err, pipeline.ErrHalted), errors.Is(err, pipeline.ErrBeyond), errors.Is(err, pipeline.ErrPast),
+		errors.Is(err, pipeline.ErrDamaged):
 		c.finding.CannotTell("%v", err)
 		c.fill = nil
 		return nil

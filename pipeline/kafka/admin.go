@@ -133,7 +133,7 @@ func (b *Broker) describeTopics(ctx context.Context, topics []schema.Topic) (map
 		if err != nil {
 			return err
 		}
-		for _, topic := range metadata {
+		for _, topic := range metadata.Topics {
 			if topic.Err == sarama.ErrUnknownTopicOrPartition {
 				continue
 			}
@@ -160,8 +160,28 @@ func led(topic *sarama.TopicMetadata) error {
 	return nil
 }
 
-func (b *Broker) metadata(ctx context.Context, names []string) ([]*sarama.TopicMetadata, error) {
-	return await(ctx, b, func() ([]*sarama.TopicMetadata, error) {
+// ClusterID is what the cluster calls itself: no two clusters have the same.
+func (b *Broker) ClusterID(ctx context.Context) (string, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	var id string
+	err := b.retry(ctx, "asking for the cluster's id", func() error {
+		// Of a topic, since a request without any is one for all.
+		response, err := b.metadata(ctx, []string{b.cfg.name(schema.RawQuotes)})
+		if err != nil {
+			return err
+		}
+		if response.ClusterID == nil || *response.ClusterID == "" {
+			return fmt.Errorf("the cluster has no id: %w", sarama.ErrIncompleteResponse)
+		}
+		id = *response.ClusterID
+		return nil
+	})
+	return id, err
+}
+
+func (b *Broker) metadata(ctx context.Context, names []string) (*sarama.MetadataResponse, error) {
+	return await(ctx, b, func() (*sarama.MetadataResponse, error) {
 		broker := b.client.LeastLoadedBroker()
 		if broker == nil {
 			return nil, errors.Join(sarama.ErrOutOfBrokers, b.client.RefreshMetadata(names...))
@@ -173,6 +193,6 @@ func (b *Broker) metadata(ctx context.Context, names []string) ([]*sarama.TopicM
 			_ = b.client.RefreshMetadata()
 			return nil, err
 		}
-		return response.Topics, nil
+		return response, nil
 	})
 }

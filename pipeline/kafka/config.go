@@ -225,7 +225,7 @@ func (c Config) lines() *lines {
 func (c Config) client(l *lines) *sarama.Config {
 	conf := sarama.NewConfig()
 	// Topic ids come with 2.8. An older version also makes sarama misread the
-	// embedded broker's group answers.
+	// group answers of the broker of package kafkatest.
 	conf.Version = sarama.V2_8_0_0
 	conf.ClientID = c.ClientID
 	conf.ChannelBufferSize = channelBuffer

@@ -1,6 +1,5 @@
-// Package kafka is the log on any cluster that speaks Kafka's protocol: Apache
-// Kafka, or the broker of package embedded. It implements pipeline.Broker over
-// sarama, which nothing else imports.
+// Package kafka is the log on Apache Kafka, or on any cluster that speaks its
+// protocol. It implements pipeline.Broker over sarama, which nothing else imports.
 //
 // Read it in this order: config.go, broker.go (the connections), admin.go,
 // retention.go and offsets.go (what the cluster has), partitioner.go, sender.go

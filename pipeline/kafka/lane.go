@@ -10,11 +10,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log/delivery"
 )
-
-// maxBatchBytes is where a batch ends that has fewer records than it may. A
-// record that passes it is still in.
-const maxBatchBytes = 4 << 20
 
 // lane delivers one batch at a time, while the claims of its partitions put
 // together the next. What is put together is bounded by the size of a batch, in
@@ -102,7 +99,7 @@ func (l *lane) add(tp pipeline.TopicPartition, records []pipeline.Record) bool {
 		n := 0
 		for ; n < len(records) && !l.full(); n++ {
 			l.pending = append(l.pending, records[n])
-			l.bytes += weight(&records[n])
+			l.bytes += delivery.Weight(&records[n])
 		}
 		records = records[n:]
 		if wasEmpty || l.full() {
@@ -115,16 +112,7 @@ func (l *lane) add(tp pipeline.TopicPartition, records []pipeline.Record) bool {
 }
 
 // full is called with the lock held.
-func (l *lane) full() bool { return len(l.pending) >= l.size || l.bytes >= maxBatchBytes }
-
-// weight is what a record counts for in maxBatchBytes.
-func weight(r *pipeline.Record) int {
-	n := len(r.Key) + len(r.Value)
-	for _, h := range r.Headers {
-		n += len(h.Key) + len(h.Value)
-	}
-	return n
-}
+func (l *lane) full() bool { return len(l.pending) >= l.size || l.bytes >= delivery.MaxBatchBytes }
 
 func (l *lane) refuses(tp pipeline.TopicPartition) bool {
 	_, paused := l.paused[tp]
@@ -208,7 +196,8 @@ func (l *lane) deliver(ctx context.Context, records []pipeline.Record) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		msg, cancel := l.message(ctx, records)
+		batch := &pipeline.Batch{Lane: l.number, Records: records, Pause: l.session.pause}
+		msg, cancel := delivery.Message(ctx, batch, l.size == 1)
 		select {
 		case l.session.sub.out <- msg:
 		case <-ctx.Done():
@@ -281,7 +270,7 @@ func (l *lane) again(records []pipeline.Record) []pipeline.Record {
 	kept := make([]pipeline.Record, 0, len(records))
 	for i := range records {
 		if _, paused := l.paused[records[i].TopicPartition]; !paused {
-			kept = append(kept, pristine(&records[i]))
+			kept = append(kept, delivery.Pristine(&records[i]))
 		}
 	}
 	return kept
@@ -297,7 +286,7 @@ func (l *lane) pause(tp pipeline.TopicPartition) {
 	for i := range l.pending {
 		if l.pending[i].TopicPartition != tp {
 			kept = append(kept, l.pending[i])
-			l.bytes += weight(&l.pending[i])
+			l.bytes += delivery.Weight(&l.pending[i])
 		}
 	}
 	clear(l.pending[len(kept):])

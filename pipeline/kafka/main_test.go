@@ -17,17 +17,17 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/pipeline/kafkatest"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // patience is how long a test waits for what must come.
 const patience = 30 * time.Second
 
-// The tests run on the embedded broker, or, with servicesVariable set, on the
+// The tests run on a broker in this process, or, with servicesVariable set, on the
 // cluster at addressVariable. TestSendAfterTheBrokerCameBack stops and starts a
-// broker, which no test may do to a cluster: it brings an embedded one of its own
+// broker, which no test may do to a cluster: it starts one of its own
 // in either case.
 const (
 	servicesVariable = "PRICEMILL_TEST_SERVICES"
@@ -66,21 +66,15 @@ func run(m *testing.M) (code int, err error) {
 		if err := deleteTopics(); err != nil {
 			return code, fmt.Errorf("deleting the topics of this run: %w", err)
 		}
-	} else if code, err = runEmbedded(m); err != nil {
+	} else if code, err = runFake(m); err != nil {
 		return code, err
 	}
 	// go-metrics, which sarama uses, keeps one ticker for the process.
 	return code, goleak.Find(goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
 }
 
-func runEmbedded(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "pricemill-kafka-*")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	fast := false
-	broker, err := embedded.Open(context.Background(), embedded.Config{Dir: dir, SyncWrites: &fast})
+func runFake(m *testing.M) (int, error) {
+	broker, err := kafkatest.Start(kafkatest.Config{})
 	if err != nil {
 		return 0, err
 	}

@@ -1,10 +1,8 @@
 package kafka_test
 
 import (
-	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -14,30 +12,6 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/kafka"
 )
-
-func TestReadBounds(t *testing.T) {
-	t.Parallel()
-	b := newBroker(t)
-	topic := newTopic(t, b)
-	for sent := 0; sent < 100; sent += 10 {
-		send(t, b, at(topic, 1), numbered(sent, 10)...)
-	}
-	for _, bounds := range [][2]int64{{0, 100}, {0, 1}, {99, 100}, {15, 37}, {20, 30}, {0, 0}, {50, 50}, {100, 100}} {
-		next := bounds[0]
-		err := b.Read(t.Context(), at(topic, 1), bounds[0], bounds[1], func(records []pipeline.Record) error {
-			for _, r := range records {
-				if r.Offset != next || string(r.Value) != strconv.FormatInt(next, 10) || r.TopicID == "" {
-					t.Errorf("%v: got offset %d with %q, want %d", bounds, r.Offset, r.Value, next)
-				}
-				next++
-			}
-			return nil
-		})
-		if err != nil || next != bounds[1] {
-			t.Errorf("%v: read to %d: %v", bounds, next, err)
-		}
-	}
-}
 
 func TestReadOutOfRange(t *testing.T) {
 	t.Parallel()
@@ -58,37 +32,6 @@ func TestReadOutOfRange(t *testing.T) {
 		if err := b.Read(t.Context(), tp, 0, 0, nil); !errors.Is(err, kafka.ErrUnknownTopic) {
 			t.Errorf("%s: %v", tp, err)
 		}
-	}
-}
-
-func TestReadReturnsTheErrorOfTheFunction(t *testing.T) {
-	t.Parallel()
-	b := newBroker(t)
-	topic := newTopic(t, b)
-	send(t, b, at(topic, 0), numbered(0, 10)...)
-	enough := errors.New("enough")
-	if err := b.Read(t.Context(), at(topic, 0), 0, 10, func([]pipeline.Record) error { return enough }); err != enough {
-		t.Errorf("got %v, want the function's own error", err)
-	}
-}
-
-func TestReadEndsWithTheContext(t *testing.T) {
-	t.Parallel()
-	b := newBroker(t)
-	topic := newTopic(t, b)
-	// More than the one answer that may lie ready.
-	for sent := 0; sent < 30; sent++ {
-		records := numbered(sent, 1)
-		records[0].Value = make([]byte, 900_000)
-		send(t, b, at(topic, 0), records...)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	err := b.Read(ctx, at(topic, 0), 0, 30, func([]pipeline.Record) error {
-		cancel()
-		return nil
-	})
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
 	}
 }
 

@@ -80,17 +80,3 @@ func (c *converter) intern(name []byte) string {
 	}
 	return fresh
 }
-
-// pristine is the record as it came from the log, without what a handler was
-// told or left in it.
-func pristine(r *pipeline.Record) pipeline.Record {
-	return pipeline.Record{
-		TopicPartition: r.TopicPartition,
-		TopicID:        r.TopicID,
-		Offset:         r.Offset,
-		Timestamp:      r.Timestamp,
-		Key:            r.Key,
-		Headers:        r.Headers,
-		Value:          r.Value,
-	}
-}

@@ -99,7 +99,7 @@ func TestLimitedRetentionIsSaid(t *testing.T) {
 			if warned := len(test.want) > 0; warned != (len(limited) == 1) || warned != strings.Contains(log.String(), string(topic)) {
 				t.Errorf("warned of %q; log: %s", limited, log.String())
 			}
-			if err := admin.DeleteTopic(string(topic)); err != nil { // it would have the embedded broker sweep
+			if err := admin.DeleteTopic(string(topic)); err != nil { // the broker of the tests would sweep it
 				t.Error(err)
 			}
 		})

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"net"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/pipeline/kafka"
-	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/pipeline/kafkatest"
 )
 
 // readAll returns what a partition holds.
@@ -32,43 +30,6 @@ func readAll(t testing.TB, b *kafka.Broker, tp pipeline.TopicPartition) []pipeli
 		t.Fatal(err)
 	}
 	return all
-}
-
-func TestSendKeepsOrderAndOffsetsAreDense(t *testing.T) {
-	t.Parallel()
-	const rounds, size = 20, 50
-	b := newBroker(t)
-	one, two := newTopic(t, b), newTopic(t, b)
-	var senders sync.WaitGroup
-	for _, topic := range []schema.Topic{one, two} {
-		senders.Go(func() {
-			for round := range rounds {
-				var batches []pipeline.PartitionBatch
-				for partition := range int32(4) {
-					batches = append(batches, pipeline.PartitionBatch{
-						TopicPartition: at(topic, partition), Records: numbered(round*size, size),
-					})
-				}
-				if err := errors.Join(b.Send(t.Context(), batches)...); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	senders.Wait()
-	for _, topic := range []schema.Topic{one, two} {
-		for partition := range int32(4) {
-			records := readAll(t, b, at(topic, partition))
-			if len(records) != rounds*size {
-				t.Fatalf("%d records, want %d", len(records), rounds*size)
-			}
-			for i, r := range records {
-				if r.Offset != int64(i) || string(r.Value) != strconv.Itoa(i) {
-					t.Fatalf("record %d has offset %d and value %s", i, r.Offset, r.Value)
-				}
-			}
-		}
-	}
 }
 
 func TestSendBatchIsOneBatchOfTheLog(t *testing.T) {
@@ -180,7 +141,7 @@ func TestSendCompressed(t *testing.T) {
 func TestSendAfterTheBrokerCameBack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	log, err := embedded.Open(t.Context(), embedded.Config{Dir: dir})
+	log, err := kafkatest.Start(kafkatest.Config{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +168,7 @@ func TestSendAfterTheBrokerCameBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err = embedded.Open(t.Context(), embedded.Config{Dir: dir, Port: number})
+	log, err = kafkatest.Start(kafkatest.Config{Dir: dir, Port: number})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/pipeline/log/delivery"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -224,7 +225,7 @@ func (s *session) feed(l *lane, tp pipeline.TopicPartition, claim sarama.Consume
 	records, bytes := make([]pipeline.Record, 0, chunk), 0
 	take := func(m *sarama.ConsumerMessage) {
 		records = append(records, convert.record(m.Offset, m.Timestamp, m.Key, m.Value, m.Headers))
-		bytes += weight(&records[len(records)-1])
+		bytes += delivery.Weight(&records[len(records)-1])
 	}
 	for message := range claim.Messages() {
 		take(message)

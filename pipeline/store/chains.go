@@ -40,6 +40,10 @@ func (n Numbers) First() int64 { return n.Last - int64(n.N) + 1 }
 // of epoch and partition, so that two transactions never wait for each other in a
 // circle: take all of a transaction's at once.
 func (t *Tx) TakeNumbers(ctx context.Context, wanted []Numbers) error {
+	return t.takeNumbers(ctx, wanted, `last = last + held.n`)
+}
+
+func (t *Tx) takeNumbers(ctx context.Context, wanted []Numbers, set string) error {
 	if len(wanted) == 0 {
 		return nil
 	}
@@ -55,7 +59,7 @@ func (t *Tx) TakeNumbers(ctx context.Context, wanted []Numbers) error {
 	err := t.Select(ctx, &taken, `WITH v (epoch, part, n) AS (VALUES `+typedValues(numberColumns, len(wanted))+`),
 		held AS (SELECT v.* FROM chains JOIN v ON chains.epoch = v.epoch AND chains.part = v.part
 			ORDER BY v.epoch, v.part `+t.LockRows("chains")+`)
-		UPDATE chains SET last = last + held.n FROM held WHERE chains.epoch = held.epoch AND chains.part = held.part
+		UPDATE chains SET `+set+` FROM held WHERE chains.epoch = held.epoch AND chains.part = held.part
 		RETURNING chains.epoch, chains.part, chains.last`, args...)
 	if err != nil {
 		return fmt.Errorf("taking numbers of %d chains: %w", len(wanted), err)

@@ -16,8 +16,9 @@ const (
 	headersVersion2 = 2
 )
 
-// usualHeaders is how many an event has, those of its place in a chain included.
-const usualHeaders = 11
+// usualHeaders is how many an event has at the most, those of its place in a chain
+// included.
+const usualHeaders = 12
 
 // ErrHeaders is wrapped by every failure to unpack headers.
 var ErrHeaders = errors.New("malformed packed headers")
@@ -43,7 +44,30 @@ func EncodeHeaders(headers []schema.Header) []byte {
 
 // DecodeHeaders unpacks what EncodeHeaders packed, now or ever; the values share
 // b's memory.
-func DecodeHeaders(b []byte) ([]schema.Header, error) {
+func DecodeHeaders(b []byte) ([]schema.Header, error) { return HeaderDecoder(nil).Decode(b) }
+
+// HeaderDecoder decodes the headers of many records, which repeat the same few keys: each
+// key is one string for all of them. A nil one decodes, and remembers nothing. It is not
+// safe for concurrent use.
+type HeaderDecoder map[string]string
+
+// maxKeys bounds the keys that a HeaderDecoder remembers.
+const maxKeys = 256
+
+// key is b as a string.
+func (d HeaderDecoder) key(b []byte) string {
+	if known, ok := d[string(b)]; ok {
+		return known
+	}
+	key := string(b)
+	if d != nil && len(d) < maxKeys {
+		d[key] = key
+	}
+	return key
+}
+
+// Decode is DecodeHeaders.
+func (d HeaderDecoder) Decode(b []byte) ([]schema.Header, error) {
 	if len(b) == 0 || b[0] != headersVersion1 && b[0] != headersVersion2 {
 		return nil, fmt.Errorf("%w: unknown version", ErrHeaders)
 	}
@@ -70,7 +94,7 @@ func DecodeHeaders(b []byte) ([]schema.Header, error) {
 		if err != nil {
 			return nil, err
 		}
-		headers = append(headers, schema.Header{Key: string(key), Value: value})
+		headers = append(headers, schema.Header{Key: d.key(key), Value: value})
 	}
 	return headers, nil
 }

@@ -3,17 +3,12 @@ package store
 import (
 	"cmp"
 	"context"
-	stdsql "database/sql"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/jmoiron/sqlx"
 
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
@@ -30,26 +25,20 @@ type OutboxRow struct {
 
 // Append puts rows into the outbox, through watermill-sql's publisher.
 func (t *Tx) Append(ctx context.Context, rows []OutboxRow) error {
-	// The publisher ignores contexts, so ask before.
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	publisher, err := sql.NewPublisher(t.tx.Tx, sql.PublisherConfig{SchemaAdapter: outboxSchema{ctx, t.tx, t.store.engine}}, watermill.NopLogger{})
-	if err != nil {
-		return fmt.Errorf("opening the outbox: %w", err)
-	}
 	most := t.store.engine.MaxRows(len(outboxColumns))
 	for len(rows) > 0 {
 		n, held := 0, 0
 		for ; n < min(most, len(rows)) && (n == 0 || held < maxAppend); n++ {
 			held += len(rows[n].Headers) + len(rows[n].Payload)
 		}
+		values := Rows{Table: "outbox", Columns: outboxColumns, Values: make([]any, 0, n*len(outboxColumns))}
 		messages := make([]*message.Message, n)
-		for i, row := range rows[:n] {
-			messages[i] = row.message()
+		for i, r := range rows[:n] {
+			values.Add(r.Epoch, r.Part, r.Seq, orEmpty(r.Key), orEmpty(r.Headers), orEmpty(r.Payload))
+			messages[i] = message.NewMessage("", r.Payload)
 		}
-		if err := t.statement(func() error { return publisher.Publish("outbox", messages...) }); err != nil {
-			return t.classify(fmt.Errorf("writing %d events to the outbox: %w", n, err))
+		if err := t.publish(ctx, values, messages); err != nil {
+			return fmt.Errorf("writing %d events to the outbox: %w", n, err)
 		}
 		rows = rows[n:]
 		if err := failpoint.Hit(ctx, failpoint.StoreInserting); err != nil {
@@ -59,78 +48,18 @@ func (t *Tx) Append(ctx context.Context, rows []OutboxRow) error {
 	return nil
 }
 
+// orEmpty: the columns take no null.
+func orEmpty(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
 // maxAppend bounds the bytes of one statement into the outbox, but for a row.
 const maxAppend = 1 << 20
 
-// Metadata of a message on its way into the outbox.
-const (
-	metaEpoch   = "epoch"
-	metaPart    = "part"
-	metaSeq     = "seq"
-	metaKey     = "key"
-	metaHeaders = "headers"
-)
-
-func (r OutboxRow) message() *message.Message {
-	m := message.NewMessage("", r.Payload)
-	m.Metadata = message.Metadata{
-		metaEpoch: strconv.FormatInt(r.Epoch, 10), metaPart: strconv.FormatInt(int64(r.Part), 10),
-		metaSeq: strconv.FormatInt(r.Seq, 10), metaKey: string(r.Key), metaHeaders: string(r.Headers),
-	}
-	return m
-}
-
-// outboxSchema lays messages out as rows of the outbox. It only ever publishes:
-// the relay reads the table itself.
-type outboxSchema struct {
-	ctx    context.Context // of the one use of it
-	tx     *sqlx.Tx
-	engine Engine
-}
-
-var _ sql.SchemaAdapter = outboxSchema{}
-
 var outboxColumns = []string{"epoch", "part", "seq", "msg_key", "headers", "payload"}
-
-// InsertQuery implements sql.SchemaAdapter.
-func (o outboxSchema) InsertQuery(topic string, messages message.Messages) (sql.Query, error) {
-	rows := Rows{Table: topic, Columns: outboxColumns, Values: make([]any, 0, len(messages)*len(outboxColumns))}
-	for _, m := range messages {
-		epoch, err1 := strconv.ParseInt(m.Metadata[metaEpoch], 10, 64)
-		part, err2 := strconv.ParseInt(m.Metadata[metaPart], 10, 32)
-		seq, err3 := strconv.ParseInt(m.Metadata[metaSeq], 10, 64)
-		if err := errors.Join(err1, err2, err3); err != nil {
-			return sql.Query{}, fmt.Errorf("laying out an outbox row: %w", err)
-		}
-		rows.Add(epoch, part, seq, []byte(m.Metadata[metaKey]), []byte(m.Metadata[metaHeaders]), []byte(m.Payload))
-	}
-	var statements []sql.Query
-	err := o.engine.Inserts(o.ctx, o.tx, rows, func(query string, args []any) error {
-		statements = append(statements, sql.Query{Query: query, Args: args})
-		return nil
-	})
-	if err == nil && len(statements) != 1 {
-		err = fmt.Errorf("%d statements for %d messages", len(statements), len(messages))
-	}
-	if err != nil {
-		return sql.Query{}, fmt.Errorf("laying out outbox rows: %w", err)
-	}
-	return statements[0], nil
-}
-
-// SelectQuery implements sql.SchemaAdapter.
-func (outboxSchema) SelectQuery(string, string, sql.OffsetsAdapter) sql.Query { return sql.Query{} }
-
-// UnmarshalMessage implements sql.SchemaAdapter.
-func (outboxSchema) UnmarshalMessage(sql.Scanner) (sql.Row, error) {
-	return sql.Row{}, errors.New("the outbox is read by the relay, not by a subscriber")
-}
-
-// SchemaInitializingQueries implements sql.SchemaAdapter; migrations make the table.
-func (outboxSchema) SchemaInitializingQueries(string) []sql.Query { return nil }
-
-// SubscribeIsolationLevel implements sql.SchemaAdapter.
-func (outboxSchema) SubscribeIsolationLevel() stdsql.IsolationLevel { return stdsql.LevelDefault }
 
 // Pending lists the chains with events that are not in the log yet.
 func (s *Store) Pending(ctx context.Context) ([]Chain, error) {

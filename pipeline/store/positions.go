@@ -47,6 +47,17 @@ const positionColumns = `stage, topic, part, topic_id, next_offset, chain_outbox
 // and that go again: they are no part of the service.
 const Scratch = "scratch/"
 
+// Stages are the names of the stages that have positions, without scratch stages, in their
+// order. It reads nothing else of a position, which may be damaged.
+func Stages(ctx context.Context, q Querier) ([]string, error) {
+	var names []string
+	if err := q.Select(ctx, &names, `SELECT DISTINCT stage FROM positions
+		WHERE substr(stage, 1, $1) <> $2 ORDER BY stage`, len(Scratch), Scratch); err != nil {
+		return nil, fmt.Errorf("reading which stages there are: %w", err)
+	}
+	return names, nil
+}
+
 // Positions reads the positions of a stage, or of all stages of the service where
 // it is "".
 func Positions(ctx context.Context, q Querier, stage string) ([]Position, error) {

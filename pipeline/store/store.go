@@ -138,7 +138,7 @@ func Open(ctx context.Context, engine Engine) (*Store, error) {
 }
 
 // Reader reads the tables of an engine as they are, of whatever version.
-func Reader(engine Engine) Querier { return &Store{engine: engine} }
+func Reader(engine Engine) *Store { return &Store{engine: engine} }
 
 // Close releases all connections.
 func (s *Store) Close() error { return s.engine.Close() }
@@ -194,14 +194,19 @@ func (s *Store) NowMillis() string { return s.engine.NowMillis() }
 // is returned as it is; ErrCommit is wrapped where the commit itself failed.
 func (s *Store) Write(ctx context.Context, f func(tx *Tx) error) error {
 	s.writes.Add(1)
+	var done *Tx
 	err := s.engine.Write(ctx, func(tx *sqlx.Tx) error {
-		if err := f(&Tx{tx: tx, store: s, used: time.Now()}); err != nil {
+		done = &Tx{tx: tx, store: s, used: time.Now()}
+		if err := f(done); err != nil {
 			return err
 		}
 		return unanswered(failpoint.Hit(ctx, failpoint.StoreCommitting))
 	})
 	if err != nil {
 		return err
+	}
+	for _, f := range done.committed {
+		f()
 	}
 	return unanswered(failpoint.Hit(ctx, failpoint.StoreCommitted))
 }
@@ -223,11 +228,17 @@ func unanswered(reason error) error {
 type Tx struct {
 	tx    *sqlx.Tx
 	store *Store
+	// committed is called, in this order, after the commit.
+	committed []func()
 
 	mu        sync.Mutex // held while a statement runs
 	abandoned bool
 	used      time.Time // when the last statement ended
 }
+
+// OnCommit has f called once the transaction is known to be committed; never, where it
+// is not, or its outcome is unknown.
+func (t *Tx) OnCommit(f func()) { t.committed = append(t.committed, f) }
 
 // ErrAbandoned says that somebody did so long nothing in a transaction that it was
 // given up; see Tx.Abandon.

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"github.com/google/uuid"
 )
 
 // Topic is an incarnation of a topic as this database knows it.
@@ -51,6 +53,29 @@ func (s *Store) RegisterTopic(ctx context.Context, name, topicID string, partiti
 		return Topic{}, fmt.Errorf("registering topic %s (%s): %w", name, topicID, err)
 	}
 	return topic, nil
+}
+
+// EnsureTopic makes a topic of the table log known, unless it is: its id is made here.
+func (s *Store) EnsureTopic(ctx context.Context, name string, partitions int32) error {
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return fmt.Errorf("making an id for topic %s: %w", name, err)
+	}
+	err = s.Write(ctx, func(tx *Tx) error {
+		if err := tx.Alone(ctx); err != nil {
+			return err
+		}
+		var exists bool
+		if err := tx.Get(ctx, &exists, `SELECT EXISTS (SELECT 1 FROM topics WHERE name = $1)`, name); err != nil || exists {
+			return err
+		}
+		_, err := tx.newEpoch(ctx, Topic{Name: name, ID: id.String(), Partitions: partitions, Seen: partitions})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("creating topic %s: %w", name, err)
+	}
+	return nil
 }
 
 // currentTopic is the newest epoch of an incarnation.

@@ -63,6 +63,13 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"workers take each row of a queue once":        testQueue,
 		"changes of tables take turns":                 testAlone,
 
+		"segments are read in their order":      testSegments,
+		"numbers of the table log":              testLogNumbers,
+		"a topic of the table log is made once": testEnsureTopic,
+		"groups keep their offsets":             testGroupOffsets,
+		"a database belongs to one log":         testRecordedLog,
+		"a lease is known to be taken":          testLeaseTaken,
+
 		"a snapshot stays as it was":             testSnapshot,
 		"a snapshot ends with its context":       testSnapshotEnds,
 		"tables are described":                   testTables,

@@ -1,0 +1,21 @@
+package kafka_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/pipeline/log/logtest"
+)
+
+func TestLog(t *testing.T) {
+	logtest.Run(t, logtest.Config{
+		Fresh: func(testing.TB) logtest.Opener {
+			return func(t testing.TB, grace time.Duration) logtest.Log {
+				return newBroker(t, func(c *kafka.Config) { c.Grace = grace })
+			}
+		},
+		Unique:       unique,
+		UnknownTopic: kafka.ErrUnknownTopic, OutOfRange: kafka.ErrOutOfRange, Closed: kafka.ErrClosed,
+	})
+}

@@ -1,0 +1,462 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Failures that callers tell apart.
+var (
+	// ErrClosed is returned by everything that was closed.
+	ErrClosed = errors.New("closed")
+	// ErrUnknownTopic is wrapped where the log has no such topic or partition.
+	ErrUnknownTopic = errors.New("unknown topic")
+	// ErrTooLarge is wrapped where a record is larger than the log takes.
+	ErrTooLarge = errors.New("record too large")
+	// ErrOutOfRange is wrapped where the log does not hold the offsets that were asked for.
+	ErrOutOfRange = errors.New("offset out of range")
+)
+
+// Consumer decides which process consumes the log. It makes consuming efficient; what
+// makes it exact is that a stage moves its positions in the transaction of its effects.
+type Consumer interface {
+	// Acquire waits until this process is the consumer. The context it returns is done
+	// when that ends.
+	Acquire(ctx context.Context) (held context.Context, err error)
+}
+
+// Config describes a log.
+type Config struct {
+	// Store is the database. Required; the log does not close it.
+	Store *store.Store
+	// Partitions is the number of partitions of topics that are created. 0 means 4.
+	Partitions int32
+	// Partitioner says on which partition a key lies. Required by Publisher alone.
+	Partitioner func(key []byte, partitions int32) int32
+	// Consumer lets one process consume at a time. Nil: this one always does.
+	Consumer Consumer
+	// Poll is how often the log looks for records of other processes; those of its own
+	// need no look. 0 means 10 ms.
+	Poll time.Duration
+	// NackPause is how long a batch waits after a Nack until it is delivered again. 0
+	// means 100 ms.
+	NackPause time.Duration
+	// Grace is how long the end of a session waits for batches in flight. 0 means 10 s.
+	Grace time.Duration
+	// Logger receives what no caller is told. Nil drops it.
+	Logger *slog.Logger
+}
+
+const defaultPartitions = 4
+
+// Log is the log in a table. It is safe for concurrent use.
+type Log struct {
+	cfg  Config
+	db   *store.Store
+	log  *slog.Logger
+	ends *ends
+
+	life    context.Context
+	endLife context.CancelFunc
+
+	mu       sync.Mutex
+	closed   bool
+	closers  map[io.Closer]struct{}
+	watching bool
+	work     sync.WaitGroup
+	// topics are those known to exist, and timelines the names of their chains. A topic
+	// is never deleted, and a chain never renamed.
+	topics    map[schema.Topic]store.Topic
+	timelines map[place][]byte
+}
+
+var _ pipeline.TransactionalLog = (*Log)(nil)
+
+// Open returns the log of a database.
+func Open(cfg Config) *Log {
+	setDefault(&cfg.Partitions, defaultPartitions)
+	setDefault(&cfg.Poll, 10*time.Millisecond)
+	setDefault(&cfg.NackPause, 100*time.Millisecond)
+	setDefault(&cfg.Grace, 10*time.Second)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	life, endLife := context.WithCancel(context.Background())
+	return &Log{cfg: cfg, db: cfg.Store, log: cfg.Logger.With(slog.String("component", "log")), ends: newEnds(),
+		life: life, endLife: endLife, closers: map[io.Closer]struct{}{}, topics: map[schema.Topic]store.Topic{}, timelines: map[place][]byte{}}
+}
+
+func setDefault[T comparable](value *T, to T) {
+	var zero T
+	if *value == zero {
+		*value = to
+	}
+}
+
+// Close ends all subscriptions. The database stays open.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	closers := l.closers
+	l.closers = nil
+	l.mu.Unlock()
+	// All sessions end at once: each may have a handler to wait for.
+	l.endLife()
+	var errs []error
+	for c := range closers {
+		errs = append(errs, c.Close())
+	}
+	l.work.Wait()
+	return errors.Join(errs...)
+}
+
+// adopt makes Close close c, and the log look for records of other processes.
+func (l *Log) adopt(c io.Closer) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return fmt.Errorf("log: %w", ErrClosed)
+	}
+	l.closers[c] = struct{}{}
+	if !l.watching {
+		l.watching = true
+		l.work.Go(l.watch)
+	}
+	return nil
+}
+
+func (l *Log) disown(c io.Closer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.closers, c)
+}
+
+// watch looks for records of other processes until the log is closed.
+func (l *Log) watch() {
+	ticker := time.NewTicker(l.cfg.Poll)
+	defer ticker.Stop()
+	failing := false
+	for {
+		select {
+		case <-l.life.Done():
+			return
+		case <-ticker.C:
+		}
+		chains, err := store.Chains(l.life, l.db)
+		if err != nil {
+			if !failing && l.life.Err() == nil {
+				l.log.Warn("looking for records of other processes failed, trying again", slog.Any("error", err))
+			}
+			failing = true
+			continue
+		}
+		failing = false
+		l.ends.raise(chains...)
+	}
+}
+
+// EnsureTopics implements pipeline.Broker.
+func (l *Log) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+	infos, err := l.Topics(ctx, topics)
+	if err != nil || len(infos) == len(topics) {
+		return infos, err
+	}
+	for _, topic := range topics {
+		if _, exists := infos[topic]; exists {
+			continue
+		}
+		if err := l.db.EnsureTopic(ctx, string(topic), l.cfg.Partitions); err != nil {
+			return nil, err
+		}
+	}
+	return l.Topics(ctx, topics)
+}
+
+// Topics implements pipeline.Broker.
+func (l *Log) Topics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+	known, err := l.lookUp(ctx, topics)
+	if err != nil {
+		return nil, err
+	}
+	infos := make(map[schema.Topic]pipeline.TopicInfo, len(topics))
+	for name, topic := range known {
+		infos[name] = pipeline.TopicInfo{ID: topic.ID, Partitions: topic.Partitions}
+	}
+	return infos, nil
+}
+
+// lookUp returns those of the topics that exist.
+func (l *Log) lookUp(ctx context.Context, topics []schema.Topic) (map[schema.Topic]store.Topic, error) {
+	known := l.remembered(topics)
+	if len(known) == len(topics) {
+		return known, nil
+	}
+	all, err := l.db.Topics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	chains, err := store.Chains(ctx, l.db)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	for _, topic := range all { // by epoch: the newest stays
+		l.topics[schema.Topic(topic.Name)] = topic
+	}
+	for _, chain := range chains {
+		l.timelines[place{chain.Epoch, chain.Part}] = []byte(chain.Outbox)
+	}
+	l.mu.Unlock()
+	return l.remembered(topics), nil
+}
+
+func (l *Log) remembered(topics []schema.Topic) map[schema.Topic]store.Topic {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := make(map[schema.Topic]store.Topic, len(topics))
+	for _, name := range topics {
+		if topic, exists := l.topics[name]; exists {
+			known[name] = topic
+		}
+	}
+	return known
+}
+
+// partition is the place of a reader that begins at an offset of a partition.
+func (l *Log) partition(tp pipeline.TopicPartition, topic store.Topic, offset int64) partition {
+	p := partition{TopicPartition: tp, place: place{topic.Epoch, tp.Partition}, topicID: topic.ID, next: offset,
+		keys: store.HeaderDecoder{}}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.timeline = l.timelines[p.place]
+	return p
+}
+
+func (l *Log) topic(ctx context.Context, name schema.Topic) (store.Topic, error) {
+	known, err := l.lookUp(ctx, []schema.Topic{name})
+	if err != nil {
+		return store.Topic{}, err
+	}
+	topic, exists := known[name]
+	if !exists {
+		return store.Topic{}, fmt.Errorf("%w: %s", ErrUnknownTopic, name)
+	}
+	return topic, nil
+}
+
+// LimitedRetention implements pipeline.Broker: the table keeps all records.
+func (l *Log) LimitedRetention(context.Context, []schema.Topic) (map[schema.Topic]string, error) {
+	return nil, nil
+}
+
+// Offsets implements pipeline.Broker. The log keeps all records: a partition whose first
+// ones are missing is damaged, and begins with them all the same.
+func (l *Log) Offsets(ctx context.Context, name schema.Topic) ([]pipeline.OffsetRange, error) {
+	topic, err := l.topic(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	chains, err := store.Chains(ctx, l.db)
+	if err != nil {
+		return nil, err
+	}
+	ranges := make([]pipeline.OffsetRange, topic.Partitions)
+	for _, chain := range chains {
+		if chain.Epoch == topic.Epoch && chain.Part < topic.Partitions {
+			ranges[chain.Part].End = chain.Last
+		}
+	}
+	return ranges, nil
+}
+
+// AppendTx implements pipeline.TransactionalLog.
+func (l *Log) AppendTx(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
+	now := time.Now()
+	entries := make([]entry, len(rows))
+	places := make([]place, len(rows))
+	for i, row := range rows {
+		entries[i] = entry{now, row.Key, row.Headers, row.Payload}
+		if err := entries[i].check(); err != nil {
+			return err
+		}
+		places[i] = place{row.Epoch, row.Part}
+	}
+	numbers, err := l.append(ctx, tx, places, entries)
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		rows[i].Seq = numbers[i]
+	}
+	return nil
+}
+
+// append appends entries, each to its place, in their order, and returns their numbers.
+func (l *Log) append(ctx context.Context, tx *store.Tx, places []place, entries []entry) ([]int64, error) {
+	var wanted []store.Numbers
+	index := map[place]int{}
+	of := make([]int, len(entries)) // which of wanted
+	for i, p := range places {
+		at, begun := index[p]
+		if !begun {
+			at = len(wanted)
+			index[p] = at
+			wanted = append(wanted, store.Numbers{Epoch: p.epoch, Part: p.part})
+		}
+		wanted[at].N++
+		of[i] = at
+	}
+	if err := tx.TakeLogNumbers(ctx, wanted); err != nil {
+		return nil, err
+	}
+	sorted := make([][]entry, len(wanted))
+	numbers := make([]int64, len(entries))
+	for i, at := range of {
+		numbers[i] = wanted[at].First() + int64(len(sorted[at]))
+		sorted[at] = append(sorted[at], entries[i])
+	}
+	var segments []store.Segment
+	reached := make([]store.Chain, len(wanted))
+	for at, n := range wanted {
+		segments = append(segments, pack(n.Epoch, n.Part, n.First(), sorted[at])...)
+		reached[at] = store.Chain{Epoch: n.Epoch, Part: n.Part, Last: n.Last}
+	}
+	if err := tx.AppendSegments(ctx, segments); err != nil {
+		return nil, err
+	}
+	tx.OnCommit(func() { l.ends.raise(reached...) })
+	return numbers, nil
+}
+
+// Send implements pipeline.Broker. What can be appended is, in one transaction.
+func (l *Log) Send(ctx context.Context, batches []pipeline.PartitionBatch) []error {
+	packed, errs := l.packAll(ctx, batches)
+	err := l.write(ctx, packed)
+	for i := range errs {
+		if errs[i] == nil && len(batches[i].Records) > 0 {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// packed is records on their way into the log, each with its place.
+type packed struct {
+	places  []place
+	entries []entry
+}
+
+// packAll packs batches, but for those with an error.
+func (l *Log) packAll(ctx context.Context, batches []pipeline.PartitionBatch) (packed, []error) {
+	now := time.Now()
+	errs := make([]error, len(batches))
+	refused := map[pipeline.TopicPartition]error{}
+	var all packed
+	if l.life.Err() != nil {
+		for i := range errs {
+			errs[i] = fmt.Errorf("log: %w", ErrClosed)
+		}
+		return all, errs
+	}
+	for i, batch := range batches {
+		// What follows a batch that is refused would come before it.
+		if errs[i] = refused[batch.TopicPartition]; errs[i] != nil {
+			continue
+		}
+		topic, entries, err := l.pack(ctx, batch, now)
+		if err != nil {
+			errs[i], refused[batch.TopicPartition] = err, err
+			continue
+		}
+		for range entries {
+			all.places = append(all.places, place{topic.Epoch, batch.Partition})
+		}
+		all.entries = append(all.entries, entries...)
+	}
+	return all, errs
+}
+
+// write appends records in a transaction of its own.
+func (l *Log) write(ctx context.Context, all packed) error {
+	if len(all.entries) == 0 {
+		return nil
+	}
+	return l.db.Write(ctx, func(tx *store.Tx) error {
+		_, err := l.append(ctx, tx, all.places, all.entries)
+		return err
+	})
+}
+
+// pack makes the entries of a batch.
+func (l *Log) pack(ctx context.Context, batch pipeline.PartitionBatch, now time.Time) (store.Topic, []entry, error) {
+	topic, err := l.topic(ctx, batch.Topic)
+	if err != nil {
+		return store.Topic{}, nil, err
+	}
+	if batch.Partition < 0 || batch.Partition >= topic.Partitions {
+		return store.Topic{}, nil, fmt.Errorf("%w: %s", ErrUnknownTopic, batch.TopicPartition)
+	}
+	entries := make([]entry, len(batch.Records))
+	for i, r := range batch.Records {
+		at := r.Timestamp
+		if at.IsZero() {
+			at = now
+		}
+		entries[i] = entry{at, r.Key, store.EncodeHeaders(pipeline.DirectHeaders(r.Headers)), r.Value}
+		if err := entries[i].check(); err != nil {
+			return store.Topic{}, nil, fmt.Errorf("appending to %s: %w", batch.TopicPartition, err)
+		}
+	}
+	return topic, entries, nil
+}
+
+// place is a partition of a topic's epoch.
+type place struct {
+	epoch int64
+	part  int32
+}
+
+// ends is how far the partitions of the log are known to reach.
+type ends struct {
+	mu      sync.Mutex
+	last    map[place]int64
+	changed chan struct{}
+}
+
+func newEnds() *ends { return &ends{last: map[place]int64{}, changed: make(chan struct{})} }
+
+// raise notes that partitions reach at least as far as these chains.
+func (e *ends) raise(chains ...store.Chain) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	raised := false
+	for _, c := range chains {
+		if p := (place{c.Epoch, c.Part}); c.Last > e.last[p] {
+			e.last[p], raised = c.Last, true
+		}
+	}
+	if raised {
+		close(e.changed)
+		e.changed = make(chan struct{})
+	}
+}
+
+// of is how far places reach, and a channel that is closed when any partition grows.
+func (e *ends) of(places []place) ([]int64, <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	lasts := make([]int64, len(places))
+	for i, p := range places {
+		lasts[i] = e.last[p]
+	}
+	return lasts, e.changed
+}

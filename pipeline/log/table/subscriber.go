@@ -1,0 +1,207 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+const defaultBatchSize = 2000
+
+// Subscriber delivers batches of records as Watermill messages. It is safe for concurrent
+// use. Get one from Log.Subscriber.
+//
+// A message is one of a lane's. Ack lets the lane continue, and without an Assignor
+// commits its offsets for the group. Nack has the same records delivered again, in
+// another message, after Config.NackPause. When the session ends, because this process
+// stops being the consumer, or by a restart or Close, the context of the message is done;
+// the handler then has Config.Grace to Ack or Nack, and until it has, no other session of
+// the subscription starts.
+//
+// A group has one Subscriber at a time: of two, each gets all records. A batch does not
+// wait for more records, whatever SubscriberConfig.Linger says: they are read from the
+// database that the batch before is written to.
+type Subscriber struct {
+	l   *Log
+	cfg pipeline.SubscriberConfig
+
+	life    context.Context
+	endLife context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	running sync.WaitGroup
+}
+
+var (
+	_ message.Subscriber           = (*Subscriber)(nil)
+	_ message.SubscribeInitializer = (*Subscriber)(nil)
+)
+
+// Subscriber implements pipeline.Broker. It returns a *Subscriber.
+func (l *Log) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, error) {
+	setDefault(&cfg.BatchSize, defaultBatchSize)
+	setDefault(&cfg.Lanes, max(1, runtime.GOMAXPROCS(0)/2))
+	var faults []error
+	if cfg.Group == "" {
+		faults = append(faults, errors.New("group: required"))
+	}
+	if cfg.BatchSize < 0 {
+		faults = append(faults, fmt.Errorf("batch size: %d is negative", cfg.BatchSize))
+	}
+	if cfg.Lanes < 0 {
+		faults = append(faults, fmt.Errorf("lanes: %d is negative", cfg.Lanes))
+	}
+	if cfg.Linger < 0 {
+		faults = append(faults, fmt.Errorf("linger: %v is negative", cfg.Linger))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, fmt.Errorf("configuring a subscriber: %w", err)
+	}
+	life, endLife := context.WithCancel(l.life)
+	s := &Subscriber{l: l, cfg: cfg, life: life, endLife: endLife}
+	if err := l.adopt(s); err != nil {
+		endLife()
+		return nil, fmt.Errorf("making a subscriber: %w", err)
+	}
+	return s, nil
+}
+
+// Subscribe implements message.Subscriber: it consumes the topic, or several joined by
+// commas, which then share the lanes. The channel is closed when ctx is done or the
+// Subscriber is closed. Topics that do not exist are waited for.
+func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	topics, err := splitTopics(topic)
+	if err != nil {
+		return nil, fmt.Errorf("subscribing to %q: %w", topic, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("subscribing to %q: subscriber: %w", topic, ErrClosed)
+	}
+	sub := &subscription{l: s.l, cfg: s.cfg, topics: topics, out: make(chan *message.Message),
+		log: s.l.log.With(slog.String("group", s.cfg.Group))}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.life, cancel)
+	s.running.Go(func() {
+		defer cancel()
+		defer stop()
+		sub.run(ctx)
+	})
+	return sub.out, nil
+}
+
+// splitTopics reads the comma-joined topics of Subscribe.
+func splitTopics(joined string) ([]schema.Topic, error) {
+	var topics []schema.Topic
+	seen := map[schema.Topic]struct{}{}
+	for _, part := range strings.Split(joined, ",") {
+		topic := schema.Topic(strings.TrimSpace(part))
+		if topic == "" {
+			return nil, errors.New("the name of a topic is empty")
+		}
+		if _, repeated := seen[topic]; !repeated {
+			seen[topic] = struct{}{}
+			topics = append(topics, topic)
+		}
+	}
+	return topics, nil
+}
+
+// SubscribeInitialize implements message.SubscribeInitializer: it creates the topics that
+// do not exist.
+func (s *Subscriber) SubscribeInitialize(topic string) error {
+	topics, err := splitTopics(topic)
+	if err != nil {
+		return fmt.Errorf("creating %q: %w", topic, err)
+	}
+	_, err = s.l.EnsureTopics(s.life, topics)
+	return err
+}
+
+// Close implements message.Subscriber: it ends the sessions, waits for handlers up to
+// Config.Grace, and closes the channels. It may be called again.
+func (s *Subscriber) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.endLife()
+	s.running.Wait()
+	s.l.disown(s)
+	return nil
+}
+
+// subscription is one call of Subscribe: one session after another.
+type subscription struct {
+	l      *Log
+	cfg    pipeline.SubscriberConfig
+	topics []schema.Topic
+	out    chan *message.Message
+	log    *slog.Logger
+	// stragglers are messages of earlier sessions that were neither acked nor nacked
+	// within the grace. Sessions follow one another, so it needs no lock.
+	stragglers []*message.Message
+}
+
+// shortSession is what makes the end of a session suspicious: a restart that comes sooner
+// is followed by a pause that grows.
+const shortSession = time.Second
+
+// run runs sessions until ctx is done.
+func (s *subscription) run(ctx context.Context) {
+	defer close(s.out)
+	failures := 0
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := s.session(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && time.Since(began) > shortSession:
+			failures = 0
+			continue
+		case err != nil:
+			s.tell(err)
+			if failures%16 == 0 {
+				s.log.Warn("consuming failed, trying again", slog.Any("error", err))
+			}
+		}
+		failures++
+		pause(ctx, backoff(failures))
+	}
+}
+
+// tell reports to the subscriber's owner how consuming goes.
+func (s *subscription) tell(err error) {
+	if s.cfg.Report != nil {
+		s.cfg.Report(err)
+	}
+}
+
+// backoff is the pause after failure number n, from 1: 20 ms, doubling up to 2 s.
+func backoff(n int) time.Duration {
+	return min(20*time.Millisecond<<min(n-1, 7), 2*time.Second)
+}
+
+// pause waits for d or until ctx is done, and says whether it was d.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
