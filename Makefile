@@ -58,7 +58,13 @@ secrets: ## Make the passwords that docker-compose.yml needs, once, under ./secr
 test-services: ## Run the integration tests on PostgreSQL and Apache Kafka; starts them if need be
 	@services=$$(.ci/services up) && eval "$$services" && \
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_DATABASE_URL="$$DATABASE_URL" \
-		$(GO) test -count=1 -timeout 20m ./cmd ./handlers/fetch ./pipeline/kafka ./pipeline/store/postgres
+		$(GO) test -count=1 -timeout 20m ./cmd ./handlers/fetch ./pipeline/kafka ./pipeline/log/table ./pipeline/store/postgres
+
+.PHONY: test-postgres
+test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds the log; starts it if need be
+	@services=$$(.ci/services up) && eval "$$services" && unset KAFKA_BOOTSTRAP_SERVERS && \
+	PRICEMILL_TEST_TABLE=1 $(GO) test -count=1 -timeout 20m \
+		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestRebuildIsKilled|TestAStreamIsTakenOver' ./cmd
 
 .PHONY: test-deployment
 test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; needs no Docker
@@ -71,7 +77,7 @@ test-workers: ## Kill one of two workers every ten seconds for two minutes, on P
 		$(GO) test -count=1 -timeout 20m -run TestWorkersAreTakenOver -v ./cmd
 
 .PHONY: test-rebuild
-test-rebuild: ## Rebuild a million events under load, swap 50 times, kill 10 times: on the embedded default, and on PostgreSQL and Apache Kafka
+test-rebuild: ## Rebuild a million events under load, swap 50 times, kill 10 times: on SQLite, and on PostgreSQL and Apache Kafka
 	PRICEMILL_TEST_REBUILD=$${PRICEMILL_TEST_REBUILD:-1000000} $(GO) test -count=1 -timeout 40m -run 'TestRebuild|TestTheStepsOfReplay' -v ./cmd
 	@services=$$(.ci/services up) && eval "$$services" && \
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_REBUILD=$${PRICEMILL_TEST_REBUILD:-1000000} \

@@ -14,7 +14,6 @@ import (
 	"github.com/pricemill/pricemill/handlers/stream"
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
@@ -91,7 +90,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Rebuilds:     rebuilds{b.store, m.projections},
 		DeadLetters:  letters{b.store},
 		Frozen:       f.age,
-		Readiness:    m.readiness(r, f, b.embedded),
+		Readiness:    m.readiness(r, f),
 		Metrics:      metrics(r),
 		Unavailable:  func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
 	})
@@ -101,7 +100,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 func newOperations(c config, b *backends, m *modules, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
 		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins, Logger: log, Now: time.Now},
-		httpapi.Ports{Readiness: m.readiness(r, newFrozen(b.store, m.projections), nil), Metrics: metrics(r)})
+		httpapi.Ports{Readiness: m.readiness(r, newFrozen(b.store, m.projections)), Metrics: metrics(r)})
 }
 
 func thisBuild() httpapi.Build {
@@ -136,18 +135,10 @@ func (m *modules) describeProviders() []httpapi.ProviderInfo {
 	return all
 }
 
-// readiness is the checks of the runtime and of the modules, what nobody feeds, and
-// what the embedded broker, where there is one, cannot tell its clients.
-func (m *modules) readiness(r *pipeline.Runtime, f *frozen, log *embedded.Broker) func(context.Context) []httpapi.Check {
+// readiness is the checks of the runtime and of the modules, and what nobody feeds.
+func (m *modules) readiness(r *pipeline.Runtime, f *frozen) func(context.Context) []httpapi.Check {
 	return func(ctx context.Context) []httpapi.Check {
 		var checks []httpapi.Check
-		if log != nil {
-			check := httpapi.Check{Name: "log", State: httpapi.CheckOK}
-			if err := log.Trouble(); err != nil {
-				check.State, check.Reason = httpapi.CheckFailed, err.Error()
-			}
-			checks = append(checks, check)
-		}
 		for _, check := range r.Checks(ctx) {
 			checks = append(checks, httpapi.Check{Name: check.Name, State: httpapi.CheckState(check.State), Reason: check.Detail})
 		}

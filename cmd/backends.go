@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/gofrs/flock"
+	"github.com/google/uuid"
+
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
@@ -20,75 +23,176 @@ import (
 
 // backends are the log and the database.
 type backends struct {
-	store    *store.Store
-	broker   *kafka.Broker
-	embedded *embedded.Broker // nil where the log is elsewhere
-	// addresses are those of the brokers.
-	addresses []string
+	store  *store.Store
+	broker eventLog
+	// kafka is the broker where the log is Kafka, and nil where it is a table.
+	kafka *kafka.Broker
+	// alone says that no other process applied what is written when this one began, and
+	// that this one may. Where the log is Kafka, that is not known.
+	alone bool
+	// closers are closed in the reverse order.
+	closers []func() error
+}
+
+// eventLog is a log that can also be searched by time.
+type eventLog interface {
+	pipeline.Broker
+	// OffsetsAt returns, for each partition of a topic in their order, the offset of the
+	// first record whose timestamp is at or after a moment, or the end of the partition
+	// where there is none.
+	OffsetsAt(ctx context.Context, topic schema.Topic, moment time.Time) ([]int64, error)
 }
 
 // batchGrace is how long the end of a session waits for batches under way. With
 // what else a stop has to wait for, it stays below ten seconds.
 const batchGrace = 3 * time.Second
 
-// access says how a command uses the embedded broker.
+// access says what a command does with a log that one process consumes.
 type access int
 
 const (
-	// exclusive: the command runs the broker, or fails because another does.
-	exclusive access = iota
-	// beside: the command uses the broker of a process that runs, if one does.
-	beside
+	// serving: the command consumes it. On SQLite it fails where another process does;
+	// on PostgreSQL it stands by until that one ends.
+	serving access = iota
+	// working: the command consumes it, unless another process does.
+	working
+	// reading: the command leaves consuming to others.
+	reading
 )
 
-// What lies in the data directory of the embedded default.
+// What lies in the data directory.
 const (
 	databaseFile = "pricemill.db"
-	brokerDir    = "broker"
+	// lockFile is locked by the process that consumes the log of that database.
+	lockFile = "serve.lock"
+	// formerBrokerDir is where versions up to 0.1 kept their log.
+	formerBrokerDir = "broker"
 )
 
 // checkPatience bounds how long a start waits for a look through the database. One
 // that takes longer goes on, and /readyz says what it finds.
 const checkPatience = 5 * time.Second
 
+// errLocked says that another process consumes the log.
+var errLocked = errors.New("data directory is in use")
+
 // open opens the log and the database.
-func open(ctx context.Context, c config, how access, log *slog.Logger) (*backends, error) {
+func open(ctx context.Context, c config, how access, log *slog.Logger) (_ *backends, err error) {
 	b := &backends{}
-	if err := b.connect(ctx, c, how, log); err != nil {
-		return nil, errors.Join(err, b.close())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	recorded := store.TableLog
+	if len(c.Brokers) > 0 {
+		if recorded, err = b.connect(ctx, c, log); err != nil {
+			return nil, err
+		}
 	}
 	engine, err := openEngine(ctx, c)
 	if err != nil {
-		return nil, errors.Join(err, b.close())
+		return nil, err
 	}
-	if how == exclusive { // others come for a moment, and meet damage where they read
+	if err := checkLog(ctx, c, engine, recorded); err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	if c.DatabaseURL == "" {
+		if err := b.lock(c, how); err != nil {
+			return nil, errors.Join(err, engine.Close())
+		}
+	}
+	if how == serving { // others come for a moment, and meet damage where they read
 		checking, cancel := context.WithTimeout(ctx, checkPatience)
 		err = engine.Check(checking)
 		cancel()
 		if err != nil {
-			return nil, errors.Join(err, engine.Close(), b.close())
+			return nil, errors.Join(err, engine.Close())
 		}
 	}
 	if b.store, err = store.Open(ctx, engine); err != nil {
-		return nil, errors.Join(err, engine.Close(), b.close())
+		return nil, errors.Join(err, engine.Close())
 	}
-	return b, nil
+	b.closers = append(b.closers, b.store.Close)
+	if err := b.store.RecordLog(ctx, recorded); err != nil {
+		return nil, err
+	}
+	if b.kafka != nil {
+		return b, nil
+	}
+	return b, b.openTable(ctx, c, how, log)
 }
 
-// connect opens the log.
-func (b *backends) connect(ctx context.Context, c config, how access, log *slog.Logger) error {
-	var err error
-	if b.addresses, err = b.openLog(ctx, c, how, log); err != nil {
+// connect connects to Kafka, and returns the id of the cluster.
+func (b *backends) connect(ctx context.Context, c config, log *slog.Logger) (cluster string, err error) {
+	if b.kafka, err = kafka.New(ctx, brokerConfig(c, log)); err != nil {
+		return "", err
+	}
+	b.broker = b.kafka
+	b.closers = append(b.closers, b.kafka.Close)
+	return b.kafka.ClusterID(ctx)
+}
+
+func brokerConfig(c config, log *slog.Logger) kafka.Config {
+	return kafka.Config{Brokers: c.Brokers, Security: c.Security, Partitions: c.Partitions, Replication: c.Replication,
+		Names: c.Topics, InstanceID: c.InstanceID, SessionTimeout: c.SessionTimeout, AnswerTimeout: c.KafkaTimeout,
+		Logger: log, Grace: batchGrace}
+}
+
+// lock keeps two processes from consuming the log of one SQLite file.
+func (b *backends) lock(c config, how access) error {
+	if len(c.Brokers) == 0 && (how == reading || how == serving && !c.Roles.consume()) {
+		taken, err := isLocked(c.DataDir)
+		b.alone = how == reading && !taken
 		return err
 	}
-	b.broker, err = kafka.New(ctx, b.brokerConfig(c, log))
+	release, err := lockDir(c.DataDir)
+	switch {
+	case err == nil:
+		b.alone = len(c.Brokers) == 0
+		b.closers = append(b.closers, release)
+		return nil
+	case errors.Is(err, errLocked) && how != serving:
+		return nil
+	case errors.Is(err, errLocked):
+		return fmt.Errorf("another pricemill runs on %s: stop it, or choose another DATA_DIR: %w", c.DataDir, err)
+	}
 	return err
 }
 
-func (b *backends) brokerConfig(c config, log *slog.Logger) kafka.Config {
-	return kafka.Config{Brokers: b.addresses, Security: c.Security, Partitions: c.Partitions, Replication: c.Replication,
-		Names: c.Topics, InstanceID: c.InstanceID, SessionTimeout: c.SessionTimeout, AnswerTimeout: c.KafkaTimeout,
-		Logger: log, Grace: batchGrace}
+// lockDir locks a data directory until release is called, or the process ends, however
+// it does: the lock is the kernel's.
+func lockDir(dir string) (release func() error, err error) { return take(dir, (*flock.Flock).TryLock) }
+
+// holdDir keeps processes that consume away from a data directory until release is called.
+// Any number may hold it at once.
+func holdDir(dir string) (release func() error, err error) { return take(dir, (*flock.Flock).TryRLock) }
+
+func take(dir string, try func(*flock.Flock) (bool, error)) (release func() error, err error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	lock := flock.New(filepath.Join(dir, lockFile))
+	taken, err := try(lock)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("locking %s: %w", dir, errors.Join(err, lock.Close()))
+	case !taken:
+		return nil, errors.Join(errLocked, lock.Close())
+	}
+	return lock.Close, nil
+}
+
+// isLocked reports whether a process has a data directory locked.
+func isLocked(dir string) (bool, error) {
+	release, err := holdDir(dir)
+	if errors.Is(err, errLocked) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, release()
 }
 
 // openEngine is where a setting becomes an engine.
@@ -106,42 +210,75 @@ func openEngine(ctx context.Context, c config) (store.Engine, error) {
 	return postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL, StatementTimeout: c.DatabaseTimeout})
 }
 
-// openLog returns the addresses of the brokers, and starts the embedded one
-// where there are no others.
-func (b *backends) openLog(ctx context.Context, c config, how access, log *slog.Logger) ([]string, error) {
-	if len(c.Brokers) > 0 {
-		return c.Brokers, nil
+// checkLog refuses a database that belongs to another log than the one that the settings
+// name, before anything is written to either.
+func checkLog(ctx context.Context, c config, engine store.Engine, log string) error {
+	recorded, used, err := store.RecordedLog(ctx, engine)
+	if err != nil {
+		return err
 	}
-	if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
-		return nil, fmt.Errorf("making the data directory: %w", err)
-	}
-	dir := filepath.Join(c.DataDir, brokerDir)
-	var err error
-	b.embedded, err = embedded.Open(ctx, embedded.Config{Dir: dir, Logger: log})
 	switch {
-	case err == nil:
-		return []string{b.embedded.Addr()}, nil
-	case errors.Is(err, embedded.ErrLocked) && how == beside:
-		address, err := embedded.Address(dir)
-		return []string{address}, err
-	case errors.Is(err, embedded.ErrLocked):
-		return nil, fmt.Errorf("another pricemill runs on %s: stop it, or choose another DATA_DIR: %w", c.DataDir, err)
+	case recorded == log, recorded == "" && !used:
+		return nil
+	case recorded == "" && log != store.TableLog:
+		return nil // of a version that recorded none; topics that are others' are found out
+	case recorded == "":
+		return fmt.Errorf("%w: it was made by an earlier version, with a broker of its own in %s or with Kafka, and does not hold its log; "+
+			"name the brokers by KAFKA_BOOTSTRAP_SERVERS, or choose another DATA_DIR or DATABASE_URL",
+			store.ErrOtherLog, filepath.Join(c.DataDir, formerBrokerDir))
+	case recorded == store.TableLog:
+		return fmt.Errorf("%w: it holds its log itself, and KAFKA_BOOTSTRAP_SERVERS names the Kafka cluster %s; "+
+			"unset KAFKA_BOOTSTRAP_SERVERS, or choose another database", store.ErrOtherLog, log)
+	case log == store.TableLog:
+		return fmt.Errorf("%w: its log is the Kafka cluster %s, and KAFKA_BOOTSTRAP_SERVERS is not set; set it, or choose another database",
+			store.ErrOtherLog, recorded)
 	}
-	return nil, err
+	return fmt.Errorf("%w: its log is the Kafka cluster %s, and KAFKA_BOOTSTRAP_SERVERS names the cluster %s; "+
+		"name the brokers of the former, or choose another database", store.ErrOtherLog, recorded, log)
+}
+
+// openTable opens the log that lies in the database.
+func (b *backends) openTable(ctx context.Context, c config, how access, log *slog.Logger) error {
+	cfg := table.Config{Store: b.store, Partitions: c.Partitions, Partitioner: kafka.Partition, Grace: batchGrace, Logger: log}
+	if c.DatabaseURL != "" {
+		if err := b.lease(ctx, c, how, &cfg, log); err != nil {
+			return err
+		}
+	}
+	opened := table.Open(cfg)
+	b.broker = opened
+	b.closers = append(b.closers, opened.Close)
+	return nil
+}
+
+// lease has one process at a time consume the log in PostgreSQL.
+func (b *backends) lease(ctx context.Context, c config, how access, cfg *table.Config, log *slog.Logger) error {
+	if how == reading || how == serving && !c.Roles.consume() {
+		taken, err := table.Taken(ctx, b.store)
+		b.alone = how == reading && !taken
+		return err
+	}
+	owner := uuid.NewString()
+	if how == working {
+		held, err := table.TryAcquire(ctx, b.store, owner)
+		if err != nil || !held {
+			return err
+		}
+		b.alone = true
+	}
+	lease := table.NewLease(b.store, owner, log)
+	cfg.Consumer = lease
+	b.closers = append(b.closers, lease.Close)
+	return nil
 }
 
 // close closes in the reverse order of opening.
 func (b *backends) close() error {
 	var errs []error
-	if b.store != nil {
-		errs = append(errs, b.store.Close())
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		errs = append(errs, b.closers[i]())
 	}
-	if b.broker != nil {
-		errs = append(errs, b.broker.Close())
-	}
-	if b.embedded != nil {
-		errs = append(errs, b.embedded.Close())
-	}
+	b.closers = nil
 	return errors.Join(errs...)
 }
 
@@ -150,7 +287,7 @@ func (b *backends) topology(ctx context.Context) (*pipeline.Topology, error) {
 	return pipeline.NewTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
 }
 
-// lookup is topology for those who come beside a service: it changes nothing.
+// lookup is topology for commands that run next to a service: it changes nothing.
 func (b *backends) lookup(ctx context.Context) (*pipeline.Topology, error) {
 	return pipeline.LookupTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
 }

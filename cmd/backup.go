@@ -5,28 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/embedded"
+	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/schema"
 )
 
 func newBackup(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "backup DIR",
-		Short: "Copy log and database of the embedded default into a new directory",
-		Long: `Copy log and database of the embedded default, as of one moment, into a new
-directory, which another "pricemill serve" can have as its DATA_DIR. The service
-may run meanwhile: writers wait while what the log got since the copy began is
-copied, and go on while the database is. The copy is read back before it gets its
-name, so a directory of that name is a whole backup.
+		Short: "Copy the SQLite database, which holds the log, into a new directory",
+		Long: `Copy the SQLite database, which holds the log, as of one moment into a new
+directory, which another "pricemill serve" can use as its DATA_DIR. The service may keep
+running and writing. Every record of the copied log is read back before the directory gets
+its name, so a directory of that name is a whole backup.
 
 PostgreSQL and Apache Kafka have means of their own.`,
 		Example: "  pricemill backup /var/backups/pricemill-1\n  pricemill serve --data-dir /var/backups/pricemill-1",
@@ -44,10 +42,10 @@ PostgreSQL and Apache Kafka have means of their own.`,
 func (a *app) backup(ctx context.Context, c config, target string) (err error) {
 	var wrong faults
 	if c.DatabaseURL != "" {
-		wrong.add("database_url", "backup copies the embedded default; of PostgreSQL, pg_dump and base backups make copies")
+		wrong.add("database_url", "backup copies SQLite; of PostgreSQL, pg_dump and base backups make copies")
 	}
 	if len(c.Brokers) > 0 {
-		wrong.add("kafka_bootstrap_servers", "backup copies the embedded default; a cluster's copies are its replicas and mirrors")
+		wrong.add("kafka_bootstrap_servers", "backup copies SQLite; a cluster's copies are its replicas and mirrors")
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("%w: %w", errUsage, errors.Join(wrong...))
@@ -71,8 +69,7 @@ func (a *app) backup(ctx context.Context, c config, target string) (err error) {
 			err = errors.Join(err, os.RemoveAll(unfinished))
 		}
 	}()
-	waited, err := copyEmbedded(ctx, c.DataDir, unfinished)
-	if err != nil {
+	if err := copyDatabase(ctx, c.DataDir, unfinished); err != nil {
 		return err
 	}
 	original := c.DataDir
@@ -83,7 +80,7 @@ func (a *app) backup(ctx context.Context, c config, target string) (err error) {
 	if err := publish(unfinished, target); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s: log and database of %s; writers waited %v\n", target, original, waited)
+	_, err = fmt.Fprintf(a.stdout, "%s: log and database of %s\n", target, original)
 	return err
 }
 
@@ -101,46 +98,20 @@ func refuseContent(target string) error {
 	return nil
 }
 
-// copyEmbedded copies a data directory. Database and log must be of one moment.
-// Were the log older, it would lack what stages have applied, and they would
-// halt. Were it newer, it would hold numbers of the chains that the copied
-// database has not given out yet; it would give them out again, to other events,
-// and these would be dropped as repeats. So the log is copied while nobody can
-// commit: what the relay sends then was committed before. Most of the log is
-// copied first, which leaves little to do while the others wait; waited is how
-// long they did.
-func copyEmbedded(ctx context.Context, from, to string) (waited time.Duration, err error) {
-	log, err := embedded.NewCopier(filepath.Join(from, brokerDir), filepath.Join(to, brokerDir))
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, log.Close()) }()
-	if err := log.Copy(ctx); err != nil {
-		return 0, err
-	}
+// copyDatabase copies the database of a data directory, which holds the log too, as of one
+// moment. Others go on writing meanwhile.
+func copyDatabase(ctx context.Context, from, to string) (err error) {
 	engine, err := sqlite.Open(filepath.Join(from, databaseFile))
 	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, engine.Close()) }()
-	err = engine.Backup(ctx, filepath.Join(to, databaseFile), func() error {
-		began := time.Now()
-		defer func() { waited = time.Since(began).Round(time.Millisecond) }()
-		return log.Copy(ctx)
-	})
-	return waited, err
-}
-
-// checkBackup starts a broker on the copy, which reads every record, reads every page
-// of the database, and looks whether the log holds all that the stages have applied.
-// The tables stay as they are, of whatever version.
-func checkBackup(ctx context.Context, c config) (err error) {
-	b := &backends{}
-	defer func() { err = errors.Join(err, b.close()) }()
-	// What the broker says of a batch that was cut off is no news here.
-	if err := b.connect(ctx, c, exclusive, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, engine.Close()) }()
+	return engine.Backup(ctx, filepath.Join(to, databaseFile))
+}
+
+// checkBackup reads every page and every record of the copy, and looks whether it holds all that
+// the stages have applied. The tables stay as they are, of whatever version.
+func checkBackup(ctx context.Context, c config) (err error) {
 	engine, err := openEngine(ctx, c)
 	if err != nil {
 		return err
@@ -149,7 +120,27 @@ func checkBackup(ctx context.Context, c config) (err error) {
 	if err := engine.Check(ctx); err != nil {
 		return err
 	}
-	stages, err := pipeline.Status(ctx, store.Reader(engine), b.broker)
+	if err := checkLog(ctx, c, engine, store.TableLog); err != nil {
+		return err // its log is elsewhere, and not in the copy
+	}
+	log := table.Open(table.Config{Store: store.Reader(engine)})
+	defer func() { err = errors.Join(err, log.Close()) }()
+	for _, topic := range schema.Topics() {
+		ranges, err := log.Offsets(ctx, topic)
+		if errors.Is(err, table.ErrUnknownTopic) {
+			continue // of a version that did not have it
+		}
+		if err != nil {
+			return err
+		}
+		for part, held := range ranges {
+			tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
+			if err := log.Read(ctx, tp, held.Oldest, held.End, func([]pipeline.Record) error { return nil }); err != nil {
+				return err
+			}
+		}
+	}
+	stages, err := pipeline.Status(ctx, store.Reader(engine), log)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -14,8 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/embedded"
-	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -26,7 +23,7 @@ import (
 // original is none the worse for it.
 func TestBackupUnderLoad(t *testing.T) {
 	t.Parallel()
-	if onServices() {
+	if onPostgres() {
 		refusesServices(t)
 		return
 	}
@@ -58,8 +55,8 @@ func TestBackupUnderLoad(t *testing.T) {
 		t.Log(got.stdout)
 		entries, err := os.ReadDir(dir)
 		require.NoError(t, err)
-		require.Len(t, entries, 2)
-		assert.Equal(t, []string{"broker", "pricemill.db"}, []string{entries[0].Name(), entries[1].Name()})
+		require.Len(t, entries, 1)
+		assert.Equal(t, "pricemill.db", entries[0].Name())
 		copies = append(copies, environment{"DATA_DIR": dir, "MOVING_AVERAGE_WINDOW": "5,20"})
 	}
 	awaitApplied(t, p.env, fed)
@@ -85,55 +82,32 @@ func TestBackupUnderLoad(t *testing.T) {
 	}
 }
 
-// checkFits: the log of a copy holds every event that its database has sent, and
-// none that its database does not know of: it would give the number out again.
+// checkFits: the log of a copy holds every number that its database has given, and no
+// other.
 func checkFits(t *testing.T, dir string) {
 	t.Helper()
-	log, err := embedded.Open(t.Context(), embedded.Config{Dir: filepath.Join(dir, "broker")})
-	require.NoError(t, err)
-	defer func() { assert.NoError(t, log.Close()) }()
 	env := environment{"DATA_DIR": dir}
 	db := openTables(t, env)
 	defer func() { assert.NoError(t, db.Close()) }()
-	broker, err := dial(t.Context(), env)
+	log, err := dial(t.Context(), env)
 	require.NoError(t, err)
-	defer func() { assert.NoError(t, broker.Close()) }()
-	topics, err := db.Topics(t.Context())
-	require.NoError(t, err)
-	names := map[int64]schema.Topic{}
-	for _, topic := range topics {
-		names[topic.Epoch] = schema.Topic(topic.Name)
-	}
-	chains, err := store.Chains(t.Context(), db)
-	require.NoError(t, err)
-	for _, chain := range chains {
-		tp := pipeline.TopicPartition{Topic: names[chain.Epoch], Partition: chain.Part}
-		last := lastNumber(t, broker, tp)
-		assert.LessOrEqual(t, last, chain.Last, "%v", tp)
-		assert.GreaterOrEqual(t, last, chain.Sent, "%v", tp)
-	}
-}
-
-// lastNumber is the highest number of a chain in the log.
-func lastNumber(t *testing.T, broker *kafka.Broker, tp pipeline.TopicPartition) (last int64) {
-	t.Helper()
-	ranges, err := broker.Offsets(t.Context(), tp.Topic)
-	require.NoError(t, err)
-	require.NoError(t, broker.Read(t.Context(), tp, 0, ranges[tp.Partition].End, func(records []pipeline.Record) error {
-		for _, record := range records {
-			for _, header := range record.Headers {
-				if header.Key == "ce_outboxseq" {
-					number, err := strconv.ParseInt(string(header.Value), 10, 64)
-					if err != nil {
-						return err
-					}
-					last = max(last, number)
+	defer func() { assert.NoError(t, log.Close()) }()
+	for _, topic := range schema.Topics() {
+		ranges, err := log.Offsets(t.Context(), topic)
+		require.NoError(t, err)
+		for part, held := range ranges {
+			tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
+			next := int64(0)
+			require.NoError(t, log.Read(t.Context(), tp, 0, held.End, func(records []pipeline.Record) error {
+				for _, r := range records {
+					assert.Equal(t, next, r.Offset, tp)
+					next++
 				}
-			}
+				return nil
+			}))
+			assert.Equal(t, held.End, next, tp)
 		}
-		return nil
-	}))
-	return last
+	}
 }
 
 // fedIn returns the answers that are in raw-quotes.
@@ -164,13 +138,15 @@ func refusesServices(t *testing.T) {
 	t.Helper()
 	status, _, stderr := run(t, newStack(t, nil), "backup", filepath.Join(t.TempDir(), "copy"))
 	assert.Equal(t, 2, status)
-	assert.Contains(t, stderr, "DATABASE_URL: backup copies the embedded default")
-	assert.Contains(t, stderr, "KAFKA_BOOTSTRAP_SERVERS: backup copies the embedded default")
+	assert.Contains(t, stderr, "DATABASE_URL: backup copies SQLite")
+	if onServices() {
+		assert.Contains(t, stderr, "KAFKA_BOOTSTRAP_SERVERS: backup copies SQLite")
+	}
 }
 
 func TestBackupFaults(t *testing.T) {
 	t.Parallel()
-	if onServices() {
+	if onPostgres() {
 		refusesServices(t)
 		return
 	}
@@ -194,21 +170,21 @@ func TestBackupFaults(t *testing.T) {
 	status, _, _ = run(t, env, "backup", file)
 	assert.Equal(t, 2, status)
 
-	// A log that lacks what was applied is not called a backup.
+	// A log that does not read as it was written is not called a backup.
 	empty := filepath.Join(parent, "empty")
 	require.NoError(t, os.Mkdir(empty, 0o700))
 	broken := environment{"DATA_DIR": filepath.Join(parent, "broken"), "HTTP_ADDR": "127.0.0.1:0"}
 	status, _, stderr = run(t, env, "backup", broken["DATA_DIR"])
 	require.Zero(t, status, stderr)
-	segments, err := filepath.Glob(filepath.Join(broken["DATA_DIR"], "broker", "log", "partitions", "price-events-*", "*.dat"))
-	require.NoError(t, err)
-	require.NotEmpty(t, segments)
-	for _, segment := range segments {
-		require.NoError(t, os.Truncate(segment, 0))
-	}
+	db := openTables(t, broken)
+	require.NoError(t, db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(t.Context(), `UPDATE log_segments SET checksum = checksum + 1`)
+		return err
+	}))
+	require.NoError(t, db.Close())
 	status, _, stderr = run(t, broken, "backup", empty)
 	assert.Equal(t, 1, status)
-	assert.Contains(t, stderr, "and the log ends at 0")
+	assert.Contains(t, stderr, "the log is damaged")
 	left, err := filepath.Glob(filepath.Join(parent, "*unfinished*"))
 	require.NoError(t, err)
 	assert.Empty(t, left, "half a backup was left behind")

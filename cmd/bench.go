@@ -30,13 +30,13 @@ most that the machine could do: the limit. The ratio of the two says more than
 either, since it depends least on what else the machine does.
 
 The service under test runs in this process as "pricemill serve" runs it, with the
-settings in force: windows, partitions, brokers, database. So does the load, as a
+settings in force: windows, partitions, database, log. So does the load, as a
 stream's does, through the same appender or by HTTP over loopback: its cost is in
-the figures. What is measured is not what you have: without DATABASE_URL and
-KAFKA_BOOTSTRAP_SERVERS, log and database lie in a directory made beside DATA_DIR
-(on the same disk, not where the system keeps temporary files, which may be
-memory); with them, in a schema and in topics made for it. All of it is removed at
-the end, also when the run fails or is interrupted.
+the figures. What is measured is not what you have: without DATABASE_URL, log and
+database lie in a directory made next to DATA_DIR (on the same disk, not where the
+system keeps temporary files, which may be memory); with it, in a schema made for
+it; with Kafka, the log lies in topics made for it. All of it is removed at the end,
+also when the run fails or is interrupted.
 
 A database that holds data is refused, since the load is its users' as well;
 --beside-data says that this is meant. The data are left alone in any case.`,
@@ -187,7 +187,7 @@ func (c config) engineName() string {
 
 func (c config) brokerName() string {
 	if len(c.Brokers) == 0 {
-		return "the embedded broker"
+		return "a table"
 	}
 	return "Kafka"
 }

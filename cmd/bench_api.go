@@ -104,7 +104,7 @@ const commits, appends = 5, 4
 // bareSteps measures them, with as many at once as there were clients.
 func (b apiBench) bareSteps(ctx context.Context) (perSecond float64, err error) {
 	err = b.withScratch(ctx, func(ctx context.Context, c config) (err error) {
-		backends, err := open(opening(ctx, c), c, exclusive, b.log)
+		backends, err := open(ctx, c, serving, b.log)
 		if err != nil {
 			return err
 		}

@@ -179,7 +179,7 @@ func (left *remains) addRecords(ctx context.Context, b *backends, tp pipeline.To
 // paths there are, and returns how many events a second that makes.
 func (b chainBench) writeAgain(ctx context.Context, left remains) (perSecond float64, err error) {
 	err = b.withScratch(ctx, func(ctx context.Context, c config) (err error) {
-		backends, err := open(opening(ctx, c), c, exclusive, b.log)
+		backends, err := open(ctx, c, serving, b.log)
 		if err != nil {
 			return err
 		}

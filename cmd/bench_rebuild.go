@@ -38,7 +38,7 @@ as many goroutines as there are processors.`,
 	return benchCommand(a, c, 200_000, 1000, func(ctx context.Context, m *measurement) (result report, err error) {
 		b := rebuildBench{m}
 		err = b.withScratch(ctx, func(ctx context.Context, c config) (err error) {
-			backends, err := open(opening(ctx, c), c, exclusive, b.log)
+			backends, err := open(ctx, c, serving, b.log)
 			if err != nil {
 				return err
 			}

@@ -18,7 +18,7 @@ send --events ticks as fast as the log takes them, so that the stages work behin
 backlog: the headline. The most memory that this process had meanwhile is
 peak_rss_mb, of the first part under also.steady_process, of the second under
 also.process. It does all that a process can do: API, handlers, projections, relay,
-and, on the embedded default, broker and database too.`,
+and, on SQLite, log and database too.`,
 		Example: "  pricemill bench memory\n  MOVING_AVERAGE_WINDOW=5,200 pricemill bench memory --symbols 10000 --rate 500",
 	}
 	c.Flags().IntVar(&rate, "rate", 1000, "ticks a second of the first part")

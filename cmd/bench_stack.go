@@ -53,7 +53,7 @@ func (m *measurement) withScratch(ctx context.Context, f func(context.Context, c
 		}
 	}()
 	name := scratchName + strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
-	if c.DatabaseURL == "" || len(c.Brokers) == 0 {
+	if c.DatabaseURL == "" {
 		beside, err := filepath.Abs(c.DataDir)
 		if err != nil {
 			return fmt.Errorf("finding DATA_DIR: %w", err)
@@ -83,16 +83,16 @@ func (m *measurement) withScratch(ctx context.Context, f func(context.Context, c
 // removeTopics removes what a run left in a cluster.
 func (m *measurement) removeTopics(ctx context.Context, c config) (err error) {
 	var b backends
-	if err := b.connect(ctx, c, exclusive, m.log); err != nil {
+	if _, err := b.connect(ctx, c, m.log); err != nil {
 		return fmt.Errorf("removing topics %s*: %w", c.Topics[schema.RawQuotes], err)
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	return errors.Join(b.broker.DeleteTopics(ctx, schema.Topics()), b.broker.DeleteGroups(ctx, c.GroupPrefix+"."))
+	return errors.Join(b.kafka.DeleteTopics(ctx, schema.Topics()), b.kafka.DeleteGroups(ctx, c.GroupPrefix+"."))
 }
 
 // withService calls f while a service with these settings runs and is ready.
 func (m *measurement) withService(ctx context.Context, c config, f func(context.Context, *service) error) (err error) {
-	s, err := openService(opening(ctx, c), c, m.log)
+	s, err := openService(ctx, c, m.log)
 	if err != nil {
 		return err
 	}
@@ -109,16 +109,6 @@ func (m *measurement) withService(ctx context.Context, c config, f func(context.
 	})
 	defer stop()
 	return group.Wait()
-}
-
-// opening is the context to open a stack with. The embedded broker goes on opening
-// when its context ends, and would write into a directory that is being removed;
-// it is but a moment.
-func opening(ctx context.Context, c config) context.Context {
-	if len(c.Brokers) == 0 {
-		return context.WithoutCancel(ctx)
-	}
-	return ctx
 }
 
 func (s *service) url() string { return "http://" + s.listener.Addr().String() }

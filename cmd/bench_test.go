@@ -2,6 +2,7 @@ package cmd_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -37,13 +38,16 @@ func leftBehind(t *testing.T, env environment) []string {
 	for _, file := range files {
 		left = append(left, file.Name())
 	}
-	if !onServices() {
+	if !onPostgres() {
 		return left
 	}
 	table, err := postgres.TableWithData(t.Context(), postgres.Config{URL: env["DATABASE_URL"]})
 	require.NoError(t, err)
 	if table != "" {
 		left = append(left, table)
+	}
+	if !env.onKafka() {
+		return left
 	}
 	administer(t, env, func(admin sarama.ClusterAdmin) {
 		topics, err := admin.ListTopics()
@@ -192,7 +196,7 @@ func TestBenchRemovesWhatItMade(t *testing.T) {
 func TestBenchRemovesWhatItMadeWhereItFails(t *testing.T) {
 	t.Parallel()
 	env := newBenchStack(t)
-	status, _, stderr := run(t, env.with(environment{"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}), "bench", "chain")
+	status, _, stderr := run(t, env.with(environment{"DATABASE_URL": cmp.Or(env["DATABASE_URL"], "sqlite"), "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}), "bench", "chain")
 	assert.Equal(t, 1, status)
 	assert.Contains(t, stderr, "127.0.0.1:1")
 	assert.Empty(t, leftBehind(t, env))
@@ -202,8 +206,8 @@ func TestBenchRemovesWhatItMadeWhereItFails(t *testing.T) {
 // the data stay as they are.
 func TestBenchRefusesADatabaseWithData(t *testing.T) {
 	t.Parallel()
-	if !onServices() {
-		t.Skip("on the embedded default, a benchmark's database is a file of its own")
+	if !onPostgres() {
+		t.Skip("on SQLite, a benchmark's database is a file of its own")
 	}
 	env := newBenchStack(t)
 	status, _, stderr := run(t, env, "migrate")

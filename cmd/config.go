@@ -37,17 +37,17 @@ var settings = []setting{
 	{"cors_allow_origins", "", "origins whose pages may use the API from a browser, commands included, comma-separated, such as https://app.example, or * for all; empty: none", false},
 	{"http_max_connections", "4096", "connections that may be open at once, 64 to 100000; 16 of them are for clients on this machine", false},
 	{"http_max_connections_per_client", "128", "of them for one client beyond this machine, 1 to 100000", false},
-	{"data_dir", "./data", "directory of the embedded broker and database", false},
-	{"database_url", "", "postgres://user:password@host/database; empty: SQLite in data_dir", true},
+	{"data_dir", "./data", "directory of the SQLite database", false},
+	{"database_url", "", "postgres://user:password@host/database; empty or sqlite: SQLite in data_dir", true},
 	{"database_timeout", "25s", "how long PostgreSQL may take for a statement; one that says nothing for a fifth longer counts as gone, 1s to 10m", false},
-	{"kafka_bootstrap_servers", "", "brokers, comma-separated; empty: the embedded broker in data_dir", false},
+	{"kafka_bootstrap_servers", "", "brokers of Kafka, comma-separated; empty: the log is a table of the database", false},
 	{"kafka_topic_prefix", "", "put before the name of each topic, so that several installations can share a cluster", false},
 	{"kafka_topic_price_events", "", "name of the topic of prices; empty: price-events behind the prefix", false},
 	{"kafka_group_id", "market-data-consumers", "first part of the name of each consumer group", false},
 	{"kafka_instance_id", "", "name of this process, unlike any other's, by which it gets its partitions back when it comes back; empty: none", false},
 	{"kafka_session_timeout", "10s", "how long a process may be silent before the others take over its partitions, 6s to 5m", false},
 	{"kafka_timeout", "15s", "how long a broker may take to answer before the connection counts as gone, 2s to 30s", false},
-	{"kafka_partitions", "", "partitions of topics that are created; empty: 12, embedded 4", false},
+	{"kafka_partitions", "", "partitions of topics that are created; empty: 12 on Kafka, 4 without", false},
 	{"kafka_replication_factor", "1", "replicas of topics that are created", false},
 	{"kafka_security_protocol", "plaintext", "how brokers are reached: plaintext, ssl, sasl_plaintext or sasl_ssl", false},
 	{"kafka_sasl_mechanism", "", "how to log in to brokers: plain, scram-sha-256 or scram-sha-512", false},
@@ -58,7 +58,7 @@ var settings = []setting{
 	{"kafka_ssl_cert_file", "", "certificate to show to brokers, PEM", false},
 	{"kafka_ssl_key_file", "", "its key, PEM", false},
 	{"kafka_ssl_server_name", "", "name in brokers' certificates; empty: their host", false},
-	{"roles", "all", "what this process does: api, handlers, projections, relay, or all", false},
+	{"roles", "all", "what this process does: api, handlers, projections, relay, or all; without Kafka, all or api", false},
 	{"default_provider", "", "provider where a request names none; empty: finnhub if it has a key, else simulated", false},
 	{"finnhub_api_key", "", "key of the finnhub provider", true},
 	{"finnhub_base_url", "https://finnhub.io/api/v1", "where finnhub lies; https, or http to this machine", false},
@@ -123,6 +123,9 @@ type config struct {
 
 // roles are what a process does.
 type roles struct{ API, Handlers, Projections, Relay bool }
+
+// consume reports whether a process of these roles consumes the log.
+func (r roles) consume() bool { return r.Handlers || r.Projections }
 
 // values reads the settings as text: flags over environment over file over
 // defaults.

@@ -87,6 +87,13 @@ func (c *config) readOrigins(text string, wrong *faults) {
 // checkDatabase looks at the scheme only; the engine knows the rest. The URL
 // itself is never shown: it may hold a password.
 func (c *config) checkDatabase(wrong *faults) {
+	if c.DatabaseURL == "" && len(c.Brokers) > 0 {
+		wrong.add("database_url", "KAFKA_BOOTSTRAP_SERVERS is set, and DATABASE_URL is not; set it too, to postgres://… or, for one process "+
+			"with SQLite in DATA_DIR, to sqlite")
+	}
+	if c.DatabaseURL == "sqlite" {
+		c.DatabaseURL = ""
+	}
 	scheme, _, found := strings.Cut(c.DatabaseURL, "://")
 	switch {
 	case c.DatabaseURL == "":
@@ -115,7 +122,6 @@ func (c *config) readPartitions(k *koanf.Koanf, wrong *faults) {
 	case len(c.Brokers) > 0:
 		c.Partitions = 12
 	default:
-		// Each batch the embedded broker takes is flushed to disk by itself.
 		c.Partitions = 4
 	}
 }
@@ -137,8 +143,8 @@ func (c *config) readRoles(text string, wrong *faults) {
 			wrong.add("roles", "%q is none of api, handlers, projections, relay, all", role)
 		}
 	}
-	if len(c.Brokers) == 0 && c.Roles != (roles{true, true, true, true}) {
-		wrong.add("roles", "the embedded broker serves one process, which must do all; set KAFKA_BOOTSTRAP_SERVERS to share the work")
+	if len(c.Brokers) == 0 && c.Roles != (roles{true, true, true, true}) && c.Roles != (roles{API: true}) {
+		wrong.add("roles", "without Kafka, one process does all the work: want all, or api for a process that only answers requests")
 	}
 }
 

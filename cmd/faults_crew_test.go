@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/pricemill/pricemill/schema"
 )
 
 // crewRate is how many answers a second are fed to a crew: enough that all of its
@@ -106,13 +104,6 @@ func (c *crew) begin(first ...*worker) {
 	c.clients.askAll()
 	c.t.Cleanup(c.clients.close)
 	c.awaitMoves(c.standing())
-	if !onServices() {
-		// An embedded broker opens files for those who read from their beginning, as
-		// it does itself when it starts, and the checks do in the end.
-		for _, topic := range schema.Topics() {
-			readLog(c.t, c.env, topic, func(int32, int64, schema.Event) {})
-		}
-	}
 	c.awaitShares()
 	for _, w := range first {
 		c.note(w)
@@ -270,7 +261,7 @@ func (c *crew) start(w *worker) {
 // awaitNoSessions waits until the database has no session of a process any more.
 func (c *crew) awaitNoSessions(w *worker) {
 	c.t.Helper()
-	if !onServices() {
+	if !onPostgres() {
 		return
 	}
 	require.Eventually(c.t, func() bool {

@@ -14,10 +14,10 @@ import (
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
-var bothStacks = []stack{embeddedStack, servicesStack}
+var bothStacks = []stack{sqliteStack, servicesStack}
 
-// embeddedFirst are both stacks in the long form.
-func embeddedFirst() []stack {
+// sqliteFirst are both stacks in the long form.
+func sqliteFirst() []stack {
 	if os.Getenv(faultsVariable) == "long" {
 		return bothStacks
 	}
@@ -124,7 +124,7 @@ func (v *victim) failed(points []pointHits, often int) bool {
 // topics are registered, tables made, positions created, and the next start goes
 // on from there.
 func TestFaultsFailpointFirstStart(t *testing.T) {
-	s := newScenario(t, "first starts killed at a commit", embeddedFirst()...)
+	s := newScenario(t, "first starts killed at a commit", sqliteFirst()...)
 	for range pick(s, 1, 4) {
 		v := s.newVictim(nil)
 		for range pick(s, 3, 5) {

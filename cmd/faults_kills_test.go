@@ -10,10 +10,10 @@ import (
 
 // TestFaultsKills kills processes with SIGKILL while answers come in and clients
 // ask, and starts each again at once: on the services two workers that come back by
-// their ids, one that has none, and the API; on the embedded default the one that
+// their ids, one that has none, and the API; on SQLite the one that
 // is all. One kill in four follows the last before its partitions move again.
 func TestFaultsKills(t *testing.T) {
-	s := newScenario(t, "killed with SIGKILL under load", embeddedStack, servicesStack)
+	s := newScenario(t, "killed with SIGKILL under load", sqliteStack, servicesStack)
 	var c *crew
 	var kills int
 	var drawn []*worker

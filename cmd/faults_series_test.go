@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,39 +57,12 @@ var keptInAll = []kept{
 	{name: "connections to the database", unit: 1, part: 0.1, extra: 5},
 }
 
-// batchRoom is what memory may grow by, in bytes, for each batch of the embedded log:
-// the broker keeps where each one lies (BenchmarkMemoryOfABatch in pipeline/embedded),
-// and the garbage collector lets as much again come together.
-const batchRoom = 2 * 80
-
-// embeddedBatches is how many batches the embedded log has, by its index files; 0 on
-// services.
-func embeddedBatches(env environment) (batches float64, err error) {
-	const entry = 15 // bytes of a batch in an index file
-	files, err := filepath.Glob(filepath.Join(env["DATA_DIR"], "broker", "log", "partitions", "*", "*.idx"))
-	if err != nil || onServices() {
-		return 0, err
-	}
-	for _, file := range files {
-		info, err := os.Stat(file)
-		if err != nil {
-			return 0, err
-		}
-		batches += float64(info.Size()) / entry
-	}
-	if batches == 0 {
-		err = errors.New("the embedded log has no index where it is looked for")
-	}
-	return batches, err
-}
-
 // series is what a process that lives held at moments of a long time.
 type series struct {
-	name    string
-	url     string
-	values  [][]float64 // by moment, in the order of keptInAll
-	batches []float64   // by moment, in the embedded log
-	missed  int         // moments at which it did not answer
+	name   string
+	url    string
+	values [][]float64 // by moment, in the order of keptInAll
+	missed int         // moments at which it did not answer
 }
 
 // sample looks at the process now.
@@ -100,19 +71,14 @@ func (c *crew) sample(ctx context.Context, s *series) {
 	defer cancel()
 	found, err := gauges(ctx, s.url)
 	connections := 0
-	if err == nil && onServices() {
+	if err == nil && onPostgres() {
 		err = c.look.db.Get(ctx, &connections, `SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND application_name = $1`, s.name)
-	}
-	var batches float64
-	if err == nil {
-		batches, err = embeddedBatches(c.env)
 	}
 	if err != nil {
 		s.missed++ // it is stopped
 		return
 	}
-	s.batches = append(s.batches, batches)
 	var values []float64
 	for _, k := range keptInAll {
 		value := float64(connections)
@@ -154,8 +120,7 @@ func (c *crew) record(every time.Duration, of ...*worker) (end func() []*series)
 // for warming up: nine tenths of its moments lie below. A process that waits for its
 // partitions has less of everything, be it for a third of a short run, so the middle of
 // a part says little. Between halves, what grows all the time has grown by half of it,
-// and the bounds of keptInAll are for two thirds. Memory may also grow by what the
-// batches take that came between.
+// and the bounds of keptInAll are for two thirds.
 func (c *crew) checkSeries(s *series) {
 	c.t.Helper()
 	warm := s.values[len(s.values)/5:]
@@ -163,14 +128,8 @@ func (c *crew) checkSeries(s *series) {
 	if !assert.Greater(c.t, half, 5, "moments at which %s answered", s.name) {
 		return
 	}
-	batches := s.batches[len(s.batches)-len(warm):]
-	grown := (batches[len(batches)-1] - batches[0]) / 2
 	text := ""
 	for i, k := range keptInAll {
-		forBatches := 0.0
-		if k.unit == mebibyte {
-			forBatches = grown * batchRoom / mebibyte
-		}
 		column := func(rows [][]float64) []float64 {
 			values := make([]float64, len(rows))
 			for j, row := range rows {
@@ -182,8 +141,8 @@ func (c *crew) checkSeries(s *series) {
 		all, first, last := column(warm), column(warm[:half]), column(warm[len(warm)-half:])
 		from, to := first[half*9/10], last[half*9/10]
 		text += fmt.Sprintf("\n%s: %.0f at first, %.0f at last; least %.0f, most %.0f", k.name, from, to, all[0], all[len(all)-1])
-		assert.LessOrEqual(c.t, to, from*(1+0.75*k.part)+0.75*k.extra+forBatches, "%s: %s", s.name, k.name)
+		assert.LessOrEqual(c.t, to, from*(1+0.75*k.part)+0.75*k.extra, "%s: %s", s.name, k.name)
 	}
-	c.t.Logf("%s, at %d moments, and at %d more without an answer; %.0f batches in the embedded log at first, %.0f at last:%s",
-		s.name, len(s.values), s.missed, batches[0], batches[len(batches)-1], text)
+	c.t.Logf("%s, at %d moments, and at %d more without an answer:%s",
+		s.name, len(s.values), s.missed, text)
 }

@@ -3,6 +3,7 @@ package cmd_test
 import (
 	"cmp"
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ import (
 // answers come in, clients ask for everything, and the provider misbehaves. What
 // the processes hold that live through all of it stays level.
 func TestFaultsSoak(t *testing.T) {
-	s := newScenario(t, "soak with random faults", embeddedStack, servicesStack)
+	s := newScenario(t, "soak with random faults", sqliteStack, servicesStack)
 	lasting := pick(s, 20*time.Second, 15*time.Minute)
 	settings := environment{"KAFKA_SESSION_TIMEOUT": "6s", "FETCH_TIMEOUT": "1s",
 		"SIMULATED_FAULTS": "FAIL=fail,HANG=hang,SLOW=late:200ms,NOPE=unknown,JUNK=garbage,ZERO=zero,HUGE=too_large"}
@@ -118,13 +119,11 @@ func (c *crew) someIntruder() {
 	stage := stages[c.random.IntN(len(stages))]
 	staying := time.Duration(c.random.IntN(2000)) * time.Millisecond
 	c.t.Logf("somebody joins the group of %s for %v", stage.name, staying)
-	address, err := brokerAddress(c.env)
-	require.NoError(c.t, err)
 	config := sarama.NewConfig()
 	config.Version = sarama.V2_8_0_0
 	config.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyRange()}
 	prefix := cmp.Or(c.env["KAFKA_GROUP_ID"], "market-data-consumers")
-	group, err := sarama.NewConsumerGroup([]string{address}, prefix+"."+stage.name, config)
+	group, err := sarama.NewConsumerGroup(strings.Split(c.env["KAFKA_BOOTSTRAP_SERVERS"], ","), prefix+"."+stage.name, config)
 	require.NoError(c.t, err)
 	ctx, leave := context.WithTimeout(c.t.Context(), time.Minute)
 	defer leave()

@@ -37,15 +37,19 @@ const (
 type stack string
 
 const (
-	embeddedStack stack = "embedded"
+	sqliteStack   stack = "SQLite"
 	servicesStack stack = "PostgreSQL + Kafka"
+	postgresStack stack = "PostgreSQL"
 )
 
 func thisStack() stack {
-	if onServices() {
+	switch {
+	case onServices():
 		return servicesStack
+	case onPostgres():
+		return postgresStack
 	}
-	return embeddedStack
+	return sqliteStack
 }
 
 // scenario is one kind of fault, and what came of it.
@@ -71,7 +75,9 @@ func newScenario(t *testing.T, name string, on ...stack) *scenario {
 	default:
 		require.Fail(t, "neither short nor long", "%s=%s", faultsVariable, length)
 	}
-	if !slices.Contains(on, thisStack()) {
+	// What is for SQLite and for the services is for PostgreSQL alone too.
+	both := slices.Contains(on, sqliteStack) && slices.Contains(on, servicesStack)
+	if !slices.Contains(on, thisStack()) && !(both && thisStack() == postgresStack) {
 		t.Skipf("this scenario is for %q", on)
 	}
 	seed := uint64(time.Now().UnixNano())

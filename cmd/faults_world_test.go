@@ -66,7 +66,7 @@ func (preparing) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Reco
 // TestFaultsFailpointPrepare kills the service where a handler has asked the
 // world, and nothing of the answers is stored.
 func TestFaultsFailpointPrepare(t *testing.T) {
-	s := newScenario(t, fmt.Sprintf("killed at `%s`", failpoint.StagePrepared), embeddedFirst()...)
+	s := newScenario(t, fmt.Sprintf("killed at `%s`", failpoint.StagePrepared), sqliteFirst()...)
 	v := s.newVictim(environment{asPreparer: "1"})
 	require.NoError(t, v.tables().Write(t.Context(), func(tx *store.Tx) error {
 		return tx.DDL(t.Context(), `CREATE TABLE prepared (id {int} PRIMARY KEY, event_id {text} NOT NULL, said {text} NOT NULL)`)
@@ -111,7 +111,7 @@ func TestFaultsFailpointFetch(t *testing.T) {
 	v.stop()
 	kills, errs := pick(s, 2, 20), pick(s, 2, 20)
 	requests := makeRequests((kills + errs) * 150)
-	whileStopped(t, v.env, func() { appendEvents(t, v.env, requests) })
+	appendEvents(t, v.env, requests)
 	for range kills {
 		v.dies(fmt.Sprintf("%s=kill@%d", failpoint.FetchAnswered, 1+s.random.IntN(8)))
 	}
@@ -224,7 +224,7 @@ func outcomesOf(t testing.TB, env environment) map[string]map[string]bool {
 }
 
 // endsOfTopic are the offsets that the partitions of a topic hold.
-func endsOfTopic(t testing.TB, broker *kafka.Broker, topic schema.Topic) []pipeline.OffsetRange {
+func endsOfTopic(t testing.TB, broker eventLog, topic schema.Topic) []pipeline.OffsetRange {
 	t.Helper()
 	ranges, err := broker.Offsets(t.Context(), topic)
 	require.NoError(t, err)
@@ -234,7 +234,7 @@ func endsOfTopic(t testing.TB, broker *kafka.Broker, topic schema.Topic) []pipel
 // TestFaultsFailpointIngest kills an ingest where a part of its file is in the log,
 // some of it without an answer, and begins again with the whole file.
 func TestFaultsFailpointIngest(t *testing.T) {
-	s := newScenario(t, fmt.Sprintf("an ingest killed at `%s` or `%s`", failpoint.AppendSent, failpoint.SenderAnswered), embeddedFirst()...)
+	s := newScenario(t, fmt.Sprintf("an ingest killed at `%s` or `%s`", failpoint.AppendSent, failpoint.SenderAnswered), sqliteFirst()...)
 	v := s.newVictim(nil)
 	v.up("")
 	const lines = 2500 // more than a batch

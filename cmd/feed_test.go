@@ -96,7 +96,7 @@ func feedAt(t testing.TB, env environment, answers []fedAnswer, rate int, stop <
 // long is dead: it looks for the one that came in its place. It returns how many
 // it has fed.
 func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, patience time.Duration, due func(from int) int) int {
-	var broker *kafka.Broker
+	var broker eventLog
 	defer func() {
 		if broker != nil {
 			assert.NoError(t, broker.Close())
@@ -144,7 +144,7 @@ func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, patience ti
 func pause(d time.Duration) { <-time.After(d) }
 
 // reach returns the broker, and how many partitions a topic has.
-func reach(env environment) (*kafka.Broker, int32, error) {
+func reach(env environment) (eventLog, int32, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	broker, err := dial(ctx, env)

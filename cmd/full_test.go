@@ -168,17 +168,12 @@ func fullPostgres(t testing.TB, ballast int) *full {
 	return f
 }
 
-// fullDirectory has some part of the data directory, or "" for all of it, on a
-// small disk.
-func fullDirectory(t testing.TB, part string, ballast int) *full {
+// fullDirectory has the data directory on a small disk.
+func fullDirectory(t testing.TB, ballast int) *full {
 	t.Helper()
 	dir, makeRoom := smallDisk(t, ballast*piece+(10<<20), ballast, os.Getuid())
 	env := newStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"})
-	if part == "" {
-		env["DATA_DIR"] = dir
-	} else {
-		require.NoError(t, os.Symlink(dir, filepath.Join(env["DATA_DIR"], part)))
-	}
+	env["DATA_DIR"] = dir
 	return &full{env: env, ballast: ballast, makeRoom: makeRoom, why: regexp.MustCompile("no space left on device|database or disk is full")}
 }
 
@@ -278,27 +273,20 @@ func (p *server) lags() string {
 // be read, commands are refused for a while, no record is to blame, and once there
 // is room all goes on by itself.
 func TestFaultsDatabaseFull(t *testing.T) {
-	s := newScenario(t, "database full", embeddedStack, servicesStack)
+	s := newScenario(t, "database full", sqliteStack, servicesStack)
 	cycles := pick(s, 1, 3)
-	if onServices() {
+	if onPostgres() {
 		s.runFull(fullPostgres(t, cycles), http.StatusServiceUnavailable)
 	} else {
 		s.runFull(fullSQLite(t, cycles), http.StatusServiceUnavailable)
 	}
 }
 
-// TestFaultsLogFull: the directory of the embedded broker has no room left. Commands
-// are taken, since the database has room for what the log will have.
-func TestFaultsLogFull(t *testing.T) {
-	s := newScenario(t, "log full", embeddedStack)
-	s.runFull(fullDirectory(t, "broker", pick(s, 1, 3)), http.StatusAccepted)
-}
-
-// TestFaultsDiskFull: the data directory has no room left, for log and database.
+// TestFaultsDiskFull: the data directory has no room left.
 // What the database has freed may take commands on.
 func TestFaultsDiskFull(t *testing.T) {
-	s := newScenario(t, "disk full", embeddedStack)
-	s.runFull(fullDirectory(t, "", pick(s, 1, 3)), http.StatusAccepted, http.StatusServiceUnavailable)
+	s := newScenario(t, "disk full", sqliteStack)
+	s.runFull(fullDirectory(t, pick(s, 1, 3)), http.StatusAccepted, http.StatusServiceUnavailable)
 }
 
 // runFull fills what there is to fill and makes room, as often as there is ballast;

@@ -209,7 +209,7 @@ func TestFaultsGeneratedRequests(t *testing.T) {
 	p := start(t, deadEnds(t).with(environment{"FETCH_TIMEOUT": "500ms",
 		"SIMULATED_FAULTS": "DOWN=fail,HANG=hang,NOPE=unknown,JUNK=garbage,ZERO=zero",
 		"PLUGINS":          "ema", // of which the document speaks
-		"MAX_ACTIVE_JOBS":  "4", "MAX_ACTIVE_STREAMS": "4"}))
+		"MAX_ACTIVE_JOBS":  "4", "MAX_ACTIVE_STREAMS": "1"}))
 	p.eventually("/readyz", http.StatusOK)
 	makeDeadLetters(t, p, schema.StoredQuotes, 20, "normalize") // 17 is that of the document
 	n := sizeOf(3_000, 20_000, 100_000)

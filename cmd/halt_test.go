@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -61,18 +60,6 @@ func oneEach(first, n int) []fedAnswer {
 		}
 	}
 	return answers
-}
-
-// whileStopped runs f with the log at hand but no service: the embedded broker
-// belongs to the test meanwhile.
-func whileStopped(t testing.TB, env environment, f func()) {
-	t.Helper()
-	if !onServices() {
-		broker, err := embedded.Open(t.Context(), embedded.Config{Dir: filepath.Join(env["DATA_DIR"], "broker")})
-		require.NoError(t, err)
-		defer func() { require.NoError(t, broker.Close()) }()
-	}
-	f()
 }
 
 // stopped is the program, stopped.
@@ -169,23 +156,21 @@ func expect(t testing.TB, env environment, answers, prices int) {
 
 func TestTheHeadOfTheLogIsDeleted(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	env := p.env
 	p.feed(oneEach(0, 10))
 	p.stopped()
 	// 20 more of each while nobody works, then the oldest records go: from each
 	// partition some that were applied, and some that were not.
 	const deleted = 3
-	whileStopped(t, env, func() {
-		feed(t, env, oneEach(10, 20))
-		offsets := map[int32]int64{}
-		for partition, held := range endsOf(t, env, schema.RawQuotes) {
-			require.Equal(t, int64(30), held.End)
-			offsets[int32(partition)] = 10 + deleted
-		}
-		administer(t, env, func(admin sarama.ClusterAdmin) {
-			require.NoError(t, admin.DeleteRecords(topicName(env, schema.RawQuotes), offsets))
-		})
+	feed(t, env, oneEach(10, 20))
+	offsets := map[int32]int64{}
+	for partition, held := range endsOf(t, env, schema.RawQuotes) {
+		require.Equal(t, int64(30), held.End)
+		offsets[int32(partition)] = 10 + deleted
+	}
+	administer(t, env, func(admin sarama.ClusterAdmin) {
+		require.NoError(t, admin.DeleteRecords(topicName(env, schema.RawQuotes), offsets))
 	})
 	p = start(t, env)
 	p.halts("3 records are gone", "pricemill stages skip raw-store raw-quotes 0")
@@ -198,16 +183,14 @@ func TestTheHeadOfTheLogIsDeleted(t *testing.T) {
 
 func TestPartitionsAreAdded(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	env := p.env
 	p.feed(oneEach(0, 10))
 	p.stopped()
-	whileStopped(t, env, func() {
-		administer(t, env, func(admin sarama.ClusterAdmin) {
-			for _, topic := range []schema.Topic{schema.StoredQuotes, schema.PriceEvents} {
-				require.NoError(t, admin.CreatePartitions(topicName(env, topic), 7, nil, false))
-			}
-		})
+	administer(t, env, func(admin sarama.ClusterAdmin) {
+		for _, topic := range []schema.Topic{schema.StoredQuotes, schema.PriceEvents} {
+			require.NoError(t, admin.CreatePartitions(topicName(env, topic), 7, nil, false))
+		}
 	})
 	p = start(t, env)
 	p.halts("the topic has 7 partitions, and had 4", "pricemill stages resume normalize stored-quotes 2")
@@ -226,15 +209,13 @@ func TestPartitionsAreAdded(t *testing.T) {
 
 func TestATopicIsCreatedAgain(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	env := p.env
 	p.feed(oneEach(0, 10))
 	p.stopped()
 	const unread = 6
-	whileStopped(t, env, func() {
-		feed(t, env, oneEach(10, unread)) // nobody will have read these
-		deleteTopic(t, env, schema.RawQuotes)
-	})
+	feed(t, env, oneEach(10, unread)) // nobody will have read these
+	deleteTopic(t, env, schema.RawQuotes)
 	p = start(t, env)
 	p.halts("the topic was created again", "pricemill stages skip raw-store raw-quotes 1")
 	assert.Equal(t, map[string]int64{"raw-store": 0}, p.liftWith("skip"), "pricemill had sent none of them")
@@ -247,12 +228,12 @@ func TestATopicIsCreatedAgain(t *testing.T) {
 // the topic is shorter than the position.
 func TestIngestEndsWhereAStageHasHalted(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	env := p.env
 	p.feed(oneEach(0, 200))
 	p.stopped()
-	whileStopped(t, env, func() { deleteTopic(t, env, schema.RawQuotes) })
-	status, stdout, stderr := run(t, env, alone(append([]string{"ingest"}, append(ofCloses, monthlyCloses)...)...)...)
+	deleteTopic(t, env, schema.RawQuotes)
+	status, stdout, stderr := run(t, env, append(append([]string{"ingest", "--work"}, ofCloses...), monthlyCloses)...)
 	assert.Equal(t, 1, status, stdout)
 	assert.Contains(t, stderr, "the stage has halted")
 	assert.Contains(t, stderr, "the topic was created again")
@@ -262,12 +243,13 @@ func TestIngestEndsWhereAStageHasHalted(t *testing.T) {
 // known to the record.
 func TestATopicOfOursIsCreatedAgain(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	env := p.env
 	p.feed(oneEach(0, 10))
 	p.stopped()
 	const behind = 4 // prices of each partition that the folds have not applied
-	whileStopped(t, env, func() { rewind(t, env, schema.PriceEvents, behind); deleteTopic(t, env, schema.PriceEvents) })
+	rewind(t, env, schema.PriceEvents, behind)
+	deleteTopic(t, env, schema.PriceEvents)
 	p = start(t, env)
 	p.halts("the topic was created again", "pricemill stages skip moving-averages.g1 price-events 1")
 	for stage, lost := range p.liftWith("skip") {
@@ -319,7 +301,7 @@ func deleteTopic(t testing.TB, env environment, topic schema.Topic) {
 // A database restored from a copy: nothing is lost, and nothing is there twice.
 func TestTheDatabaseIsRestored(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	env := p.env
 	p.feed(oneEach(0, 10))
 	p.stopped()
@@ -347,7 +329,7 @@ func TestTheDatabaseIsRestored(t *testing.T) {
 // the copy in its place.
 func copyDatabase(t testing.TB, env environment) (restore func()) {
 	t.Helper()
-	if !onServices() {
+	if !onPostgres() {
 		path := filepath.Join(env["DATA_DIR"], "pricemill.db")
 		content, err := os.ReadFile(path)
 		require.NoError(t, err)
@@ -378,7 +360,7 @@ func copyDatabase(t testing.TB, env environment) (restore func()) {
 // the log, and everything follows from it again.
 func TestTheDatabaseIsLost(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	env := p.env
 	p.feed(oneEach(0, 10))
 	p.stopped()
@@ -413,7 +395,7 @@ func limited(t testing.TB, env environment, limit string) {
 // What loses something asks, and does nothing without an answer.
 func TestLiftsAsk(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	env := p.env
 	p.feed(oneEach(0, 3))
 	status, stdout, stderr := run(t, env, "stages", "skip")

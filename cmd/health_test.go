@@ -15,7 +15,7 @@ func addressOf(url string) string { return strings.TrimPrefix(url, "http://") }
 
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	p.eventually("/readyz", http.StatusOK)
 	_, port, _ := strings.Cut(addressOf(p.url), ":")
 	for _, address := range []string{"127.0.0.1:" + port, "localhost:" + port, "0.0.0.0:" + port, ":" + port} {

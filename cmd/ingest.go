@@ -52,9 +52,8 @@ or as {"frame": "…", "received_at": "SECONDS"}. Frames of type ticker are quot
 Provider csv reads comma-separated values with a header. FILE may be compressed
 by gzip; - is standard input.
 
-Beside a running service, that service does the work. Without one, on the
-embedded broker, this process does it itself; on Kafka it waits for one, unless
---work lets it take part.
+Where a service runs, it does the work. Without one, this process does it itself;
+on Kafka it waits for a service, unless --work lets it take part.
 
 It stops at the first line that should hold a quote and does not; what comes
 before that line is ingested. The exit status is 1 then, and also where a stage has
@@ -135,7 +134,7 @@ func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules,
 		return nil, asUsage(i.file, err)
 	}
 	defer source.Close()
-	b, err := open(ctx, c, beside, log)
+	b, err := open(ctx, c, working, log)
 	if err != nil {
 		return nil, err
 	}
@@ -244,7 +243,7 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	if i.noWait {
 		return source.Run(ctx, sink)
 	}
-	if b.embedded == nil && !i.work {
+	if !b.alone && (b.kafka == nil || !i.work) {
 		return i.feed(ctx, b, m, source, sink, log)
 	}
 	if err := m.openProjections(ctx, c, b, log); err != nil {

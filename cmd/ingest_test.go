@@ -14,12 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/cmd"
 	"github.com/pricemill/pricemill/handlers/ingest"
-	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -257,12 +257,15 @@ func TestIngestBesideAService(t *testing.T) {
 func TestIngestWhereNobodyWorks(t *testing.T) {
 	t.Parallel()
 	env := newStack(t, nil)
-	var holder *embedded.Broker
-	if !onServices() {
-		var err error
-		holder, err = embedded.Open(t.Context(), embedded.Config{Dir: filepath.Join(env["DATA_DIR"], "broker")})
-		require.NoError(t, err)
-	}
+	// A process that consumes, or is about to: it has the lock, or the lease.
+	holder := flock.New(filepath.Join(env["DATA_DIR"], "serve.lock"))
+	held, err := holder.TryLock()
+	require.NoError(t, err)
+	require.True(t, held)
+	db := openTables(t, env)
+	held, err = db.AcquireLease(t.Context(), "log", "another process", time.Hour)
+	require.NoError(t, err)
+	require.True(t, held)
 	ctx, cancel := context.WithCancel(t.Context())
 	reader, writer := io.Pipe()
 	exit := make(chan int, 1)
@@ -277,9 +280,9 @@ func TestIngestWhereNobodyWorks(t *testing.T) {
 	cancel()
 	assert.Equal(t, 1, <-exit)
 	<-followed
-	if holder != nil {
-		require.NoError(t, holder.Close())
-	}
+	require.NoError(t, holder.Close())
+	require.NoError(t, db.ReleaseLease(t.Context(), "log", "another process"))
+	require.NoError(t, db.Close())
 	quotes, _ := readSession(t)
 	ingested(t, env, alone("--provider", "coinbase", recordedSession)...)
 	checkIngested(t, env, "coinbase", quotes)

@@ -23,12 +23,8 @@ func installed(ctx context.Context, q store.Querier) (installation, error) {
 	if i.projections, err = projections.Installed(ctx, q); err != nil {
 		return i, err
 	}
-	positions, err := store.Positions(ctx, q, "")
-	for _, p := range positions {
-		if !slices.Contains(i.stages, p.Stage) && !i.folds(p.Stage) {
-			i.stages = append(i.stages, p.Stage)
-		}
-	}
+	i.stages, err = store.Stages(ctx, q)
+	i.stages = slices.DeleteFunc(i.stages, i.folds)
 	return i, err
 }
 

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 )
@@ -24,8 +22,8 @@ and nothing else. Several may run at once: one works, the others wait for it.
 The tables of a projection that was built by another version or with other
 settings stay; "pricemill serve" builds them again from the log.
 
-On the embedded default the service must be stopped: one process has both the
-tables and the log, and the tables must not change under its feet.`,
+On SQLite the service must be stopped first, and the command says so: the tables
+must not change while a process works with them.`,
 		Example: "  pricemill migrate",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -44,8 +42,8 @@ func (a *app) migrate(ctx context.Context, c config) (err error) {
 		return err
 	}
 	if c.DatabaseURL == "" {
-		release, err := embedded.Hold(filepath.Join(c.DataDir, brokerDir))
-		if errors.Is(err, embedded.ErrLocked) {
+		release, err := holdDir(c.DataDir)
+		if errors.Is(err, errLocked) {
 			return fmt.Errorf("pricemill runs on %s, and brought its tables up to date when it started; "+
 				"stop it to bring them up to date with this version: %w", c.DataDir, err)
 		}

@@ -31,7 +31,7 @@ import (
 // its own, is applied, if it lies where it belongs; and what a provider answers is
 // data, whatever it is (see unpriced).
 func TestFaultsPoison(t *testing.T) {
-	s := newScenario(t, "poison records", embeddedStack, servicesStack)
+	s := newScenario(t, "poison records", sqliteStack, servicesStack)
 	n := pick(s, 5_000, 100_000)
 	answers := makeAnswers(s.random, n, time.Date(2025, 6, 15, 14, 0, 0, 0, time.UTC))
 	clean := s.runMixed(newStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"}), answers, nil, nil)
@@ -130,7 +130,7 @@ func mix(t testing.TB, random *rand.Rand, answers []fedAnswer, poison []poisonOf
 }
 
 // sendAll writes the records of each partition in batches, as many as fit.
-func sendAll(t testing.TB, broker *kafka.Broker, lanes map[pipeline.TopicPartition][]pipeline.OutgoingRecord) {
+func sendAll(t testing.TB, broker eventLog, lanes map[pipeline.TopicPartition][]pipeline.OutgoingRecord) {
 	t.Helper()
 	const most, bytes = 2000, 950_000
 	for len(lanes) > 0 {

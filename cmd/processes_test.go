@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -141,7 +140,7 @@ func (w *worker) leave() <-chan error {
 type observer struct {
 	t      testing.TB
 	db     *store.Store
-	broker *kafka.Broker
+	broker eventLog
 }
 
 func newObserver(t testing.TB, env environment) *observer {

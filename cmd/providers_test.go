@@ -170,7 +170,7 @@ func dumpTables(t *testing.T, env environment) string {
 	defer func() { assert.NoError(t, db.Close()) }()
 	query := `SELECT m.name AS tab, c.name AS col, c.type AS kind FROM sqlite_master m JOIN pragma_table_info(m.name) c
 		WHERE m.type = 'table'`
-	if onServices() {
+	if onPostgres() {
 		query = `SELECT table_name AS tab, column_name AS col, data_type AS kind FROM information_schema.columns
 			WHERE table_schema = current_schema()`
 	}

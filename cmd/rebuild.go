@@ -98,7 +98,7 @@ func (a *app) rebuild(ctx context.Context, name string, r rebuilding) error {
 			return err
 		}
 		rebuilder := m.rebuilder(b, topology, log)
-		rebuilder.Beside, rebuilder.Alone = b.embedded == nil, b.embedded != nil
+		rebuilder.Beside, rebuilder.Alone = !b.alone, b.alone
 		f := following{app: a, backends: b, rebuilder: rebuilder}
 		return f.follow(ctx, started.ID)
 	})
@@ -116,7 +116,7 @@ func (a *app) withModules(ctx context.Context, f func(ctx context.Context, b *ba
 	if _, err := build(cfg, log); err != nil {
 		return err // before anything is opened
 	}
-	return a.withBackendsOf(ctx, cfg, func(ctx context.Context, b *backends) error {
+	return a.withBackendsOf(ctx, cfg, working, func(ctx context.Context, b *backends) error {
 		there, err := installed(ctx, b.store)
 		if err != nil {
 			return err
@@ -166,7 +166,7 @@ func (f following) follow(ctx context.Context, id string) error {
 		if r.Working {
 			idle = time.Now()
 		}
-		if !working && (f.backends.embedded != nil || time.Since(idle) > othersTurn) {
+		if !working && (f.backends.alone || time.Since(idle) > othersTurn) {
 			working = true
 			go func() { worked <- f.work(ctx, id) }()
 		}

@@ -42,7 +42,7 @@ record whose timestamp is at or after it; the timestamp says when the record was
 written to the log. Where the log holds less than was asked for, standard error
 says so.
 
---to-topic copies the records instead, as they are: key, headers, value, timestamp
+--to-topic, which needs Kafka, copies the records instead, as they are: key, headers, value, timestamp
 and partition, in their order. Their offsets become others. The topic is created
 with as many partitions, and keeps its records for ever; one that has records
 already is refused without --append. It is never one of pricemill's own, behind
@@ -107,7 +107,7 @@ func (a *app) replay(ctx context.Context, r replaying) (err error) {
 		}
 	}
 	log := a.logger(c)
-	b, err := open(ctx, c, beside, log)
+	b, err := open(ctx, c, reading, log)
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,10 @@ func (e *interruptedError) Unwrap() error { return e.cause }
 func (a *app) copyTopic(ctx context.Context, c config, b *backends, r replaying, spans []pipeline.Span, partitions int32,
 	log *slog.Logger) (err error) {
 	// The topic is made with as many partitions, and its name is not ours to change.
-	cfg := b.brokerConfig(c, log)
+	if b.kafka == nil {
+		return fmt.Errorf("%w: --to-topic copies within a Kafka cluster, and the log of this installation is a table of its database", errUsage)
+	}
+	cfg := brokerConfig(c, log)
 	cfg.Names, cfg.Partitions = nil, partitions
 	target, err := kafka.New(ctx, cfg)
 	if err != nil {

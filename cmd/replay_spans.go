@@ -2,13 +2,13 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -17,6 +17,9 @@ type bounds struct {
 	from pipeline.Bound
 	to   *pipeline.Bound
 }
+
+// errRecreated says that a topic changed while it was looked at.
+var errRecreated = errors.New("it was created again meanwhile: try again")
 
 // toEnd is what --to says for the end of the log.
 const toEnd = "-1"
@@ -76,7 +79,7 @@ func (e *outsideError) Unwrap() error { return errUsage }
 
 // spans finds what of each partition lies within the bounds, and logs where that is
 // less than was asked for.
-func (r replaying) spans(ctx context.Context, broker *kafka.Broker, within bounds, ranges []pipeline.OffsetRange,
+func (r replaying) spans(ctx context.Context, broker eventLog, within bounds, ranges []pipeline.OffsetRange,
 	log *slog.Logger) ([]pipeline.Span, error) {
 	var held []holding
 	for p, inLog := range ranges {
@@ -119,11 +122,11 @@ func (b bounds) end() string {
 }
 
 // places is where a bound lies on each partition.
-func places(ctx context.Context, broker *kafka.Broker, topic schema.Topic, at *pipeline.Bound, ranges []pipeline.OffsetRange) ([]int64, error) {
+func places(ctx context.Context, broker eventLog, topic schema.Topic, at *pipeline.Bound, ranges []pipeline.OffsetRange) ([]int64, error) {
 	if at != nil && at.IsMoment() {
 		offsets, err := broker.OffsetsAt(ctx, topic, at.Moment)
 		if err == nil && len(offsets) < len(ranges) {
-			err = fmt.Errorf("topic %s: %w", topic, kafka.ErrUnknownTopic) // it was created again meanwhile
+			err = fmt.Errorf("topic %s: %w", topic, errRecreated)
 		}
 		return offsets, err
 	}

@@ -19,8 +19,6 @@ import (
 
 	"github.com/pricemill/pricemill/cmd"
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/embedded"
-	"github.com/pricemill/pricemill/pipeline/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -64,15 +62,9 @@ var noon = time.Date(2024, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // replayStack is a log of 6, 3, 2 and no records of price-events, and its broker,
 // beside which no service runs. They are of no program of ours.
-func replayStack(t *testing.T) (environment, *kafka.Broker) {
+func replayStack(t *testing.T) (environment, eventLog) {
 	t.Helper()
-	env := newStack(t, nil)
-	if !onServices() {
-		// One for all commands of a test: to open it takes longer than they do.
-		log, err := embedded.Open(t.Context(), embedded.Config{Dir: filepath.Join(env["DATA_DIR"], "broker")})
-		require.NoError(t, err)
-		t.Cleanup(func() { assert.NoError(t, log.Close()) })
-	}
+	env := newKafkaStack(t, nil)
 	broker := connect(t, env)
 	_, err := broker.EnsureTopics(t.Context(), []schema.Topic{schema.PriceEvents})
 	require.NoError(t, err)
@@ -195,7 +187,7 @@ func copyTo(t *testing.T, env environment, target string, flags ...string) copie
 }
 
 // recordsOf reads a topic, partition by partition.
-func recordsOf(t *testing.T, broker *kafka.Broker, topic schema.Topic) [][]pipeline.Record {
+func recordsOf(t *testing.T, broker eventLog, topic schema.Topic) [][]pipeline.Record {
 	t.Helper()
 	ranges, err := broker.Offsets(t.Context(), topic)
 	require.NoError(t, err)
@@ -347,7 +339,7 @@ func TestReplayIntoATopicIsStopped(t *testing.T) {
 // knows takes no copy, whatever its name.
 func TestReplayIntoATopicBesideAService(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	p.eventually("/readyz", http.StatusOK)
 	for _, symbol := range []string{"AAPL", "MSFT", "IBM"} {
 		got := p.get("/api/v1/prices/latest?symbol=" + symbol)

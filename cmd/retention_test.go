@@ -17,7 +17,7 @@ import (
 // of it, and is ready.
 func TestATopicThatForgetsIsAWarning(t *testing.T) {
 	t.Parallel()
-	env := newStack(t, nil)
+	env := newKafkaStack(t, nil)
 	settings := map[schema.Topic]map[string]string{
 		schema.PriceEvents:  {"retention.ms": "604800000"},
 		schema.StoredQuotes: {"cleanup.policy": "compact"},

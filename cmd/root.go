@@ -58,12 +58,13 @@ func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pricemill",
 		Short: "A market data service: live prices, and the averages that follow from them",
-		Long: `Pricemill fetches quotes, keeps every answer byte for byte, publishes price
-events to Kafka, folds them into read models in SQL, and serves those by REST.
+		Long: `Pricemill fetches quotes, keeps every answer byte for byte, appends price events
+to a log, folds them into read models in SQL, and serves those by REST.
 
 Settings come from flags, then the environment, then a configuration file, then
-defaults. With none at all, "pricemill serve" runs on an embedded broker and
-SQLite under ./data, with simulated prices.`,
+defaults. With none at all, "pricemill serve" keeps log and tables in SQLite under
+./data, and prices are simulated. DATABASE_URL puts both into PostgreSQL, and
+KAFKA_BOOTSTRAP_SERVERS the log on Kafka. An installation keeps the log it began with.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -72,7 +73,7 @@ SQLite under ./data, with simulated prices.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration file (YAML)")
 	a.flags = map[string]string{}
-	root.PersistentFlags().Var(settingFlag{a, "data_dir"}, "data-dir", "directory of the embedded broker and database")
+	root.PersistentFlags().Var(settingFlag{a, "data_dir"}, "data-dir", "directory of the SQLite database")
 	root.AddCommand(newServe(a), newIngest(a), newPoll(a), newPrice(a), newAverage(a), newReplay(a), newStages(a),
 		newDeadLetters(a), newVerify(a), newRebuild(a), newGenerations(a), newHealth(a), newMigrate(a), newBackup(a), newBench(a), newConfig(a), newPlugins(a),
 		newTopology(a), newNew(a), newLicenses(a), newVersion(a))

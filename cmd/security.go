@@ -71,7 +71,7 @@ func (c *config) readSecurity(k *koanf.Koanf, wrong *faults) {
 	}
 	if len(c.Brokers) == 0 {
 		if c.Security != (kafka.Security{}) && c.Security != (kafka.Security{Protocol: kafka.PlainText}) {
-			wrong.add("kafka_security_protocol", "the embedded broker has neither logins nor certificates: "+
+			wrong.add("kafka_security_protocol", "there is no Kafka to log in to: "+
 				"set KAFKA_BOOTSTRAP_SERVERS, or none of KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_… and KAFKA_SSL_…")
 		}
 		return

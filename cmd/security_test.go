@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 
-	"github.com/pricemill/pricemill/pipeline/embedded"
 	"github.com/pricemill/pricemill/pipeline/tlstest"
 )
 
@@ -43,7 +42,7 @@ func secureKafka(t *testing.T, mechanism string) environment {
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
 	env["KAFKA_BOOTSTRAP_SERVERS"], env["KAFKA_SSL_CA_FILE"] = cluster.ListenAddrs()[0], authority.File
-	env["KAFKA_PARTITIONS"] = "4"
+	env["KAFKA_PARTITIONS"], env["DATABASE_URL"] = "4", "sqlite"
 	return env
 }
 
@@ -148,9 +147,9 @@ func TestSettingsOfASecureBroker(t *testing.T) {
 		env  environment
 		want []string
 	}{
-		"embedded":  {environment{"KAFKA_SASL_PASSWORD": "canary"}, []string{"KAFKA_SECURITY_PROTOCOL: the embedded broker"}},
-		"cleartext": {environment{"KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092", "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "me", "KAFKA_SASL_PASSWORD": "canary"}, []string{"KAFKA_SASL_MECHANISM: "}},
-		"all at once": {environment{"KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092", "KAFKA_SECURITY_PROTOCOL": "sasl_ssl", "KAFKA_SASL_MECHANISM": "gssapi", "KAFKA_SASL_USERNAME": "me", "KAFKA_SSL_KEY_FILE": "k", "KAFKA_SSL_CA_FILE": "/none", "DEBUG": "perhaps"},
+		"no Kafka":  {environment{"KAFKA_SASL_PASSWORD": "canary"}, []string{"KAFKA_SECURITY_PROTOCOL: there is no Kafka"}},
+		"cleartext": {environment{"DATABASE_URL": "sqlite", "KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092", "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "me", "KAFKA_SASL_PASSWORD": "canary"}, []string{"KAFKA_SASL_MECHANISM: "}},
+		"all at once": {environment{"DATABASE_URL": "sqlite", "KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092", "KAFKA_SECURITY_PROTOCOL": "sasl_ssl", "KAFKA_SASL_MECHANISM": "gssapi", "KAFKA_SASL_USERNAME": "me", "KAFKA_SSL_KEY_FILE": "k", "KAFKA_SSL_CA_FILE": "/none", "DEBUG": "perhaps"},
 			[]string{"KAFKA_SASL_MECHANISM: ", "KAFKA_SASL_PASSWORD: required", "KAFKA_SSL_CERT_FILE: required", "KAFKA_SSL_CA_FILE: open /none", "DEBUG: "}},
 	} {
 		status, _, stderr := run(t, test.env, "config")
@@ -160,7 +159,7 @@ func TestSettingsOfASecureBroker(t *testing.T) {
 		}
 		assert.NotContains(t, stderr, "canary", name)
 	}
-	cleartext := environment{"KAFKA_SASL_ALLOW_CLEARTEXT": "true", "KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092",
+	cleartext := environment{"DATABASE_URL": "sqlite", "KAFKA_SASL_ALLOW_CLEARTEXT": "true", "KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092",
 		"KAFKA_SECURITY_PROTOCOL": "sasl_plaintext", "KAFKA_SASL_MECHANISM": "plain", "KAFKA_SASL_USERNAME": "me", "KAFKA_SASL_PASSWORD": "canary"}
 	status, _, stderr := run(t, cleartext, "config")
 	assert.Zero(t, status, stderr)
@@ -176,12 +175,6 @@ func TestWhatListens(t *testing.T) {
 	remote["HTTP_ALLOW_REMOTE"] = "true"
 	status, _, stderr = run(t, remote, "config")
 	assert.Zero(t, status, stderr)
-	if !onServices() {
-		p := start(t, nil)
-		address, err := embedded.Address(filepath.Join(p.env["DATA_DIR"], "broker"))
-		require.NoError(t, err)
-		assert.Regexp(t, `^127\.0\.0\.1:`, address)
-	}
 }
 
 // TestHosts: a page that had its own name lead to this machine is not answered,

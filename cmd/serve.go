@@ -31,7 +31,10 @@ func newServe(a *app) *cobra.Command {
 requests, finishes the batches under way and exits.
 
 Without the role api it listens all the same, for those who watch it: /livez,
-/readyz, /version and /metrics.`,
+/readyz, /version and /metrics.
+
+Without Kafka one process consumes the log. On SQLite a second one is refused; on
+PostgreSQL it answers requests and stands by until the first one ends.`,
 		Example: "  pricemill serve\n  HTTP_ADDR=127.0.0.1:9000 pricemill serve --data-dir /var/lib/pricemill",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -42,7 +45,7 @@ Without the role api it listens all the same, for those who watch it: /livez,
 			return a.serve(c.Context(), cfg)
 		},
 	}
-	c.Flags().Var(settingFlag{a, "roles"}, "roles", "what this process does: api, handlers, projections, relay, or all")
+	c.Flags().Var(settingFlag{a, "roles"}, "roles", "what this process does: api, handlers, projections, relay, or all; without Kafka, all or api")
 	c.Flags().Var(settingFlag{a, "http_addr"}, "http-addr", "address to listen on")
 	return c
 }
@@ -115,7 +118,7 @@ func openService(ctx context.Context, c config, log *slog.Logger) (_ *service, e
 	if s.listener, err = net.Listen("tcp", c.HTTPAddr); err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
-	if s.backends, err = open(ctx, c, exclusive, log); err != nil {
+	if s.backends, err = open(ctx, c, serving, log); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	if s.topology, s.runtime, err = newRuntime(ctx, c, s.backends, s.modules, log); err != nil {

@@ -17,21 +17,29 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline/embedded"
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/pipeline/kafkatest"
+	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// The tests of this package run on the embedded default, or, with
-// servicesVariable set, on PostgreSQL and Apache Kafka, where DATABASE_URL and
-// KAFKA_BOOTSTRAP_SERVERS say. There each test has a database and topics of its
-// own.
-const servicesVariable = "PRICEMILL_TEST_SERVICES"
+// The tests of this package run on SQLite, which holds the log too. With
+// servicesVariable set they run on PostgreSQL and Apache Kafka, where DATABASE_URL and
+// KAFKA_BOOTSTRAP_SERVERS say, and with tableVariable on PostgreSQL alone. There each test
+// has a database and topics of its own.
+const (
+	servicesVariable = "PRICEMILL_TEST_SERVICES"
+	tableVariable    = "PRICEMILL_TEST_TABLE"
+)
 
 func onServices() bool { return os.Getenv(servicesVariable) != "" }
+
+// onPostgres reports whether the tests run on PostgreSQL, whatever the log is.
+func onPostgres() bool { return onServices() || os.Getenv(tableVariable) != "" }
 
 // newStack returns the settings of a stack that holds nothing yet, with those of
 // env before them. Where env names a database, it is a stack already.
@@ -39,25 +47,50 @@ func newStack(t testing.TB, env environment) environment {
 	t.Helper()
 	// Tests of faults post jobs all the time.
 	full := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0", "MAX_ACTIVE_JOBS": "100000"}
-	if _, shared := env["DATABASE_URL"]; onServices() && !shared {
+	if _, shared := env["DATABASE_URL"]; onPostgres() && !shared {
 		id := strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
 		full["DATABASE_URL"] = newDatabase(t, "test_"+id)
-		full["KAFKA_BOOTSTRAP_SERVERS"] = os.Getenv("KAFKA_BOOTSTRAP_SERVERS")
-		full["KAFKA_TOPIC_PREFIX"] = "test-" + id + "."
-		full["KAFKA_GROUP_ID"] = "test-" + id
-		full["KAFKA_PARTITIONS"] = "4"
-		require.NotEmpty(t, full["KAFKA_BOOTSTRAP_SERVERS"], "%s is set, but KAFKA_BOOTSTRAP_SERVERS is not", servicesVariable)
-		t.Cleanup(func() { deleteTopics(t, full, "test-"+id+".") })
+		if onServices() {
+			full.name(id)
+			full["KAFKA_BOOTSTRAP_SERVERS"] = os.Getenv("KAFKA_BOOTSTRAP_SERVERS")
+			require.NotEmpty(t, full["KAFKA_BOOTSTRAP_SERVERS"], "%s is set, but KAFKA_BOOTSTRAP_SERVERS is not", servicesVariable)
+			t.Cleanup(func() { deleteTopics(t, full, "test-"+id+".") })
+		}
 	}
 	return full.with(env)
 }
 
-// newSharedStack is newStack for processes that share it. The embedded broker and
-// its directory belong to one.
+// name gives a stack topics and groups of its own.
+func (e environment) name(id string) {
+	e["KAFKA_TOPIC_PREFIX"] = "test-" + id + "."
+	e["KAFKA_GROUP_ID"] = "test-" + id
+	e["KAFKA_PARTITIONS"] = "4"
+}
+
+// newKafkaStack is newStack for what only Kafka has. Without the services it is SQLite and
+// a broker in this process.
+func newKafkaStack(t testing.TB, env environment) environment {
+	t.Helper()
+	if onServices() {
+		return newStack(t, env)
+	}
+	broker, err := kafkatest.Start(kafkatest.Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, broker.Close()) })
+	full := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0", "DATABASE_URL": "sqlite", "KAFKA_BOOTSTRAP_SERVERS": broker.Addr()}
+	full.name("kafka")
+	return full.with(env)
+}
+
+// onKafka reports whether the log of a stack is Kafka.
+func (e environment) onKafka() bool { return e["KAFKA_BOOTSTRAP_SERVERS"] != "" }
+
+// newSharedStack is newStack for processes that share the work, which needs Kafka and
+// PostgreSQL.
 func newSharedStack(t testing.TB, env environment) environment {
 	t.Helper()
 	if !onServices() {
-		t.Skip("several processes need PostgreSQL and Apache Kafka: make test-services")
+		t.Skip("several processes that share the work need PostgreSQL and Apache Kafka: make test-services")
 	}
 	return newStack(t, env)
 }
@@ -118,69 +151,88 @@ func administerPostgres(t testing.TB) *sql.DB {
 	return admin
 }
 
-// openTables opens the tables beside the program.
+// openTables opens the tables next to the program.
 func openTables(t testing.TB, env environment) *store.Store {
 	t.Helper()
-	var engine store.Engine
-	var err error
-	if env["DATABASE_URL"] != "" {
-		engine, err = postgres.Open(context.Background(), postgres.Config{URL: env["DATABASE_URL"]})
-	} else {
-		engine, err = sqlite.Open(filepath.Join(env["DATA_DIR"], "pricemill.db"))
-	}
-	require.NoError(t, err)
-	db, err := store.Open(context.Background(), engine)
+	db, err := openDatabase(env)
 	require.NoError(t, err)
 	return db
 }
 
-// brokerAddress is where the broker of the program listens now.
-func brokerAddress(env environment) (string, error) {
-	if address := env["KAFKA_BOOTSTRAP_SERVERS"]; address != "" {
-		return address, nil
+func openDatabase(env environment) (*store.Store, error) {
+	var engine store.Engine
+	var err error
+	if address := env["DATABASE_URL"]; address != "" && address != "sqlite" {
+		engine, err = postgres.Open(context.Background(), postgres.Config{URL: address})
+	} else {
+		engine, err = sqlite.Open(filepath.Join(env["DATA_DIR"], "pricemill.db"))
 	}
-	return embedded.Address(filepath.Join(env["DATA_DIR"], "broker"))
-}
-
-// dial reaches the broker of the program as it runs now.
-func dial(ctx context.Context, env environment) (*kafka.Broker, error) {
-	address, err := brokerAddress(env)
 	if err != nil {
 		return nil, err
+	}
+	db, err := store.Open(context.Background(), engine)
+	if err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	if !env.onKafka() {
+		err = db.RecordLog(context.Background(), store.TableLog)
+	}
+	return db, err
+}
+
+// eventLog is the log of a stack.
+type eventLog interface {
+	pipeline.Broker
+	OffsetsAt(ctx context.Context, topic schema.Topic, moment time.Time) ([]int64, error)
+	Close() error
+}
+
+// tableLog closes its database too.
+type tableLog struct {
+	*table.Log
+	db *store.Store
+}
+
+func (l tableLog) Close() error { return errors.Join(l.Log.Close(), l.db.Close()) }
+
+// dial opens the log of a stack, whether the program runs or not.
+func dial(ctx context.Context, env environment) (eventLog, error) {
+	if !env.onKafka() {
+		db, err := openDatabase(env)
+		if err != nil {
+			return nil, err
+		}
+		return tableLog{table.Open(table.Config{Store: db, Partitions: partitionsInTests, Partitioner: kafka.Partition}), db}, nil
 	}
 	names := map[schema.Topic]string{}
 	for _, topic := range schema.Topics() {
 		names[topic] = env["KAFKA_TOPIC_PREFIX"] + string(topic)
 	}
-	return kafka.New(ctx, kafka.Config{Brokers: []string{address}, Names: names})
+	return kafka.New(ctx, kafka.Config{Brokers: strings.Split(env["KAFKA_BOOTSTRAP_SERVERS"], ","), Names: names})
 }
 
 // connect is dial for as long as the test runs.
-func connect(t testing.TB, env environment) *kafka.Broker {
+func connect(t testing.TB, env environment) eventLog {
 	t.Helper()
-	broker, err := dial(context.Background(), env)
+	log, err := dial(context.Background(), env)
 	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, broker.Close()) })
-	return broker
+	t.Cleanup(func() { assert.NoError(t, log.Close()) })
+	return log
 }
 
-// administer runs f on the broker: that of the services, the one inside the
-// program while it runs, or else one on its directory.
+// withLog runs f on the log of a stack.
+func withLog(t testing.TB, env environment, f func(eventLog)) {
+	t.Helper()
+	log, err := dial(context.Background(), env)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, log.Close()) }()
+	f(log)
+}
+
+// administer runs f on the brokers of a stack.
 func administer(t testing.TB, env environment, f func(sarama.ClusterAdmin)) {
 	t.Helper()
-	brokers := strings.Split(env["KAFKA_BOOTSTRAP_SERVERS"], ",")
-	if !onServices() {
-		dir := filepath.Join(env["DATA_DIR"], "broker")
-		address, err := embedded.Address(dir)
-		if err != nil {
-			broker, err := embedded.Open(context.Background(), embedded.Config{Dir: dir})
-			require.NoError(t, err)
-			defer func() { assert.NoError(t, broker.Close()) }()
-			address = broker.Addr()
-		}
-		brokers = []string{address}
-	}
-	admin, err := sarama.NewClusterAdmin(brokers, nil)
+	admin, err := sarama.NewClusterAdmin(strings.Split(env["KAFKA_BOOTSTRAP_SERVERS"], ","), nil)
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, admin.Close()) }()
 	f(admin)

@@ -53,12 +53,12 @@ func (a *app) withBackends(ctx context.Context, f func(context.Context, *backend
 	if err != nil {
 		return err
 	}
-	return a.withBackendsOf(ctx, c, f)
+	return a.withBackendsOf(ctx, c, reading, f)
 }
 
 // withBackendsOf is withBackends by a configuration that is loaded already.
-func (a *app) withBackendsOf(ctx context.Context, c config, f func(context.Context, *backends) error) error {
-	b, err := open(ctx, c, beside, a.logger(c))
+func (a *app) withBackendsOf(ctx context.Context, c config, how access, f func(context.Context, *backends) error) error {
+	b, err := open(ctx, c, how, a.logger(c))
 	if err != nil {
 		return err
 	}

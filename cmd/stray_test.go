@@ -16,7 +16,7 @@ import (
 // names loses that record and nothing else.
 func TestARecordOfAnotherProgram(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, newKafkaStack(t, nil))
 	p.feed(oneEach(0, 10))
 	broker := connect(t, p.env)
 	at := pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 1}

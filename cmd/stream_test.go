@@ -178,7 +178,7 @@ func checkAveragesOf(t testing.TB, p *program, frames []exchangetest.Frame) {
 // TestAStreamIsTakenOver kills the process that owns a stream; the other goes on.
 func TestAStreamIsTakenOver(t *testing.T) {
 	if !onServices() {
-		t.Log("the embedded broker serves one process: there the stream is taken over after a restart")
+		t.Log("on SQLite one process works: there the stream is taken over after a restart")
 	}
 	frames := exchangetest.Session(t)
 	const half = 60

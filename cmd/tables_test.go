@@ -44,7 +44,7 @@ func awaitDrained(t testing.TB, env environment) {
 	defer func() { assert.NoError(t, db.Close()) }()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	require.NoError(t, pipeline.CatchUp(ctx, db, connect(t, env), nil, nil))
+	withLog(t, env, func(log eventLog) { require.NoError(t, pipeline.CatchUp(ctx, db, log, nil, nil)) })
 }
 
 // observed is a price as the log has it.
@@ -59,32 +59,33 @@ type observed struct {
 // the chain. A record that is no event must be a dead letter.
 func readLog(t testing.TB, env environment, topic schema.Topic, f func(partition int32, offset int64, event schema.Event)) (repeats int) {
 	t.Helper()
-	broker := connect(t, env)
-	ranges, err := broker.Offsets(t.Context(), topic)
-	require.NoError(t, err)
 	dead := deadOffsets(t, env, topic)
 	seen := map[string]bool{}
-	for p, r := range ranges {
-		tp := pipeline.TopicPartition{Topic: topic, Partition: int32(p)}
-		require.NoError(t, broker.Read(t.Context(), tp, r.Oldest, r.End, func(records []pipeline.Record) error {
-			for _, record := range records {
-				if dead[place{tp.Partition, record.Offset}] {
-					continue
+	withLog(t, env, func(log eventLog) {
+		ranges, err := log.Offsets(t.Context(), topic)
+		require.NoError(t, err)
+		for p, r := range ranges {
+			tp := pipeline.TopicPartition{Topic: topic, Partition: int32(p)}
+			require.NoError(t, log.Read(t.Context(), tp, r.Oldest, r.End, func(records []pipeline.Record) error {
+				for _, record := range records {
+					if dead[place{tp.Partition, record.Offset}] {
+						continue
+					}
+					event, err := schema.DecodeEvent(record.Headers, record.Value)
+					if err != nil {
+						return err
+					}
+					if seen[event.ID] {
+						repeats++
+						continue
+					}
+					seen[event.ID] = true
+					f(tp.Partition, record.Offset, event)
 				}
-				event, err := schema.DecodeEvent(record.Headers, record.Value)
-				if err != nil {
-					return err
-				}
-				if seen[event.ID] {
-					repeats++
-					continue
-				}
-				seen[event.ID] = true
-				f(tp.Partition, record.Offset, event)
-			}
-			return nil
-		}))
-	}
+				return nil
+			}))
+		}
+	})
 	return repeats
 }
 

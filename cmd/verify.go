@@ -91,7 +91,7 @@ func (a *app) verify(ctx context.Context, v verification) error {
 	}
 	began := time.Now()
 	var found verdict
-	err = a.withBackendsOf(ctx, cfg, func(ctx context.Context, b *backends) error {
+	err = a.withBackendsOf(ctx, cfg, reading, func(ctx context.Context, b *backends) error {
 		there, err := installed(ctx, b.store)
 		if err != nil {
 			return err
@@ -228,7 +228,7 @@ func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*pipe
 		return nil, err
 	}
 	config := projections.CompareConfig{Store: r.b.store, Broker: r.b.broker, Topology: r.topology, Log: r.log,
-		Progress: r.bar.add, Beside: r.b.embedded == nil, Most: r.v.differences}
+		Progress: r.bar.add, Beside: !r.b.alone, Most: r.v.differences}
 	var comparisons []*projections.Comparison
 	for _, p := range wanted {
 		r.bar.describe("filling " + p.Name())

@@ -82,9 +82,11 @@ func noScratch(t testing.TB, env environment) {
 // append brings a record straight into the log, as another producer might.
 func appendRecord(t testing.TB, env environment, tp pipeline.TopicPartition, key, value string, headers ...schema.Header) {
 	t.Helper()
-	errs := connect(t, env).Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp,
-		Records: []pipeline.OutgoingRecord{{Key: []byte(key), Headers: headers, Value: []byte(value)}}}})
-	require.NoError(t, errs[0])
+	withLog(t, env, func(log eventLog) {
+		errs := log.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp,
+			Records: []pipeline.OutgoingRecord{{Key: []byte(key), Headers: headers, Value: []byte(value)}}}})
+		require.NoError(t, errs[0])
+	})
 }
 
 // live gives a service something of each kind: prices of a stream, some of them
@@ -159,7 +161,12 @@ type damage struct {
 	in, says   string
 	// lost and doubled are what is counted; -1 is any number.
 	lost, doubled int64
+	// onTable is what finds it where the log is a table, if that differs.
+	onTable *damage
 }
+
+// tableEnds is how a table log shows a number that was given and is not there.
+var tableEnds = damage{in: "log", says: "is missing, and the last that was written is", lost: 1}
 
 // each is a statement on one row of a table.
 func each(table, key, set string) string {
@@ -168,89 +175,89 @@ func each(table, key, set string) string {
 
 var damages = []damage{
 	{"a price by one unit of its last digit", []string{each("processed_prices", "id", "price = {price} + 0.000000000000000001")},
-		"projection processed-prices", "price is ", 0, 0},
+		"projection processed-prices", "price is ", 0, 0, nil},
 	{"an average", []string{each("moving_averages", "id", "value = {value} + 0.000000000000000001")},
-		"projection moving-averages", "value is ", 0, 0},
+		"projection moving-averages", "value is ", 0, 0, nil},
 	{"an average of another symbol", []string{each("moving_averages", "id", "symbol = 'OTHER'")},
-		"projection moving-averages", "symbol is OTHER", 0, 0},
+		"projection moving-averages", "symbol is OTHER", 0, 0, nil},
 	{"a window", []string{each("moving_average_windows", "quote_key", "entries = '{}'")},
-		"projection moving-averages", "entries is {}", 0, 0},
+		"projection moving-averages", "entries is {}", 0, 0, nil},
 	{"an event time by a microsecond", []string{each("processed_prices", "id", "timestamp = {later}")},
-		"projection processed-prices", "timestamp is ", 0, 0},
+		"projection processed-prices", "timestamp is ", 0, 0, nil},
 	{"an event's id", []string{each("processed_prices", "id", "event_id = 'another'")},
-		"projection processed-prices", "event_id is another", 0, 0},
+		"projection processed-prices", "event_id is another", 0, 0, nil},
 	{"a row too few", []string{"DELETE FROM processed_prices WHERE id = (SELECT MIN(id) FROM processed_prices)"},
-		"projection processed-prices", "is missing; by the log it is", 1, 0},
+		"projection processed-prices", "is missing; by the log it is", 1, 0, nil},
 	{"a row too many", []string{"INSERT INTO moving_averages SELECT id + 5, symbol, window_size, value, timestamp, provider FROM moving_averages WHERE id = (SELECT MAX(id) FROM moving_averages)"},
-		"projection moving-averages", "is there, and by the log it is not", 0, 1},
+		"projection moving-averages", "is there, and by the log it is not", 0, 1, nil},
 	{"a symbol too few", []string{"DELETE FROM latest_prices WHERE symbol = 'ASKED'"},
-		"projection latest-prices", "symbol=ASKED is missing", 1, 0},
-	{"a count", []string{each("latest_prices", "symbol", "prices = prices + 1")}, "projection latest-prices", "prices is ", 0, 0},
-	{"a job", []string{each("polling_jobs", "id", "runs = runs + 1")}, "projection polling-jobs", "runs is ", 0, 0},
-	{"a request's outcome", []string{each("requests", "request_id", "state = 'pending'")}, "projection requests", "state is pending", 0, 0},
-	{"a job's outcomes", []string{each("job_counts", "job_id", "prices = prices - 1")}, "projection requests", "prices is ", 0, 0},
+		"projection latest-prices", "symbol=ASKED is missing", 1, 0, nil},
+	{"a count", []string{each("latest_prices", "symbol", "prices = prices + 1")}, "projection latest-prices", "prices is ", 0, 0, nil},
+	{"a job", []string{each("polling_jobs", "id", "runs = runs + 1")}, "projection polling-jobs", "runs is ", 0, 0, nil},
+	{"a request's outcome", []string{each("requests", "request_id", "state = 'pending'")}, "projection requests", "state is pending", 0, 0, nil},
+	{"a job's outcomes", []string{each("job_counts", "job_id", "prices = prices - 1")}, "projection requests", "prices is ", 0, 0, nil},
 
 	{"a byte of an answer", []string{each("raw_market_data", "id", "raw_response = {byte}")},
-		"stage raw-store", "raw_response is not that of the answer", 1, 0},
+		"stage raw-store", "raw_response is not that of the answer", 1, 0, nil},
 	{"an answer too few", []string{"DELETE FROM raw_market_data WHERE id = (SELECT MIN(id) FROM raw_market_data)"},
-		"stage raw-store", "is not kept in raw_market_data", 1, 0},
+		"stage raw-store", "is not kept in raw_market_data", 1, 0, nil},
 	{"an answer too many", []string{"INSERT INTO raw_market_data SELECT id + 1, 'another', symbol, provider, raw_response, raw_bytes, timestamp, request_id FROM raw_market_data WHERE id = (SELECT MIN(id) FROM raw_market_data)"},
-		"stage raw-store", "where no answer was applied", 0, 1},
+		"stage raw-store", "where no answer was applied", 0, 1, nil},
 	{"an answer of no topic", []string{"INSERT INTO raw_market_data SELECT 7, 'another', symbol, provider, raw_response, raw_bytes, timestamp, request_id FROM raw_market_data WHERE id = (SELECT MIN(id) FROM raw_market_data)"},
-		"stage raw-store", "1 rows of raw_market_data are of no record", 0, 1},
+		"stage raw-store", "1 rows of raw_market_data are of no record", 0, 1, nil},
 	{"an answer kept as another's", []string{each("raw_market_data", "id", "symbol = 'OTHER'")},
-		"stage raw-store", "symbol is not that of the answer", 1, 0},
+		"stage raw-store", "symbol is not that of the answer", 1, 0, nil},
 	{"an open request that was answered", []string{"INSERT INTO fetch_queue (request_id, provider, symbol, requested_at, deadline, traceparent, claimed_by, claimed_until) SELECT request_id, provider, symbol, received_at, received_at, '', '', 0 FROM requests WHERE state = 'observed' AND symbol = 'POLLED' ORDER BY request_id LIMIT 1"},
-		"stage fetch", "has more than one outcome, or has one and waits for another", 0, 1},
+		"stage fetch", "has more than one outcome, or has one and waits for another", 0, 1, nil},
 	{"an open request of nobody", []string{"INSERT INTO fetch_queue (request_id, provider, symbol, requested_at, deadline, traceparent, claimed_by, claimed_until) SELECT 'nobody', provider, symbol, received_at, received_at, '', '', 0 FROM requests WHERE state = 'observed' AND symbol = 'POLLED' ORDER BY request_id LIMIT 1"},
-		"stage fetch", "request nobody waits in fetch_queue, and no record asks for it", 0, 1},
+		"stage fetch", "request nobody waits in fetch_queue, and no record asks for it", 0, 1, nil},
 
 	{"a dead letter too few", []string{"DELETE FROM dead_letters WHERE stage = 'raw-store' AND part = 1"},
-		"stage raw-store", "should be a dead letter, and is not", 1, 0},
+		"stage raw-store", "should be a dead letter, and is not", 1, 0, nil},
 	{"a dead letter of a projection too few", []string{"DELETE FROM dead_letters WHERE stage = 'moving-averages.g1' AND part = 1"},
-		"projection moving-averages", "is no dead letter, and the fold refuses it", 1, 0},
+		"projection moving-averages", "is no dead letter, and the fold refuses it", 1, 0, nil},
 	{"a dead letter's bytes", []string{"UPDATE dead_letters SET payload = headers WHERE stage = 'raw-store' AND part = 1"},
-		"stage raw-store", "does not have the value of the record", 1, 0},
+		"stage raw-store", "does not have the value of the record", 1, 0, nil},
 	{"a dead letter of a record that was applied", []string{"UPDATE dead_letters SET log_offset = 0 WHERE stage = 'raw-store' AND part = 1"},
-		"stage raw-store", "and it was not applied: dead letters", 2, 2},
+		"stage raw-store", "and it was not applied: dead letters", 2, 2, nil},
 	{"a dead letter of a projection of a record that was applied", []string{"UPDATE dead_letters SET log_offset = 0 WHERE stage = 'moving-averages.g1' AND part = 1"},
-		"projection moving-averages", "is a dead letter, and the fold takes it", 2, 0},
+		"projection moving-averages", "is a dead letter, and the fold takes it", 2, 0, nil},
 
 	{"a position beyond the log", []string{"UPDATE positions SET next_offset = next_offset + 1000 WHERE stage = 'normalize' AND part = 1"},
-		"positions", "and the log ends at", 0, 0},
+		"positions", "and the log ends at", 0, 0, nil},
 	{"a position that left records out", []string{"UPDATE positions SET next_offset = 0 WHERE stage = 'raw-store' AND part = 1"},
-		"stage raw-store", "where no answer was applied", -1, -1},
+		"stage raw-store", "where no answer was applied", -1, -1, nil},
 	{"a halted position", []string{"UPDATE positions SET halted = 'by hand' WHERE stage = 'normalize' AND part = 1"},
-		"positions", "normalize has halted", 0, 0},
+		"positions", "normalize has halted", 0, 0, nil},
 	{"a number of a chain", []string{"UPDATE chains SET last = last + 1 WHERE part = 1 AND epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events')"},
-		"log", "are neither in the log nor in the outbox", 1, 0},
+		"log", "are neither in the log nor in the outbox", 1, 0, &tableEnds},
 	{"a number noted as sent", []string{"UPDATE chains SET last = last + 1, sent = sent + 1 WHERE part = 1 AND epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events')"},
-		"log", "lost 1 records at its end", 1, 0},
+		"log", "lost 1 records at its end", 1, 0, &tableEnds},
 	{"an event that nobody sends", []string{
 		"UPDATE chains SET last = last + 1 WHERE part = 1 AND epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events')",
 		"INSERT INTO outbox (epoch, part, seq, msg_key, headers, payload) SELECT c.epoch, 1, c.last, l.payload, l.headers, l.payload FROM chains c, dead_letters l WHERE c.part = 1 AND c.epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events') AND l.stage = 'raw-store' AND l.part = 1"},
-		"outbox", "1 events wait for a relay", 0, 0},
+		"outbox", "1 events wait for a relay", 0, 0, &tableEnds},
 	{"a projection of another fold", []string{"UPDATE generations SET fold = 'v0' WHERE projection = 'requests'"},
-		"projection requests", "built by the fold", 0, 0},
+		"projection requests", "built by the fold", 0, 0, nil},
 }
 
 // unreadable are values that only SQLite keeps in such columns. Each is a difference,
 // and no end of the rest.
 var unreadable = []damage{
 	{"a timestamp of an answer that is none", []string{each("raw_market_data", "id", "timestamp = 'yesterday'")},
-		"stage raw-store", "timestamp is not that of the answer", 1, 0},
+		"stage raw-store", "timestamp is not that of the answer", 1, 0, nil},
 	{"a timestamp of a price that is none", []string{each("processed_prices", "id", "timestamp = 'yesterday'")},
-		"projection processed-prices", "timestamp is yesterday", 0, 0},
+		"projection processed-prices", "timestamp is yesterday", 0, 0, nil},
 	{"a count that is no whole number", []string{each("latest_prices", "symbol", "prices = 1.5")},
-		"projection latest-prices", "prices is 1.5", 0, 0},
+		"projection latest-prices", "prices is 1.5", 0, 0, nil},
 	{"a price that is bytes", []string{each("processed_prices", "id", "price = x'00ff'")},
-		"projection processed-prices", "price is ", 0, 0},
+		"projection processed-prices", "price is ", 0, 0, nil},
 	{"a time of a dead letter that is none", []string{"UPDATE dead_letters SET created_at = 'yesterday' WHERE stage = 'raw-store' AND part = 1"},
-		"stage raw-store", "a row cannot be read", 0, 0},
+		"stage raw-store", "a row cannot be read", 0, 0, nil},
 	{"a time of a position that is none", []string{"UPDATE positions SET moved_at = 'yesterday' WHERE stage = 'normalize' AND part = 1"},
-		"positions", "a row cannot be read", 0, 0},
+		"positions", "a row cannot be read", 0, 0, nil},
 	{"a time of a projection's position that is none", []string{"UPDATE positions SET moved_at = 'yesterday' WHERE stage = 'moving-averages.g1' AND part = 1"},
-		"projection moving-averages", "a row cannot be read", 0, 0},
+		"projection moving-averages", "a row cannot be read", 0, 0, nil},
 }
 
 // TestVerifyFindsDamage damages the tables of a service that is stopped, in one
@@ -264,7 +271,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 	p.stopped()
 	proven(t, env)
 	all := damages
-	if !onServices() {
+	if !onPostgres() {
 		all = append(slices.Clone(damages), unreadable...)
 	}
 	for _, d := range all {
@@ -273,6 +280,9 @@ func TestVerifyFindsDamage(t *testing.T) {
 			defer restore()
 			for _, statement := range d.statements {
 				damageTables(t, env, statement)
+			}
+			if !env.onKafka() && d.onTable != nil {
+				d = *d.onTable
 			}
 			v, status := verify(t, env, "--wait", "0s")
 			assert.Equal(t, 1, status)

@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	root         = "../.."
-	fullFile     = "docker-compose.yml"
-	embeddedFile = "docker-compose.embedded.yml"
-	sharedEnv    = "cluster.env"
+	root       = "../.."
+	fullFile   = "docker-compose.yml"
+	singleFile = "docker-compose.single.yml"
+	sharedEnv  = "cluster.env"
 )
 
 // load reads a compose file as docker compose does, in a folder that holds the
@@ -131,8 +131,8 @@ func serviceRules(p *types.Project, s types.ServiceConfig) map[string]bool {
 func TestComposeFiles(t *testing.T) {
 	t.Parallel()
 	for name, services := range map[string][]string{
-		fullFile:     {"adminer", "api", "kafka", "postgres", "redis", "worker"},
-		embeddedFile: {"pricemill"},
+		fullFile:   {"adminer", "api", "kafka", "postgres", "redis", "worker"},
+		singleFile: {"pricemill"},
 	} {
 		project, err := load(t, name, read(t, name))
 		if err != nil {

@@ -71,7 +71,7 @@ func TestDockerfile(t *testing.T) {
 	if want := []string{"/pricemill", "health"}; len(check) != 3 || !slices.Equal(check[1:], want) {
 		t.Errorf("the health check is %q", check)
 	}
-	for _, name := range []string{fullFile, embeddedFile} {
+	for _, name := range []string{fullFile, singleFile} {
 		project, err := load(t, name, read(t, name))
 		if err != nil {
 			t.Fatal(err)

@@ -9,7 +9,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/jmoiron/sqlx"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 )
@@ -25,9 +28,58 @@ const (
 	maxAge     = 10 * time.Millisecond
 )
 
+// turnstile gives the processes that write to one file their turns. SQLite itself gives
+// the lock to whichever asks at the right moment, so a busy process would keep the others
+// out for as long as it is busy. Here a process holds the turnstile from before it asks for
+// SQLite's lock until it has it: a process that waits holds it, and is next.
+type turnstile struct{ file *flock.Flock }
+
+func (t turnstile) begin(ctx context.Context, db *sqlx.DB) (tx *sqlx.Tx, err error) {
+	// It is free but for moments, so a look now and then finds it so.
+	began := time.Now()
+	for taken := false; !taken; {
+		if taken, err = t.file.TryLock(); err != nil {
+			return nil, fmt.Errorf("waiting for the turn to write: %w", err)
+		}
+		if !taken && time.Since(began) > patience {
+			return nil, fmt.Errorf("waiting for the turn to write: other processes have had it for %v", patience)
+		}
+		if !taken {
+			time.Sleep(turnPause)
+		}
+	}
+	defer func() {
+		if unlocking := t.file.Unlock(); unlocking != nil && err == nil {
+			err = fmt.Errorf("giving up the turn to write: %w", errors.Join(unlocking, tx.Rollback()))
+		}
+	}()
+	for {
+		tx, err := db.BeginTxx(ctx, nil)
+		if !isBusy(err) || time.Since(began) > patience {
+			return tx, err
+		}
+	}
+}
+
+// patience is how long a writer waits for the transaction of another process, and busyPause
+// how long it does between two looks: SQLite's own pauses grow to 100 ms, in which nobody
+// writes.
+const (
+	patience  = 10 * time.Second
+	busyPause = 2 * time.Millisecond
+	// turnPause lies between two looks at the turnstile.
+	turnPause = time.Millisecond
+)
+
+func isBusy(err error) bool {
+	var se *sqlite.Error
+	return errors.As(err, &se) && se.Code()&0xff == sqlite3.SQLITE_BUSY
+}
+
 // group is the transaction that is open, if any.
 type group struct {
 	db      *sqlx.DB
+	turns   turnstile
 	waiting atomic.Int64 // writers that want the lock
 
 	mu   sync.Mutex
@@ -70,7 +122,7 @@ func (g *group) join(ctx context.Context, f func(tx *sqlx.Tx) error) (c *commit,
 	defer g.mu.Unlock() // after a panic of f as well
 	// The transaction outlives the first member's context.
 	if err = ctx.Err(); err == nil && g.tx == nil {
-		if g.tx, err = g.db.BeginTxx(context.WithoutCancel(ctx), nil); err == nil {
+		if g.tx, err = g.turns.begin(context.WithoutCancel(ctx), g.db); err == nil {
 			g.open = &commit{began: time.Now(), done: make(chan struct{})}
 		} else {
 			err = fmt.Errorf("beginning a transaction: %w", err)

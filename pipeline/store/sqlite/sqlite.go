@@ -1,5 +1,5 @@
-// Package sqlite is the embedded engine: one file, one writer, any number of
-// readers, in a write-ahead log.
+// Package sqlite is the engine without a server: one file, one writer at a time,
+// any number of readers, in a write-ahead log.
 package sqlite
 
 import (
@@ -74,7 +74,8 @@ func Open(path string, options ...Option) (*Engine, error) {
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
-	return &Engine{path: abs, damage: damage, writer: writer, group: &group{db: writer}, reader: reader}, nil
+	writers := &group{db: writer, turns: turnstile{flock.New(abs + ".turn")}}
+	return &Engine{path: abs, damage: damage, writer: writer, group: writers, reader: reader}, nil
 }
 
 // connect opens the file that d is of.
@@ -122,7 +123,12 @@ func (e *Engine) Migrate(ctx context.Context) (m store.Migration, err error) {
 	if err != nil {
 		return m, fmt.Errorf("preparing the migrations: %w", err)
 	}
-	return store.Migrate(ctx, provider)
+	if m, err = store.Migrate(ctx, provider); err != nil {
+		return m, err
+	}
+	// From here on writers wait at the turnstile; see busyPause.
+	_, err = e.writer.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d", busyPause.Milliseconds()))
+	return m, err
 }
 
 // Write implements store.Engine.
@@ -203,5 +209,5 @@ func (e *Engine) Check(ctx context.Context) error { return e.damage.check(ctx) }
 // Close implements store.Engine.
 func (e *Engine) Close() error {
 	e.damage.close()
-	return errors.Join(e.reader.Close(), e.writer.Close())
+	return errors.Join(e.reader.Close(), e.writer.Close(), e.group.turns.file.Close())
 }
