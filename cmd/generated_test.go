@@ -218,6 +218,12 @@ func TestFaultsGeneratedRequests(t *testing.T) {
 	c.run(n)
 	// What depends on luck may take some more.
 	for more := 0; more < 10 && len(c.wrong) == 0 && len(c.unreached()) > 0; more++ {
+		var operations []string
+		for _, missing := range c.unreached() {
+			operation, _, _ := strings.Cut(missing, ": ")
+			operations = append(operations, operation)
+		}
+		c.generator.Focus(operations...)
 		c.run(1000)
 		n += 1000
 	}

@@ -35,6 +35,7 @@ type Generator struct {
 	next    int
 	created map[*Operation]int
 	learned learned
+	focus   map[string]bool // operations; empty for all
 }
 
 // turn is an operation, and the kinds of requests that are left of its round.
@@ -89,6 +90,9 @@ func (g *Generator) Next() Request {
 		}
 		t := g.turns[g.next]
 		g.next = (g.next + 1) % len(g.turns)
+		if len(g.focus) > 0 && !g.focus[t.operation.String()] {
+			continue
+		}
 		if len(t.left) == 0 {
 			t.left = slices.Clone(t.kinds)
 			g.random.Shuffle(len(t.left), func(i, j int) { t.left[i], t.left[j] = t.left[j], t.left[i] })
@@ -102,6 +106,16 @@ func (g *Generator) Next() Request {
 			r.Operation, r.Kind = t.operation, k.name
 			return r
 		}
+	}
+}
+
+// Focus has only requests for these operations follow, by their names; without any, all.
+func (g *Generator) Focus(operations ...string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.focus = map[string]bool{}
+	for _, operation := range operations {
+		g.focus[operation] = true
 	}
 }
 
