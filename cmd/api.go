@@ -135,7 +135,7 @@ func (m *modules) describeProviders() []httpapi.ProviderInfo {
 	return all
 }
 
-// readiness is the checks of the runtime and of the modules, and what nobody feeds.
+// readiness is the checks of the runtime and of the modules, and generations that no process updates.
 func (m *modules) readiness(r *pipeline.Runtime, f *frozen) func(context.Context) []httpapi.Check {
 	return func(ctx context.Context) []httpapi.Check {
 		var checks []httpapi.Check

@@ -51,7 +51,7 @@ func (f latestFunc) Latest(ctx context.Context, p schema.Provider, s schema.Symb
 	return f(ctx, p, s)
 }
 
-// Holders finds nobody.
+// Holders finds none.
 func (latestFunc) Holders(context.Context, schema.Symbol, []schema.Provider) ([]schema.Provider, error) {
 	return nil, nil
 }

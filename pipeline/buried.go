@@ -83,7 +83,7 @@ func FirstLine(reason string) string {
 	return line[:cut] + "…"
 }
 
-// checkLetters warns of the dead letters of all stages, whoever runs them.
+// checkLetters warns of the dead letters of all stages, in whatever process they run.
 func (r *Runtime) checkLetters(ctx context.Context) []Check {
 	counts, err := store.CountLetters(ctx, r.cfg.Store, store.Letters{})
 	if err != nil {

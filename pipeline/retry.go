@@ -13,7 +13,7 @@ import (
 )
 
 // A dead letter is retried by a process that runs its stage and has its partition:
-// the plugins and settings are there. Whoever wants it leaves an order in the
+// the plugins and settings are there. A command leaves an order in the
 // database, see store.OrderRetry.
 //
 // The transaction of a retry fences off every consumer of the partition, as one

@@ -98,7 +98,7 @@ func TestARetryAppliesOnceAsAtFirst(t *testing.T) {
 	assert.Empty(t, r.letters())
 }
 
-// Whoever remembers what was before a retry is fenced off: in this process, in a
+// A process that remembers what was before a retry is fenced off: in this process, in a
 // batch under way, and in a process that believes that the partition is still its
 // own.
 func TestARetryMakesLanesForget(t *testing.T) {

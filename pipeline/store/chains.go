@@ -219,7 +219,7 @@ func (t *Tx) waiting(ctx context.Context, chain Chain) ([]OutboxRow, error) {
 }
 
 // NoteApplied notes that a stage has applied the chain of this name up to a
-// number: so far it was in the log, although nobody may have noted it. A number
+// number: so far it was in the log, although it may not have been noted. A number
 // above the last one given says nothing about the chain.
 func (t *Tx) NoteApplied(ctx context.Context, topic string, part int32, outbox string, seq int64) error {
 	var chains []Chain

@@ -96,7 +96,7 @@ func TestDamageIsFound(t *testing.T) {
 	require.NoError(t, engine.Close())
 }
 
-// TestLooksThroughTheFile: they share one look, nobody waits longer than he will, and
+// TestLooksThroughTheFile: they share one look, none waits longer than it was told to, and
 // a look that takes long is not repeated soon. Time is virtual.
 func TestLooksThroughTheFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -62,7 +62,7 @@ func (t turnstile) begin(ctx context.Context, db *sqlx.DB) (tx *sqlx.Tx, err err
 }
 
 // patience is how long a writer waits for the transaction of another process, and busyPause
-// how long it does between two looks: SQLite's own pauses grow to 100 ms, in which nobody
+// how long it does between two looks: SQLite's own pauses grow to 100 ms, during which no process
 // writes.
 const (
 	patience  = 10 * time.Second
