@@ -336,7 +336,11 @@ func TestIngestThatTakesNothing(t *testing.T) {
 		"only a header":       {"--provider", "csv", write("header", "symbol,price,time\n")},
 		"no frame of a quote": {"--provider", "coinbase", "--no-wait", write("frames", `{"type":"subscriptions"}`+"\n")},
 	} {
-		status, stdout, stderr := run(t, env, alone(append([]string{"ingest", "-o", "json"}, args...)...)...)
+		args = append([]string{"ingest", "-o", "json"}, args...)
+		if !slices.Contains(args, "--no-wait") {
+			args = alone(args...)
+		}
+		status, stdout, stderr := run(t, env, args...)
 		assert.Equal(t, 1, status, name)
 		assert.Contains(t, stderr, "no line holds a quote", name)
 		var summary ingest.Summary
