@@ -53,7 +53,7 @@ func TestFaultsFailpointCarryOver(t *testing.T) {
 }
 
 func (s *scenario) carryOver(answers []fedAnswer) {
-	v := s.newVictim(nil)
+	v := s.newVictim(newKafkaStack(s.t, nil))
 	// Somebody else holds the relay's lease, and does nothing: what raw-store gives
 	// waits in the outbox.
 	held, err := v.tables().AcquireLease(s.t.Context(), "relay", "idle", time.Hour)
@@ -84,7 +84,7 @@ func (s *scenario) carryOver(answers []fedAnswer) {
 // while it gives the chains other names.
 func TestFaultsFailpointRenewal(t *testing.T) {
 	s := newScenario(t, fmt.Sprintf("the database restored from a copy: killed at `%s`", failpoint.StoreMoving), sqliteFirst()...)
-	v := s.newVictim(environment{"MOVING_AVERAGE_WINDOW": "5"}) // as expect has it
+	v := s.newVictim(newKafkaStack(s.t, environment{"MOVING_AVERAGE_WINDOW": "5"})) // as expect has it
 	const each = 10
 	var answers []fedAnswer
 	add := func(p *program) {

@@ -33,27 +33,38 @@ type pointHits struct {
 	first, every int
 }
 
-// underLoad are the points that batches pass, and those of a start.
-var underLoad = []pointHits{
+// underLoad are the points that batches pass, and those of a start, on this stack.
+func underLoad() []pointHits {
+	if thisStack() == servicesStack {
+		return append(pointsOfAll, pointsOfKafka...)
+	}
+	return pointsOfAll
+}
+
+// pointsOfKafka are those of the relay and its sender.
+var pointsOfKafka = []pointHits{
+	{failpoint.RelayAcked, 60, 10, 23},
+	{failpoint.SenderAnswered, 60, 10, 23},
+}
+
+var pointsOfAll = []pointHits{
 	{failpoint.StageApplied, 80, 20, 41},
 	{failpoint.StageCommitted, 80, 20, 41},
 	{failpoint.StageAssigned, 10, 1, 2},
 	{failpoint.StoreCommitting, 300, 50, 67},
 	{failpoint.StoreCommitted, 300, 50, 67},
 	{failpoint.StoreInserting, 300, 50, 67},
-	{failpoint.RelayAcked, 60, 10, 23},
-	{failpoint.SenderAnswered, 60, 10, 23},
 	{failpoint.SubscriberSetup, 10, 1, 2},
 }
 
 // eachPoint runs f for each of the points, or, in the short form, once for all.
 func eachPoint(t *testing.T, what string, f func(t *testing.T, name string, points []pointHits)) {
 	if os.Getenv(faultsVariable) != "long" {
-		f(t, fmt.Sprintf("%s at each of %d failpoints", what, len(underLoad)), underLoad)
+		f(t, fmt.Sprintf("%s at each of %d failpoints", what, len(underLoad())), underLoad())
 		return
 	}
-	for i, p := range underLoad {
-		t.Run(string(p.point), func(t *testing.T) { f(t, fmt.Sprintf("%s at `%s`", what, p.point), underLoad[i:i+1]) })
+	for i, p := range underLoad() {
+		t.Run(string(p.point), func(t *testing.T) { f(t, fmt.Sprintf("%s at `%s`", what, p.point), underLoad()[i:i+1]) })
 	}
 }
 
