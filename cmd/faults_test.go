@@ -60,7 +60,9 @@ type scenario struct {
 
 	cycles, events, lost, doubled int
 	// letters is how many dead letters there should be; most scenarios have none.
-	letters    int
+	letters int
+	// verifies are further arguments of verify.
+	verifies   []string
 	recoveries []time.Duration
 }
 
@@ -150,7 +152,7 @@ func (s *scenario) check(env environment, answers []fedAnswer) {
 // what the log says.
 func (s *scenario) verify(env environment) {
 	s.t.Helper()
-	status, stdout, stderr := run(s.t, env, "verify", "-o", "json")
+	status, stdout, stderr := run(s.t, env, append([]string{"verify", "-o", "json"}, s.verifies...)...)
 	var verdict struct {
 		OK            bool
 		Lost, Doubled int

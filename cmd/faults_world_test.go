@@ -67,6 +67,7 @@ func (preparing) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Reco
 // world, and nothing of the answers is stored.
 func TestFaultsFailpointPrepare(t *testing.T) {
 	s := newScenario(t, fmt.Sprintf("killed at `%s`", failpoint.StagePrepared), sqliteFirst()...)
+	s.verifies = []string{"--without", "prepared"} // which is in no binary but that process
 	v := s.newVictim(environment{asPreparer: "1"})
 	require.NoError(t, v.tables().Write(t.Context(), func(tx *store.Tx) error {
 		return tx.DDL(t.Context(), `CREATE TABLE prepared (id {int} PRIMARY KEY, event_id {text} NOT NULL, said {text} NOT NULL)`)
