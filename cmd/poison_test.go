@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +38,10 @@ func TestFaultsPoison(t *testing.T) {
 	clean := s.runMixed(newStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"}), answers, nil, nil)
 
 	poison := makePoison(t, s.random, n/10)
+	if thisStack() != servicesStack {
+		// A table log numbers its records itself, whatever their headers say.
+		poison = slices.DeleteFunc(poison, func(p poisonOf) bool { return p.kind.name == noPlace })
+	}
 	odd := makeUnpriced(s.random, n/50)
 	env := newStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"})
 	mixed := s.runMixed(env, answers, poison, odd)
@@ -177,6 +182,9 @@ func fingerprint(key []byte, headers []schema.Header, value []byte) [sha256.Size
 	part(key)
 	part(value)
 	for _, h := range headers {
+		if thisStack() != servicesStack && strings.HasPrefix(h.Key, "ce_outbox") {
+			continue // a table log has its own
+		}
 		part([]byte(h.Key))
 		part(h.Value)
 	}

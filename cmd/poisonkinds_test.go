@@ -121,6 +121,8 @@ type poisonKind struct {
 // tooLarge is what Kafka still takes and no event may be.
 const tooLarge = 900_000
 
+const noPlace = "headers that name no place in a chain"
+
 var poisonKinds = []poisonKind{
 	{name: "truncated JSON", reason: "unexpected end of JSON input", spoil: func(f *forged) {
 		v := f.value()
@@ -207,7 +209,7 @@ var poisonKinds = []poisonKind{
 		f.header("content-type", []byte("application/cloudevents+json"))
 		f.replace([]byte(`{"id":"1","source":"s","type":"market.price.observed.v1","specversion":"1.0","data":` + string(f.noise(5))))
 	}},
-	{name: "headers that name no place in a chain", reason: "no place in a chain", spoil: func(f *forged) {
+	{name: noPlace, reason: "no place in a chain", spoil: func(f *forged) {
 		number := []string{"", "x", "0", "-1", "1.5", "99999999999999999999", "1e3"}[f.random.IntN(7)]
 		if f.random.IntN(2) == 0 {
 			f.header("ce_outboxid", f.noise(8))

@@ -120,7 +120,7 @@ func misplaced(topology *Topology, r *Record, link Link) error {
 		return fmt.Errorf("%w: %s belongs on topic %s", schema.ErrEnvelope, r.Event.Payload.EventType(), topic)
 	}
 	keys := [][]byte{[]byte(r.Event.Payload.Key())}
-	if link != (Link{}) {
+	if link != (Link{}) && !isDirect(r.Headers) {
 		keys = append(keys, r.Key)
 	}
 	for _, key := range keys {

@@ -121,6 +121,8 @@ type Store struct {
 	engine    Engine
 	migration Migration
 	writes    atomic.Int64
+	// full is why the last write failed, if that was for want of room.
+	full atomic.Pointer[error]
 }
 
 // Open brings the tables up to date and returns the store; the engine is
@@ -185,7 +187,12 @@ func readError(err error) error {
 }
 
 // Check is as Engine's.
-func (s *Store) Check(ctx context.Context) error { return s.engine.Check(ctx) }
+func (s *Store) Check(ctx context.Context) error {
+	if err := s.full.Load(); err != nil {
+		return fmt.Errorf("the last write failed: %w", *err)
+	}
+	return s.engine.Check(ctx)
+}
 
 // NowMillis implements Querier.
 func (s *Store) NowMillis() string { return s.engine.NowMillis() }
@@ -203,8 +210,12 @@ func (s *Store) Write(ctx context.Context, f func(tx *Tx) error) error {
 		return unanswered(failpoint.Hit(ctx, failpoint.StoreCommitting))
 	})
 	if err != nil {
+		if s.engine.IsFull(err) {
+			s.full.Store(&err)
+		}
 		return err
 	}
+	s.full.Store(nil)
 	for _, f := range done.committed {
 		f()
 	}
