@@ -75,7 +75,7 @@ func TestFaultsStopWhileStarting(t *testing.T) {
 	for _, service := range hung {
 		service.hang(n, (*proxytest.Proxy).Cut)
 		process, l := spawn(t, env.with(detour))
-		pause(time.Duration(s.random.IntN(2000)) * time.Millisecond)
+		pause(time.Duration(500+s.random.IntN(1500)) * time.Millisecond) // it has come as far as to wait
 		t.Logf("%s hangs", service.name)
 		s.recovered(stop(t, process, l))
 		n.postgres.Heal()
