@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -82,9 +81,16 @@ type group struct {
 	turns   turnstile
 	waiting atomic.Int64 // writers that want the lock
 
-	mu   sync.Mutex
+	// lock holds a value while a writer has what is below. It is a channel since its holder
+	// may sleep, for its turn: in a test with a clock of its own, a goroutine that waits for
+	// a mutex stops the clock, and with it the sleeper.
+	lock chan struct{}
 	tx   *sqlx.Tx // nil between transactions
 	open *commit
+}
+
+func newGroup(db *sqlx.DB, turns turnstile) *group {
+	return &group{db: db, turns: turns, lock: make(chan struct{}, 1)}
 }
 
 // commit is the end of a transaction, which its members wait for.
@@ -106,7 +112,7 @@ func (g *group) write(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	// Not interruptible: a writer that is counted as waiting must come, since
 	// the one before it leaves the commit to it. The wait is as long as the
 	// writers before it work, which is bounded.
-	g.mu.Lock()
+	g.lock <- struct{}{}
 	g.waiting.Add(-1)
 	c, err := g.join(ctx, f)
 	if err != nil {
@@ -119,7 +125,7 @@ func (g *group) write(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 // join runs f behind a savepoint and lets the lock go. It commits if nobody
 // waits to go on.
 func (g *group) join(ctx context.Context, f func(tx *sqlx.Tx) error) (c *commit, err error) {
-	defer g.mu.Unlock() // after a panic of f as well
+	defer func() { <-g.lock }() // after a panic of f as well
 	// The transaction outlives the first member's context.
 	if err = ctx.Err(); err == nil && g.tx == nil {
 		if g.tx, err = g.turns.begin(context.WithoutCancel(ctx), g.db); err == nil {

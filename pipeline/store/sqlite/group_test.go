@@ -9,8 +9,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -155,6 +157,31 @@ func TestAWriterThatIsLateForItsContextDoesNotWrite(t *testing.T) {
 	cancel()
 	assert.ErrorIs(t, engine.Write(ctx, func(tx *sqlx.Tx) error { return insert(tx, 1) }), context.Canceled)
 	assert.Empty(t, numbers(t, engine))
+}
+
+// While a writer waits for the turn of its process, and others for it, the clock goes
+// on: none of them keeps the others from the time that they wait for.
+func TestWaitingForTheTurnLetsTheClockGoOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		engine := openWithTable(t)
+		other := turnstile{flock.New(engine.path + ".turn")}
+		taken, err := other.file.TryLock()
+		require.NoError(t, err)
+		require.True(t, taken)
+		began := time.Now()
+		var wait sync.WaitGroup
+		for n := range 3 {
+			wait.Go(func() {
+				assert.NoError(t, engine.Write(t.Context(), func(tx *sqlx.Tx) error { return insert(tx, n) }))
+			})
+		}
+		time.Sleep(5 * time.Second) // less than patience
+		require.NoError(t, other.file.Unlock())
+		wait.Wait()
+		assert.Equal(t, []int{0, 1, 2}, numbers(t, engine))
+		assert.Less(t, time.Since(began), patience)
+	})
 }
 
 func BenchmarkWriters(b *testing.B) {

@@ -74,8 +74,8 @@ func Open(path string, options ...Option) (*Engine, error) {
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
-	writers := &group{db: writer, turns: turnstile{flock.New(abs + ".turn")}}
-	return &Engine{path: abs, damage: damage, writer: writer, group: writers, reader: reader}, nil
+	group := newGroup(writer, turnstile{flock.New(abs + ".turn")})
+	return &Engine{path: abs, damage: damage, writer: writer, group: group, reader: reader}, nil
 }
 
 // connect opens the file that d is of.
