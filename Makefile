@@ -76,6 +76,10 @@ test-workers: ## Kill one of two workers every ten seconds for two minutes, on P
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_WORKERS=$${PRICEMILL_TEST_WORKERS:-2m} \
 		$(GO) test -count=1 -timeout 20m -run TestWorkersAreTakenOver -v ./cmd
 
+.PHONY: test-lonely
+test-lonely: ## Append a day's worth of lonely records, 864,000, and hold memory and start to their limits; PRICEMILL_TEST_LONELY=5000000 for more
+	PRICEMILL_TEST_LONELY=$${PRICEMILL_TEST_LONELY:-864000} $(GO) test -count=1 -timeout 4h -run TestLonelyRecords -v ./cmd
+
 .PHONY: test-rebuild
 test-rebuild: ## Rebuild a million events under load, swap 50 times, kill 10 times: on SQLite, and on PostgreSQL and Apache Kafka
 	PRICEMILL_TEST_REBUILD=$${PRICEMILL_TEST_REBUILD:-1000000} $(GO) test -count=1 -timeout 40m -run 'TestRebuild|TestTheStepsOfReplay' -v ./cmd
