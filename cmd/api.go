@@ -85,6 +85,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Requests:     waiter,
 		ProviderInfo: m.describeProviders,
 		Indicators:   m.indicators(b.store),
+		SwitchedOff:  m.switchedOff,
 		AsyncAPI:     events,
 		Streams:      streams{stream.Reader{DB: b.store}},
 		Rebuilds:     rebuilds{b.store, m.projections},

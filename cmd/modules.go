@@ -29,13 +29,16 @@ type modules struct {
 	living []living
 	// projections are built here, and become stages once there is a database.
 	projections []pipeline.Projection
+	// switchedOff are the indicators that PLUGINS could switch on.
+	switchedOff map[string]projections.IndicatorDoc
 	registry    *prometheus.Registry
 }
 
 // build makes the modules that the roles of this process need. It does no I/O,
 // so wrong settings are reported before anything starts.
 func build(c config, log *slog.Logger) (*modules, error) {
-	m := &modules{providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry(), parts: slices.Clone(entrances)}
+	m := &modules{providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry(), parts: slices.Clone(entrances),
+		switchedOff: map[string]projections.IndicatorDoc{}}
 	env := func(name string) pipeline.Env {
 		return pipeline.Env{Settings: c.Modules[name], Log: log.With("module", name), Now: time.Now, Version: releaseName(),
 			Provider: m.provider, Metrics: m.registry}
@@ -78,6 +81,7 @@ func build(c config, log *slog.Logger) (*modules, error) {
 	}
 	for _, module := range pipeline.Projections() {
 		if !c.Plugins.on(module.Name, module.Optional) {
+			m.describeSwitchedOff(module, env(module.Name))
 			continue
 		}
 		projection, err := module.New(env(module.Name))
@@ -105,6 +109,19 @@ func (m *modules) indicators(db store.Querier) map[string]httpapi.Indicator {
 		}
 	}
 	return all
+}
+
+// describeSwitchedOff keeps the description of an indicator that does not work here. A
+// module whose settings are wrong has none: they matter once it is switched on.
+func (m *modules) describeSwitchedOff(module pipeline.ProjectionModule, env pipeline.Env) {
+	env.Metrics = prometheus.NewRegistry()
+	projection, err := module.New(env)
+	if err != nil {
+		return
+	}
+	if indicator, ok := projection.(projections.Indicator); ok {
+		m.switchedOff[module.Name] = indicator.Indicator()
+	}
 }
 
 // boundIndicator is an indicator that reads one database.

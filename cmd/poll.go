@@ -78,16 +78,9 @@ func newPollList(a *app) *cobra.Command {
 	}
 	cl := newClient(a, c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		jobs := []json.RawMessage{}
-		for cursor, more := "", true; more; more = cursor != "" {
-			var page struct {
-				Items []json.RawMessage
-				Next  string `json:"next_cursor"`
-			}
-			if err := cl.do(c.Context(), http.MethodGet, "/prices/poll?limit=1000"+parameter("cursor", cursor), nil, nil, &page); err != nil {
-				return err
-			}
-			jobs, cursor = append(jobs, page.Items...), page.Next
+		jobs, err := cl.pages(c, "/prices/poll", "", 0)
+		if err != nil {
+			return err
 		}
 		lines := make([]jobLine, len(jobs))
 		for i, job := range jobs {

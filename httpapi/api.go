@@ -81,6 +81,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/asyncapi.json", a.getAsyncAPI},
 		route{http.MethodGet, "/api/v1/symbols", a.reading(a.getSymbols, latestprices.Name)},
 		route{http.MethodGet, "/api/v1/providers", a.getProviders},
+		route{http.MethodGet, "/api/v1/indicators", a.getIndicators},
 		route{http.MethodGet, latestPath, a.getLatest},
 		route{http.MethodGet, "/api/v1/prices/history", a.reading(a.getHistory, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.reading(a.getAverage, movingaverages.Name, processedprices.Name)},

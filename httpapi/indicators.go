@@ -116,8 +116,65 @@ func (a *API) serveIndicator(w http.ResponseWriter, r *http.Request, name string
 	return writeHistory(w, r, page, columns...)
 }
 
-// noIndicator answers for the names that no indicator has.
+// indicatorInfo is a line of GET indicators.
+type indicatorInfo struct {
+	Name        string          `json:"name"`
+	Description string          `json:"description"`
+	On          bool            `json:"on"`
+	Parameters  []parameterInfo `json:"parameters"`
+	Values      []valueInfo     `json:"values"`
+}
+
+// parameterInfo has either choices or bounds.
+type parameterInfo struct {
+	Name        string   `json:"name"`
+	Description string   `json:"description"`
+	Default     string   `json:"default"`
+	Choices     []string `json:"choices,omitempty"`
+	Minimum     *int64   `json:"minimum,omitempty"`
+	Maximum     *int64   `json:"maximum,omitempty"`
+}
+
+type valueInfo struct {
+	Name        string                 `json:"name"`
+	Description string                 `json:"description"`
+	Type        projections.ColumnType `json:"type"`
+}
+
+// getIndicators lists all indicators of this binary in one page.
+func (a *API) getIndicators(w http.ResponseWriter, r *http.Request) error {
+	page := listBody[indicatorInfo]{Items: []indicatorInfo{}}
+	for name, indicator := range a.ports.Indicators {
+		page.Items = append(page.Items, describeIndicator(name, indicator.Indicator(), true))
+	}
+	for name, d := range a.ports.SwitchedOff {
+		page.Items = append(page.Items, describeIndicator(name, d, false))
+	}
+	slices.SortFunc(page.Items, func(a, b indicatorInfo) int { return strings.Compare(a.Name, b.Name) })
+	a.writeJSON(w, r, http.StatusOK, page)
+	return nil
+}
+
+func describeIndicator(name string, d projections.IndicatorDoc, on bool) indicatorInfo {
+	info := indicatorInfo{Name: name, Description: d.Doc, On: on, Parameters: []parameterInfo{}, Values: []valueInfo{}}
+	for _, p := range d.Parameters {
+		parameter := parameterInfo{Name: p.Name, Description: p.Doc, Default: p.Default, Choices: p.Choices}
+		if len(p.Choices) == 0 {
+			parameter.Minimum, parameter.Maximum = &p.Low, &p.High
+		}
+		info.Parameters = append(info.Parameters, parameter)
+	}
+	for _, c := range d.Columns {
+		info.Values = append(info.Values, valueInfo{c.Name, c.Doc, c.Type})
+	}
+	return info
+}
+
+// noIndicator answers for the names that no indicator has, or one that is switched off.
 func (a *API) noIndicator(_ http.ResponseWriter, r *http.Request) error {
+	if name := mux.Vars(r)["indicator"]; a.ports.SwitchedOff[name].Doc != "" {
+		return newError(codeNotFound, "Indicator %q is switched off; start the service with PLUGINS=%s, which may name several, separated by commas", name, name)
+	}
 	known := "there is none"
 	if len(a.ports.Indicators) > 0 {
 		known = "known are " + strings.Join(slices.Sorted(maps.Keys(a.ports.Indicators)), ", ")

@@ -108,6 +108,24 @@ func TestIndicatorRefusesWhatItDoesNotTake(t *testing.T) {
 	expect(t, get(t, none, "/api/v1/indicators/ema"), http.StatusNotFound, `{"detail":"Unknown indicator \"ema\"; there is none"}`)
 }
 
+func TestTheListOfIndicators(t *testing.T) {
+	t.Parallel()
+	off := projections.IndicatorDoc{Doc: "An average.", Columns: []projections.Column{{Name: "value", Doc: "It.", Type: projections.DecimalColumn}}}
+	api := newAPI(t, func(s *setup) { s.SwitchedOff = map[string]projections.IndicatorDoc{"average": off} })
+	expect(t, get(t, api, "/api/v1/indicators"), http.StatusOK, `{"items":[`+
+		`{"name":"average","description":"An average.","on":false,"parameters":[],"values":[{"name":"value","description":"It.","type":"decimal"}]},`+
+		`{"name":"bands","description":"Bands around the price.","on":true,"parameters":[`+
+		`{"name":"length","description":"How long.","default":"1m","choices":["1m","1h","1d"]},`+
+		`{"name":"width","description":"How wide.","default":"2","minimum":1,"maximum":9}],"values":[`+
+		`{"name":"upper","description":"Above.","type":"decimal"},{"name":"volume","description":"Traded.","type":"decimal"},`+
+		`{"name":"count","description":"How many.","type":"int"},{"name":"since","description":"From when on.","type":"time"},`+
+		`{"name":"state","description":"How it is.","type":"text"}]}]}`)
+	expect(t, get(t, api, "/api/v1/indicators/average?symbol=A"), http.StatusNotFound,
+		`{"detail":"Indicator \"average\" is switched off; start the service with PLUGINS=average, which may name several, separated by commas"}`)
+	none := newAPI(t, func(s *setup) { s.Indicators = nil })
+	expect(t, get(t, none, "/api/v1/indicators"), http.StatusOK, `{"items":[]}`)
+}
+
 func TestIndicatorThatFails(t *testing.T) {
 	t.Parallel()
 	for err, status := range map[error]int{projections.ErrUnavailable: 503, httpapi.ErrUnavailable: 503, errors.New("a fault"): 500} {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -167,6 +168,9 @@ type Ports struct {
 	Frozen func(projection string) (age time.Duration, frozen bool)
 	// Indicators are those that clients may ask, by name. There may be none.
 	Indicators map[string]Indicator
+	// SwitchedOff are those of this binary that do not work here. They are listed, and
+	// whoever asks one is told how to switch it on.
+	SwitchedOff map[string]projections.IndicatorDoc
 	// AsyncAPI is the AsyncAPI document of the log, as JSON.
 	AsyncAPI []byte
 	// Readiness runs all checks. It returns when ctx is done, with the checks
