@@ -3,6 +3,7 @@ package cmd
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -77,7 +78,9 @@ var settings = []setting{
 	{"simulated_seed", "1", "seed of the simulated prices", false},
 	{"simulated_faults", "", "misbehaviour of the simulated provider, such as NOPE=unknown,SLOW=late:200ms", false},
 	{"redis_url", "", "accepted for compatibility; limits are kept in the process", true},
-	{"debug", "false", "log at level debug", false},
+	{"log_level", "", "the least that is logged: debug, info, warn or error; empty: info for services, warn for commands that report themselves", false},
+	{"log_format", "", "text, with a banner at the start, or json; empty: text on a terminal, and json elsewhere", false},
+	{"debug", "false", "the same as LOG_LEVEL=debug", false},
 }
 
 // modulesKey is the section of the file with a section for each module.
@@ -112,7 +115,8 @@ type config struct {
 
 	RateLimit     int
 	LimitLoopback bool
-	Debug         bool
+	LogLevel      *slog.Level // nil where each command has its own
+	LogFormat     string
 	Modules       map[string]map[string]any
 	Plugins       switches
 	Warnings      []string
@@ -127,6 +131,35 @@ type roles struct{ API, Handlers, Projections, Relay bool }
 // consume reports whether a process of these roles consumes the log.
 func (r roles) consume() bool { return r.Handlers || r.Projections }
 
+// fileOfSettings is the configuration file; empty for none.
+func (a *app) fileOfSettings() string {
+	if a.configFile != "" {
+		return a.configFile
+	}
+	path, _ := a.env("CONFIG_FILE")
+	return path
+}
+
+// origin says where the value of a setting comes from, given those of the configuration
+// file alone.
+func (a *app) origin(s setting, inFile *koanf.Koanf) string {
+	name := strings.ToUpper(s.key)
+	value, _ := a.env(name)
+	secretFile, _ := a.env(name + "_FILE")
+	_, given := a.flags[s.key]
+	switch {
+	case given:
+		return "flag"
+	case value != "":
+		return "environment"
+	case s.secret && secretFile != "":
+		return secretFile
+	case inFile.Exists(s.key):
+		return a.fileOfSettings()
+	}
+	return "default"
+}
+
 // values reads the settings as text: flags over environment over file over
 // defaults.
 func (a *app) values(wrong *faults) (*koanf.Koanf, error) {
@@ -138,11 +171,7 @@ func (a *app) values(wrong *faults) (*koanf.Koanf, error) {
 	if err := k.Load(confmap.Provider(layer, "."), nil); err != nil {
 		return nil, fmt.Errorf("loading the defaults: %w", err)
 	}
-	path := a.configFile
-	if fromEnv, set := a.env("CONFIG_FILE"); path == "" && set {
-		path = fromEnv
-	}
-	if path != "" {
+	if path := a.fileOfSettings(); path != "" {
 		if err := loadFile(k, path); err != nil {
 			return nil, err
 		}
@@ -215,7 +244,6 @@ func (a *app) load() (config, error) {
 		MaxActiveJobs:    int(integer(k, "max_active_jobs", 1, 1_000_000, &wrong)),
 		MaxActiveStreams: int(integer(k, "max_active_streams", 1, 1_000_000, &wrong)),
 		RebuildPromote:   promotion(k.String("rebuild_promote"), &wrong),
-		Debug:            boolean(k, "debug", &wrong),
 		Connections: httpapi.ConnectionLimits{
 			Total:     int(integer(k, "http_max_connections", httpapi.MinMaxConnections, 100_000, &wrong)),
 			PerClient: int(integer(k, "http_max_connections_per_client", 1, 100_000, &wrong))},
@@ -238,6 +266,7 @@ func (a *app) load() (config, error) {
 	c.readPartitions(k, &wrong)
 	c.readRoles(k.String("roles"), &wrong)
 	c.readRateLimit(k, &wrong)
+	c.readLogging(k.String("log_level"), k.String("log_format"), boolean(k, "debug", &wrong), &wrong)
 	c.readProvider(k, &wrong)
 	c.readModules(k, &wrong)
 	c.Plugins = readPlugins(k.String("plugins"), &wrong)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/knadh/koanf/v2"
 	"github.com/spf13/cobra"
 )
 
@@ -12,8 +13,8 @@ func newConfig(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "config",
 		Short: "Print the settings in force, secrets redacted",
-		Long: `Print every setting by its name in the environment, with its value and what it
-is for. A value of *** is a secret that is set.
+		Long: `Print every setting by its name in the environment, with its value, where that
+comes from, and what it is for. A value of *** is a secret that is set.
 
 A secret may also stand in a file, as containers get theirs: NAME_FILE in the
 environment names the file of NAME, whose last newline does not count.`,
@@ -27,13 +28,20 @@ environment names the file of NAME, whose last newline does not count.`,
 			if err != nil {
 				return err
 			}
+			inFile := koanf.New(".")
+			if path := a.fileOfSettings(); path != "" {
+				if err := loadFile(inFile, path); err != nil {
+					return err
+				}
+			}
 			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "SETTING\tVALUE\tFROM\tMEANING")
 			for _, s := range settings {
 				value := k.String(s.key)
 				if s.secret && value != "" {
 					value = "***"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\n", strings.ToUpper(s.key), value, s.doc)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", strings.ToUpper(s.key), value, a.origin(s, inFile), s.doc)
 			}
 			return w.Flush()
 		},

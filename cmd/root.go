@@ -65,9 +65,11 @@ Settings come from flags, then the environment, then a configuration file, then
 defaults. With none at all, "pricemill serve" keeps log and tables in SQLite under
 ./data, and prices are simulated. DATABASE_URL puts both into PostgreSQL, and
 KAFKA_BOOTSTRAP_SERVERS the log on Kafka. An installation keeps the log it began with.`,
+		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })

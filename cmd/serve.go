@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/google/uuid"
@@ -50,30 +48,6 @@ PostgreSQL it answers requests and stands by until the first one ends.`,
 	return c
 }
 
-// logger writes text to a terminal, and JSON elsewhere.
-func (a *app) logger(c config) *slog.Logger { return a.loggerAt(c, slog.LevelInfo) }
-
-// loggerAt writes from a level on, or all with DEBUG.
-func (a *app) loggerAt(c config, level slog.Level) *slog.Logger {
-	options := &slog.HandlerOptions{Level: level}
-	if c.Debug {
-		options.Level = slog.LevelDebug
-	}
-	if isTerminal(a.stderr) {
-		return slog.New(slog.NewTextHandler(a.stderr, options))
-	}
-	return slog.New(slog.NewJSONHandler(a.stderr, options))
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
 // httpGrace is how long a stop waits for requests under way.
 const httpGrace = 2 * time.Second
 
@@ -86,6 +60,8 @@ type service struct {
 	runtime  *pipeline.Runtime
 	listener net.Listener
 	log      *slog.Logger
+	// started is called once all of it runs.
+	started func()
 }
 
 // serve runs until ctx is done.
@@ -99,6 +75,9 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 		return unlessStopped(ctx, err, log)
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	if a.logsText(c) {
+		s.started = func() { s.greet(a.stderr) }
+	}
 	stop, err := s.modules.start(ctx)
 	if err != nil {
 		return unlessStopped(ctx, err, log)
@@ -109,7 +88,7 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 
 // openService prepares all that a service needs; nothing moves before run.
 func openService(ctx context.Context, c config, log *slog.Logger) (_ *service, err error) {
-	s := &service{config: c, log: log}
+	s := &service{config: c, log: log, started: func() {}}
 	if s.modules, err = build(c, log); err != nil {
 		return nil, err
 	}
@@ -202,7 +181,7 @@ func (s *service) run(ctx context.Context) error {
 	defer stopPipeline()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		return s.runtime.Run(pipelineCtx, func() { s.log.Info("the pipeline runs") })
+		return s.runtime.Run(pipelineCtx, func() { s.log.Info("the pipeline runs"); s.started() })
 	})
 	if s.config.Roles.Projections {
 		rebuilder := s.modules.rebuilder(s.backends, s.topology, s.log)

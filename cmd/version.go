@@ -3,12 +3,28 @@ package cmd
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
 
 // version is set by the linker.
 var version = ""
+
+// versionLine is the release, the commit and its time, as far as they are known.
+func versionLine() string {
+	_, revision := buildVersion()
+	fields := []string{"pricemill", releaseName(), revision}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.time" {
+				fields = append(fields, s.Value)
+			}
+		}
+	}
+	return strings.Join(slices.DeleteFunc(fields, func(f string) bool { return f == "" }), " ")
+}
 
 // buildVersion returns the release and the commit, as far as they are known.
 func buildVersion() (release, revision string) {
@@ -44,8 +60,7 @@ func newVersion(a *app) *cobra.Command {
 		Example: "  pricemill version",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
-			_, revision := buildVersion()
-			_, err := fmt.Fprintln(a.stdout, "pricemill", releaseName(), revision)
+			_, err := fmt.Fprintln(a.stdout, versionLine())
 			return err
 		},
 	}

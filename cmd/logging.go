@@ -1,0 +1,76 @@
+package cmd
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+)
+
+// The values of LOG_FORMAT.
+const (
+	textFormat = "text"
+	jsonFormat = "json"
+)
+
+// logLevels are the values of LOG_LEVEL.
+var logLevels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+
+// readLogging reads what is logged, and how. DEBUG is the original service's name for
+// LOG_LEVEL=debug.
+func (c *config) readLogging(level, format string, debug bool, wrong *faults) {
+	level = strings.ToLower(level)
+	chosen, known := logLevels[level]
+	switch {
+	case debug && level != "" && level != "debug":
+		wrong.add("log_level", "%q contradicts DEBUG=true; unset one of them", level)
+	case debug:
+		c.LogLevel = new(slog.LevelDebug)
+	case level == "":
+	case !known:
+		wrong.add("log_level", "%q is none of debug, info, warn, error", level)
+	default:
+		c.LogLevel = &chosen
+	}
+	if !slices.Contains([]string{"", textFormat, jsonFormat}, format) {
+		wrong.add("log_format", "%q is neither text nor json", format)
+	}
+	c.LogFormat = format
+}
+
+// logger writes what LOG_LEVEL says, or else from info on.
+func (a *app) logger(c config) *slog.Logger { return a.loggerAt(c, slog.LevelInfo) }
+
+// loggerAt writes from a level on, unless LOG_LEVEL names one.
+func (a *app) loggerAt(c config, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogLevel != nil {
+		options.Level = *c.LogLevel
+	}
+	if a.logsText(c) {
+		return slog.New(slog.NewTextHandler(a.stderr, options))
+	}
+	options.ReplaceAttr = func(_ []string, attr slog.Attr) slog.Attr {
+		if attr.Value.Kind() == slog.KindDuration { // with its unit, as in text
+			attr.Value = slog.StringValue(attr.Value.Duration().String())
+		}
+		return attr
+	}
+	return slog.New(slog.NewJSONHandler(a.stderr, options))
+}
+
+// logsText reports whether people read the log: on a terminal, unless LOG_FORMAT says
+// otherwise.
+func (a *app) logsText(c config) bool {
+	return c.LogFormat == textFormat || c.LogFormat == "" && isTerminal(a.stderr)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
