@@ -63,7 +63,7 @@ func (a *API) getLatest(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("reading the latest price of %s at %s: %w", asked.symbol, asked.provider, err)
 	}
 	if isKnown && a.fetcher.fresh(known, asked.maxAge) {
-		return a.writePrice(w, r, known)
+		return a.writePrice(w, r, asked, known)
 	}
 	if !isKnown {
 		if err := a.checkInvention(ctx, codeNotFound, asked.named, asked.symbol); err != nil {
@@ -76,11 +76,11 @@ func (a *API) getLatest(w http.ResponseWriter, r *http.Request) error {
 		case !isKnown || !a.staleWillDo(r, err):
 			return a.withOthers(r, err, asked.provider, asked.symbol)
 		case asked.stale:
-			return a.writeStale(w, r, known)
+			return a.writeStale(w, r, asked, known)
 		}
 		return offerStale(err, known)
 	}
-	return a.writePrice(w, r, price)
+	return a.writePrice(w, r, asked, price)
 }
 
 // offerStale adds to the error of a provider how to get the price that is known.
@@ -104,13 +104,13 @@ func (a *API) staleWillDo(r *http.Request, err error) bool {
 }
 
 // writeStale tells the age of a price along with it.
-func (a *API) writeStale(w http.ResponseWriter, r *http.Request, price latestprices.Price) error {
+func (a *API) writeStale(w http.ResponseWriter, r *http.Request, asked latestQuery, price latestprices.Price) error {
 	age := max(0, a.config.Now().Sub(price.ReceivedAt.Time))
 	w.Header().Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
-	return a.writePrice(w, r, price)
+	return a.writePrice(w, r, asked, price)
 }
 
-func (a *API) writePrice(w http.ResponseWriter, r *http.Request, price latestprices.Price) error {
+func (a *API) writePrice(w http.ResponseWriter, r *http.Request, asked latestQuery, price latestprices.Price) error {
 	a.markSimulated(w, price.Provider)
-	return writeQuote(w, r, priceBody{price.Symbol, price.Price, price.Timestamp, price.Provider})
+	return writeQuote(w, r, priceBody{price.Symbol, price.Price, price.Timestamp, asNamed(price.Provider, asked.named)})
 }

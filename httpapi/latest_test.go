@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -229,6 +230,8 @@ func TestProviders(t *testing.T) {
 	} {
 		if w := get(t, api, latestAAPL+"&provider="+name); w.Code != http.StatusOK || asked != want {
 			t.Errorf("%q: %d, asked %s, want %s", name, w.Code, asked, want)
+		} else if named := cmp.Or(name, "finnhub"); !strings.Contains(w.Body.String(), `"provider":"`+named+`"`) {
+			t.Errorf("%q is answered as %s", name, w.Body)
 		}
 	}
 	const unknown = `{"detail":"Unknown provider \"nyse\"; known are finnhub, simulated, yahoo, yahoo_finance"}`

@@ -63,7 +63,7 @@ func (a *API) postPoll(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	a.writeJSON(w, r, http.StatusAccepted,
-		pollAccepted{job.JobID, "accepted", pollConfig{job.Symbols, job.Interval, job.Provider}})
+		pollAccepted{job.JobID, "accepted", pollConfig{job.Symbols, job.Interval, asNamed(job.Provider, body.provider)}})
 	return nil
 }
 

@@ -27,7 +27,8 @@ func TestPoll(t *testing.T) {
 		{"upper case, each symbol once, in order", `{"symbols":["msft"," aapl ","MSFT"],"interval":3600}`,
 			`{"symbols":["MSFT","AAPL"],"interval":3600,"provider":"finnhub"}`},
 		{"alias", `{"symbols":["A"],"interval":60,"provider":"yahoo_finance"}`,
-			`{"symbols":["A"],"interval":60,"provider":"yahoo"}`},
+			`{"symbols":["A"],"interval":60,"provider":"yahoo_finance"}`},
+		{"a byte order mark", "\ufeff" + `{"symbols":["A"],"interval":60}`, `{"symbols":["A"],"interval":60,"provider":"finnhub"}`},
 		{"null provider, unknown members", `{"symbols":["A"],"interval":60,"provider":null,"Symbols":1,"x":{}}`,
 			`{"symbols":["A"],"interval":60,"provider":"finnhub"}`},
 		{"number in a string", `{"symbols":["A"],"interval":"60"}`, `{"symbols":["A"],"interval":60,"provider":"finnhub"}`},
@@ -75,6 +76,9 @@ func checkJob(t *testing.T, published []schema.Payload, answer accepted) {
 	}
 	if err := json.Unmarshal(answer.Config, &config); err != nil {
 		t.Fatal(err)
+	}
+	if config.Provider == "yahoo_finance" { // the name that the client gave it
+		config.Provider = "yahoo"
 	}
 	if job.JobID != answer.JobID || job.Interval != config.Interval || job.Provider != config.Provider ||
 		!reflect.DeepEqual(job.Symbols, config.Symbols) {

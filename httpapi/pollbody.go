@@ -83,8 +83,13 @@ func newBodyDecoder(data []byte) (*bodyDecoder, error) {
 	return &bodyDecoder{object: value, fields: fields}, nil
 }
 
+// byteOrderMark may stand before a JSON text, and does where some editors and PowerShell
+// wrote it; a reader may ignore it (RFC 8259, section 8.1).
+const byteOrderMark = "\ufeff"
+
 // decodeJSON returns the one value that data holds, without space around it.
 func decodeJSON(data []byte) (json.RawMessage, error) {
+	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	var value json.RawMessage
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	if err := decoder.Decode(&value); err != nil {

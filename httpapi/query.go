@@ -175,6 +175,15 @@ func (c Config) provider(name string) (schema.Provider, error) {
 	return "", newError(codeBadRequest, "Unknown provider %q; known are %s", abbreviate(name), strings.Join(known, ", "))
 }
 
+// asNamed is a provider by the name that a client gave it, which clients compare with what
+// they are answered; empty where it gave none.
+func asNamed(provider schema.Provider, named string) schema.Provider {
+	if named == "" {
+		return provider
+	}
+	return schema.Provider(named)
+}
+
 // abbreviate keeps what a client sent from filling an answer.
 func abbreviate(text string) string {
 	const most = 64
