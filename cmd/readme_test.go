@@ -33,19 +33,33 @@ func TestTheFirstScreenOfTheREADME(t *testing.T) {
 	assert.Regexp(t, "(?s)^# pricemill\n.*```sh\nmake run [^\n]*\nmake test [^\n]*\n```.*```sh\ncurl [^\n]*\n```\n\n```json\n\\{[^\n]*\\}\n```", first)
 }
 
-// TestTheREADMEsCommands runs every command of the README against a service,
-// in their order, and compares the outputs that it shows with what they answer. The
-// two of make are what CI runs.
 func TestTheREADMEsCommands(t *testing.T) {
 	t.Parallel()
+	ran, compared := runDocument(t, "../README.md")
+	assert.Greater(t, ran, 6)
+	assert.Greater(t, compared, 6)
+}
+
+func TestTheCommandsForThoseWhoComeFromTheOriginal(t *testing.T) {
+	t.Parallel()
+	ran, compared := runDocument(t, "../docs/from-the-original.md")
+	assert.Equal(t, 3, ran)
+	assert.Equal(t, 3, compared)
+}
+
+// runDocument runs every command of a document against a service, in their order, and
+// compares the outputs that it shows with what they answer. Those of make are what CI
+// runs.
+func runDocument(t *testing.T, path string) (ran, compared int) {
+	t.Helper()
 	p := start(t, nil)
 	p.eventually("/readyz", http.StatusOK)
-	readme, err := os.ReadFile("../README.md")
+	document, err := os.ReadFile(path)
 	require.NoError(t, err)
-	ran, compared, output := 0, 0, ""
-	for _, block := range regexp.MustCompile("(?s)```(sh|json|text)\n(.*?)```").FindAllSubmatch(readme, -1) {
+	output := ""
+	for _, block := range regexp.MustCompile("(?s)```(sh|json|text)\n(.*?)```").FindAllSubmatch(document, -1) {
 		if kind := string(block[1]); kind != "sh" {
-			assert.Equal(t, shape(t, kind, string(block[2])), shape(t, kind, output), "the README shows\n%s", block[2])
+			assert.Equal(t, shape(t, kind, string(block[2])), shape(t, kind, output), "%s shows\n%s", path, block[2])
 			compared++
 			continue
 		}
@@ -76,8 +90,7 @@ func TestTheREADMEsCommands(t *testing.T) {
 			ran++
 		}
 	}
-	assert.Greater(t, ran, 6)
-	assert.Greater(t, compared, 6)
+	return ran, compared
 }
 
 // shape is what an output has in common with another of the same command: of JSON
