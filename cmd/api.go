@@ -61,7 +61,7 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 
 // newAPI wires the HTTP API to the read models.
 func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requests.Waiter, log *slog.Logger) (*httpapi.API, error) {
-	f := newFrozen(b.store, m.projections)
+	f := newStaleness(b.store, m.projections)
 	events, err := pipeline.AsyncAPI(m.parts, c.Topics, thisBuild().Version)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Streams:      streams{stream.Reader{DB: b.store}},
 		Rebuilds:     rebuilds{b.store, m.projections},
 		DeadLetters:  letters{b.store},
-		Frozen:       f.age,
+		Stale:        f.age,
 		Readiness:    m.readiness(r, f),
 		Metrics:      metrics(r),
 		Unavailable:  func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
@@ -101,7 +101,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 func newOperations(c config, b *backends, m *modules, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
 		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins, Logger: log, Now: time.Now},
-		httpapi.Ports{Readiness: m.readiness(r, newFrozen(b.store, m.projections)), Metrics: metrics(r)})
+		httpapi.Ports{Readiness: m.readiness(r, newStaleness(b.store, m.projections)), Metrics: metrics(r)})
 }
 
 func thisBuild() httpapi.Build {
@@ -137,7 +137,7 @@ func (m *modules) describeProviders() []httpapi.ProviderInfo {
 }
 
 // readiness is the checks of the runtime and of the modules, and generations that no process updates.
-func (m *modules) readiness(r *pipeline.Runtime, f *frozen) func(context.Context) []httpapi.Check {
+func (m *modules) readiness(r *pipeline.Runtime, f *staleness) func(context.Context) []httpapi.Check {
 	return func(ctx context.Context) []httpapi.Check {
 		var checks []httpapi.Check
 		for _, check := range r.Checks(ctx) {
@@ -184,9 +184,9 @@ func (s streams) Open(ctx context.Context, ids []string) (int, []string, error) 
 	return open, known, nil
 }
 
-// Settle implements httpapi.Streams.
-func (s streams) Settle(ctx context.Context) error {
-	if err := s.Reader.Settle(ctx); err != nil {
+// WaitCaughtUp implements httpapi.Streams.
+func (s streams) WaitCaughtUp(ctx context.Context) error {
+	if err := s.Reader.WaitCaughtUp(ctx); err != nil {
 		return projections.QueryError("how far the streams are", err)
 	}
 	return nil

@@ -43,7 +43,7 @@ func allRight() string {
 func init() {
 	for name, h := range wrong {
 		pipeline.RegisterHandler(pipeline.HandlerModule{Name: name, Doc: "Is wrong.", Optional: true,
-			Takes: []schema.EventType{schema.PriceObserved{}.EventType()}, New: func(pipeline.Env) (pipeline.Handler, error) { return h, nil }})
+			Consumes: []schema.EventType{schema.PriceObserved{}.EventType()}, New: func(pipeline.Env) (pipeline.Handler, error) { return h, nil }})
 	}
 }
 

@@ -175,7 +175,7 @@ func (b rebuildBench) fill(ctx context.Context, on *backends, m *modules, topolo
 	rebuilder := m.rebuilder(on, topology, b.log)
 	rebuilder.Progress = func(n int) { _ = bar.Add(n) } // it is only shown
 	began := time.Now()
-	if err := rebuilder.Fill(ctx, rebuild.ID); err != nil {
+	if err := rebuilder.Backfill(ctx, rebuild.ID); err != nil {
 		return figures{}, built, err
 	}
 	return figuresOf(b.events, time.Since(began), nil), built, nil

@@ -111,15 +111,15 @@ func TestDeadLettersAreRetried(t *testing.T) {
 	assert.Contains(t, stdout, "goroutine", "and all of it")
 
 	for _, args := range [][]string{{}, {"x"}, {"1", "--all"}, {"--all", "--stage", stage}, {"--stage", "wrong-fornow"}} {
-		for _, verb := range []string{"retry", "discard"} {
-			status, _, _ = run(t, p.env, append([]string{"dead-letters", verb, "--yes"}, args...)...)
-			assert.Equal(t, 2, status, "%s %v", verb, args)
+		for _, action := range []string{"retry", "discard"} {
+			status, _, _ = run(t, p.env, append([]string{"dead-letters", action, "--yes"}, args...)...)
+			assert.Equal(t, 2, status, "%s %v", action, args)
 		}
 	}
 	status, _, _ = run(t, p.env, "dead-letters", "list", "--stage", "wrong-fornow")
 	assert.Equal(t, 2, status)
-	for _, verb := range []string{"retry", "discard"} {
-		status, stdout, stderr = run(t, p.env, "dead-letters", verb, "--stage", stage)
+	for _, action := range []string{"retry", "discard"} {
+		status, stdout, stderr = run(t, p.env, "dead-letters", action, "--stage", stage)
 		assert.Equal(t, 1, status)
 		assert.Contains(t, stdout, fmt.Sprint(n))
 		assert.Contains(t, stderr, "nothing was changed: --yes does it")

@@ -72,7 +72,7 @@ func (s *scenario) carryOver(answers []fedAnswer) {
 	p.halts("the topic was created again", "pricemill stages skip normalize stored-quotes")
 	point := []failpoint.Point{failpoint.StoreCommitting, failpoint.StoreCommitted}[s.random.IntN(2)]
 	v.commandDies(string(point)+"=kill@1", "stages", "skip", "--yes") // it makes one
-	for stage, lost := range p.liftWith("skip") {
+	for stage, lost := range p.resolveWith("skip") {
 		assert.Zero(s.t, lost, stage)
 	}
 	v.judged()
@@ -105,7 +105,7 @@ func TestFaultsFailpointRenewal(t *testing.T) {
 		p := v.up("")
 		// Where stages had given the same numbers again before the relay came to
 		// look, there is nothing to halt at.
-		for stage, lost := range p.liftWith("skip") {
+		for stage, lost := range p.resolveWith("skip") {
 			assert.Zero(t, lost, stage)
 		}
 		v.judged()

@@ -31,8 +31,8 @@ const asPreparer = "PRICEMILL_TEST_AS_PREPARER"
 func init() {
 	if os.Getenv(asPreparer) != "" {
 		pipeline.RegisterHandler(pipeline.HandlerModule{Name: "prepared", Doc: "Keeps what it asked for each answer.",
-			Takes: []schema.EventType{schema.QuoteFetched{}.EventType()},
-			New:   func(pipeline.Env) (pipeline.Handler, error) { return preparing{}, nil }})
+			Consumes: []schema.EventType{schema.QuoteFetched{}.EventType()},
+			New:      func(pipeline.Env) (pipeline.Handler, error) { return preparing{}, nil }})
 	}
 }
 

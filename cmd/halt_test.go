@@ -121,23 +121,23 @@ func (p *program) halts(reason, command string) {
 	assert.Contains(p.t, body, reason)
 }
 
-// liftWith runs the command that /readyz named, for all that has halted, until
+// resolveWith runs the command that /readyz named, for all that has halted, until
 // all that is in the log went through the chain, and returns what it said is lost
 // by stage. A stage may meet a break only after those before it have gone on.
-func (p *program) liftWith(verb string) map[string]int64 {
+func (p *program) resolveWith(action string) map[string]int64 {
 	p.t.Helper()
 	db, broker := openTables(p.t, p.env), connect(p.t, p.env)
 	defer func() { assert.NoError(p.t, db.Close()) }()
 	lost := map[string]int64{}
 	require.Eventually(p.t, func() bool {
-		status, stdout, stderr := run(p.t, p.env, "stages", verb, "--yes", "-o", "json")
+		status, stdout, stderr := run(p.t, p.env, "stages", action, "--yes", "-o", "json")
 		if !assert.Zero(p.t, status, stderr) {
 			return true
 		}
-		var lifts []pipeline.Lift
-		if json.Unmarshal([]byte(stdout), &lifts) == nil {
-			for _, l := range lifts {
-				p.t.Logf("%s %s on %s/%d loses %s; it had halted: %s", verb, l.Stage, l.Topic, l.Partition, l.Loses, l.Halted)
+		var resolutions []pipeline.Resolution
+		if json.Unmarshal([]byte(stdout), &resolutions) == nil {
+			for _, l := range resolutions {
+				p.t.Logf("%s %s on %s/%d loses %s; it had halted: %s", action, l.Stage, l.Topic, l.Partition, l.Loses, l.Halted)
 				lost[l.Stage] += l.Lost
 			}
 		}
@@ -174,7 +174,7 @@ func TestTheHeadOfTheLogIsDeleted(t *testing.T) {
 	})
 	p = start(t, env)
 	p.halts("3 records are gone", "pricemill stages skip raw-store raw-quotes 0")
-	lost := p.liftWith("skip")
+	lost := p.resolveWith("skip")
 	assert.Equal(t, map[string]int64{"raw-store": deleted * partitionsInTests}, lost)
 	want := (30 - deleted) * partitionsInTests
 	expect(t, env, want, want)
@@ -194,7 +194,7 @@ func TestPartitionsAreAdded(t *testing.T) {
 	})
 	p = start(t, env)
 	p.halts("the topic has 7 partitions, and had 4", "pricemill stages resume normalize stored-quotes 2")
-	lost := p.liftWith("resume")
+	lost := p.resolveWith("resume")
 	for stage, n := range lost {
 		assert.Zero(t, n, stage)
 	}
@@ -218,7 +218,7 @@ func TestATopicIsCreatedAgain(t *testing.T) {
 	deleteTopic(t, env, schema.RawQuotes)
 	p = start(t, env)
 	p.halts("the topic was created again", "pricemill stages skip raw-store raw-quotes 1")
-	assert.Equal(t, map[string]int64{"raw-store": 0}, p.liftWith("skip"), "pricemill had sent none of them")
+	assert.Equal(t, map[string]int64{"raw-store": 0}, p.resolveWith("skip"), "pricemill had sent none of them")
 	p.feed(oneEach(10+unread, 10))
 	expect(t, env, 20*partitionsInTests, 20*partitionsInTests)
 	limited(t, env, "raw-quotes was created again")
@@ -252,7 +252,7 @@ func TestATopicOfOursIsCreatedAgain(t *testing.T) {
 	deleteTopic(t, env, schema.PriceEvents)
 	p = start(t, env)
 	p.halts("the topic was created again", "pricemill stages skip moving-averages.g1 price-events 1")
-	for stage, lost := range p.liftWith("skip") {
+	for stage, lost := range p.resolveWith("skip") {
 		assert.Equal(t, int64(behind*partitionsInTests), lost, stage)
 	}
 	p.feed(oneEach(10, 10))
@@ -316,7 +316,7 @@ func TestTheDatabaseIsRestored(t *testing.T) {
 	p = start(t, env)
 	p.halts("was it restored from a copy?", "pricemill stages skip")
 	feed(t, env, oneEach(20, 5)) // life goes on meanwhile
-	for stage, lost := range p.liftWith("skip") {
+	for stage, lost := range p.resolveWith("skip") {
 		assert.Zero(t, lost, stage)
 	}
 	want := 25*partitionsInTests + 1
@@ -380,7 +380,7 @@ func TestTheDatabaseIsLost(t *testing.T) {
 	}
 	p = start(t, env)
 	p.halts("was written by another database", "pricemill stages skip")
-	p.liftWith("skip")
+	p.resolveWith("skip")
 	expect(t, env, 10*partitionsInTests, 10*partitionsInTests)
 	limited(t, env, "or a later state of this one")
 }
@@ -393,7 +393,7 @@ func limited(t testing.TB, env environment, limit string) {
 }
 
 // What loses something asks, and does nothing without an answer.
-func TestLiftsAsk(t *testing.T) {
+func TestResolutionsAsk(t *testing.T) {
 	t.Parallel()
 	p := start(t, newKafkaStack(t, nil))
 	env := p.env

@@ -290,7 +290,7 @@ func (m *modules) passed(ctx context.Context, folds func(context.Context) ([]pip
 func (i ingestion) feed(ctx context.Context, b *backends, m *modules, source *ingest.Source, sink ingest.Sink, log *slog.Logger) (ingest.Summary, error) {
 	look := noticeIdle(log)
 	// Those that take quotes themselves.
-	takers := slices.DeleteFunc(slices.Clone(m.stages), func(s pipeline.StageSpec) bool { return !slices.Contains(s.Takes, quoteFetched) })
+	takers := slices.DeleteFunc(slices.Clone(m.stages), func(s pipeline.StageSpec) bool { return !slices.Contains(s.Consumes, quoteFetched) })
 	sink.Stored = func(ctx context.Context) error { return pipeline.CatchUp(ctx, b.store, b.broker, takers, look) }
 	summary, err := source.Run(ctx, sink)
 	if ctx.Err() != nil || errors.Is(err, pipeline.ErrHalted) {

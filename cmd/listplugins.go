@@ -19,8 +19,8 @@ type plugin struct {
 	// Optional says that it works only where PLUGINS names it; On that it works.
 	Optional bool               `json:"optional"`
 	On       bool               `json:"on"`
-	Takes    []schema.EventType `json:"takes,omitempty"`
-	Gives    []schema.EventType `json:"gives,omitempty"`
+	Consumes []schema.EventType `json:"takes,omitempty"`
+	Produces []schema.EventType `json:"gives,omitempty"`
 	Settings []pipeline.Setting `json:"settings,omitempty"`
 }
 
@@ -28,10 +28,10 @@ type plugin struct {
 func listPlugins(s switches) []plugin {
 	var all []plugin
 	for _, m := range pipeline.Sources() {
-		all = append(all, plugin{"source", m.Name, m.Doc, m.Optional, s.on(m.Name, m.Optional), nil, m.Gives, pipeline.DescribeSettings(m.Settings)})
+		all = append(all, plugin{"source", m.Name, m.Doc, m.Optional, s.on(m.Name, m.Optional), nil, m.Produces, pipeline.DescribeSettings(m.Settings)})
 	}
 	for _, m := range pipeline.Handlers() {
-		all = append(all, plugin{"handler", m.Name, m.Doc, m.Optional, s.on(m.Name, m.Optional), m.Takes, m.Gives, pipeline.DescribeSettings(m.Settings)})
+		all = append(all, plugin{"handler", m.Name, m.Doc, m.Optional, s.on(m.Name, m.Optional), m.Consumes, m.Produces, pipeline.DescribeSettings(m.Settings)})
 	}
 	for _, m := range pipeline.Projections() {
 		all = append(all, plugin{"projection", m.Name, m.Doc, m.Optional, s.on(m.Name, m.Optional), nil, nil, pipeline.DescribeSettings(m.Settings)})
@@ -81,7 +81,7 @@ the section of their name below "modules".`,
 func newTopology(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "topology",
-		Short: "Print the topics and who takes from and gives to them, as a Mermaid flowchart",
+		Short: "Print the topics and who consumes from and produces to them, as a Mermaid flowchart",
 		Long: `Print which topics there are and which sources, handlers and projections take from
 them and give to them, as these declare it, in the language of Mermaid
 (https://mermaid.js.org). It needs no service.`,

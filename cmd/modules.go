@@ -23,7 +23,7 @@ type modules struct {
 	stages    []pipeline.StageSpec
 	sources   []pipeline.SourceSpec
 	// parts are all that work in the service, in whatever process.
-	parts []pipeline.Part
+	parts []pipeline.Component
 	// living are the modules that work in this process and have something to do
 	// besides.
 	living []living
@@ -59,24 +59,24 @@ func build(c config, log *slog.Logger) (*modules, error) {
 		if !c.Plugins.on(module.Name, module.Optional) {
 			continue
 		}
-		m.parts = append(m.parts, pipeline.Part{Kind: pipeline.HandlerPart, Name: module.Name, Doc: module.Doc, Takes: module.Takes, Gives: module.Gives})
+		m.parts = append(m.parts, pipeline.Component{Kind: pipeline.HandlerComponent, Name: module.Name, Doc: module.Doc, Consumes: module.Consumes, Produces: module.Produces})
 		handler, err := module.New(env(module.Name))
 		if err = m.made("handler "+module.Name, handler, err, c.Roles.Handlers); err != nil {
 			errs = append(errs, err)
 		} else if c.Roles.Handlers {
-			m.stages = append(m.stages, pipeline.StageSpec{Name: module.Name, Takes: module.Takes, Gives: module.Gives, Handler: handler})
+			m.stages = append(m.stages, pipeline.StageSpec{Name: module.Name, Consumes: module.Consumes, Produces: module.Produces, Handler: handler})
 		}
 	}
 	for _, module := range pipeline.Sources() {
 		if !c.Plugins.on(module.Name, module.Optional) {
 			continue
 		}
-		m.parts = append(m.parts, pipeline.Part{Kind: pipeline.SourcePart, Name: module.Name, Doc: module.Doc, Gives: module.Gives})
+		m.parts = append(m.parts, pipeline.Component{Kind: pipeline.SourceComponent, Name: module.Name, Doc: module.Doc, Produces: module.Produces})
 		source, err := module.New(env(module.Name))
 		if err = m.made("source "+module.Name, source, err, c.Roles.Handlers); err != nil {
 			errs = append(errs, err)
 		} else if c.Roles.Handlers {
-			m.sources = append(m.sources, pipeline.SourceSpec{Name: module.Name, Gives: module.Gives, Runner: source})
+			m.sources = append(m.sources, pipeline.SourceSpec{Name: module.Name, Produces: module.Produces, Runner: source})
 		}
 	}
 	for _, module := range pipeline.Projections() {
@@ -89,11 +89,11 @@ func build(c config, log *slog.Logger) (*modules, error) {
 			errs = append(errs, err)
 			continue
 		}
-		m.parts = append(m.parts, pipeline.Part{Kind: pipeline.ProjectionPart, Name: module.Name, Doc: module.Doc,
-			Takes: projection.Takes(), Tables: projection.TableNames()})
+		m.parts = append(m.parts, pipeline.Component{Kind: pipeline.ProjectionComponent, Name: module.Name, Doc: module.Doc,
+			Consumes: projection.Consumes(), Tables: projection.TableNames()})
 		m.projections = append(m.projections, projection)
 	}
-	errs = append(errs, pipeline.CheckModules(), pipeline.CheckParts(m.parts))
+	errs = append(errs, pipeline.CheckModules(), pipeline.CheckComponents(m.parts))
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
@@ -177,7 +177,7 @@ func (m *modules) serving(ctx context.Context, db store.Querier) ([]string, erro
 	}
 	var names []string
 	for _, part := range m.parts {
-		if part.Kind == pipeline.HandlerPart {
+		if part.Kind == pipeline.HandlerComponent {
 			names = append(names, part.Name)
 		}
 	}

@@ -66,9 +66,9 @@ func readPlugins(text string, wrong *faults) switches {
 var served = []string{jobs.Name, latestprices.Name, movingaverages.Name, processedprices.Name, requests.Name}
 
 // entrances are where events come from that no module gives.
-var entrances = []pipeline.Part{
-	{Kind: pipeline.SourcePart, Name: "api", Doc: "Commands and questions of clients.", Gives: []schema.EventType{
+var entrances = []pipeline.Component{
+	{Kind: pipeline.SourceComponent, Name: "api", Doc: "Commands and questions of clients.", Produces: []schema.EventType{
 		schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(), schema.PollingJobResumed{}.EventType(),
 		schema.PollingJobStopped{}.EventType(), schema.FetchRequested{}.EventType(), schema.StreamStarted{}.EventType(), schema.StreamStopped{}.EventType()}},
-	{Kind: pipeline.SourcePart, Name: "ingest", Doc: "Quotes of files.", Gives: []schema.EventType{schema.QuoteFetched{}.EventType()}},
+	{Kind: pipeline.SourceComponent, Name: "ingest", Doc: "Quotes of files.", Produces: []schema.EventType{schema.QuoteFetched{}.EventType()}},
 }

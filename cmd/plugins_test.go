@@ -130,7 +130,7 @@ func TestPluginsSetting(t *testing.T) {
 		"candels":        `there is no module "candels"; did you mean "candles"?`,
 		"-latest-prices": `"latest-prices" cannot be switched off`,
 		"ema,-simulated": `"simulated" cannot be switched off`,
-		"all,-raw-store": `handler normalize takes "market.quote.stored.v1", which nobody gives`,
+		"all,-raw-store": `handler normalize consumes "market.quote.stored.v1", which nothing produces`,
 	} {
 		status, _, stderr := run(t, environment{"PLUGINS": text}, "topology")
 		assert.Equal(t, 2, status, text)

@@ -327,12 +327,12 @@ func newRebuildShow(a *app) *cobra.Command {
 	return c
 }
 
-func newRebuildSwap(a *app, verb, short string,
+func newRebuildSwap(a *app, action, short string,
 	swap func(rebuilds, context.Context, string, bool) (projections.Rebuild, error)) *cobra.Command {
 	var output string
 	var stale bool
 	c := &cobra.Command{
-		Use:   verb + " REBUILD",
+		Use:   action + " REBUILD",
 		Short: short,
 		Long: short + `, in one transaction. What served goes on following the
 log, so that it can be swapped again.`,

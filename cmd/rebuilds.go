@@ -90,51 +90,51 @@ func passing(err error) error {
 	return fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)
 }
 
-// frozen knows which projections nobody feeds.
-type frozen struct {
+// staleness knows which projections no running binary updates.
+type staleness struct {
 	db  *store.Store
 	all []pipeline.Projection
 
 	mu    sync.Mutex
 	asked time.Time
-	found map[string]projections.Frozen
+	found map[string]projections.Stale
 }
 
 const (
-	// frozenFor is how long an answer is good: each request would ask otherwise.
-	frozenFor     = time.Second
-	frozenTimeout = time.Second
+	// staleFor is how long an answer is good: each request would ask otherwise.
+	staleFor     = time.Second
+	staleTimeout = time.Second
 )
 
-func newFrozen(db *store.Store, all []pipeline.Projection) *frozen {
-	return &frozen{db: db, all: all}
+func newStaleness(db *store.Store, all []pipeline.Projection) *staleness {
+	return &staleness{db: db, all: all}
 }
 
 // look asks now and then. While the database does not answer, the last answer is
 // good.
-func (f *frozen) look(ctx context.Context) map[string]projections.Frozen {
+func (f *staleness) look(ctx context.Context) map[string]projections.Stale {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if time.Since(f.asked) < frozenFor {
+	if time.Since(f.asked) < staleFor {
 		return f.found
 	}
 	f.asked = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, frozenTimeout)
+	ctx, cancel := context.WithTimeout(ctx, staleTimeout)
 	defer cancel()
-	if found, err := projections.FrozenOf(ctx, f.db, f.all); err == nil {
+	if found, err := projections.StaleGenerations(ctx, f.db, f.all); err == nil {
 		f.found = found
 	}
 	return f.found
 }
 
 // age is for httpapi.Ports.
-func (f *frozen) age(name string) (time.Duration, bool) {
+func (f *staleness) age(name string) (time.Duration, bool) {
 	one, there := f.look(context.Background())[name]
 	return one.Age, there
 }
 
 // checks warn of what nobody feeds: it serves, and grows old.
-func (f *frozen) checks(ctx context.Context) []httpapi.Check {
+func (f *staleness) checks(ctx context.Context) []httpapi.Check {
 	found := f.look(ctx)
 	var checks []httpapi.Check
 	for _, name := range slices.Sorted(maps.Keys(found)) {

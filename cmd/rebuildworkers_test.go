@@ -58,7 +58,7 @@ func (p *program) rebuild(id string) (r projections.Rebuild) {
 }
 
 // While a worker of the old fold still runs, what it feeds is as new as what the new
-// one feeds: nothing is frozen, and a rollback loses nothing.
+// one feeds: nothing is stale, and a rollback loses nothing.
 func TestRebuildBesideAnOldWorker(t *testing.T) {
 	t.Parallel()
 	env := newSharedStack(t, nil)

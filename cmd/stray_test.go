@@ -39,7 +39,7 @@ func TestARecordOfAnotherProgram(t *testing.T) {
 	}
 	p.halts("never gave a number above 10", "price-events 1")
 	feed(t, p.env, oneEach(10, 10))
-	for stage, lost := range p.liftWith("skip") {
+	for stage, lost := range p.resolveWith("skip") {
 		assert.Equal(t, int64(1), lost, stage)
 	}
 	p.feed(oneEach(20, 10))

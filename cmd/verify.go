@@ -236,7 +236,7 @@ func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*pipe
 		if err != nil {
 			return nil, err
 		}
-		if err := comparison.Fill(ctx); err != nil {
+		if err := comparison.Backfill(ctx); err != nil {
 			return nil, err
 		}
 		comparisons = append(comparisons, comparison)
@@ -271,7 +271,7 @@ func (r proving) compare(ctx context.Context, comparisons []*projections.Compari
 	audit func(*store.Snapshot) ([]*pipeline.Finding, error)) ([]*pipeline.Finding, error) {
 	// A second round, so that little is left to do while the snapshot is open.
 	for _, c := range comparisons {
-		if err := c.Fill(ctx); err != nil {
+		if err := c.Backfill(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -61,12 +61,12 @@ func startVerify(t testing.TB, env environment, db *store.Store) *exec.Cmd {
 		_ = process.Process.Kill() // it may have ended, and been waited for
 		_ = process.Wait()
 	})
-	awaitFilling(t, db)
+	awaitBackfilling(t, db)
 	return process
 }
 
-// awaitFilling waits until somebody fills a scratch generation.
-func awaitFilling(t testing.TB, db *store.Store) {
+// awaitBackfilling waits until somebody fills a scratch generation.
+func awaitBackfilling(t testing.TB, db *store.Store) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		var filled int64

@@ -109,7 +109,7 @@ type jobList struct {
 	behind time.Duration // how long it takes to catch up with the log
 }
 
-func (l *jobList) Settle(ctx context.Context) error {
+func (l *jobList) WaitCaughtUp(ctx context.Context) error {
 	select {
 	case <-time.After(l.behind):
 		return nil
@@ -190,7 +190,7 @@ func (s *streams) Get(_ context.Context, id string) (httpapi.Stream, error) {
 	return httpapi.Stream{}, projections.ErrNotFound
 }
 
-func (s *streams) Settle(context.Context) error {
+func (s *streams) WaitCaughtUp(context.Context) error {
 	s.settled++
 	s.known = append(s.known, s.arrives...)
 	return s.err

@@ -102,7 +102,7 @@ func (a *API) findJob(ctx context.Context, id string) (jobs.Job, error) {
 	}
 	job, err := a.ports.Jobs.Get(ctx, id)
 	if errors.Is(err, projections.ErrNotFound) {
-		if err := a.ports.Jobs.Settle(ctx); err != nil {
+		if err := a.ports.Jobs.WaitCaughtUp(ctx); err != nil {
 			return jobs.Job{}, fmt.Errorf("waiting for polling job %s: %w", id, err)
 		}
 		job, err = a.ports.Jobs.Get(ctx, id)

@@ -195,7 +195,7 @@ func (brokenJobs) Open(context.Context, []string) (int, []string, error) {
 	return 0, nil, httpapi.ErrUnavailable
 }
 
-func (brokenJobs) Settle(context.Context) error { return httpapi.ErrUnavailable }
+func (brokenJobs) WaitCaughtUp(context.Context) error { return httpapi.ErrUnavailable }
 
 func (brokenJobs) List(context.Context, jobs.Place, int) ([]jobs.Job, error) {
 	return nil, httpapi.ErrUnavailable

@@ -69,9 +69,9 @@ type Jobs interface {
 	// Get returns an error that wraps projections.ErrNotFound where the job is
 	// not known, perhaps because it was created a moment ago.
 	Get(ctx context.Context, jobID string) (jobs.Job, error)
-	// Settle returns once every job that was created before the call is known,
+	// WaitCaughtUp returns once every job that was created before the call is known,
 	// or the error of ctx.
-	Settle(ctx context.Context) error
+	WaitCaughtUp(ctx context.Context) error
 	// List returns at most limit jobs behind a place, the last created first.
 	List(ctx context.Context, behind jobs.Place, limit int) ([]jobs.Job, error)
 	// Open counts the jobs that are not stopped, and returns those of ids that are
@@ -116,9 +116,9 @@ type Streams interface {
 	// Get returns an error that wraps projections.ErrNotFound where the stream
 	// is not known, perhaps because it was started a moment ago.
 	Get(ctx context.Context, streamID string) (Stream, error)
-	// Settle returns once every stream that was started before the call is
+	// WaitCaughtUp returns once every stream that was started before the call is
 	// known, or the error of ctx.
-	Settle(ctx context.Context) error
+	WaitCaughtUp(ctx context.Context) error
 	// List returns at most limit streams, the last started first.
 	List(ctx context.Context, limit int) ([]Stream, error)
 	// Open is as that of Jobs.
@@ -163,9 +163,9 @@ type Ports struct {
 	Streams        Streams
 	Rebuilds       Rebuilds
 	DeadLetters    DeadLetters
-	// Frozen tells of a projection whether nobody feeds what serves, and since when.
+	// Stale tells of a projection whether nobody feeds what serves, and since when.
 	// Nil: somebody feeds all.
-	Frozen func(projection string) (age time.Duration, frozen bool)
+	Stale func(projection string) (age time.Duration, stale bool)
 	// Indicators are those that clients may ask, by name. There may be none.
 	Indicators map[string]Indicator
 	// SwitchedOff are those of this binary that do not work here. They are listed, and

@@ -61,7 +61,7 @@ func (b brokenPorts) Wait(context.Context, string) (requests.Request, error) {
 	return requests.Request{}, b.fail()
 }
 
-func (b brokenPorts) Settle(context.Context) error { return b.fail() }
+func (b brokenPorts) WaitCaughtUp(context.Context) error { return b.fail() }
 
 // brokenPortsOfJobs and brokenPortsOfStreams have methods of the same names.
 type brokenPortsOfJobs struct{ brokenPorts }

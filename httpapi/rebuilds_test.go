@@ -173,13 +173,13 @@ func TestCommandsToRebuilds(t *testing.T) {
 }
 
 // While nobody feeds what answers, Age says how old it is.
-func TestTheAgeOfFrozenTables(t *testing.T) {
+func TestTheAgeOfStaleTables(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t, func(s *setup) {
 		s.Averages = averageFunc(func(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error) {
 			return movingaverages.Average{Symbol: "A", Value: schema.MustDecimal("1"), Timestamp: eventTime}, nil
 		})
-		s.Frozen = func(projection string) (time.Duration, bool) {
+		s.Stale = func(projection string) (time.Duration, bool) {
 			return map[string]time.Duration{movingaverages.Name: 90500 * time.Millisecond, "bands": time.Millisecond}[projection],
 				projection == movingaverages.Name || projection == "bands"
 		}

@@ -142,7 +142,7 @@ func (a *API) findStream(ctx context.Context, id string) (Stream, error) {
 	}
 	stream, err := a.ports.Streams.Get(ctx, id)
 	if errors.Is(err, projections.ErrNotFound) {
-		if err := a.ports.Streams.Settle(ctx); err != nil {
+		if err := a.ports.Streams.WaitCaughtUp(ctx); err != nil {
 			return Stream{}, fmt.Errorf("waiting for stream %s: %w", id, err)
 		}
 		stream, err = a.ports.Streams.Get(ctx, id)

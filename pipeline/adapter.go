@@ -23,7 +23,7 @@ const (
 // one message, with the record's value as its payload and its headers as metadata.
 // The messages that it returns become events of the type that their metadata names
 // by MetadataEventType, and with the payload as their data; it must be one that the
-// module lists in Gives. Where there is one type that it gives, the metadata may be
+// module lists in Produces. Where there is one type that it produces, the metadata may be
 // left out. Their UUIDs do not count: ids follow from the record, so that a second
 // run gives the same events.
 //
@@ -32,13 +32,13 @@ const (
 // message that is no event puts the record into the dead letters, unless the error
 // was made by RetryAfter. A message that the function acks or nacks itself is none
 // of Watermill's: the outcome is what it returns.
-func Watermill(f message.HandlerFunc, gives ...schema.EventType) Handler {
-	return adapter{f, gives}
+func Watermill(f message.HandlerFunc, produces ...schema.EventType) Handler {
+	return adapter{f, produces}
 }
 
 type adapter struct {
-	f     message.HandlerFunc
-	gives []schema.EventType
+	f        message.HandlerFunc
+	produces []schema.EventType
 }
 
 // Handle calls the function for each record in turn.
@@ -85,8 +85,8 @@ func (a adapter) event(r *Record, msg *message.Message) (schema.Event, error) {
 		return schema.Event{}, errors.New("the handler function returned a message that is nil")
 	}
 	name := schema.EventType(msg.Metadata.Get(MetadataEventType))
-	if name == "" && len(a.gives) == 1 {
-		name = a.gives[0]
+	if name == "" && len(a.produces) == 1 {
+		name = a.produces[0]
 	}
 	if !json.Valid(msg.Payload) {
 		return schema.Event{}, fmt.Errorf("the handler function returned a message whose payload is no JSON: %w", schema.ErrPayload)

@@ -19,7 +19,7 @@ type session struct {
 	// before ends, which were in the log when the names were read, the numbers
 	// given until then limit the name in use as well: what is beyond them, the
 	// database never gave.
-	names, limited map[TopicPartition]chainNames
+	names, limited map[TopicPartition]timelines
 	ends           map[TopicPartition]int64
 	lanes          map[int]*Lane
 	// restart ends the session.
@@ -139,18 +139,18 @@ func (s *Stage) loadPositions(ctx context.Context) (map[TopicPartition]store.Pos
 }
 
 func (s *session) setNames(known []store.KnownChain) {
-	s.names, s.limited = chainNamesOf(known, false), chainNamesOf(known, true)
+	s.names, s.limited = timelinesOf(known, false), timelinesOf(known, true)
 }
 
 // gave notes the last number that a chain has given.
 func (s *session) gave(tp TopicPartition, chain store.Chain) {
-	if name, known := s.limited[tp][chain.Outbox]; known && name.sent == unlimited {
+	if name, known := s.limited[tp][chain.Timeline]; known && name.sent == unlimited {
 		name.given = chain.Last
-		s.limited[tp][chain.Outbox] = name
+		s.limited[tp][chain.Timeline] = name
 	}
 }
 
-func (s *session) namesFor(r Record) chainNames {
+func (s *session) namesFor(r Record) timelines {
 	if r.Offset < s.ends[r.TopicPartition] {
 		return s.limited[r.TopicPartition]
 	}
@@ -165,7 +165,7 @@ func (s *Stage) halt(ctx context.Context, p store.Position) error {
 // positionPoll is how soon a process sees that an operator has moved a position.
 const positionPoll = time.Second
 
-// watchPositions begins a new session when a halt of the present one was lifted
+// watchPositions begins a new session when a halt of the present one was resolved
 // or a position set back, until ctx is done. A partition without new records has
 // no batch that would notice.
 func (s *Stage) watchPositions(ctx context.Context) {

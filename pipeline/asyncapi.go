@@ -11,8 +11,8 @@ import (
 
 // AsyncAPI is the AsyncAPI 3.0 document of the log, made of what the parts declare:
 // a channel for each topic, whose address is its name in the cluster, and an
-// operation for each part and topic that it takes from or gives to.
-func AsyncAPI(parts []Part, addresses map[schema.Topic]string, version string) ([]byte, error) {
+// operation for each component and topic that it consumes from or produces to.
+func AsyncAPI(parts []Component, addresses map[schema.Topic]string, version string) ([]byte, error) {
 	if version == "" {
 		version = "dev"
 	}
@@ -36,7 +36,7 @@ func AsyncAPI(parts []Part, addresses map[schema.Topic]string, version string) (
 		messages[string(t)] = message
 	}
 	for _, p := range parts {
-		for action, types := range map[string][]schema.EventType{"receive": p.Takes, "send": p.Gives} {
+		for action, types := range map[string][]schema.EventType{"receive": p.Consumes, "send": p.Produces} {
 			for _, topic := range topicsOf(types) {
 				var these []any
 				for _, t := range types {

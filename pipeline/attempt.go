@@ -15,9 +15,9 @@ import (
 // transactionLimit is the default of Config.TransactionLimit.
 const transactionLimit = 30 * time.Second
 
-// attempt applies records in one transaction: all of them, or, where it sifts, all
+// attempt applies records in one transaction: all of them, or, where it bisects, all
 // but those that the handler refuses.
-func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sift bool) error {
+func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, bisect bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -44,8 +44,8 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 	defer cancel()
 	defer context.AfterFunc(s.applying, cancel)()
 	began := time.Now()
-	if sift {
-		plan.siftUntil = began.Add(min(s.sifts, s.limit/2))
+	if bisect {
+		plan.bisectDeadline = began.Add(min(s.bisectTime, s.limit/2))
 	}
 	err = lane.Run(txCtx, s.db, func(tx *Tx) error {
 		if s.worked != nil {
@@ -59,8 +59,8 @@ func (s *Stage) attempt(ctx context.Context, batch *Batch, records []Record, sif
 	if err != nil {
 		s.restAfter(err)
 		err = s.recover(txCtx, sess, batch, plan, err)
-		if sift && errors.Is(txCtx.Err(), context.DeadlineExceeded) {
-			return Permanent(fmt.Errorf("%w: %w", errSlowSift, err))
+		if bisect && errors.Is(txCtx.Err(), context.DeadlineExceeded) {
+			return Permanent(fmt.Errorf("%w: %w", errSlowBisect, err))
 		}
 		return err
 	}
@@ -115,7 +115,7 @@ func (s *Stage) beyondGiven(sess *session, moves []store.Move) (beyond []store.C
 	defer s.mu.Unlock()
 	for _, m := range moves {
 		tp := positionAt(m.From)
-		if name, known := sess.limited[tp][m.Outbox]; known && name.sent == unlimited && m.Seq > name.given {
+		if name, known := sess.limited[tp][m.Timeline]; known && name.sent == unlimited && m.Seq > name.given {
 			topic, _ := s.outbox.topology.topic(tp.Topic)
 			beyond = append(beyond, store.Chain{Epoch: topic.Epoch, Part: tp.Partition})
 		}
@@ -153,10 +153,10 @@ func (s *Stage) apply(ctx context.Context, tx *Tx, plan *plan) error {
 	var err error
 	switch {
 	case len(plan.input) == 0:
-	case plan.siftUntil.IsZero():
+	case plan.bisectDeadline.IsZero():
 		rows, err = s.effects(ctx, tx, plan.input)
 	default:
-		rows, err = s.sift(ctx, tx, plan, plan.input)
+		rows, err = s.bisect(ctx, tx, plan, plan.input)
 	}
 	if err != nil {
 		return err
@@ -189,7 +189,7 @@ func (s *Stage) effects(ctx context.Context, tx *Tx, in []Record) ([]store.Outbo
 		}
 		return nil, err
 	}
-	if err := checkDeclared("stage "+s.spec.Name, s.spec.Gives, events); err != nil {
+	if err := checkDeclared("stage "+s.spec.Name, s.spec.Produces, events); err != nil {
 		return nil, Permanent(err)
 	}
 	return s.outbox.rows(events, true)
@@ -218,7 +218,7 @@ func (s *Stage) advance(sess *session, batch *Batch, plan plan) {
 		tp := positionAt(m.From)
 		delete(s.stuck, tp) // its records come
 		p := m.From
-		p.Next, p.Outbox, p.Seq, p.Halted = m.Next, m.Outbox, m.Seq, m.Halted
+		p.Next, p.Timeline, p.Seq, p.Halted = m.Next, m.Timeline, m.Seq, m.Halted
 		sess.positions[tp] = p
 	}
 	s.mu.Unlock()

@@ -86,9 +86,9 @@ func TestAStrictStageStopsBeforeWhatIsRefused(t *testing.T) {
 	}
 }
 
-// Records that no transaction has time to sift are sifted by halves; a record is not at
+// Records that no transaction has time to bisect are halved; a record is not at
 // fault for that.
-func TestWhatNoTransactionCanSiftIsHalved(t *testing.T) {
+func TestWhatNoTransactionCanBisectIsHalved(t *testing.T) {
 	t.Parallel()
 	const n = 8
 	for _, strict := range []bool{false, true} {
@@ -201,13 +201,13 @@ func (r *rig) full() error {
 
 func TestHowLongAStageTriesAgain(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, idle{})
+	r := newRig(t, ignorer{})
 	full := r.full()
 	for name, test := range map[string]struct {
 		patience time.Duration
 		err      error
 		tries    int
-		takes    time.Duration
+		consumes time.Duration
 	}{
 		"a pause within its patience":      {time.Second, RetryAfter(900*time.Millisecond, errDown), 2, 900 * time.Millisecond},
 		"a pause as long as its patience":  {time.Second, RetryAfter(time.Second, errDown), 2, time.Second},
@@ -232,7 +232,7 @@ func TestHowLongAStageTriesAgain(t *testing.T) {
 				require.NoError(t, err, name)
 			}
 			assert.Equal(t, test.tries, tries, name)
-			assert.Equal(t, test.takes, time.Since(began), name)
+			assert.Equal(t, test.consumes, time.Since(began), name)
 		})
 	}
 }
@@ -241,7 +241,7 @@ func TestHowLongAStageTriesAgain(t *testing.T) {
 // seconds.
 func TestThePausesOfAStageRise(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, idle{})
+	r := newRig(t, ignorer{})
 	synctest.Test(t, func(t *testing.T) {
 		var at []time.Time
 		require.NoError(t, r.stage.retry(t.Context(), 0, func() error {
@@ -259,7 +259,7 @@ func TestThePausesOfAStageRise(t *testing.T) {
 // A lane whose handler lost its transaction has no other one for it before it is back.
 func TestALaneWaitsForItsHandler(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, idle{})
+	r := newRig(t, ignorer{})
 	synctest.Test(t, func(t *testing.T) {
 		back := make(chan struct{})
 		var isBack atomic.Bool
@@ -271,7 +271,7 @@ func TestALaneWaitsForItsHandler(t *testing.T) {
 		tries := 0
 		require.NoError(t, r.stage.retry(t.Context(), 0, func() error {
 			if tries++; tries == 1 {
-				return RetryAfter(time.Nanosecond, &idleError{err: errDown, back: back})
+				return RetryAfter(time.Nanosecond, &watchdogError{err: errDown, back: back})
 			}
 			assert.True(t, isBack.Load())
 			return nil
@@ -281,7 +281,7 @@ func TestALaneWaitsForItsHandler(t *testing.T) {
 
 func TestTheTroubleOfALaneIsItsOwn(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, idle{})
+	r := newRig(t, ignorer{})
 	r.assign()
 	require.NoError(t, r.stage.Trouble())
 	r.stage.setTrouble(asLane(0), errDown)
@@ -337,7 +337,7 @@ func TestPrepareIsNotCalledForNothing(t *testing.T) {
 		assert.NotEmpty(t, in)
 		return nil
 	}})
-	r.stage.spec.Takes = []schema.EventType{schema.QuoteUnchanged{}.EventType()}
+	r.stage.spec.Consumes = []schema.EventType{schema.QuoteUnchanged{}.EventType()}
 	r.fill(1, 2)
 	r.assign()
 	require.NoError(t, r.deliver(t.Context(), r.log(1)...))

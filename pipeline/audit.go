@@ -34,7 +34,7 @@ type audit struct {
 	// current are the chains in use, names all that there ever were, limited the
 	// same with the last number of each, ends what the log holds.
 	current        map[TopicPartition]store.Chain
-	names, limited map[TopicPartition]chainNames
+	names, limited map[TopicPartition]timelines
 	ends           map[schema.Topic][]OffsetRange
 	// epochs is how many incarnations of a topic the database has seen.
 	epochs    map[schema.Topic]int
@@ -158,7 +158,7 @@ func (a *audit) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.names, a.limited = chainNamesOf(known, false), chainNamesOf(known, true)
+	a.names, a.limited = timelinesOf(known, false), timelinesOf(known, true)
 	if err := a.loadTopics(ctx); err != nil {
 		return err
 	}

@@ -177,7 +177,7 @@ func TestAnAuditFindsDamage(t *testing.T) {
 		"a number is missing, and the stage was told to skip it": {func(r *rig) {
 			r.append(3, 9, nil) // behind 7
 			r.consume()
-			r.lift(Skip)
+			r.resolve(Skip)
 			r.consume()
 			r.relay()
 		}, "log", "lost 1 records before offset 9", 1, 0},
@@ -346,7 +346,7 @@ func TestAnAuditKnowsItsLimits(t *testing.T) {
 				restored.emit(1, 1)
 				restored.relay()
 				restored.consume()
-				restored.lift(Skip)
+				restored.resolve(Skip)
 			}
 			restored.consume()
 			restored.relay()
@@ -355,7 +355,7 @@ func TestAnAuditKnowsItsLimits(t *testing.T) {
 		"a topic was created again": {func(t *testing.T, r *rig) *rig {
 			r.recreate("topic-again")
 			r.consume()
-			r.lift(Skip)
+			r.resolve(Skip)
 			r.emit(1, 3)
 			r.relay()
 			r.consume()

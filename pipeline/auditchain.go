@@ -14,7 +14,7 @@ type chainAudit struct {
 	*audit
 	tp    TopicPartition
 	chain store.Chain // in use
-	names chainNames
+	names timelines
 	last  Link
 	// highest are the highest numbers met, by name.
 	highest          map[string]int64
@@ -22,7 +22,7 @@ type chainAudit struct {
 	// passed is the highest position of a stage; limited are the names, each with
 	// the last number given in the snapshot. A record before passed was there then.
 	passed  int64
-	limited chainNames
+	limited timelines
 }
 
 // walkChain looks whether a chain is unbroken, goes on in the outbox, and notes
@@ -61,11 +61,11 @@ func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 	names := c.names
 	if r.Offset < c.passed {
 		names = c.limited
-	} else if link.Outbox == c.chain.Outbox && link.Seq > c.chain.Last {
+	} else if link.Timeline == c.chain.Timeline && link.Seq > c.chain.Last {
 		return nil // written since
 	}
 	what := c.last.follow(link, derived, names)
-	if what == gap && link.Seq <= c.highest[link.Outbox] {
+	if what == gap && link.Seq <= c.highest[link.Timeline] {
 		what = repeat // of a name before the present one, which the database does not know
 	}
 	if what == gap || what == foreign {
@@ -79,7 +79,7 @@ func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 		}
 		what = c.last.follow(link, derived, names)
 	}
-	c.highest[link.Outbox] = max(c.highest[link.Outbox], link.Seq)
+	c.highest[link.Timeline] = max(c.highest[link.Timeline], link.Seq)
 	at := place{c.tp, fmt.Sprintf("offset %d", r.Offset), schema.EventID(r.Headers)}
 	switch what {
 	case repeat:
@@ -102,7 +102,7 @@ func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 // skip is what stages do that an operator told to skip a break.
 func (a *audit) skip(ctx context.Context, b chainBreak) (Link, bool, error) {
 	b.sent = unlimited
-	if chain := a.current[b.TopicPartition]; chain.Outbox == b.last.Outbox {
+	if chain := a.current[b.TopicPartition]; chain.Timeline == b.last.Timeline {
 		b.sent = chain.Sent
 	}
 	return b.skip(ctx, a.Broker)
@@ -112,7 +112,7 @@ func (c *chainAudit) broken(what step, link Link, offset int64, stray bool) {
 	if stray {
 		c.chains.Count("stray records", 1)
 		c.chains.Limit("%s: there are records with numbers of chain %s out of order, as the database does not write them: stages pass over them",
-			c.tp, link.Outbox)
+			c.tp, link.Timeline)
 		return
 	}
 	if what == foreign {
@@ -123,14 +123,14 @@ func (c *chainAudit) broken(what step, link Link, offset int64, stray bool) {
 		// say, or no stage reads the topic.
 		if offset < c.passed {
 			c.chains.Limit("%s: from offset %d on are records of chain %s, which another database wrote, or a later state of this one; "+
-				"an operator had the stages go on, and it is taken that they skipped them", c.tp, offset, link.Outbox)
+				"an operator had the stages go on, and it is taken that they skipped them", c.tp, offset, link.Timeline)
 		}
 		return
 	}
 	n := missing(c.last, link, c.names)
 	seq, _ := c.last.reached()
 	c.chains.Add(1, n, 0, fmt.Sprintf("%s lost %d records before offset %d: the chain goes from number %d of %s to %d of %s",
-		c.tp, n, offset, seq, orNone(c.last.Outbox), link.Seq, link.Outbox))
+		c.tp, n, offset, seq, orNone(c.last.Timeline), link.Seq, link.Timeline))
 }
 
 // add notes an event.
@@ -155,14 +155,14 @@ const outboxPage = 500
 
 // outbox looks whether the chain goes on in the outbox where the log ends.
 func (c *chainAudit) outbox(ctx context.Context, held OffsetRange) error {
-	highest := c.highest[c.chain.Outbox]
+	highest := c.highest[c.chain.Timeline]
 	if highest < c.chain.Sent {
 		if highest == 0 && held.Oldest > 0 {
 			highest = c.chain.Sent // the head is gone, and the last number with it
 		} else {
 			n := c.chain.Sent - highest
 			c.chains.Add(1, n, 0, fmt.Sprintf("%s lost %d records at its end: number %d of %s was sent, and the log goes up to %d",
-				c.tp, n, c.chain.Sent, c.chain.Outbox, highest))
+				c.tp, n, c.chain.Sent, c.chain.Timeline, highest))
 		}
 	}
 	next := max(highest, c.chain.Sent) + 1
@@ -195,7 +195,7 @@ func (c *chainAudit) outbox(ctx context.Context, held OffsetRange) error {
 // lostBefore says that numbers are nowhere.
 func (c *chainAudit) lostBefore(seq, next int64) {
 	if n := seq - next; n > 0 {
-		c.chains.Add(1, n, 0, fmt.Sprintf("numbers %d to %d of chain %s of %s are neither in the log nor in the outbox", next, seq-1, c.chain.Outbox, c.tp))
+		c.chains.Add(1, n, 0, fmt.Sprintf("numbers %d to %d of chain %s of %s are neither in the log nor in the outbox", next, seq-1, c.chain.Timeline, c.tp))
 	}
 }
 

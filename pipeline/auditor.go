@@ -39,9 +39,9 @@ type PartitionAuditor interface {
 type AuditView struct {
 	store.Querier
 	// Finding is told of what was looked at, and of differences.
-	Finding *Finding
-	audit   *audit
-	gives   []schema.EventType
+	Finding  *Finding
+	audit    *audit
+	produces []schema.EventType
 }
 
 // Topic is a topic as the database knows it.
@@ -63,7 +63,7 @@ func (v *AuditView) Whole(name schema.Topic) bool {
 // Lose notes that nothing follows from a record that the stage applied, unless it
 // may lie in what the log no longer has.
 func (v *AuditView) Lose(format string, args ...any) {
-	for _, t := range v.gives {
+	for _, t := range v.produces {
 		if topic, _ := schema.TopicOf(t); !v.Whole(topic) {
 			v.Finding.Limit("%s does not hold all that there was: what follows from a record may lie in what is gone", topic)
 			return

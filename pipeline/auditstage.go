@@ -24,7 +24,7 @@ func newStageAudit(ctx context.Context, a *audit, spec StageSpec) (*stageAudit, 
 	s := &stageAudit{audit: a, spec: spec, finding: NewFinding("stage "+spec.Name, a.Most)}
 	if audited, ok := spec.Handler.(Audited); ok {
 		var err error
-		if s.auditor, err = audited.Audit(ctx, &AuditView{Querier: a.View, Finding: s.finding, audit: a, gives: spec.Gives}); err != nil {
+		if s.auditor, err = audited.Audit(ctx, &AuditView{Querier: a.View, Finding: s.finding, audit: a, produces: spec.Produces}); err != nil {
 			return nil, fmt.Errorf("looking at stage %s: %w", spec.Name, err)
 		}
 	}
@@ -54,7 +54,7 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 			continue
 		}
 		w := &stageWalk{stageAudit: s, chainWalk: a.newChainWalk(tp, held), position: p, next: held.Oldest,
-			repeats: map[eventKey]place{}, letters: letterCursor{view: a.View, stage: p.Stage, topicID: p.TopicID, part: p.Part, after: -1}, counts: map[string]int64{}}
+			repeats: map[eventKey]place{}, letters: letterCursor{view: a.View, stage: p.Stage, topicID: p.TopicID, saved: p.Part, after: -1}, counts: map[string]int64{}}
 		if s.auditor != nil {
 			w.auditor = s.auditor.Partition(tp)
 		}
@@ -153,7 +153,7 @@ type chainWalk struct {
 	audit *audit
 	tp    TopicPartition
 	held  OffsetRange
-	names chainNames
+	names timelines
 	last  Link
 }
 
@@ -261,10 +261,10 @@ func (w *stageWalk) beforeHead(link Link) bool {
 	if w.held.Oldest == 0 {
 		return false
 	}
-	if link.Outbox == w.first.Outbox {
+	if link.Timeline == w.first.Timeline {
 		return link.Seq < w.first.Seq
 	}
-	return w.names[link.Outbox].order < w.names[w.first.Outbox].order
+	return w.names[link.Timeline].order < w.names[w.first.Timeline].order
 }
 
 // fate says what became of a record.
@@ -281,7 +281,7 @@ func (w *stageWalk) fate(r *Record, what step, fault error, letter *store.DeadLe
 			w.finding.Lose("the record at offset %d of %s should be a dead letter, and is not: %v", r.Offset, w.tp, fault)
 		}
 		return wasDead
-	case !slices.Contains(w.spec.Takes, r.Event.Payload.EventType()):
+	case !slices.Contains(w.spec.Consumes, r.Event.Payload.EventType()):
 		return wasOther
 	case letter != nil:
 		return wasDead // its handler refused it
@@ -353,15 +353,15 @@ func (w *stageWalk) end(ctx context.Context) error {
 
 // checkLink holds the link that the position keeps against the log.
 func (w *stageWalk) checkLink() {
-	kept := Link{w.position.Outbox, w.position.Seq}
+	kept := Link{w.position.Timeline, w.position.Seq}
 	number, mode := kept.reached()
 	found, _ := w.last.reached()
 	if mode != inOrder || w.first == (Link{}) && w.held.Oldest > 0 {
 		return // an operator decided what is next, or the log does not tell
 	}
-	if kept.Outbox != w.last.Outbox || number != found {
+	if kept.Timeline != w.last.Timeline || number != found {
 		w.places.Differ("%s has applied %s up to number %d of chain %s, by its position, and by the log up to number %d of %s",
-			w.spec.Name, w.tp, number, orNone(kept.Outbox), found, orNone(w.last.Outbox))
+			w.spec.Name, w.tp, number, orNone(kept.Timeline), found, orNone(w.last.Timeline))
 	}
 }
 
@@ -392,7 +392,7 @@ type letterCursor struct {
 	view    store.Querier
 	stage   string
 	topicID string
-	part    int32
+	saved   int32
 	after   int64
 	page    []store.DeadLetter
 	ended   bool
@@ -404,7 +404,7 @@ const letterPage = 8
 func (c *letterCursor) head(ctx context.Context) (*store.DeadLetter, error) {
 	if len(c.page) == 0 && !c.ended {
 		var err error
-		if c.page, err = store.DeadLettersOf(ctx, c.view, c.stage, c.topicID, c.part, c.after, letterPage); err != nil {
+		if c.page, err = store.DeadLettersOf(ctx, c.view, c.stage, c.topicID, c.saved, c.after, letterPage); err != nil {
 			return nil, err
 		}
 		c.ended = len(c.page) < letterPage

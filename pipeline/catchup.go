@@ -26,10 +26,10 @@ func Downstream(stages []StageSpec, t schema.EventType) []StageSpec {
 	for grown := true; grown; {
 		grown = false
 		for i, stage := range stages {
-			takes := func(t schema.EventType) bool { return slices.Contains(stage.Takes, t) }
-			if !passed[i] && slices.ContainsFunc(types, takes) {
+			consumes := func(t schema.EventType) bool { return slices.Contains(stage.Consumes, t) }
+			if !passed[i] && slices.ContainsFunc(types, consumes) {
 				passed[i], grown = true, true
-				types = append(types, stage.Gives...)
+				types = append(types, stage.Produces...)
 			}
 		}
 	}
@@ -227,7 +227,7 @@ func readsOf(ctx context.Context, db store.Querier, stages []StageSpec) (map[str
 func carriedOver(before, now []store.Chain) bool {
 	return slices.ContainsFunc(before, func(was store.Chain) bool {
 		return slices.ContainsFunc(now, func(is store.Chain) bool {
-			return is.Epoch == was.Epoch && is.Part == was.Part && is.Outbox == was.Outbox && is.Last < was.Last
+			return is.Epoch == was.Epoch && is.Part == was.Part && is.Timeline == was.Timeline && is.Last < was.Last
 		})
 	})
 }
@@ -249,7 +249,7 @@ func (b *backlog) unsent(ctx context.Context, db store.Querier) (int64, error) {
 		for _, is := range now {
 			switch {
 			case is.Epoch != was.Epoch || is.Part != was.Part:
-			case is.Outbox == was.Outbox:
+			case is.Timeline == was.Timeline:
 				n += max(0, was.Last-is.Sent)
 			default: // it has another name since, and other numbers
 				n += is.Last - is.Sent

@@ -34,7 +34,7 @@ func TestCatchUpFollowsAnEventThroughItsStages(t *testing.T) {
 	r.append(1, 0, nil)
 	r.assign()
 	const second = "second"
-	takesUnchanged := StageSpec{Name: second, Takes: []schema.EventType{schema.QuoteUnchanged{}.EventType()}}
+	takesUnchanged := StageSpec{Name: second, Consumes: []schema.EventType{schema.QuoteUnchanged{}.EventType()}}
 	relay := newRelay(r.db, r.broker, r.stage.outbox.topology, "owner", r.stage.log)
 	moveSecond := func() {
 		outcomes, err := r.broker.Offsets(t.Context(), schema.QuoteOutcomes)
@@ -88,7 +88,7 @@ func TestCatchUpFollowsWhatIsCarriedOver(t *testing.T) {
 			r.assign() // the stage knows the topic that is gone
 			r.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
 			r.assign()
-			r.lift(Skip)
+			r.resolve(Skip)
 			relay := newRelay(r.db, r.broker, r.topology(), "test", r.stage.log)
 			_, err := relay.round(t.Context()) // carries over, and sends nothing
 			require.NoError(t, err)
@@ -189,15 +189,15 @@ func TestCatchUpFollowsStagesThatChange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
 	r.append(1, 0, nil)
-	frozen := StageSpec{Name: "frozen", Takes: r.stage.spec.Takes}
-	now := []StageSpec{frozen}
+	stale := StageSpec{Name: "stale", Consumes: r.stage.spec.Consumes}
+	now := []StageSpec{stale}
 	var seen []int64
 	require.NoError(t, CatchUpChanging(t.Context(), r.db, r.broker, func(context.Context) ([]StageSpec, error) { return now, nil },
 		func(behind int64) {
 			seen = append(seen, behind)
 			switch len(seen) {
 			case 2: // the outbox first
-				require.Equal(t, int64(1), behind, "the one that is frozen")
+				require.Equal(t, int64(1), behind, "the one that is stale")
 				now = []StageSpec{r.stage.spec}
 			case 3:
 				require.Equal(t, int64(1), behind, "the one that serves by now")
@@ -214,11 +214,11 @@ func TestCatchUpFollowsStagesThatChange(t *testing.T) {
 func TestDownstream(t *testing.T) {
 	t.Parallel()
 	stages := []StageSpec{
-		{Name: "last", Takes: []schema.EventType{"c"}},
-		{Name: "before", Takes: []schema.EventType{"0"}, Gives: []schema.EventType{"a"}},
-		{Name: "first", Takes: []schema.EventType{"x", "a"}, Gives: []schema.EventType{"b"}},
-		{Name: "beside", Takes: []schema.EventType{"y"}, Gives: []schema.EventType{"c"}},
-		{Name: "second", Takes: []schema.EventType{"b"}, Gives: []schema.EventType{"c", "a"}},
+		{Name: "last", Consumes: []schema.EventType{"c"}},
+		{Name: "before", Consumes: []schema.EventType{"0"}, Produces: []schema.EventType{"a"}},
+		{Name: "first", Consumes: []schema.EventType{"x", "a"}, Produces: []schema.EventType{"b"}},
+		{Name: "beside", Consumes: []schema.EventType{"y"}, Produces: []schema.EventType{"c"}},
+		{Name: "second", Consumes: []schema.EventType{"b"}, Produces: []schema.EventType{"c", "a"}},
 	}
 	for from, want := range map[schema.EventType][]string{
 		"a": {"last", "first", "second"}, "c": {"last"}, "0": {"last", "before", "first", "second"}, "nobody's": nil,

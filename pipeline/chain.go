@@ -23,9 +23,9 @@ const (
 	headerDirect = "ce_outboxdirect"
 )
 
-// LinkHeaders are those of a record with a number in the chain of this name, by which
-// stages follow it. A log that numbers its records itself adds them when it is read. They
-// share the memory of timeline.
+// LinkHeaders are those of a record with a number in the chain on this timeline, by
+// which stages follow it. A log that numbers its records itself adds them when it is
+// read. They share the memory of timeline.
 func LinkHeaders(timeline []byte, number int64) [2]schema.Header {
 	return [2]schema.Header{
 		{Key: headerOutbox, Value: timeline},
@@ -50,21 +50,21 @@ func isDirect(headers []schema.Header) bool {
 	return slices.ContainsFunc(headers, func(h schema.Header) bool { return h.Key == headerDirect })
 }
 
-// Link is the place of a record in the chain of its partition: the name of the
+// Link is the place of a record in the chain of its partition: the timeline of the
 // chain, and its number there, from 1. A record from elsewhere (a stream, a
 // file, another producer) has none.
 type Link struct {
-	Outbox string
-	Seq    int64
+	Timeline string
+	Seq      int64
 }
 
 // After an operator decided how to go on at a break of the chain, a link holds in
 // place of its number n a negative one that says what may follow.
 //
 //	-2n-1  whatever comes next goes on, but for n and the numbers before it
-//	-2n-2  the records of this name behind n were written by another database, or
+//	-2n-2  the records of this timeline after n were written by another database, or
 //	       by a later state of this one that is no more: its derived events come
-//	       again, under a name of ours; its others are applied
+//	       again, on a timeline of ours; its others are applied
 type mode int
 
 const (
@@ -93,14 +93,14 @@ func (l Link) in(m mode) Link {
 	case superseded:
 		n = -2*n - 2
 	}
-	return Link{l.Outbox, n}
+	return Link{l.Timeline, n}
 }
 
 // linkBytes bounds what the headers of a link add to a record.
 const linkBytes = len(headerOutbox) + len(headerSeq) + 2*40 + 4
 
 func (l Link) headers() []schema.Header {
-	headers := LinkHeaders([]byte(l.Outbox), l.Seq)
+	headers := LinkHeaders([]byte(l.Timeline), l.Seq)
 	return headers[:]
 }
 
@@ -110,54 +110,54 @@ func linkOf(headers []schema.Header) (link Link, derived bool, err error) {
 	for _, h := range headers {
 		switch h.Key {
 		case headerOutbox:
-			link.Outbox = string(h.Value)
+			link.Timeline = string(h.Value)
 		case headerSeq:
 			seq = h.Value
 		case headerDerived:
 			derived = true
 		}
 	}
-	if link.Outbox == "" && seq == nil {
+	if link.Timeline == "" && seq == nil {
 		return Link{}, false, nil
 	}
 	n, err := strconv.ParseInt(string(seq), 10, 64)
-	if err != nil || n < 1 || link.Outbox == "" {
+	if err != nil || n < 1 || link.Timeline == "" {
 		return Link{}, false, fmt.Errorf("%w: headers %s and %s name no place in a chain", schema.ErrEnvelope, headerOutbox, headerSeq)
 	}
 	link.Seq = n
 	return link, derived, nil
 }
 
-// chainName is a name under which this database wrote, or writes, to a partition.
-type chainName struct {
-	// order counts the names of the partition.
+// timeline is one on which this database wrote, or writes, to a partition.
+type timeline struct {
+	// order counts the timelines of the partition.
 	order int
 	// sent is the last number in the log, given the last there is: as in
-	// store.KnownChain. Both are unlimited for the name in use.
+	// store.KnownChain. Both are unlimited for the timeline in use.
 	sent, given int64
 }
 
-type chainNames map[string]chainName
+type timelines map[string]timeline
 
 const unlimited = int64(1<<63 - 1)
 
-// chainNamesOf sorts names by the partitions they were used on. Numbers of names
+// timelinesOf sorts timelines by the partitions they were used on. Numbers of those
 // in use are not limited, or by the last one given.
-func chainNamesOf(known []store.KnownChain, limited bool) map[TopicPartition]chainNames {
-	names := map[TopicPartition]chainNames{}
+func timelinesOf(known []store.KnownChain, limited bool) map[TopicPartition]timelines {
+	names := map[TopicPartition]timelines{}
 	for _, chain := range known {
 		tp := partitionOf(chain)
 		if names[tp] == nil {
-			names[tp] = chainNames{}
+			names[tp] = timelines{}
 		}
-		name := chainName{len(names[tp]), chain.Sent, chain.Given}
+		name := timeline{len(names[tp]), chain.Sent, chain.Given}
 		if chain.Current {
 			name.sent = unlimited
 			if !limited {
 				name.given = unlimited
 			}
 		}
-		names[tp][chain.Outbox] = name
+		names[tp][chain.Timeline] = name
 	}
 	return names
 }
@@ -174,8 +174,8 @@ const (
 )
 
 // follow decides what to do with the record at next, where l is the last one
-// applied on its partition. It is a pure function of the log and of the names
-// known to the database, so it decides the same live, after a crash and in a
+// applied on its partition. It is a pure function of the log and of the
+// timelines known to the database, so it decides the same live, after a crash and in a
 // rebuild.
 //
 // The numbers of a chain are dense and are sent in order, one batch in flight
@@ -183,17 +183,17 @@ const (
 // reads 1 2 3 …, in which a run may be repeated from an earlier number, but
 // nothing can be missing unless the log or the database lost it. A number above the
 // last one given is no gap: this database did not write the record. When a chain
-// gets another name, the numbers begin with 1 again, behind the last one that
-// was sent under the former name; a relay that is late may still bring numbers of
-// the former name, whose events are there under the new one.
-func (l Link) follow(next Link, derived bool, names chainNames) step {
+// gets a new timeline, the numbers begin with 1 again, after the last one that was
+// sent on the former timeline; a relay that is late may still bring numbers of the
+// former one, whose events are there on the new one.
+func (l Link) follow(next Link, derived bool, names timelines) step {
 	if next == (Link{}) {
 		return apply
 	}
 	last, mode := l.reached()
-	name, known := names[next.Outbox]
-	before, knew := names[l.Outbox]
-	own := next.Outbox == l.Outbox
+	name, known := names[next.Timeline]
+	before, knew := names[l.Timeline]
+	own := next.Timeline == l.Timeline
 	switch {
 	case own && next.Seq <= last:
 		return repeat
@@ -217,11 +217,11 @@ func (l Link) follow(next Link, derived bool, names chainNames) step {
 	return apply
 }
 
-// follows reports whether an operator had the stage follow a name beyond the last
+// follows reports whether an operator had the stage follow a timeline beyond the last
 // number that this database gave, and next is the next one there.
-func (l Link) follows(next Link, name chainName) bool {
+func (l Link) follows(next Link, name timeline) bool {
 	last, mode := l.reached()
-	return l.Outbox == next.Outbox && next.Seq == last+1 && (last > name.given || last == name.given && mode != inOrder)
+	return l.Timeline == next.Timeline && next.Seq == last+1 && (last > name.given || last == name.given && mode != inOrder)
 }
 
 // advance is the link after the record at next was applied, dead-lettered or
@@ -230,7 +230,7 @@ func (l Link) advance(next Link) Link {
 	if next == (Link{}) {
 		return l
 	}
-	if _, mode := l.reached(); mode == superseded && next.Outbox == l.Outbox {
+	if _, mode := l.reached(); mode == superseded && next.Timeline == l.Timeline {
 		return next.in(superseded)
 	}
 	return next

@@ -20,7 +20,7 @@ func TestFollow(t *testing.T) {
 		func(n int64) Link { return Link{"c", n} }, func(n int64) Link { return Link{"x", n} }
 	// b was sent up to 9, and 10 and 11 went on under c, which is in use; so is a,
 	// on its own; x nobody knows.
-	names := chainNames{"b": {0, 9, 11}, "c": {1, unlimited, unlimited}, "a": {2, unlimited, unlimited}}
+	names := timelines{"b": {0, 9, 11}, "c": {1, unlimited, unlimited}, "a": {2, unlimited, unlimited}}
 	for name, test := range map[string]struct {
 		last, next Link
 		derived    bool
@@ -83,17 +83,17 @@ func TestFollow(t *testing.T) {
 	}
 
 	// The name in use, limited by what the database has given.
-	limited := chainNames{"a": {0, unlimited, 4}}
+	limited := timelines{"a": {0, unlimited, 4}}
 	assert.Equal(t, apply, a(3).follow(a(4), false, limited))
 	assert.Equal(t, foreign, a(4).follow(a(5), false, limited), "the database was set back")
 }
 
 func TestNamesInUseAreLimitedOnlyIfAsked(t *testing.T) {
 	t.Parallel()
-	known := []store.KnownChain{{Topic: "price-events", Part: 1, Outbox: "b", Sent: 3, Given: 5},
-		{Topic: "price-events", Part: 1, Outbox: "c", Sent: 4, Given: 6, Current: true}}
-	assert.Equal(t, chainNames{"b": {0, 3, 5}, "c": {1, unlimited, unlimited}}, chainNamesOf(known, false)[at(1)])
-	assert.Equal(t, chainNames{"b": {0, 3, 5}, "c": {1, unlimited, 6}}, chainNamesOf(known, true)[at(1)])
+	known := []store.KnownChain{{Topic: "price-events", Part: 1, Timeline: "b", Sent: 3, Given: 5},
+		{Topic: "price-events", Part: 1, Timeline: "c", Sent: 4, Given: 6, Current: true}}
+	assert.Equal(t, timelines{"b": {0, 3, 5}, "c": {1, unlimited, unlimited}}, timelinesOf(known, false)[at(1)])
+	assert.Equal(t, timelines{"b": {0, 3, 5}, "c": {1, unlimited, 6}}, timelinesOf(known, true)[at(1)])
 }
 
 func TestLinkOf(t *testing.T) {
@@ -150,7 +150,7 @@ type model struct {
 }
 
 // modelNames: the database knows of one name, which is in use.
-var modelNames = chainNames{"o": {0, unlimited, unlimited}}
+var modelNames = timelines{"o": {0, unlimited, unlimited}}
 
 // step does one random thing.
 func (m *model) step(t *testing.T) {

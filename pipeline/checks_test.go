@@ -96,7 +96,7 @@ func TestChecksAreOfThisProcess(t *testing.T) {
 	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
 	require.NotEmpty(t, r.position(1).Halted)
 	const halted = "stage test on price-events/1"
-	elsewhere := StageSpec{Name: "elsewhere", Takes: r.stage.spec.Takes, Handler: &recorder{}}
+	elsewhere := StageSpec{Name: "elsewhere", Consumes: r.stage.spec.Consumes, Handler: &recorder{}}
 	states := func(serving []string, failure error, stages ...StageSpec) (map[string]CheckState, string) {
 		runtime, err := New(Config{Store: r.db, Broker: r.broker, Topology: r.stage.outbox.topology, Stages: stages, Log: slog.New(slog.DiscardHandler),
 			Serving: func(context.Context) ([]string, error) { return serving, failure }})
@@ -231,7 +231,7 @@ func TestChecksOfALateRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, &recorder{})
 		relay := newRelay(r.db, r.broker, r.topology(), "test", slog.New(slog.DiscardHandler))
-		chain := store.Chain{Epoch: 1, Part: 1, Outbox: "a"}
+		chain := store.Chain{Epoch: 1, Part: 1, Timeline: "a"}
 		for range 120 { // a steady load
 			chain.Last += 5
 			relay.mark([]store.Chain{chain})

@@ -70,7 +70,7 @@ func TestStagesComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, &recorder{})
 		spec := func(name string) StageSpec {
-			return StageSpec{Name: name, Takes: []schema.EventType{schema.PriceObserved{}.EventType()}, Handler: &recorder{}}
+			return StageSpec{Name: name, Consumes: []schema.EventType{schema.PriceObserved{}.EventType()}, Handler: &recorder{}}
 		}
 		var mu sync.Mutex
 		wanted, failure := []StageSpec{spec("a.g1")}, error(nil)

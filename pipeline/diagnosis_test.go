@@ -34,9 +34,9 @@ func (r *rig) setPosition(partition int32, set string) {
 
 func everyPosition(store.Position) bool { return true }
 
-// What a lift loses follows from the first record of the chain after the position:
+// What a resolution loses follows from the first record of the chain after the position:
 // not from records of others before it, nor from later ones.
-func TestALiftGoesByTheNextRecordOfTheChain(t *testing.T) {
+func TestAResolutionGoesByTheNextRecordOfTheChain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
 	r.append(1, 0, nil)
@@ -44,31 +44,31 @@ func TestALiftGoesByTheNextRecordOfTheChain(t *testing.T) {
 	r.append(1, 5, nil)
 	r.assign()
 	r.setPosition(1, `halted = 'by hand'`)
-	lifts, err := Lifts(t.Context(), r.db, unreadable{r.broker}, r.topology(), Skip, everyPosition)
+	resolutions, err := PlanResolutions(t.Context(), r.db, unreadable{r.broker}, r.topology(), Skip, everyPosition)
 	require.ErrorIs(t, err, errUnreadable)
-	require.Empty(t, lifts)
-	lifts, err = Lifts(t.Context(), r.db, oneByOne{r.broker}, r.topology(), Skip, everyPosition)
+	require.Empty(t, resolutions)
+	resolutions, err = PlanResolutions(t.Context(), r.db, oneByOne{r.broker}, r.topology(), Skip, everyPosition)
 	require.NoError(t, err)
-	assert.Equal(t, int64(2), lostOne(t, lifts).Lost)
-	assert.Equal(t, "2 records that are missing from the log before offset 1", lifts[0].Loses)
-	require.NoError(t, Apply(t.Context(), r.db, lifts))
+	assert.Equal(t, int64(2), lostOne(t, resolutions).Lost)
+	assert.Equal(t, "2 records that are missing from the log before offset 1", resolutions[0].Loses)
+	require.NoError(t, ApplyResolutions(t.Context(), r.db, resolutions))
 	r.consume()
 	assert.Len(t, r.effects(), 2)
 	assert.Contains(t, r.position(1).Halted, "goes from number 3 of outbox-1 to 5 of outbox-1")
 }
 
-func TestALiftThatFailsIsNotAmongTheOthers(t *testing.T) {
+func TestAResolutionThatFailsIsNotAmongTheOthers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
 	r.assign()
 	r.setPosition(1, `halted = 'by hand', topic = 'of-another-binary'`)
 	r.setPosition(2, `halted = 'by hand'`)
-	lifts, err := r.lifts(Skip)
+	resolutions, err := r.resolutions(Skip)
 	require.ErrorContains(t, err, "test on of-another-binary/1: no event of this binary is on topic of-another-binary")
-	lift := lostOne(t, lifts)
-	assert.Equal(t, int32(2), lift.Partition)
-	assert.Equal(t, "by hand", lift.Halted)
-	require.NoError(t, Apply(t.Context(), r.db, lifts))
+	resolution := lostOne(t, resolutions)
+	assert.Equal(t, int32(2), resolution.Partition)
+	assert.Equal(t, "by hand", resolution.Halted)
+	require.NoError(t, ApplyResolutions(t.Context(), r.db, resolutions))
 	assert.Empty(t, r.position(2).Halted)
 }
 
@@ -83,8 +83,8 @@ func TestSkipAnEndThatIsLostUnnoticed(t *testing.T) {
 	r.setPosition(1, `halted = 'by hand'`)
 	r.broker.log[at(1)] = r.broker.log[at(1)][:5]
 	require.Nil(t, r.position(1).LogEnded)
-	lift := lostOne(t, r.lift(Skip))
-	assert.Contains(t, lift.Loses, "whatever others had written behind offset 7")
+	resolution := lostOne(t, r.resolve(Skip))
+	assert.Contains(t, resolution.Loses, "whatever others had written behind offset 7")
 	assert.Equal(t, int64(5), r.position(1).Next)
 }
 
@@ -100,7 +100,7 @@ func TestWhatWasAppliedOfATopicThatIsGoneIsNotSentAgain(t *testing.T) {
 	r.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
 	r.broker.log = map[TopicPartition][]Record{}
 	assert.NotContains(t, r.assign(), at(1))
-	r.lift(Skip)
+	r.resolve(Skip)
 	r.relay()
 	r.emit(1, 2)
 	r.relay()
@@ -122,17 +122,17 @@ func TestSkipPassesOverNothingBeforeAStrayRecord(t *testing.T) {
 	r.forge(1, 10_000)
 	r.emit(1, 5)
 	r.relay()
-	lift := lostOne(t, r.lift(Skip))
-	assert.Zero(t, lift.Lost)
-	assert.Equal(t, "nothing", lift.Loses)
+	resolution := lostOne(t, r.resolve(Skip))
+	assert.Zero(t, resolution.Lost)
+	assert.Equal(t, "nothing", resolution.Loses)
 	r.consume()
 	assert.Len(t, r.effects(), 4+1)
 	assert.Contains(t, r.position(1).Halted, "number 10000")
-	_, err := r.lifts(Resume)
-	require.ErrorIs(t, err, ErrLift, "this database did not write it")
-	lift = lostOne(t, r.lift(Skip))
-	assert.Equal(t, int64(1), lift.Lost)
-	assert.Contains(t, lift.Loses, "1 records from offset 5 on, which are out of order")
+	_, err := r.resolutions(Resume)
+	require.ErrorIs(t, err, ErrNotResolved, "this database did not write it")
+	resolution = lostOne(t, r.resolve(Skip))
+	assert.Equal(t, int64(1), resolution.Lost)
+	assert.Contains(t, resolution.Loses, "1 records from offset 5 on, which are out of order")
 	r.consume()
 	assert.Len(t, r.effects(), 4+1+5)
 	assert.Empty(t, r.position(1).Halted)
@@ -141,11 +141,11 @@ func TestSkipPassesOverNothingBeforeAStrayRecord(t *testing.T) {
 func TestHowFarAChainIsKnownToBeSent(t *testing.T) {
 	t.Parallel()
 	d := diagnosis{known: []store.KnownChain{
-		{Topic: "price-events", Part: 1, Outbox: "former", Sent: 3, Given: 4},
-		{Topic: "price-events", Part: 1, Outbox: "present", Sent: 5, Given: 6, Current: true},
-		{Topic: "price-events", Part: 2, Outbox: "of another", Sent: 7, Given: 8, Current: true},
+		{Topic: "price-events", Part: 1, Timeline: "former", Sent: 3, Given: 4},
+		{Topic: "price-events", Part: 1, Timeline: "present", Sent: 5, Given: 6, Current: true},
+		{Topic: "price-events", Part: 2, Timeline: "of another", Sent: 7, Given: 8, Current: true},
 	}}
 	for name, want := range map[string]int64{"present": 5, "former": unlimited, "of another": unlimited, "": unlimited} {
-		assert.Equal(t, want, d.sent(store.Position{Topic: "price-events", Part: 1, Outbox: name}), name)
+		assert.Equal(t, want, d.sent(store.Position{Topic: "price-events", Part: 1, Timeline: name}), name)
 	}
 }

@@ -40,7 +40,7 @@ func FuzzChainLink(f *testing.F) {
 			require.LessOrEqual(t, size-len(outbox), linkBytes-2*40+20, "an outbox's event has room for it")
 		}
 		last := Link{lastOutbox, lastSeq}
-		names := chainNames{"a": {0, 5, 7}, "b": {1, unlimited, unlimited}}
+		names := timelines{"a": {0, 5, 7}, "b": {1, unlimited, unlimited}}
 		for _, derived := range []bool{false, true} {
 			switch step := last.follow(link, derived, names); step {
 			case apply, stepOver:

@@ -20,7 +20,7 @@ const (
 )
 
 // command is the subcommand of "pricemill stages" that goes on.
-func (k breakKind) command() Verb {
+func (k breakKind) action() Action {
 	if k == partitionsAdded {
 		return Resume
 	}
@@ -38,7 +38,7 @@ type logBreak struct {
 // String is what the position keeps, and what /readyz says.
 func (b logBreak) String() string {
 	return fmt.Sprintf("%s; to go on: pricemill stages %s %s %s %d",
-		b.reason, b.kind.command(), b.stage, b.at.Topic, b.at.Partition)
+		b.reason, b.kind.action(), b.stage, b.at.Topic, b.at.Partition)
 }
 
 // breakAt holds a position against the topic and the log as they are; unbroken
@@ -68,23 +68,23 @@ func breakAt(p store.Position, topic store.Topic, c Claim) logBreak {
 }
 
 // breakBefore is the break that the chain shows before the record at next.
-func breakBefore(p store.Position, last, next Link, offset int64, what step, names chainNames) logBreak {
+func breakBefore(p store.Position, last, next Link, offset int64, what step, names timelines) logBreak {
 	b := logBreak{stage: p.Stage, at: positionAt(p)}
 	seq, _ := last.reached()
 	switch {
-	case what == foreign && names[next.Outbox].given > 0:
+	case what == foreign && names[next.Timeline].given > 0:
 		b.kind = foreignRecords
 		b.reason = fmt.Sprintf("the record at offset %d has number %d of chain %s, and this database never gave a number above %d: "+
 			"it was written by another database or program, or by a later state of this one: was it restored from a copy?",
-			offset, next.Seq, next.Outbox, names[next.Outbox].given)
+			offset, next.Seq, next.Timeline, names[next.Timeline].given)
 	case what == foreign:
 		b.kind = foreignRecords
 		b.reason = fmt.Sprintf("the record at offset %d, number %d of chain %s, was written by another database, "+
-			"or by a later state of this one: was it restored from a copy?", offset, next.Seq, next.Outbox)
+			"or by a later state of this one: was it restored from a copy?", offset, next.Seq, next.Timeline)
 	case what == gap:
 		b.kind = recordsMissing
 		b.reason = fmt.Sprintf("the log lost %d records before offset %d: the chain goes from number %d of %s to %d of %s",
-			missing(last, next, names), offset, seq, orNone(last.Outbox), next.Seq, next.Outbox)
+			missing(last, next, names), offset, seq, orNone(last.Timeline), next.Seq, next.Timeline)
 	}
 	return b
 }
@@ -97,19 +97,19 @@ func orNone(outbox string) string {
 }
 
 // missing is how many numbers a gap leaves out.
-func missing(last, next Link, names chainNames) int64 {
+func missing(last, next Link, names timelines) int64 {
 	seq, _ := last.reached()
-	if last.Outbox == next.Outbox {
+	if last.Timeline == next.Timeline {
 		return next.Seq - seq - 1
 	}
-	return next.Seq - 1 + sentBetween(last, next.Outbox, names)
+	return next.Seq - 1 + sentBetween(last, next.Timeline, names)
 }
 
 // sentBetween is how many numbers were sent behind last, and before the name
 // until; all later ones where it is empty.
-func sentBetween(last Link, until string, names chainNames) int64 {
+func sentBetween(last Link, until string, names timelines) int64 {
 	seq, _ := last.reached()
-	own, knew := names[last.Outbox]
+	own, knew := names[last.Timeline]
 	n := int64(0)
 	if knew && own.sent != unlimited {
 		n = max(0, own.sent-seq)

@@ -14,7 +14,7 @@ type Handler interface {
 	// Handle applies a batch. Records of one partition come in log order; the
 	// effects must be the same however the log is cut into batches. It may run
 	// again over the same records after a rollback, so what it remembers
-	// belongs in Memory or in tables. Its work is set-based: a statement per
+	// belongs in Cache or in tables. Its work is set-based: a statement per
 	// record is the slowest thing a handler can do.
 	//
 	// It returns the events that follow, each made with Record.Derive. An

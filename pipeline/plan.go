@@ -16,9 +16,9 @@ type plan struct {
 	input   []Record // what the handler gets
 	// broken says that a partition halts before a record.
 	broken bool
-	// siftUntil is until when the transaction looks for what the handler refuses;
+	// bisectDeadline is until when the transaction looks for what the handler refuses;
 	// where it is zero, it fails at once.
-	siftUntil time.Time
+	bisectDeadline time.Time
 }
 
 // plan follows the chain of each partition through records and sorts them: to
@@ -37,7 +37,7 @@ func (s *Stage) plan(sess *session, records []Record) plan {
 		i, begun := moves[r.TopicPartition]
 		if !begun {
 			i = len(p.moves)
-			p.moves = append(p.moves, store.Move{From: position, Next: position.Next, Outbox: position.Outbox, Seq: position.Seq})
+			p.moves = append(p.moves, store.Move{From: position, Next: position.Next, Timeline: position.Timeline, Seq: position.Seq})
 			moves[r.TopicPartition] = i
 		}
 		if m := &p.moves[i]; m.Halted == "" && r.Offset >= m.Next {
@@ -55,8 +55,8 @@ func (s *Stage) plan(sess *session, records []Record) plan {
 	return p
 }
 
-func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names chainNames) {
-	last := Link{m.Outbox, m.Seq}
+func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names timelines) {
+	last := Link{m.Timeline, m.Seq}
 	j := judge(s.outbox.topology, last, &r, names)
 	if j.step == gap || j.step == foreign {
 		m.Halted = breakBefore(m.From, last, j.link, r.Offset, j.step, names).String()
@@ -64,7 +64,7 @@ func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names chainNames) {
 		return
 	}
 	m.Next = r.Offset + 1
-	m.Outbox, m.Seq = j.after.Outbox, j.after.Seq
+	m.Timeline, m.Seq = j.after.Timeline, j.after.Seq
 	switch r.fault = j.fault; {
 	case j.step != apply:
 	case r.fault != nil:
@@ -86,7 +86,7 @@ type judgment struct {
 
 // judge is a function of the record, decoded, and of what stands before it in the
 // log.
-func judge(topology *Topology, last Link, r *Record, names chainNames) judgment {
+func judge(topology *Topology, last Link, r *Record, names timelines) judgment {
 	link, derived, err := linkOf(r.Headers)
 	j := judgment{step: last.follow(link, derived, names), link: link, after: last}
 	if j.step == apply || j.step == stepOver {

@@ -14,8 +14,8 @@ type Projection interface {
 	Name() string
 	// Version rises whenever the same log would give other rows.
 	Version() int
-	// Takes lists the types of the events that the fold wants.
-	Takes() []schema.EventType
+	// Consumes lists the types of the events that the fold wants.
+	Consumes() []schema.EventType
 	// TableNames lists the tables by their plain names; see Generation.Table.
 	TableNames() []string
 	// Tables is the DDL of one generation: its tables and their indexes.

@@ -72,11 +72,11 @@ func (t *Topology) reconcile(ctx context.Context) error {
 	})
 	return t.db.Write(ctx, func(tx *store.Tx) error {
 		for _, chain := range current {
-			if err := tx.RenewChain(ctx, chain.Epoch, chain.Part, chain.Outbox, tails[partitionOf(chain)].look(chain.Outbox)); err != nil {
+			if err := tx.RenewChain(ctx, chain.Epoch, chain.Part, chain.Timeline, tails[partitionOf(chain)].look(chain.Timeline)); err != nil {
 				return err
 			}
 		}
-		return tx.Settle(ctx)
+		return tx.SaveServerIdentity(ctx)
 	})
 }
 
@@ -86,11 +86,11 @@ func (t *Topology) reconcile(ctx context.Context) error {
 // Where the name in use has never been in the log, there is nothing to be taken
 // for a repeat, whatever else the log holds: it may have been given just now.
 func (t *Topology) isLater(ctx context.Context, end tail, chain store.KnownChain, known []store.KnownChain) (bool, error) {
-	highest := end.highest(chain.Outbox)
+	highest := end.highest(chain.Timeline)
 	if highest > chain.Given {
 		return true, nil
 	}
-	ours := end.last == "" || slices.ContainsFunc(known, func(k store.KnownChain) bool { return k.Outbox == end.last })
+	ours := end.last == "" || slices.ContainsFunc(known, func(k store.KnownChain) bool { return k.Timeline == end.last })
 	if !ours && chain.Sent > 0 || highest <= chain.Sent {
 		return !ours && chain.Sent > 0, nil
 	}
@@ -100,7 +100,7 @@ func (t *Topology) isLater(ctx context.Context, end tail, chain store.KnownChain
 		return false, err
 	}
 	for _, row := range rows {
-		if found, err := end.look(chain.Outbox)(row); err != nil || found == store.Another {
+		if found, err := end.look(chain.Timeline)(row); err != nil || found == store.Another {
 			return true, err
 		}
 	}
@@ -124,7 +124,7 @@ type tail struct {
 func (t tail) highest(outbox string) int64 {
 	highest := int64(0)
 	for link := range t.ids {
-		if link.Outbox == outbox {
+		if link.Timeline == outbox {
 			highest = max(highest, link.Seq)
 		}
 	}
@@ -195,7 +195,7 @@ func (t *Topology) tail(ctx context.Context, tp TopicPartition, held OffsetRange
 			for _, r := range records {
 				// One that cannot be read is no link: its stage will say so.
 				if link, _, err := linkOf(r.Headers); err == nil && link != (Link{}) {
-					end.last = link.Outbox
+					end.last = link.Timeline
 					end.ids[link] = schema.EventID(r.Headers)
 				}
 			}

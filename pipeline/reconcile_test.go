@@ -94,7 +94,7 @@ func TestALogOfALaterState(t *testing.T) {
 	headers, err := store.DecodeHeaders(rows[1].Headers)
 	require.NoError(t, err)
 	second := schema.EventID(headers)
-	chain := store.KnownChain{Topic: string(schema.PriceEvents), Epoch: r.epoch(schema.PriceEvents), Part: 1, Outbox: testOutbox, Given: 3, Current: true}
+	chain := store.KnownChain{Topic: string(schema.PriceEvents), Epoch: r.epoch(schema.PriceEvents), Part: 1, Timeline: testOutbox, Given: 3, Current: true}
 	sent := chain
 	sent.Sent = 1
 	tailOf := func(last string, ids map[Link]string) tail { return tail{last: last, ids: ids} }
@@ -143,7 +143,7 @@ func (r *rig) names() map[[2]int64]string {
 	require.NoError(r.t, err)
 	names := map[[2]int64]string{}
 	for _, c := range chains {
-		names[[2]int64{c.Epoch, int64(c.Part)}] = c.Outbox
+		names[[2]int64{c.Epoch, int64(c.Part)}] = c.Timeline
 	}
 	return names
 }
@@ -270,10 +270,10 @@ func TestAllThatLiesBeyondTheLog(t *testing.T) {
 	}
 }
 
-// A halt whose reason has gone is lifted at no loss, by whichever verb.
-func TestLiftAHaltWhoseReasonHasGone(t *testing.T) {
+// A halt whose reason has gone is resolved at no loss, by either action.
+func TestResolveAHaltWhoseReasonHasGone(t *testing.T) {
 	t.Parallel()
-	for _, verb := range []Verb{Resume, Skip} {
+	for _, action := range []Action{Resume, Skip} {
 		r := newRig(t, &recorder{})
 		r.emit(1, 2)
 		r.relay()
@@ -285,21 +285,21 @@ func TestLiftAHaltWhoseReasonHasGone(t *testing.T) {
 			}))
 		}
 		halt(2) // at its end
-		lift := lostOne(t, r.lift(verb))
-		assert.Equal(t, "nothing", lift.Loses, verb)
-		assert.Zero(t, lift.Lost, verb)
+		resolution := lostOne(t, r.resolve(action))
+		assert.Equal(t, "nothing", resolution.Loses, action)
+		assert.Zero(t, resolution.Lost, action)
 		r.emit(1, 2)
 		r.relay()
 		halt(1) // before a record that follows
-		lift = lostOne(t, r.lift(verb))
-		assert.Equal(t, "nothing", lift.Loses, verb)
-		assert.Zero(t, lift.Lost, verb)
+		resolution = lostOne(t, r.resolve(action))
+		assert.Equal(t, "nothing", resolution.Loses, action)
+		assert.Zero(t, resolution.Lost, action)
 		r.consume()
-		assert.Len(t, r.effects(), 4, verb)
+		assert.Len(t, r.effects(), 4, action)
 	}
 }
 
-func TestLiftWhatTheBinaryOrTheTopicLacks(t *testing.T) {
+func TestResolveWhatTheBinaryOrTheTopicLacks(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
 	r.assign()
@@ -310,13 +310,13 @@ func TestLiftWhatTheBinaryOrTheTopicLacks(t *testing.T) {
 	topology := r.topology()
 	r.broker.infos[schema.PriceEvents] = TopicInfo{testTopicID, 3}
 	all := func(store.Position) bool { return true }
-	_, err := Lifts(t.Context(), r.db, r.broker, topology, Skip, all)
+	_, err := PlanResolutions(t.Context(), r.db, r.broker, topology, Skip, all)
 	assert.ErrorContains(t, err, "the topic has 3 partitions now")
 	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `UPDATE positions SET topic = 'of-another-binary' WHERE part = 3`)
 		return err
 	}))
-	_, err = Lifts(t.Context(), r.db, r.broker, topology, Skip, all)
+	_, err = PlanResolutions(t.Context(), r.db, r.broker, topology, Skip, all)
 	assert.ErrorContains(t, err, "no event of this binary is on topic of-another-binary")
 }
 
@@ -334,7 +334,7 @@ func TestSkipATopicThatWasCreatedAgainAndLostItsHead(t *testing.T) {
 	r.emit(1, 3)
 	r.relay()
 	r.broker.oldest[at(1)] = 1
-	r.lift(Skip)
+	r.resolve(Skip)
 	assert.Equal(t, int64(1), r.position(1).Next)
 	r.consume()
 	assert.Empty(t, r.position(1).Halted)

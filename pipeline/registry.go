@@ -38,8 +38,8 @@ type Env struct {
 type HandlerModule struct {
 	Name string
 	Doc  string // one sentence
-	// Takes and Gives are as in StageSpec; Gives also lists what a Runner emits.
-	Takes, Gives []schema.EventType
+	// Consumes and Produces are as in StageSpec; Produces also lists what a Runner emits.
+	Consumes, Produces []schema.EventType
 	// Settings and Optional are as in ProjectionModule.
 	Settings any
 	Optional bool
@@ -76,8 +76,8 @@ type ProviderModule struct {
 type SourceModule struct {
 	Name string
 	Doc  string
-	// Gives lists the types of the events that it may emit.
-	Gives []schema.EventType
+	// Produces lists the types of the events that it may emit.
+	Produces []schema.EventType
 	// Settings and Optional are as in ProjectionModule.
 	Settings any
 	Optional bool
@@ -186,10 +186,10 @@ func CheckTopology(stages []StageSpec) error {
 			errs = append(errs, fmt.Errorf("%w: two stages are named %q", ErrTopology, s.Name))
 		}
 		names[s.Name] = true
-		if len(s.Takes) == 0 {
-			errs = append(errs, fmt.Errorf("%w: stage %q takes no events", ErrTopology, s.Name))
+		if len(s.Consumes) == 0 {
+			errs = append(errs, fmt.Errorf("%w: stage %q consumes no events", ErrTopology, s.Name))
 		}
-		for _, t := range append(slices.Clone(s.Takes), s.Gives...) {
+		for _, t := range append(slices.Clone(s.Consumes), s.Produces...) {
 			if _, known := schema.TopicOf(t); !known {
 				errs = append(errs, fmt.Errorf("%w: stage %q speaks of event %q, which no package registers", ErrTopology, s.Name, t))
 			}

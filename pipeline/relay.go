@@ -42,11 +42,11 @@ const (
 // chainID names a chain.
 type chainID struct {
 	epoch  int64
-	part   int32
+	saved  int32
 	outbox string
 }
 
-func idOf(c store.Chain) chainID { return chainID{c.Epoch, c.Part, c.Outbox} }
+func idOf(c store.Chain) chainID { return chainID{c.Epoch, c.Part, c.Timeline} }
 
 // Relay moves events from the outbox to the log. Of each chain it sends one
 // batch, waits until it is acknowledged, and only then the next; what fails is
@@ -199,7 +199,7 @@ func (r *Relay) strange(ctx context.Context) (bool, error) {
 	for _, chain := range chains {
 		topic, _ := r.topology.atEpoch(chain.Epoch)
 		for link := range halted[TopicPartition{topic, chain.Part}] {
-			if link.Outbox == chain.Outbox && link.Seq > chain.Sent {
+			if link.Timeline == chain.Timeline && link.Seq > chain.Sent {
 				r.log.Warn("a stage halted before a record with a number that was not sent: looking at the ends of all chains",
 					"topic", topic, "partition", chain.Part, "number", link.Seq, "sent", chain.Sent)
 				return true, nil
@@ -418,7 +418,7 @@ func outgoing(rows []store.OutboxRow, chain store.Chain, after int64) ([]Outgoin
 		if err != nil {
 			return nil, fmt.Errorf("reading row %d of chain %d/%d: %w", row.Seq, row.Epoch, row.Part, err)
 		}
-		headers = append(headers, Link{chain.Outbox, row.Seq}.headers()...)
+		headers = append(headers, Link{chain.Timeline, row.Seq}.headers()...)
 		records = append(records, OutgoingRecord{Key: row.Key, Headers: headers, Value: row.Payload})
 		after = row.Seq
 	}

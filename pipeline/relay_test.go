@@ -93,7 +93,7 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	for tp, log := range broker.log {
 		var last Link
 		for at, next := range log {
-			switch last.follow(next, false, chainNamesOf(known, false)[tp]) {
+			switch last.follow(next, false, timelinesOf(known, false)[tp]) {
 			case apply:
 				applied++
 				last = last.advance(next)

@@ -54,7 +54,7 @@ func (w *working) notedElsewhere(partition int32, to int64) {
 	w.t.Helper()
 	require.NoError(w.t, w.db.Write(w.t.Context(), func(tx *store.Tx) error {
 		chain := w.chain(partition)
-		return tx.NoteApplied(w.t.Context(), string(schema.PriceEvents), partition, chain.Outbox, to)
+		return tx.NoteApplied(w.t.Context(), string(schema.PriceEvents), partition, chain.Timeline, to)
 	}))
 }
 
@@ -168,7 +168,7 @@ func TestARelayWhoseEventsAnotherHasNoted(t *testing.T) {
 // What can follow on what was sent and is not noted.
 func TestRowsThatFollow(t *testing.T) {
 	t.Parallel()
-	chain := store.Chain{Epoch: 1, Part: 1, Outbox: "a", Last: 9}
+	chain := store.Chain{Epoch: 1, Part: 1, Timeline: "a", Last: 9}
 	row := func(seq int64, headers string) store.OutboxRow {
 		return store.OutboxRow{Epoch: 1, Part: 1, Seq: seq, Headers: []byte(headers)}
 	}
@@ -228,7 +228,7 @@ func TestABatchOfAChain(t *testing.T) {
 	row := func(seq int64, size int) store.OutboxRow {
 		return store.OutboxRow{Epoch: 1, Part: 1, Seq: seq, Key: key, Headers: headers, Payload: make([]byte, size-len(key)-len(headers)-linkBytes)}
 	}
-	chain := store.Chain{Epoch: 1, Part: 1, Outbox: "a"}
+	chain := store.Chain{Epoch: 1, Part: 1, Timeline: "a"}
 	const half = relayBytes / 2
 	for name, test := range map[string]struct {
 		sizes []int
@@ -317,7 +317,7 @@ func TestWhatIsStrange(t *testing.T) {
 func TestWhatWasSentIsNotLate(t *testing.T) {
 	t.Parallel()
 	w := newRounds(t)
-	chain := store.Chain{Epoch: 1, Part: 1, Outbox: "a", Last: 3}
+	chain := store.Chain{Epoch: 1, Part: 1, Timeline: "a", Last: 3}
 	w.relay.mark([]store.Chain{chain})
 	assert.Len(t, w.relay.late, 1)
 	w.relay.sent[idOf(chain)] = 2

@@ -49,12 +49,12 @@ var ErrReset = errors.New("the position cannot be put there")
 // ToStart, all taken again: that is for folds alone, whose tables Reset empties,
 // since a handler would give its events a second time. Of records that are taken
 // again the dead letters go.
-func Resets(ctx context.Context, db *store.Store, broker Broker, topology *Topology, wanted func(store.Position) bool, to Target) ([]Lift, error) {
+func Resets(ctx context.Context, db *store.Store, broker Broker, topology *Topology, wanted func(store.Position) bool, to Target) ([]Resolution, error) {
 	positions, err := store.Positions(ctx, db, "")
 	if err != nil {
 		return nil, err
 	}
-	var resets []Lift
+	var resets []Resolution
 	for _, p := range positions {
 		if !wanted(p) {
 			continue
@@ -80,16 +80,16 @@ func Resets(ctx context.Context, db *store.Store, broker Broker, topology *Topol
 	return resets, nil
 }
 
-func (t Target) reset(p store.Position, topic store.Topic, held OffsetRange) (Lift, error) {
-	l := Lift{Stage: p.Stage, Topic: schema.Topic(p.Topic), Partition: p.Part, Halted: p.Halted, from: p, to: p}
+func (t Target) reset(p store.Position, topic store.Topic, held OffsetRange) (Resolution, error) {
+	l := Resolution{Stage: p.Stage, Topic: schema.Topic(p.Topic), Partition: p.Part, Halted: p.Halted, from: p, to: p}
 	l.to.TopicID = topic.ID
-	l.goOn(Link{p.Outbox, p.Seq}.in(anyNext))
+	l.resumeAt(Link{p.Timeline, p.Seq}.in(anyNext))
 	if t == ToStart {
 		l.to.Next = held.Oldest
 		l.Loses = "nothing: all records are taken again"
-		l.goOn(Link{})
+		l.resumeAt(Link{})
 		if held.Oldest > 0 {
-			l.goOn(Link{}.in(anyNext))
+			l.resumeAt(Link{}.in(anyNext))
 			l.Lost = held.Oldest
 			l.Loses = fmt.Sprintf("what came of the records before offset %d, which the log no longer has", held.Oldest)
 		}
@@ -100,13 +100,13 @@ func (t Target) reset(p store.Position, topic store.Topic, held OffsetRange) (Li
 		l.to.Next = held.End
 	}
 	if l.to.Next < held.Oldest || l.to.Next > held.End {
-		return Lift{}, fmt.Errorf("%w: the log holds offsets %d to %d", ErrReset, held.Oldest, held.End-1)
+		return Resolution{}, fmt.Errorf("%w: the log holds offsets %d to %d", ErrReset, held.Oldest, held.End-1)
 	}
 	if p.TopicID != topic.ID {
 		p.Next = held.Oldest // of a topic that is gone
 	}
 	if l.to.Next < p.Next {
-		return Lift{}, fmt.Errorf("%w: it stands at %d already, and what follows from the records before would be there twice", ErrReset, p.Next)
+		return Resolution{}, fmt.Errorf("%w: it stands at %d already, and what follows from the records before would be there twice", ErrReset, p.Next)
 	}
 	l.Lost = l.to.Next - p.Next
 	l.Loses = fmt.Sprintf("%d records: offsets %d to %d, which are left out", l.Lost, p.Next, l.to.Next-1)
@@ -118,7 +118,7 @@ func (t Target) reset(p store.Position, topic store.Topic, held OffsetRange) (Li
 
 // Reset carries resets out, all or none, with what else has to happen in the
 // same transaction. A position that has passed its target meanwhile is an error.
-func Reset(ctx context.Context, db *store.Store, resets []Lift, also func(tx *store.Tx) error) error {
+func Reset(ctx context.Context, db *store.Store, resets []Resolution, also func(tx *store.Tx) error) error {
 	return db.Write(ctx, func(tx *store.Tx) error {
 		held := map[string][]store.Position{}
 		for _, l := range resets {

@@ -60,7 +60,7 @@ func (s *Stage) retryLetters(ctx context.Context) error {
 		limit := retryBatch
 		for {
 			n, err := s.retrySome(ctx, at, limit)
-			if errors.Is(err, errSlowSift) && limit > 1 {
+			if errors.Is(err, errSlowBisect) && limit > 1 {
 				limit /= 2
 				continue
 			}
@@ -222,7 +222,7 @@ func (r *retry) apply(ctx context.Context, tx *Tx) error {
 	if err != nil {
 		return err
 	}
-	plan := plan{siftUntil: time.Now().Add(min(s.sifts, s.limit/2))}
+	plan := plan{bisectDeadline: time.Now().Add(min(s.bisectTime, s.limit/2))}
 	for i, l := range r.letters {
 		record := r.records[i]
 		_, refused := r.refused[l.ID]
@@ -235,7 +235,7 @@ func (r *retry) apply(ctx context.Context, tx *Tx) error {
 		}
 	}
 	if len(plan.input) > 0 {
-		rows, err := s.sift(ctx, tx, &plan, plan.input)
+		rows, err := s.bisect(ctx, tx, &plan, plan.input)
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func TestRunEndsWithItsRouter(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, &recorder{})
 			runtime, err := New(Config{Store: r.db, Broker: broker, Topology: r.stage.outbox.topology, Log: slog.New(slog.DiscardHandler),
-				Stages: []StageSpec{{Name: "idle", Takes: []schema.EventType{schema.PriceObserved{}.EventType()}, Handler: &idleRunner{}}}})
+				Stages: []StageSpec{{Name: "idle", Consumes: []schema.EventType{schema.PriceObserved{}.EventType()}, Handler: &idleRunner{}}}})
 			require.NoError(t, err)
 			err = runtime.Run(t.Context(), func() {})
 			require.Error(t, err)

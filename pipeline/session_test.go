@@ -97,7 +97,7 @@ func TestAChainIsNamedAnewDuringASession(t *testing.T) {
 	name := ""
 	for _, chain := range known {
 		if chain.Current && partitionOf(chain) == at(1) {
-			name = chain.Outbox
+			name = chain.Timeline
 		}
 	}
 	require.NotContains(t, []string{"", testOutbox}, name)
@@ -106,7 +106,7 @@ func TestAChainIsNamedAnewDuringASession(t *testing.T) {
 	require.NoError(t, r.deliver(t.Context(), r.log(1)[2:]...))
 	assert.Empty(t, r.paused)
 	assert.Len(t, r.effects(), 3)
-	assert.Equal(t, name, r.position(1).Outbox)
+	assert.Equal(t, name, r.position(1).Timeline)
 }
 
 // Records of another incarnation of the topic are none of this session's.
@@ -137,7 +137,7 @@ func TestAStopEndsATransactionThatTakesTooLong(t *testing.T) {
 	t.Parallel()
 	h := &stuck{entered: make(chan struct{}, 1)}
 	r := newRig(t, h)
-	r.stage.idle, r.stage.limit = time.Hour, time.Hour
+	r.stage.watchdogLimit, r.stage.limit = time.Hour, time.Hour
 	applying, noMore := context.WithCancel(t.Context())
 	r.stage.applying = applying
 	r.fill(1, 1)
@@ -171,7 +171,7 @@ func TestPrepareGetsWhatTheHandlerGets(t *testing.T) {
 	h = &asker{}
 	r = newRig(t, h)
 	h.before = func([]Record) error { panic("it wants none of these") }
-	r.stage.spec.Takes = []schema.EventType{schema.QuoteUnchanged{}.EventType()}
+	r.stage.spec.Consumes = []schema.EventType{schema.QuoteUnchanged{}.EventType()}
 	r.fill(1, 3) // the third is one that Prepare refuses
 	r.assign()
 	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
@@ -186,7 +186,7 @@ func (r *rig) decodeFault(record Record) error {
 
 func TestTheTopicsOfAStage(t *testing.T) {
 	t.Parallel()
-	spec := StageSpec{Takes: []schema.EventType{schema.QuoteUnchanged{}.EventType(), schema.QuoteFailed{}.EventType(),
+	spec := StageSpec{Consumes: []schema.EventType{schema.QuoteUnchanged{}.EventType(), schema.QuoteFailed{}.EventType(),
 		schema.PriceObserved{}.EventType(), "no.such.event.v1"}}
 	assert.Equal(t, []schema.Topic{schema.QuoteOutcomes, schema.PriceEvents}, spec.Topics(), "each once, in order")
 }

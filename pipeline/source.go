@@ -15,9 +15,9 @@ import (
 // SourceSpec declares a source of a runtime.
 type SourceSpec struct {
 	Name string
-	// Gives are the types of the events it may emit.
-	Gives  []schema.EventType
-	Runner Runner
+	// Produces are the types of the events it may emit.
+	Produces []schema.EventType
+	Runner   Runner
 }
 
 // source is a source of this process.
@@ -76,15 +76,15 @@ const runnerPause = time.Second
 
 // ErrUndeclared says that a part gave an event that it does not declare. What is
 // not declared is in no picture, and no check at the start can see who needs it.
-var ErrUndeclared = errors.New("an event that it does not declare: list its type in Gives")
+var ErrUndeclared = errors.New("an event that it does not declare: list its type in Produces")
 
-// checkDeclared reports an event whose type is none of gives.
-func checkDeclared(who string, gives []schema.EventType, events []schema.Event) error {
+// checkDeclared reports an event whose type is none of produces.
+func checkDeclared(who string, produces []schema.EventType, events []schema.Event) error {
 	for _, event := range events {
 		if event.Payload == nil {
 			return fmt.Errorf("%s gave an event without a payload", who)
 		}
-		if t := event.Payload.EventType(); !slices.Contains(gives, t) {
+		if t := event.Payload.EventType(); !slices.Contains(produces, t) {
 			return fmt.Errorf("%s gave %s: %w", who, t, ErrUndeclared)
 		}
 	}
@@ -94,8 +94,8 @@ func checkDeclared(who string, gives []schema.EventType, events []schema.Event) 
 // declared is an Emitter for events of some types.
 type declared struct {
 	Emitter
-	who   string
-	gives []schema.EventType
+	who      string
+	produces []schema.EventType
 }
 
 // Emit implements Emitter.
@@ -103,7 +103,7 @@ func (d declared) Emit(ctx context.Context, f func(tx *Tx) ([]schema.Event, erro
 	return d.Emitter.Emit(ctx, func(tx *Tx) ([]schema.Event, error) {
 		events, err := f(tx)
 		if err == nil {
-			err = checkDeclared(d.who, d.gives, events)
+			err = checkDeclared(d.who, d.produces, events)
 		}
 		return events, err
 	})
@@ -111,7 +111,7 @@ func (d declared) Emit(ctx context.Context, f func(tx *Tx) ([]schema.Event, erro
 
 // Append implements Emitter.
 func (d declared) Append(ctx context.Context, events []schema.Event) error {
-	if err := checkDeclared(d.who, d.gives, events); err != nil {
+	if err := checkDeclared(d.who, d.produces, events); err != nil {
 		return err
 	}
 	return d.Emitter.Append(ctx, events)

@@ -24,18 +24,18 @@ import (
 type StageSpec struct {
 	// Name is unique; consumer group, positions and event ids hang on it.
 	Name string
-	// Takes are the types of the events the handler wants. Others on the same
+	// Consumes are the types of the events the handler wants. Others on the same
 	// topics are stepped over.
-	Takes []schema.EventType
-	// Gives are the types of the events the handler may return.
-	Gives   []schema.EventType
-	Handler Handler
+	Consumes []schema.EventType
+	// Produces are the types of the events the handler may return.
+	Produces []schema.EventType
+	Handler  Handler
 }
 
 // Topics are those of the events the stage takes.
 func (s StageSpec) Topics() []schema.Topic {
 	var topics []schema.Topic
-	for _, t := range s.Takes {
+	for _, t := range s.Consumes {
 		if topic, known := schema.TopicOf(t); known && !slices.Contains(topics, topic) {
 			topics = append(topics, topic)
 		}
@@ -61,10 +61,10 @@ type Stage struct {
 	strict bool
 	// limit bounds a transaction. applying is done when a stop waits for
 	// transactions no longer.
-	limit    time.Duration
-	idle     time.Duration // see idleLimit
-	sifts    time.Duration // see siftTime
-	applying context.Context
+	limit         time.Duration
+	watchdogLimit time.Duration // see watchdogLimit
+	bisectTime    time.Duration // see bisectTime
+	applying      context.Context
 	// worked, if not nil, is told how long a transaction took until its commit:
 	// without what it waited for others, or the disk.
 	worked     func(time.Duration)
@@ -90,7 +90,7 @@ func newStage(spec StageSpec, db *store.Store, topology *Topology, log *slog.Log
 	log = log.With("stage", spec.Name)
 	return &Stage{spec: spec, db: db, outbox: outbox{topology},
 		log: log, buried: buried{log: log, stage: spec.Name}, metrics: m.of(spec.Name), committed: committed,
-		limit: transactionLimit, idle: idleLimit, sifts: siftTime, applying: context.Background(),
+		limit: transactionLimit, watchdogLimit: watchdogLimit, bisectTime: bisectTime, applying: context.Background(),
 		complaints: rate.Sometimes{First: 1, Interval: 10 * time.Second}, troubles: map[string]error{}, stuck: map[TopicPartition]stuckPartition{}}
 }
 
@@ -130,7 +130,7 @@ func (s *Stage) decodeRecord(r *Record, topic store.Topic) {
 		return
 	}
 	r.Event = event
-	r.unwanted = !slices.Contains(s.spec.Takes, event.Payload.EventType())
+	r.unwanted = !slices.Contains(s.spec.Consumes, event.Payload.EventType())
 }
 
 // prepare runs the handler's Prepare over the records that it will get, and
@@ -189,8 +189,8 @@ func (s *Stage) prepareSome(ctx context.Context, try func(func() error) error, p
 // run applies records until they are committed, without those that the handler
 // refuses. It returns an error only when ctx is done.
 func (s *Stage) run(ctx context.Context, batch *Batch, records []Record) error {
-	attempt := func(sift bool) error {
-		return s.retry(ctx, batch.Lane, func() error { return s.attempt(ctx, batch, records, sift) })
+	attempt := func(bisect bool) error {
+		return s.retry(ctx, batch.Lane, func() error { return s.attempt(ctx, batch, records, bisect) })
 	}
 	err := attempt(false)
 	switch {
@@ -200,7 +200,7 @@ func (s *Stage) run(ctx context.Context, batch *Batch, records []Record) error {
 		records[0].fault = err
 		return s.run(ctx, batch, records)
 	}
-	if err := attempt(true); !errors.Is(err, errSlowSift) {
+	if err := attempt(true); !errors.Is(err, errSlowBisect) {
 		return err
 	}
 	half := len(records) / 2

@@ -73,8 +73,8 @@ func newRig(t testing.TB, handler Handler) *rig {
 		_, err := tx.Exec(t.Context(), `UPDATE chains SET outbox = $1 WHERE epoch = $2`, testOutbox, price.Epoch)
 		return err
 	}))
-	r.stage = newStage(StageSpec{Name: "test", Takes: []schema.EventType{schema.PriceObserved{}.EventType()},
-		Gives: []schema.EventType{schema.QuoteUnchanged{}.EventType()}, Handler: handler},
+	r.stage = newStage(StageSpec{Name: "test", Consumes: []schema.EventType{schema.PriceObserved{}.EventType()},
+		Produces: []schema.EventType{schema.QuoteUnchanged{}.EventType()}, Handler: handler},
 		db, topology, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 	return r
 }
@@ -571,16 +571,16 @@ func TestAPositionThatWentBackStartsOver(t *testing.T) {
 type counter struct{ fail func() bool }
 
 func (c *counter) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
-	memory := Remember[schema.Symbol, int](tx, c)
+	cache := CacheFor[schema.Symbol, int](tx, c)
 	for i := range in {
 		symbol := in[i].Event.Payload.(schema.PriceObserved).Symbol
-		n, known := memory.Get(symbol)
+		n, known := cache.Get(symbol)
 		if !known {
 			if err := tx.Get(ctx, &n, `SELECT COALESCE(MAX(price), 0) FROM effects WHERE symbol = $1`, symbol); err != nil {
 				return nil, err
 			}
 		}
-		memory.Put(symbol, n+1)
+		cache.Put(symbol, n+1)
 		if _, err := tx.Exec(ctx, `INSERT INTO effects (id, symbol, price) VALUES ($1, $2, $3)
 			ON CONFLICT (id) DO UPDATE SET price = excluded.price`, in[i].Partition, symbol, n+1); err != nil {
 			return nil, err

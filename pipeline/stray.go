@@ -16,8 +16,8 @@ import (
 
 // skip is where a stage continues that stands at l and is told to skip what the
 // chain shows before the record at next.
-func (l Link) skip(next Link, what step, names chainNames) (to Link, stray bool) {
-	before := Link{next.Outbox, next.Seq - 1}
+func (l Link) skip(next Link, what step, names timelines) (to Link, stray bool) {
+	before := Link{next.Timeline, next.Seq - 1}
 	switch {
 	case what != foreign:
 		return before.in(anyNext), false
@@ -30,15 +30,15 @@ func (l Link) skip(next Link, what step, names chainNames) (to Link, stray bool)
 // strays reports whether a foreign record has a name of this database, but is not
 // where a later state of the database continued that name: right after the last
 // number of a name that is retired.
-func (l Link) strays(next Link, names chainNames) bool {
-	name, known := names[next.Outbox]
-	before, knew := names[l.Outbox]
+func (l Link) strays(next Link, names timelines) bool {
+	name, known := names[next.Timeline]
+	before, knew := names[l.Timeline]
 	switch {
 	case !known:
 		return false
 	case name.sent == unlimited, knew && name.order < before.order:
 		return true
-	case next.Outbox != l.Outbox:
+	case next.Timeline != l.Timeline:
 		return next.Seq != 1
 	}
 	last, _ := l.reached()
@@ -52,7 +52,7 @@ type chainBreak struct {
 	last, next Link
 	offset     int64
 	end        int64 // of the log
-	names      chainNames
+	names      timelines
 	// sent is up to where the name in use is known to be in the log; unlimited where
 	// last has another name.
 	sent int64
@@ -62,11 +62,11 @@ type chainBreak struct {
 // sent yet, or come later.
 func (b chainBreak) skip(ctx context.Context, broker Broker) (to Link, stray bool, err error) {
 	to, stray = b.last.skip(b.next, b.what, b.names)
-	if b.what != gap || b.last.Outbox != b.next.Outbox {
+	if b.what != gap || b.last.Timeline != b.next.Timeline {
 		return to, stray, nil
 	}
 	last, _ := b.last.reached()
-	missing := Link{b.last.Outbox, last + 1}
+	missing := Link{b.last.Timeline, last + 1}
 	stray = missing.Seq > b.sent
 	if !stray {
 		stray, err = b.comesLater(ctx, broker, missing)
@@ -109,7 +109,7 @@ func (b chainBreak) strayRun(ctx context.Context, broker Broker) (n, next int64,
 			}
 			what := b.last.follow(link, derived, b.names)
 			_, stray := b.last.skip(link, what, b.names)
-			if !stray && (what != gap || link.Outbox != b.last.Outbox) {
+			if !stray && (what != gap || link.Timeline != b.last.Timeline) {
 				return errFound
 			}
 			n, next = n+1, r.Offset+1

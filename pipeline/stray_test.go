@@ -22,7 +22,7 @@ func (r *rig) forge(partition int32, number int64) {
 	for _, chain := range chains {
 		if chain.Epoch == r.epoch(schema.PriceEvents) && chain.Part == partition {
 			r.append(partition, 0, func(record *Record) {
-				record.Headers = append(record.Headers, Link{chain.Outbox, number}.headers()...)
+				record.Headers = append(record.Headers, Link{chain.Timeline, number}.headers()...)
 			})
 		}
 	}
@@ -69,13 +69,13 @@ func TestSkipANumberThatWasNeverGiven(t *testing.T) {
 			r.append(1, 0, nil) // of a stream: without a link
 			r.consume()
 			assert.Contains(t, r.position(1).Halted, "this database never gave a number above 4")
-			for _, verb := range []Verb{Skip, Resume} {
-				_, err := r.lifts(verb)
-				require.ErrorIs(t, err, ErrUnsettled, "%s, before the relay has looked", verb)
+			for _, action := range []Action{Skip, Resume} {
+				_, err := r.resolutions(action)
+				require.ErrorIs(t, err, ErrUnsettled, "%s, before the relay has looked", action)
 			}
 			r.emit(1, 5)
 			round()
-			assert.Equal(t, int64(len(forged)), lostOne(t, r.lift(Skip)).Lost)
+			assert.Equal(t, int64(len(forged)), lostOne(t, r.resolve(Skip)).Lost)
 			r.consume()
 			r.emit(1, 3)
 			round()
@@ -89,10 +89,10 @@ func TestSkipANumberThatWasNeverGiven(t *testing.T) {
 			assert.Equal(t, int64(len(forged)), found["stage test"].Counts[wasStray])
 
 			// One that reads the log from its start meets the same.
-			r.stage = newStage(StageSpec{Name: "late", Takes: r.stage.spec.Takes, Handler: idle{}}, r.db, r.topology(),
+			r.stage = newStage(StageSpec{Name: "late", Consumes: r.stage.spec.Consumes, Handler: ignorer{}}, r.db, r.topology(),
 				slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 			r.consume()
-			r.lift(Skip)
+			r.resolve(Skip)
 			r.consume()
 			positions, err := store.Positions(t.Context(), r.db, "late")
 			require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestSkipTheNumberThatIsGivenNext(t *testing.T) {
 	assert.Contains(t, r.position(1).Halted, "this database never gave a number above 4")
 	r.emit(1, 5)
 	round()
-	r.lift(Skip)
+	r.resolve(Skip)
 	r.consume()
 	assert.Empty(t, r.position(1).Halted)
 	assert.Len(t, r.effects(), 4+1+5)
@@ -159,7 +159,7 @@ func TestARelayLooksAtWhatAStageHaltedBefore(t *testing.T) {
 	r.emit(1, 30)
 	round()
 	assert.True(t, relay.ready)
-	r.lift(Skip)
+	r.resolve(Skip)
 	r.consume()
 	assert.Equal(t, 4+10+30+int(tailRecords[1])+10, len(r.effects())) // too many to print
 }
@@ -183,7 +183,7 @@ func TestSkipANumberThatWasGivenSince(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, relay.note())
 		}
-		assert.Equal(t, int64(2), lostOne(t, r.lift(Skip)).Lost)
+		assert.Equal(t, int64(2), lostOne(t, r.resolve(Skip)).Lost)
 		round()
 		r.consume()
 		assert.Empty(t, r.position(1).Halted)

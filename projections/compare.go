@@ -19,9 +19,9 @@ type CompareConfig struct {
 	Broker   pipeline.Broker
 	Topology *pipeline.Topology
 	Log      *slog.Logger
-	// Progress is as in pipeline.FillConfig.
+	// Progress is as in pipeline.BackfillConfig.
 	Progress func(records int)
-	// Beside is as in pipeline.FillConfig.
+	// Beside is as in pipeline.BackfillConfig.
 	Beside bool
 	// Most is how many differences are described.
 	Most int
@@ -36,8 +36,8 @@ type Comparison struct {
 	finding    *pipeline.Finding
 	fold       string // that serves
 	serving    pipeline.Generation
-	filled     pipeline.Generation
-	fill       *pipeline.Fill
+	backfilled pipeline.Generation
+	backfill   *pipeline.Backfill
 	// tolerant has a table that only one of them has be a difference.
 	tolerant bool
 }
@@ -59,10 +59,10 @@ func (s *Scratch) Compare(ctx context.Context, cfg CompareConfig, p pipeline.Pro
 		return c, nil
 	}
 	var spec pipeline.StageSpec
-	if c.filled, spec, err = s.Create(ctx, p); err != nil {
+	if c.backfilled, spec, err = s.Create(ctx, p); err != nil {
 		return nil, err
 	}
-	c.fill = pipeline.NewFill(pipeline.FillConfig{Store: cfg.Store, Broker: cfg.Broker, Topology: cfg.Topology, Stage: spec,
+	c.backfill = pipeline.NewBackfill(pipeline.BackfillConfig{Store: cfg.Store, Broker: cfg.Broker, Topology: cfg.Topology, Stage: spec,
 		Log: cfg.Log, Progress: cfg.Progress, Beside: cfg.Beside})
 	return c, nil
 }
@@ -111,7 +111,7 @@ func (c *Comparison) targets(ctx context.Context, q store.Querier) (map[pipeline
 }
 
 func topicsOf(p pipeline.Projection) []schema.Topic {
-	return pipeline.StageSpec{Takes: p.Takes()}.Topics()
+	return pipeline.StageSpec{Consumes: p.Consumes()}.Topics()
 }
 
 // limits notes what the log does not have any more.
@@ -137,13 +137,13 @@ func (c *Comparison) limits(ctx context.Context, q store.Querier) error {
 	return nil
 }
 
-// Fill fills up to where the generation that serves stands now. It may be called
+// Backfill fills up to where the generation that serves stands now. It may be called
 // several times; what it is behind by at the end is for Prove.
-func (c *Comparison) Fill(ctx context.Context) error {
-	if c.fill == nil {
+func (c *Comparison) Backfill(ctx context.Context) error {
+	if c.backfill == nil {
 		return nil
 	}
-	return c.unlessUnreadable(c.fillTo(ctx, c.cfg.Store))
+	return c.unlessUnreadable(c.backfillTo(ctx, c.cfg.Store))
 }
 
 // unlessUnreadable makes a row that cannot be read a difference, which ends the
@@ -154,21 +154,21 @@ func (c *Comparison) unlessUnreadable(err error) error {
 	}
 	c.finding.Differ("%v", err)
 	c.finding.CannotTell("its tables were not compared, or not all of them")
-	c.fill = nil
+	c.backfill = nil
 	return nil
 }
 
-func (c *Comparison) fillTo(ctx context.Context, q store.Querier) error {
+func (c *Comparison) backfillTo(ctx context.Context, q store.Querier) error {
 	targets, err := c.targets(ctx, q)
 	if err != nil {
 		return err
 	}
-	err = c.fill.To(ctx, targets)
+	err = c.backfill.To(ctx, targets)
 	switch {
 	case errors.Is(err, pipeline.ErrHalted), errors.Is(err, pipeline.ErrBeyond), errors.Is(err, pipeline.ErrPast),
 		errors.Is(err, pipeline.ErrDamaged):
 		c.finding.CannotTell("%v", err)
-		c.fill = nil
+		c.backfill = nil
 		return nil
 	}
 	return err
@@ -177,7 +177,7 @@ func (c *Comparison) fillTo(ctx context.Context, q store.Querier) error {
 // Prove fills up to where the generation that serves stands in a snapshot, and
 // compares the two.
 func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (*pipeline.Finding, error) {
-	if c.fill == nil {
+	if c.backfill == nil {
 		return c.finding, nil
 	}
 	finding, err := c.prove(ctx, live)
@@ -199,7 +199,7 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*pipeline
 		c.finding.CannotTell("the generation was replaced by another one meanwhile: try again")
 		return c.finding, nil
 	}
-	if err := c.fillTo(ctx, live); err != nil || c.fill == nil {
+	if err := c.backfillTo(ctx, live); err != nil || c.backfill == nil {
 		return c.finding, err
 	}
 	fresh, err := c.cfg.Store.Snapshot(ctx)
@@ -209,7 +209,7 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*pipeline
 	defer fresh.Close()
 	var proofs []Proof
 	for _, table := range c.projection.TableNames() {
-		proof, err := Prove(ctx, live, fresh, table, c.serving, c.filled, c.cfg.Most)
+		proof, err := Prove(ctx, live, fresh, table, c.serving, c.backfilled, c.cfg.Most)
 		if c.tolerant && errors.Is(err, ErrOtherTable) {
 			c.finding.Differ("%v", err)
 			continue
@@ -224,8 +224,8 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*pipeline
 	if err := c.compareLetters(ctx, live, fresh); err != nil {
 		return nil, err
 	}
-	for _, lift := range c.fill.Breaks() {
-		c.finding.Limit("%s/%d: %s; an operator had the service go on: that loses %s", lift.Topic, lift.Partition, lift.Halted, lift.Loses)
+	for _, r := range c.backfill.Breaks() {
+		c.finding.Limit("%s/%d: %s; an operator had the service go on: that loses %s", r.Topic, r.Partition, r.Halted, r.Loses)
 	}
 	if c.finding.Found > 0 && len(c.finding.Limits) > 0 {
 		c.finding.Lost, c.finding.Doubled = 0, 0
@@ -255,8 +255,8 @@ func (c *Comparison) compareLetters(ctx context.Context, live, fresh *store.Snap
 	if err := live.Select(ctx, &served, query, stageName(c.serving)); err != nil {
 		return fmt.Errorf("reading the dead letters of %s: %w", stageName(c.serving), err)
 	}
-	if err := fresh.Select(ctx, &logged, query, scratchStage(c.filled)); err != nil {
-		return fmt.Errorf("reading the dead letters of %s: %w", scratchStage(c.filled), err)
+	if err := fresh.Select(ctx, &logged, query, scratchStage(c.backfilled)); err != nil {
+		return fmt.Errorf("reading the dead letters of %s: %w", scratchStage(c.backfilled), err)
 	}
 	c.finding.Count("dead letters", int64(len(served)))
 	in := map[letter]bool{}

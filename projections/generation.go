@@ -95,12 +95,12 @@ func stageName(g pipeline.Generation) string { return g.Projection + ".g" + strc
 
 // following is the stage that feeds a generation as the log goes on.
 func following(p pipeline.Projection, g pipeline.Generation) pipeline.StageSpec {
-	return pipeline.StageSpec{Name: stageName(g), Takes: p.Takes(), Handler: Fold{p, g, true}}
+	return pipeline.StageSpec{Name: stageName(g), Consumes: p.Consumes(), Handler: Fold{p, g, true}}
 }
 
-// filling is the stage that feeds a generation which is no part of the service yet.
-func filling(p pipeline.Projection, g pipeline.Generation) pipeline.StageSpec {
-	return pipeline.StageSpec{Name: scratchStage(g), Takes: p.Takes(), Handler: Fold{p, g, false}}
+// backfilling is the stage that feeds a generation which is no part of the service yet.
+func backfilling(p pipeline.Projection, g pipeline.Generation) pipeline.StageSpec {
+	return pipeline.StageSpec{Name: scratchStage(g), Consumes: p.Consumes(), Handler: Fold{p, g, false}}
 }
 
 // nextNumber is one that no generation has, nor had one that was rebuilt.

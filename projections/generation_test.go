@@ -38,7 +38,7 @@ func (p tally) TableNames() []string {
 	return []string{"tally", "tally_extra"}[:min(p.version, 2)]
 }
 
-func (tally) Takes() []schema.EventType {
+func (tally) Consumes() []schema.EventType {
 	return []schema.EventType{schema.PriceObserved{}.EventType()}
 }
 
@@ -119,7 +119,7 @@ func TestOpenLeavesAGenerationOfAnotherFoldAlone(t *testing.T) {
 	} {
 		spec := open(t, rig.DB, step.fold)
 		assert.Equal(t, "tally.g1", spec.Name, step.what)
-		assert.Equal(t, step.fold.Takes(), spec.Takes, step.what)
+		assert.Equal(t, step.fold.Consumes(), spec.Consumes, step.what)
 		assert.Equal(t, step.found, count(t, rig.DB, total), step.what)
 		running, err := projections.Following(t.Context(), rig.DB, []pipeline.Projection{step.fold})
 		require.NoError(t, err)
@@ -223,7 +223,7 @@ func TestOpenFirst(t *testing.T) {
 }
 
 // What serves is fed by this binary's fold, or by processes of another fold; where
-// none runs, it is frozen, and not to be waited for.
+// none runs, it is stale, and not to be waited for.
 func TestFedGenerations(t *testing.T) {
 	t.Parallel()
 	b := newFed(t, 3)
@@ -243,6 +243,6 @@ func TestFedGenerations(t *testing.T) {
 	// A rebuild takes its place.
 	r := b.rebuild(second, manual)
 	require.NoError(t, projections.PromoteRebuild(t.Context(), b.db, []pipeline.Projection{second}, r.ID, true))
-	assert.Empty(t, names(first), "the one that is frozen is not waited for")
+	assert.Empty(t, names(first), "the one that is stale is not waited for")
 	assert.Equal(t, []string{"tally.g2"}, names(second))
 }

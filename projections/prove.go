@@ -100,35 +100,35 @@ func (c *comparison) run(ctx context.Context, live, fresh *store.Snapshot, other
 		return err
 	}
 	defer func() { err = errors.Join(err, left.rows.Close()) }()
-	right, err := newSide(ctx, fresh, other)
+	lease, err := newSide(ctx, fresh, other)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, right.rows.Close()) }()
-	for left.row != nil || right.row != nil {
-		order := c.compareKeys(left.row, right.row)
+	defer func() { err = errors.Join(err, lease.rows.Close()) }()
+	for left.row != nil || lease.row != nil {
+		order := c.compareKeys(left.row, lease.row)
 		switch {
 		case order < 0:
 			c.proof.Extra++
 			c.tell("%s is there, and by the log it is not: %s", c.key(left.row), c.values(left.row))
 		case order > 0:
 			c.proof.Missing++
-			c.tell("%s is missing; by the log it is %s", c.key(right.row), c.values(right.row))
+			c.tell("%s is missing; by the log it is %s", c.key(lease.row), c.values(lease.row))
 		default:
-			c.compareRows(left.row, right.row)
+			c.compareRows(left.row, lease.row)
 		}
 		if order <= 0 {
 			err = left.next()
 		}
 		if order >= 0 && err == nil {
-			err = right.next()
+			err = lease.next()
 		}
 		if err != nil {
 			return err
 		}
 	}
 	c.proof.Rows, c.proof.Hash = left.count, left.sum()
-	c.proof.Fresh, c.proof.FreshHash = right.count, right.sum()
+	c.proof.Fresh, c.proof.FreshHash = lease.count, lease.sum()
 	return nil
 }
 

@@ -144,7 +144,7 @@ func (b *bench) feed(stage pipeline.StageSpec) error {
 	for i, r := range ranges {
 		targets[pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: int32(i)}] = r.End
 	}
-	return pipeline.NewFill(pipeline.FillConfig{Store: b.db, Broker: b.ledger, Topology: b.topology, Stage: stage, Log: quiet}).To(b.t.Context(), targets)
+	return pipeline.NewBackfill(pipeline.BackfillConfig{Store: b.db, Broker: b.ledger, Topology: b.topology, Stage: stage, Log: quiet}).To(b.t.Context(), targets)
 }
 
 func (b *bench) rebuilder(folds ...pipeline.Projection) *projections.Rebuilder {
@@ -313,9 +313,9 @@ func TestARaisedVersionStartsARebuild(t *testing.T) {
 	assert.Len(t, renew(second, projections.PromoteManual), 1, "it is under way")
 	assert.Len(t, renew(first, projections.PromoteManual), 1, "what serves is its own")
 
-	frozen, err := projections.FrozenOf(t.Context(), b.db, []pipeline.Projection{second})
+	stale, err := projections.StaleGenerations(t.Context(), b.db, []pipeline.Projection{second})
 	require.NoError(t, err)
-	assert.Empty(t, frozen, "as far as the outbox tells, nothing is missing")
+	assert.Empty(t, stale, "as far as the outbox tells, nothing is missing")
 
 	worked, err := b.rebuilder(first).Work(t.Context(), ordered[0].ID)
 	require.NoError(t, err)

@@ -100,8 +100,8 @@ func (r *Rebuilder) Work(ctx context.Context, id string) (worked bool, err error
 	return r.work(ctx, id, (*build).run)
 }
 
-// Fill is the first part of Work: it fills the generation up to where the log ends.
-func (r *Rebuilder) Fill(ctx context.Context, id string) error {
+// Backfill is the first part of Work: it fills the generation up to where the log ends.
+func (r *Rebuilder) Backfill(ctx context.Context, id string) error {
 	_, err := r.work(ctx, id, func(b *build, ctx context.Context) error {
 		if err := b.begin(ctx); err != nil {
 			return err
@@ -112,7 +112,7 @@ func (r *Rebuilder) Fill(ctx context.Context, id string) error {
 }
 
 func (r *Rebuilder) work(ctx context.Context, id string, run func(*build, context.Context) error) (worked bool, err error) {
-	hold, err := takeRight(ctx, r.Store, leaseOf(id), rebuildTime, errRebuildTaken)
+	hold, err := acquireLease(ctx, r.Store, leaseOf(id), rebuildTime, errRebuildTaken)
 	if err != nil || hold == nil {
 		return false, err
 	}
@@ -150,7 +150,7 @@ type build struct {
 	*Rebuilder
 	row        rebuildRow
 	projection pipeline.Projection
-	hold       *right
+	hold       *heldLease
 	read       atomic.Int64
 }
 
@@ -299,9 +299,9 @@ func (b *build) begin(ctx context.Context) error {
 	return b.advance(ctx, `goals = $1, error = ''`, b.row.Goals)
 }
 
-// newFill is the fill of its generation: the engine's fastest path.
-func (b *build) newFill() *pipeline.Fill {
-	cfg := pipeline.FillConfig{Store: b.Store, Broker: b.Broker, Topology: b.Topology, Stage: filling(b.projection, b.row.generation()),
+// newBackfill is the backfill of its generation: the engine's fastest path.
+func (b *build) newBackfill() *pipeline.Backfill {
+	cfg := pipeline.BackfillConfig{Store: b.Store, Broker: b.Broker, Topology: b.Topology, Stage: backfilling(b.projection, b.row.generation()),
 		Log: b.Log, Strict: b.row.SkipPoison == 0, Beside: b.Beside, Progress: func(n int) {
 			b.read.Add(int64(n))
 			if b.Progress != nil {
@@ -311,7 +311,7 @@ func (b *build) newFill() *pipeline.Fill {
 	if b.row.RateLimit > 0 {
 		cfg.Limit = rate.NewLimiter(rate.Limit(b.row.RateLimit), max(1, b.row.RateLimit/10))
 	}
-	return pipeline.NewFill(cfg)
+	return pipeline.NewBackfill(cfg)
 }
 
 // prove fills up to where the generation that serves stands, and compares the two
@@ -321,10 +321,10 @@ func (b *build) prove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.filled, c.fill, c.tolerant = b.row.generation(), b.newFill(), true
+	c.backfilled, c.backfill, c.tolerant = b.row.generation(), b.newBackfill(), true
 	// A second round, so that little is left to do while the snapshot is open.
 	for range 2 {
-		if err := c.Fill(ctx); err != nil {
+		if err := c.Backfill(ctx); err != nil {
 			return err
 		}
 	}
@@ -360,10 +360,10 @@ func (b *build) compare(ctx context.Context, c *Comparison) (*pipeline.Finding, 
 
 // reachEnd fills up to the end of the log, again and again while it moves away.
 func (b *build) reachEnd(ctx context.Context) error {
-	fill := b.newFill()
+	backfill := b.newBackfill()
 	for range rebuildRounds {
 		before := b.read.Load()
-		if err := fillToEnd(ctx, b.Broker, b.projection, fill); err != nil {
+		if err := backfillToEnd(ctx, b.Broker, b.projection, backfill); err != nil {
 			return err
 		}
 		if b.read.Load()-before < rebuildNear {
@@ -373,8 +373,8 @@ func (b *build) reachEnd(ctx context.Context) error {
 	return nil
 }
 
-// fillToEnd fills up to where the log ends now.
-func fillToEnd(ctx context.Context, broker pipeline.Broker, p pipeline.Projection, fill *pipeline.Fill) error {
+// backfillToEnd fills up to where the log ends now.
+func backfillToEnd(ctx context.Context, broker pipeline.Broker, p pipeline.Projection, backfill *pipeline.Backfill) error {
 	targets := map[pipeline.TopicPartition]int64{}
 	for _, topic := range topicsOf(p) {
 		ranges, err := broker.Offsets(ctx, topic)
@@ -385,7 +385,7 @@ func fillToEnd(ctx context.Context, broker pipeline.Broker, p pipeline.Projectio
 			targets[pipeline.TopicPartition{Topic: topic, Partition: int32(part)}] = held.End
 		}
 	}
-	return fill.To(ctx, targets)
+	return backfill.To(ctx, targets)
 }
 
 // awaitConsumers waits until processes feed the generation: readers would else wait

@@ -10,39 +10,38 @@ import (
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
-// Scratch is the right to make scratch generations: such as are filled from the
-// log to be looked at, and then go again. One process at a time has it, since
-// nobody else could tell its generations from those that a process left that was
-// killed.
+// Scratch is the lease for scratch generations: those that are filled from the log to
+// be compared, and then dropped. One process at a time holds it, since no other could
+// tell its generations from those left by a process that was killed.
 type Scratch struct {
-	*right
+	*heldLease
 	all []pipeline.Projection
 }
 
 const (
 	scratchLease = "scratch"
-	// scratchTime is how long the right of a process that was killed lasts.
-	scratchTime = 10 * time.Second
+	// scratchTime is how long the lease of a process that was killed lasts.
+	scratchTTL  = 10 * time.Second
 	scratchPoll = 200 * time.Millisecond
 )
 
-// ErrScratchTaken says that another process has the right.
+// ErrScratchTaken says that another process holds the lease.
 var ErrScratchTaken = errors.New("another process compares or fills generations, as pricemill verify does: wait until it has ended")
 
-// TakeScratch takes the right, and drops what scratch generations it finds of
-// these projections. It waits for as long as the right of a process that was
+// TakeScratch acquires the lease, and drops the scratch generations it finds of
+// these projections. It waits for as long as the lease of a process that was
 // killed may last, and then says ErrScratchTaken.
 func TakeScratch(ctx context.Context, db *store.Store, all []pipeline.Projection) (*Scratch, error) {
 	s := &Scratch{all: all}
 	for began := time.Now(); ; {
 		var err error
-		if s.right, err = takeRight(ctx, db, scratchLease, scratchTime, ErrScratchTaken); err != nil {
+		if s.heldLease, err = acquireLease(ctx, db, scratchLease, scratchTTL, ErrScratchTaken); err != nil {
 			return nil, err
 		}
-		if s.right != nil {
+		if s.heldLease != nil {
 			break
 		}
-		if time.Since(began) > scratchTime+scratchTime/rightRenewals {
+		if time.Since(began) > scratchTTL+scratchTTL/leaseRenewals {
 			return nil, ErrScratchTaken
 		}
 		select {
@@ -57,10 +56,10 @@ func TakeScratch(ctx context.Context, db *store.Store, all []pipeline.Projection
 	return s, nil
 }
 
-// Lost tells why the right was lost, if it was: the generations may be gone.
+// Lost tells why the lease was lost, if it was: the generations may be gone.
 func (s *Scratch) Lost() <-chan error { return s.lost }
 
-// Release drops all scratch generations and gives up the right.
+// Release drops all scratch generations and releases the lease.
 func (s *Scratch) Release(ctx context.Context) error {
 	return errors.Join(s.drop(ctx), s.release(ctx))
 }
@@ -90,12 +89,12 @@ func (s *Scratch) drop(ctx context.Context) error {
 }
 
 // check is for the transactions that make and drop tables: they come one by one,
-// and only while the right lasts.
+// and only while the lease is held.
 func (s *Scratch) check(ctx context.Context, tx *store.Tx) error {
 	if err := tx.Alone(ctx); err != nil {
 		return err
 	}
-	return s.right.check(ctx, tx)
+	return s.heldLease.check(ctx, tx)
 }
 
 func scratchStage(g pipeline.Generation) string { return store.Scratch + stageName(g) }
@@ -117,5 +116,5 @@ func (s *Scratch) Create(ctx context.Context, p pipeline.Projection) (pipeline.G
 	if err != nil {
 		return g, pipeline.StageSpec{}, fmt.Errorf("making a scratch generation of %s: %w", p.Name(), err)
 	}
-	return g, filling(p, g), nil
+	return g, backfilling(p, g), nil
 }

@@ -97,7 +97,7 @@ func (p *series[S]) Version() int          { return p.Series.Version }
 func (p *series[S]) Configuration() string { return p.Series.Configuration }
 func (p *series[S]) TableNames() []string  { return []string{p.table, p.table + "_state"} }
 
-func (p *series[S]) Takes() []schema.EventType {
+func (p *series[S]) Consumes() []schema.EventType {
 	return []schema.EventType{schema.PriceObserved{}.EventType()}
 }
 
@@ -201,13 +201,13 @@ func (p *series[S]) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gener
 type States[S any] struct {
 	tx      *pipeline.Tx
 	table   string
-	memory  *pipeline.Memory[string, S]
+	cache   *pipeline.Cache[string, S]
 	changed map[string]S
 }
 
 // NewStates returns the states of a transaction. owner is the projection.
 func NewStates[S any](tx *pipeline.Tx, owner any, table string) *States[S] {
-	return &States[S]{tx, table, pipeline.Remember[string, S](tx, owner), map[string]S{}}
+	return &States[S]{tx, table, pipeline.CacheFor[string, S](tx, owner), map[string]S{}}
 }
 
 // Load brings the states of keys into memory; that of a new key is the zero
@@ -215,9 +215,9 @@ func NewStates[S any](tx *pipeline.Tx, owner any, table string) *States[S] {
 func (s *States[S]) Load(ctx context.Context, keys []string) error {
 	var missing []string
 	for _, key := range keys {
-		if _, ok := s.memory.Get(key); !ok {
+		if _, ok := s.cache.Get(key); !ok {
 			var zero S
-			s.memory.Put(key, zero)
+			s.cache.Put(key, zero)
 			missing = append(missing, key)
 		}
 	}
@@ -233,20 +233,20 @@ func (s *States[S]) Load(ctx context.Context, keys []string) error {
 		if err := json.Unmarshal([]byte(row.State), &state); err != nil {
 			return fmt.Errorf("reading the state of %s in %s: %w", row.Key, s.table, err)
 		}
-		s.memory.Put(row.Key, state)
+		s.cache.Put(row.Key, state)
 	}
 	return nil
 }
 
 // Get returns the state of a key that was loaded.
 func (s *States[S]) Get(key string) S {
-	state, _ := s.memory.Get(key)
+	state, _ := s.cache.Get(key)
 	return state
 }
 
 // Put changes the state of a key.
 func (s *States[S]) Put(key string, state S) {
-	s.memory.Put(key, state)
+	s.cache.Put(key, state)
 	s.changed[key] = state
 }
 

@@ -37,8 +37,8 @@ func init() {
 		Name:     Name,
 		Doc:      "Asks the provider; by its deadline each request has become an answer or a failure.",
 		Settings: defaults,
-		Takes:    []schema.EventType{schema.FetchRequested{}.EventType()},
-		Gives:    []schema.EventType{schema.QuoteFetched{}.EventType(), schema.QuoteFailed{}.EventType()},
+		Consumes: []schema.EventType{schema.FetchRequested{}.EventType()},
+		Produces: []schema.EventType{schema.QuoteFetched{}.EventType(), schema.QuoteFailed{}.EventType()},
 		New:      New,
 	})
 }

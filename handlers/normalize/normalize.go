@@ -25,10 +25,10 @@ const maxAhead = 24 * time.Hour
 
 func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
-		Name:  Name,
-		Doc:   "Reads prices out of stored answers, by the pure Normalize of their provider.",
-		Takes: []schema.EventType{schema.QuoteStored{}.EventType()},
-		Gives: []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteRejected{}.EventType(),
+		Name:     Name,
+		Doc:      "Reads prices out of stored answers, by the pure Normalize of their provider.",
+		Consumes: []schema.EventType{schema.QuoteStored{}.EventType()},
+		Produces: []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteRejected{}.EventType(),
 			schema.QuoteUnchanged{}.EventType()},
 		New: func(env pipeline.Env) (pipeline.Handler, error) { return &handler{env.Provider, env.Log}, nil },
 	})
@@ -77,7 +77,7 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 			keys[stateKey(in[i].Event.Payload.(schema.QuoteStored), p.Symbol)] = true
 		}
 	}
-	known := pipeline.Remember[string, last](tx, h)
+	known := pipeline.CacheFor[string, last](tx, h)
 	if err := load(ctx, tx, known, keys); err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func observed(quote schema.QuoteStored, p pipeline.Price) schema.PriceObserved {
 
 // load fills the memory with the keys it lacks. A key that SQL lacks too is
 // remembered as the zero value.
-func load(ctx context.Context, tx *pipeline.Tx, known *pipeline.Memory[string, last], keys map[string]bool) error {
+func load(ctx context.Context, tx *pipeline.Tx, known *pipeline.Cache[string, last], keys map[string]bool) error {
 	var missing []string
 	for key := range keys {
 		if _, ok := known.Get(key); !ok {
@@ -171,7 +171,7 @@ func load(ctx context.Context, tx *pipeline.Tx, known *pipeline.Memory[string, l
 	return nil
 }
 
-func emit(r read, known *pipeline.Memory[string, last], changed map[string]last) []schema.Event {
+func emit(r read, known *pipeline.Cache[string, last], changed map[string]last) []schema.Event {
 	quote := r.record.Event.Payload.(schema.QuoteStored)
 	if r.err != nil {
 		code, reason := explain(r.err)

@@ -278,8 +278,8 @@ func TestRememberedAndLoadedStateAreTheSame(t *testing.T) {
 		require.NoError(t, err)
 		log := rig.AppendAll(t, drawAnswers(t)...)
 		stage := rig.Start(t, pipeline.StageSpec{Name: fmt.Sprint("normalize-", round), Handler: newHandler(t),
-			Takes: []schema.EventType{schema.QuoteStored{}.EventType()},
-			Gives: []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType()}})
+			Consumes: []schema.EventType{schema.QuoteStored{}.EventType()},
+			Produces: []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType()}})
 		defer stage.Close(t)
 		pipelinetest.DeliverInPieces(t, stage, pipelinetest.Interleave(t, log))
 		require.ElementsMatch(t, model(log), outcomes(t, rig))

@@ -36,8 +36,8 @@ func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
 		Name:     Name,
 		Doc:      "Publishes an event when a price crosses a threshold.",
-		Takes:    []schema.EventType{schema.PriceObserved{}.EventType()},
-		Gives:    []schema.EventType{PriceAlerted{}.EventType()},
+		Consumes: []schema.EventType{schema.PriceObserved{}.EventType()},
+		Produces: []schema.EventType{PriceAlerted{}.EventType()},
 		Settings: Settings{},
 		Optional: true,
 		New:      New,

@@ -19,11 +19,11 @@ const Name = "raw-store"
 
 func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
-		Name:  Name,
-		Doc:   "Keeps every answer in raw_market_data, byte for byte; an answer that comes twice is kept once.",
-		Takes: []schema.EventType{schema.QuoteFetched{}.EventType()},
-		Gives: []schema.EventType{schema.QuoteStored{}.EventType()},
-		New:   func(pipeline.Env) (pipeline.Handler, error) { return handler{}, nil },
+		Name:     Name,
+		Doc:      "Keeps every answer in raw_market_data, byte for byte; an answer that comes twice is kept once.",
+		Consumes: []schema.EventType{schema.QuoteFetched{}.EventType()},
+		Produces: []schema.EventType{schema.QuoteStored{}.EventType()},
+		New:      func(pipeline.Env) (pipeline.Handler, error) { return handler{}, nil },
 	})
 }
 

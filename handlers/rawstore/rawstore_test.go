@@ -129,7 +129,7 @@ func TestAnAnswerThatComesAgainIsKeptOnce(t *testing.T) {
 			}
 		}
 		stage := rig.Start(t, pipeline.StageSpec{Name: fmt.Sprint("raw-store-", round), Handler: newHandler(t),
-			Takes: []schema.EventType{schema.QuoteFetched{}.EventType()}, Gives: []schema.EventType{schema.QuoteStored{}.EventType()}})
+			Consumes: []schema.EventType{schema.QuoteFetched{}.EventType()}, Produces: []schema.EventType{schema.QuoteStored{}.EventType()}})
 		defer stage.Close(t)
 		pipelinetest.DeliverInPieces(t, stage, rig.Append(t, events...))
 

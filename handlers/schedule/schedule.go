@@ -31,10 +31,10 @@ func init() {
 		Name:     Name,
 		Doc:      "Keeps the polling jobs and makes a fetch request for each of their symbols when a run is due.",
 		Settings: defaults,
-		Takes: []schema.EventType{schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(),
+		Consumes: []schema.EventType{schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(),
 			schema.PollingJobResumed{}.EventType(), schema.PollingJobStopped{}.EventType()},
-		Gives: []schema.EventType{schema.FetchRequested{}.EventType(), schema.PollingJobRan{}.EventType()},
-		New:   New,
+		Produces: []schema.EventType{schema.FetchRequested{}.EventType(), schema.PollingJobRan{}.EventType()},
+		New:      New,
 	})
 }
 

@@ -97,9 +97,9 @@ func (r Reader) Open(ctx context.Context, ids []string) (open int, known []strin
 	return open, known, nil
 }
 
-// Settle returns once the stage has applied all commands that were written before
+// WaitCaughtUp returns once the stage has applied all commands that were written before
 // it was called, by whatever process: a stream that the table does not have then
 // did not exist. When ctx is done first, it returns that error.
-func (r Reader) Settle(ctx context.Context) error {
-	return pipeline.Settle(ctx, r.DB, schema.StreamStarted{}.Topic(), func(context.Context) (string, error) { return Name, nil })
+func (r Reader) WaitCaughtUp(ctx context.Context) error {
+	return pipeline.WaitCaughtUp(ctx, r.DB, schema.StreamStarted{}.Topic(), func(context.Context) (string, error) { return Name, nil })
 }

@@ -248,7 +248,7 @@ func TestReadingStreams(t *testing.T) {
 	assert.Empty(t, none)
 	_, err = reader.Get(t.Context(), "s")
 	require.Error(t, err)
-	require.NoError(t, reader.Settle(t.Context()), "nothing is on its way")
+	require.NoError(t, reader.WaitCaughtUp(t.Context()), "nothing is on its way")
 
 	// A command that is in the outbox, and not applied.
 	_, err = rig.Emitter().Emit(t.Context(), func(*pipeline.Tx) ([]schema.Event, error) {
@@ -257,9 +257,9 @@ func TestReadingStreams(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	require.ErrorIs(t, reader.Settle(ctx), context.DeadlineExceeded)
+	require.ErrorIs(t, reader.WaitCaughtUp(ctx), context.DeadlineExceeded)
 	require.NoError(t, rig.DB.Close())
-	require.Error(t, reader.Settle(t.Context()))
+	require.Error(t, reader.WaitCaughtUp(t.Context()))
 	_, err = reader.List(t.Context(), 10)
 	require.Error(t, err)
 }

@@ -61,8 +61,8 @@ func init() {
 		Name:     Name,
 		Doc:      "Keeps the streams, and appends what their providers send to raw-quotes.",
 		Settings: defaults,
-		Takes:    []schema.EventType{schema.StreamStarted{}.EventType(), schema.StreamStopped{}.EventType()},
-		Gives:    []schema.EventType{schema.QuoteFetched{}.EventType()},
+		Consumes: []schema.EventType{schema.StreamStarted{}.EventType(), schema.StreamStopped{}.EventType()},
+		Produces: []schema.EventType{schema.QuoteFetched{}.EventType()},
 		New:      New,
 	})
 }

@@ -21,8 +21,8 @@ var priceType, unchangedType = schema.PriceObserved{}.EventType(), schema.QuoteU
 // startPlain runs a plain Watermill handler function in the chain.
 func startPlain(t *testing.T, rig *pipelinetest.Rig, f message.HandlerFunc) *pipelinetest.Stage {
 	t.Helper()
-	stage := rig.Start(t, pipeline.StageSpec{Name: "plain", Takes: []schema.EventType{priceType},
-		Gives: []schema.EventType{unchangedType}, Handler: pipeline.Watermill(f, unchangedType)})
+	stage := rig.Start(t, pipeline.StageSpec{Name: "plain", Consumes: []schema.EventType{priceType},
+		Produces: []schema.EventType{unchangedType}, Handler: pipeline.Watermill(f, unchangedType)})
 	t.Cleanup(func() { stage.Close(t) })
 	return stage
 }

@@ -100,7 +100,7 @@ func (s HandlerSuite) made(t TB, rig *Rig) []string {
 		if m.Name != s.Name {
 			continue
 		}
-		for _, topic := range (pipeline.StageSpec{Takes: m.Gives}).Topics() {
+		for _, topic := range (pipeline.StageSpec{Consumes: m.Produces}).Topics() {
 			for _, e := range rig.Events(t, topic) {
 				_, value, err := e.Encode()
 				require.NoError(t, err)

@@ -31,7 +31,7 @@ func init() {
 		}
 	}
 	pipeline.RegisterHandler(pipeline.HandlerModule{Name: dutiesName, Doc: "Is held to its duties.", Optional: true,
-		Takes: []schema.EventType{schema.PriceObserved{}.EventType()}, Gives: []schema.EventType{schema.QuoteUnchanged{}.EventType()},
+		Consumes: []schema.EventType{schema.PriceObserved{}.EventType()}, Produces: []schema.EventType{schema.QuoteUnchanged{}.EventType()},
 		New: func(pipeline.Env) (pipeline.Handler, error) { return on(nil), nil }})
 }
 

@@ -25,7 +25,7 @@ func injected(context.Context) error { return errInjected }
 type counting struct{ echo }
 
 func (c *counting) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
-	count := pipeline.Remember[schema.Symbol, int](tx, "counting")
+	count := pipeline.CacheFor[schema.Symbol, int](tx, "counting")
 	n, known := count.Get("A")
 	if !known {
 		if err := tx.Get(ctx, &n, `SELECT count(*) FROM counted`); err != nil {
@@ -160,7 +160,7 @@ func TestFailpointOfAChainThatMoves(t *testing.T) {
 	chain := chains[slices.IndexFunc(chains, func(c store.Chain) bool { return c.Epoch == outcomes.Epoch && c.Last == 3 })]
 	renew := func() error {
 		return rig.DB.Write(t.Context(), func(tx *store.Tx) error {
-			return tx.RenewChain(t.Context(), chain.Epoch, chain.Part, chain.Outbox, func(store.OutboxRow) (store.InLog, error) { return store.Absent, nil })
+			return tx.RenewChain(t.Context(), chain.Epoch, chain.Part, chain.Timeline, func(store.OutboxRow) (store.InLog, error) { return store.Absent, nil })
 		})
 	}
 	waiting := func() []store.OutboxRow {

@@ -63,7 +63,7 @@ func CheckFold(t *testing.T, p pipeline.Projection, draw func(*rapid.T) []schema
 
 // FoldStage is the stage that folds the log into a generation.
 func FoldStage(p pipeline.Projection, g pipeline.Generation) pipeline.StageSpec {
-	return pipeline.StageSpec{Name: fmt.Sprintf("%s.g%d", g.Projection, g.Number), Takes: p.Takes(), Handler: folder{p, g}}
+	return pipeline.StageSpec{Name: fmt.Sprintf("%s.g%d", g.Projection, g.Number), Consumes: p.Consumes(), Handler: folder{p, g}}
 }
 
 // DropTables drops the tables of a generation.

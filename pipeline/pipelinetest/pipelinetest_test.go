@@ -59,8 +59,8 @@ func price(n int) schema.PriceObserved {
 
 func start(t *testing.T, rig *pipelinetest.Rig, h pipeline.Handler) *pipelinetest.Stage {
 	t.Helper()
-	stage := rig.Start(t, pipeline.StageSpec{Name: "echo", Takes: []schema.EventType{schema.PriceObserved{}.EventType()},
-		Gives: []schema.EventType{schema.QuoteUnchanged{}.EventType()}, Handler: h})
+	stage := rig.Start(t, pipeline.StageSpec{Name: "echo", Consumes: []schema.EventType{schema.PriceObserved{}.EventType()},
+		Produces: []schema.EventType{schema.QuoteUnchanged{}.EventType()}, Handler: h})
 	t.Cleanup(func() { stage.Close(t) })
 	return stage
 }

@@ -65,7 +65,7 @@ func (r *Rig) StartHandler(t TB, name string, h pipeline.Handler) *Stage {
 	t.Helper()
 	for _, m := range pipeline.Handlers() {
 		if m.Name == name {
-			return r.Start(t, pipeline.StageSpec{Name: name, Takes: m.Takes, Gives: m.Gives, Handler: h})
+			return r.Start(t, pipeline.StageSpec{Name: name, Consumes: m.Consumes, Produces: m.Produces, Handler: h})
 		}
 	}
 	require.Fail(t, "no such handler", name)

@@ -13,9 +13,9 @@ import (
 type Chain struct {
 	Epoch int64 `db:"epoch"`
 	Part  int32 `db:"part"`
-	// Outbox is the chain's name, which its records carry. Numbers are compared
-	// only within one name.
-	Outbox string `db:"outbox"`
+	// Timeline names one numbering of the chain; its records carry it. Numbers are
+	// compared only within one timeline.
+	Timeline string `db:"outbox"`
 	// Last is the highest number taken, Sent the highest that is in the log.
 	Last int64 `db:"last"`
 	Sent int64 `db:"sent"`
@@ -103,23 +103,23 @@ func ChainsAt(ctx context.Context, q Querier, at []Chain) ([]Chain, error) {
 	return chains, nil
 }
 
-// KnownChain is a name under which this database wrote, or writes, to a
-// partition of a topic, in whatever incarnation.
+// KnownChain is a timeline on which this database wrote, or writes, to a partition
+// of a topic, in any incarnation.
 type KnownChain struct {
-	Topic  string `db:"name"`
-	Epoch  int64  `db:"epoch"`
-	Part   int32  `db:"part"`
-	Outbox string `db:"outbox"`
-	// Sent is the highest number of this name that is known to be, or to have
-	// been, in the log; Given the highest that there is. Numbers of a former name
-	// between them went on under the next one.
+	Topic    string `db:"name"`
+	Epoch    int64  `db:"epoch"`
+	Part     int32  `db:"part"`
+	Timeline string `db:"outbox"`
+	// Sent is the highest number of this timeline that is known to be, or to have
+	// been, in the log; Given the highest that there is. Numbers of a former timeline
+	// between them continued on the next one.
 	Sent  int64 `db:"sent"`
 	Given int64 `db:"given"`
-	// Current is the name in use: its numbers go on rising.
+	// Current says that the timeline is in use: its numbers keep rising.
 	Current bool `db:"current"`
 }
 
-// KnownChains reads all names there ever were, those of a partition in their
+// KnownChains reads all timelines there ever were, those of a partition in their
 // order.
 func KnownChains(ctx context.Context, q Querier) ([]KnownChain, error) {
 	var known []KnownChain
@@ -130,28 +130,28 @@ func KnownChains(ctx context.Context, q Querier) ([]KnownChain, error) {
 			UNION ALL SELECT epoch, part, outbox, sent, given, ordinal, 1 FROM retired_chains) named
 		JOIN topics ON topics.epoch = named.epoch ORDER BY name, part, named.epoch, retired DESC, ordinal`)
 	if err != nil {
-		return nil, fmt.Errorf("reading the names of chains: %w", err)
+		return nil, fmt.Errorf("reading the timelines of chains: %w", err)
 	}
 	return known, nil
 }
 
-// newChainName makes a name that no other database can have.
-func newChainName() (string, error) {
+// newTimeline makes a timeline that no other database can have.
+func newTimeline() (string, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
-		return "", fmt.Errorf("naming a chain: %w", err)
+		return "", fmt.Errorf("naming a timeline: %w", err)
 	}
 	return id.String(), nil
 }
 
-// RenewChain gives a chain that is called outbox another name: what is in the log
-// under the present one may have been written by a state of the database that is
-// no more. inLog tells of an event that waits what the log has under its number:
-// those that are there already are not sent again, the others begin the new name.
-// A chain of another name was renamed by somebody else.
-func (t *Tx) RenewChain(ctx context.Context, epoch int64, part int32, outbox string, inLog func(OutboxRow) (InLog, error)) error {
+// RenewChain starts a new timeline of a chain that is on this one: what is in the log
+// on the present one may have been written by a state of the database that no longer
+// exists. inLog says what the log has under the number of a waiting event: those that
+// are there already are not sent again, the others begin the new timeline. A chain on
+// another timeline was renewed by another process.
+func (t *Tx) RenewChain(ctx context.Context, epoch int64, part int32, timeline string, inLog func(OutboxRow) (InLog, error)) error {
 	chain, err := t.lockChain(ctx, epoch, part)
-	if err != nil || chain.Outbox != outbox {
+	if err != nil || chain.Timeline != timeline {
 		return err
 	}
 	rows, err := t.waiting(ctx, chain)
@@ -173,17 +173,17 @@ func (t *Tx) RenewChain(ctx context.Context, epoch int64, part int32, outbox str
 		}
 	}
 	given = max(given, sent)
-	name, err := newChainName()
+	name, err := newTimeline()
 	if err != nil {
 		return err
 	}
 	if _, err := t.Exec(ctx, `INSERT INTO retired_chains (epoch, part, ordinal, outbox, sent, given)
 		SELECT $1, $2, COUNT(*) + 1, $3, $4, $5 FROM retired_chains WHERE epoch = $1 AND part = $2`,
-		epoch, part, chain.Outbox, sent, given); err != nil {
-		return fmt.Errorf("retiring the name of chain %d/%d: %w", epoch, part, err)
+		epoch, part, chain.Timeline, sent, given); err != nil {
+		return fmt.Errorf("retiring the timeline of chain %d/%d: %w", epoch, part, err)
 	}
 	if _, err := t.Exec(ctx, `UPDATE chains SET outbox = $1, last = 0, sent = 0 WHERE epoch = $2 AND part = $3`, name, epoch, part); err != nil {
-		return fmt.Errorf("renaming chain %d/%d: %w", epoch, part, err)
+		return fmt.Errorf("renewing chain %d/%d: %w", epoch, part, err)
 	}
 	return t.moveRows(ctx, chain, rows, sent, epoch, func([]byte) int32 { return part })
 }
@@ -252,7 +252,7 @@ func (t *Tx) CarryOver(ctx context.Context, from Chain, to Topic, partition func
 	}
 	var applied int64
 	err = t.Get(ctx, &applied, `SELECT COALESCE(MAX(chain_seq), 0) FROM positions
-		WHERE topic = $1 AND part = $2 AND chain_outbox = $3 AND chain_seq <= $4`, to.Name, from.Part, from.Outbox, from.Last)
+		WHERE topic = $1 AND part = $2 AND chain_outbox = $3 AND chain_seq <= $4`, to.Name, from.Part, from.Timeline, from.Last)
 	if err != nil {
 		return fmt.Errorf("looking for what was applied of chain %d/%d: %w", from.Epoch, from.Part, err)
 	}

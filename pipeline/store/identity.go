@@ -62,8 +62,8 @@ func (s *Store) Moved(ctx context.Context) (bool, error) {
 	return known != server, nil
 }
 
-// Settle notes the present identity, once the chains were renamed.
-func (t *Tx) Settle(ctx context.Context) error {
+// SaveServerIdentity records the present identity, once the chains have new timelines.
+func (t *Tx) SaveServerIdentity(ctx context.Context) error {
 	server, err := t.store.engine.Identity(ctx)
 	if err != nil {
 		return err

@@ -162,7 +162,7 @@ func (s *Store) MarkSent(ctx context.Context, sent []Sent) error {
 	var args []any
 	was := map[id]int64{}
 	for _, chain := range sent {
-		args = append(args, chain.Epoch, chain.Part, chain.Outbox, chain.Sent, chain.Now, chain.Headers)
+		args = append(args, chain.Epoch, chain.Part, chain.Timeline, chain.Sent, chain.Now, chain.Headers)
 		was[id{chain.Epoch, chain.Part}] = chain.Sent
 	}
 	columns := append(slices.Clone(sentColumns), s.engine.Types().Bytes)

@@ -24,8 +24,8 @@ type Position struct {
 	// Outbox and Seq name the last record applied that came from an outbox;
 	// empty and 0 where there was none. A negative Seq is what an operator
 	// decided at a break of the chain; its meaning is the pipeline's.
-	Outbox string `db:"chain_outbox"`
-	Seq    int64  `db:"chain_seq"`
+	Timeline string `db:"chain_outbox"`
+	Seq      int64  `db:"chain_seq"`
 	// Halted says why the stage stopped here; empty while it goes on.
 	Halted string `db:"halted"`
 	// LogEnded is where the log ended when the stage halted because of that; nil
@@ -81,7 +81,7 @@ func (t *Tx) CreatePositions(ctx context.Context, positions []Position) error {
 	rows := Rows{Table: "positions", Columns: strings.Split(positionColumns, ", "),
 		Clause: "ON CONFLICT (stage, topic, part) DO NOTHING"}
 	for _, p := range positions {
-		rows.Add(p.Stage, p.Topic, p.Part, p.TopicID, p.Next, p.Outbox, p.Seq, p.Halted, p.LogEnded, p.Retried, p.MovedAt)
+		rows.Add(p.Stage, p.Topic, p.Part, p.TopicID, p.Next, p.Timeline, p.Seq, p.Halted, p.LogEnded, p.Retried, p.MovedAt)
 	}
 	return t.Insert(ctx, rows)
 }
@@ -116,9 +116,9 @@ func Unclaimed(ctx context.Context, q Querier, stage string) (int, error) {
 type Move struct {
 	From Position
 	// Next, Outbox, Seq are as in Position, after the step.
-	Next   int64
-	Outbox string
-	Seq    int64
+	Next     int64
+	Timeline string
+	Seq      int64
 	// Halted stops the stage there.
 	Halted string
 }
@@ -139,7 +139,7 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 	var args []any
 	for _, m := range moves {
 		args = append(args, m.From.Stage, m.From.Topic, m.From.Part, m.From.TopicID,
-			m.From.Next, m.From.Retried, m.Next, m.Outbox, m.Seq, m.Halted)
+			m.From.Next, m.From.Retried, m.Next, m.Timeline, m.Seq, m.Halted)
 	}
 	moved, err := t.Exec(ctx, `WITH v (stage, topic, part, topic_id, expected, retried, next, outbox, seq, halted) AS (VALUES `+
 		typedValues(moveColumns, len(moves))+`),
@@ -213,7 +213,7 @@ func (t *Tx) SetPosition(ctx context.Context, from, to Position) error {
 	changed, err := t.Exec(ctx, `UPDATE positions SET topic_id = $1, next_offset = $2, chain_outbox = $3, chain_seq = $4,
 			halted = $5, log_ended = $6, moved_at = $7
 		WHERE stage = $8 AND topic = $9 AND part = $10 AND topic_id = $11 AND next_offset = $12 AND halted = $13`,
-		to.TopicID, to.Next, to.Outbox, to.Seq, to.Halted, to.LogEnded, to.MovedAt,
+		to.TopicID, to.Next, to.Timeline, to.Seq, to.Halted, to.LogEnded, to.MovedAt,
 		from.Stage, from.Topic, from.Part, from.TopicID, from.Next, from.Halted)
 	if err != nil {
 		return fmt.Errorf("moving %s on %s/%d: %w", from.Stage, from.Topic, from.Part, err)

@@ -307,21 +307,21 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err 
 	return n, err
 }
 
-// Part runs f as a part of the transaction that can fail alone: its error is
-// returned as it is, what it did is undone, and the transaction can go on. After
-// any other error it cannot. Parts do not nest.
-func (t *Tx) Part(ctx context.Context, f func() error) error {
+// Savepoint runs f under a savepoint: an error of f is returned as it is, what f did is
+// undone, and the transaction can continue. After any other error it cannot.
+// Savepoints do not nest.
+func (t *Tx) Savepoint(ctx context.Context, f func() error) error {
 	if _, err := t.Exec(ctx, `SAVEPOINT part`); err != nil {
-		return fmt.Errorf("beginning a part of a transaction: %w", err)
+		return fmt.Errorf("setting a savepoint: %w", err)
 	}
 	failure := f()
 	if failure != nil {
 		if _, err := t.tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT part`); err != nil {
-			return fmt.Errorf("undoing a part of a transaction: %w, after: %v", err, failure)
+			return fmt.Errorf("rolling back to a savepoint: %w, after: %v", err, failure)
 		}
 	}
 	if _, err := t.tx.ExecContext(ctx, `RELEASE SAVEPOINT part`); err != nil {
-		return fmt.Errorf("ending a part of a transaction: %w", err)
+		return fmt.Errorf("releasing a savepoint: %w", err)
 	}
 	return failure
 }

@@ -111,7 +111,7 @@ func (t *Tx) newEpoch(ctx context.Context, topic Topic) (Topic, error) {
 	if err != nil {
 		return Topic{}, fmt.Errorf("numbering topic %s (%s): %w", topic.Name, topic.ID, err)
 	}
-	name, err := newChainName()
+	name, err := newTimeline()
 	if err != nil {
 		return Topic{}, err
 	}

@@ -88,7 +88,7 @@ func (*projection) OrderFree() {}
 // Configuration implements projections.Configured.
 func (p *projection) Configuration() string { return fmt.Sprintf("intervals=%v", p.intervals) }
 
-func (*projection) Takes() []schema.EventType {
+func (*projection) Consumes() []schema.EventType {
 	return []schema.EventType{schema.PriceObserved{}.EventType()}
 }
 
@@ -169,7 +169,7 @@ type last struct {
 // Apply puts each price into its candle of each interval. Of each line one candle
 // stays in memory, the newest that came; any other is looked for in the table.
 func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	memory := pipeline.Remember[line, last](tx, p)
+	cache := pipeline.CacheFor[line, last](tx, p)
 	candles, places := map[place]candle{}, make([]place, 0, len(in)*len(p.intervals))
 	var missing []string
 	for i := range in {
@@ -180,7 +180,7 @@ func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gene
 			if _, known := candles[at]; known {
 				continue
 			}
-			newest, remembered := memory.Get(at.line)
+			newest, remembered := cache.Get(at.line)
 			if remembered && newest.begin == at.begin {
 				candles[at] = newest.candle
 				continue
@@ -203,8 +203,8 @@ func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gene
 		}
 	}
 	for at, c := range candles {
-		if newest, remembered := memory.Get(at.line); !remembered || newest.begin <= at.begin {
-			memory.Put(at.line, last{at.begin, c})
+		if newest, remembered := cache.Get(at.line); !remembered || newest.begin <= at.begin {
+			cache.Put(at.line, last{at.begin, c})
 		}
 	}
 	return save(ctx, tx, g, candles)

@@ -35,7 +35,7 @@ func (projection) Name() string         { return Name }
 func (projection) Version() int         { return 2 }
 func (projection) TableNames() []string { return []string{table} }
 
-func (projection) Takes() []schema.EventType {
+func (projection) Consumes() []schema.EventType {
 	return []schema.EventType{schema.PollingJobCreated{}.EventType(), schema.PollingJobRan{}.EventType(),
 		schema.PollingJobPaused{}.EventType(), schema.PollingJobResumed{}.EventType(), schema.PollingJobStopped{}.EventType()}
 }

@@ -124,7 +124,7 @@ func feed(t *testing.T, payloads ...schema.Payload) jobs.Reader {
 		stage := rig.Start(t, spec)
 		var taken []pipeline.Record
 		for _, r := range log {
-			if slices.Contains(spec.Takes, r.Event.Payload.EventType()) {
+			if slices.Contains(spec.Consumes, r.Event.Payload.EventType()) {
 				taken = append(taken, r)
 			}
 		}

@@ -69,10 +69,10 @@ func (r Reader) Get(ctx context.Context, jobID string) (Job, error) {
 	return s.job()
 }
 
-// Settle returns once every job that was posted before is known; see
-// projections.Settle.
-func (r Reader) Settle(ctx context.Context) error {
-	return projections.Settle(ctx, r.DB, Name, schema.PollingJobs)
+// WaitCaughtUp returns once every job that was posted before is known; see
+// projections.WaitCaughtUp.
+func (r Reader) WaitCaughtUp(ctx context.Context) error {
+	return projections.WaitCaughtUp(ctx, r.DB, Name, schema.PollingJobs)
 }
 
 // Place is where a job stands in the order of List.

@@ -38,7 +38,7 @@ func (projection) TableNames() []string { return []string{table} }
 // OrderFree implements pipeline.OrderFree.
 func (projection) OrderFree() {}
 
-func (projection) Takes() []schema.EventType {
+func (projection) Consumes() []schema.EventType {
 	return []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteUnchanged{}.EventType()}
 }
 

@@ -77,7 +77,7 @@ func (*projection) TableNames() []string { return []string{averages, windows} }
 // Configuration implements projections.Configured: other windows are other rows.
 func (p *projection) Configuration() string { return fmt.Sprintf("windows=%v", p.sizes) }
 
-func (*projection) Takes() []schema.EventType {
+func (*projection) Consumes() []schema.EventType {
 	return []schema.EventType{schema.PriceObserved{}.EventType()}
 }
 
@@ -104,8 +104,8 @@ func (*projection) Tables(g pipeline.Generation) []string {
 
 // Apply appends the averages after each price.
 func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	memory := pipeline.Remember[string, window](tx, p)
-	if err := p.load(ctx, tx, g, memory, in); err != nil {
+	cache := pipeline.CacheFor[string, window](tx, p)
+	if err := p.load(ctx, tx, g, cache, in); err != nil {
 		return err
 	}
 	columns := []string{"id", "symbol", "window_size", "value", "timestamp", "provider"}
@@ -119,9 +119,9 @@ func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gene
 			return pipeline.Permanent(err)
 		}
 		key := price.Key()
-		before, _ := memory.Get(key)
+		before, _ := cache.Get(key)
 		after := before.add(entry{price.Timestamp, id, price.Price}, p.sizes)
-		memory.Put(key, after)
+		cache.Put(key, after)
 		changed[key] = after
 		for index, size := range p.sizes {
 			// RowID checked the position; ids of one record are consecutive.
@@ -136,12 +136,12 @@ func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gene
 
 // load brings the windows of a batch into memory.
 func (p *projection) load(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation,
-	memory *pipeline.Memory[string, window], in []pipeline.Record) error {
+	cache *pipeline.Cache[string, window], in []pipeline.Record) error {
 	var missing []string
 	for i := range in {
 		key := in[i].Event.Payload.Key()
-		if _, ok := memory.Get(key); !ok {
-			memory.Put(key, window{})
+		if _, ok := cache.Get(key); !ok {
+			cache.Put(key, window{})
 			missing = append(missing, key)
 		}
 	}
@@ -157,7 +157,7 @@ func (p *projection) load(ctx context.Context, tx *pipeline.Tx, g pipeline.Gener
 		if err != nil {
 			return err
 		}
-		memory.Put(row.Key, w)
+		cache.Put(row.Key, w)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ type counting struct {
 
 func (*counting) Name() string { return "counting" }
 func (*counting) Version() int { return 1 }
-func (*counting) Takes() []schema.EventType {
+func (*counting) Consumes() []schema.EventType {
 	return []schema.EventType{schema.PriceObserved{}.EventType()}
 }
 

@@ -38,7 +38,7 @@ func (projection) TableNames() []string { return []string{table, jobCounts, jobF
 // OrderFree implements pipeline.OrderFree.
 func (projection) OrderFree() {}
 
-func (projection) Takes() []schema.EventType {
+func (projection) Consumes() []schema.EventType {
 	return []schema.EventType{schema.FetchRequested{}.EventType(), schema.PriceObserved{}.EventType(),
 		schema.QuoteFailed{}.EventType(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType()}
 }

@@ -213,7 +213,7 @@ func (l *Log) lookUp(ctx context.Context, topics []schema.Topic) (map[schema.Top
 		l.topics[schema.Topic(topic.Name)] = topic
 	}
 	for _, chain := range chains {
-		l.timelines[place{chain.Epoch, chain.Part}] = []byte(chain.Outbox)
+		l.timelines[place{chain.Epoch, chain.Part}] = []byte(chain.Timeline)
 	}
 	l.mu.Unlock()
 	return l.remembered(topics), nil

@@ -92,9 +92,9 @@ func life(ctx context.Context, t *testing.T, db *store.Store, k *killer) {
 		return
 	}
 	stage := func(name string, takes, gives schema.Payload, h pipeline.Handler) pipeline.StageSpec {
-		spec := pipeline.StageSpec{Name: name, Takes: []schema.EventType{takes.EventType()}, Handler: h}
+		spec := pipeline.StageSpec{Name: name, Consumes: []schema.EventType{takes.EventType()}, Handler: h}
 		if gives != nil {
-			spec.Gives = []schema.EventType{gives.EventType()}
+			spec.Produces = []schema.EventType{gives.EventType()}
 		}
 		return spec
 	}

@@ -364,7 +364,7 @@ func TestIdentity(t *testing.T) {
 	moved, err := restored.Moved(t.Context())
 	require.NoError(t, err)
 	assert.True(t, moved, "a table that was restored is another one")
-	require.NoError(t, restored.Write(t.Context(), func(tx *store.Tx) error { return tx.Settle(t.Context()) }))
+	require.NoError(t, restored.Write(t.Context(), func(tx *store.Tx) error { return tx.SaveServerIdentity(t.Context()) }))
 	moved, err = restored.Moved(t.Context())
 	require.NoError(t, err)
 	assert.False(t, moved)

@@ -105,10 +105,10 @@ func testRenewChain(t *testing.T, opener Opener) {
 		look := func(row store.OutboxRow) (store.InLog, error) {
 			return map[byte]store.InLog{'s': store.Same, 'x': store.Another, '-': store.Absent}[test.inLog[row.Seq-1]], nil
 		}
-		renew := func(tx *store.Tx) error { return tx.RenewChain(t.Context(), topic.Epoch, 1, from.Outbox, look) }
+		renew := func(tx *store.Tx) error { return tx.RenewChain(t.Context(), topic.Epoch, 1, from.Timeline, look) }
 		write(t, s, renew)
 		now := chainOf(t, s, topic, 1)
-		assert.NotEqual(t, from.Outbox, now.Outbox)
+		assert.NotEqual(t, from.Timeline, now.Timeline)
 		assert.Zero(t, now.Sent)
 		assert.Equal(t, test.waiting, waiting(t, s, topic, 1), name)
 		write(t, s, renew) // another process that found the same is late
@@ -117,9 +117,9 @@ func testRenewChain(t *testing.T, opener Opener) {
 		require.NoError(t, err)
 		known = slices.DeleteFunc(known, func(k store.KnownChain) bool { return k.Topic != name })
 		assert.Equal(t, []store.KnownChain{
-			{Topic: name, Epoch: topic.Epoch, Part: 0, Outbox: from.Outbox, Current: true},
-			{Topic: name, Epoch: topic.Epoch, Part: 1, Outbox: from.Outbox, Sent: test.sent, Given: test.given},
-			{Topic: name, Epoch: topic.Epoch, Part: 1, Outbox: now.Outbox, Given: now.Last, Current: true},
+			{Topic: name, Epoch: topic.Epoch, Part: 0, Timeline: from.Timeline, Current: true},
+			{Topic: name, Epoch: topic.Epoch, Part: 1, Timeline: from.Timeline, Sent: test.sent, Given: test.given},
+			{Topic: name, Epoch: topic.Epoch, Part: 1, Timeline: now.Timeline, Given: now.Last, Current: true},
 		}, known, name)
 
 		// A relay that began before must not take the new rows for its own.
@@ -140,8 +140,8 @@ func testCarryOver(t *testing.T, opener Opener) {
 	// A stage has applied b, so b was in the log, although nobody noted it.
 	write(t, s, func(tx *store.Tx) error {
 		return tx.CreatePositions(t.Context(), []store.Position{
-			{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Outbox: chain.Outbox, Seq: 2},
-			{Stage: "one that stands at a number that was never given", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Outbox: chain.Outbox, Seq: 9}})
+			{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Timeline: chain.Timeline, Seq: 2},
+			{Stage: "one that stands at a number that was never given", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Timeline: chain.Timeline, Seq: 9}})
 	})
 	byLastDigit := func(key []byte) int32 { return int32(key[len(key)-1] - '0') }
 	for range 2 { // another relay does the same
@@ -189,10 +189,10 @@ func testRenewEpoch(t *testing.T, opener Opener) {
 
 func testSetPosition(t *testing.T, opener Opener) {
 	s := open(t, opener)
-	p := store.Position{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid", Next: 5, Outbox: "o", Seq: 4, Halted: "why"}
+	p := store.Position{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid", Next: 5, Timeline: "o", Seq: 4, Halted: "why"}
 	write(t, s, func(tx *store.Tx) error { return tx.CreatePositions(t.Context(), []store.Position{p}) })
 	to := p
-	to.Next, to.Outbox, to.Seq, to.Halted = 9, "", -1, ""
+	to.Next, to.Timeline, to.Seq, to.Halted = 9, "", -1, ""
 	write(t, s, func(tx *store.Tx) error {
 		locked, err := tx.LockPositions(t.Context(), "s")
 		require.NoError(t, err)
@@ -211,7 +211,7 @@ func testNoteApplied(t *testing.T, opener Opener) {
 	topic, err := s.RegisterTopic(t.Context(), "prices", "uuid", 2)
 	require.NoError(t, err)
 	emit(t, s, topic, 1, "a", "b", "c")
-	name := chainOf(t, s, topic, 1).Outbox
+	name := chainOf(t, s, topic, 1).Timeline
 	for _, seq := range []int64{2, 1} { // a stage behind changes nothing
 		write(t, s, func(tx *store.Tx) error { return tx.NoteApplied(t.Context(), "prices", 1, name, seq) })
 		assert.Equal(t, []string{"c"}, waiting(t, s, topic, 1))

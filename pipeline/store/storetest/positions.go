@@ -19,7 +19,7 @@ func position(part int32, next int64) store.Position {
 }
 
 func move(from store.Position, next int64) store.Move {
-	return store.Move{From: from, Next: next, Outbox: "o", Seq: next * 2}
+	return store.Move{From: from, Next: next, Timeline: "o", Seq: next * 2}
 }
 
 func testFence(t *testing.T, opener Opener) {
@@ -48,7 +48,7 @@ func testFence(t *testing.T, opener Opener) {
 	require.Len(t, got, 3)
 	assert.Equal(t, int64(5), got[0].Next)
 	assert.Equal(t, int64(7), got[1].Next)
-	assert.Equal(t, "o", got[1].Outbox)
+	assert.Equal(t, "o", got[1].Timeline)
 	assert.Equal(t, int64(14), got[1].Seq)
 	assert.Equal(t, now, got[1].MovedAt)
 	assert.Equal(t, int64(0), got[2].Next)

@@ -424,14 +424,14 @@ func testPart(t *testing.T, opener Opener) {
 	cause := errors.New("no")
 	write(t, s, func(tx *store.Tx) error {
 		require.NoError(t, insert(tx, 1))
-		require.NoError(t, tx.Part(t.Context(), func() error { return insert(tx, 2) }))
-		require.ErrorIs(t, tx.Part(t.Context(), func() error { return errors.Join(insert(tx, 3), cause) }), cause)
+		require.NoError(t, tx.Savepoint(t.Context(), func() error { return insert(tx, 2) }))
+		require.ErrorIs(t, tx.Savepoint(t.Context(), func() error { return errors.Join(insert(tx, 3), cause) }), cause)
 		var data *store.DataError
-		require.ErrorAs(t, tx.Part(t.Context(), func() error { return errors.Join(insert(tx, 4), insert(tx, 2)) }), &data)
-		return tx.Part(t.Context(), func() error { return insert(tx, 5) })
+		require.ErrorAs(t, tx.Savepoint(t.Context(), func() error { return errors.Join(insert(tx, 4), insert(tx, 2)) }), &data)
+		return tx.Savepoint(t.Context(), func() error { return insert(tx, 5) })
 	})
 	err := s.Write(t.Context(), func(tx *store.Tx) error {
-		require.NoError(t, tx.Part(t.Context(), func() error { return insert(tx, 6) }))
+		require.NoError(t, tx.Savepoint(t.Context(), func() error { return insert(tx, 6) }))
 		return cause
 	})
 	require.ErrorIs(t, err, cause)

@@ -18,31 +18,31 @@ import (
 )
 
 func newResume(a *app) *cobra.Command {
-	return newLift(a, pipeline.Resume, "Go on with the record a stage halted at",
+	return newResolve(a, pipeline.Resume, "Go on with the record a stage halted at",
 		`Let halted stages go on with the record they halted at, as if nothing were
 wrong: after partitions were added, after what was wrong has been put right, or
 to apply what another database wrote as it is.`)
 }
 
 func newSkip(a *app) *cobra.Command {
-	return newLift(a, pipeline.Skip, "Go on behind what a stage cannot have",
+	return newResolve(a, pipeline.Skip, "Go on behind what a stage cannot have",
 		`Let halted stages go on behind what is missing from the log: deleted records, a
 topic that was created again, a log that lost its end, a gap in the chain. Of
 what another database wrote, or a later state of this one, what stages derived
 is stepped over, since they derive it again, and the rest is applied.`)
 }
 
-// newLift is resume and skip.
-func newLift(a *app, verb pipeline.Verb, short, long string) *cobra.Command {
+// newResolve is resume and skip.
+func newResolve(a *app, action pipeline.Action, short, long string) *cobra.Command {
 	var confirm confirmation
 	c := &cobra.Command{
-		Use:   string(verb) + " [STAGE [TOPIC [PARTITION]]]",
+		Use:   string(action) + " [STAGE [TOPIC [PARTITION]]]",
 		Short: short,
 		Long: long + `
 
 Without arguments it is for all halted stages. It says what is lost before it
 asks, and does it for all partitions or for none.`,
-		Example: fmt.Sprintf("  pricemill stages %s\n  pricemill stages %s raw-store raw-quotes 3 --yes", verb, verb),
+		Example: fmt.Sprintf("  pricemill stages %s\n  pricemill stages %s raw-store raw-quotes 3 --yes", action, action),
 		Args:    usageArgs(cobra.MaximumNArgs(3)),
 		RunE: func(c *cobra.Command, args []string) error {
 			wanted, err := positionFilter(args)
@@ -54,18 +54,18 @@ asks, and does it for all partitions or for none.`,
 				if err != nil {
 					return err
 				}
-				lifts, err := settledLifts(ctx, b, topology, verb, wanted)
+				resolutions, err := settledResolutions(ctx, b, topology, action, wanted)
 				if err != nil {
 					return err
 				}
-				if len(lifts) == 0 {
+				if len(resolutions) == 0 {
 					fmt.Fprintln(a.stdout, "no stage has halted there")
 					return nil
 				}
-				if err := a.confirm(c.InOrStdin(), confirm, lifts); err != nil {
+				if err := a.confirm(c.InOrStdin(), confirm, resolutions); err != nil {
 					return err
 				}
-				return pipeline.Apply(ctx, b.store, lifts)
+				return pipeline.ApplyResolutions(ctx, b.store, resolutions)
 			})
 		},
 	}
@@ -77,14 +77,14 @@ asks, and does it for all partitions or for none.`,
 // that of a process that was killed, for some seconds.
 const settling = 10 * time.Second
 
-// settledLifts are the lifts, once a relay has held the database against the log.
-func settledLifts(ctx context.Context, b *backends, topology *pipeline.Topology, verb pipeline.Verb,
-	wanted func(store.Position) bool) ([]pipeline.Lift, error) {
+// settledResolutions are the resolutions, once a relay has held the database against the log.
+func settledResolutions(ctx context.Context, b *backends, topology *pipeline.Topology, action pipeline.Action,
+	wanted func(store.Position) bool) ([]pipeline.Resolution, error) {
 	until := time.Now().Add(settling)
 	for {
-		lifts, err := pipeline.Lifts(ctx, b.store, b.broker, topology, verb, wanted)
+		resolutions, err := pipeline.PlanResolutions(ctx, b.store, b.broker, topology, action, wanted)
 		if !errors.Is(err, pipeline.ErrUnsettled) {
-			return lifts, err
+			return resolutions, err
 		}
 		if time.Now().After(until) {
 			return nil, fmt.Errorf("%w: start the service first, with the role relay", err)
@@ -198,10 +198,10 @@ func (c *confirmation) flags(command *cobra.Command) {
 var errDeclined = errors.New("nothing was changed")
 
 // confirm shows what is lost, and asks.
-func (a *app) confirm(stdin io.Reader, c confirmation, lifts []pipeline.Lift) error {
-	err := a.print(c.output, lifts, func(w io.Writer) {
+func (a *app) confirm(stdin io.Reader, c confirmation, resolutions []pipeline.Resolution) error {
+	err := a.print(c.output, resolutions, func(w io.Writer) {
 		fmt.Fprintln(w, "STAGE\tTOPIC\tPARTITION\tLOSES")
-		for _, l := range lifts {
+		for _, l := range resolutions {
 			fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", l.Stage, l.Topic, l.Partition, l.Loses)
 		}
 	})

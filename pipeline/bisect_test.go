@@ -16,7 +16,7 @@ import (
 )
 
 // picky refuses prices that end in a digit, after it has already written them, and
-// counts in Memory, and after the commit, the records that it took.
+// counts in Cache, and after the commit, the records that it took.
 type picky struct {
 	recorder
 	refuses string
@@ -26,7 +26,7 @@ type picky struct {
 
 func (h *picky) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
 	h.calls++
-	count := Remember[string, int](tx, h)
+	count := CacheFor[string, int](tx, h)
 	for range in {
 		n, _ := count.Get("taken")
 		count.Put("taken", n+1)
@@ -43,14 +43,14 @@ func (h *picky) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event
 
 // Many records that only the handler can tell from good ones cost their batch one
 // transaction, not one each.
-func TestWhatAHandlerRefusesIsSiftedOut(t *testing.T) {
+func TestWhatAHandlerRefusesIsFoundByBisecting(t *testing.T) {
 	t.Parallel()
 	const n, bad = 2000, 200
 	h := &picky{refuses: "0"} // 10, 20, 30 …
 	r := newRig(t, h)
 	commits := 0
 	r.stage.committed = func() { commits++ }
-	r.stage.limit, r.stage.sifts = time.Hour, time.Hour // whatever the machine is
+	r.stage.limit, r.stage.bisectTime = time.Hour, time.Hour // whatever the machine is
 	for range n {
 		r.append(1, 0, nil)
 	}
@@ -79,21 +79,21 @@ func TestWhatAHandlerRefusesIsSiftedOut(t *testing.T) {
 	assert.Equal(t, n-bad, total, "what was left for after the commit")
 	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
 		lane := r.stage.lane(r.stage.current(), 0)
-		taken, _ := Remember[string, int](&Tx{Tx: tx, memories: lane.memories}, h).Get("taken")
+		taken, _ := CacheFor[string, int](&Tx{Tx: tx, caches: lane.caches}, h).Get("taken")
 		assert.Equal(t, n-bad, taken, "what is remembered")
 		return nil
 	}))
 }
 
-// Sifting that one transaction has no time for goes on in several.
-func TestSiftingIsBounded(t *testing.T) {
+// Bisecting that one transaction has no time for continues in several.
+func TestBisectingIsBounded(t *testing.T) {
 	t.Parallel()
 	const n = 32
 	var r *rig
 	slow := 0
 	h := &picky{refuses: "7"}
 	r = newRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
-		if h.calls > 0 && slow == 0 { // sifted as a whole
+		if h.calls > 0 && slow == 0 { // bisected as a whole
 			slow++
 			<-ctx.Done()
 			return nil, ctx.Err()
@@ -111,7 +111,7 @@ func TestSiftingIsBounded(t *testing.T) {
 	assert.Len(t, r.letters(), 3, "7, 17, 27")
 }
 
-func BenchmarkSift(b *testing.B) {
+func BenchmarkBisect(b *testing.B) {
 	for name, refuses := range map[string]string{"none": "", "a hundredth": "00", "a tenth": "0"} {
 		b.Run(name, func(b *testing.B) {
 			const n = 2000

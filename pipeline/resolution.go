@@ -11,25 +11,26 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Verb is how an operator lets a halted stage go on.
-type Verb string
+// Action is what an operator does about a halt.
+type Action string
 
 const (
-	// Resume goes on with the record the stage halted at, as if nothing were
+	// Resume continues with the record the stage halted at, as if nothing were
 	// wrong.
-	Resume Verb = "resume"
-	// Skip goes on behind what is missing or superseded.
-	Skip Verb = "skip"
+	Resume Action = "resume"
+	// Skip continues after what is missing or superseded.
+	Skip Action = "skip"
 )
 
-// ErrUnsettled is wrapped where nobody can say yet what a verb would do: the chain
-// whose records a stage halted at still has the name that they were written under.
-// A relay gives it another one within seconds of its start, or finds that it need
-// not.
+// ErrUnsettled is wrapped where it is too early to say what an action would do: the
+// chain whose records a stage halted at is still on the timeline that they were
+// written on. A relay starts a new timeline within seconds of its own start, or finds
+// that none is needed.
 var ErrUnsettled = errors.New("no relay has held the database against the log yet")
 
-// Lift is what it takes to let a stage go on at one partition.
-type Lift struct {
+// Resolution resolves one halt of a stage on one partition: the new position, and what
+// it gives up.
+type Resolution struct {
 	Stage     string       `json:"stage"`
 	Topic     schema.Topic `json:"topic"`
 	Partition int32        `json:"partition"`
@@ -45,56 +46,56 @@ type Lift struct {
 	seen     int32 // partitions to agree to, or 0
 }
 
-// ErrLift is wrapped where a verb does not let a stage go on.
-var ErrLift = errors.New("the stage would halt again")
+// ErrNotResolved is wrapped where an action does not resolve a halt.
+var ErrNotResolved = errors.New("the stage would halt again")
 
-// Lifts works out, for each halted position that wanted says yes to, what verb
-// would do, and changes nothing. Positions where the verb is of no use are
-// reported in the error, beside the lifts of the others.
-func Lifts(ctx context.Context, db *store.Store, broker Broker, topology *Topology, verb Verb, wanted func(store.Position) bool) ([]Lift, error) {
+// PlanResolutions works out, for each halted position that wanted accepts, what action
+// would do, and changes nothing. The error reports the positions that the action does
+// not resolve; the resolutions of the others are returned with it.
+func PlanResolutions(ctx context.Context, db *store.Store, broker Broker, topology *Topology, action Action, wanted func(store.Position) bool) ([]Resolution, error) {
 	positions, err := store.Positions(ctx, db, "")
 	if err != nil {
 		return nil, err
 	}
-	return liftsOf(ctx, db, broker, topology, verb, slices.DeleteFunc(positions, func(p store.Position) bool { return !wanted(p) }))
+	return planResolutions(ctx, db, broker, topology, action, slices.DeleteFunc(positions, func(p store.Position) bool { return !wanted(p) }))
 }
 
-// liftsOf is Lifts of these positions.
-func liftsOf(ctx context.Context, db *store.Store, broker Broker, topology *Topology, verb Verb, positions []store.Position) ([]Lift, error) {
-	d := diagnosis{db: db, broker: broker, topology: topology, verb: verb}
-	var lifts []Lift
+// planResolutions is PlanResolutions for these positions.
+func planResolutions(ctx context.Context, db *store.Store, broker Broker, topology *Topology, action Action, positions []store.Position) ([]Resolution, error) {
+	d := diagnosis{db: db, broker: broker, topology: topology, action: action}
+	var resolutions []Resolution
 	var errs []error
 	for _, p := range positions {
 		if p.Halted == "" {
 			continue
 		}
-		lift, err := d.lift(ctx, p)
+		resolution, err := d.resolve(ctx, p)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s on %s: %w", p.Stage, positionAt(p), err))
 			continue
 		}
-		lifts = append(lifts, lift)
+		resolutions = append(resolutions, resolution)
 	}
-	return lifts, errors.Join(errs...)
+	return resolutions, errors.Join(errs...)
 }
 
-// Apply carries lifts out, all or none. It fails where anything changed since
-// they were worked out. Running processes notice within a second or two.
-func Apply(ctx context.Context, db *store.Store, lifts []Lift) error {
+// ApplyResolutions applies resolutions, all or none. It fails where anything changed
+// since they were planned. Running processes notice within a second or two.
+func ApplyResolutions(ctx context.Context, db *store.Store, resolutions []Resolution) error {
 	return db.Write(ctx, func(tx *store.Tx) error {
-		for _, l := range lifts {
+		for _, l := range resolutions {
 			if err := l.apply(ctx, tx); err != nil {
-				return fmt.Errorf("letting %s go on at %s/%d: %w", l.Stage, l.Topic, l.Partition, err)
+				return fmt.Errorf("resolving the halt of %s at %s/%d: %w", l.Stage, l.Topic, l.Partition, err)
 			}
 		}
 		return nil
 	})
 }
 
-func (l Lift) apply(ctx context.Context, tx *store.Tx) error {
-	if seq, _ := (Link{l.from.Outbox, l.from.Seq}).reached(); l.to.TopicID != l.from.TopicID || l.from.LogEnded != nil {
+func (l Resolution) apply(ctx context.Context, tx *store.Tx) error {
+	if seq, _ := (Link{l.from.Timeline, l.from.Seq}).reached(); l.to.TopicID != l.from.TopicID || l.from.LogEnded != nil {
 		// What waits of it goes to another chain, but for what was applied.
-		if err := tx.NoteApplied(ctx, l.from.Topic, l.from.Part, l.from.Outbox, seq); err != nil {
+		if err := tx.NoteApplied(ctx, l.from.Topic, l.from.Part, l.from.Timeline, seq); err != nil {
 			return err
 		}
 	}
@@ -108,59 +109,59 @@ func (l Lift) apply(ctx context.Context, tx *store.Tx) error {
 	return tx.SetPosition(ctx, l.from, to)
 }
 
-// diagnosis works out lifts.
+// diagnosis works out resolutions.
 type diagnosis struct {
 	db       *store.Store
 	broker   Broker
 	topology *Topology
 	known    []store.KnownChain
-	verb     Verb
+	action   Action
 }
 
-func (d diagnosis) lift(ctx context.Context, p store.Position) (Lift, error) {
+func (d diagnosis) resolve(ctx context.Context, p store.Position) (Resolution, error) {
 	tp := positionAt(p)
 	topic, known := d.topology.topic(tp.Topic)
 	if !known {
-		return Lift{}, fmt.Errorf("no event of this binary is on topic %s", tp.Topic)
+		return Resolution{}, fmt.Errorf("no event of this binary is on topic %s", tp.Topic)
 	}
 	infos, err := d.broker.Topics(ctx, []schema.Topic{tp.Topic})
 	if err != nil {
-		return Lift{}, err
+		return Resolution{}, err
 	}
 	ranges, err := d.broker.Offsets(ctx, tp.Topic)
 	if err != nil {
-		return Lift{}, err
+		return Resolution{}, err
 	}
 	if int(p.Part) >= len(ranges) {
-		return Lift{}, fmt.Errorf("the topic has %d partitions now", len(ranges))
+		return Resolution{}, fmt.Errorf("the topic has %d partitions now", len(ranges))
 	}
 	claim := Claim{tp, infos[tp.Topic], ranges[p.Part]}
 	// Only now: the numbers in the log up to its end were given before.
 	if d.known, err = store.KnownChains(ctx, d.db); err != nil {
-		return Lift{}, err
+		return Resolution{}, err
 	}
-	lift := Lift{Stage: p.Stage, Topic: tp.Topic, Partition: p.Part, Halted: p.Halted, Loses: "nothing",
+	resolution := Resolution{Stage: p.Stage, Topic: tp.Topic, Partition: p.Part, Halted: p.Halted, Loses: "nothing",
 		from: p, to: p, topic: topic}
 	b := breakAt(p, topic, claim)
 	if b.kind != unbroken {
-		return d.atPosition(lift, b, claim)
+		return d.atPosition(resolution, b, claim)
 	}
 	next, found, err := d.nextLink(ctx, p, claim.OffsetRange)
 	if err != nil || !found {
-		return lift, err // the reason has gone
+		return resolution, err // the reason has gone
 	}
-	return d.beforeRecord(ctx, lift, next, claim.End)
+	return d.beforeRecord(ctx, resolution, next, claim.End)
 }
 
-// refuse says that the verb is of no use against a break.
+// refuse says that the action does not resolve a break.
 func (d diagnosis) refuse(b logBreak) error {
-	return fmt.Errorf("%w after %q: %s", ErrLift, d.verb, b)
+	return fmt.Errorf("%w after %q: %s", ErrNotResolved, d.action, b)
 }
 
 // atPosition is for what breakAt finds.
-func (d diagnosis) atPosition(l Lift, b logBreak, claim Claim) (Lift, error) {
-	if b.kind.command() != d.verb {
-		return Lift{}, d.refuse(b)
+func (d diagnosis) atPosition(l Resolution, b logBreak, claim Claim) (Resolution, error) {
+	if b.kind.action() != d.action {
+		return Resolution{}, d.refuse(b)
 	}
 	p := l.from
 	switch b.kind {
@@ -172,15 +173,15 @@ func (d diagnosis) atPosition(l Lift, b logBreak, claim Claim) (Lift, error) {
 		l.Lost = claim.Oldest - p.Next
 		l.Loses = fmt.Sprintf("%d records: offsets %d to %d, which the log no longer has", l.Lost, p.Next, claim.Oldest-1)
 		l.to.Next = claim.Oldest
-		l.goOn(Link{p.Outbox, p.Seq}.in(anyNext))
+		l.resumeAt(Link{p.Timeline, p.Seq}.in(anyNext))
 	case topicRecreated:
 		l.Lost = d.unapplied(p)
 		l.Loses = fmt.Sprintf("%d records that pricemill had sent to the topic that is gone and that this stage had not applied, "+
 			"and whatever others had written there from offset %d on", l.Lost, p.Next)
 		l.to.TopicID, l.to.Next = claim.ID, claim.Oldest
-		l.goOn(Link{})
+		l.resumeAt(Link{})
 		if claim.Oldest > 0 {
-			l.goOn(Link{}.in(anyNext))
+			l.resumeAt(Link{}.in(anyNext))
 		}
 	case endLost:
 		l.Lost = d.unapplied(p)
@@ -190,18 +191,18 @@ func (d diagnosis) atPosition(l Lift, b logBreak, claim Claim) (Lift, error) {
 		if p.LogEnded != nil {
 			l.to.Next = *p.LogEnded
 		}
-		l.goOn(Link{p.Outbox, p.Seq}.in(anyNext))
+		l.resumeAt(Link{p.Timeline, p.Seq}.in(anyNext))
 	}
 	return l, nil
 }
 
-// goOn has the chain go on from a link.
-func (l *Lift) goOn(from Link) { l.to.Outbox, l.to.Seq = from.Outbox, from.Seq }
+// resumeAt has the chain continue from a link.
+func (l *Resolution) resumeAt(from Link) { l.to.Timeline, l.to.Seq = from.Timeline, from.Seq }
 
-// unapplied is how many numbers were sent under the names before the one in use,
+// unapplied is how many numbers were sent on the timelines before the one in use,
 // and not applied at a position.
 func (d diagnosis) unapplied(p store.Position) int64 {
-	return sentBetween(Link{p.Outbox, p.Seq}, "", chainNamesOf(d.known, true)[positionAt(p)])
+	return sentBetween(Link{p.Timeline, p.Seq}, "", timelinesOf(d.known, true)[positionAt(p)])
 }
 
 // nextLink reads the first record with a link from a position on.
@@ -233,71 +234,71 @@ type linked struct {
 }
 
 // beforeRecord is for what the chain shows.
-func (d diagnosis) beforeRecord(ctx context.Context, l Lift, next linked, end int64) (Lift, error) {
+func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, end int64) (Resolution, error) {
 	p := l.from
-	names := chainNamesOf(d.known, true)[positionAt(p)]
-	last := Link{p.Outbox, p.Seq}
+	names := timelinesOf(d.known, true)[positionAt(p)]
+	last := Link{p.Timeline, p.Seq}
 	what := last.follow(next.Link, next.derived, names)
 	b := breakBefore(p, last, next.Link, next.offset, what, names)
 	if b.kind == unbroken {
 		return l, nil
 	}
-	if what == foreign && names[next.Outbox].sent == unlimited {
-		// What is superseded comes again under another name. Until the chain has
+	if what == foreign && names[next.Timeline].sent == unlimited {
+		// What is superseded comes again under a new timeline. Until the chain has
 		// one, stages may give the same events the same numbers again; the relay
 		// then finds them in the log, where they are already, and leaves the name as
 		// it is. To step over them here would be to lose them, and all that follows
 		// under this name.
-		return Lift{}, fmt.Errorf("%w: what comes next is number %d of chain %s, which is still in use", ErrUnsettled, next.Seq, next.Outbox)
+		return Resolution{}, fmt.Errorf("%w: what comes next is number %d of chain %s, which is still in use", ErrUnsettled, next.Seq, next.Timeline)
 	}
 	broken := chainBreak{positionAt(p), what, last, next.Link, next.offset, end, names, d.sent(p)}
 	to, stray, err := broken.skip(ctx, d.broker)
 	if err != nil {
-		return Lift{}, err
+		return Resolution{}, err
 	}
 	switch {
-	case stray && d.verb == Skip:
+	case stray && d.action == Skip:
 		return passOver(ctx, d.broker, l, broken, next.after)
-	case what == foreign && d.verb == Skip:
-		l.goOn(to)
+	case what == foreign && d.action == Skip:
+		l.resumeAt(to)
 		l.Loses = fmt.Sprintf("nothing that can be made again: of what chain %s goes on with, the events that stages derived are "+
-			"stepped over, since those stages derive them again from what they read; the others are applied", next.Outbox)
-	case what == foreign && !stray && d.verb == Resume:
-		l.goOn(Link{next.Outbox, next.Seq - 1}.in(anyNext))
+			"stepped over, since those stages derive them again from what they read; the others are applied", next.Timeline)
+	case what == foreign && !stray && d.action == Resume:
+		l.resumeAt(Link{next.Timeline, next.Seq - 1}.in(anyNext))
 		l.Loses = fmt.Sprintf("nothing: what chain %s goes on with is applied as it is; what stages of this database derive again "+
-			"is then there twice", next.Outbox)
-	case what == gap && d.verb == Skip:
+			"is then there twice", next.Timeline)
+	case what == gap && d.action == Skip:
 		l.Lost = missing(last, next.Link, names)
 		l.Loses = fmt.Sprintf("%d records that are missing from the log before offset %d", l.Lost, next.offset)
-		l.goOn(to)
+		l.resumeAt(to)
 	default:
-		return Lift{}, d.refuse(b)
+		return Resolution{}, d.refuse(b)
 	}
 	return l, nil
 }
 
 // passOver has a stage continue after stray records. It does not pass over records
 // before them: those are applied, and the stage halts again.
-func passOver(ctx context.Context, broker Broker, l Lift, b chainBreak, after bool) (Lift, error) {
+func passOver(ctx context.Context, broker Broker, l Resolution, b chainBreak, after bool) (Resolution, error) {
 	if after {
 		return l, nil
 	}
 	n, next, err := b.strayRun(ctx, broker)
 	if err != nil {
-		return Lift{}, err
+		return Resolution{}, err
 	}
 	last, _ := b.last.reached()
 	l.to.Next, l.Lost = next, n
 	l.Loses = fmt.Sprintf("%d records from offset %d on, which are out of order: they have numbers of chain %s from %d on, right after "+
-		"number %d; the stage continues after that number with what this database wrote", n, b.offset, b.next.Outbox, b.next.Seq, last)
+		"number %d; the stage continues after that number with what this database wrote", n, b.offset, b.next.Timeline, b.next.Seq, last)
 	return l, nil
 }
 
 // sent is up to where the chain that a position follows is known to be in the log;
-// unlimited where it has another name by now.
+// unlimited where it is on a new timeline by now.
 func (d diagnosis) sent(p store.Position) int64 {
 	for _, k := range d.known {
-		if k.Current && partitionOf(k) == positionAt(p) && k.Outbox == p.Outbox {
+		if k.Current && partitionOf(k) == positionAt(p) && k.Timeline == p.Timeline {
 			return k.Sent
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// idler does nothing in its transaction until it is let go, and then writes.
-type idler struct {
+// silentHandler does nothing in its transaction until it is let go, and then writes.
+type silentHandler struct {
 	recorder
 	// minds has it come back when its context is done.
 	minds   bool
@@ -23,11 +23,11 @@ type idler struct {
 	wrote   chan error
 }
 
-func newIdler(minds bool) *idler {
-	return &idler{minds: minds, entered: make(chan struct{}), letGo: make(chan struct{}), wrote: make(chan error, 10)}
+func newSilentHandler(minds bool) *silentHandler {
+	return &silentHandler{minds: minds, entered: make(chan struct{}), letGo: make(chan struct{}), wrote: make(chan error, 10)}
 }
 
-func (h *idler) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+func (h *silentHandler) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
 	select {
 	case h.entered <- struct{}{}:
 	case <-h.letGo:
@@ -39,7 +39,7 @@ func (h *idler) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event
 	}
 	<-h.letGo
 	// What it remembers belongs to nobody any more either.
-	Remember[int, int](tx, h).Put(1, 1)
+	CacheFor[int, int](tx, h).Put(1, 1)
 	_, err := tx.Exec(context.WithoutCancel(ctx), `DELETE FROM instance`)
 	h.wrote <- err
 	return nil, nil
@@ -52,9 +52,9 @@ func TestAHandlerThatBlocksLosesItsTransaction(t *testing.T) {
 	for name, minds := range map[string]bool{"and minds its context": true, "and minds nothing": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newIdler(minds)
+			h := newSilentHandler(minds)
 			r := newRig(t, h)
-			r.stage.idle = 20 * time.Millisecond
+			r.stage.watchdogLimit = 20 * time.Millisecond
 			r.fill(1, 3)
 			r.assign()
 			delivered := make(chan error, 1)
@@ -70,7 +70,7 @@ func TestAHandlerThatBlocksLosesItsTransaction(t *testing.T) {
 			assert.ErrorContains(t, r.stage.Trouble(), "the handler did nothing in its transaction for ")
 			assert.Empty(t, r.effects())
 			until, why := r.stage.resting, r.stage.restsFor // the lane waits for the handler
-			assert.GreaterOrEqual(t, until.Sub(began), (1+idleRest)*r.stage.idle, "others had to wait so long, and get ten times that")
+			assert.GreaterOrEqual(t, until.Sub(began), (1+watchdogRest)*r.stage.watchdogLimit, "others had to wait so long, and get ten times that")
 			assert.ErrorContains(t, why, "the handler did nothing in its transaction for ")
 			close(h.letGo)
 			require.NoError(t, <-delivered)
@@ -90,7 +90,7 @@ func TestAStageRestsForTheOthers(t *testing.T) {
 	r := newRig(t, &recorder{})
 	r.fill(1, 3)
 	r.assign()
-	r.stage.restAfter(&idleError{err: errors.New("it slept"), rest: time.Hour})
+	r.stage.restAfter(&watchdogError{err: errors.New("it slept"), rest: time.Hour})
 	require.ErrorContains(t, r.stage.rests(), "the stage rests: it slept")
 	ctx, cancel := context.WithCancel(t.Context())
 	delivered := make(chan error, 1)

@@ -20,22 +20,22 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// lifts works out what a verb would do everywhere, as the command does in a
+// resolutions works out what an action would do everywhere, as the command does in a
 // process of its own.
-func (r *rig) lifts(verb Verb) ([]Lift, error) {
+func (r *rig) resolutions(action Action) ([]Resolution, error) {
 	r.t.Helper()
 	topology, err := LookupTopology(r.t.Context(), r.db, r.broker, rigTopics, byLastDigit)
 	require.NoError(r.t, err)
-	return Lifts(r.t.Context(), r.db, r.broker, topology, verb, func(store.Position) bool { return true })
+	return PlanResolutions(r.t.Context(), r.db, r.broker, topology, action, func(store.Position) bool { return true })
 }
 
-// lift is lifts, carried out.
-func (r *rig) lift(verb Verb) []Lift {
+// resolve is resolutions, applied.
+func (r *rig) resolve(action Action) []Resolution {
 	r.t.Helper()
-	lifts, err := r.lifts(verb)
+	resolutions, err := r.resolutions(action)
 	require.NoError(r.t, err)
-	require.NoError(r.t, Apply(r.t.Context(), r.db, lifts))
-	return lifts
+	require.NoError(r.t, ApplyResolutions(r.t.Context(), r.db, resolutions))
+	return resolutions
 }
 
 // consume delivers all that the log still holds behind the positions, in a new
@@ -83,11 +83,11 @@ func (r *rig) relay() {
 	require.NoError(r.t, relay.Trouble())
 }
 
-// lostOne is the one lift there must be.
-func lostOne(t *testing.T, lifts []Lift) Lift {
+// lostOne is the one resolution there must be.
+func lostOne(t *testing.T, resolutions []Resolution) Resolution {
 	t.Helper()
-	require.Len(t, lifts, 1)
-	return lifts[0]
+	require.Len(t, resolutions, 1)
+	return resolutions[0]
 }
 
 func at(partition int32) TopicPartition { return TopicPartition{schema.PriceEvents, partition} }
@@ -103,11 +103,11 @@ func TestSkipRecordsThatWereDeleted(t *testing.T) {
 	r.broker.oldest[at(1)] = 7
 	assert.NotContains(t, r.assign(), at(1))
 	assert.Contains(t, r.position(1).Halted, "3 records are gone; to go on: pricemill stages skip test price-events 1")
-	_, err := r.lifts(Resume)
-	require.ErrorIs(t, err, ErrLift)
-	lift := lostOne(t, r.lift(Skip))
-	assert.Equal(t, int64(3), lift.Lost)
-	assert.Contains(t, lift.Loses, "offsets 4 to 6")
+	_, err := r.resolutions(Resume)
+	require.ErrorIs(t, err, ErrNotResolved)
+	resolution := lostOne(t, r.resolve(Skip))
+	assert.Equal(t, int64(3), resolution.Lost)
+	assert.Contains(t, resolution.Loses, "offsets 4 to 6")
 	r.consume()
 	assert.Len(t, r.effects(), 3+10-3)
 	assert.Equal(t, int64(10), r.position(1).Seq, "the chain goes on behind what is lost")
@@ -124,9 +124,9 @@ func TestResumeWithMorePartitions(t *testing.T) {
 	r.broker.infos[schema.PriceEvents] = TopicInfo{testTopicID, 9}
 	assert.Empty(t, r.assign())
 	assert.Contains(t, r.position(2).Halted, "has 9 partitions, and had 4; to go on: pricemill stages resume test price-events 2")
-	_, err := r.lifts(Skip)
-	require.ErrorIs(t, err, ErrLift)
-	for _, l := range r.lift(Resume) {
+	_, err := r.resolutions(Skip)
+	require.ErrorIs(t, err, ErrNotResolved)
+	for _, l := range r.resolve(Resume) {
 		assert.Zero(t, l.Lost)
 		assert.Contains(t, l.Loses, "nothing: keys stay on the 4 partitions they were on")
 	}
@@ -157,12 +157,12 @@ func TestSkipATopicThatWasCreatedAgain(t *testing.T) {
 	r.broker.log = map[TopicPartition][]Record{}
 	assert.NotContains(t, r.assign(), at(1))
 	assert.Contains(t, r.position(1).Halted, "its id is topic-9, and was topic-1; to go on: pricemill stages skip test price-events 1")
-	lifts := r.lift(Skip)
-	require.Len(t, lifts, partitions)
-	assert.Equal(t, int64(2), lifts[1].Lost)
-	assert.Contains(t, lifts[1].Loses, "2 records that pricemill had sent to the topic that is gone")
-	assert.Contains(t, lifts[1].Loses, "from offset 4 on")
-	assert.Equal(t, Link{}, Link{r.position(1).Outbox, r.position(1).Seq}, "the new log begins with the first number of a chain")
+	resolutions := r.resolve(Skip)
+	require.Len(t, resolutions, partitions)
+	assert.Equal(t, int64(2), resolutions[1].Lost)
+	assert.Contains(t, resolutions[1].Loses, "2 records that pricemill had sent to the topic that is gone")
+	assert.Contains(t, resolutions[1].Loses, "from offset 4 on")
+	assert.Equal(t, Link{}, Link{r.position(1).Timeline, r.position(1).Seq}, "the new log begins with the first number of a chain")
 	r.relay() // what waited is not lost
 	r.emit(1, 3)
 	r.relay()
@@ -185,9 +185,9 @@ func TestSkipALogThatLostItsEnd(t *testing.T) {
 
 	r.topology() // the next start notices, before the relay fills the difference
 	assert.Contains(t, r.position(1).Halted, "the log ended at offset 5, and the stage has applied up to 8: the log lost its end")
-	lift := lostOne(t, r.lift(Skip))
-	assert.Equal(t, int64(2), lift.Lost)
-	assert.Contains(t, lift.Loses, "2 records that pricemill had sent and that this stage had not applied")
+	resolution := lostOne(t, r.resolve(Skip))
+	assert.Equal(t, int64(2), resolution.Lost)
+	assert.Contains(t, resolution.Loses, "2 records that pricemill had sent and that this stage had not applied")
 	r.relay()
 	r.emit(1, 3)
 	r.relay()
@@ -202,10 +202,10 @@ func TestSkipALogThatLostItsEnd(t *testing.T) {
 	assert.Len(t, ids, 8+1+3, "and other events")
 }
 
-// idle takes records and does nothing.
-type idle struct{}
+// ignorer consumes records and does nothing.
+type ignorer struct{}
 
-func (idle) Handle(context.Context, *Tx, []Record) ([]schema.Event, error) { return nil, nil }
+func (ignorer) Handle(context.Context, *Tx, []Record) ([]schema.Event, error) { return nil, nil }
 
 // A stage that had not come to the lost end must not step over it in silence.
 func TestAnEndThatIsLostIsMissedByThoseBehind(t *testing.T) {
@@ -217,11 +217,11 @@ func TestAnEndThatIsLostIsMissedByThoseBehind(t *testing.T) {
 	require.NoError(t, r.deliver(t.Context(), r.log(1)[:8]...))
 	r.broker.log[at(1)] = r.broker.log[at(1)][:5]
 	r.topology()
-	r.lift(Skip)
+	r.resolve(Skip)
 	r.emit(1, 3)
 	r.relay()
 
-	behind := newStage(StageSpec{Name: "behind", Takes: r.stage.spec.Takes, Gives: r.stage.spec.Gives, Handler: idle{}},
+	behind := newStage(StageSpec{Name: "behind", Consumes: r.stage.spec.Consumes, Produces: r.stage.spec.Produces, Handler: ignorer{}},
 		r.db, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 	r.stage = behind
 	r.consume()
@@ -229,7 +229,7 @@ func TestAnEndThatIsLostIsMissedByThoseBehind(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, int64(5), positions[1].Next)
 	assert.Contains(t, positions[1].Halted, "the log lost 5 records before offset 5")
-	assert.Equal(t, int64(5), lostOne(t, r.lift(Skip)).Lost)
+	assert.Equal(t, int64(5), lostOne(t, r.resolve(Skip)).Lost)
 	r.consume()
 	positions, err = store.Positions(t.Context(), r.db, "behind")
 	require.NoError(t, err)
@@ -244,11 +244,11 @@ func TestSkipAGap(t *testing.T) {
 	}
 	r.consume()
 	assert.Len(t, r.effects(), 2)
-	_, err := r.lifts(Resume)
-	require.ErrorIs(t, err, ErrLift)
-	lift := lostOne(t, r.lift(Skip))
-	assert.Equal(t, int64(2), lift.Lost)
-	assert.Equal(t, "2 records that are missing from the log before offset 2", lift.Loses)
+	_, err := r.resolutions(Resume)
+	require.ErrorIs(t, err, ErrNotResolved)
+	resolution := lostOne(t, r.resolve(Skip))
+	assert.Equal(t, int64(2), resolution.Lost)
+	assert.Equal(t, "2 records that are missing from the log before offset 2", resolution.Loses)
 	r.consume()
 	assert.Len(t, r.effects(), 4)
 	assert.Equal(t, int64(6), r.position(0).Seq)
@@ -272,7 +272,7 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 	require.NoError(t, err)
 	derived := func(seq int64) func(*Record) {
 		return func(record *Record) {
-			record.Headers = append(record.Headers[:len(record.Headers)-2], Link{known[1].Outbox, seq}.headers()...)
+			record.Headers = append(record.Headers[:len(record.Headers)-2], Link{known[1].Timeline, seq}.headers()...)
 			record.Headers = append(record.Headers, schema.Header{Key: headerDerived, Value: []byte("true")})
 		}
 	}
@@ -286,10 +286,10 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 	p := restored.position(1)
 	assert.Equal(t, int64(4), p.Next)
 	assert.Contains(t, p.Halted, "was it restored from a copy?; to go on: pricemill stages skip test price-events 1")
-	_, err = restored.lifts(Skip)
+	_, err = restored.resolutions(Skip)
 	require.ErrorIs(t, err, ErrUnsettled, "before a relay has looked")
 	restored.relay()
-	assert.Contains(t, lostOne(t, restored.lift(Skip)).Loses, "the events that stages derived are stepped over")
+	assert.Contains(t, lostOne(t, restored.resolve(Skip)).Loses, "the events that stages derived are stepped over")
 	restored.emit(1, 2)
 	restored.relay()
 	restored.consume()
@@ -299,13 +299,13 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 
 	again := r.restore(copied)
 	again.consume()
-	_, err = again.lifts(Resume)
+	_, err = again.resolutions(Resume)
 	require.ErrorIs(t, err, ErrUnsettled, "before a relay has looked")
 	again.relay()
-	assert.Contains(t, lostOne(t, again.lift(Resume)).Loses, "is applied as it is")
+	assert.Contains(t, lostOne(t, again.resolve(Resume)).Loses, "is applied as it is")
 	again.consume()
 	assert.Len(t, again.effects(), 4+3+2, "resume applies what the later state wrote, derived or not")
-	lostOne(t, again.lift(Resume)) // what the other copy wrote is strange too
+	lostOne(t, again.resolve(Resume)) // what the other copy wrote is strange too
 	again.consume()
 	assert.Len(t, again.effects(), 4+3+2+2)
 }
@@ -343,16 +343,16 @@ func TestSkipWhatHasTheSameNumberAgain(t *testing.T) {
 		restored := r.restore(copied)
 		restored.consume()
 		assert.Contains(t, restored.position(1).Halted, "was it restored from a copy?")
-		_, err := restored.lifts(Skip)
+		_, err := restored.resolutions(Skip)
 		require.ErrorIs(t, err, ErrUnsettled)
 		derive(restored, 4, again)
-		restored.lift(Skip) // it has these numbers itself by now
+		restored.resolve(Skip) // it has these numbers itself by now
 		restored.consume()
 		restored.relay()
 		derive(restored, 4+again, 3-again)
 		restored.relay()
 		for restored.consume(); restored.position(1).Halted != ""; restored.consume() {
-			restored.lift(Skip)
+			restored.resolve(Skip)
 		}
 		assert.Len(t, restored.effects(), 7, "%d again", again)
 		derive(restored, 7, 2)
@@ -403,7 +403,7 @@ func TestAnEmptyDatabaseHaltsAtTheLogOfAnother(t *testing.T) {
 	}))
 	other.consume()
 	assert.Contains(t, other.position(1).Halted, "was written by another database")
-	other.lift(Skip)
+	other.resolve(Skip)
 	other.consume()
 	assert.Len(t, other.effects(), 4, "what no stage derived is applied")
 }
@@ -449,7 +449,7 @@ func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
 			require.NoError(t, relay.Trouble())
 			restored.consume()
 			assert.Contains(t, restored.position(1).Halted, "was it restored from a copy?")
-			lostOne(t, restored.lift(Skip))
+			lostOne(t, restored.resolve(Skip))
 			restored.consume()
 			assert.Len(t, restored.effects(), 4+4+since, "noted %v, %d since", noted, since)
 			assert.Empty(t, restored.letters())
@@ -457,17 +457,17 @@ func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
 	}
 }
 
-func TestALiftIsForWhatTheOperatorSaw(t *testing.T) {
+func TestAResolutionIsForWhatTheOperatorSaw(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
 	for _, seq := range []int64{1, 5} {
 		r.append(0, seq, nil)
 	}
 	r.consume()
-	lifts, err := r.lifts(Skip)
+	resolutions, err := r.resolutions(Skip)
 	require.NoError(t, err)
-	require.NoError(t, Apply(t.Context(), r.db, lifts))
-	require.ErrorIs(t, Apply(t.Context(), r.db, lifts), store.ErrMoved)
+	require.NoError(t, ApplyResolutions(t.Context(), r.db, resolutions))
+	require.ErrorIs(t, ApplyResolutions(t.Context(), r.db, resolutions), store.ErrMoved)
 }
 
 func TestResetGoesForwardOnly(t *testing.T) {
@@ -551,7 +551,7 @@ func TestWhatWasAppliedOfALostEndIsNotSentAgain(t *testing.T) {
 	r.unsend(1, 6)
 	r.broker.log[at(1)] = r.broker.log[at(1)][:5]
 	r.topology()
-	assert.Zero(t, lostOne(t, r.lift(Skip)).Lost)
+	assert.Zero(t, lostOne(t, r.resolve(Skip)).Lost)
 	r.relay()
 	r.emit(1, 2)
 	r.relay()
@@ -574,9 +574,9 @@ func TestALostEndIsRefilledBeforeAnybodyActs(t *testing.T) {
 		r.append(1, 0, nil)
 	}
 	assert.NotContains(t, r.assign(), at(1), "it stays halted although the log is long enough")
-	lift := lostOne(t, r.lift(Skip))
-	assert.Zero(t, lift.Lost)
-	assert.Contains(t, lift.Halted, "the log ended at offset 5")
+	resolution := lostOne(t, r.resolve(Skip))
+	assert.Zero(t, resolution.Lost)
+	assert.Contains(t, resolution.Halted, "the log ended at offset 5")
 	r.consume()
 	assert.Len(t, r.effects(), 8+6)
 	assert.Empty(t, r.letters())

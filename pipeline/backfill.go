@@ -20,37 +20,37 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// FillConfig describes a Fill. Store, Broker, Topology, Stage and Log are required.
-type FillConfig struct {
+// BackfillConfig describes a Backfill. Store, Broker, Topology, Stage and Log are required.
+type BackfillConfig struct {
 	Store    *store.Store
 	Broker   Broker
 	Topology *Topology
-	// Stage is the stage to fill, which nobody else runs.
+	// Stage is the stage to backfill, which nothing else runs.
 	Stage StageSpec
 	Log   *slog.Logger
 	// Progress is told how many records more were read. It is called from several
 	// goroutines.
 	Progress func(records int)
-	// Strict has the fill stop with ErrPoison before a record that a stage would
+	// Strict has the backfill stop with ErrPoison before a record that a stage would
 	// put into the dead letters.
 	Strict bool
 	// Limit, if not nil, is how many records a second are read at the most.
 	Limit *rate.Limiter
 	// Beside says that other processes write to the database as well. Where
-	// writers wait for each other, the fill then always rests, and otherwise only
+	// writers wait for each other, the backfill then always rests, and otherwise only
 	// where somebody else in this process wrote.
 	Beside bool
 }
 
-// Fill brings a stage to given places of the log, without a consumer group:
+// Backfill brings a stage to given places of the log, without a consumer group:
 // partitions side by side, and otherwise by what runs a stage, from the rule of
 // the chain to the dead letters. Where writers wait for each other, its
 // transactions are one at a time, and short, with a rest behind each for as long as
 // it took; unless nobody else writes: then they are longer, and without a rest.
 // Elsewhere it rests while this process has other work: whoever answers requests
-// beside a fill needs the processor too.
-type Fill struct {
-	cfg   FillConfig
+// next to a backfill needs the processor too.
+type Backfill struct {
+	cfg   BackfillConfig
 	stage *Stage
 	turn  sync.Mutex
 	// own are the transactions it began.
@@ -63,14 +63,14 @@ type Fill struct {
 	// work is what the transactions took since turn was taken.
 	work time.Duration
 	// breaks are those it went on behind.
-	breaks []Lift
+	breaks []Resolution
 }
 
-// NewFill prepares a fill; nothing moves before To.
-func NewFill(cfg FillConfig) *Fill {
-	f := &Fill{cfg: cfg}
+// NewBackfill prepares a backfill; nothing moves before To.
+func NewBackfill(cfg BackfillConfig) *Backfill {
+	f := &Backfill{cfg: cfg}
 	f.stage = newStage(cfg.Stage, cfg.Store, cfg.Topology, cfg.Log, newMetrics(prometheus.NewRegistry()), func() {})
-	f.stage.patience, f.stage.strict = fillPatience, cfg.Strict
+	f.stage.patience, f.stage.strict = backfillPatience, cfg.Strict
 	if cfg.Store.Turn() > 0 {
 		f.stage.worked = func(d time.Duration) { f.work += d }
 	}
@@ -81,14 +81,14 @@ func NewFill(cfg FillConfig) *Fill {
 }
 
 const (
-	// fillPatience is how long a database that does not answer is asked again.
-	fillPatience = 30 * time.Second
-	// fillBatch is the most records of a transaction. Where its time is bounded,
-	// fillFirst are those of the first one, and fillLeast the fewest: on a machine
+	// backfillPatience is how long a database that does not answer is asked again.
+	backfillPatience = 30 * time.Second
+	// backfillBatch is the most records of a transaction. Where its time is bounded,
+	// backfillFirst are those of the first one, and backfillLeast the fewest: on a machine
 	// that is busy with other things, it takes long whatever it holds.
-	fillBatch = 2000
-	fillFirst = 100
-	fillLeast = 20
+	backfillBatch = 2000
+	backfillFirst = 100
+	backfillLeast = 20
 )
 
 // Targets that cannot be reached.
@@ -99,16 +99,16 @@ var (
 	ErrBeyond = errors.New("the log does not reach so far")
 )
 
-// Breaks are the breaks of the log that the fill went on behind, in the way in
+// Breaks are the breaks of the log that the backfill continued after, in the way in
 // which an operator has a stage skip them.
-func (f *Fill) Breaks() []Lift { return f.breaks }
+func (f *Backfill) Breaks() []Resolution { return f.breaks }
 
 // To fills the stage up to these offsets, whose partitions must be of its topics,
 // and creates positions at the start of the log where it has none. Where the log
 // broke before a target, whoever stands there went on behind the break on an
-// operator's word; the fill does so as by Skip, and Breaks tells. ErrHalted is
+// operator's word; the backfill does so as by Skip, and Breaks tells. ErrHalted is
 // wrapped where that is no way.
-func (f *Fill) To(ctx context.Context, targets map[TopicPartition]int64) error {
+func (f *Backfill) To(ctx context.Context, targets map[TopicPartition]int64) error {
 	for {
 		claims, err := f.claims(ctx, targets)
 		if err != nil {
@@ -118,14 +118,14 @@ func (f *Fill) To(ctx context.Context, targets map[TopicPartition]int64) error {
 		if err != nil || len(halted) == 0 {
 			return err
 		}
-		if err := f.goOn(ctx, halted); err != nil {
+		if err := f.resumeAt(ctx, halted); err != nil {
 			return err
 		}
 	}
 }
 
 // claims are the partitions with a target.
-func (f *Fill) claims(ctx context.Context, targets map[TopicPartition]int64) ([]Claim, error) {
+func (f *Backfill) claims(ctx context.Context, targets map[TopicPartition]int64) ([]Claim, error) {
 	topics := f.cfg.Stage.Topics()
 	infos, err := f.cfg.Broker.Topics(ctx, topics)
 	if err != nil {
@@ -155,19 +155,19 @@ func (f *Fill) claims(ctx context.Context, targets map[TopicPartition]int64) ([]
 }
 
 // start is a position at the start of what a partition holds.
-func (f *Fill) start(tp TopicPartition, topicID string, held OffsetRange) store.Position {
+func (f *Backfill) start(tp TopicPartition, topicID string, held OffsetRange) store.Position {
 	p := store.Position{Stage: f.cfg.Stage.Name, Topic: string(tp.Topic), Part: tp.Partition, TopicID: topicID,
 		Next: held.Oldest, MovedAt: schema.NewTime(time.Now())}
 	if held.Oldest > 0 {
 		from := Link{}.in(anyNext)
-		p.Outbox, p.Seq = from.Outbox, from.Seq
+		p.Timeline, p.Seq = from.Timeline, from.Seq
 	}
 	return p
 }
 
 // session fills until all targets are reached or a partition halted, and returns
 // those that did.
-func (f *Fill) session(ctx context.Context, claims []Claim, targets map[TopicPartition]int64) (map[TopicPartition]bool, error) {
+func (f *Backfill) session(ctx context.Context, claims []Claim, targets map[TopicPartition]int64) (map[TopicPartition]bool, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	starts, err := f.stage.Assign(ctx, claims, func() {
@@ -176,7 +176,7 @@ func (f *Fill) session(ctx context.Context, claims []Claim, targets map[TopicPar
 	if err != nil {
 		return nil, err
 	}
-	s := fillSession{fill: f, targets: targets, halted: map[TopicPartition]bool{}}
+	s := backfillSession{backfill: f, targets: targets, halted: map[TopicPartition]bool{}}
 	lanes := map[int32][]TopicPartition{}
 	for _, claim := range claims {
 		tp := claim.TopicPartition
@@ -210,25 +210,25 @@ func (f *Fill) session(ctx context.Context, claims []Claim, targets map[TopicPar
 	return s.halted, nil
 }
 
-// goOn lets the stage go on behind what it halted at.
-func (f *Fill) goOn(ctx context.Context, halted map[TopicPartition]bool) error {
+// resumeAt lets the stage continue after what it halted at.
+func (f *Backfill) resumeAt(ctx context.Context, halted map[TopicPartition]bool) error {
 	positions, err := store.Positions(ctx, f.cfg.Store, f.cfg.Stage.Name)
 	if err != nil {
 		return err
 	}
 	positions = slices.DeleteFunc(positions, func(p store.Position) bool { return !halted[positionAt(p)] })
-	lifts, err := liftsOf(ctx, f.cfg.Store, f.cfg.Broker, f.cfg.Topology, Skip, positions)
+	resolutions, err := planResolutions(ctx, f.cfg.Store, f.cfg.Broker, f.cfg.Topology, Skip, positions)
 	if err != nil {
 		return fmt.Errorf("filling %s: %w: %w", f.cfg.Stage.Name, ErrHalted, err)
 	}
-	f.breaks = append(f.breaks, lifts...)
-	return Apply(ctx, f.cfg.Store, lifts)
+	f.breaks = append(f.breaks, resolutions...)
+	return ApplyResolutions(ctx, f.cfg.Store, resolutions)
 }
 
-// fillSession is one run over the partitions.
-type fillSession struct {
-	fill    *Fill
-	targets map[TopicPartition]int64
+// backfillSession is one run over the partitions.
+type backfillSession struct {
+	backfill *Backfill
+	targets  map[TopicPartition]int64
 
 	mu     sync.Mutex
 	halted map[TopicPartition]bool
@@ -238,11 +238,11 @@ type fillSession struct {
 var errPaused = errors.New("the partition halted")
 
 // read brings one partition to its target.
-func (s *fillSession) read(ctx context.Context, lane int, tp TopicPartition, from int64) error {
-	f := s.fill
-	pace := pace{turn: f.cfg.Store.Turn(), size: fillBatch}
+func (s *backfillSession) read(ctx context.Context, lane int, tp TopicPartition, from int64) error {
+	f := s.backfill
+	pace := pace{turn: f.cfg.Store.Turn(), size: backfillBatch}
 	if pace.turn > 0 {
-		pace.size = fillFirst
+		pace.size = backfillFirst
 	}
 	err := f.cfg.Broker.Read(ctx, tp, from, s.targets[tp], func(records []Record) error {
 		for len(records) > 0 {
@@ -264,15 +264,15 @@ func (s *fillSession) read(ctx context.Context, lane int, tp TopicPartition, fro
 	return err
 }
 
-func (s *fillSession) paused(tp TopicPartition) bool {
+func (s *backfillSession) paused(tp TopicPartition) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.halted[tp]
 }
 
 // apply is what a stage does with a batch.
-func (s *fillSession) apply(ctx context.Context, lane int, records []Record, pace *pace) error {
-	f := s.fill
+func (s *backfillSession) apply(ctx context.Context, lane int, records []Record, pace *pace) error {
+	f := s.backfill
 	batch := &Batch{Lane: lane, Records: records, Pause: func(tp TopicPartition) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -315,7 +315,7 @@ func (s *fillSession) apply(ctx context.Context, lane int, records []Record, pac
 }
 
 // wait keeps to the limit.
-func (f *Fill) wait(ctx context.Context, records int) error {
+func (f *Backfill) wait(ctx context.Context, records int) error {
 	for f.cfg.Limit != nil && records > 0 {
 		n := min(records, max(1, f.cfg.Limit.Burst()))
 		if err := f.cfg.Limit.WaitN(ctx, n); err != nil {
@@ -328,10 +328,10 @@ func (f *Fill) wait(ctx context.Context, records int) error {
 
 // written is how many transactions others in this process began: one of the fill is
 // one, and one that was tried again more.
-func (f *Fill) written() int64 { return f.cfg.Store.Writes() - f.own.Load() }
+func (f *Backfill) written() int64 { return f.cfg.Store.Writes() - f.own.Load() }
 
 // disturbs reports whether somebody else wrote since it was last asked.
-func (f *Fill) disturbs() bool {
+func (f *Backfill) disturbs() bool {
 	before := f.seen
 	f.seen = f.written()
 	return f.cfg.Beside || f.seen > before
@@ -381,7 +381,7 @@ const aloneTurns = 5
 // next is how many records the next transaction may have.
 func (p *pace) next(alone bool) int {
 	if p.turn > 0 && alone {
-		return min(aloneTurns*p.size, fillBatch)
+		return min(aloneTurns*p.size, backfillBatch)
 	}
 	return p.size
 }
@@ -389,5 +389,5 @@ func (p *pace) next(alone bool) int {
 // note has the next size follow from what the last one took, at most doubled.
 func (p *pace) note(records int, took time.Duration) {
 	fitting := int(float64(records) * float64(p.turn) / float64(max(took, time.Microsecond)))
-	p.size = max(fillLeast, min(fitting, 2*p.size, fillBatch))
+	p.size = max(backfillLeast, min(fitting, 2*p.size, backfillBatch))
 }

@@ -17,10 +17,10 @@ import (
 )
 
 // newFill is a fill of a second stage of the rig, with the same handler.
-func (r *rig) newFill(progress func(int)) *Fill {
+func (r *rig) newBackfill(progress func(int)) *Backfill {
 	spec := r.stage.spec
 	spec.Name = store.Scratch + "test"
-	return NewFill(FillConfig{Store: r.db, Broker: r.broker, Topology: r.topology(), Stage: spec, Log: slog.New(slog.DiscardHandler), Progress: progress})
+	return NewBackfill(BackfillConfig{Store: r.db, Broker: r.broker, Topology: r.topology(), Stage: spec, Log: slog.New(slog.DiscardHandler), Progress: progress})
 }
 
 // ends are targets at the ends of the log, or n records before.
@@ -34,7 +34,7 @@ func (r *rig) ends(before int64) map[TopicPartition]int64 {
 }
 
 // filled are the offsets of the fill's positions, by partition.
-func (r *rig) filled() []int64 {
+func (r *rig) backfilled() []int64 {
 	r.t.Helper()
 	positions, err := store.Positions(r.t.Context(), r.db, store.Scratch+"test")
 	require.NoError(r.t, err)
@@ -45,7 +45,7 @@ func (r *rig) filled() []int64 {
 	return offsets
 }
 
-func TestAFillGoesToItsTargets(t *testing.T) {
+func TestABackfillGoesToItsTargets(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
 	for p := range int32(partitions) {
@@ -54,14 +54,14 @@ func TestAFillGoesToItsTargets(t *testing.T) {
 		r.append(p, 11, func(record *Record) { record.Value = []byte("no price") })
 	}
 	read := make(chan int, 100)
-	f := r.newFill(func(n int) { read <- n })
+	f := r.newBackfill(func(n int) { read <- n })
 	require.NoError(t, f.To(t.Context(), r.ends(8)))
-	assert.Equal(t, []int64{4, 4, 4, 4}, r.filled())
+	assert.Equal(t, []int64{4, 4, 4, 4}, r.backfilled())
 	assert.Len(t, r.effects(), 4*partitions)
 	require.NoError(t, f.To(t.Context(), r.ends(8)), "it is there")
 	require.NoError(t, f.To(t.Context(), r.ends(0)))
 	assert.Len(t, r.effects(), 10*partitions)
-	assert.Equal(t, []int64{12, 12, 12, 12}, r.filled())
+	assert.Equal(t, []int64{12, 12, 12, 12}, r.backfilled())
 	var letters int
 	require.NoError(t, r.db.Get(t.Context(), &letters, `SELECT COUNT(*) FROM dead_letters WHERE stage = $1`, store.Scratch+"test"))
 	assert.Equal(t, partitions, letters)
@@ -82,7 +82,7 @@ func TestAFillGoesToItsTargets(t *testing.T) {
 	require.ErrorIs(t, f.To(t.Context(), targets), ErrBeyond)
 }
 
-func TestAFillGoesOnBehindBreaks(t *testing.T) {
+func TestABackfillGoesOnBehindBreaks(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
 	for _, seq := range []int64{1, 2, 5, 6} {
@@ -90,7 +90,7 @@ func TestAFillGoesOnBehindBreaks(t *testing.T) {
 	}
 	r.broker.oldest[TopicPartition{schema.PriceEvents, 3}] = 2
 	r.fill(3, 5)
-	f := r.newFill(nil)
+	f := r.newBackfill(nil)
 	require.NoError(t, f.To(t.Context(), r.ends(0)))
 	assert.Len(t, r.effects(), 4+3, "the head that is gone is no break: there is nobody who had it")
 	require.Len(t, f.Breaks(), 1)
@@ -99,11 +99,11 @@ func TestAFillGoesOnBehindBreaks(t *testing.T) {
 }
 
 // A break that needs a person stops the fill.
-func TestAFillHalts(t *testing.T) {
+func TestABackfillHalts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
 	r.fill(1, 3)
-	f := r.newFill(nil)
+	f := r.newBackfill(nil)
 	info := r.broker.infos[schema.PriceEvents]
 	info.Partitions++
 	r.broker.infos[schema.PriceEvents] = info
@@ -112,12 +112,12 @@ func TestAFillHalts(t *testing.T) {
 	require.ErrorContains(t, err, "the topic has 5 partitions, and had 4")
 }
 
-func TestAFillGivesUp(t *testing.T) {
+func TestABackfillGivesUp(t *testing.T) {
 	t.Parallel()
 	failing := errors.New("not today")
 	r := newRig(t, &recorder{before: func([]Record) error { return failing }})
 	r.fill(1, 3)
-	f := r.newFill(nil)
+	f := r.newBackfill(nil)
 	f.stage.patience = 50 * time.Millisecond
 	require.ErrorIs(t, f.To(t.Context(), r.ends(0)), failing)
 
@@ -128,7 +128,7 @@ func TestAFillGivesUp(t *testing.T) {
 }
 
 // Somebody who moves the positions of a fill ends it.
-func TestAFillIsAlone(t *testing.T) {
+func TestABackfillIsAlone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	first := true
@@ -140,7 +140,7 @@ func TestAFillIsAlone(t *testing.T) {
 		return errors.New("meanwhile the position goes back")
 	}}
 	r.fill(1, 20)
-	f := r.newFill(nil)
+	f := r.newBackfill(nil)
 	require.NoError(t, f.To(t.Context(), r.ends(18)))
 	handler := &recorder{before: func([]Record) error { return nil }}
 	handler.before = func([]Record) error {
@@ -165,7 +165,7 @@ func (d *deferred) Prepare(_ context.Context, in []Record) error {
 
 func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
 	t.Parallel()
-	p := pace{turn: 10 * time.Millisecond, size: fillFirst}
+	p := pace{turn: 10 * time.Millisecond, size: backfillFirst}
 	for range 20 { // 20 µs a record
 		p.note(p.size, time.Duration(p.size)*20*time.Microsecond)
 	}
@@ -178,17 +178,17 @@ func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
 	p.note(25, 0)
 	assert.Equal(t, 50, p.size, "no more than twice as many")
 	p.note(1, time.Hour)
-	assert.Equal(t, fillLeast, p.size)
+	assert.Equal(t, backfillLeast, p.size)
 	for range 20 {
 		p.note(p.size, 0)
 	}
-	assert.Equal(t, fillBatch, p.size)
-	whole := pace{size: fillBatch}
-	assert.Equal(t, fillBatch, whole.next(true), "where writers do not wait for each other")
+	assert.Equal(t, backfillBatch, p.size)
+	whole := pace{size: backfillBatch}
+	assert.Equal(t, backfillBatch, whole.next(true), "where writers do not wait for each other")
 }
 
 // A strict fill stops before what a stage would step over, and names it.
-func TestAStrictFillNamesPoison(t *testing.T) {
+func TestAStrictBackfillNamesPoison(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		handler *recorder
@@ -204,7 +204,7 @@ func TestAStrictFillNamesPoison(t *testing.T) {
 			r.fill(1, 3)
 			r.append(1, 4, test.damage)
 			r.fill(2, 3)
-			f := r.newFill(nil)
+			f := r.newBackfill(nil)
 			f.stage.strict = true
 			err := f.To(t.Context(), r.ends(0))
 			require.ErrorIs(t, err, ErrPoison)
@@ -212,9 +212,9 @@ func TestAStrictFillNamesPoison(t *testing.T) {
 			var letters int
 			require.NoError(t, r.db.Get(t.Context(), &letters, `SELECT COUNT(*) FROM dead_letters`))
 			assert.Zero(t, letters)
-			f = r.newFill(nil)
+			f = r.newBackfill(nil)
 			require.NoError(t, f.To(t.Context(), r.ends(0)), "otherwise it is a dead letter")
-			assert.Equal(t, []int64{0, 4, 3, 0}, r.filled())
+			assert.Equal(t, []int64{0, 4, 3, 0}, r.backfilled())
 		})
 	}
 }
@@ -229,10 +229,10 @@ func refuse(in []Record, offset int64) error {
 	return nil
 }
 
-func TestAFillKeepsToItsLimit(t *testing.T) {
+func TestABackfillKeepsToItsLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := &Fill{cfg: FillConfig{Limit: rate.NewLimiter(100, 100)}}
+		f := &Backfill{cfg: BackfillConfig{Limit: rate.NewLimiter(100, 100)}}
 		began := time.Now()
 		for range 11 {
 			require.NoError(t, f.wait(t.Context(), 100))

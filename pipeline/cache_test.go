@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a transaction put into a Memory is seen by it, and by later ones only if it
+// What a transaction put into a Cache is seen by it, and by later ones only if it
 // committed, however it ended.
 func TestALaneForgetsWhatWasNotCommitted(t *testing.T) {
 	t.Parallel()
@@ -21,10 +21,10 @@ func TestALaneForgetsWhatWasNotCommitted(t *testing.T) {
 		lane := NewLane()
 		count := func(end func() error) (n int, err error) {
 			err = lane.Run(t.Context(), r.db, func(tx *Tx) error {
-				memory := Remember[string, int](tx, t)
-				n, _ = memory.Get("n")
+				cache := CacheFor[string, int](tx, t)
+				n, _ = cache.Get("n")
 				n++
-				memory.Put("n", n)
+				cache.Put("n", n)
 				return end()
 			})
 			return n, err
@@ -44,31 +44,31 @@ func TestALaneForgetsWhatWasNotCommitted(t *testing.T) {
 	}
 }
 
-// A memory that is full is emptied: what it has no more is loaded again.
-func TestAMemoryIsBounded(t *testing.T) {
+// A cache that is full is emptied: what it no longer has is loaded again.
+func TestACacheIsBounded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, &recorder{})
 	lane := NewLane()
 	put := func(from, to int) {
 		require.NoError(t, lane.Run(t.Context(), r.db, func(tx *Tx) error {
 			for i := from; i < to; i++ {
-				Remember[int, int](tx, t).Put(i, -i)
+				CacheFor[int, int](tx, t).Put(i, -i)
 			}
 			return nil
 		}))
 	}
 	remembers := func(key int) (known bool) {
 		require.NoError(t, lane.Run(t.Context(), r.db, func(tx *Tx) error {
-			_, known = Remember[int, int](tx, t).Get(key)
+			_, known = CacheFor[int, int](tx, t).Get(key)
 			return nil
 		}))
 		return known
 	}
-	put(0, maxRemembered-1)
-	put(maxRemembered-1, maxRemembered)
+	put(0, maxCached-1)
+	put(maxCached-1, maxCached)
 	assert.True(t, remembers(0), "it is full")
-	put(maxRemembered, maxRemembered+1)
+	put(maxCached, maxCached+1)
 	assert.False(t, remembers(0))
-	assert.False(t, remembers(maxRemembered-1))
-	assert.True(t, remembers(maxRemembered))
+	assert.False(t, remembers(maxCached-1))
+	assert.True(t, remembers(maxCached))
 }

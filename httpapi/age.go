@@ -10,12 +10,12 @@ import (
 // feeds them: those of an earlier version of the service, until their rebuild takes
 // their place.
 func (a *API) showAge(w http.ResponseWriter, projections ...string) {
-	if a.ports.Frozen == nil {
+	if a.ports.Stale == nil {
 		return
 	}
 	var oldest time.Duration
 	for _, name := range projections {
-		if age, frozen := a.ports.Frozen(name); frozen {
+		if age, stale := a.ports.Stale(name); stale {
 			oldest = max(oldest, age, time.Second)
 		}
 	}

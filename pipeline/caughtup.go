@@ -17,16 +17,16 @@ const (
 
 // numbered is how far a chain is written, or read, on one partition.
 type numbered struct {
-	Part   int32  `db:"part"`
-	Outbox string `db:"outbox"` // the chain's name
-	Number int64  `db:"number"`
+	Part     int32  `db:"part"`
+	Timeline string `db:"outbox"` // of the chain
+	Number   int64  `db:"number"`
 }
 
-// Settle returns once a stage has applied all events of a topic that were written
+// WaitCaughtUp returns once a stage has applied all events of a topic that were written
 // to the outbox before it was called, by whatever process: what it does not know
 // then did not exist. stage is asked at each look, since a projection may get
-// another generation meanwhile. When ctx is done first, Settle returns its error.
-func Settle(ctx context.Context, q store.Querier, topic schema.Topic, stage func(context.Context) (string, error)) error {
+// another generation meanwhile. When ctx is done first, WaitCaughtUp returns its error.
+func WaitCaughtUp(ctx context.Context, q store.Querier, topic schema.Topic, stage func(context.Context) (string, error)) error {
 	written, err := writtenOf(ctx, q, topic)
 	if err != nil {
 		return err
@@ -37,7 +37,7 @@ func Settle(ctx context.Context, q store.Querier, topic schema.Topic, stage func
 			return err
 		}
 		read, err := readOf(ctx, q, topic, name)
-		if err != nil || settled(read, written) {
+		if err != nil || caughtUp(read, written) {
 			return err
 		}
 		select {
@@ -48,15 +48,15 @@ func Settle(ctx context.Context, q store.Querier, topic schema.Topic, stage func
 	}
 }
 
-// Behind reports whether a stage has yet to apply what was written to a topic
+// IsBehind reports whether a stage has yet to apply what was written to a topic
 // through the outbox.
-func Behind(ctx context.Context, q store.Querier, topic schema.Topic, stage string) (bool, error) {
+func IsBehind(ctx context.Context, q store.Querier, topic schema.Topic, stage string) (bool, error) {
 	written, err := writtenOf(ctx, q, topic)
 	if err != nil {
 		return false, err
 	}
 	read, err := readOf(ctx, q, topic, stage)
-	return !settled(read, written), err
+	return !caughtUp(read, written), err
 }
 
 // newestEpoch: a topic that was created again has a chain of its own.
@@ -79,14 +79,14 @@ func readOf(ctx context.Context, q store.Querier, topic schema.Topic, stage stri
 	return read, err
 }
 
-func settled(read, written []numbered) bool {
+func caughtUp(read, written []numbered) bool {
 	at := map[int32]numbered{}
 	for _, r := range read {
 		at[r.Part] = r
 	}
 	for _, w := range written {
 		// Numbers of different names say nothing about each other.
-		if r := at[w.Part]; w.Number > 0 && (r.Outbox != w.Outbox || r.Number < w.Number) {
+		if r := at[w.Part]; w.Number > 0 && (r.Timeline != w.Timeline || r.Number < w.Number) {
 			return false
 		}
 	}

@@ -9,23 +9,23 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// A handler holds a transaction, and on an engine with one writer everybody who
-// writes waits for it. So a handler that does nothing in its transaction for too
-// long loses it, whether it minds its context or not, and the stage rests: others
-// lose a tenth of their time to it at the most.
+// A handler holds a transaction, and on an engine with one writer all other writers
+// wait for it. So a watchdog ends the transaction of a handler that does nothing in it
+// for too long, whether the handler heeds its context or not, and the stage rests:
+// others lose at most a tenth of their time to it.
 const (
-	// idleLimit is for engines with one writer; on the others the time limit of the
+	// watchdogLimit is for engines with one writer; on the others the time limit of the
 	// transaction is that of the handler too.
-	idleLimit = 3 * time.Second
-	// idleGrace is how long a handler may take to come back once its context is
+	watchdogLimit = 3 * time.Second
+	// watchdogGrace is how long a handler may take to come back once its context is
 	// done.
-	idleGrace = 500 * time.Millisecond
-	// idleRest is by how much a stage rests longer than it held everybody up.
-	idleRest = 10
+	watchdogGrace = 500 * time.Millisecond
+	// watchdogRest is by how much a stage rests longer than it held everybody up.
+	watchdogRest = 10
 )
 
-// idleError says that a handler lost its transaction.
-type idleError struct {
+// watchdogError says that a handler lost its transaction.
+type watchdogError struct {
 	err error
 	// back is closed when the handler came back after all.
 	back <-chan struct{}
@@ -33,8 +33,8 @@ type idleError struct {
 	rest time.Duration
 }
 
-func (e *idleError) Error() string { return e.err.Error() }
-func (e *idleError) Unwrap() error { return e.err }
+func (e *watchdogError) Error() string { return e.err.Error() }
+func (e *watchdogError) Unwrap() error { return e.err }
 
 // outcome is what a handler returned.
 type outcome struct {
@@ -42,12 +42,12 @@ type outcome struct {
 	err    error
 }
 
-// handle runs the handler over records, and takes the transaction away from it
-// where it does nothing in it for too long.
+// handle runs the handler over records under the watchdog, which aborts the
+// transaction after watchdogLimit without a statement.
 func (s *Stage) handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
 	limit, rests := s.limit, s.db.Turn() > 0
 	if rests {
-		limit = min(limit, s.idle)
+		limit = min(limit, s.watchdogLimit)
 	}
 	handling, stop := context.WithCancel(ctx)
 	defer stop()
@@ -76,10 +76,10 @@ func (s *Stage) handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event
 		timer.Reset(max(limit-idle, time.Millisecond))
 	}
 	stop()
-	timer.Reset(idleGrace)
-	lost := &idleError{back: back}
+	timer.Reset(watchdogGrace)
+	lost := &watchdogError{back: back}
 	if rests {
-		lost.rest = idleRest * limit
+		lost.rest = watchdogRest * limit
 	}
 	select {
 	case o := <-came:
@@ -104,7 +104,7 @@ func (t *Tx) abandon() {
 
 // restAfter has the stage rest after an error that says so.
 func (s *Stage) restAfter(err error) {
-	var lost *idleError
+	var lost *watchdogError
 	if errors.As(err, &lost) && lost.rest > 0 {
 		s.mu.Lock()
 		s.resting, s.restsFor = time.Now().Add(lost.rest), lost.err
@@ -126,7 +126,7 @@ func (s *Stage) rests() error {
 // awaitReturn waits until the handler is back that lost its transaction: the lane
 // has no second one for it.
 func (s *Stage) awaitReturn(ctx context.Context, err error) {
-	var lost *idleError
+	var lost *watchdogError
 	if errors.As(err, &lost) {
 		select {
 		case <-ctx.Done():

@@ -10,9 +10,9 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Frozen is a generation that serves, that this binary cannot feed, and that lacks
-// what was written.
-type Frozen struct {
+// Stale is a serving generation that no running binary updates, and that lacks what was
+// written since.
+type Stale struct {
 	Generation int
 	// Serves is its fold, Is that of this binary.
 	Serves, Is string
@@ -20,10 +20,10 @@ type Frozen struct {
 	Age time.Duration
 }
 
-// FrozenOf are the frozen generations, by the name of their projections. One of
-// another fold that processes of that fold feed is not frozen.
-func FrozenOf(ctx context.Context, q store.Querier, all []pipeline.Projection) (map[string]Frozen, error) {
-	found := map[string]Frozen{}
+// StaleGenerations are the stale generations, by the name of their projections. One of
+// another fold that processes of that fold feed is not stale.
+func StaleGenerations(ctx context.Context, q store.Querier, all []pipeline.Projection) (map[string]Stale, error) {
+	found := map[string]Stale{}
 	for _, p := range all {
 		serves, fold, err := servedGeneration(ctx, q, p.Name())
 		if err != nil {
@@ -34,7 +34,7 @@ func FrozenOf(ctx context.Context, q store.Querier, all []pipeline.Projection) (
 		}
 		behind := false
 		for _, topic := range topicsOf(p) {
-			late, err := pipeline.Behind(ctx, q, topic, stageName(serves))
+			late, err := pipeline.IsBehind(ctx, q, topic, stageName(serves))
 			if err != nil {
 				return nil, err
 			}
@@ -47,11 +47,11 @@ func FrozenOf(ctx context.Context, q store.Querier, all []pipeline.Projection) (
 		if err := q.Select(ctx, &fed, `SELECT moved_at FROM positions WHERE stage = $1 ORDER BY moved_at DESC LIMIT 1`, stageName(serves)); err != nil {
 			return nil, fmt.Errorf("reading when %s was fed: %w", stageName(serves), err)
 		}
-		frozen := Frozen{Generation: serves.Number, Serves: fold, Is: fingerprint(p)}
+		stale := Stale{Generation: serves.Number, Serves: fold, Is: fingerprint(p)}
 		if len(fed) > 0 {
-			frozen.Age = max(0, time.Since(fed[0].Time))
+			stale.Age = max(0, time.Since(fed[0].Time))
 		}
-		found[p.Name()] = frozen
+		found[p.Name()] = stale
 	}
 	return found, nil
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// settles says whether the read model has caught up: if not, Settle looks again.
-func settles(t *testing.T, db store.Querier) bool {
+// catchesUp says whether the read model has caught up: if not, WaitCaughtUp looks again.
+func catchesUp(t *testing.T, db store.Querier) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	looks, settled := watch(ctx, db)
@@ -34,11 +34,11 @@ func settles(t *testing.T, db store.Querier) bool {
 	return false
 }
 
-// watch runs Settle and tells of each look at the database.
+// watch runs WaitCaughtUp and tells of each look at the database.
 func watch(ctx context.Context, db store.Querier) (looks <-chan struct{}, settled <-chan error) {
 	w := &watched{Querier: db, looks: make(chan struct{}, 1000)}
 	end := make(chan error, 1)
-	go func() { end <- projections.Settle(ctx, w, "tally", schema.PriceEvents) }()
+	go func() { end <- projections.WaitCaughtUp(ctx, w, "tally", schema.PriceEvents) }()
 	return w.looks, end
 }
 
@@ -52,11 +52,11 @@ func exec(t *testing.T, db *store.Store, query string, args ...any) int64 {
 	return changed
 }
 
-func TestSettle(t *testing.T) {
+func TestWaitCaughtUp(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)
 	spec := open(t, rig.DB, tally{version: 1})
-	require.True(t, settles(t, rig.DB), "nothing was written, and no stage ever ran")
+	require.True(t, catchesUp(t, rig.DB), "nothing was written, and no stage ever ran")
 	write := func() pipeline.Token {
 		t.Helper()
 		at := schema.NewTime(time.Unix(1, 0))
@@ -68,9 +68,9 @@ func TestSettle(t *testing.T) {
 		return tokens[0]
 	}
 	first := write()
-	require.False(t, settles(t, rig.DB), "no stage ever ran")
+	require.False(t, catchesUp(t, rig.DB), "no stage ever ran")
 	feed(t, rig, spec, prices(t, rig, 1)) // by another producer, who has no chain
-	require.False(t, settles(t, rig.DB), "the stage has not come to it")
+	require.False(t, catchesUp(t, rig.DB), "the stage has not come to it")
 
 	read := func(token pipeline.Token, stage string) {
 		t.Helper()
@@ -79,9 +79,9 @@ func TestSettle(t *testing.T) {
 			WHERE stage = $2 AND topic = $3 AND part = $4`, token.Seq, stage, token.Topic, token.Partition))
 	}
 	read(first, "tally.g1")
-	require.True(t, settles(t, rig.DB))
+	require.True(t, catchesUp(t, rig.DB))
 	second := write()
-	require.False(t, settles(t, rig.DB))
+	require.False(t, catchesUp(t, rig.DB))
 
 	// Whoever waits while the stage catches up goes on, whatever is written then.
 	looks, settled := watch(t.Context(), rig.DB)
@@ -92,16 +92,16 @@ func TestSettle(t *testing.T) {
 	assert.Empty(t, settled)
 	read(second, "tally.g1")
 	require.NoError(t, <-settled)
-	require.False(t, settles(t, rig.DB), "the third is not there yet")
+	require.False(t, catchesUp(t, rig.DB), "the third is not there yet")
 	read(third, "tally.g1")
-	require.True(t, settles(t, rig.DB))
+	require.True(t, catchesUp(t, rig.DB))
 
 	exec(t, rig.DB, `UPDATE chains SET outbox = 'renamed', last = 1`)
-	require.False(t, settles(t, rig.DB), "the chain has another name, and its numbers began anew")
+	require.False(t, catchesUp(t, rig.DB), "the chain has another name, and its numbers began anew")
 	open(t, rig.DB, tally{version: 2})
-	require.False(t, settles(t, rig.DB), "another generation has seen nothing")
+	require.False(t, catchesUp(t, rig.DB), "another generation has seen nothing")
 	exec(t, rig.DB, `INSERT INTO topics (epoch, name, topic_id, partitions, seen) VALUES (1000, $1, 'another', 1, 1)`, schema.PriceEvents)
-	require.True(t, settles(t, rig.DB), "the topic was created again: its chain has no number yet")
+	require.True(t, catchesUp(t, rig.DB), "the topic was created again: its chain has no number yet")
 }
 
 // watched tells of each look at the database.
@@ -122,9 +122,9 @@ func (c *watched) Select(ctx context.Context, dest any, query string, args ...an
 	return err
 }
 
-func TestSettleReportsADatabaseThatIsDown(t *testing.T) {
+func TestWaitCaughtUpReportsADatabaseThatIsDown(t *testing.T) {
 	t.Parallel()
 	db := pipelinetest.OpenStore(t, t.TempDir()+"/db")
 	require.NoError(t, db.Close())
-	require.ErrorIs(t, projections.Settle(t.Context(), db, "tally", schema.PriceEvents), projections.ErrUnavailable)
+	require.ErrorIs(t, projections.WaitCaughtUp(t.Context(), db, "tally", schema.PriceEvents), projections.ErrUnavailable)
 }
