@@ -20,7 +20,7 @@ import (
 func newBackup(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "backup DIR",
-		Short: "Copy the SQLite database, which holds the log, into a new directory",
+		Short: "Copy the SQLite database, log included, to a new directory",
 		Long: `Copy the SQLite database, which holds the log, as of one moment into a new
 directory, which another "pricemill serve" can use as its DATA_DIR. The service may keep
 running and writing. Every record of the copied log is read back before the directory gets

@@ -24,7 +24,7 @@ import (
 func newBench(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure what this machine does, beside what it could do at the most",
+		Short: "Benchmark the pipeline against the limits of this machine",
 		Long: `Measure what pricemill does on this machine, and beside it, in the same run, the
 most that the machine could do: the limit. The ratio of the two says more than
 either, since it depends least on what else the machine does.

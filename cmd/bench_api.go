@@ -23,7 +23,7 @@ func newBenchAPI(a *app) *cobra.Command {
 	var b apiBench
 	c := &cobra.Command{
 		Use:   "api",
-		Short: "Measure the first GET latest of a symbol, through the whole chain, and POST poll",
+		Short: "Measure the first GET latest of a symbol, through the whole pipeline, and POST poll",
 		Long: `Bring a few prices of --symbols symbols through the chain, so that the tables are
 not empty. Then send --events requests GET latest, each for a symbol that nobody
 knows yet, so that each goes through the whole chain before it is answered: the

@@ -25,7 +25,7 @@ func newBenchChain(a *app) *cobra.Command {
 	var b chainBench
 	c := &cobra.Command{
 		Use:   "chain",
-		Short: "Measure the way of a price from raw-quotes to the committed average",
+		Short: "Measure a price's path from raw-quotes to the committed average",
 		Long: `Send --events answers of a stream into raw-quotes as fast as the log takes them,
 and measure until the last average is committed: the headline. Its latencies are
 those of an overload, nearly all of which is waiting in the log.

@@ -22,7 +22,7 @@ func newBenchReads(a *app) *cobra.Command {
 	var b readsBench
 	c := &cobra.Command{
 		Use:   "reads",
-		Short: "Measure GET latest and GET moving-average of what is known",
+		Short: "Measure GET latest and GET moving-average of known prices",
 		Long: `Bring a few prices of each symbol through the chain, then send --events requests,
 from --clients at once that each ask again when they have their answer: the
 headline is GET latest of known prices, and under also stands GET moving-average.

@@ -26,7 +26,7 @@ type rebuildBench struct{ *measurement }
 func newBenchRebuild(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rebuild",
-		Short: "Measure read models being built from the log",
+		Short: "Measure rebuilds of read models from the log",
 		Long: `Bring --events prices into the log, by outbox and relay, and build from them the
 moving averages with their whole history: the headline. Then, under also, the
 latest prices, which have one row a symbol, and the bare reading of the topic.

@@ -12,7 +12,7 @@ func newBenchMemory(a *app) *cobra.Command {
 	var rate int
 	c := &cobra.Command{
 		Use:   "memory",
-		Short: "Measure the memory of a process that keeps averages of many symbols",
+		Short: "Measure memory use with many symbols",
 		Long: `Send a tick of each symbol through the chain, --rate a second: also.steady. Then
 send --events ticks as fast as the log takes them, so that the stages work behind a
 backlog: the headline. The most memory that this process had meanwhile is
@@ -63,7 +63,7 @@ func newBenchStart(a *app) *cobra.Command {
 	var starts int
 	c := &cobra.Command{
 		Use:   "start",
-		Short: "Measure a start with history behind it",
+		Short: "Measure the start of a service that has history",
 		Long: `Send --events ticks through the chain and stop; then start --starts times, each
 time until /readyz says yes. The latencies are those of the starts, seconds is the
 time of all of them, and events_per_second the events behind each start by its mean

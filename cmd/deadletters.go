@@ -18,7 +18,7 @@ import (
 func newDeadLetters(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "dead-letters",
-		Short: "Show the records that stages stepped over, retry or discard them",
+		Short: "List, retry and discard dead letters: records that a stage could not apply",
 	}
 	parent.AddCommand(newDeadLettersList(a), newDeadLettersShow(a), newDeadLettersRetry(a), newDeadLettersDiscard(a))
 	return parent
@@ -29,8 +29,8 @@ func newDeadLettersList(a *app) *cobra.Command {
 	var limit int
 	list := &cobra.Command{
 		Use:   "list",
-		Short: "List dead letters, newest first, without their bytes",
-		Long: `List dead letters, newest first, without their bytes. The table has the first
+		Short: "List dead letters, newest first",
+		Long: `List dead letters, newest first. The table has the first
 line of each reason; show, and -o json, have the whole.`,
 		Example: "  pricemill dead-letters list --stage normalize --limit 20",
 		Args:    exactArgs(0),
@@ -226,7 +226,7 @@ func newDeadLettersRetry(a *app) *cobra.Command {
 	var wait time.Duration
 	retry := &cobra.Command{
 		Use:   "retry [ID]",
-		Short: "Give records to their stage once more",
+		Short: "Retry dead letters",
 		Long: `Give records to the stage that stepped over them once more, from the bytes that
 were kept. The process that runs the stage does it; this command orders it, and
 waits for the outcome. Rows and events are those that the record would have given
@@ -295,7 +295,7 @@ func newDeadLettersDiscard(a *app) *cobra.Command {
 	var choice letterChoice
 	discard := &cobra.Command{
 		Use:   "discard [ID]",
-		Short: "Give records up that stages stepped over",
+		Short: "Discard dead letters",
 		Long: `Give records up: they are neither listed, nor warned of, nor retried with others
 any more. What was kept of them stays, since pricemill verify must know why they
 have no effects; show and retry still find them by their IDs.

@@ -22,7 +22,7 @@ func newHealth(a *app) *cobra.Command {
 	var timeout time.Duration
 	c := &cobra.Command{
 		Use:   "health",
-		Short: "Ask the service of this machine whether it is well",
+		Short: "Check whether the service on this machine is healthy",
 		Long: `Ask the service that listens on HTTP_ADDR whether it is ready, and print what is
 not. The exit status is 0 if it is ready, and warnings are printed to stderr. An
 address that stands for all interfaces is asked on loopback.`,

@@ -40,7 +40,7 @@ func newIngest(a *app) *cobra.Command {
 	fileOptions := map[string]*string{} // the flags that are for the provider
 	c := &cobra.Command{
 		Use:   "ingest --provider PROVIDER FILE",
-		Short: "Bring the quotes of a file through the chain",
+		Short: "Import quotes from a file through the pipeline",
 		Long: `Bring the quotes of a file through the whole chain, and end when the last price
 and average that follow from them are committed. Each quote has an identity: a
 trade, or a row's symbol, time and price. What was ingested before is found out

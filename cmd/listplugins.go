@@ -46,7 +46,7 @@ func newPlugins(a *app) *cobra.Command {
 	var output string
 	c := &cobra.Command{
 		Use:   "plugins",
-		Short: "List what is compiled into this binary, with its settings",
+		Short: "List the plugins compiled into this binary, with their settings",
 		Long: `List the sources, handlers, projections and providers that are compiled into this
 binary, whether they are switched on, and their settings with defaults. What is
 optional is switched on by PLUGINS; settings stand in the configuration file, in
@@ -81,7 +81,7 @@ the section of their name below "modules".`,
 func newTopology(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "topology",
-		Short: "Print the topics and who consumes from and produces to them, as a Mermaid flowchart",
+		Short: "Print topics, stages and read models as a Mermaid flowchart",
 		Long: `Print which topics there are and which sources, handlers and projections take from
 them and give to them, as these declare it, in the language of Mermaid
 (https://mermaid.js.org). It needs no service.`,

@@ -14,7 +14,7 @@ import (
 func newMigrate(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "migrate",
-		Short: "Bring the tables up to date",
+		Short: "Run database migrations",
 		Long: `Bring the tables of this version up to date and say what was done, without
 starting the service, which does the same when it starts. It needs the database
 and nothing else. Several may run at once: one works, the others wait for it.

@@ -31,12 +31,12 @@ var newPluginName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 func newNew(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "new",
-		Short: "Write the beginning of something of your own",
+		Short: "Scaffold a plugin",
 	}
 	var replace string
 	plugin := &cobra.Command{
 		Use:   "plugin NAME",
-		Short: "Write a plugin, and a program that is pricemill with it",
+		Short: "Scaffold a plugin, and a main package that builds pricemill with it",
 		Long: `Write a folder NAME with a Go module: a main of ten lines, an indicator that works,
 and its test. docs/plugins.md goes on from there.`,
 		Example: "  pricemill new plugin daily-range\n  pricemill new plugin daily-range --replace ../pricemill",

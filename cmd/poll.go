@@ -16,12 +16,12 @@ import (
 func newPoll(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "poll",
-		Short: "Create, list, pause, resume and stop the polling jobs of a running service",
+		Short: "Create, list, pause, resume and stop polling jobs",
 	}
 	parent.AddCommand(newPollCreate(a), newPollList(a),
-		newPollCommand(a, http.MethodPost, "pause", "/pause", "Pause a job: it makes no requests until it is resumed"),
-		newPollCommand(a, http.MethodPost, "resume", "/resume", "Resume a job: it goes on with its next slot"),
-		newPollCommand(a, http.MethodDelete, "stop", "", "Stop a job, for good"))
+		newPollCommand(a, http.MethodPost, "pause", "/pause", "Pause a job until it is resumed"),
+		newPollCommand(a, http.MethodPost, "resume", "/resume", "Resume a job at its next due time"),
+		newPollCommand(a, http.MethodDelete, "stop", "", "Stop a job permanently"))
 	return parent
 }
 
@@ -37,7 +37,7 @@ func newPollCreate(a *app) *cobra.Command {
 	var key string
 	c := &cobra.Command{
 		Use:     "create SYMBOL...",
-		Short:   "Create a job that asks for symbols regularly",
+		Short:   "Create a polling job",
 		Example: "  pricemill poll create AAPL MSFT --interval 60",
 		Args:    someArgs,
 	}
@@ -72,7 +72,7 @@ type jobLine struct {
 func newPollList(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "list",
-		Short:   "List the jobs, the last created first",
+		Short:   "List polling jobs, newest first",
 		Example: "  pricemill poll list\n  pricemill poll list -o json",
 		Args:    exactArgs(0),
 	}

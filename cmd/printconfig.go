@@ -12,7 +12,7 @@ import (
 func newConfig(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "config",
-		Short: "Print the settings in force, secrets redacted",
+		Short: "Print all settings, where each value comes from, secrets redacted",
 		Long: `Print every setting by its name in the environment, with its value, where that
 comes from, and what it is for. A value of *** is a secret that is set.
 

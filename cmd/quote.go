@@ -15,7 +15,7 @@ func newPrice(a *app) *cobra.Command {
 	var stale bool
 	c := &cobra.Command{
 		Use:     "price SYMBOL",
-		Short:   "Ask a running service for the latest price of a symbol",
+		Short:   "Print the latest price of a symbol",
 		Example: "  pricemill price AAPL\n  pricemill price ACME --provider csv --stale",
 		Args:    exactArgs(1),
 	}
@@ -46,7 +46,7 @@ func newAverage(a *app) *cobra.Command {
 	var provider, window, asOf string
 	c := &cobra.Command{
 		Use:     "average SYMBOL",
-		Short:   "Ask a running service for the moving average of a symbol",
+		Short:   "Print the moving average of a symbol",
 		Example: "  pricemill average AAPL --window 20\n  pricemill average AAPL --as-of 2025-06-15T14:30:00Z",
 		Args:    exactArgs(1),
 	}

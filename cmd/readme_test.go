@@ -272,6 +272,9 @@ func TestEverySettingIsDocumented(t *testing.T) {
 		if value != "" {
 			assert.Equal(t, value, words[1], words[0])
 		}
+		_, meaning, _ := strings.Cut(line, "  default  ")
+		comments := strings.ReplaceAll(strings.ToLower(string(example)), "\n# ", " ")
+		assert.Contains(t, comments, strings.ToLower(strings.TrimSpace(meaning))+".\n#"+strings.ToLower(words[0])+"=")
 	}
 }
 

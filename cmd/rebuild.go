@@ -29,7 +29,7 @@ func newRebuild(a *app) *cobra.Command {
 	var r rebuilding
 	c := &cobra.Command{
 		Use:   "rebuild PROJECTION",
-		Short: "Build a read model again from the log, and have it take the other's place",
+		Short: "Rebuild a read model from the log, compare it with the live one, and swap them",
 		Long: `Build the tables of a projection again from the log, beside those that serve;
 compare the two; and have the new ones take the place of the old, in one
 transaction, by itself or on command. Readers notice nothing.
@@ -258,7 +258,7 @@ func newRebuildList(a *app) *cobra.Command {
 	var limit int
 	c := &cobra.Command{
 		Use:     "list",
-		Short:   "List rebuilds, the last ordered first",
+		Short:   "List rebuilds, newest first",
 		Example: "  pricemill rebuild list\n  pricemill rebuild list -o json",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -311,7 +311,7 @@ func newRebuildShow(a *app) *cobra.Command {
 	var output string
 	c := &cobra.Command{
 		Use:   "show REBUILD",
-		Short: "Show a rebuild, with what the comparison found",
+		Short: "Show a rebuild and the result of its comparison",
 		Args:  exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
@@ -356,7 +356,7 @@ func newRebuildCancel(a *app) *cobra.Command {
 	var output string
 	c := &cobra.Command{
 		Use:   "cancel REBUILD",
-		Short: "End a rebuild, and drop its tables",
+		Short: "Cancel a rebuild and drop its tables",
 		Args:  exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withModules(c.Context(), func(ctx context.Context, b *backends, m *modules, _ *slog.Logger) error {
@@ -375,12 +375,12 @@ func newRebuildCancel(a *app) *cobra.Command {
 func newGenerations(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "generations",
-		Short: "List the builds of read models that there are, and drop those that do not serve",
+		Short: "List generations of read models, and drop those that are not live",
 	}
 	var output string
 	list := &cobra.Command{
 		Use:     "list",
-		Short:   "List all generations: which serve, which follow the log, and what they lack",
+		Short:   "List all generations: which are live, which follow the log, and their lag",
 		Example: "  pricemill generations list",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -401,7 +401,7 @@ func newGenerations(a *app) *cobra.Command {
 	outputFlag(list, &output)
 	drop := &cobra.Command{
 		Use:     "drop PROJECTION GENERATION",
-		Short:   "Drop a generation that does not serve",
+		Short:   "Drop a generation that is not live",
 		Example: "  pricemill generations drop moving-averages 1",
 		Args:    exactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {

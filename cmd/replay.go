@@ -31,7 +31,7 @@ func newReplay(a *app) *cobra.Command {
 	var target string
 	c := &cobra.Command{
 		Use:   "replay TOPIC",
-		Short: "Print the records of a topic as JSON lines, or copy them into another",
+		Short: "Print the records of a topic as JSON lines, or copy them to another topic",
 		Long: `Print the records of a topic as JSON lines, partition by partition, from the
 log and without disturbing anyone. It works beside a running service and without
 one.

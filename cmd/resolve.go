@@ -102,7 +102,7 @@ func newReset(a *app) *cobra.Command {
 	var to string
 	c := &cobra.Command{
 		Use:   "reset STAGE [TOPIC [PARTITION]] --to start|end|OFFSET",
-		Short: "Put the positions of a stage elsewhere",
+		Short: "Move a stage's positions",
 		Long: `Put the positions of a stage at the end of the log or before an offset: the
 records in between are left out. A stage cannot go back, since it would give its
 events a second time; but the stage of a projection can start over (--to start):

@@ -125,7 +125,7 @@ func newHistory(a *app) *cobra.Command {
 	var flags seriesFlags
 	c := &cobra.Command{
 		Use:     "history SYMBOL",
-		Short:   "Print the prices of a symbol, the newest first",
+		Short:   "Print the prices of a symbol, newest first",
 		Example: "  pricemill history AAPL\n  pricemill history AAPL --from 2025-06-15 --to 2025-06-16 --limit 0 -o json",
 		Args:    exactArgs(1),
 	}
@@ -183,7 +183,7 @@ func (i indicatorLine) columns() []string {
 func newIndicators(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "indicators",
-		Short:   "List the indicators of a running service, with their parameters",
+		Short:   "List indicators and their parameters",
 		Example: "  pricemill indicators",
 		Args:    exactArgs(0),
 	}
@@ -212,8 +212,8 @@ func newIndicator(a *app) *cobra.Command {
 	var parameters map[string]string
 	c := &cobra.Command{
 		Use:     "indicator NAME SYMBOL",
-		Short:   "Print the points of an indicator of a symbol, the newest first",
-		Long:    "Print the points of an indicator of a symbol, the newest first. \"pricemill indicators\" lists the names and their parameters.",
+		Short:   "Print the points of an indicator, newest first",
+		Long:    "Print the points of an indicator, newest first. \"pricemill indicators\" lists the names and their parameters.",
 		Example: "  pricemill indicator candles AAPL --set interval=1h\n  pricemill indicator ema AAPL --set period=26 --limit 100",
 		Args:    exactArgs(2),
 	}
@@ -245,7 +245,7 @@ func newIndicator(a *app) *cobra.Command {
 func newProviders(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "providers",
-		Short:   "List the providers of a running service, and how each is doing",
+		Short:   "List providers and the state of each",
 		Example: "  pricemill providers",
 		Args:    exactArgs(0),
 	}
@@ -285,7 +285,7 @@ func newProviders(a *app) *cobra.Command {
 func newStreams(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "streams",
-		Short: "Start, list and stop the streams of a running service",
+		Short: "Start, list and stop streams",
 	}
 	parent.AddCommand(newStreamsStart(a), newStreamsList(a), newStreamsStop(a))
 	return parent
@@ -308,7 +308,7 @@ func newStreamsStart(a *app) *cobra.Command {
 	}
 	c := &cobra.Command{
 		Use:     "start SYMBOL...",
-		Short:   "Start a stream: the provider sends each price as it comes, until the stream is stopped",
+		Short:   "Start a stream: prices arrive as the provider sends them, until it is stopped",
 		Example: "  pricemill streams start BTC-USD ETH-USD --provider coinbase",
 		Args:    someArgs,
 	}
@@ -330,7 +330,7 @@ func newStreamsStart(a *app) *cobra.Command {
 func newStreamsList(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "list",
-		Short:   "List the streams, the last started first",
+		Short:   "List streams, newest first",
 		Example: "  pricemill streams list\n  pricemill streams list -o json",
 		Args:    exactArgs(0),
 	}

@@ -15,7 +15,7 @@ import (
 func newStages(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "stages",
-		Short: "Show how far the stages have come, and let halted ones go on",
+		Short: "List stages with position and lag, and resume halted ones",
 	}
 	var output string
 	list := &cobra.Command{

@@ -30,7 +30,7 @@ func newVerify(a *app) *cobra.Command {
 	var v verification
 	c := &cobra.Command{
 		Use:   "verify",
-		Short: "Prove tables, positions and outbox by the log",
+		Short: "Verify tables, positions and outbox against the log",
 		Long: `Fill a second generation of each projection from the log, and prove it equal to
 the one that serves, value by value; then hold everything else that is kept
 against the log. It works beside a running service and without one, and what it
