@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/httpapi"
-	"github.com/pricemill/pricemill/httpapi/contracttest"
+	"github.com/pricemill/pricemill/internal/contracttest"
 	"github.com/pricemill/pricemill/schema"
 )
 

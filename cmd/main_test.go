@@ -21,7 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pricemill/pricemill/cmd"
-	"github.com/pricemill/pricemill/pipeline/proxytest"
+	"github.com/pricemill/pricemill/internal/proxytest"
 
 	_ "github.com/pricemill/pricemill/handlers/fetch"
 	_ "github.com/pricemill/pricemill/handlers/normalize"

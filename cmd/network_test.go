@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline/proxytest"
+	"github.com/pricemill/pricemill/internal/proxytest"
 )
 
 // The listener of Kafka that says it is reached by another address, and that

@@ -9,7 +9,7 @@ import (
 
 	"github.com/knadh/koanf/v2"
 
-	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
 // maxSecret bounds the file of a secret, in bytes.

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 
-	"github.com/pricemill/pricemill/pipeline/tlstest"
+	"github.com/pricemill/pricemill/internal/tlstest"
 )
 
 // secureKafka returns the settings that lead to a broker with TLS and a login.

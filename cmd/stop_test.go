@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline/proxytest"
+	"github.com/pricemill/pricemill/internal/proxytest"
 )
 
 // stopWithin is how long a stop may take: what runs containers kills after it.

@@ -27,23 +27,20 @@ var mayImport = []struct {
 	{"schema/...", nil},
 	{"pipeline", []string{"pipeline/failpoint", "pipeline/store", "schema"}},
 	{"pipeline/failpoint", nil},
-	{"pipeline/kafka", []string{"pipeline", "pipeline/failpoint", "pipeline/log/delivery", "schema"}},
+	{"pipeline/log/kafka", []string{"pipeline", "pipeline/failpoint", "pipeline/log/delivery", "schema"}},
 	{"pipeline/log/...", []string{"pipeline", "pipeline/failpoint", "pipeline/log/delivery", "pipeline/store", "schema"}},
-	{"pipeline/kafkatest", nil},
 	{"pipeline/store", []string{"pipeline/failpoint", "schema"}},
 	{"pipeline/store/storetest", []string{"pipeline/store", "schema"}},
 	{"pipeline/store/prepared", nil},
 	{"pipeline/store/...", []string{"pipeline/failpoint", "pipeline/store", "pipeline/store/prepared", "schema/..."}},
-	{"pipeline/failtest", nil},
-	{"pipeline/tlstest", nil},
-	{"pipeline/proxytest", nil},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/failpoint", "pipeline/store/...", "schema"}},
 	{"handlers/failingjobs", []string{"pipeline", "pipeline/store", "schema"}},
 	{"handlers/...", []string{"handlers/failingjobs", "handlers/provider/...", "pipeline", "pipeline/failpoint", "pipeline/store", "schema"}},
 	{"projections/projectiontest", []string{"projections", "pipeline", "pipeline/pipelinetest", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/store", "schema"}},
 	{"httpapi", []string{"projections/...", "schema"}},
-	{"httpapi/contracttest", []string{"schema"}},
+	{"internal/logtest", []string{"pipeline", "schema"}},
+	{"internal/...", []string{"schema"}},
 	{"cmd/...", []string{"cmd/...", "httpapi", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},
 }
 
@@ -51,18 +48,18 @@ var mayImport = []struct {
 // library, may be imported.
 var fences = map[string][]string{
 	"github.com/quagmt/udecimal":               {"schema"},
-	"github.com/ThreeDotsLabs/watermill":       {"pipeline/..."},
-	"github.com/ThreeDotsLabs/watermill-kafka": {"pipeline/kafka", "pipeline/log/delivery"},
+	"github.com/ThreeDotsLabs/watermill":       {"pipeline/...", "internal/logtest"},
+	"github.com/ThreeDotsLabs/watermill-kafka": {"pipeline/log/kafka", "pipeline/log/delivery"},
 	"github.com/ThreeDotsLabs/watermill-sql":   {"pipeline/store"},
-	"github.com/IBM/sarama":                    {"pipeline/kafka"},
-	"github.com/Shopify/toxiproxy":             {"pipeline/proxytest"},
-	"github.com/xdg-go/scram":                  {"pipeline/kafka"},
-	"github.com/twmb/franz-go":                 {"pipeline/kafkatest"},
+	"github.com/IBM/sarama":                    {"pipeline/log/kafka"},
+	"github.com/Shopify/toxiproxy":             {"internal/proxytest"},
+	"github.com/xdg-go/scram":                  {"pipeline/log/kafka"},
+	"github.com/twmb/franz-go":                 {"internal/kafkatest"},
 	"github.com/jmoiron/sqlx":                  {"pipeline/store/..."},
 	"github.com/lib/pq":                        {"pipeline/store/postgres"},
 	"modernc.org/sqlite":                       {"pipeline/store/sqlite"},
 	"github.com/pressly/goose":                 {"pipeline/store/..."},
-	"github.com/coder/websocket":               {"handlers/provider/..."},
+	"github.com/coder/websocket":               {"handlers/provider/...", "internal/exchangetest"},
 	"github.com/gorilla/mux":                   {"httpapi"},
 	"github.com/swaggest/swgui":                {"httpapi"},
 	"github.com/mvrilo/go-redoc":               {"httpapi"},
@@ -71,17 +68,12 @@ var fences = map[string][]string{
 	"github.com/schollz/progressbar":           {"cmd"},
 	"github.com/prometheus/client_golang":      {"pipeline", "handlers/fetch", "cmd/..."},
 	"github.com/sony/gobreaker":                {"handlers/fetch"},
-	"github.com/santhosh-tekuri/jsonschema":    {"httpapi/contracttest"},
-	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/..."},
+	"github.com/santhosh-tekuri/jsonschema":    {"internal/contracttest"},
+	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/...", "internal/contracttest", "internal/exchangetest"},
 	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi"},
 
 	// What is for tests is in no program.
-	module + "handlers/provider/coinbase/exchangetest": nil,
-	module + "httpapi/contracttest":                    nil,
-	module + "pipeline/failtest":                       nil,
-	module + "pipeline/kafkatest":                      nil,
-	module + "pipeline/log/logtest":                    nil,
-	module + "pipeline/proxytest":                      nil,
+	module + "internal": nil,
 }
 
 func fits(pattern, name string) bool {
@@ -155,7 +147,7 @@ func TestRooms(t *testing.T) {
 	t.Parallel()
 	entries, err := os.ReadDir("..")
 	require.NoError(t, err)
-	rooms := []string{"cmd", "pipeline", "handlers", "projections", "httpapi", "schema", "docs", "bin", "data"}
+	rooms := []string{"cmd", "pipeline", "handlers", "projections", "httpapi", "schema", "internal", "docs", "bin", "data"}
 	for _, entry := range entries {
 		if entry.IsDir() && !strings.HasPrefix(entry.Name(), ".") {
 			assert.Contains(t, rooms, entry.Name())

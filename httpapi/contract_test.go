@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/pricemill/pricemill/httpapi"
-	"github.com/pricemill/pricemill/httpapi/contracttest"
+	"github.com/pricemill/pricemill/internal/contracttest"
 	"github.com/pricemill/pricemill/schema"
 )
 

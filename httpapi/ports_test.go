@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/httpapi"
-	"github.com/pricemill/pricemill/httpapi/contracttest"
+	"github.com/pricemill/pricemill/internal/contracttest"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"pgregory.net/rapid"
 
+	"github.com/pricemill/pricemill/internal/failtest"
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/failtest"
 	"github.com/pricemill/pricemill/schema"
 )
 

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/handlers/provider/coinbase"
-	"github.com/pricemill/pricemill/handlers/provider/coinbase/exchangetest"
+	"github.com/pricemill/pricemill/internal/exchangetest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )

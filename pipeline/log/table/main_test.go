@@ -17,10 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/pricemill/pricemill/internal/logtest"
+	"github.com/pricemill/pricemill/internal/proxytest"
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/log/logtest"
 	"github.com/pricemill/pricemill/pipeline/log/table"
-	"github.com/pricemill/pricemill/pipeline/proxytest"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"

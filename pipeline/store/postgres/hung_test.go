@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline/proxytest"
+	"github.com/pricemill/pricemill/internal/proxytest"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
 )
 

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/internal/tlstest"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
-	"github.com/pricemill/pricemill/pipeline/tlstest"
 )
 
 // authority is the file of the authority that issued the server's certificate,

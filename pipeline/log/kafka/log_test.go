@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pricemill/pricemill/pipeline/kafka"
-	"github.com/pricemill/pricemill/pipeline/log/logtest"
+	"github.com/pricemill/pricemill/internal/logtest"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
 func TestLog(t *testing.T) {

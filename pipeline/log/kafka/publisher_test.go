@@ -9,7 +9,7 @@ import (
 	wkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
 func newPublisher(t *testing.T, b *kafka.Broker) *kafka.Publisher {

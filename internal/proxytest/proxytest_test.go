@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/pricemill/pricemill/pipeline/proxytest"
+	"github.com/pricemill/pricemill/internal/proxytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, proxytest.Left()...) }

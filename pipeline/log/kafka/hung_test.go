@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pricemill/pricemill/internal/proxytest"
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/kafka"
-	"github.com/pricemill/pricemill/pipeline/proxytest"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
 

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/kafka"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
 // asMember makes this test binary a member of a consumer group, in a process

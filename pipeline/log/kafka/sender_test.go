@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pricemill/pricemill/internal/kafkatest"
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/kafka"
-	"github.com/pricemill/pricemill/pipeline/kafkatest"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
 // readAll returns what a partition holds.
