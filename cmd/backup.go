@@ -21,12 +21,12 @@ func newBackup(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "backup DIR",
 		Short: "Copy the SQLite database, log included, to a new directory",
-		Long: `Copy the SQLite database, which holds the log, as of one moment into a new
-directory, which another "pricemill serve" can use as its DATA_DIR. The service may keep
-running and writing. Every record of the copied log is read back before the directory gets
-its name, so a directory of that name is a whole backup.
+		Long: `Copy the SQLite database, log included, as of one moment to a new directory, which
+can serve as the DATA_DIR of another "pricemill serve". The service may keep running.
+Every record of the copied log is read back before the directory gets its final name,
+so a directory of that name is a complete backup.
 
-PostgreSQL and Apache Kafka have means of their own.`,
+Back up PostgreSQL and Kafka with their own tools.`,
 		Example: "  pricemill backup /var/backups/pricemill-1\n  pricemill serve --data-dir /var/backups/pricemill-1",
 		Args:    exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -25,21 +25,19 @@ func newBench(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench",
 		Short: "Benchmark the pipeline against the limits of this machine",
-		Long: `Measure what pricemill does on this machine, and beside it, in the same run, the
-most that the machine could do: the limit. The ratio of the two says more than
-either, since it depends least on what else the machine does.
+		Long: `Measure the pipeline and, in the same run, the most that this machine could do: the
+limit. Compare ratios rather than rates: they depend least on what else the machine
+does.
 
-The service under test runs in this process as "pricemill serve" runs it, with the
-settings in force: windows, partitions, database, log. So does the load, as a
-stream's does, through the same appender or by HTTP over loopback: its cost is in
-the figures. What is measured is not what you have: without DATABASE_URL, log and
-database lie in a directory made next to DATA_DIR (on the same disk, not where the
-system keeps temporary files, which may be memory); with it, in a schema made for
-it; with Kafka, the log lies in topics made for it. All of it is removed at the end,
-also when the run fails or is interrupted.
+The service under test runs in this process exactly as "pricemill serve" runs it, with
+your settings: windows, partitions, database, log. The load is generated in this
+process too, so its cost is part of the figures. Your data is not touched: without
+DATABASE_URL, log and database are created in a directory next to DATA_DIR, on the same
+disk; with it, in a schema of their own; with Kafka, the log in topics of its own. All
+of it is removed at the end, even if the run fails or is interrupted.
 
-A database that holds data is refused, since the load is its users' as well;
---beside-data says that this is meant. The data are left alone in any case.`,
+A database that holds data is refused, because the load would slow its users down;
+--beside-data overrides that.`,
 	}
 	c.AddCommand(newBenchRebuild(a), newBenchChain(a), newBenchReads(a), newBenchAPI(a), newBenchMemory(a), newBenchStart(a))
 	return c

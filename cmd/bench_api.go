@@ -24,20 +24,17 @@ func newBenchAPI(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "api",
 		Short: "Measure the first GET latest of a symbol, through the whole pipeline, and POST poll",
-		Long: `Bring a few prices of --symbols symbols through the chain, so that the tables are
-not empty. Then send --events requests GET latest, each for a symbol that nobody
-knows yet, so that each goes through the whole chain before it is answered: the
-headline. Then send as many POST poll, of which each is answered when the command
-is committed: under also. The simulated provider takes no time, so there is none to
-subtract.
+		Long: `Fill the tables with a few prices of --symbols symbols. Then send --events GET latest
+requests, each for an unknown symbol, so that each passes the whole pipeline before it
+is answered: the headline. Then send as many POST poll requests, each answered when its
+command is committed: under "also". The simulated provider answers at once.
 
-The limit is what the way of one price cannot do without, one after the other:
-five commits (of the request, of its answer, of the stored answer, of the price, of
-the outcome) and four appends to the log between them, of one small row and one
-small record each.`,
+The limit is what a single price needs at least, one after the other: five commits
+(request, answer, stored answer, price, outcome) and four appends to the log, each of
+one small row or record.`,
 		Example: "  pricemill bench api\n  pricemill bench api --clients 20 --events 2000",
 	}
-	c.Flags().IntVar(&b.clients, "clients", 1, "how many ask at once; each asks again when it has its answer")
+	c.Flags().IntVar(&b.clients, "clients", 1, "concurrent clients; each sends its next request after an answer")
 	return benchCommand(a, c, 200, 1000, func(ctx context.Context, m *measurement) (report, error) {
 		b.measurement = m
 		return b.measure(ctx)

@@ -27,12 +27,12 @@ func newBenchRebuild(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rebuild",
 		Short: "Measure rebuilds of read models from the log",
-		Long: `Bring --events prices into the log, by outbox and relay, and build from them the
-moving averages with their whole history: the headline. Then, under also, the
-latest prices, which have one row a symbol, and the bare reading of the topic.
+		Long: `Write --events prices to the log, and build the moving averages with their whole
+history from them: the headline. Then, under "also", the latest prices, which have one
+row per symbol, and plain reading of the topic.
 
-The limit is the database's bulk path with the same rows into the same tables, from
-as many goroutines as there are processors.`,
+The limit is the database's bulk path with the same rows into the same tables, from as
+many goroutines as there are processors.`,
 		Example: "  pricemill bench rebuild\n  pricemill bench rebuild --events 1000000 --partitions 12 -o json",
 	}
 	return benchCommand(a, c, 200_000, 1000, func(ctx context.Context, m *measurement) (result report, err error) {

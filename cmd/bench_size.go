@@ -13,15 +13,14 @@ func newBenchMemory(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "memory",
 		Short: "Measure memory use with many symbols",
-		Long: `Send a tick of each symbol through the chain, --rate a second: also.steady. Then
-send --events ticks as fast as the log takes them, so that the stages work behind a
-backlog: the headline. The most memory that this process had meanwhile is
-peak_rss_mb, of the first part under also.steady_process, of the second under
-also.process. It does all that a process can do: API, handlers, projections, relay,
-and, on SQLite, log and database too.`,
+		Long: `Send a tick of each symbol through the pipeline, --rate per second: also.steady. Then
+send --events ticks as fast as the log takes them, so that the stages have a backlog:
+the headline. peak_rss_mb is the peak memory of this process, of the first part under
+also.steady_process, of the second under also.process. The process has all roles: API,
+handlers, projections and relay.`,
 		Example: "  pricemill bench memory\n  MOVING_AVERAGE_WINDOW=5,200 pricemill bench memory --symbols 10000 --rate 500",
 	}
-	c.Flags().IntVar(&rate, "rate", 1000, "ticks a second of the first part")
+	c.Flags().IntVar(&rate, "rate", 1000, "ticks per second of the first part")
 	return benchCommand(a, c, 500_000, 100_000, func(ctx context.Context, m *measurement) (result report, err error) {
 		if err := within("--rate", rate, 1, 1_000_000); err != nil {
 			return report{}, err
@@ -64,13 +63,12 @@ func newBenchStart(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "start",
 		Short: "Measure the start of a service that has history",
-		Long: `Send --events ticks through the chain and stop; then start --starts times, each
-time until /readyz says yes. The latencies are those of the starts, seconds is the
-time of all of them, and events_per_second the events behind each start by its mean
-time.`,
+		Long: `Send --events ticks through the pipeline and stop; then start --starts times, each
+time until /readyz is 200. The latencies are those of the starts, seconds is their sum,
+and events_per_second the number of events divided by the mean start time.`,
 		Example: "  pricemill bench start --events 1000000",
 	}
-	c.Flags().IntVar(&starts, "starts", 3, "how many starts are measured")
+	c.Flags().IntVar(&starts, "starts", 3, "number of starts")
 	return benchCommand(a, c, 100_000, 1000, func(ctx context.Context, m *measurement) (result report, err error) {
 		if err := within("--starts", starts, 1, 1000); err != nil {
 			return report{}, err

@@ -57,7 +57,7 @@ line of each reason; show, and -o json, have the whole.`,
 		},
 	}
 	outputFlag(list, &output)
-	list.Flags().IntVar(&limit, "limit", 100, "how many at the most")
+	list.Flags().IntVar(&limit, "limit", 100, "maximum number")
 	list.Flags().StringVar(&stage, "stage", "", "only those of this stage")
 	return list
 }
@@ -166,9 +166,9 @@ type letterChoice struct {
 }
 
 func (l *letterChoice) flags(c *cobra.Command) {
-	c.Flags().StringVar(&l.stage, "stage", "", "all of this stage")
-	c.Flags().BoolVar(&l.all, "all", false, "all of all stages")
-	c.Flags().BoolVar(&l.yes, "yes", false, "do it; without, they are only counted")
+	c.Flags().StringVar(&l.stage, "stage", "", "all dead letters of this stage")
+	c.Flags().BoolVar(&l.all, "all", false, "all dead letters of all stages")
+	c.Flags().BoolVar(&l.yes, "yes", false, "do it; without it they are only counted")
 	outputFlag(c, &l.output)
 }
 
@@ -227,17 +227,17 @@ func newDeadLettersRetry(a *app) *cobra.Command {
 	retry := &cobra.Command{
 		Use:   "retry [ID]",
 		Short: "Retry dead letters",
-		Long: `Give records to the stage that stepped over them once more, from the bytes that
-were kept. The process that runs the stage does it; this command orders it, and
-waits for the outcome. Rows and events are those that the record would have given
-at first, once, however often it is retried. What fails again stays a dead letter,
-with the new reason.
+		Long: `Apply records again, from the bytes that were kept, to the stage that could not apply
+them. The process that runs the stage does the work; this command requests it and waits
+for the result. A retried record has the effects that it would have had at first, once,
+no matter how often it is retried. A record that fails again stays a dead letter, with
+the new reason.
 
-A projection that folds records in the order of the log refuses: pricemill
-rebuild takes the record in its place.
+Projections that depend on the order of the log refuse a retry; "pricemill rebuild"
+takes such records in their place.
 
-Without --yes the dead letters are only counted. The exit status is 0 where all
-were applied.`,
+Without --yes the dead letters are only counted. The exit status is 0 if all were
+applied.`,
 		Example: "  pricemill dead-letters retry 17 --yes\n  pricemill dead-letters retry --stage normalize",
 		Args:    usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -254,7 +254,7 @@ were applied.`,
 		},
 	}
 	choice.flags(retry)
-	retry.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long to wait for the outcome")
+	retry.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long to wait for the result")
 	return retry
 }
 
@@ -296,9 +296,9 @@ func newDeadLettersDiscard(a *app) *cobra.Command {
 	discard := &cobra.Command{
 		Use:   "discard [ID]",
 		Short: "Discard dead letters",
-		Long: `Give records up: they are neither listed, nor warned of, nor retried with others
-any more. What was kept of them stays, since pricemill verify must know why they
-have no effects; show and retry still find them by their IDs.
+		Long: `Discard dead letters: they are no longer listed, warned about or retried with others.
+Their bytes are kept, because pricemill verify must know why they have no effects; show
+and retry still find them by ID.
 
 Without --yes the dead letters are only counted.`,
 		Example: "  pricemill dead-letters discard 17 --yes\n  pricemill dead-letters discard --stage price-alerts",

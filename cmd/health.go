@@ -23,9 +23,9 @@ func newHealth(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "health",
 		Short: "Check whether the service on this machine is healthy",
-		Long: `Ask the service that listens on HTTP_ADDR whether it is ready, and print what is
-not. The exit status is 0 if it is ready, and warnings are printed to stderr. An
-address that stands for all interfaces is asked on loopback.`,
+		Long: `Ask the service on HTTP_ADDR whether it is ready, and print the checks that fail. The
+exit status is 0 if it is ready; warnings are printed to stderr. If HTTP_ADDR means all
+interfaces, loopback is asked.`,
 		Example: "  pricemill health\n  pricemill health --live --timeout 1s",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -46,8 +46,8 @@ address that stands for all interfaces is asked on loopback.`,
 			return a.health(ctx, "http://"+address+path)
 		},
 	}
-	c.Flags().BoolVar(&live, "live", false, "ask only whether it lives")
-	c.Flags().DurationVar(&timeout, "timeout", 3*time.Second, "how long the answer may take")
+	c.Flags().BoolVar(&live, "live", false, "check only that the process answers")
+	c.Flags().DurationVar(&timeout, "timeout", 3*time.Second, "how long to wait for the answer")
 	c.Flags().Var(settingFlag{a, "http_addr"}, "http-addr", "address the service listens on")
 	return c
 }

@@ -25,9 +25,8 @@ func newLicenses(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "licenses",
 		Short: "List the third-party software in this binary, with its licences",
-		Long: `List the modules that this binary is linked with, each with its version and its
-licences, and the browser assets that are embedded. --full adds the texts of the
-licences and the notices that they ask to pass on.`,
+		Long: `List the modules linked into this binary, with version and licences, and the embedded
+browser assets. --full adds the texts of licences and notices.`,
 		Example: "  pricemill licenses\n  pricemill licenses --full | less",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {

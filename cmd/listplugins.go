@@ -47,10 +47,10 @@ func newPlugins(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "plugins",
 		Short: "List the plugins compiled into this binary, with their settings",
-		Long: `List the sources, handlers, projections and providers that are compiled into this
-binary, whether they are switched on, and their settings with defaults. What is
-optional is switched on by PLUGINS; settings stand in the configuration file, in
-the section of their name below "modules".`,
+		Long: `List the sources, handlers, projections and providers compiled into this binary,
+whether each is enabled, and their settings with defaults. PLUGINS enables optional
+ones. Their settings belong in the configuration file, under "modules" and the
+plugin's name.`,
 		Example: "  pricemill plugins\n  PLUGINS=candles,ema pricemill plugins -o json",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
@@ -82,9 +82,9 @@ func newTopology(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "topology",
 		Short: "Print topics, stages and read models as a Mermaid flowchart",
-		Long: `Print which topics there are and which sources, handlers and projections take from
-them and give to them, as these declare it, in the language of Mermaid
-(https://mermaid.js.org). It needs no service.`,
+		Long: `Print the topics, and the sources, handlers and projections that produce to them and
+consume from them, as a Mermaid flowchart (https://mermaid.js.org). No service is
+needed.`,
 		Example: "  pricemill topology\n  PLUGINS=all pricemill topology",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {

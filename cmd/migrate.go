@@ -15,15 +15,14 @@ func newMigrate(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "migrate",
 		Short: "Run database migrations",
-		Long: `Bring the tables of this version up to date and say what was done, without
-starting the service, which does the same when it starts. It needs the database
-and nothing else. Several may run at once: one works, the others wait for it.
+		Long: `Run the database migrations of this version and print what was done. The service does
+the same when it starts. Only the database is needed. Several may run at once: one
+migrates, the others wait.
 
-The tables of a projection that was built by another version or with other
-settings stay; "pricemill serve" builds them again from the log.
+Tables of projections that another version or other settings built are not changed;
+"pricemill serve" rebuilds them from the log.
 
-On SQLite the service must be stopped first, and the command says so: the tables
-must not change while a process works with them.`,
+On SQLite, stop the service first: tables must not change while a process uses them.`,
 		Example: "  pricemill migrate",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -37,8 +37,8 @@ func newNew(a *app) *cobra.Command {
 	plugin := &cobra.Command{
 		Use:   "plugin NAME",
 		Short: "Scaffold a plugin, and a main package that builds pricemill with it",
-		Long: `Write a folder NAME with a Go module: a main of ten lines, an indicator that works,
-and its test. docs/plugins.md goes on from there.`,
+		Long: `Create a directory NAME with a Go module: a ten-line main, a working indicator and its
+test. docs/plugins.md continues from there.`,
 		Example: "  pricemill new plugin daily-range\n  pricemill new plugin daily-range --replace ../pricemill",
 		Args:    exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -53,7 +53,7 @@ and its test. docs/plugins.md goes on from there.`,
 			return err
 		},
 	}
-	plugin.Flags().StringVar(&replace, "replace", "", "directory of a checkout of pricemill to build with, instead of a release")
+	plugin.Flags().StringVar(&replace, "replace", "", "build with the pricemill checkout in this directory instead of a release")
 	parent.AddCommand(plugin)
 	return parent
 }

@@ -20,7 +20,7 @@ func newPrice(a *app) *cobra.Command {
 		Args:    exactArgs(1),
 	}
 	cl := newClient(a, c)
-	c.Flags().StringVar(&provider, "provider", "", "provider to ask (default the service's)")
+	c.Flags().StringVar(&provider, "provider", "", "provider to ask (default: the service's)")
 	c.Flags().BoolVar(&stale, "stale", false, "accept the last known price if the provider gives none now")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		path := "/prices/latest?symbol=" + url.QueryEscape(args[0]) + parameter("provider", provider)
@@ -51,9 +51,9 @@ func newAverage(a *app) *cobra.Command {
 		Args:    exactArgs(1),
 	}
 	cl := newClient(a, c)
-	c.Flags().StringVar(&provider, "provider", "", "provider of the prices (default the service's)")
-	c.Flags().StringVar(&window, "window", "", "how many of the last prices, 1 to 1000 (default the service's)")
-	c.Flags().StringVar(&asOf, "as-of", "", "event time as of which, RFC 3339 (default now)")
+	c.Flags().StringVar(&provider, "provider", "", "provider of the prices (default: the service's)")
+	c.Flags().StringVar(&window, "window", "", "number of prices, 1 to 1000 (default: the service's)")
+	c.Flags().StringVar(&asOf, "as-of", "", "event time of the average, RFC 3339 (default: now)")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		path := "/prices/moving-average?symbol=" + url.QueryEscape(args[0]) + parameter("provider", provider) +
 			parameter("window", window) + parameter("as_of", asOf)

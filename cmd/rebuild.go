@@ -30,16 +30,16 @@ func newRebuild(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rebuild PROJECTION",
 		Short: "Rebuild a read model from the log, compare it with the live one, and swap them",
-		Long: `Build the tables of a projection again from the log, beside those that serve;
-compare the two; and have the new ones take the place of the old, in one
-transaction, by itself or on command. Readers notice nothing.
+		Long: `Rebuild the tables of a projection from the log next to the live ones, compare the two
+row by row, and swap them in one transaction, automatically or on command. Readers see
+either the old or the new tables.
 
-Beside a running service, that does the work; otherwise this command does. It shows
-how far it has come: a bar on a terminal, and lines of JSON elsewhere. To end the
-command ends no rebuild that a service works on, and one that this command works on
-waits for whoever comes next; "pricemill rebuild cancel" ends it.
+If a service is running, it does the work; otherwise this command does. Progress is a
+bar on a terminal, and JSON lines elsewhere. Interrupting the command does not cancel a
+rebuild that a service works on; one that this command works on is continued by the
+next process that can. "pricemill rebuild cancel" cancels it.
 
-The exit status is 1 where the rebuild failed, or was to be promoted and was not.
+The exit status is 1 if the rebuild failed, or should have been promoted and was not.
 See docs/replay.md.`,
 		Example: "  pricemill rebuild moving-averages --promote if-equal\n  pricemill rebuild list",
 		Args:    rebuildArgs,
@@ -47,9 +47,9 @@ See docs/replay.md.`,
 			return a.rebuild(c.Context(), args[0], r)
 		},
 	}
-	c.Flags().StringVar(&r.promote, "promote", string(projections.PromoteManual), "when it is to serve: manual, if-equal, or auto")
-	c.Flags().BoolVar(&r.skipPoison, "skip-poison", false, "step over records that cannot be applied")
-	c.Flags().IntVar(&r.rate, "rate", 0, "records a second at the most; 0 for no limit")
+	c.Flags().StringVar(&r.promote, "promote", string(projections.PromoteManual), "when it goes live: manual, if-equal, or auto")
+	c.Flags().BoolVar(&r.skipPoison, "skip-poison", false, "skip records that cannot be applied")
+	c.Flags().IntVar(&r.rate, "rate", 0, "maximum records per second; 0 for no limit")
 	c.AddCommand(newRebuildList(a), newRebuildShow(a),
 		newRebuildSwap(a, "promote", "Have a rebuild serve", rebuilds.Promote),
 		newRebuildSwap(a, "rollback", "Have that serve again which a rebuild took the place of", rebuilds.RollBack),
@@ -272,7 +272,7 @@ func newRebuildList(a *app) *cobra.Command {
 		},
 	}
 	outputFlag(c, &output)
-	c.Flags().IntVar(&limit, "limit", 20, "how many at the most")
+	c.Flags().IntVar(&limit, "limit", 20, "maximum number")
 	return c
 }
 
@@ -348,7 +348,7 @@ log, so that it can be swapped again.`,
 		},
 	}
 	outputFlag(c, &output)
-	c.Flags().BoolVar(&stale, "stale", false, "although it lacks records, since nobody feeds it")
+	c.Flags().BoolVar(&stale, "stale", false, "even if it lacks records, because no process updates it")
 	return c
 }
 

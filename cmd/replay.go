@@ -32,9 +32,8 @@ func newReplay(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "replay TOPIC",
 		Short: "Print the records of a topic as JSON lines, or copy them to another topic",
-		Long: `Print the records of a topic as JSON lines, partition by partition, from the
-log and without disturbing anyone. It works beside a running service and without
-one.
+		Long: `Print the records of a topic as JSON lines, partition by partition. Nothing is consumed
+or changed, and the service may be running or not.
 
 --from and --to take an offset (1200), a time by RFC 3339 (2026-03-01T09:30:00Z),
 or how long ago (90m). By time, each partition begins, or ends, at the first

@@ -103,13 +103,12 @@ func newReset(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reset STAGE [TOPIC [PARTITION]] --to start|end|OFFSET",
 		Short: "Move a stage's positions",
-		Long: `Put the positions of a stage at the end of the log or before an offset: the
-records in between are left out. A stage cannot go back, since it would give its
-events a second time; but the stage of a projection can start over (--to start):
-its tables are emptied, and filled again from the log. Queries find less until it
-has caught up.
+		Long: `Move a stage's positions forward, to the end of the log or to an offset: the records
+in between are skipped. A stage cannot move back, because it would publish its events
+again; but a projection can start over (--to start): its tables are emptied and filled
+again from the log. Queries find less until it has caught up.
 
-It says what is lost before it asks. The service may run meanwhile.`,
+The command says what is lost before it asks. The service may keep running.`,
 		Example: "  pricemill stages reset normalize stored-quotes 3 --to 1200\n  pricemill stages reset moving-averages.g1 --to start --yes",
 		Args:    usageArgs(cobra.RangeArgs(1, 3)),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -58,8 +58,8 @@ func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pricemill",
 		Short: "A market data service: live prices, and the averages that follow from them",
-		Long: `Pricemill fetches quotes, keeps every answer byte for byte, appends price events
-to a log, folds them into read models in SQL, and serves those by REST.
+		Long: `Pricemill fetches quotes, keeps every answer byte for byte, appends price events to a
+log, folds them into SQL read models, and serves those over REST.
 
 Settings come from flags, then the environment, then a configuration file, then
 defaults. With none at all, "pricemill serve" keeps log and tables in SQLite under

@@ -27,10 +27,10 @@ type seriesFlags struct {
 }
 
 func (f *seriesFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.provider, "provider", "", "provider of the prices (default the service's)")
-	c.Flags().StringVar(&f.from, "from", "", "the oldest event time, RFC 3339 or a date, which begins at 00:00 UTC")
-	c.Flags().StringVar(&f.to, "to", "", "the event time before which all lie, RFC 3339 or a date")
-	c.Flags().IntVar(&f.limit, "limit", defaultRows, "how many at the most, the newest first; 0 for all")
+	c.Flags().StringVar(&f.provider, "provider", "", "provider of the prices (default: the service's)")
+	c.Flags().StringVar(&f.from, "from", "", "oldest event time, RFC 3339 or a date (00:00 UTC)")
+	c.Flags().StringVar(&f.to, "to", "", "event time before which all are, RFC 3339 or a date (00:00 UTC)")
+	c.Flags().IntVar(&f.limit, "limit", defaultRows, "maximum number, newest first; 0 for all")
 }
 
 func (f *seriesFlags) query(symbol string) string {

@@ -31,17 +31,15 @@ func newVerify(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify",
 		Short: "Verify tables, positions and outbox against the log",
-		Long: `Fill a second generation of each projection from the log, and prove it equal to
-the one that serves, value by value; then hold everything else that is kept
-against the log. It works beside a running service and without one, and what it
-makes goes again when it ends.
+		Long: `Rebuild each projection from the log into scratch tables and compare them with the live
+ones, value by value; then check everything else that is stored against the log. The
+service may be running or not. The scratch tables are removed at the end.
 
-It looks at all that the installation runs, as the database knows, whatever PLUGINS
-says here. What this binary does not have cannot be proven, unless --without leaves
-it out.
+All plugins that the installation runs are checked, whatever PLUGINS says here. A plugin
+that this binary does not have cannot be checked, unless --without leaves it out.
 
-The exit status is 0 where all holds, and 1 where something differs or cannot be
-proven; the first differences are printed. See docs/verify.md.`,
+The exit status is 0 if everything matches, and 1 if something differs or could not be
+checked; the first differences are printed. See docs/verify.md.`,
 		Example: "  pricemill verify\n  pricemill verify --projection moving-averages -o json",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
