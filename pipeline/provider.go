@@ -89,6 +89,9 @@ type Price struct {
 	Size schema.Decimal
 	// Time is the provider's clock.
 	Time schema.Time
+	// Signed says that the instrument can have prices of zero and below; without
+	// it such a price is refused.
+	Signed bool
 }
 
 // QuoteError says why there is no answer, or no price in it.

@@ -38,19 +38,50 @@ var priceLimit = Decimal{udecimal.MustFromUint64(1_000_000_000_000_000_000, 0)}
 func ParseDecimal(s string) (Decimal, error) { return parseDecimal(s, MaxIntegerDigits) }
 
 func parseDecimal(s string, maxInteger int) (Decimal, error) {
-	mantissa, exponent, err := splitExponent(s)
-	if err != nil {
-		return Decimal{}, err
+	n, err := readNotation(s)
+	if err == nil && (len(n.whole) > maxInteger || len(n.fraction) > MaxFractionDigits) {
+		err = tooManyDigits(maxInteger)
 	}
-	plain, err := shiftPoint(mantissa, exponent, maxInteger)
 	if err != nil {
 		return Decimal{}, fmt.Errorf("reading %q: %w", shorten(s), err)
 	}
-	d, err := udecimal.Parse(plain)
+	d, err := udecimal.Parse(n.plain())
 	if err != nil {
 		return Decimal{}, fmt.Errorf("reading %q: %w: %w", shorten(s), ErrDecimal, err)
 	}
 	return Decimal{d}, nil
+}
+
+// maxRoundedDigits bounds the fraction that RoundDecimal reads: far above what
+// prints a float.
+const maxRoundedDigits = 2000
+
+// RoundDecimal is ParseDecimal for numbers with more than MaxFractionDigits after
+// the point, as programs print floats: it rounds them half-even, and reports
+// whether it had to.
+func RoundDecimal(s string) (d Decimal, rounded bool, err error) {
+	n, err := readNotation(s)
+	switch {
+	case err == nil && len(n.fraction) <= MaxFractionDigits:
+		d, err = ParseDecimal(s)
+		return d, false, err
+	case err == nil && (len(n.whole) > MaxIntegerDigits || len(n.fraction) > maxRoundedDigits):
+		err = tooManyDigits(MaxIntegerDigits)
+	}
+	if err != nil {
+		return Decimal{}, false, fmt.Errorf("reading %q: %w", shorten(s), err)
+	}
+	digits, _ := new(big.Int).SetString(n.sign+n.whole+n.fraction, 10) // digits only
+	beyond := big.NewInt(int64(len(n.fraction) - MaxFractionDigits))
+	d = RoundUnits(digits, beyond.Exp(big.NewInt(10), beyond, nil))
+	if d.Cmp(priceLimit) >= 0 || (Decimal{}).Sub(d).Cmp(priceLimit) >= 0 {
+		return Decimal{}, false, fmt.Errorf("reading %q: %w", shorten(s), tooManyDigits(MaxIntegerDigits))
+	}
+	return d, true, nil
+}
+
+func tooManyDigits(maxInteger int) error {
+	return fmt.Errorf("%w: more than %d digits before or %d after the point", ErrDecimal, maxInteger, MaxFractionDigits)
 }
 
 // MustDecimal is ParseDecimal for constants in code and tests; it panics.
@@ -69,26 +100,41 @@ func splitExponent(s string) (mantissa string, exponent int, err error) {
 		// The bound keeps "1e999999999" from becoming a gigabyte of zeros.
 		exponent, err = strconv.Atoi(s[i+1:])
 		if err != nil || exponent > 64 || exponent < -64 {
-			return "", 0, fmt.Errorf("reading %q: %w: exponent out of range", shorten(s), ErrDecimal)
+			return "", 0, fmt.Errorf("%w: exponent out of range", ErrDecimal)
 		}
 	}
 	return mantissa, exponent, nil
 }
 
-// shiftPoint writes mantissa × 10^exponent in plain notation without
-// insignificant zeros, and checks its size.
-func shiftPoint(mantissa string, exponent, maxInteger int) (string, error) {
-	sign := ""
-	digits := mantissa
+// notation is a number in plain notation without insignificant zeros.
+type notation struct{ sign, whole, fraction string }
+
+func (n notation) plain() string {
+	whole := n.whole
+	if whole == "" {
+		whole = "0"
+	}
+	if n.fraction == "" {
+		return n.sign + whole
+	}
+	return n.sign + whole + "." + n.fraction
+}
+
+// readNotation reads plain or exponent notation, of any number of digits.
+func readNotation(s string) (n notation, err error) {
+	digits, exponent, err := splitExponent(s)
+	if err != nil {
+		return notation{}, err
+	}
 	if strings.HasPrefix(digits, "-") || strings.HasPrefix(digits, "+") {
 		if digits[0] == '-' {
-			sign = "-"
+			n.sign = "-"
 		}
 		digits = digits[1:]
 	}
 	whole, fraction, hasPoint := strings.Cut(digits, ".")
 	if whole == "" || (hasPoint && fraction == "") || !allDigits(whole) || !allDigits(fraction) {
-		return "", ErrDecimal
+		return notation{}, ErrDecimal
 	}
 	if exponent > 0 {
 		fraction += strings.Repeat("0", max(0, exponent-len(fraction)))
@@ -98,19 +144,8 @@ func shiftPoint(mantissa string, exponent, maxInteger int) (string, error) {
 		cut := len(whole) + exponent
 		whole, fraction = whole[:cut], whole[cut:]+fraction
 	}
-	whole = strings.TrimLeft(whole, "0")
-	fraction = strings.TrimRight(fraction, "0")
-	if len(whole) > maxInteger || len(fraction) > MaxFractionDigits {
-		return "", fmt.Errorf("%w: more than %d digits before or %d after the point",
-			ErrDecimal, maxInteger, MaxFractionDigits)
-	}
-	if whole == "" {
-		whole = "0"
-	}
-	if fraction == "" {
-		return sign + whole, nil
-	}
-	return sign + whole + "." + fraction, nil
+	n.whole, n.fraction = strings.TrimLeft(whole, "0"), strings.TrimRight(fraction, "0")
+	return n, nil
 }
 
 func allDigits(s string) bool {

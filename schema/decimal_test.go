@@ -287,3 +287,30 @@ func TestUnits(t *testing.T) {
 		require.Zero(t, want.Mul(want, big.NewRat(int64(n), 1)).Cmp(new(big.Rat).SetFrac(d.Times(n).Units(), ten18)))
 	})
 }
+
+func TestRoundDecimal(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"185.75":                   "185.75",
+		"0.123456789012345678":     "0.123456789012345678",
+		"0.00029299999005161226":   "0.000292999990051612",
+		"-36.98000000000000000051": "-36.980000000000000001",
+		"0.1234567890123456785":    "0.123456789012345678", // a tie, to even
+		"0.1234567890123456775":    "0.123456789012345678",
+		"-0.1234567890123456785":   "-0.123456789012345678",
+		"2.9299999005161226e-04":   "0.00029299999005161226"[:20],
+		"1e-30":                    "0",
+		"0.99999999999999999999":   "1",
+	} {
+		d, rounded, err := schema.RoundDecimal(text)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, d.String(), text)
+		_, exact := schema.ParseDecimal(text)
+		assert.Equal(t, exact != nil, rounded, text)
+	}
+	for _, text := range []string{"", ".", "1.", "nan", "1234567890123456789", "999999999999999999.9999999999999999999",
+		"-999999999999999999.9999999999999999999", "0." + strings.Repeat("1", 5000), "1e99"} {
+		_, _, err := schema.RoundDecimal(text)
+		require.ErrorIs(t, err, schema.ErrDecimal, text)
+	}
+}

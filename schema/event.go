@@ -52,6 +52,7 @@ type registered struct {
 	reflect.Type
 	fields []string    // the keys of its JSON form
 	flat   []flatField // see decodeFlat
+	needed []neededField
 }
 
 // Register makes events of P's type decodable and its topic known. It is meant
@@ -65,7 +66,7 @@ func Register[P Payload]() {
 		panic(fmt.Sprintf("schema: event type %s registered twice: %v and %T", name, other.Type, zero))
 	}
 	typ := reflect.TypeFor[P]()
-	registry.types[name] = registered{typ, jsonFields(typ), flatFields(typ)}
+	registry.types[name] = registered{typ, jsonFields(typ), flatFields(typ), neededFields(typ)}
 	if !slices.Contains(registry.topics, zero.Topic()) {
 		registry.topics = append(registry.topics, zero.Topic())
 	}
@@ -247,7 +248,7 @@ func decodePayload(name EventType, value []byte) (Payload, error) {
 		}
 	}
 	payload := target.Elem().Interface().(Payload)
-	if err := payload.Validate(); err != nil {
+	if err := errors.Join(payload.Validate(), checkNeeded(value, typ.needed, target.Elem())); err != nil {
 		return nil, fmt.Errorf("decoding %s: %w: %w", name, ErrPayload, err)
 	}
 	return payload, nil

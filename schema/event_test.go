@@ -39,8 +39,7 @@ func TestEventRoundTrips(t *testing.T) {
 
 func TestEncodeRefuses(t *testing.T) {
 	t.Parallel()
-	worthless, tooLong, timeless := observed(t), observed(t), observed(t)
-	worthless.Price = schema.Decimal{}
+	tooLong, timeless := observed(t), observed(t)
 	tooLong.Price = schema.MustDecimal("999999999999999999").Add(schema.MustDecimal("1"))
 	timeless.Timestamp = schema.Time{}
 	for name, c := range map[string]struct {
@@ -50,7 +49,6 @@ func TestEncodeRefuses(t *testing.T) {
 		"no id":             {schema.Event{Source: "s", Payload: observed(t)}, schema.ErrEnvelope},
 		"no source":         {schema.Event{ID: "1", Payload: observed(t)}, schema.ErrEnvelope},
 		"no payload":        {schema.Event{ID: "1", Source: "s"}, schema.ErrEnvelope},
-		"price zero":        {schema.Event{ID: "1", Source: "s", Payload: worthless}, schema.ErrPayload},
 		"price too long":    {schema.Event{ID: "1", Source: "s", Payload: tooLong}, schema.ErrPayload},
 		"no time":           {schema.Event{ID: "1", Source: "s", Payload: timeless}, schema.ErrPayload},
 		"empty":             {schema.Event{ID: "1", Source: "s", Payload: schema.QuoteStored{}}, schema.ErrPayload},
@@ -117,7 +115,8 @@ func TestDecodeRefusesPayloads(t *testing.T) {
 		"trailing":             priceJSON + "x",
 		"two":                  priceJSON + priceJSON,
 		"invalid UTF-8":        change("AAPL", "AAPL\xff"),
-		"negative price":       change("185.75", "-185.75"),
+		"no price":             change(`"price":185.75,`, ``),
+		"price too low":        change("185.75", "-1e18"),
 		"price in float":       change("185.75", "NaN"),
 		"price null":           change("185.75", "null"),
 		"price of 19 digits":   change("185.75", "0.1234567890123456789"),
@@ -298,4 +297,21 @@ func TestQuoteStoredIsItself(t *testing.T) {
 	value, err := json.Marshal(stored)
 	require.NoError(t, err)
 	assert.JSONEq(t, `{"provider":"finnhub","symbol":"AAPL","raw_response":"x","received_at":"2025-06-15T14:30:00Z","raw_response_id":"1"}`, string(value))
+}
+
+// Oil was sold at less than nothing, and a spread may cost nothing: both are prices.
+func TestPricesOfAnySign(t *testing.T) {
+	t.Parallel()
+	for _, price := range []string{"-36.98", "0", "-999999999999999999.999999999999999999"} {
+		event := schema.Event{ID: "1", Source: "s", Payload: observed(t)}
+		payload := event.Payload.(schema.PriceObserved)
+		payload.Price = schema.MustDecimal(price)
+		payload.Timestamp = mustTime(t, "1871-01-01T00:00:00Z")
+		event.Payload = payload
+		headers, value, err := event.Encode()
+		require.NoError(t, err, price)
+		decoded, err := schema.DecodeEvent(headers, value)
+		require.NoError(t, err, price)
+		assert.Equal(t, payload, decoded.Payload)
+	}
 }

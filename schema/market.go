@@ -150,7 +150,7 @@ func (q QuoteStored) Validate() error {
 // raw_response_id are those of the original service's price-events.
 type PriceObserved struct {
 	Symbol Symbol  `json:"symbol"`
-	Price  Decimal `json:"price"`
+	Price  Decimal `json:"price" schema:"needed"`
 	// Size is how much was traded at the price, in the unit in which the provider
 	// counts the instrument; zero where it does not say, as for a quote that is
 	// no trade.
@@ -199,7 +199,7 @@ const (
 	CodeTooLarge        Code = "too_large"        // the answer passed MaxRawResponse
 	CodeUnknownSymbol   Code = "unknown_symbol"   // the provider does not know the symbol
 	CodeBadResponse     Code = "bad_response"     // not what the provider documents
-	CodeBadPrice        Code = "bad_price"        // zero, negative, absent, or too many digits
+	CodeBadPrice        Code = "bad_price"        // absent, too many digits, or not positive where it has to be
 	CodeInternal        Code = "internal"         // a fault of ours
 )
 
@@ -283,7 +283,7 @@ func (q QuoteRejected) Validate() error {
 type QuoteUnchanged struct {
 	Quote
 	RawResponseID string  `json:"raw_response_id"`
-	Price         Decimal `json:"price"`
+	Price         Decimal `json:"price" schema:"needed"`
 	Timestamp     Time    `json:"timestamp"`
 	ReceivedAt    Time    `json:"received_at"`
 }
@@ -305,11 +305,11 @@ func (q QuoteUnchanged) Validate() error {
 
 // validPrice also keeps a computed value with more integer digits than
 // ParseDecimal reads from becoming an event that nobody can decode.
+//
+// Any sign is valid: oil was sold at -36.98 in April 2020, and spreads cross zero.
+// Which instruments may have such prices is for their provider to say.
 func validPrice(price Decimal) error {
-	if price.Sign() <= 0 {
-		return fmt.Errorf("price: %s is not positive", price)
-	}
-	if price.Cmp(priceLimit) >= 0 {
+	if price.Cmp(priceLimit) >= 0 || (Decimal{}).Sub(price).Cmp(priceLimit) >= 0 {
 		return fmt.Errorf("price: more than %d digits before the point", MaxIntegerDigits)
 	}
 	return nil

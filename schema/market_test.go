@@ -119,7 +119,9 @@ func TestUnchangedNeedsAPrice(t *testing.T) {
 		Price: schema.MustDecimal("1"), Timestamp: at, ReceivedAt: at,
 	}
 	assert.NoError(t, unchanged.Validate())
-	unchanged.Price = schema.Decimal{}
+	unchanged.Price = schema.MustDecimal("999999999999999999").Add(schema.MustDecimal("1"))
+	assert.ErrorContains(t, unchanged.Validate(), "price")
+	unchanged.Price = schema.Decimal{}.Sub(unchanged.Price)
 	assert.ErrorContains(t, unchanged.Validate(), "price")
 }
 

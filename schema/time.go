@@ -15,8 +15,9 @@ type Time struct{ time.Time }
 // sqlTime sorts as text in the order of time.
 const sqlTime = "2006-01-02T15:04:05.000000Z"
 
-// Years that every engine keeps, and that events may hold.
-const minYear, maxYear = 1900, 9999
+// Years that every engine keeps, and that events may hold. One of fewer than four
+// digits is a slip of two-digit years rather than the price of a Roman coin.
+const minYear, maxYear = 1000, 9999
 
 // maxTime is the last instant there is.
 var maxTime = NewTime(time.Date(maxYear, time.December, 31, 23, 59, 59, 999_999_000, time.UTC))

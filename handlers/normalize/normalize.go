@@ -124,6 +124,9 @@ func (h *handler) read(r *pipeline.Record) read {
 		if p.Time.After(quote.ReceivedAt.Add(maxAhead)) {
 			err = pipeline.Quotef(schema.CodeBadResponse, "the price is of %s, and was received at %s", p.Time, quote.ReceivedAt)
 		}
+		if p.Price.Sign() <= 0 && !p.Signed {
+			err = pipeline.Quotef(schema.CodeBadPrice, "price %s is not positive", p.Price)
+		}
 		if invalid := observed(quote, p).Validate(); invalid != nil {
 			err = pipeline.Quotef(schema.CodeBadPrice, "%v", invalid)
 		}

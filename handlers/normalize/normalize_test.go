@@ -155,7 +155,7 @@ func TestWhatBecomesOfAnAnswer(t *testing.T) {
 		"zero":                  {[]string{one(price("A", "0", 1))}, []string{"rejected bad_price"}},
 		"negative":              {[]string{one(price("A", "-1", 1))}, []string{"rejected bad_price"}},
 		"no symbol":             {[]string{one(price("", "1", 1))}, []string{"rejected bad_price"}},
-		"before 1900":           {[]string{one(price("A", "1", -1e10))}, []string{"rejected bad_price"}},
+		"before 1000":           {[]string{one(price("A", "1", -4e10))}, []string{"rejected bad_price"}},
 		"no price at all":       {[]string{one()}, []string{"rejected bad_response"}},
 		"unknown symbol":        {[]string{answer(t, script{Code: schema.CodeUnknownSymbol})}, []string{"rejected unknown_symbol"}},
 		"garbage":               {[]string{"<html>\x00\xff"}, []string{"rejected bad_response"}},

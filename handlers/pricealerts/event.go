@@ -49,8 +49,8 @@ func (p PriceAlerted) Validate() error {
 	if p.Direction != Above && p.Direction != Below {
 		errs = append(errs, fmt.Errorf("direction: %q is neither above nor below", p.Direction))
 	}
-	if p.Threshold.Sign() <= 0 || p.Price.Sign() <= 0 {
-		errs = append(errs, errors.New("threshold, price: not positive"))
+	if p.Threshold.Sign() <= 0 {
+		errs = append(errs, errors.New("threshold: not positive"))
 	}
 	return errors.Join(append(errs, p.Source.Validate(), p.Symbol.Validate(), p.Timestamp.Validate(), p.ReceivedAt.Validate())...)
 }

@@ -40,13 +40,23 @@ func Price(field json.RawMessage) (schema.Decimal, error) {
 // ParsePrice reads decimal text. The error has CodeBadPrice: not a number, not
 // positive, or more digits than a price may have.
 func ParsePrice(text string) (schema.Decimal, error) {
+	price, err := ParseSigned(text)
+	if err != nil {
+		return schema.Decimal{}, err
+	}
+	if price.Sign() <= 0 {
+		return schema.Decimal{}, pipeline.Quotef(schema.CodeBadPrice, "price %s is not positive", price)
+	}
+	return price, nil
+}
+
+// ParseSigned is ParsePrice for an instrument that can have prices of zero and
+// below.
+func ParseSigned(text string) (schema.Decimal, error) {
 	price, err := schema.ParseDecimal(text)
 	if err != nil {
 		return schema.Decimal{}, &pipeline.QuoteError{Code: schema.CodeBadPrice,
 			Reason: "the price is not a number, or has too many digits", Err: err}
-	}
-	if price.Sign() <= 0 {
-		return schema.Decimal{}, pipeline.Quotef(schema.CodeBadPrice, "price %s is not positive", price)
 	}
 	return price, nil
 }
@@ -79,7 +89,7 @@ func Seconds(field json.RawMessage) (schema.Time, error) {
 // CodeBadResponse.
 func CheckTime(t schema.Time) error {
 	if err := t.Validate(); err != nil {
-		return &pipeline.QuoteError{Code: schema.CodeBadResponse, Reason: "no time, or one outside the years 1900 to 9999", Err: err}
+		return &pipeline.QuoteError{Code: schema.CodeBadResponse, Reason: "no time, or one outside the years 1000 to 9999", Err: err}
 	}
 	return nil
 }

@@ -66,7 +66,7 @@ func TestSeconds(t *testing.T) {
 func TestCheckTime(t *testing.T) {
 	t.Parallel()
 	assert.NoError(t, payload.CheckTime(schema.NewTime(time.Unix(0, 0))))
-	for _, at := range []schema.Time{{}, schema.NewTime(time.Date(1899, 12, 31, 23, 59, 59, 0, time.UTC)),
+	for _, at := range []schema.Time{{}, schema.NewTime(time.Date(999, 12, 31, 23, 59, 59, 0, time.UTC)),
 		schema.NewTime(time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC))} {
 		assertCode(t, schema.CodeBadResponse, payload.CheckTime(at))
 	}
