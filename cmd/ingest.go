@@ -1,18 +1,15 @@
 package cmd
 
 import (
-	"bufio"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -30,6 +27,7 @@ type ingestion struct {
 	options      map[string]string
 	skipBad      bool
 	work, noWait bool
+	dryRun       bool
 	output       string
 	file         string
 	stdin        io.Reader
@@ -37,20 +35,25 @@ type ingestion struct {
 
 func newIngest(a *app) *cobra.Command {
 	var i ingestion
-	fileOptions := map[string]*string{} // the flags that are for the provider
+	var options func() map[string]string // the flags that are for the provider
 	c := &cobra.Command{
-		Use:   "ingest --provider PROVIDER FILE",
+		Use:   "ingest FILE",
 		Short: "Import quotes from a file through the pipeline",
 		Long: `Bring the quotes of a file through the whole chain, and end when the last price
 and average that follow from them are committed. Each quote has an identity: a
-trade, or a row's symbol, time and price. What was ingested before is found out
-and left alone, so to ingest a file again, or to go on after a failure, changes
-nothing twice.
+trade, or a row's symbol, time and price, and how many equal rows of the file come
+before it. What was ingested before is found out and left alone, so to ingest a
+file again, or to go on after a failure, changes nothing twice.
+
+Provider csv, the default, reads separated values. Files of many services are
+known by their first line, and are read as they were downloaded; what is assumed
+is printed. Where a file does not say of which symbol its prices are, add --symbol.
+--dry-run shows the first rows as they would be taken, and takes none. Presets are
+` + wrap(csv.PresetNames(), 80) + `.
 
 Provider coinbase reads frames of the WebSocket feed, one a line: as they came,
 or as {"frame": "…", "received_at": "SECONDS"}. Frames of type ticker are quotes.
-Provider csv reads comma-separated values with a header. FILE may be compressed
-by gzip; - is standard input.
+FILE may be compressed by gzip, zip, zstd or bzip2; - is standard input.
 
 Where a service runs, it does the work. Without one, this process does it itself;
 on Kafka it waits for a service, unless --work lets it take part.
@@ -60,32 +63,71 @@ before that line is ingested. The exit status is 1 then, and also where a stage 
 halted, or where no line holds a quote, whatever the flags. A file whose quotes were
 all ingested before is no failure.`,
 		Example: `  pricemill ingest --provider coinbase session.jsonl.gz
-  pricemill ingest --provider csv --time-column date --time-format "Jan 2 2006" monthly-closes.csv
-  zcat prices.csv.gz | pricemill ingest --provider csv --skip-bad-rows -o json -`,
+  pricemill ingest --dry-run --symbol BTCUSDT BTCUSDT-1h-2025-01-01.zip
+  pricemill ingest --symbol AAPL --price-column "Adj Close" AAPL.csv
+  pricemill ingest --decimal , --thousands . --time-zone Europe/Berlin closes.csv
+  zcat prices.csv.gz | pricemill ingest --skip-bad-rows -o json -`,
 		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			i.options = map[string]string{}
-			for name, value := range fileOptions {
-				if c.Flags().Changed(name) {
-					i.options[name] = *value
-				}
-			}
+			i.options = options()
 			i.file, i.stdin = args[0], c.InOrStdin()
 			return a.ingest(c.Context(), i)
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&i.provider, "provider", "", "provider whose quotes the file holds (required)")
-	fileOptions[csv.OptionSymbol] = flags.String(csv.OptionSymbol, "symbol", "csv: name of the column of symbols")
-	fileOptions[csv.OptionPrice] = flags.String(csv.OptionPrice, "price", "csv: name of the column of prices")
-	fileOptions[csv.OptionTime] = flags.String(csv.OptionTime, "time", "csv: name of the column of times")
-	fileOptions[csv.OptionFormat] = flags.String(csv.OptionFormat, "rfc3339", "csv: rfc3339, unix, unix_ms, or Go's reference time, "+
-		`"Mon Jan 2 15:04:05 2006 MST", written as the file writes times; UTC where there is no zone`)
+	flags.SortFlags = false
+	flags.StringVar(&i.provider, "provider", string(csv.Name), "provider whose quotes the file holds")
+	flags.BoolVar(&i.dryRun, "dry-run", false, "show the first rows as they would be taken, and end")
 	flags.BoolVar(&i.skipBad, "skip-bad-rows", false, "report lines that are wrong, count them, and go on")
 	flags.BoolVar(&i.work, "work", false, "do the work in this process, even on Kafka")
 	flags.BoolVar(&i.noWait, "no-wait", false, "end when all is in the log; do no work")
 	outputFlag(c, &i.output)
+	options = fileFlags(c)
 	return c
+}
+
+// wrap lists words in lines of a width.
+func wrap(words []string, width int) string {
+	var text strings.Builder
+	column := 0
+	for i, word := range words {
+		if i < len(words)-1 {
+			word += ","
+		}
+		switch {
+		case column > 0 && column+1+len(word) > width:
+			text.WriteByte('\n')
+			column = 0
+		case column > 0:
+			text.WriteByte(' ')
+			column++
+		}
+		text.WriteString(word)
+		column += len(word)
+	}
+	return text.String()
+}
+
+// fileFlags are the options of files of csv as flags, and those of them that were
+// set.
+func fileFlags(c *cobra.Command) func() map[string]string {
+	flags := c.Flags()
+	for _, o := range csv.Options() {
+		if o.Switch {
+			flags.Bool(o.Name, false, "csv: "+o.Doc)
+		} else {
+			flags.String(o.Name, o.Default, "csv: "+o.Doc)
+		}
+	}
+	return func() map[string]string {
+		set := map[string]string{}
+		for _, o := range csv.Options() {
+			if flag := flags.Lookup(o.Name); flag.Changed {
+				set[o.Name] = flag.Value.String()
+			}
+		}
+		return set
+	}
 }
 
 func (a *app) ingest(ctx context.Context, i ingestion) error {
@@ -128,8 +170,12 @@ func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules,
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, closeFile()) }()
-	source, err := ingest.Open(ingest.Config{Reader: reader, Options: i.options, File: file, SkipBad: i.skipBad,
-		Report: reportBad(log), Now: time.Now})
+	cfg := ingest.Config{Reader: reader, Options: i.options, File: file, SkipBad: i.skipBad,
+		Report: reportBad(log), Note: reportNotes(log), Now: time.Now}
+	if i.dryRun {
+		return nil, a.preview(i, cfg)
+	}
+	source, err := ingest.Open(cfg)
 	if err != nil {
 		return nil, asUsage(i.file, err)
 	}
@@ -147,6 +193,7 @@ func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules,
 	if err != nil {
 		err = asUsage(i.file, err)
 	}
+	reportCounts(log, summary)
 	return &summary, err
 }
 
@@ -175,59 +222,11 @@ func (m *modules) fileReader(name schema.Provider) (pipeline.FileReader, error) 
 	problem := "there is no provider %q"
 	switch _, known := m.providers[name]; {
 	case name == "":
-		return nil, fmt.Errorf("%w: --provider is required: one of %q", errUsage, able)
+		return nil, fmt.Errorf("%w: --provider is empty: it is one of %q", errUsage, able)
 	case known:
 		problem = "provider %q reads no files"
 	}
 	return nil, fmt.Errorf("%w: "+problem+"; those that read files are %q", errUsage, name, able)
-}
-
-// openFile opens the file, looks whether it is compressed, and shows on a
-// terminal how far it was read.
-func (a *app) openFile(i ingestion) (io.Reader, func() error, error) {
-	file, size, closeFile := i.stdin, int64(-1), func() error { return nil }
-	if i.file != "-" {
-		f, err := os.Open(i.file)
-		if err != nil {
-			return nil, nil, fmt.Errorf("opening the file: %w", err)
-		}
-		file, closeFile = f, f.Close
-		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-			size = info.Size()
-		}
-	}
-	if isTerminal(a.stderr) {
-		bar := progressbar.NewOptions64(size, progressbar.OptionSetWriter(a.stderr), progressbar.OptionShowBytes(true),
-			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
-		read := progressbar.NewReader(file, bar)
-		file = &read
-		closeRest := closeFile
-		closeFile = func() error { return errors.Join(bar.Exit(), bar.Clear(), closeRest()) }
-	}
-	buffered := bufio.NewReader(file)
-	if magic, _ := buffered.Peek(2); string(magic) != "\x1f\x8b" { // its error comes again
-		return buffered, closeFile, nil
-	}
-	unzipped, err := gzip.NewReader(buffered)
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("reading %s: %w", i.file, err), closeFile())
-	}
-	return unzipped, closeFile, nil
-}
-
-// mostReported is how many bad lines are told one by one.
-const mostReported = 20
-
-func reportBad(log *slog.Logger) func(*pipeline.LineError) {
-	reported := 0
-	return func(bad *pipeline.LineError) {
-		switch reported++; {
-		case reported <= mostReported:
-			log.Warn("skipped a bad line", "line", bad.Line, "column", bad.Column, "error", bad.Err)
-		case reported == mostReported+1:
-			log.Warn("more bad lines are only counted")
-		}
-	}
 }
 
 // run brings the file through the chain.

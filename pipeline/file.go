@@ -22,13 +22,22 @@ type FileReader interface {
 	ReadFile(r io.Reader, options map[string]string) iter.Seq2[FileLine, error]
 }
 
-// FileLine is what a line of a file holds.
+// FileLine is what a line of a file holds; a line that holds several quotes makes
+// several, one after the other.
 type FileLine struct {
 	// Number counts from 1.
 	Number int
 	// ID is that of the event: the same one whenever and in whatever file the
 	// fact is read again. It is empty where the line holds no quote.
 	ID string
+	// Equal is the id of the first line of the file that told the same, where this
+	// one is another: lines without ids of their own are told apart by how many
+	// equal ones came before.
+	Equal string
+	// Rounded says that a number had more digits than are kept.
+	Rounded bool
+	// Notes are for the person who ingests the file: what is assumed from this line on.
+	Notes []string
 	// Quote carries no time of this process: ReceivedAt is when the quote was
 	// recorded, or else the time of its price, so that it is the same each time.
 	Quote schema.QuoteFetched

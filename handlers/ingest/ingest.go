@@ -27,7 +27,7 @@ const (
 // holds prices against the receipt, which is the file's own word here.
 const maxAhead = 24 * time.Hour
 
-// Config describes one file. All fields but SkipBad and Report are required.
+// Config describes one file. All fields but SkipBad, Report and Note are required.
 type Config struct {
 	Reader  pipeline.FileReader
 	Options map[string]string
@@ -36,7 +36,9 @@ type Config struct {
 	SkipBad bool
 	// Report is told of each line that was skipped.
 	Report func(*pipeline.LineError)
-	Now    func() time.Time
+	// Note is told what the reader assumed, from a line on; nil: nobody listens.
+	Note func(line int, text string)
+	Now  func() time.Time
 }
 
 // Sink is where quotes go.
@@ -52,7 +54,7 @@ type Sink struct {
 // Summary counts what became of the lines.
 type Summary struct {
 	// Lines is the sum of Quotes, PassedOver and Bad, unless an error came
-	// between.
+	// between, or a line holds quotes of several symbols.
 	Lines int `json:"lines"`
 	// Quotes is the sum of Repeated and New.
 	Quotes     int `json:"quotes"`
@@ -62,6 +64,19 @@ type Summary struct {
 	Repeated int `json:"repeated"`
 	// New were not stored yet when they were sent.
 	New int `json:"new"`
+	// Rounded are the quotes with a number of more digits than are kept.
+	Rounded int `json:"rounded"`
+	// Ambiguous are the quotes that equal others of this file, have no id of their
+	// own, and were stored in part before this file, which also brought others. If
+	// it is another download than the one before, one trade may be taken for another.
+	Ambiguous int `json:"ambiguous"`
+}
+
+// item is a quote that waits for its batch.
+type item struct {
+	event   schema.Event
+	equal   string // see pipeline.FileLine
+	rounded bool
 }
 
 // Source is a file that is being read. It is not safe for concurrent use.
@@ -70,7 +85,8 @@ type Source struct {
 	next  func() (pipeline.FileLine, error, bool)
 	stop  func()
 	count Summary
-	batch []schema.Event
+	line  int // the last one counted
+	batch []item
 	fault error // why reading ended, if not by the end of the file
 	ended bool
 }
@@ -101,6 +117,9 @@ func (s *Source) Run(ctx context.Context, sink Sink) (Summary, error) {
 		}
 		s.fill()
 	}
+	if s.count.New == 0 {
+		s.count.Ambiguous = 0 // the same file again
+	}
 	return s.count, s.fault
 }
 
@@ -120,13 +139,26 @@ func (s *Source) fill() {
 			s.refuse(err)
 			continue
 		}
-		s.count.Lines++
+		s.countLine(line.Number)
+		if s.cfg.Note != nil {
+			for _, note := range line.Notes {
+				s.cfg.Note(line.Number, note)
+			}
+		}
 		if line.ID == "" {
 			s.count.PassedOver++
 			continue
 		}
 		size += len(line.Quote.RawResponse)
-		s.batch = append(s.batch, schema.Event{ID: line.ID, Source: source, Payload: line.Quote})
+		s.batch = append(s.batch, item{schema.Event{ID: line.ID, Source: source, Payload: line.Quote}, line.Equal, line.Rounded})
+	}
+}
+
+// countLine counts a line once, however many quotes it holds.
+func (s *Source) countLine(number int) {
+	if number != s.line {
+		s.line = number
+		s.count.Lines++
 	}
 }
 
@@ -134,7 +166,7 @@ func (s *Source) fill() {
 func (s *Source) refuse(err error) {
 	var bad *pipeline.LineError
 	if errors.As(err, &bad) {
-		s.count.Lines++
+		s.countLine(bad.Line)
 		s.count.Bad++
 		if s.cfg.SkipBad {
 			if s.cfg.Report != nil {
@@ -150,8 +182,8 @@ func (s *Source) refuse(err error) {
 // that the next batch knows it.
 func (s *Source) flush(ctx context.Context, sink Sink) error {
 	ids := make([]string, len(s.batch))
-	for i, event := range s.batch {
-		ids[i] = event.ID
+	for i, item := range s.batch {
+		ids[i] = item.event.ID
 	}
 	known, err := sink.Known(ctx, ids)
 	if err != nil {
@@ -161,11 +193,15 @@ func (s *Source) flush(ctx context.Context, sink Sink) error {
 	for _, id := range known {
 		seen[id] = true
 	}
+	s.count.Ambiguous += ambiguous(s.batch, seen)
 	var fresh []schema.Event
-	for _, event := range s.batch {
-		if !seen[event.ID] {
-			seen[event.ID] = true
-			fresh = append(fresh, event)
+	for _, item := range s.batch {
+		if !seen[item.event.ID] {
+			seen[item.event.ID] = true
+			fresh = append(fresh, item.event)
+		}
+		if item.rounded {
+			s.count.Rounded++
 		}
 	}
 	if len(fresh) > 0 {
@@ -183,4 +219,15 @@ func (s *Source) flush(ctx context.Context, sink Sink) error {
 	s.count.Repeated += len(s.batch) - len(fresh)
 	s.batch = s.batch[:0]
 	return nil
+}
+
+// ambiguous counts quotes that equal others of the file and were stored before it, or
+// whose equals were.
+func ambiguous(batch []item, stored map[string]bool) (n int) {
+	for _, item := range batch {
+		if item.equal != "" && (stored[item.event.ID] || stored[item.equal]) {
+			n++
+		}
+	}
+	return n
 }

@@ -167,3 +167,45 @@ func TestBadLines(t *testing.T) {
 	require.ErrorIs(t, err, l.fail)
 	assert.Zero(t, summary.New)
 }
+
+// twins reads a file whose lines are the ids before and after a =, where the second
+// is equal to another line.
+type twins struct {
+	pipeline.FileReader
+	lines []pipeline.FileLine
+}
+
+func (t twins) ReadFile(io.Reader, map[string]string) iter.Seq2[pipeline.FileLine, error] {
+	return func(yield func(pipeline.FileLine, error) bool) {
+		for i, line := range t.lines {
+			line.Number = i/2 + 1 // two quotes a line
+			line.Quote = schema.QuoteFetched{Quote: schema.Quote{Provider: "p", Symbol: "A"}, RawResponse: schema.RawResponse("x"), ReceivedAt: schema.NewTime(now)}
+			if !yield(line, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Lines that equal others are told where another download may hold other trades.
+func TestAmbiguousLines(t *testing.T) {
+	t.Parallel()
+	l := &log{}
+	var notes []string
+	all := func(lines ...pipeline.FileLine) ingest.Summary {
+		source, err := ingest.Open(ingest.Config{Reader: twins{lines: lines}, Now: func() time.Time { return now },
+			Note: func(line int, text string) { notes = append(notes, fmt.Sprint(line, text)) }})
+		require.NoError(t, err)
+		defer source.Close()
+		summary, err := source.Run(t.Context(), l.sink())
+		require.NoError(t, err)
+		return summary
+	}
+	first := []pipeline.FileLine{{ID: "a", Rounded: true, Notes: []string{" assumed"}}, {ID: "a1", Equal: "a"}, {ID: "b"}}
+	assert.Equal(t, ingest.Summary{Lines: 2, Quotes: 3, New: 3, Rounded: 1}, all(first...), "one file tells equal lines apart")
+	assert.Equal(t, []string{"1 assumed"}, notes)
+	assert.Equal(t, ingest.Summary{Lines: 2, Quotes: 3, Repeated: 3, Rounded: 1}, all(first...), "so does the same file again")
+	assert.Equal(t, ingest.Summary{Lines: 2, Quotes: 4, Repeated: 3, New: 1, Rounded: 1, Ambiguous: 1}, all(append(first, pipeline.FileLine{ID: "c"})...))
+	assert.Equal(t, ingest.Summary{Lines: 1, Quotes: 2, Repeated: 1, New: 1, Ambiguous: 1}, all(pipeline.FileLine{ID: "b"}, pipeline.FileLine{ID: "b1", Equal: "b"}))
+	assert.Equal(t, ingest.Summary{Lines: 1, Quotes: 1, New: 1}, all(pipeline.FileLine{ID: "d"}))
+}

@@ -1,5 +1,6 @@
-// Package csv reads prices out of files of comma-separated values, RFC 4180. A
-// file has a header; any columns may hold symbol, price and time.
+// Package csv reads prices out of files of separated values, as services and
+// programs write them: with or without a header, in many notations of numbers and
+// times, a column a field or a column a symbol.
 package csv
 
 import (
@@ -50,6 +51,10 @@ type answer struct {
 	// Price and Time are nil where they are absent.
 	Price *string      `json:"price"`
 	Time  *schema.Time `json:"time"`
+	// Size is how much was traded; empty where the file does not say.
+	Size string `json:"size,omitempty"`
+	// Signed says that prices of zero and below were asked for.
+	Signed bool `json:"signed,omitempty"`
 	// Row is the row's text in the file, without the end of its line.
 	Row schema.RawResponse `json:"row"`
 }
@@ -71,9 +76,19 @@ func (provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error)
 	if err := payload.CheckTime(*a.Time); err != nil {
 		return nil, err
 	}
-	price, err := payload.ParsePrice(*a.Price)
+	read := payload.ParsePrice
+	if a.Signed {
+		read = payload.ParseSigned
+	}
+	price, err := read(*a.Price)
 	if err != nil {
 		return nil, err
 	}
-	return []pipeline.Price{{Symbol: a.Symbol, Price: price, Time: *a.Time}}, nil
+	found := pipeline.Price{Symbol: a.Symbol, Price: price, Time: *a.Time, Signed: a.Signed}
+	if a.Size != "" {
+		if found.Size, err = schema.ParseDecimal(a.Size); err != nil || found.Size.Sign() < 0 {
+			return nil, pipeline.Quotef(schema.CodeBadResponse, "no size: %.40q", a.Size)
+		}
+	}
+	return []pipeline.Price{found}, nil
 }

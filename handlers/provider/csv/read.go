@@ -2,169 +2,220 @@ package csv
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/pricemill/pricemill/handlers/provider/payload"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// ReadFile implements pipeline.FileReader, with the options of this package. Two
-// rows of one symbol, time and price are one fact. ReceivedAt is the time of the
-// price.
+// ReadFile implements pipeline.FileReader, with the options of this package.
+// ReceivedAt is the time of the price.
 func (p provider) ReadFile(r io.Reader, given map[string]string) iter.Seq2[pipeline.FileLine, error] {
 	return func(yield func(pipeline.FileLine, error) bool) {
-		o, err := readOptions(given)
+		start := bufio.NewReaderSize(r, sampleBytes)
+		if mark, _ := start.Peek(3); string(mark) == "\ufeff" { // its error comes again
+			_, _ = start.Discard(3)
+		}
+		l, err := sniff(start, given)
 		if err != nil {
 			yield(pipeline.FileLine{}, err)
 			return
 		}
-		file := newFile(r)
-		header, _, err := file.next()
-		if errors.Is(err, io.EOF) {
-			yield(pipeline.FileLine{}, errors.New("the file is empty: it has no header"))
-			return
-		}
-		if err != nil {
-			if wrong := (*pipeline.LineError)(nil); errors.As(err, &wrong) {
-				err = wrong.Err // nothing can be read behind it
-			}
-			yield(pipeline.FileLine{}, fmt.Errorf("reading the header: %w", err))
-			return
-		}
-		at, err := o.find(header)
-		if err != nil {
+		file := newFile(start, l.skip, l.delimiter)
+		if err := l.read(file); err != nil {
 			yield(pipeline.FileLine{}, err)
 			return
 		}
+		rows := &rowReader{layout: l, yield: yield}
 		for {
 			fields, row, err := file.next()
 			if errors.Is(err, io.EOF) {
 				return
 			}
-			var wrong *pipeline.LineError
-			line := pipeline.FileLine{Number: file.line}
 			if err == nil {
-				line.ID, line.Quote, err = o.quote(fields, at, row, file.line)
+				if !rows.row(fields, row, file.line) {
+					return
+				}
+				continue
 			}
-			if !yield(line, err) || err != nil && !errors.As(err, &wrong) {
+			if !yield(pipeline.FileLine{Number: file.line}, err) || !errors.As(err, new(*pipeline.LineError)) {
 				return
 			}
 		}
 	}
 }
 
-// quote makes a quote of a row.
-func (o options) quote(fields []string, at columns, row []byte, line int) (id string, quote schema.QuoteFetched, err error) {
-	wrong := func(column string, err error) (string, schema.QuoteFetched, error) {
-		return "", schema.QuoteFetched{}, &pipeline.LineError{Line: line, Column: column, Err: err}
+// rowReader makes quotes of rows.
+type rowReader struct {
+	*layout
+	identities identities
+	yield      func(pipeline.FileLine, error) bool
+	said       map[string]bool
+}
+
+// row yields the quotes of a row, one but in a wide file. It returns false once the
+// reader wants no more.
+func (r *rowReader) row(fields []string, row []byte, line int) bool {
+	var written moment
+	var timeErr error
+	read := false
+	for _, column := range r.prices {
+		found := pipeline.FileLine{Number: line}
+		text := cell(fields, column.at)
+		if r.isMissing(text) {
+			if !r.yield(found, nil) {
+				return false
+			}
+			continue
+		}
+		symbol, name, err := column.symbol, "", error(nil)
+		if symbol == "" {
+			symbol, name, err = r.symbolOf(fields)
+		}
+		q := quoted{symbol: symbol}
+		if err == nil {
+			name = column.name
+			q.price, found.Rounded, err = r.numbers.price(text)
+		}
+		if err == nil {
+			name = r.header[r.timeAt]
+			if !read {
+				written, timeErr = r.moment(fields)
+				read = true
+			}
+			if err = timeErr; err == nil {
+				err = r.stamp(&q, written)
+			}
+		}
+		if err == nil {
+			name, err = r.rest(&q, &found, fields)
+		}
+		if err == nil {
+			name = ""
+			found.Quote, err = q.fetched(row, r.numbers.signed)
+		}
+		if err != nil {
+			if !r.yield(pipeline.FileLine{Number: line}, &pipeline.LineError{Line: line, Column: name, Err: err}) {
+				return false
+			}
+			continue
+		}
+		found.Notes, r.notes = r.notes, nil
+		if !r.yield(found, nil) {
+			return false
+		}
 	}
-	symbol, err := schema.ParseSymbol(fields[at.symbol])
+	return true
+}
+
+// cell is a field of a row; empty where the row is shorter than the header.
+func cell(fields []string, at int) string {
+	if at < 0 || at >= len(fields) {
+		return ""
+	}
+	return strings.TrimSpace(fields[at])
+}
+
+func (r *rowReader) isMissing(price string) bool {
+	if price == "" && (r.wide || len(r.prices) > 1 || len(r.missing) > 0) {
+		return true
+	}
+	return slices.ContainsFunc(r.missing, func(m string) bool { return strings.EqualFold(m, price) })
+}
+
+func (r *rowReader) symbolOf(fields []string) (schema.Symbol, string, error) {
+	if r.symbol != "" {
+		return r.symbol, "", nil
+	}
+	symbol, err := schema.ParseSymbol(cell(fields, r.symbolAt))
+	return symbol, r.header[r.symbolAt], err
+}
+
+// moment reads the time of a row, and takes note of what was assumed.
+func (r *rowReader) moment(fields []string) (moment, error) {
+	text := cell(fields, r.timeAt)
+	if r.dateAt >= 0 {
+		text = cell(fields, r.dateAt) + " " + text
+	}
+	m, err := r.clock.read(text)
 	if err != nil {
-		return wrong(o.symbol, err)
+		return m, err
 	}
-	text := strings.TrimSpace(fields[at.price])
-	price, err := payload.ParsePrice(text)
+	if m.unit != "" {
+		r.note("times are taken as " + m.unit + " since 1970; --" + OptionFormat + " says otherwise")
+	}
+	if !m.exact && m.zone == "" && r.clock.zone == nil && m.wall.Hour()+m.wall.Minute()+m.wall.Second() > 0 {
+		r.note("times have no zone, and are taken as UTC; --" + OptionZone + " says otherwise")
+	}
+	return m, nil
+}
+
+// note says something once.
+func (r *rowReader) note(text string) {
+	if r.said == nil {
+		r.said = map[string]bool{}
+	}
+	if !r.said[text] {
+		r.said[text] = true
+		r.notes = append(r.notes, text)
+	}
+}
+
+// stamp gives a quote its time.
+func (r *rowReader) stamp(q *quoted, m moment) error {
+	at, note, err := r.clock.at(q.symbol, m)
 	if err != nil {
-		return wrong(o.price, err)
+		return err
 	}
-	when, err := o.parse(strings.TrimSpace(fields[at.time]))
-	if err == nil {
-		err = when.Validate()
+	if note != "" {
+		r.notes = append(r.notes, note)
 	}
-	if err != nil {
-		return wrong(o.time, err)
+	q.exact, q.time = at, schema.NewTime(at)
+	return q.time.Validate()
+}
+
+// rest reads the size and gives the id.
+func (r *rowReader) rest(q *quoted, found *pipeline.FileLine, fields []string) (column string, err error) {
+	if text := cell(fields, r.sizeAt); r.sizeAt >= 0 && text != "" {
+		size, rounded, err := r.numbers.size(text)
+		if err != nil {
+			return r.header[r.sizeAt], err
+		}
+		q.size, found.Rounded = size, found.Rounded || rounded
 	}
-	raw, err := json.Marshal(answer{Symbol: symbol, Price: &text, Time: &when, Row: row})
+	if r.idAt >= 0 {
+		found.ID, err = r.identities.ofOwn(q.symbol, cell(fields, r.idAt), q.exact, q.price)
+		return r.header[r.idAt], err
+	}
+	found.ID, found.Equal = r.identities.of(q.symbol, q.exact, q.price)
+	return "", nil
+}
+
+// quoted is what a row tells.
+type quoted struct {
+	symbol schema.Symbol
+	price  schema.Decimal
+	size   schema.Decimal
+	exact  time.Time   // as written
+	time   schema.Time // cut
+}
+
+// fetched is the event of a row.
+func (q quoted) fetched(row []byte, signed bool) (schema.QuoteFetched, error) {
+	price, size := q.price.String(), ""
+	if !q.size.IsZero() {
+		size = q.size.String()
+	}
+	raw, err := json.Marshal(answer{Symbol: q.symbol, Price: &price, Time: &q.time, Size: size, Signed: signed, Row: row})
 	if err == nil && len(raw) > schema.MaxRawResponse {
 		err = fmt.Errorf("the row makes %d bytes, more than %d", len(raw), schema.MaxRawResponse)
 	}
-	if err != nil {
-		return wrong("", err)
-	}
-	id = schema.DeriveID("file", string(Name), string(symbol), when.Format(time.RFC3339Nano), price.String())
-	return id, schema.QuoteFetched{Quote: schema.Quote{Provider: Name, Symbol: symbol}, RawResponse: raw, ReceivedAt: when}, nil
-}
-
-// file reads rows with their text.
-type file struct {
-	text *recorder
-	rows *csv.Reader
-	line int // where the row read last begins
-}
-
-func newFile(r io.Reader) *file {
-	start := bufio.NewReader(r)
-	if mark, _ := start.Peek(3); string(mark) == "\ufeff" { // its error comes again
-		_, _ = start.Discard(3)
-	}
-	text := &recorder{r: start}
-	rows := csv.NewReader(text)
-	rows.ReuseRecord = true
-	return &file{text: text, rows: rows}
-}
-
-// next reads a row: its fields, and its bytes without the end of the line, both
-// until the next call.
-func (f *file) next() (fields []string, row []byte, err error) {
-	fields, err = f.rows.Read()
-	end := f.rows.InputOffset()
-	var wrong *csv.ParseError
-	switch {
-	case errors.As(err, &wrong) && f.text.broken(end):
-		err = f.text.err // the row is wrong because the file ends in it
-	case errors.As(err, &wrong):
-		f.line = wrong.StartLine
-		err = &pipeline.LineError{Line: f.line, Err: fmt.Errorf("%w (at byte %d)", wrong.Err, wrong.Column)}
-	case err == nil:
-		f.line, _ = f.rows.FieldPos(0)
-	}
-	if err != nil && !errors.Is(err, io.EOF) && !errors.As(err, new(*pipeline.LineError)) {
-		err = fmt.Errorf("reading behind line %d: %w", f.line, err)
-	}
-	// Empty lines before a row were stepped over.
-	return fields, bytes.Trim(f.text.take(end), "\r\n"), err
-}
-
-// recorder keeps what was read and not yet taken. It bounds a row, which the
-// reader of rows does not: one quote that is left open makes one row of all that
-// follows.
-type recorder struct {
-	r     io.Reader
-	kept  []byte
-	start int64 // of kept in the file
-	err   error // the first one
-}
-
-func (r *recorder) Read(p []byte) (int, error) {
-	if r.err == nil && len(r.kept) > schema.MaxRawResponse {
-		r.err = fmt.Errorf("a row of more than %d bytes; is a quote left open?", schema.MaxRawResponse)
-	}
-	if r.err != nil {
-		return 0, r.err
-	}
-	n, err := r.r.Read(p)
-	r.kept, r.err = append(r.kept, p[:n]...), err
-	return n, err
-}
-
-// take returns what lies before an offset, until the next call.
-func (r *recorder) take(end int64) []byte {
-	n := end - r.start
-	taken := r.kept[:n]
-	r.kept, r.start = r.kept[n:], end
-	return taken
-}
-
-// broken reports whether all up to end was read, and reading failed there.
-func (r *recorder) broken(end int64) bool {
-	return r.err != nil && !errors.Is(r.err, io.EOF) && end == r.start+int64(len(r.kept))
+	return schema.QuoteFetched{Quote: schema.Quote{Provider: Name, Symbol: q.symbol}, RawResponse: raw, ReceivedAt: q.time}, err
 }

@@ -48,7 +48,7 @@ func fileLines(t testing.TB, p pipeline.FileReader, file string, options map[str
 			assert.Equal(t, line.Quote.Symbol, prices[0].Symbol)
 			quotes = append(quotes, line)
 		}
-		require.Greater(t, line.Number, number, "the number of the line: %v", err)
+		require.GreaterOrEqual(t, line.Number, number, "the number of the line: %v", err)
 		number = line.Number
 	}
 	return quotes, bad, last
