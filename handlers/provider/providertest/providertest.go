@@ -185,6 +185,9 @@ func (s Suite) checkPrices(quote schema.QuoteFetched, prices []pipeline.Price) e
 		if err := observed.Validate(); err != nil {
 			return fmt.Errorf("an invalid price: %w", err)
 		}
+		if price.Price.Sign() <= 0 && !price.Signed {
+			return fmt.Errorf("an invalid price: %s is not positive", price.Price)
+		}
 	}
 	return nil
 }
