@@ -54,7 +54,7 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 			continue
 		}
 		w := &stageWalk{stageAudit: s, chainWalk: a.newChainWalk(tp, held), position: p, next: held.Oldest,
-			repeats: map[eventKey]place{}, letters: letterCursor{view: a.View, stage: p.Stage, topicID: p.TopicID, saved: p.Part, after: -1}, counts: map[string]int64{}}
+			repeats: map[eventKey]place{}, letters: letterCursor{view: a.View, stage: p.Stage, topicID: p.TopicID, part: p.Part, after: -1}, counts: map[string]int64{}}
 		if s.auditor != nil {
 			w.auditor = s.auditor.Partition(tp)
 		}
@@ -392,7 +392,7 @@ type letterCursor struct {
 	view    store.Querier
 	stage   string
 	topicID string
-	saved   int32
+	part    int32
 	after   int64
 	page    []store.DeadLetter
 	ended   bool
@@ -404,7 +404,7 @@ const letterPage = 8
 func (c *letterCursor) head(ctx context.Context) (*store.DeadLetter, error) {
 	if len(c.page) == 0 && !c.ended {
 		var err error
-		if c.page, err = store.DeadLettersOf(ctx, c.view, c.stage, c.topicID, c.saved, c.after, letterPage); err != nil {
+		if c.page, err = store.DeadLettersOf(ctx, c.view, c.stage, c.topicID, c.part, c.after, letterPage); err != nil {
 			return nil, err
 		}
 		c.ended = len(c.page) < letterPage

@@ -61,7 +61,7 @@ func CheckComponents(components []Component) error {
 
 // checkTypes reports types that are not registered, and where produced is not nil,
 // those that are not among them.
-func checkTypes(who, action string, types []schema.EventType, produced map[schema.EventType]bool) error {
+func checkTypes(who, verb string, types []schema.EventType, produced map[schema.EventType]bool) error {
 	known := schema.EventTypes()
 	names := make([]string, len(known))
 	for i, t := range known {
@@ -72,10 +72,10 @@ func checkTypes(who, action string, types []schema.EventType, produced map[schem
 		switch {
 		case !slices.Contains(known, t):
 			errs = append(errs, fmt.Errorf("%w: %s %s %q, an event that no package registers: call schema.Register for it in init; did you mean %q?",
-				ErrTopology, who, action, t, Nearest(string(t), names)))
+				ErrTopology, who, verb, t, Nearest(string(t), names)))
 		case produced != nil && !produced[t]:
 			errs = append(errs, fmt.Errorf("%w: %s %s %q, which nothing produces: switch on the plugin that does, or list it in its Produces",
-				ErrTopology, who, action, t))
+				ErrTopology, who, verb, t))
 		}
 	}
 	return errors.Join(errs...)

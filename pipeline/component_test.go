@@ -49,7 +49,7 @@ func TestPartsThatFit(t *testing.T) {
 func TestComponentsThatDoNotFit(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		saved pipeline.Component
+		part pipeline.Component
 		want  string
 	}{
 		"an input that nothing produces": {part(pipeline.HandlerComponent, "h", types(unchanged), nil),
@@ -60,7 +60,7 @@ func TestComponentsThatDoNotFit(t *testing.T) {
 		"a misspelt input":  {part(pipeline.HandlerComponent, "h", types("market.price.observd.v1"), nil), `handler h consumes "market.price.observd.v1", an event that no package registers`},
 		"a misspelt output": {part(pipeline.HandlerComponent, "h", types(stored), types("market.price.observd.v1")), `produces "market.price.observd.v1", an event that no package registers: call schema.Register for it in init; did you mean "market.price.observed.v1"?`},
 	} {
-		err := pipeline.CheckComponents([]pipeline.Component{part(pipeline.SourceComponent, "feed", nil, types(stored)), test.saved})
+		err := pipeline.CheckComponents([]pipeline.Component{part(pipeline.SourceComponent, "feed", nil, types(stored)), test.part})
 		require.ErrorIs(t, err, pipeline.ErrTopology, name)
 		assert.ErrorContains(t, err, test.want, name)
 	}

@@ -89,7 +89,7 @@ func (o outbox) encode(event schema.Event, derived bool) (store.OutboxRow, error
 func number(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 	type chain struct {
 		epoch int64
-		saved int32
+		part  int32
 	}
 	var wanted []store.Numbers
 	index := map[chain]int{}

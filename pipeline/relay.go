@@ -42,7 +42,7 @@ const (
 // chainID names a chain.
 type chainID struct {
 	epoch  int64
-	saved  int32
+	part   int32
 	outbox string
 }
 
