@@ -25,10 +25,11 @@ var mayImport = []struct {
 	imports  []string
 }{
 	{"schema/...", nil},
-	{"pipeline", []string{"pipeline/failpoint", "pipeline/store", "schema"}},
+	{"pipeline", []string{"pipeline/chain", "pipeline/failpoint", "pipeline/store", "schema"}},
+	{"pipeline/chain", []string{"schema"}},
 	{"pipeline/failpoint", nil},
 	{"pipeline/log/kafka", []string{"pipeline", "pipeline/failpoint", "pipeline/log/delivery", "schema"}},
-	{"pipeline/log/...", []string{"pipeline", "pipeline/failpoint", "pipeline/log/delivery", "pipeline/store", "schema"}},
+	{"pipeline/log/...", []string{"pipeline", "pipeline/chain", "pipeline/failpoint", "pipeline/log/delivery", "pipeline/store", "schema"}},
 	{"pipeline/store", []string{"pipeline/failpoint", "schema"}},
 	{"pipeline/store/storetest", []string{"pipeline/store", "schema"}},
 	{"pipeline/store/prepared", nil},

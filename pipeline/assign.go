@@ -7,6 +7,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -19,7 +20,7 @@ type session struct {
 	// before ends, which were in the log when the names were read, the numbers
 	// given until then limit the name in use as well: what is beyond them, the
 	// database never gave.
-	names, limited map[TopicPartition]timelines
+	names, limited map[TopicPartition]chain.Timelines
 	ends           map[TopicPartition]int64
 	lanes          map[int]*Lane
 	// restart ends the session.
@@ -143,14 +144,14 @@ func (s *session) setNames(known []store.KnownChain) {
 }
 
 // gave notes the last number that a chain has given.
-func (s *session) gave(tp TopicPartition, chain store.Chain) {
-	if name, known := s.limited[tp][chain.Timeline]; known && name.sent == unlimited {
-		name.given = chain.Last
-		s.limited[tp][chain.Timeline] = name
+func (s *session) gave(tp TopicPartition, c store.Chain) {
+	if name, known := s.limited[tp][c.Timeline]; known && name.Sent == chain.Unlimited {
+		name.Given = c.Last
+		s.limited[tp][c.Timeline] = name
 	}
 }
 
-func (s *session) namesFor(r Record) timelines {
+func (s *session) namesFor(r Record) chain.Timelines {
 	if r.Offset < s.ends[r.TopicPartition] {
 		return s.limited[r.TopicPartition]
 	}

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -115,7 +116,7 @@ func (s *Stage) beyondGiven(sess *session, moves []store.Move) (beyond []store.C
 	defer s.mu.Unlock()
 	for _, m := range moves {
 		tp := positionAt(m.From)
-		if name, known := sess.limited[tp][m.Timeline]; known && name.sent == unlimited && m.Seq > name.given {
+		if name, known := sess.limited[tp][m.Timeline]; known && name.Sent == chain.Unlimited && m.Seq > name.Given {
 			topic, _ := s.outbox.topology.topic(tp.Topic)
 			beyond = append(beyond, store.Chain{Epoch: topic.Epoch, Part: tp.Partition})
 		}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -34,7 +35,7 @@ type audit struct {
 	// current are the chains in use, names all that there ever were, limited the
 	// same with the last number of each, ends what the log holds.
 	current        map[TopicPartition]store.Chain
-	names, limited map[TopicPartition]timelines
+	names, limited map[TopicPartition]chain.Timelines
 	ends           map[schema.Topic][]OffsetRange
 	// epochs is how many incarnations of a topic the database has seen.
 	epochs    map[schema.Topic]int
@@ -231,11 +232,11 @@ func (a *audit) eachPartition(ctx context.Context, f func(context.Context, Topic
 }
 
 // startLink is where the chain begins in what a partition holds.
-func startLink(held OffsetRange) Link {
+func startLink(held OffsetRange) chain.Link {
 	if held.Oldest > 0 {
-		return Link{}.in(anyNext)
+		return chain.Link{}.In(chain.AnyNext)
 	}
-	return Link{}
+	return chain.Link{}
 }
 
 // passed is up to where the stage that is furthest has gone.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -71,11 +72,11 @@ func of(r Record, p schema.Payload) Record {
 	if err != nil {
 		panic(err)
 	}
-	link, _, err := linkOf(r.Headers)
+	link, _, err := chain.LinkOf(r.Headers)
 	if err != nil {
 		panic(err)
 	}
-	r.Headers, r.Value = append(headers, link.headers()...), value
+	r.Headers, r.Value = append(headers, link.Headers()...), value
 	return r
 }
 
@@ -192,15 +193,15 @@ func TestAnAuditFindsDamage(t *testing.T) {
 				last.Key, store.EncodeHeaders(with(last, "ce_id", "another").Headers), last.Value)
 		}, "log", "has a number that the log has for another event", 1, 0},
 		"a derived event is there twice under one id": {func(r *rig) {
-			r.broker.log[outcome(1)] = append(r.outcomes(1), with(again(r.outcomes(1)[2], 6), headerSeq, "7"))
+			r.broker.log[outcome(1)] = append(r.outcomes(1), with(again(r.outcomes(1)[2], 6), chain.HeaderNumber, "7"))
 			r.logged(schema.QuoteOutcomes, 1, 1)
 		}, "log", "derived by test, is there under another number as well", 0, 1},
 		"a derived event is there twice under two ids": {func(r *rig) {
-			r.broker.log[outcome(1)] = append(r.outcomes(1), with(with(again(r.outcomes(1)[2], 6), headerSeq, "7"), "ce_id", "another"))
+			r.broker.log[outcome(1)] = append(r.outcomes(1), with(with(again(r.outcomes(1)[2], 6), chain.HeaderNumber, "7"), "ce_id", "another"))
 			r.logged(schema.QuoteOutcomes, 1, 1)
 		}, "stage test", "follows from no record that the stage applied", 0, 1},
 		"an emitted event is there twice": {func(r *rig) {
-			r.append(1, 8, func(record *Record) { *record = with(again(r.log(1)[1], record.Offset), headerSeq, "8") })
+			r.append(1, 8, func(record *Record) { *record = with(again(r.log(1)[1], record.Offset), chain.HeaderNumber, "8") })
 			r.consume()
 			r.relay()
 		}, "log", "is there under another number as well", 0, 1},

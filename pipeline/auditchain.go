@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -14,15 +15,15 @@ type chainAudit struct {
 	*audit
 	tp    TopicPartition
 	chain store.Chain // in use
-	names timelines
-	last  Link
+	names chain.Timelines
+	last  chain.Link
 	// highest are the highest numbers met, by name.
 	highest          map[string]int64
 	records, repeats int64
 	// passed is the highest position of a stage; limited are the names, each with
 	// the last number given in the snapshot. A record before passed was there then.
 	passed  int64
-	limited timelines
+	limited chain.Timelines
 }
 
 // walkChain looks whether a chain is unbroken, goes on in the outbox, and notes
@@ -54,8 +55,8 @@ func (a *audit) walkChain(ctx context.Context, tp TopicPartition, held OffsetRan
 
 func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 	c.records++
-	link, derived, err := linkOf(r.Headers)
-	if err != nil || link == (Link{}) {
+	link, derived, err := chain.LinkOf(r.Headers)
+	if err != nil || link == (chain.Link{}) {
 		return nil // the former is a dead letter, which its stages say
 	}
 	names := c.names
@@ -64,11 +65,11 @@ func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 	} else if link.Timeline == c.chain.Timeline && link.Seq > c.chain.Last {
 		return nil // written since
 	}
-	what := c.last.follow(link, derived, names)
-	if what == gap && link.Seq <= c.highest[link.Timeline] {
-		what = repeat // of a name before the present one, which the database does not know
+	what := c.last.Follow(link, derived, names)
+	if what == chain.Gap && link.Seq <= c.highest[link.Timeline] {
+		what = chain.Repeat // of a name before the present one, which the database does not know
 	}
-	if what == gap || what == foreign {
+	if what == chain.Gap || what == chain.Foreign {
 		to, stray, err := c.skip(ctx, chainBreak{TopicPartition: c.tp, what: what, last: c.last, next: link, offset: r.Offset, end: end, names: names})
 		if err != nil {
 			return err
@@ -77,12 +78,12 @@ func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 		if c.last = to; stray {
 			return nil
 		}
-		what = c.last.follow(link, derived, names)
+		what = c.last.Follow(link, derived, names)
 	}
 	c.highest[link.Timeline] = max(c.highest[link.Timeline], link.Seq)
 	at := place{c.tp, fmt.Sprintf("offset %d", r.Offset), schema.EventID(r.Headers)}
 	switch what {
-	case repeat:
+	case chain.Repeat:
 		c.repeats++
 		if !c.given.has(keyOf(at.id)) {
 			c.mu.Lock()
@@ -90,32 +91,32 @@ func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 			c.mu.Unlock()
 		}
 		return nil
-	case apply:
-		if !isDirect(r.Headers) {
+	case chain.Apply:
+		if !chain.IsDirect(r.Headers) {
 			c.add(at, sourceOf(r.Headers), derived)
 		}
 	}
-	c.last = c.last.advance(link)
+	c.last = c.last.Advance(link)
 	return nil
 }
 
 // skip is what stages do that an operator told to skip a break.
-func (a *audit) skip(ctx context.Context, b chainBreak) (Link, bool, error) {
-	b.sent = unlimited
+func (a *audit) skip(ctx context.Context, b chainBreak) (chain.Link, bool, error) {
+	b.sent = chain.Unlimited
 	if chain := a.current[b.TopicPartition]; chain.Timeline == b.last.Timeline {
 		b.sent = chain.Sent
 	}
 	return b.skip(ctx, a.Broker)
 }
 
-func (c *chainAudit) broken(what step, link Link, offset int64, stray bool) {
+func (c *chainAudit) broken(what chain.Verdict, link chain.Link, offset int64, stray bool) {
 	if stray {
 		c.chains.Count("stray records", 1)
 		c.chains.Limit("%s: there are records with numbers of chain %s out of order, as the database does not write them: stages pass over them",
 			c.tp, link.Timeline)
 		return
 	}
-	if what == foreign {
+	if what == chain.Foreign {
 		c.mu.Lock()
 		c.foreign = true
 		c.mu.Unlock()
@@ -127,8 +128,8 @@ func (c *chainAudit) broken(what step, link Link, offset int64, stray bool) {
 		}
 		return
 	}
-	n := missing(c.last, link, c.names)
-	seq, _ := c.last.reached()
+	n := chain.Missing(c.last, link, c.names)
+	seq, _ := c.last.Reached()
 	c.chains.Add(1, n, 0, fmt.Sprintf("%s lost %d records before offset %d: the chain goes from number %d of %s to %d of %s",
 		c.tp, n, offset, seq, orNone(c.last.Timeline), link.Seq, link.Timeline))
 }
@@ -214,7 +215,7 @@ func (c *chainAudit) waits(row store.OutboxRow, inLog int64) error {
 	}
 	derived := false
 	for _, h := range headers {
-		derived = derived || h.Key == headerDerived
+		derived = derived || h.Key == chain.HeaderDerived
 	}
 	c.add(at, sourceOf(headers), derived)
 	return nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -114,7 +115,7 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp TopicPartition, held O
 	}
 	err := a.Broker.Read(ctx, tp, held.Oldest, end, func(records []Record) error {
 		for _, r := range records {
-			link, derived, err := linkOf(r.Headers)
+			link, derived, err := chain.LinkOf(r.Headers)
 			for i, w := range walks {
 				if r.Offset >= w.position.Next || err != nil {
 					continue
@@ -123,7 +124,7 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp TopicPartition, held O
 				if err != nil {
 					return err
 				}
-				if what == apply || what == stepOver {
+				if what == chain.Apply || what == chain.StepOver {
 					delete(w.repeats, keyOf(schema.EventID(r.Headers)))
 				}
 			}
@@ -153,8 +154,8 @@ type chainWalk struct {
 	audit *audit
 	tp    TopicPartition
 	held  OffsetRange
-	names timelines
-	last  Link
+	names chain.Timelines
+	last  chain.Link
 }
 
 func (a *audit) newChainWalk(tp TopicPartition, held OffsetRange) chainWalk {
@@ -163,19 +164,19 @@ func (a *audit) newChainWalk(tp TopicPartition, held OffsetRange) chainWalk {
 
 // step is what the stage does with the record at next; foreign where it passes over
 // a stray one.
-func (c *chainWalk) step(ctx context.Context, next Link, derived bool, offset int64) (step, error) {
-	what := c.last.follow(next, derived, c.names)
-	if what == gap || what == foreign {
+func (c *chainWalk) step(ctx context.Context, next chain.Link, derived bool, offset int64) (chain.Verdict, error) {
+	what := c.last.Follow(next, derived, c.names)
+	if what == chain.Gap || what == chain.Foreign {
 		to, stray, err := c.audit.skip(ctx, chainBreak{TopicPartition: c.tp, what: what, last: c.last, next: next, offset: offset,
 			end: c.held.End, names: c.names})
 		if err != nil || stray {
-			return foreign, err
+			return chain.Foreign, err
 		}
 		c.last = to
-		what = c.last.follow(next, derived, c.names)
+		what = c.last.Follow(next, derived, c.names)
 	}
-	if what == apply || what == stepOver {
-		c.last = c.last.advance(next)
+	if what == chain.Apply || what == chain.StepOver {
+		c.last = c.last.Advance(next)
 	}
 	return what, nil
 }
@@ -195,7 +196,7 @@ type stageWalk struct {
 	*stageAudit
 	chainWalk
 	position store.Position
-	first    Link // the first link that was met
+	first    chain.Link // the first link that was met
 	next     int64
 	letters  letterCursor
 	auditor  PartitionAuditor
@@ -220,20 +221,20 @@ const (
 func (w *stageWalk) record(ctx context.Context, r *Record) error {
 	w.counts[wasNothing] += r.Offset - w.next
 	w.next = r.Offset + 1
-	link, derived, broken := linkOf(r.Headers)
+	link, derived, broken := chain.LinkOf(r.Headers)
 	what, err := w.step(ctx, link, derived, r.Offset)
 	if err != nil {
 		return err
 	}
-	if w.first == (Link{}) {
+	if w.first == (chain.Link{}) {
 		w.first = link
 	}
-	if what == repeat && !w.beforeHead(link) {
+	if what == chain.Repeat && !w.beforeHead(link) {
 		id := schema.EventID(r.Headers)
 		w.repeats[keyOf(id)] = place{w.tp, fmt.Sprintf("offset %d", r.Offset), id}
 	}
 	var fault error
-	if what == apply {
+	if what == chain.Apply {
 		fault = faultOf(w.Topology, r, link, broken)
 	}
 	letter, err := w.letterAt(ctx, r.Offset)
@@ -257,24 +258,24 @@ func (w *stageWalk) record(ctx context.Context, r *Record) error {
 }
 
 // beforeHead reports whether a number may have been in what the log no longer has.
-func (w *stageWalk) beforeHead(link Link) bool {
+func (w *stageWalk) beforeHead(link chain.Link) bool {
 	if w.held.Oldest == 0 {
 		return false
 	}
 	if link.Timeline == w.first.Timeline {
 		return link.Seq < w.first.Seq
 	}
-	return w.names[link.Timeline].order < w.names[w.first.Timeline].order
+	return w.names[link.Timeline].Order < w.names[w.first.Timeline].Order
 }
 
 // fate says what became of a record.
-func (w *stageWalk) fate(r *Record, what step, fault error, letter *store.DeadLetter) string {
+func (w *stageWalk) fate(r *Record, what chain.Verdict, fault error, letter *store.DeadLetter) string {
 	switch {
-	case what == repeat:
+	case what == chain.Repeat:
 		return wasRepeat
-	case what == stepOver:
+	case what == chain.StepOver:
 		return wasSuperseded
-	case what == foreign:
+	case what == chain.Foreign:
 		return wasStray
 	case fault != nil:
 		if letter == nil {
@@ -353,10 +354,10 @@ func (w *stageWalk) end(ctx context.Context) error {
 
 // checkLink holds the link that the position keeps against the log.
 func (w *stageWalk) checkLink() {
-	kept := Link{w.position.Timeline, w.position.Seq}
-	number, mode := kept.reached()
-	found, _ := w.last.reached()
-	if mode != inOrder || w.first == (Link{}) && w.held.Oldest > 0 {
+	kept := chain.Link{Timeline: w.position.Timeline, Seq: w.position.Seq}
+	number, mode := kept.Reached()
+	found, _ := w.last.Reached()
+	if mode != chain.InOrder || w.first == (chain.Link{}) && w.held.Oldest > 0 {
 		return // an operator decided what is next, or the log does not tell
 	}
 	if kept.Timeline != w.last.Timeline || number != found {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -159,7 +160,7 @@ func (f *Backfill) start(tp TopicPartition, topicID string, held OffsetRange) st
 	p := store.Position{Stage: f.cfg.Stage.Name, Topic: string(tp.Topic), Part: tp.Partition, TopicID: topicID,
 		Next: held.Oldest, MovedAt: schema.NewTime(time.Now())}
 	if held.Oldest > 0 {
-		from := Link{}.in(anyNext)
+		from := chain.Link{}.In(chain.AnyNext)
 		p.Timeline, p.Seq = from.Timeline, from.Seq
 	}
 	return p

@@ -50,7 +50,7 @@ func TestComponentsThatDoNotFit(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		part pipeline.Component
-		want  string
+		want string
 	}{
 		"an input that nothing produces": {part(pipeline.HandlerComponent, "h", types(unchanged), nil),
 			`handler h consumes "market.quote.unchanged.v1", which nothing produces: switch on the plugin that does, or list it in its Produces`},

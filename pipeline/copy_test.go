@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -47,7 +48,7 @@ func copying(each int) (CopyConfig, *rigBroker, *target) {
 		tp := TopicPartition{schema.PriceEvents, p}
 		for i := range each {
 			source.log[tp] = append(source.log[tp], Record{TopicPartition: tp, Offset: int64(i), Timestamp: time.UnixMilli(int64(1000*each - i)),
-				Key: []byte("k"), Headers: []schema.Header{{Key: headerSeq, Value: fmt.Append(nil, i)}}, Value: fmt.Append(nil, p, "/", i)})
+				Key: []byte("k"), Headers: []schema.Header{{Key: chain.HeaderNumber, Value: fmt.Append(nil, i)}}, Value: fmt.Append(nil, p, "/", i)})
 		}
 		cfg.Spans = append(cfg.Spans, Span{tp, 0, int64(each)})
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -145,7 +146,7 @@ func TestHowFarAChainIsKnownToBeSent(t *testing.T) {
 		{Topic: "price-events", Part: 1, Timeline: "present", Sent: 5, Given: 6, Current: true},
 		{Topic: "price-events", Part: 2, Timeline: "of another", Sent: 7, Given: 8, Current: true},
 	}}
-	for name, want := range map[string]int64{"present": 5, "former": unlimited, "of another": unlimited, "": unlimited} {
+	for name, want := range map[string]int64{"present": 5, "former": chain.Unlimited, "of another": chain.Unlimited, "": chain.Unlimited} {
 		assert.Equal(t, want, d.sent(store.Position{Topic: "price-events", Part: 1, Timeline: name}), name)
 	}
 }

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -68,23 +69,23 @@ func breakAt(p store.Position, topic store.Topic, c Claim) logBreak {
 }
 
 // breakBefore is the break that the chain shows before the record at next.
-func breakBefore(p store.Position, last, next Link, offset int64, what step, names timelines) logBreak {
+func breakBefore(p store.Position, last, next chain.Link, offset int64, what chain.Verdict, names chain.Timelines) logBreak {
 	b := logBreak{stage: p.Stage, at: positionAt(p)}
-	seq, _ := last.reached()
+	seq, _ := last.Reached()
 	switch {
-	case what == foreign && names[next.Timeline].given > 0:
+	case what == chain.Foreign && names[next.Timeline].Given > 0:
 		b.kind = foreignRecords
 		b.reason = fmt.Sprintf("the record at offset %d has number %d of chain %s, and this database never gave a number above %d: "+
 			"it was written by another database or program, or by a later state of this one: was it restored from a copy?",
-			offset, next.Seq, next.Timeline, names[next.Timeline].given)
-	case what == foreign:
+			offset, next.Seq, next.Timeline, names[next.Timeline].Given)
+	case what == chain.Foreign:
 		b.kind = foreignRecords
 		b.reason = fmt.Sprintf("the record at offset %d, number %d of chain %s, was written by another database, "+
 			"or by a later state of this one: was it restored from a copy?", offset, next.Seq, next.Timeline)
-	case what == gap:
+	case what == chain.Gap:
 		b.kind = recordsMissing
 		b.reason = fmt.Sprintf("the log lost %d records before offset %d: the chain goes from number %d of %s to %d of %s",
-			missing(last, next, names), offset, seq, orNone(last.Timeline), next.Seq, next.Timeline)
+			chain.Missing(last, next, names), offset, seq, orNone(last.Timeline), next.Seq, next.Timeline)
 	}
 	return b
 }
@@ -94,31 +95,4 @@ func orNone(outbox string) string {
 		return "none"
 	}
 	return outbox
-}
-
-// missing is how many numbers a gap leaves out.
-func missing(last, next Link, names timelines) int64 {
-	seq, _ := last.reached()
-	if last.Timeline == next.Timeline {
-		return next.Seq - seq - 1
-	}
-	return next.Seq - 1 + sentBetween(last, next.Timeline, names)
-}
-
-// sentBetween is how many numbers were sent behind last, and before the name
-// until; all later ones where it is empty.
-func sentBetween(last Link, until string, names timelines) int64 {
-	seq, _ := last.reached()
-	own, knew := names[last.Timeline]
-	n := int64(0)
-	if knew && own.sent != unlimited {
-		n = max(0, own.sent-seq)
-	}
-	end, bounded := names[until]
-	for _, name := range names {
-		if name.sent != unlimited && (!knew || name.order > own.order) && (!bounded || name.order < end.order) {
-			n += name.sent
-		}
-	}
-	return n
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -41,7 +42,7 @@ func (o outbox) rows(events []schema.Event, derived bool) ([]store.OutboxRow, er
 		if err != nil {
 			return nil, Permanent(err)
 		}
-		if size := len(row.Key) + len(row.Headers) + len(row.Payload) + linkBytes; size > MaxEventBytes {
+		if size := len(row.Key) + len(row.Headers) + len(row.Payload) + chain.LinkBytes; size > MaxEventBytes {
 			return nil, Permanent(fmt.Errorf("publishing %s: the event has %d bytes, and the most is %d",
 				event.Payload.EventType(), size, MaxEventBytes))
 		}
@@ -72,7 +73,7 @@ func (o outbox) encode(event schema.Event, derived bool) (store.OutboxRow, error
 		return store.OutboxRow{}, err
 	}
 	if derived {
-		headers = append(headers, schema.Header{Key: headerDerived, Value: []byte("true")})
+		headers = append(headers, schema.Header{Key: chain.HeaderDerived, Value: []byte("true")})
 	}
 	topic, known := o.topology.topic(event.Payload.Topic())
 	if !known {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -55,10 +56,10 @@ func (s *Stage) plan(sess *session, records []Record) plan {
 	return p
 }
 
-func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names timelines) {
-	last := Link{m.Timeline, m.Seq}
+func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names chain.Timelines) {
+	last := chain.Link{Timeline: m.Timeline, Seq: m.Seq}
 	j := judge(s.outbox.topology, last, &r, names)
-	if j.step == gap || j.step == foreign {
+	if j.step == chain.Gap || j.step == chain.Foreign {
 		m.Halted = breakBefore(m.From, last, j.link, r.Offset, j.step, names).String()
 		p.broken = true
 		return
@@ -66,7 +67,7 @@ func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names timelines) {
 	m.Next = r.Offset + 1
 	m.Timeline, m.Seq = j.after.Timeline, j.after.Seq
 	switch r.fault = j.fault; {
-	case j.step != apply:
+	case j.step != chain.Apply:
 	case r.fault != nil:
 		p.letters = append(p.letters, r)
 	case !r.unwanted:
@@ -76,23 +77,23 @@ func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names timelines) {
 
 // judgment is what a stage does with a record, but for what its handler says.
 type judgment struct {
-	step step
+	step chain.Verdict
 	// link is where the record stands in its chain, after what the chain has
 	// reached behind it.
-	link, after Link
+	link, after chain.Link
 	// fault is why a record that is to be applied becomes a dead letter.
 	fault error
 }
 
 // judge is a function of the record, decoded, and of what stands before it in the
 // log.
-func judge(topology *Topology, last Link, r *Record, names timelines) judgment {
-	link, derived, err := linkOf(r.Headers)
-	j := judgment{step: last.follow(link, derived, names), link: link, after: last}
-	if j.step == apply || j.step == stepOver {
-		j.after = last.advance(link)
+func judge(topology *Topology, last chain.Link, r *Record, names chain.Timelines) judgment {
+	link, derived, err := chain.LinkOf(r.Headers)
+	j := judgment{step: last.Follow(link, derived, names), link: link, after: last}
+	if j.step == chain.Apply || j.step == chain.StepOver {
+		j.after = last.Advance(link)
 	}
-	if j.step == apply {
+	if j.step == chain.Apply {
 		j.fault = faultOf(topology, r, link, err)
 	}
 	return j
@@ -100,7 +101,7 @@ func judge(topology *Topology, last Link, r *Record, names timelines) judgment {
 
 // faultOf is why a record that is to be applied becomes a dead letter, whatever its
 // handler says. broken is what is wrong with its link.
-func faultOf(topology *Topology, r *Record, link Link, broken error) error {
+func faultOf(topology *Topology, r *Record, link chain.Link, broken error) error {
 	switch {
 	case r.fault != nil:
 		return r.fault
@@ -115,12 +116,12 @@ func faultOf(topology *Topology, r *Record, link Link, broken error) error {
 // partitioner. The events of a key would be on two partitions and in two lanes,
 // each of which remembers another state of it. A record of an outbox must lie
 // where its own key says, too.
-func misplaced(topology *Topology, r *Record, link Link) error {
+func misplaced(topology *Topology, r *Record, link chain.Link) error {
 	if topic := r.Event.Payload.Topic(); topic != r.Topic {
 		return fmt.Errorf("%w: %s belongs on topic %s", schema.ErrEnvelope, r.Event.Payload.EventType(), topic)
 	}
 	keys := [][]byte{[]byte(r.Event.Payload.Key())}
-	if link != (Link{}) && !isDirect(r.Headers) {
+	if link != (chain.Link{}) && !chain.IsDirect(r.Headers) {
 		keys = append(keys, r.Key)
 	}
 	for _, key := range keys {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -117,7 +118,7 @@ type tail struct {
 	// last is the name in the last link found there, ids are the events under
 	// each link.
 	last string
-	ids  map[Link]string
+	ids  map[chain.Link]string
 }
 
 // highest is the highest number of a name: a late repeat may lie behind it.
@@ -134,7 +135,7 @@ func (t tail) highest(outbox string) int64 {
 // look says what the tail has under the number of an event.
 func (t tail) look(outbox string) func(store.OutboxRow) (store.InLog, error) {
 	return func(row store.OutboxRow) (store.InLog, error) {
-		id, there := t.ids[Link{outbox, row.Seq}]
+		id, there := t.ids[chain.Link{Timeline: outbox, Seq: row.Seq}]
 		if !there {
 			return store.Absent, nil
 		}
@@ -184,7 +185,7 @@ func (t *Topology) tails(ctx context.Context) (map[TopicPartition]tail, error) {
 
 // tail reads back from the end of a partition until it finds a link.
 func (t *Topology) tail(ctx context.Context, tp TopicPartition, held OffsetRange) (tail, error) {
-	end := tail{OffsetRange: held, ids: map[Link]string{}}
+	end := tail{OffsetRange: held, ids: map[chain.Link]string{}}
 	to := held.End
 	for _, n := range tailRecords {
 		from := max(held.Oldest, held.End-n)
@@ -194,7 +195,7 @@ func (t *Topology) tail(ctx context.Context, tp TopicPartition, held OffsetRange
 		err := t.broker.Read(ctx, tp, from, to, func(records []Record) error {
 			for _, r := range records {
 				// One that cannot be read is no link: its stage will say so.
-				if link, _, err := linkOf(r.Headers); err == nil && link != (Link{}) {
+				if link, _, err := chain.LinkOf(r.Headers); err == nil && link != (chain.Link{}) {
 					end.last = link.Timeline
 					end.ids[link] = schema.EventID(r.Headers)
 				}

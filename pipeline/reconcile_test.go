@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -21,8 +22,8 @@ func (r *rig) ofNoChain(partition int32, n int) {
 }
 
 // as appends a record of a chain of this name.
-func (r *rig) as(partition int32, link Link) {
-	r.append(partition, 0, func(record *Record) { record.Headers = append(record.Headers, link.headers()...) })
+func (r *rig) as(partition int32, link chain.Link) {
+	r.append(partition, 0, func(record *Record) { record.Headers = append(record.Headers, link.Headers()...) })
 }
 
 func (r *rig) tail(partition int32) tail {
@@ -39,11 +40,11 @@ func TestTheTailOfAPartition(t *testing.T) {
 	r := newRig(t, &recorder{})
 	assert.Empty(t, r.tail(0).last, "an empty one")
 
-	r.as(1, Link{"former", 7})
+	r.as(1, chain.Link{Timeline: "former", Seq: 7})
 	r.ofNoChain(1, relayRows)
-	r.as(1, Link{"latter", 1})
+	r.as(1, chain.Link{Timeline: "latter", Seq: 1})
 	r.append(1, 0, func(record *Record) {
-		record.Headers = append(record.Headers, schema.Header{Key: headerSeq, Value: []byte("x")})
+		record.Headers = append(record.Headers, schema.Header{Key: chain.HeaderNumber, Value: []byte("x")})
 	})
 	r.ofNoChain(1, 10)
 	end := r.tail(1)
@@ -51,11 +52,11 @@ func TestTheTailOfAPartition(t *testing.T) {
 	assert.Equal(t, int64(1), end.highest("latter"))
 	assert.Zero(t, end.highest("former"), "it is further back than what was looked at")
 
-	r.as(2, Link{"former", 7})
+	r.as(2, chain.Link{Timeline: "former", Seq: 7})
 	r.ofNoChain(2, relayRows+1)
 	assert.Equal(t, "former", r.tail(2).last, "further back, since there was none")
 
-	r.as(3, Link{"former", 7})
+	r.as(3, chain.Link{Timeline: "former", Seq: 7})
 	r.ofNoChain(3, 3*relayRows)
 	assert.Empty(t, r.tail(3).last, "too far back")
 
@@ -94,26 +95,26 @@ func TestALogOfALaterState(t *testing.T) {
 	headers, err := store.DecodeHeaders(rows[1].Headers)
 	require.NoError(t, err)
 	second := schema.EventID(headers)
-	chain := store.KnownChain{Topic: string(schema.PriceEvents), Epoch: r.epoch(schema.PriceEvents), Part: 1, Timeline: testOutbox, Given: 3, Current: true}
-	sent := chain
+	known := store.KnownChain{Topic: string(schema.PriceEvents), Epoch: r.epoch(schema.PriceEvents), Part: 1, Timeline: testOutbox, Given: 3, Current: true}
+	sent := known
 	sent.Sent = 1
-	tailOf := func(last string, ids map[Link]string) tail { return tail{last: last, ids: ids} }
+	tailOf := func(last string, ids map[chain.Link]string) tail { return tail{last: last, ids: ids} }
 	for name, test := range map[string]struct {
 		end   tail
 		chain store.KnownChain
 		later bool
 	}{
-		"an empty log":                          {tailOf("", nil), chain, false},
+		"an empty log":                          {tailOf("", nil), known, false},
 		"an empty log, of what was sent":        {tailOf("", nil), sent, false},
-		"what was sent":                         {tailOf(testOutbox, map[Link]string{{testOutbox, 1}: "x"}), sent, false},
-		"the event that waits":                  {tailOf(testOutbox, map[Link]string{{testOutbox, 2}: second}), chain, false},
-		"another event of the same number":      {tailOf(testOutbox, map[Link]string{{testOutbox, 2}: "another"}), chain, true},
-		"the same, behind what was sent":        {tailOf(testOutbox, map[Link]string{{testOutbox, 1}: "x", {testOutbox, 2}: "another"}), sent, true},
-		"a number that was never given":         {tailOf(testOutbox, map[Link]string{{testOutbox, 4}: "x"}), chain, true},
-		"another database's, before our first":  {tailOf("x", map[Link]string{{"x", 9}: "x"}), chain, false},
-		"another database's, behind ours":       {tailOf("x", map[Link]string{{"x", 9}: "x", {testOutbox, 1}: "x"}), sent, true},
-		"another's, after the event that waits": {tailOf("x", map[Link]string{{"x", 9}: "x", {testOutbox, 2}: second}), sent, true},
-		"another's, after our number":           {tailOf("x", map[Link]string{{"x", 9}: "x", {testOutbox, 2}: "another"}), chain, true},
+		"what was sent":                         {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 1}: "x"}), sent, false},
+		"the event that waits":                  {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 2}: second}), known, false},
+		"another event of the same number":      {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 2}: "another"}), known, true},
+		"the same, behind what was sent":        {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 1}: "x", {Timeline: testOutbox, Seq: 2}: "another"}), sent, true},
+		"a number that was never given":         {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 4}: "x"}), known, true},
+		"another database's, before our first":  {tailOf("x", map[chain.Link]string{{Timeline: "x", Seq: 9}: "x"}), known, false},
+		"another database's, behind ours":       {tailOf("x", map[chain.Link]string{{Timeline: "x", Seq: 9}: "x", {Timeline: testOutbox, Seq: 1}: "x"}), sent, true},
+		"another's, after the event that waits": {tailOf("x", map[chain.Link]string{{Timeline: "x", Seq: 9}: "x", {Timeline: testOutbox, Seq: 2}: second}), sent, true},
+		"another's, after our number":           {tailOf("x", map[chain.Link]string{{Timeline: "x", Seq: 9}: "x", {Timeline: testOutbox, Seq: 2}: "another"}), known, true},
 	} {
 		later, err := r.stage.outbox.topology.isLater(t.Context(), test.end, test.chain, []store.KnownChain{test.chain})
 		require.NoError(t, err)
@@ -122,11 +123,11 @@ func TestALogOfALaterState(t *testing.T) {
 
 	ended, end := context.WithCancel(t.Context())
 	end()
-	later, err := r.stage.outbox.topology.isLater(ended, tailOf(testOutbox, map[Link]string{{testOutbox, 1}: "x"}), sent, []store.KnownChain{sent})
+	later, err := r.stage.outbox.topology.isLater(ended, tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 1}: "x"}), sent, []store.KnownChain{sent})
 	require.NoError(t, err, "where the log has no event that waits, the outbox is not read")
 	assert.False(t, later)
 	r.damageHeaders(2)
-	_, err = r.stage.outbox.topology.isLater(t.Context(), tailOf(testOutbox, map[Link]string{{testOutbox, 2}: second}), chain, []store.KnownChain{chain})
+	_, err = r.stage.outbox.topology.isLater(t.Context(), tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 2}: second}), known, []store.KnownChain{known})
 	assert.ErrorIs(t, err, store.ErrHeaders)
 }
 
@@ -161,7 +162,7 @@ func TestALogOfALaterStateRenamesOurChainsOnce(t *testing.T) {
 	before := r.names()
 	require.NoError(t, topology.reconcile(t.Context()))
 	require.Equal(t, before, r.names(), "nothing is wrong")
-	r.as(1, Link{testOutbox, 9})
+	r.as(1, chain.Link{Timeline: testOutbox, Seq: 9})
 	require.NoError(t, topology.reconcile(t.Context()))
 	after := r.names()
 	for id, name := range before {
@@ -203,8 +204,8 @@ func TestChainsThatCannotBeRenamed(t *testing.T) {
 	} {
 		r := newRig(t, &recorder{})
 		r.emit(1, 3)
-		r.as(1, Link{testOutbox, 2})
-		r.as(1, Link{testOutbox, 9})
+		r.as(1, chain.Link{Timeline: testOutbox, Seq: 2})
+		r.as(1, chain.Link{Timeline: testOutbox, Seq: 9})
 		damage(r)
 		before := r.names()
 		assert.Error(t, r.topology().reconcile(t.Context()), name)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
@@ -400,9 +401,9 @@ func (r *Relay) wentBack(chain store.Chain) error {
 }
 
 // outgoing turns rows of a chain behind number after into the records of one batch,
-// as many as fit. The name of the chain is that of now: it may have been another when
-// the rows were written.
-func outgoing(rows []store.OutboxRow, chain store.Chain, after int64) ([]OutgoingRecord, error) {
+// as many as fit. They get the present timeline of the chain: it may have been another
+// one when the rows were written.
+func outgoing(rows []store.OutboxRow, of store.Chain, after int64) ([]OutgoingRecord, error) {
 	var records []OutgoingRecord
 	size := 0
 	for _, row := range rows {
@@ -410,7 +411,7 @@ func outgoing(rows []store.OutboxRow, chain store.Chain, after int64) ([]Outgoin
 			return nil, fmt.Errorf("the outbox of chain %d/%d goes from %d to %d: rows were deleted by hand?",
 				row.Epoch, row.Part, after, row.Seq)
 		}
-		size += len(row.Key) + len(row.Headers) + len(row.Payload) + linkBytes
+		size += len(row.Key) + len(row.Headers) + len(row.Payload) + chain.LinkBytes
 		if len(records) > 0 && size > relayBytes {
 			break
 		}
@@ -418,7 +419,7 @@ func outgoing(rows []store.OutboxRow, chain store.Chain, after int64) ([]Outgoin
 		if err != nil {
 			return nil, fmt.Errorf("reading row %d of chain %d/%d: %w", row.Seq, row.Epoch, row.Part, err)
 		}
-		headers = append(headers, Link{chain.Timeline, row.Seq}.headers()...)
+		headers = append(headers, chain.Link{Timeline: of.Timeline, Seq: row.Seq}.Headers()...)
 		records = append(records, OutgoingRecord{Key: row.Key, Headers: headers, Value: row.Payload})
 		after = row.Seq
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -22,7 +23,7 @@ type flakyBroker struct {
 	Broker
 	mu     sync.Mutex
 	random *rand.Rand
-	log    map[TopicPartition][]Link
+	log    map[TopicPartition][]chain.Link
 }
 
 func (b *flakyBroker) Send(_ context.Context, batches []PartitionBatch) []error {
@@ -33,7 +34,7 @@ func (b *flakyBroker) Send(_ context.Context, batches []PartitionBatch) []error 
 		fate := b.random.IntN(4)
 		if fate > 0 { // it arrives …
 			for _, record := range batch.Records {
-				link, _, err := linkOf(record.Headers)
+				link, _, err := chain.LinkOf(record.Headers)
 				errs[i] = errors.Join(errs[i], err)
 				b.log[batch.TopicPartition] = append(b.log[batch.TopicPartition], link)
 			}
@@ -52,7 +53,7 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := newRig(t, &recorder{})
-	broker := &flakyBroker{random: rand.New(rand.NewPCG(seed, 0)), log: map[TopicPartition][]Link{}}
+	broker := &flakyBroker{random: rand.New(rand.NewPCG(seed, 0)), log: map[TopicPartition][]chain.Link{}}
 	emit := &emitter{Store: r.db, outbox: r.stage.outbox, wake: func() {}}
 	const events = 300
 	var emitting sync.WaitGroup
@@ -91,15 +92,15 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	require.NoError(t, err)
 	applied, repeats := 0, 0
 	for tp, log := range broker.log {
-		var last Link
+		var last chain.Link
 		for at, next := range log {
-			switch last.follow(next, false, timelinesOf(known, false)[tp]) {
-			case apply:
+			switch last.Follow(next, false, timelinesOf(known, false)[tp]) {
+			case chain.Apply:
 				applied++
-				last = last.advance(next)
-			case repeat:
+				last = last.Advance(next)
+			case chain.Repeat:
 				repeats++
-			case gap:
+			case chain.Gap:
 				require.Failf(t, "gap", "%s at %d: %v after %v", tp, at, next, last)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -226,9 +227,9 @@ func TestABatchOfAChain(t *testing.T) {
 	headers := store.EncodeHeaders([]schema.Header{{Key: "h", Value: []byte("v")}})
 	key := []byte("key")
 	row := func(seq int64, size int) store.OutboxRow {
-		return store.OutboxRow{Epoch: 1, Part: 1, Seq: seq, Key: key, Headers: headers, Payload: make([]byte, size-len(key)-len(headers)-linkBytes)}
+		return store.OutboxRow{Epoch: 1, Part: 1, Seq: seq, Key: key, Headers: headers, Payload: make([]byte, size-len(key)-len(headers)-chain.LinkBytes)}
 	}
-	chain := store.Chain{Epoch: 1, Part: 1, Timeline: "a"}
+	of := store.Chain{Epoch: 1, Part: 1, Timeline: "a"}
 	const half = relayBytes / 2
 	for name, test := range map[string]struct {
 		sizes []int
@@ -243,20 +244,20 @@ func TestABatchOfAChain(t *testing.T) {
 		for i, size := range test.sizes {
 			rows = append(rows, row(int64(8+i), size))
 		}
-		batch, err := outgoing(rows, chain, 7)
+		batch, err := outgoing(rows, of, 7)
 		require.NoError(t, err, name)
 		require.Len(t, batch, test.sent, name)
 		for i, record := range batch {
-			link, _, err := linkOf(record.Headers)
+			link, _, err := chain.LinkOf(record.Headers)
 			require.NoError(t, err)
-			assert.Equal(t, Link{"a", int64(8 + i)}, link, name)
+			assert.Equal(t, chain.Link{Timeline: "a", Seq: int64(8 + i)}, link, name)
 			assert.Equal(t, "v", string(record.Headers[0].Value), name)
 			assert.Equal(t, rows[i].Payload, record.Value, name)
 		}
 	}
 	damaged := row(8, 1000)
 	damaged.Headers = []byte{0xFF}
-	_, err := outgoing([]store.OutboxRow{damaged}, chain, 7)
+	_, err := outgoing([]store.OutboxRow{damaged}, of, 7)
 	assert.ErrorIs(t, err, store.ErrHeaders)
 }
 
@@ -277,7 +278,7 @@ func (b *failingReads) Read(ctx context.Context, tp TopicPartition, from, to int
 // halted before a number of ours that was not sent, and only there.
 func TestWhatIsStrange(t *testing.T) {
 	t.Parallel()
-	halted := func(link Link) *working {
+	halted := func(link chain.Link) *working {
 		w := newRounds(t)
 		w.rig.assign()
 		w.insert(1, 4, 1)
@@ -287,14 +288,14 @@ func TestWhatIsStrange(t *testing.T) {
 		w.exec(`UPDATE positions SET halted = 'by hand' WHERE part = 1`)
 		return w
 	}
-	for link, strange := range map[Link]bool{{testOutbox, 5}: true, {testOutbox, 4}: false, {testOutbox, 3}: false, {"another", 5}: false} {
+	for link, strange := range map[chain.Link]bool{{Timeline: testOutbox, Seq: 5}: true, {Timeline: testOutbox, Seq: 4}: false, {Timeline: testOutbox, Seq: 3}: false, {Timeline: "another", Seq: 5}: false} {
 		w := halted(link)
 		found, err := w.relay.strange(t.Context())
 		require.NoError(t, err)
 		assert.Equal(t, strange, found, "%v", link)
 	}
 
-	w := halted(Link{testOutbox, 5})
+	w := halted(chain.Link{Timeline: testOutbox, Seq: 5})
 	w.relay.topology.broker = unreadable{w.rig.broker}
 	found, err := w.relay.strange(t.Context())
 	require.ErrorIs(t, err, errUnreadable)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -83,13 +84,13 @@ func Resets(ctx context.Context, db *store.Store, broker Broker, topology *Topol
 func (t Target) reset(p store.Position, topic store.Topic, held OffsetRange) (Resolution, error) {
 	l := Resolution{Stage: p.Stage, Topic: schema.Topic(p.Topic), Partition: p.Part, Halted: p.Halted, from: p, to: p}
 	l.to.TopicID = topic.ID
-	l.resumeAt(Link{p.Timeline, p.Seq}.in(anyNext))
+	l.resumeAt(chain.Link{Timeline: p.Timeline, Seq: p.Seq}.In(chain.AnyNext))
 	if t == ToStart {
 		l.to.Next = held.Oldest
 		l.Loses = "nothing: all records are taken again"
-		l.resumeAt(Link{})
+		l.resumeAt(chain.Link{})
 		if held.Oldest > 0 {
-			l.resumeAt(Link{}.in(anyNext))
+			l.resumeAt(chain.Link{}.In(chain.AnyNext))
 			l.Lost = held.Oldest
 			l.Loses = fmt.Sprintf("what came of the records before offset %d, which the log no longer has", held.Oldest)
 		}

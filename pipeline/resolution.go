@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -93,7 +94,7 @@ func ApplyResolutions(ctx context.Context, db *store.Store, resolutions []Resolu
 }
 
 func (l Resolution) apply(ctx context.Context, tx *store.Tx) error {
-	if seq, _ := (Link{l.from.Timeline, l.from.Seq}).reached(); l.to.TopicID != l.from.TopicID || l.from.LogEnded != nil {
+	if seq, _ := (chain.Link{Timeline: l.from.Timeline, Seq: l.from.Seq}).Reached(); l.to.TopicID != l.from.TopicID || l.from.LogEnded != nil {
 		// What waits of it goes to another chain, but for what was applied.
 		if err := tx.NoteApplied(ctx, l.from.Topic, l.from.Part, l.from.Timeline, seq); err != nil {
 			return err
@@ -173,15 +174,15 @@ func (d diagnosis) atPosition(l Resolution, b logBreak, claim Claim) (Resolution
 		l.Lost = claim.Oldest - p.Next
 		l.Loses = fmt.Sprintf("%d records: offsets %d to %d, which the log no longer has", l.Lost, p.Next, claim.Oldest-1)
 		l.to.Next = claim.Oldest
-		l.resumeAt(Link{p.Timeline, p.Seq}.in(anyNext))
+		l.resumeAt(chain.Link{Timeline: p.Timeline, Seq: p.Seq}.In(chain.AnyNext))
 	case topicRecreated:
 		l.Lost = d.unapplied(p)
 		l.Loses = fmt.Sprintf("%d records that pricemill had sent to the topic that is gone and that this stage had not applied, "+
 			"and whatever others had written there from offset %d on", l.Lost, p.Next)
 		l.to.TopicID, l.to.Next = claim.ID, claim.Oldest
-		l.resumeAt(Link{})
+		l.resumeAt(chain.Link{})
 		if claim.Oldest > 0 {
-			l.resumeAt(Link{}.in(anyNext))
+			l.resumeAt(chain.Link{}.In(chain.AnyNext))
 		}
 	case endLost:
 		l.Lost = d.unapplied(p)
@@ -191,26 +192,26 @@ func (d diagnosis) atPosition(l Resolution, b logBreak, claim Claim) (Resolution
 		if p.LogEnded != nil {
 			l.to.Next = *p.LogEnded
 		}
-		l.resumeAt(Link{p.Timeline, p.Seq}.in(anyNext))
+		l.resumeAt(chain.Link{Timeline: p.Timeline, Seq: p.Seq}.In(chain.AnyNext))
 	}
 	return l, nil
 }
 
 // resumeAt has the chain continue from a link.
-func (l *Resolution) resumeAt(from Link) { l.to.Timeline, l.to.Seq = from.Timeline, from.Seq }
+func (l *Resolution) resumeAt(from chain.Link) { l.to.Timeline, l.to.Seq = from.Timeline, from.Seq }
 
 // unapplied is how many numbers were sent on the timelines before the one in use,
 // and not applied at a position.
 func (d diagnosis) unapplied(p store.Position) int64 {
-	return sentBetween(Link{p.Timeline, p.Seq}, "", timelinesOf(d.known, true)[positionAt(p)])
+	return chain.SentBetween(chain.Link{Timeline: p.Timeline, Seq: p.Seq}, "", timelinesOf(d.known, true)[positionAt(p)])
 }
 
 // nextLink reads the first record with a link from a position on.
 func (d diagnosis) nextLink(ctx context.Context, p store.Position, held OffsetRange) (next linked, found bool, err error) {
 	err = d.broker.Read(ctx, positionAt(p), p.Next, held.End, func(records []Record) error {
 		for _, r := range records {
-			link, derived, err := linkOf(r.Headers)
-			if err == nil && link != (Link{}) {
+			link, derived, err := chain.LinkOf(r.Headers)
+			if err == nil && link != (chain.Link{}) {
 				next.Link, next.derived, next.offset, found = link, derived, r.Offset, true
 				return errFound
 			}
@@ -226,7 +227,7 @@ func (d diagnosis) nextLink(ctx context.Context, p store.Position, held OffsetRa
 
 // linked is a record that came through an outbox.
 type linked struct {
-	Link
+	chain.Link
 	derived bool
 	offset  int64
 	// after says that records without a link lie between the position and it.
@@ -237,13 +238,13 @@ type linked struct {
 func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, end int64) (Resolution, error) {
 	p := l.from
 	names := timelinesOf(d.known, true)[positionAt(p)]
-	last := Link{p.Timeline, p.Seq}
-	what := last.follow(next.Link, next.derived, names)
+	last := chain.Link{Timeline: p.Timeline, Seq: p.Seq}
+	what := last.Follow(next.Link, next.derived, names)
 	b := breakBefore(p, last, next.Link, next.offset, what, names)
 	if b.kind == unbroken {
 		return l, nil
 	}
-	if what == foreign && names[next.Timeline].sent == unlimited {
+	if what == chain.Foreign && names[next.Timeline].Sent == chain.Unlimited {
 		// What is superseded comes again under a new timeline. Until the chain has
 		// one, stages may give the same events the same numbers again; the relay
 		// then finds them in the log, where they are already, and leaves the name as
@@ -259,16 +260,16 @@ func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, 
 	switch {
 	case stray && d.action == Skip:
 		return passOver(ctx, d.broker, l, broken, next.after)
-	case what == foreign && d.action == Skip:
+	case what == chain.Foreign && d.action == Skip:
 		l.resumeAt(to)
 		l.Loses = fmt.Sprintf("nothing that can be made again: of what chain %s goes on with, the events that stages derived are "+
 			"stepped over, since those stages derive them again from what they read; the others are applied", next.Timeline)
-	case what == foreign && !stray && d.action == Resume:
-		l.resumeAt(Link{next.Timeline, next.Seq - 1}.in(anyNext))
+	case what == chain.Foreign && !stray && d.action == Resume:
+		l.resumeAt(chain.Link{Timeline: next.Timeline, Seq: next.Seq - 1}.In(chain.AnyNext))
 		l.Loses = fmt.Sprintf("nothing: what chain %s goes on with is applied as it is; what stages of this database derive again "+
 			"is then there twice", next.Timeline)
-	case what == gap && d.action == Skip:
-		l.Lost = missing(last, next.Link, names)
+	case what == chain.Gap && d.action == Skip:
+		l.Lost = chain.Missing(last, next.Link, names)
 		l.Loses = fmt.Sprintf("%d records that are missing from the log before offset %d", l.Lost, next.offset)
 		l.resumeAt(to)
 	default:
@@ -287,7 +288,7 @@ func passOver(ctx context.Context, broker Broker, l Resolution, b chainBreak, af
 	if err != nil {
 		return Resolution{}, err
 	}
-	last, _ := b.last.reached()
+	last, _ := b.last.Reached()
 	l.to.Next, l.Lost = next, n
 	l.Loses = fmt.Sprintf("%d records from offset %d on, which are out of order: they have numbers of chain %s from %d on, right after "+
 		"number %d; the stage continues after that number with what this database wrote", n, b.offset, b.next.Timeline, b.next.Seq, last)
@@ -302,5 +303,5 @@ func (d diagnosis) sent(p store.Position) int64 {
 			return k.Sent
 		}
 	}
-	return unlimited
+	return chain.Unlimited
 }

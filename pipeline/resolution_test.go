@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
 	"github.com/pricemill/pricemill/schema"
@@ -162,7 +163,7 @@ func TestSkipATopicThatWasCreatedAgain(t *testing.T) {
 	assert.Equal(t, int64(2), resolutions[1].Lost)
 	assert.Contains(t, resolutions[1].Loses, "2 records that pricemill had sent to the topic that is gone")
 	assert.Contains(t, resolutions[1].Loses, "from offset 4 on")
-	assert.Equal(t, Link{}, Link{r.position(1).Timeline, r.position(1).Seq}, "the new log begins with the first number of a chain")
+	assert.Equal(t, chain.Link{}, chain.Link{Timeline: r.position(1).Timeline, Seq: r.position(1).Seq}, "the new log begins with the first number of a chain")
 	r.relay() // what waited is not lost
 	r.emit(1, 3)
 	r.relay()
@@ -272,8 +273,8 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 	require.NoError(t, err)
 	derived := func(seq int64) func(*Record) {
 		return func(record *Record) {
-			record.Headers = append(record.Headers[:len(record.Headers)-2], Link{known[1].Timeline, seq}.headers()...)
-			record.Headers = append(record.Headers, schema.Header{Key: headerDerived, Value: []byte("true")})
+			record.Headers = append(record.Headers[:len(record.Headers)-2], chain.Link{Timeline: known[1].Timeline, Seq: seq}.Headers()...)
+			record.Headers = append(record.Headers, schema.Header{Key: chain.HeaderDerived, Value: []byte("true")})
 		}
 	}
 	for seq := int64(8); seq <= 9; seq++ {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -201,7 +202,7 @@ func (s *Stage) recordOf(l store.DeadLetter, topic store.Topic) Record {
 	}
 	r.Headers = headers
 	s.decodeRecord(&r, topic)
-	link, _, err := linkOf(r.Headers)
+	link, _, err := chain.LinkOf(r.Headers)
 	if r.fault == nil {
 		r.fault = err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -95,13 +96,15 @@ func TestAChainIsNamedAnewDuringASession(t *testing.T) {
 	known, err := store.KnownChains(t.Context(), r.db)
 	require.NoError(t, err)
 	name := ""
-	for _, chain := range known {
-		if chain.Current && partitionOf(chain) == at(1) {
-			name = chain.Timeline
+	for _, k := range known {
+		if k.Current && partitionOf(k) == at(1) {
+			name = k.Timeline
 		}
 	}
 	require.NotContains(t, []string{"", testOutbox}, name)
-	r.append(1, 0, func(record *Record) { record.Headers = append(record.Headers, Link{name, 1}.headers()...) })
+	r.append(1, 0, func(record *Record) {
+		record.Headers = append(record.Headers, chain.Link{Timeline: name, Seq: 1}.Headers()...)
+	})
 	r.give(1, 1)
 	require.NoError(t, r.deliver(t.Context(), r.log(1)[2:]...))
 	assert.Empty(t, r.paused)

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
 	"github.com/pricemill/pricemill/schema"
@@ -122,7 +123,7 @@ func (r *rig) append(partition int32, seq int64, change func(*Record)) {
 	headers, value, err := schema.Event{ID: fmt.Sprint(partition, "-", len(r.log(partition))), Source: "test", Payload: p}.Encode()
 	require.NoError(r.t, err)
 	if seq > 0 {
-		headers = append(headers, Link{testOutbox, seq}.headers()...)
+		headers = append(headers, chain.Link{Timeline: testOutbox, Seq: seq}.Headers()...)
 		r.give(partition, seq)
 	}
 	tp := TopicPartition{schema.PriceEvents, partition}
@@ -311,7 +312,7 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 			r.Value = []byte(strings.Replace(string(r.Value), `"price":`, `"price":{"`+strings.Repeat("x", 9000)+`":0},"p":`, 1))
 		},
 		19: func(r *Record) { // half a place in a chain is none
-			r.Headers = append(r.Headers, schema.Header{Key: headerOutbox, Value: []byte(testOutbox)})
+			r.Headers = append(r.Headers, schema.Header{Key: chain.HeaderTimeline, Value: []byte(testOutbox)})
 		},
 	}
 	maps.Copy(broken, elsewhere)
@@ -641,7 +642,7 @@ func TestRandomRunsEqualTheSequentialFold(t *testing.T) {
 			for p := range int32(partitions) {
 				high := int64(0)
 				for _, record := range r.log(p) {
-					link, _, err := linkOf(record.Headers)
+					link, _, err := chain.LinkOf(record.Headers)
 					require.NoError(t, err)
 					high = max(high, link.Seq)
 				}

@@ -5,68 +5,33 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// A stray record has the name of one of this database's chains, and a number out of
-// order: the numbers before it are still to come. The database did not write it, or
-// wrote it again later. A stage that moved to its number would drop all numbers in
-// between as repeats, so it passes over the record and stays where it is.
-
-// skip is where a stage continues that stands at l and is told to skip what the
-// chain shows before the record at next.
-func (l Link) skip(next Link, what step, names timelines) (to Link, stray bool) {
-	before := Link{next.Timeline, next.Seq - 1}
-	switch {
-	case what != foreign:
-		return before.in(anyNext), false
-	case l.strays(next, names):
-		return l, true
-	}
-	return before.in(superseded), false
-}
-
-// strays reports whether a foreign record has a name of this database, but is not
-// where a later state of the database continued that name: right after the last
-// number of a name that is retired.
-func (l Link) strays(next Link, names timelines) bool {
-	name, known := names[next.Timeline]
-	before, knew := names[l.Timeline]
-	switch {
-	case !known:
-		return false
-	case name.sent == unlimited, knew && name.order < before.order:
-		return true
-	case next.Timeline != l.Timeline:
-		return next.Seq != 1
-	}
-	last, _ := l.reached()
-	return next.Seq != last+1
-}
-
 // chainBreak is what the chain of a partition shows before a record.
 type chainBreak struct {
 	TopicPartition
-	what       step // gap or foreign
-	last, next Link
+	what       chain.Verdict // gap or foreign
+	last, next chain.Link
 	offset     int64
 	end        int64 // of the log
-	names      timelines
+	names      chain.Timelines
 	// sent is up to where the name in use is known to be in the log; unlimited where
 	// last has another name.
 	sent int64
 }
 
-// skip is Link.skip, and looks ahead at a gap: what is missing may not have been
+// skip is chain.Link.Skip, and looks ahead at a gap: what is missing may not have been
 // sent yet, or come later.
-func (b chainBreak) skip(ctx context.Context, broker Broker) (to Link, stray bool, err error) {
-	to, stray = b.last.skip(b.next, b.what, b.names)
-	if b.what != gap || b.last.Timeline != b.next.Timeline {
+func (b chainBreak) skip(ctx context.Context, broker Broker) (to chain.Link, stray bool, err error) {
+	to, stray = b.last.Skip(b.next, b.what, b.names)
+	if b.what != chain.Gap || b.last.Timeline != b.next.Timeline {
 		return to, stray, nil
 	}
-	last, _ := b.last.reached()
-	missing := Link{b.last.Timeline, last + 1}
+	last, _ := b.last.Reached()
+	missing := chain.Link{Timeline: b.last.Timeline, Seq: last + 1}
 	stray = missing.Seq > b.sent
 	if !stray {
 		stray, err = b.comesLater(ctx, broker, missing)
@@ -80,10 +45,10 @@ func (b chainBreak) skip(ctx context.Context, broker Broker) (to Link, stray boo
 // errFound ends reading a partition.
 var errFound = errors.New("found")
 
-func (b chainBreak) comesLater(ctx context.Context, broker Broker, wanted Link) (bool, error) {
+func (b chainBreak) comesLater(ctx context.Context, broker Broker, wanted chain.Link) (bool, error) {
 	err := broker.Read(ctx, b.TopicPartition, b.offset+1, b.end, func(records []Record) error {
 		for _, r := range records {
-			if link, _, err := linkOf(r.Headers); err == nil && link == wanted {
+			if link, _, err := chain.LinkOf(r.Headers); err == nil && link == wanted {
 				return errFound
 			}
 		}
@@ -103,13 +68,13 @@ func (b chainBreak) comesLater(ctx context.Context, broker Broker, wanted Link) 
 func (b chainBreak) strayRun(ctx context.Context, broker Broker) (n, next int64, err error) {
 	err = broker.Read(ctx, b.TopicPartition, b.offset, b.end, func(records []Record) error {
 		for _, r := range records {
-			link, derived, err := linkOf(r.Headers)
-			if err != nil || link == (Link{}) {
+			link, derived, err := chain.LinkOf(r.Headers)
+			if err != nil || link == (chain.Link{}) {
 				return errFound
 			}
-			what := b.last.follow(link, derived, b.names)
-			_, stray := b.last.skip(link, what, b.names)
-			if !stray && (what != gap || link.Timeline != b.last.Timeline) {
+			what := b.last.Follow(link, derived, b.names)
+			_, stray := b.last.Skip(link, what, b.names)
+			if !stray && (what != chain.Gap || link.Timeline != b.last.Timeline) {
 				return errFound
 			}
 			n, next = n+1, r.Offset+1
@@ -130,12 +95,12 @@ type haltedRecord struct {
 
 // haltedLinks are the links of the records that stages halted before, but for those
 // in looked, to which it adds them, and the ids of their events.
-func (t *Topology) haltedLinks(ctx context.Context, looked map[haltedRecord]bool) (map[TopicPartition]map[Link]string, error) {
+func (t *Topology) haltedLinks(ctx context.Context, looked map[haltedRecord]bool) (map[TopicPartition]map[chain.Link]string, error) {
 	positions, err := store.Positions(ctx, t.db, "")
 	if err != nil {
 		return nil, err
 	}
-	links := map[TopicPartition]map[Link]string{}
+	links := map[TopicPartition]map[chain.Link]string{}
 	for _, p := range positions {
 		at := haltedRecord{positionAt(p), p.Next}
 		topic, ours := t.topic(at.Topic)
@@ -146,9 +111,9 @@ func (t *Topology) haltedLinks(ctx context.Context, looked map[haltedRecord]bool
 		if err != nil {
 			return nil, fmt.Errorf("reading where %s halted on %s: %w", p.Stage, at.TopicPartition, err)
 		}
-		if link, _, err := linkOf(r.Headers); err == nil && link != (Link{}) { // else its stage says so
+		if link, _, err := chain.LinkOf(r.Headers); err == nil && link != (chain.Link{}) { // else its stage says so
 			if links[at.TopicPartition] == nil {
-				links[at.TopicPartition] = map[Link]string{}
+				links[at.TopicPartition] = map[chain.Link]string{}
 			}
 			links[at.TopicPartition][link] = schema.EventID(r.Headers)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -19,10 +20,10 @@ func (r *rig) forge(partition int32, number int64) {
 	r.t.Helper()
 	chains, err := store.Chains(r.t.Context(), r.db)
 	require.NoError(r.t, err)
-	for _, chain := range chains {
-		if chain.Epoch == r.epoch(schema.PriceEvents) && chain.Part == partition {
+	for _, c := range chains {
+		if c.Epoch == r.epoch(schema.PriceEvents) && c.Part == partition {
 			r.append(partition, 0, func(record *Record) {
-				record.Headers = append(record.Headers, Link{chain.Timeline, number}.headers()...)
+				record.Headers = append(record.Headers, chain.Link{Timeline: c.Timeline, Seq: number}.Headers()...)
 			})
 		}
 	}

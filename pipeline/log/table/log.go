@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -411,7 +412,7 @@ func (l *Log) pack(ctx context.Context, batch pipeline.PartitionBatch, now time.
 		if at.IsZero() {
 			at = now
 		}
-		entries[i] = entry{at, r.Key, store.EncodeHeaders(pipeline.DirectHeaders(r.Headers)), r.Value}
+		entries[i] = entry{at, r.Key, store.EncodeHeaders(chain.DirectHeaders(r.Headers)), r.Value}
 		if err := entries[i].check(); err != nil {
 			return store.Topic{}, nil, fmt.Errorf("appending to %s: %w", batch.TopicPartition, err)
 		}

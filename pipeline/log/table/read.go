@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -192,7 +193,7 @@ func (p *partition) record(number int64, e entry) (pipeline.Record, error) {
 			return pipeline.Record{}, fmt.Errorf("%w: number %d: %w", ErrDamaged, number, err)
 		}
 	}
-	link := pipeline.LinkHeaders(p.timeline, number)
+	link := chain.LinkHeaders(p.timeline, number)
 	return pipeline.Record{TopicPartition: p.TopicPartition, TopicID: p.topicID, Offset: number - 1,
 		Timestamp: e.at, Key: e.key, Headers: append(headers, link[:]...), Value: e.value}, nil
 }

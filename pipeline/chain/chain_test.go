@@ -1,4 +1,4 @@
-package pipeline
+package chain
 
 import (
 	"fmt"
@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -20,103 +19,95 @@ func TestFollow(t *testing.T) {
 		func(n int64) Link { return Link{"c", n} }, func(n int64) Link { return Link{"x", n} }
 	// b was sent up to 9, and 10 and 11 went on under c, which is in use; so is a,
 	// on its own; x nobody knows.
-	names := timelines{"b": {0, 9, 11}, "c": {1, unlimited, unlimited}, "a": {2, unlimited, unlimited}}
+	names := Timelines{"b": {0, 9, 11}, "c": {1, Unlimited, Unlimited}, "a": {2, Unlimited, Unlimited}}
 	for name, test := range map[string]struct {
 		last, next Link
 		derived    bool
-		want       step
+		want       Verdict
 	}{
-		"the first of all":                      {Link{}, a(1), false, apply},
-		"the head of the log is gone":           {Link{}, a(2), false, gap},
-		"the next one":                          {a(7), a(8), false, apply},
-		"the next one, derived":                 {a(7), a(8), true, apply},
-		"the same again":                        {a(7), a(7), false, repeat},
-		"an earlier one again":                  {a(7), a(1), false, repeat},
-		"one is missing":                        {a(7), a(9), false, gap},
-		"from elsewhere, first":                 {Link{}, Link{}, false, apply},
-		"from elsewhere, later":                 {a(7), Link{}, false, apply},
-		"the next name, behind all of the last": {b(9), c(1), false, apply},
-		"the next name, in mid-way":             {b(9), c(8), false, gap},
-		"the next name, too early":              {b(8), c(1), false, gap},
-		"the next name, the former in use":      {c(4), a(1), false, apply},
-		"a late batch of the former name":       {c(4), b(8), false, repeat},
-		"and what is there under the next name": {c(4), b(11), false, repeat},
-		"of the former name, never given":       {c(4), b(12), false, foreign},
-		"a former name, behind its end":         {b(11), b(12), false, foreign},
-		"an unknown name":                       {a(7), x(8), false, foreign},
-		"an unknown name, first of all":         {Link{}, x(1), false, foreign},
+		"the first of all":                      {Link{}, a(1), false, Apply},
+		"the head of the log is gone":           {Link{}, a(2), false, Gap},
+		"the next one":                          {a(7), a(8), false, Apply},
+		"the next one, derived":                 {a(7), a(8), true, Apply},
+		"the same again":                        {a(7), a(7), false, Repeat},
+		"an earlier one again":                  {a(7), a(1), false, Repeat},
+		"one is missing":                        {a(7), a(9), false, Gap},
+		"from elsewhere, first":                 {Link{}, Link{}, false, Apply},
+		"from elsewhere, later":                 {a(7), Link{}, false, Apply},
+		"the next name, behind all of the last": {b(9), c(1), false, Apply},
+		"the next name, in mid-way":             {b(9), c(8), false, Gap},
+		"the next name, too early":              {b(8), c(1), false, Gap},
+		"the next name, the former in use":      {c(4), a(1), false, Apply},
+		"a late batch of the former name":       {c(4), b(8), false, Repeat},
+		"and what is there under the next name": {c(4), b(11), false, Repeat},
+		"of the former name, never given":       {c(4), b(12), false, Foreign},
+		"a former name, behind its end":         {b(11), b(12), false, Foreign},
+		"an unknown name":                       {a(7), x(8), false, Foreign},
+		"an unknown name, first of all":         {Link{}, x(1), false, Foreign},
 
-		"accepted: a gap":                {a(7).in(anyNext), a(12), false, apply},
-		"accepted: again":                {a(7).in(anyNext), a(6), false, repeat},
-		"accepted: another name":         {b(7).in(anyNext), c(5), false, apply},
-		"accepted: an unknown name":      {x(11).in(anyNext), x(12), false, apply},
-		"accepted, and it goes on":       {x(12), x(13), false, apply},
-		"accepted, and it goes on wrong": {x(12), x(15), false, gap},
-		"accepted behind the end":        {b(12), b(13), false, apply},
-		"accepted, one is missing after": {b(12), b(14), false, foreign},
-		"accepted, then a former name":   {x(20), b(21), false, foreign},
-		"accepted, first of all":         {Link{}.in(anyNext), a(5), false, apply},
+		"accepted: a gap":                {a(7).In(AnyNext), a(12), false, Apply},
+		"accepted: again":                {a(7).In(AnyNext), a(6), false, Repeat},
+		"accepted: another name":         {b(7).In(AnyNext), c(5), false, Apply},
+		"accepted: an unknown name":      {x(11).In(AnyNext), x(12), false, Apply},
+		"accepted, and it goes on":       {x(12), x(13), false, Apply},
+		"accepted, and it goes on wrong": {x(12), x(15), false, Gap},
+		"accepted behind the end":        {b(12), b(13), false, Apply},
+		"accepted, one is missing after": {b(12), b(14), false, Foreign},
+		"accepted, then a former name":   {x(20), b(21), false, Foreign},
+		"accepted, first of all":         {Link{}.In(AnyNext), a(5), false, Apply},
 
-		"superseded: derived":             {x(4).in(superseded), x(5), true, stepOver},
-		"superseded: not derived":         {x(4).in(superseded), x(5), false, apply},
-		"superseded: again":               {x(4).in(superseded), x(4), false, repeat},
-		"superseded: one is missing":      {x(4).in(superseded), x(6), true, gap},
-		"superseded: ours goes on":        {x(4).in(superseded), a(1), true, apply},
-		"superseded: ours, in mid-way":    {x(4).in(superseded), a(2), true, gap},
-		"superseded: yet another":         {x(4).in(superseded), Link{"y", 1}, true, foreign},
-		"superseded former name":          {b(11).in(superseded), b(12), true, stepOver},
-		"superseded former name, then on": {b(15).in(superseded), c(1), true, apply},
+		"superseded: derived":             {x(4).In(Superseded), x(5), true, StepOver},
+		"superseded: not derived":         {x(4).In(Superseded), x(5), false, Apply},
+		"superseded: again":               {x(4).In(Superseded), x(4), false, Repeat},
+		"superseded: one is missing":      {x(4).In(Superseded), x(6), true, Gap},
+		"superseded: ours goes on":        {x(4).In(Superseded), a(1), true, Apply},
+		"superseded: ours, in mid-way":    {x(4).In(Superseded), a(2), true, Gap},
+		"superseded: yet another":         {x(4).In(Superseded), Link{"y", 1}, true, Foreign},
+		"superseded former name":          {b(11).In(Superseded), b(12), true, StepOver},
+		"superseded former name, then on": {b(15).In(Superseded), c(1), true, Apply},
 	} {
-		assert.Equal(t, test.want, test.last.follow(test.next, test.derived, names), name)
+		assert.Equal(t, test.want, test.last.Follow(test.next, test.derived, names), name)
 	}
-	assert.Equal(t, a(7), a(7).advance(Link{}), "a record from elsewhere does not end the chain")
-	assert.Equal(t, b(1), a(7).advance(b(1)))
-	assert.Equal(t, x(5).in(superseded), x(4).in(superseded).advance(x(5)))
-	assert.Equal(t, a(1), x(4).in(superseded).advance(a(1)))
-	assert.Equal(t, a(4), Link{}.in(anyNext).advance(a(4)))
+	assert.Equal(t, a(7), a(7).Advance(Link{}), "a record from elsewhere does not end the chain")
+	assert.Equal(t, b(1), a(7).Advance(b(1)))
+	assert.Equal(t, x(5).In(Superseded), x(4).In(Superseded).Advance(x(5)))
+	assert.Equal(t, a(1), x(4).In(Superseded).Advance(a(1)))
+	assert.Equal(t, a(4), Link{}.In(AnyNext).Advance(a(4)))
 	for _, n := range []int64{0, 1, 2, 7} {
-		for _, m := range []mode{inOrder, anyNext, superseded} {
-			got, in := a(n).in(m).reached()
+		for _, m := range []Mode{InOrder, AnyNext, Superseded} {
+			got, in := a(n).In(m).Reached()
 			assert.Equal(t, n, got)
 			assert.Equal(t, m, in)
 		}
 	}
 
 	// The name in use, limited by what the database has given.
-	limited := timelines{"a": {0, unlimited, 4}}
-	assert.Equal(t, apply, a(3).follow(a(4), false, limited))
-	assert.Equal(t, foreign, a(4).follow(a(5), false, limited), "the database was set back")
-}
-
-func TestNamesInUseAreLimitedOnlyIfAsked(t *testing.T) {
-	t.Parallel()
-	known := []store.KnownChain{{Topic: "price-events", Part: 1, Timeline: "b", Sent: 3, Given: 5},
-		{Topic: "price-events", Part: 1, Timeline: "c", Sent: 4, Given: 6, Current: true}}
-	assert.Equal(t, timelines{"b": {0, 3, 5}, "c": {1, unlimited, unlimited}}, timelinesOf(known, false)[at(1)])
-	assert.Equal(t, timelines{"b": {0, 3, 5}, "c": {1, unlimited, 6}}, timelinesOf(known, true)[at(1)])
+	limited := Timelines{"a": {0, Unlimited, 4}}
+	assert.Equal(t, Apply, a(3).Follow(a(4), false, limited))
+	assert.Equal(t, Foreign, a(4).Follow(a(5), false, limited), "the database was set back")
 }
 
 func TestLinkOf(t *testing.T) {
 	t.Parallel()
-	link, derived, err := linkOf(append([]schema.Header{{Key: "ce_id", Value: []byte("1")}}, Link{"a", 12}.headers()...))
+	link, derived, err := LinkOf(append([]schema.Header{{Key: "ce_id", Value: []byte("1")}}, Link{"a", 12}.Headers()...))
 	require.NoError(t, err)
 	assert.Equal(t, Link{"a", 12}, link)
 	assert.False(t, derived)
-	_, derived, err = linkOf(append(Link{"a", 12}.headers(), schema.Header{Key: headerDerived, Value: []byte("true")}))
+	_, derived, err = LinkOf(append(Link{"a", 12}.Headers(), schema.Header{Key: HeaderDerived, Value: []byte("true")}))
 	require.NoError(t, err)
 	assert.True(t, derived)
-	link, derived, err = linkOf([]schema.Header{{Key: headerDerived, Value: []byte("true")}})
+	link, derived, err = LinkOf([]schema.Header{{Key: HeaderDerived, Value: []byte("true")}})
 	require.NoError(t, err)
 	assert.Equal(t, Link{}, link)
 	assert.False(t, derived, "what has no place in a chain is not derived either")
 	for name, headers := range map[string][]schema.Header{
-		"no outbox":    {{Key: headerSeq, Value: []byte("1")}},
-		"no number":    {{Key: headerOutbox, Value: []byte("a")}},
-		"zero":         {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("0")}},
-		"too large":    {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("9223372036854775808")}},
-		"not a number": {{Key: headerOutbox, Value: []byte("a")}, {Key: headerSeq, Value: []byte("x")}},
+		"no outbox":    {{Key: HeaderNumber, Value: []byte("1")}},
+		"no number":    {{Key: HeaderTimeline, Value: []byte("a")}},
+		"zero":         {{Key: HeaderTimeline, Value: []byte("a")}, {Key: HeaderNumber, Value: []byte("0")}},
+		"too large":    {{Key: HeaderTimeline, Value: []byte("a")}, {Key: HeaderNumber, Value: []byte("9223372036854775808")}},
+		"not a number": {{Key: HeaderTimeline, Value: []byte("a")}, {Key: HeaderNumber, Value: []byte("x")}},
 	} {
-		link, derived, err := linkOf(append(headers, schema.Header{Key: headerDerived, Value: []byte("true")}))
+		link, derived, err := LinkOf(append(headers, schema.Header{Key: HeaderDerived, Value: []byte("true")}))
 		assert.ErrorIs(t, err, schema.ErrEnvelope, name)
 		assert.Equal(t, Link{}, link, name)
 		assert.False(t, derived, name)
@@ -150,7 +141,7 @@ type model struct {
 }
 
 // modelNames: the database knows of one name, which is in use.
-var modelNames = timelines{"o": {0, unlimited, unlimited}}
+var modelNames = Timelines{"o": {0, Unlimited, Unlimited}}
 
 // step does one random thing.
 func (m *model) step(t *testing.T) {
@@ -216,11 +207,11 @@ func (m *model) consume(t *testing.T) {
 	if m.random.IntN(5) == 0 {
 		return // the transaction fails: nothing moved
 	}
-	switch m.last.follow(next, false, modelNames) {
-	case apply:
+	switch m.last.Follow(next, false, modelNames) {
+	case Apply:
 		m.applied = append(m.applied, next.Seq)
-		m.last = m.last.advance(next)
-	case gap:
+		m.last = m.last.Advance(next)
+	case Gap:
 		require.Failf(t, "gap", "log %v, position %d", m.log, m.position)
 	}
 	m.position++
@@ -273,11 +264,11 @@ func TestModelNoticesLoss(t *testing.T) {
 				}
 				next := Link{"o", seq}
 				if seq == lost+1 {
-					assert.Equal(t, gap, last.follow(next, false, modelNames))
+					assert.Equal(t, Gap, last.Follow(next, false, modelNames))
 					return
 				}
-				require.Equal(t, apply, last.follow(next, false, modelNames))
-				last = last.advance(next)
+				require.Equal(t, Apply, last.Follow(next, false, modelNames))
+				last = last.Advance(next)
 			}
 		})
 	}

@@ -1,0 +1,28 @@
+package chain
+
+// Missing is how many numbers a gap leaves out.
+func Missing(last, next Link, names Timelines) int64 {
+	seq, _ := last.Reached()
+	if last.Timeline == next.Timeline {
+		return next.Seq - seq - 1
+	}
+	return next.Seq - 1 + SentBetween(last, next.Timeline, names)
+}
+
+// SentBetween is how many numbers were sent after last, and before the timeline
+// until; all later ones where it is empty.
+func SentBetween(last Link, until string, names Timelines) int64 {
+	seq, _ := last.Reached()
+	own, knew := names[last.Timeline]
+	n := int64(0)
+	if knew && own.Sent != Unlimited {
+		n = max(0, own.Sent-seq)
+	}
+	end, bounded := names[until]
+	for _, name := range names {
+		if name.Sent != Unlimited && (!knew || name.Order > own.Order) && (!bounded || name.Order < end.Order) {
+			n += name.Sent
+		}
+	}
+	return n
+}

@@ -1,0 +1,27 @@
+package pipeline
+
+import (
+	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/store"
+)
+
+// timelinesOf sorts timelines by the partitions they were used on. Numbers of those
+// in use are not limited, or by the last one given.
+func timelinesOf(known []store.KnownChain, limited bool) map[TopicPartition]chain.Timelines {
+	names := map[TopicPartition]chain.Timelines{}
+	for _, k := range known {
+		tp := partitionOf(k)
+		if names[tp] == nil {
+			names[tp] = chain.Timelines{}
+		}
+		name := chain.Timeline{Order: len(names[tp]), Sent: k.Sent, Given: k.Given}
+		if k.Current {
+			name.Sent = chain.Unlimited
+			if !limited {
+				name.Given = chain.Unlimited
+			}
+		}
+		names[tp][k.Timeline] = name
+	}
+	return names
+}
