@@ -69,7 +69,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 	latest := latestprices.NewReader(b.store)
 	return httpapi.New(httpapi.Config{
 		Build:     thisBuild(),
-		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider,
+		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider, DefaultWindow: c.DefaultWindow,
 		Streamers: m.streamers(), Simulated: simulatedProviders(),
 		MaxAge: c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
 		MaxActiveJobs: c.MaxActiveJobs, MaxActiveStreams: c.MaxActiveStreams,

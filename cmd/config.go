@@ -66,7 +66,7 @@ var settings = []setting{
 	{"coinbase_base_url", "https://api.exchange.coinbase.com", "base URL of coinbase; https, or http to this machine", false},
 	{"coinbase_ws_url", "wss://ws-feed.exchange.coinbase.com", "WebSocket URL of coinbase; wss, or ws to this machine", false},
 	{"yahoo_base_url", "https://query1.finance.yahoo.com", "base URL of yahoo; https, or http to this machine", false},
-	{"moving_average_window", "5", "windows of the stored moving averages, comma-separated, 1 to 1000 prices", false},
+	{"moving_average_window", "5", "windows of the stored moving averages, comma-separated, 1 to 1000 prices; the first is the default of requests", false},
 	{"rebuild_promote", "auto", "when rebuilt tables go live after a new version or new settings: auto, if-equal or manual", false},
 	{"plugins", "", "optional plugins to enable, comma-separated, or all; -NAME disables one; see pricemill plugins", false},
 	{"latest_max_age", "5s", "maximum age of a known price before the provider is asked again", false},
@@ -106,6 +106,7 @@ type config struct {
 	Replication     int16
 	Roles           roles
 	DefaultProvider schema.Provider
+	DefaultWindow   int // of a moving average where a request names none
 	LatestMaxAge    time.Duration
 	FetchTimeout    time.Duration
 	MinPollInterval time.Duration

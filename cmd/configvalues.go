@@ -221,6 +221,9 @@ func (c *config) readModules(k *koanf.Koanf, wrong *faults) {
 		wrong.add("moving_average_window", "%v", err)
 	}
 	set(movingaverages.Name, "windows", windows)
+	if len(windows) > 0 {
+		c.DefaultWindow = windows[0]
+	}
 }
 
 func parseWindows(text string) ([]int, error) {

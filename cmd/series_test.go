@@ -16,7 +16,7 @@ import (
 // The commands that print what a service has, on a file of five prices of two symbols.
 func TestTheCommandsThatPrintSeries(t *testing.T) {
 	t.Parallel()
-	env := newStack(t, environment{"PLUGINS": "ema,candles"})
+	env := newStack(t, environment{"PLUGINS": "ema,candles", "MOVING_AVERAGE_WINDOW": "3,5"})
 	file := filepath.Join(t.TempDir(), "prices.csv")
 	require.NoError(t, os.WriteFile(file, []byte("symbol,price,time\nAAA,10.50,2025-06-15T14:30:00Z\nAAA,11,2025-06-15T14:31:00Z\n"+
 		"BBB,3,2025-06-15T14:31:00Z\nAAA,12,2025-06-16T00:00:00Z\nAAA,13,2025-06-16T00:00:01Z\n"), 0o600))
@@ -33,6 +33,7 @@ func TestTheCommandsThatPrintSeries(t *testing.T) {
 		assert.Zero(t, status, "%q: %s", args, stderr)
 		assert.Regexp(t, "^"+want+"$", stdout, "%q", args)
 	}
+	prints(`SYMBOL +WINDOW +AVERAGE +TIMESTAMP\nAAA +3 +12 +2025-06-16T00:00:01Z[^\n]*\n`, "average", "AAA", "--provider", "csv")
 	prints(`TIMESTAMP +PRICE +RECEIVED AT +PROVIDER
 2025-06-16T00:00:01Z +13 +\S+Z +csv
 2025-06-16T00:00:00Z +12 +\S+Z +csv
