@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/mux"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/pricemill/pricemill/httpapi/chart"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -84,6 +85,8 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/indicators", a.getIndicators},
 		route{http.MethodGet, latestPath, a.getLatest},
 		route{http.MethodGet, "/api/v1/prices/history", a.reading(a.getHistory, processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/chart.svg", a.reading(a.getChart(chart.SVG), processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/chart.png", a.reading(a.getChart(chart.PNG), processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.reading(a.getAverage, movingaverages.Name, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.reading(a.getAverageHistory, processedprices.Name)},
 		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},

@@ -112,7 +112,11 @@ func linked(ctx context.Context, classifier licenses.Classifier) ([]*component, 
 // library's licence is.
 func addLibrary(byName map[string]*component, cache string, classifier licenses.Classifier, library *licenses.Library) error {
 	if library.LicenseFile == "" {
-		return fmt.Errorf("no licence found for %s", library.Name())
+		file, err := chosenFile(library.Name())
+		if err != nil {
+			return err
+		}
+		library.LicenseFile = file
 	}
 	root, name, version, err := moduleOf(cache, library.LicenseFile)
 	if err != nil {
@@ -125,6 +129,26 @@ func addLibrary(byName map[string]*component, cache string, classifier licenses.
 	}
 	// The licence may be in a file that is called otherwise, such as a README.
 	return errors.Join(c.addFolder(classifier, root), c.addFolder(classifier, filepath.Dir(library.LicenseFile)), c.add(classifier, library.LicenseFile))
+}
+
+// chosen are the modules that leave the choice between licences to their users, each
+// with the file of the licence under which it is used here. Their own LICENSE only says
+// that there is a choice.
+var chosen = map[string]string{"github.com/golang/freetype": "licenses/ftl.txt"}
+
+// chosenFile is the licence under which a package is used whose module has a choice.
+func chosenFile(library string) (string, error) {
+	for name, file := range chosen {
+		if library != name && !strings.HasPrefix(library, name+"/") {
+			continue
+		}
+		out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", name).Output()
+		if err != nil {
+			return "", fmt.Errorf("finding the module %s: %w", name, err)
+		}
+		return filepath.Join(strings.TrimSpace(string(out)), filepath.FromSlash(file)), nil
+	}
+	return "", fmt.Errorf("no licence found for %s", library)
 }
 
 // moduleOf is the module that a file of the module cache belongs to.
