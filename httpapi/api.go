@@ -73,6 +73,9 @@ func New(config Config, ports Ports) (*API, error) {
 	a.streams = newActiveLimit("streams", "MAX_ACTIVE_STREAMS", a.config.MaxActiveStreams, ports.Streams.Open)
 	routes := append(a.operations(),
 		route{http.MethodGet, "/", a.getRoot},
+		route{http.MethodGet, symbolPath, page(a, a.readSymbolPage)},
+		route{http.MethodGet, "/dashboard/history.csv", a.getHistoryCSV},
+		route{http.MethodGet, "/dashboard/assets/{file}", a.getDashboardAsset},
 		route{http.MethodGet, "/health", a.getHealth},
 		route{http.MethodGet, "/docs", docs.getPage},
 		route{http.MethodGet, "/docs/{asset}", docs.getAsset},
@@ -84,7 +87,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/providers", a.getProviders},
 		route{http.MethodGet, "/api/v1/indicators", a.getIndicators},
 		route{http.MethodGet, latestPath, a.getLatest},
-		route{http.MethodGet, "/api/v1/prices/history", a.reading(a.getHistory, processedprices.Name)},
+		route{http.MethodGet, historyPath, a.reading(a.getHistory, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/chart.svg", a.reading(a.getChart(chart.SVG), processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/chart.png", a.reading(a.getChart(chart.PNG), processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.reading(a.getAverage, movingaverages.Name, processedprices.Name)},

@@ -68,6 +68,7 @@ func (q *query) oneOf(name string, values ...string) string {
 	}
 	if !slices.Contains(values, text) {
 		q.faults = append(q.faults, inQuery(name, text).notOneOf(choices(values)))
+		return values[0]
 	}
 	return text
 }
@@ -294,10 +295,7 @@ func (a *API) readIndicatorLines(ctx context.Context, asked chartQuery, name str
 		if err != nil {
 			return nil, fmt.Errorf("reading indicator %s of %s at %s: %w", name, asked.Symbol, asked.Provider, err)
 		}
-		label := name
-		for _, p := range d.Parameters {
-			label += " " + parameters[p.Name]
-		}
+		label := labelOf(name, d, parameters)
 		for c, column := range d.Columns {
 			if !isDrawn(column) {
 				continue
@@ -313,6 +311,14 @@ func (a *API) readIndicatorLines(ctx context.Context, asked chartQuery, name str
 		}
 	}
 	return lines, nil
+}
+
+// labelOf names an indicator with its parameters.
+func labelOf(name string, d projections.IndicatorDoc, parameters map[string]string) string {
+	for _, p := range d.Parameters {
+		name += " " + parameters[p.Name]
+	}
+	return name
 }
 
 // maxVariants is of how many values of a parameter a chart has lines.

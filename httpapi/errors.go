@@ -136,12 +136,17 @@ func (a *API) isUnavailable(err error) bool {
 	return a.ports.Unavailable != nil && a.ports.Unavailable(err)
 }
 
-// writeError is the one place where an error becomes a response.
+// writeError is the one place where an error becomes a response of the API.
 func (a *API) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	status, body := a.answerTo(w, r, err)
+	a.writeJSON(w, r, status, body)
+}
+
+// answerTo logs an error, sets the headers of the answer to it, and returns the rest.
+func (a *API) answerTo(w http.ResponseWriter, r *http.Request, err error) (status int, body any) {
 	var invalid faults
 	if errors.As(err, &invalid) {
-		a.writeJSON(w, r, codeInvalid.status(), validationBody{invalid})
-		return
+		return codeInvalid.status(), validationBody{invalid}
 	}
 	failure := a.classify(r.Context(), err)
 	switch failure.code {
@@ -158,7 +163,7 @@ func (a *API) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler)
 	default: // the client's fault or the provider's: the debug record of the request will do
 	}
-	a.writeJSON(w, r, failure.code.status(), errorBody{failure.detail})
+	return failure.code.status(), errorBody{failure.detail}
 }
 
 type errorBody struct {

@@ -33,11 +33,6 @@ type versionBody struct {
 	Go       string `json:"go"`
 }
 
-func (a *API) getRoot(w http.ResponseWriter, r *http.Request) error {
-	a.writeJSON(w, r, http.StatusOK, rootBody{"Pricemill market data service", a.config.Build.Version, "/docs"})
-	return nil
-}
-
 // getHealth is the original's: it says that requests are answered, no more.
 func (a *API) getHealth(w http.ResponseWriter, r *http.Request) error {
 	a.writeJSON(w, r, http.StatusOK, statusBody{"healthy"})

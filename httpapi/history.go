@@ -42,6 +42,8 @@ func (a pastAverage) fields() []string {
 
 func textOf(t schema.Time) string { return t.Format(time.RFC3339Nano) }
 
+const historyPath = "/api/v1/prices/history"
+
 // historyQuery is what a history route asks for.
 type historyQuery struct {
 	processedprices.Query

@@ -48,9 +48,12 @@ func (a *API) markList(ctx context.Context, w http.ResponseWriter, provider sche
 // otherProviders lists the providers, other than one, that have prices of a symbol,
 // separated by commas; empty if none has.
 func (a *API) otherProviders(ctx context.Context, than schema.Provider, symbol schema.Symbol) (string, error) {
-	others := slices.DeleteFunc(slices.Clone(a.config.Providers), func(p schema.Provider) bool { return p == than })
-	holders, err := a.holders(ctx, symbol, others)
+	holders, err := a.otherHolders(ctx, than, symbol)
 	return providerList(holders), err
+}
+
+func (a *API) otherHolders(ctx context.Context, than schema.Provider, symbol schema.Symbol) ([]schema.Provider, error) {
+	return a.holders(ctx, symbol, slices.DeleteFunc(slices.Clone(a.config.Providers), func(p schema.Provider) bool { return p == than }))
 }
 
 func (a *API) holders(ctx context.Context, symbol schema.Symbol, among []schema.Provider) ([]schema.Provider, error) {

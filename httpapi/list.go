@@ -106,12 +106,15 @@ func (q *query) time(name string) schema.Time {
 	return t
 }
 
-// wantsCSV reports whether a client would rather have CSV than JSON, as its
-// Accept header has it (RFC 9110, 12.5.1).
-func wantsCSV(r *http.Request) bool {
-	var ofCSV, ofJSON quality
+// wantsCSV reports whether a client would rather have CSV than JSON.
+func wantsCSV(r *http.Request) bool { return prefers(r, csvMedia) }
+
+// prefers reports whether a client would rather have a type than JSON, as its Accept
+// header has it (RFC 9110, 12.5.1).
+func prefers(r *http.Request, media string) bool {
+	var ofMedia, ofJSON quality
 	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
-		media, params, err := mime.ParseMediaType(part)
+		accepted, params, err := mime.ParseMediaType(part)
 		if err != nil {
 			continue
 		}
@@ -119,10 +122,10 @@ func wantsCSV(r *http.Request) bool {
 		if err != nil {
 			q = 1
 		}
-		ofCSV.see(media, csvMedia, q)
-		ofJSON.see(media, jsonContent, q)
+		ofMedia.see(accepted, media, q)
+		ofJSON.see(accepted, jsonContent, q)
 	}
-	return ofCSV.q > ofJSON.q
+	return ofMedia.q > ofJSON.q
 }
 
 // quality is how much a client wants a type, by the most specific of its ranges

@@ -83,10 +83,12 @@ func TestQueriesUseAnIndex(t *testing.T) {
 	now := schema.NewTime(time.Now())
 	prices := processedprices.Query{Provider: "p", Symbol: "A", Behind: projections.Until(now), Limit: 100}
 	all, some := latestprices.SymbolQuery{Limit: 1}, latestprices.SymbolQuery{Provider: "p", Limit: 1}
+	single := latestprices.SymbolQuery{Provider: "p", Symbol: "A", Limit: 1}
 	asks := map[string]func(store.Committed) error{
 		"a latest price":       func(q store.Committed) error { return fail(latestprices.NewReader(q).Latest(ctx, "p", "A")) },
 		"all symbols":          func(q store.Committed) error { return fail(latestprices.NewReader(q).Symbols(ctx, all)) },
 		"a provider's symbols": func(q store.Committed) error { return fail(latestprices.NewReader(q).Symbols(ctx, some)) },
+		"a symbol":             func(q store.Committed) error { return fail(latestprices.NewReader(q).Symbols(ctx, single)) },
 		"prices":               func(q store.Committed) error { return fail(processedprices.Reader{DB: q}.Prices(ctx, prices)) },
 		"an average":           func(q store.Committed) error { return fail(movingaverages.NewReader(q).Average(ctx, "p", "A", 5)) },
 		"an average as of":     func(q store.Committed) error { return fail(movingaverages.NewReader(q).AsOf(ctx, "p", "A", 5, now)) },

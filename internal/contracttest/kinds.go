@@ -27,6 +27,9 @@ func (g *Generator) kinds(o *Operation) []kind {
 		all = append(all, kind{"HEAD", g.ofGood(func(r *Request) bool { r.Method = http.MethodHead; return true }), false},
 			kind{"a page that an answer led to", g.link, false},
 			kind{"what is known already", g.known, false})
+		if _, hasPage := o.responses[http.StatusOK].bodies[pageMedia]; hasPage {
+			all = append(all, kind{"as browsers ask", g.ofGood(func(r *Request) bool { r.setHeader("Accept", browserAccepts); return true }), false})
+		}
 	}
 	if o.body != nil {
 		all = append(all, g.bodyKinds(o)...)
@@ -41,6 +44,12 @@ func (g *Generator) kinds(o *Operation) []kind {
 	}
 	return all
 }
+
+// pageMedia is the type of pages, which browsers prefer as browserAccepts says.
+const (
+	pageMedia      = "text/html; charset=utf-8"
+	browserAccepts = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+)
 
 // ofGood changes a good request. What must come of it then, the change says.
 func (g *Generator) ofGood(change func(*Request) bool) func(*Operation) (Request, bool) {
@@ -188,13 +197,14 @@ func (g *Generator) addOddHeaders(r *Request) bool {
 	return true
 }
 
-// addOddParameters adds what no route has. Pages and probes take it.
+// addOddParameters adds what no route has. Pages and probes take it, even pages that
+// refuse other things.
 func (g *Generator) addOddParameters(r *Request) bool {
 	for range 1 + g.random.IntN(5) {
 		r.Query = append(r.Query, pick(g.random, []string{"x", "=", "=x", "x=", "q=%zz", "Symbol=a", "symbol%00=a", "symbol[]=a", "%", "a;b=1",
 			"provider[$ne]=1", pair("x", g.anyText()), pair(g.anyText()+"x", "1")}))
 	}
-	if slices.Contains(r.Operation.Statuses(), http.StatusUnprocessableEntity) {
+	if slices.Contains(r.Operation.Statuses(), http.StatusUnprocessableEntity) && strings.HasPrefix(r.Operation.Path, "/api/") {
 		r.Statuses = []int{http.StatusUnprocessableEntity}
 	}
 	return true

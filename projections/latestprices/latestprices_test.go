@@ -227,6 +227,8 @@ func TestSymbols(t *testing.T) {
 	assert.Equal(t, []string{a, b}, list(latestprices.SymbolQuery{Provider: "p", Limit: 10}))
 	assert.Equal(t, []string{b}, list(latestprices.SymbolQuery{Provider: "p", AfterProvider: "p", AfterSymbol: "A", Limit: 10}))
 	assert.Empty(t, list(latestprices.SymbolQuery{Provider: "nobody", Limit: 10}))
+	assert.Equal(t, []string{a}, list(latestprices.SymbolQuery{Provider: "p", Symbol: "A", Limit: 10}))
+	assert.Empty(t, list(latestprices.SymbolQuery{Provider: "p", Symbol: "Z", Limit: 10}), "Z has no price yet")
 }
 
 func TestAClosedDatabaseIsUnavailable(t *testing.T) {

@@ -103,6 +103,8 @@ type Symbol struct {
 type SymbolQuery struct {
 	// Provider leaves only its symbols; empty leaves all.
 	Provider schema.Provider
+	// Symbol leaves only itself, at Provider; empty leaves all.
+	Symbol schema.Symbol
 	// AfterProvider and AfterSymbol are the last symbol that is not wanted any
 	// more; empty begins with the first there is.
 	AfterProvider schema.Provider
@@ -116,7 +118,9 @@ func (r Reader) Symbols(ctx context.Context, q SymbolQuery) ([]Symbol, error) {
 	const columns = `SELECT provider, symbol, prices, first_time, timestamp, price FROM latest_prices WHERE `
 	var symbols []Symbol
 	var err error
-	if q.Provider == "" {
+	if q.Symbol != "" {
+		err = r.db.Select(ctx, &symbols, columns+`provider = $1 AND symbol = $2 AND prices > 0`, q.Provider, q.Symbol)
+	} else if q.Provider == "" {
 		err = r.db.Select(ctx, &symbols, columns+`(provider, symbol) > ($1, $2) AND prices > 0
 			ORDER BY provider, symbol LIMIT $3`, q.AfterProvider, q.AfterSymbol, q.Limit)
 	} else {
