@@ -138,7 +138,7 @@ func TestErrorsArePages(t *testing.T) {
 	t.Parallel()
 	api := watched(t, "AAPL")
 	for target, status := range map[string]int{"/dashboard/symbol": http.StatusUnprocessableEntity, "/dashboard/symbol?symbol=A&provider=none": http.StatusBadRequest,
-		"/?provider=none": http.StatusBadRequest, "/dashboard/symbol?symbol=A&interval=2m": http.StatusUnprocessableEntity,
+		"/?provider=none": http.StatusOK, "/dashboard/symbol?symbol=A&interval=2m": http.StatusUnprocessableEntity,
 		"/dashboard/symbol?symbol=A&x=1": http.StatusOK, "/dashboard/symbol?symbol=A&window=0": http.StatusUnprocessableEntity,
 		"/dashboard/history.csv": http.StatusUnprocessableEntity} {
 		w := get(t, api, target, "Accept", browser)

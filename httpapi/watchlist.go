@@ -44,7 +44,7 @@ func (a *API) readWatchList(r *http.Request) (dashboard.WatchList, error) {
 	if name, _ := q.get("provider"); name != "" {
 		provider, err := a.config.provider(name)
 		if err != nil {
-			return view, err
+			return view, nil // there are no symbols of such a provider
 		}
 		asked.Provider, view.Provider = provider, string(provider)
 	}
