@@ -66,7 +66,7 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 		for i := range records {
 			r := &records[i]
 			r.Event, r.fault = schema.DecodeEvent(r.Headers, r.Value)
-			r.epoch, r.renewed = topic.Epoch, topic.Renewed
+			r.epoch, r.renewed, r.lineage = topic.Epoch, topic.Renewed, topic.Lineage()
 			for _, w := range walks {
 				if r.Offset >= w.position.Next {
 					continue
@@ -488,7 +488,8 @@ func (s *stageAudit) unclaimed(keys []eventKey) {
 			}
 			for offset := range held.Oldest {
 				r := Record{TopicPartition: TopicPartition{topic, int32(part)}, Offset: offset}
-				r.TopicID = s.topicID(r.TopicPartition)
+				known, _ := s.Topology.topic(topic)
+				r.TopicID, r.lineage = known.ID, known.Lineage()
 				for n := 0; ; n++ {
 					key := keyOf(derivedID(s.spec.Name, &r, 0, n))
 					if !of[key] {

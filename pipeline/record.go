@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -43,6 +44,7 @@ type Record struct {
 	derived  int    // events derived so far
 	epoch    int64  // the topic's epoch, for row ids
 	renewed  int    // how often the log of the topic lost its end
+	lineage  string // see store.Topic.Lineage; empty where it is TopicID
 	unwanted bool   // the handler does not take this type of event
 	fault    error  // why the record must become a dead letter
 }
@@ -63,7 +65,7 @@ const sourcePrefix = "pricemill/"
 // stage derives from a record. Where the log has lost its end, offsets are given
 // out a second time, to other records: how often that was tells them apart.
 func derivedID(stage string, r *Record, renewed, n int) string {
-	topic := r.TopicID
+	topic := cmp.Or(r.lineage, r.TopicID)
 	if renewed > 0 {
 		topic += "/" + strconv.Itoa(renewed)
 	}

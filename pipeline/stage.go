@@ -123,7 +123,7 @@ func (s *Stage) decode(records []Record) {
 
 // decodeRecord reads the event of a record of an incarnation of its topic.
 func (s *Stage) decodeRecord(r *Record, topic store.Topic) {
-	r.stage, r.epoch, r.renewed = s.spec.Name, topic.Epoch, topic.Renewed
+	r.stage, r.epoch, r.renewed, r.lineage = s.spec.Name, topic.Epoch, topic.Renewed, topic.Lineage()
 	event, err := schema.DecodeEvent(r.Headers, r.Value)
 	if err != nil {
 		r.fault = err

@@ -705,6 +705,9 @@ func TestDerivedIDsAreStable(t *testing.T) {
 	other.stage = "another"
 	other.derived = 0
 	assert.NotEqual(t, first.ID, other.Derive(price("S1", 1)).ID)
+	moved := record
+	moved.TopicID, moved.lineage, moved.derived = "in Kafka", "id", 0
+	assert.Equal(t, first.ID, moved.Derive(price("S1", 1)).ID, "as before the log was moved")
 }
 
 func TestRowIDs(t *testing.T) {

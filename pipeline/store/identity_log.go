@@ -11,6 +11,10 @@ import (
 // records the id of a Kafka cluster.
 const TableLog = "table"
 
+// MoveUnderWay is what a database records until a move into it is finished: it belongs to
+// no log yet, and nothing may work with it.
+const MoveUnderWay = "move"
+
 // ErrOtherLog is wrapped where a database belongs to another log than the one at hand.
 var ErrOtherLog = errors.New("the database belongs to another log")
 

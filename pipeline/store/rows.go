@@ -19,6 +19,8 @@ type Rows struct {
 	Values  []any
 	// Clause stands behind the values: ON CONFLICT …, RETURNING ….
 	Clause string
+	// Numbered says that the rows have the numbers which the table would give them.
+	Numbered bool
 }
 
 // Add appends one row.

@@ -38,6 +38,13 @@ type Engine interface {
 	// Columns describes the columns of a table in their order; none where there
 	// is no such table.
 	Columns(ctx context.Context, q sqlx.QueryerContext, table string) ([]Column, error)
+	// Tables are the names of all tables, in their order.
+	Tables(ctx context.Context, q sqlx.QueryerContext) ([]string, error)
+	// LastID is the highest number that a table has given to a row by itself; 0 where it
+	// has given none.
+	LastID(ctx context.Context, q sqlx.QueryerContext, table string) (int64, error)
+	// SetLastID has a table give numbers above last from then on.
+	SetLastID(ctx context.Context, tx *sqlx.Tx, table string, last int64) error
 	// ReadsAtOnce is how many statements that look up a row are worth having under
 	// way at the same time: questions that come besides are better asked together.
 	// 0 where a statement costs little more than its work.

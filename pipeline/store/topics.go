@@ -22,13 +22,25 @@ type Topic struct {
 	Partitions int32 `db:"partitions"`
 	// Seen is how many there were when an operator last agreed to more.
 	Seen int32 `db:"seen"`
+	// Origin is the id of the topic that the log was moved here from; empty where it was
+	// not, or into a log that kept the id.
+	Origin string `db:"origin"`
 	// Renewed is how many epochs of the same id came before: how often its log
 	// lost its end.
 	Renewed int `db:"renewed"`
 }
 
+// Lineage is the id that the ids of events follow from which stages derive from the topic's
+// records: they are the same after the log has moved.
+func (t Topic) Lineage() string {
+	if t.Origin != "" {
+		return t.Origin
+	}
+	return t.ID
+}
+
 const (
-	topicColumns = `epoch, name, topic_id, partitions, seen`
+	topicColumns = `epoch, name, topic_id, partitions, seen, origin`
 	selectTopics = `SELECT ` + topicColumns + `, (SELECT COUNT(*) FROM topics former
 		WHERE former.name = topics.name AND former.topic_id = topics.topic_id AND former.epoch < topics.epoch) AS renewed FROM topics`
 )
@@ -106,8 +118,8 @@ func (t *Tx) RenewEpoch(ctx context.Context, topic Topic) (Topic, error) {
 // that row ids, which have few bits for them, last. The caller is alone.
 func (t *Tx) newEpoch(ctx context.Context, topic Topic) (Topic, error) {
 	err := t.Get(ctx, &topic, `INSERT INTO topics (`+topicColumns+`)
-		SELECT COALESCE(MAX(epoch), 0) + 1, $1, $2, $3, $4 FROM topics RETURNING `+topicColumns,
-		topic.Name, topic.ID, topic.Partitions, topic.Seen)
+		SELECT COALESCE(MAX(epoch), 0) + 1, $1, $2, $3, $4, $5 FROM topics RETURNING `+topicColumns,
+		topic.Name, topic.ID, topic.Partitions, topic.Seen, topic.Origin)
 	if err != nil {
 		return Topic{}, fmt.Errorf("numbering topic %s (%s): %w", topic.Name, topic.ID, err)
 	}

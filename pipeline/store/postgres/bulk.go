@@ -36,7 +36,11 @@ func (e *Engine) Inserts(ctx context.Context, q sqlx.QueryerContext, rows store.
 		}
 		casts[i], columns[i] = "CAST($"+strconv.Itoa(i+1)+" AS "+t+"[])", t
 	}
-	query := "INSERT INTO " + rows.Table + " (" + strings.Join(rows.Columns, ", ") + ") SELECT * FROM unnest(" + strings.Join(casts, ", ") + ")"
+	given := ""
+	if rows.Numbered {
+		given = "OVERRIDING SYSTEM VALUE "
+	}
+	query := "INSERT INTO " + rows.Table + " (" + strings.Join(rows.Columns, ", ") + ") " + given + "SELECT * FROM unnest(" + strings.Join(casts, ", ") + ")"
 	if rows.Clause != "" {
 		query += " " + rows.Clause
 	}

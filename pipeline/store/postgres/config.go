@@ -45,6 +45,8 @@ type Config struct {
 	// a process that was stopped lets go of its rows. Default 10 s. Longer than
 	// any handler computes between two statements.
 	IdleTimeout time.Duration
+	// ReadOnly has the server refuse every statement that would change the database.
+	ReadOnly bool
 }
 
 const (
@@ -55,6 +57,19 @@ const (
 
 // ErrConfig is wrapped by every fault of a Config.
 var ErrConfig = errors.New("invalid PostgreSQL configuration")
+
+// Name is the host and the database, for people; empty where the URL cannot be read.
+func (c Config) Name() string {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return ""
+	}
+	name := "PostgreSQL database " + strings.TrimPrefix(u.Path, "/") + " at " + u.Host
+	if schema := u.Query().Get("search_path"); schema != "" {
+		name += ", schema " + schema
+	}
+	return name
+}
 
 // withDefaults fills in what is not set, and reports all faults at once.
 func (c Config) withDefaults() (Config, error) {

@@ -73,6 +73,9 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	readers := max(1, cfg.MaxConns/4)
+	if cfg.ReadOnly {
+		writes = reads
+	}
 	guarded := &guard{connector: writes}
 	e := &Engine{writer: pool(guarded, cfg.MaxConns-readers), guard: guarded, reader: pool(reads, readers),
 		viewer: pool(views, maxViews), migrator: migrator}
@@ -185,6 +188,29 @@ func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table strin
 		FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
 		WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, table)
 	return columns, err
+}
+
+// Tables implements store.Engine: those of the schema that tables are created in.
+func (e *Engine) Tables(ctx context.Context, q sqlx.QueryerContext) ([]string, error) {
+	var names []string
+	err := sqlx.SelectContext(ctx, q, &names, `SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename COLLATE "C"`)
+	return names, err
+}
+
+// LastID implements store.Engine, of the column id.
+func (e *Engine) LastID(ctx context.Context, q sqlx.QueryerContext, table string) (int64, error) {
+	var last int64
+	err := sqlx.GetContext(ctx, q, &last, `SELECT COALESCE(pg_sequence_last_value(CAST(pg_get_serial_sequence($1, 'id') AS regclass)), 0)`, table)
+	return last, err
+}
+
+// SetLastID implements store.Engine, of the column id.
+func (e *Engine) SetLastID(ctx context.Context, tx *sqlx.Tx, table string, last int64) error {
+	if last == 0 {
+		return nil // a sequence begins with 1
+	}
+	_, err := tx.ExecContext(ctx, `SELECT setval(CAST(pg_get_serial_sequence($1, 'id') AS regclass), $2)`, table, last)
+	return err
 }
 
 // ReadsAtOnce implements store.Engine: each statement wakes a process of the

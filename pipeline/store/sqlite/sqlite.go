@@ -40,12 +40,19 @@ const maxReaders = 8
 // Option changes how Open opens.
 type Option func(*settings)
 
-type settings struct{ synchronous string }
+type settings struct {
+	synchronous string
+	readOnly    bool
+}
 
 // Expendable is for those who write what can be made again: what they commit may
 // be gone after a loss of power, unless somebody else has committed since. It
 // saves them, and those who wait for them, the waits for the disk.
 func Expendable(s *settings) { s.synchronous = "NORMAL" }
+
+// ReadOnly never changes the file, not even by what SQLite does when the last one who has
+// it open closes it, and does not create it.
+func ReadOnly(s *settings) { s.readOnly = true }
 
 // Open opens or creates the database file. Several processes may open it; they
 // take turns in writing.
@@ -63,13 +70,17 @@ func Open(path string, options ...Option) (*Engine, error) {
 	// writer may be refused half-way. 16 MiB of pages: with four times as many
 	// nothing was faster (docs/performance.md).
 	damage := newDamage(abs)
-	writer, err := connect(damage, 1, "_txlock=immediate", "_pragma=synchronous("+s.synchronous+")",
+	mode := "mode=rwc"
+	if s.readOnly {
+		mode = "mode=ro"
+	}
+	writer, err := connect(damage, 1, mode, "_txlock=immediate", "_pragma=synchronous("+s.synchronous+")",
 		"_pragma=busy_timeout(10000)", "_pragma=journal_mode(WAL)", "_pragma=cache_size(-16384)",
 		"_pragma=wal_autocheckpoint(4000)", "_pragma=temp_store(MEMORY)")
 	if err != nil {
 		return nil, err
 	}
-	reader, err := connect(damage, maxReaders, "_pragma=query_only(1)", "_pragma=busy_timeout(10000)",
+	reader, err := connect(damage, maxReaders, mode, "_pragma=query_only(1)", "_pragma=busy_timeout(10000)",
 		"_pragma=mmap_size(268435456)")
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
@@ -158,6 +169,29 @@ func (e *Engine) Columns(ctx context.Context, q sqlx.QueryerContext, table strin
 	var columns []store.Column
 	err := sqlx.SelectContext(ctx, q, &columns, `SELECT name, pk AS key, name || ' COLLATE BINARY' AS sort FROM pragma_table_info($1) ORDER BY cid`, table)
 	return columns, err
+}
+
+// Tables implements store.Engine.
+func (e *Engine) Tables(ctx context.Context, q sqlx.QueryerContext) ([]string, error) {
+	var names []string
+	err := sqlx.SelectContext(ctx, q, &names, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name`)
+	return names, err
+}
+
+// LastID implements store.Engine, of a column that is AUTOINCREMENT.
+func (e *Engine) LastID(ctx context.Context, q sqlx.QueryerContext, table string) (int64, error) {
+	var last int64
+	err := sqlx.GetContext(ctx, q, &last, `SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = $1`, table)
+	return last, err
+}
+
+// SetLastID implements store.Engine, of a column that is AUTOINCREMENT.
+func (e *Engine) SetLastID(ctx context.Context, tx *sqlx.Tx, table string, last int64) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM sqlite_sequence WHERE name = $1`, table)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)`, table, last)
+	}
+	return err
 }
 
 // ReadsAtOnce implements store.Engine: a statement is a call of a function, and

@@ -1,6 +1,8 @@
 package sqlite_test
 
 import (
+	"io/fs"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -67,4 +69,43 @@ func TestOpensBesideAWriter(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// TestReadOnly: a file that was not closed is read, with all that was committed, and stays
+// as it is.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	_, err := os.Stat(path)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	missing, err := sqlite.Open(path, sqlite.ReadOnly)
+	require.NoError(t, err)
+	require.Error(t, missing.Reader().Ping(), "it is not created")
+	require.NoError(t, missing.Close())
+
+	engine, err := sqlite.Open(path)
+	require.NoError(t, err)
+	db, err := store.Open(t.Context(), engine)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, db.Close()) })
+	require.NoError(t, db.EnsureTopic(t.Context(), "prices", 3)) // in the write-ahead log
+	left := filepath.Join(t.TempDir(), "db")
+	before := map[string][]byte{}
+	for _, suffix := range []string{"", "-wal"} { // as after a kill
+		before[suffix], err = os.ReadFile(path + suffix)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(left+suffix, before[suffix], 0o600))
+	}
+	read, err := sqlite.Open(left, sqlite.ReadOnly)
+	require.NoError(t, err)
+	topics, err := store.Reader(read).Topics(t.Context())
+	require.NoError(t, err)
+	assert.Len(t, topics, 1)
+	assert.Error(t, store.Reader(read).EnsureTopic(t.Context(), "other", 3))
+	require.NoError(t, read.Close())
+	for suffix, content := range before {
+		after, err := os.ReadFile(left + suffix)
+		require.NoError(t, err)
+		assert.Equal(t, content, after, suffix)
+	}
 }

@@ -70,6 +70,12 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"a database belongs to one log":         testRecordedLog,
 		"a lease is known to be taken":          testLeaseTaken,
 
+		"a move is recorded until it is finished":   testMoves,
+		"a lease is held through a transaction":     testHeldLease,
+		"rows keep the ids that they had":           testNumberedRows,
+		"a database says which tables it has":       testCatalog,
+		"a topic remembers where it was moved from": testLineage,
+
 		"a snapshot stays as it was":             testSnapshot,
 		"a snapshot ends with its context":       testSnapshotEnds,
 		"tables are described":                   testTables,
