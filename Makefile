@@ -64,7 +64,7 @@ test-services: ## Run the integration tests on PostgreSQL and Apache Kafka; star
 test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds the log; starts it if need be
 	@services=$$(.ci/services up) && eval "$$services" && unset KAFKA_BOOTSTRAP_SERVERS && \
 	PRICEMILL_TEST_TABLE=1 $(GO) test -count=1 -timeout 20m \
-		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestRebuildIsKilled|TestAStreamIsTakenOver' ./cmd
+		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestRebuildIsKilled|TestAStreamIsTakenOver|TestMove' ./cmd
 
 .PHONY: test-deployment
 test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; needs no Docker
@@ -75,6 +75,12 @@ test-workers: ## Kill one of two workers every ten seconds for two minutes, on P
 	@services=$$(.ci/services up) && eval "$$services" && \
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_WORKERS=$${PRICEMILL_TEST_WORKERS:-2m} \
 		$(GO) test -count=1 -timeout 20m -run TestWorkersAreTakenOver -v ./cmd
+
+.PHONY: test-move
+test-move: ## Move 200,000 prices from SQLite to PostgreSQL and to Apache Kafka, each move killed twice
+	@services=$$(.ci/services up) && eval "$$services" && \
+	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_MOVE=$${PRICEMILL_TEST_MOVE:-200000} \
+		$(GO) test -count=1 -timeout 60m -run TestMove -v ./cmd
 
 .PHONY: test-lonely
 test-lonely: ## Append a day's worth of lonely records, 864,000, and hold memory and start to their limits; PRICEMILL_TEST_LONELY=5000000 for more

@@ -210,6 +210,9 @@ func openEngine(ctx context.Context, c config) (store.Engine, error) {
 	return postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL, StatementTimeout: c.DatabaseTimeout})
 }
 
+// errMoveUnderWay says that a database is the target of a move that is not finished.
+var errMoveUnderWay = errors.New("a move into this database is under way, or was interrupted: run \"pricemill move\" again until it says that it is finished")
+
 // checkLog refuses a database that belongs to another log than the one that the settings
 // name, before anything is written to either.
 func checkLog(ctx context.Context, c config, engine store.Engine, log string) error {
@@ -218,6 +221,8 @@ func checkLog(ctx context.Context, c config, engine store.Engine, log string) er
 		return err
 	}
 	switch {
+	case recorded == store.MoveUnderWay:
+		return errMoveUnderWay
 	case recorded == log, recorded == "" && !used:
 		return nil
 	case recorded == "" && log != store.TableLog:

@@ -55,6 +55,13 @@ func (a *app) migrate(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return err
 	}
+	recorded, _, err := store.RecordedLog(ctx, engine)
+	if err == nil && recorded == store.MoveUnderWay {
+		err = errMoveUnderWay
+	}
+	if err != nil {
+		return errors.Join(err, engine.Close())
+	}
 	db, err := store.Open(ctx, engine)
 	if err != nil {
 		return errors.Join(err, engine.Close())

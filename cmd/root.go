@@ -78,7 +78,7 @@ KAFKA_BOOTSTRAP_SERVERS the log on Kafka. An installation keeps the log it began
 	root.PersistentFlags().Var(settingFlag{a, "data_dir"}, "data-dir", "directory of the SQLite database")
 	root.AddCommand(newServe(a), newIngest(a), newPoll(a), newPrice(a), newAverage(a), newHistory(a), newChart(a), newSymbols(a), newIndicators(a), newIndicator(a), newProviders(a), newStreams(a), newReplay(a), newStages(a),
 		newDeadLetters(a), newVerify(a), newRebuild(a), newGenerations(a), newHealth(a), newMigrate(a), newBackup(a), newBench(a), newConfig(a), newPlugins(a),
-		newTopology(a), newNew(a), newLicenses(a), newVersion(a))
+		newMove(a), newTopology(a), newNew(a), newLicenses(a), newVersion(a))
 	strictGroups(root)
 	return root
 }

@@ -58,13 +58,13 @@ func (s *Served) Generation(projection string, number int64) bool {
 	return slices.ContainsFunc(s.serve, func(r generationRow) bool { return r.Projection == projection && int64(r.Number) == number })
 }
 
-// Stage reports whether a stage is none of a generation that stays behind.
+// Stage reports whether a stage comes along: it feeds no generation that stays.
 func (s *Served) Stage(name string) bool {
 	return !strings.HasPrefix(name, store.Scratch) &&
 		!slices.ContainsFunc(s.spare, func(r generationRow) bool { return stageName(r.generation()) == name })
 }
 
-// Spare reports whether a table is that of a generation that stays behind.
+// Spare reports whether a table is that of a generation that stays.
 func (s *Served) Spare(table string) bool {
 	return slices.ContainsFunc(s.spare, func(r generationRow) bool {
 		p, there := s.projection(r.Projection)

@@ -109,7 +109,7 @@ func (r *rig) append(n int) {
 	}
 }
 
-// choice leaves the stage spare.g2 behind.
+// choice does not take the stage spare.g2 along.
 type choice struct{}
 
 func (choice) Stage(name string) bool                   { return name != "spare.g2" }
