@@ -112,8 +112,11 @@ func columnDoc(c projections.Column) map[string]any {
 	form := map[string]any{"description": c.Doc}
 	kind := map[projections.ColumnType]string{projections.DecimalColumn: "number", projections.IntColumn: "integer",
 		projections.TimeColumn: "string", projections.TextColumn: "string"}[c.Type]
-	if c.Type == projections.TimeColumn {
+	switch c.Type {
+	case projections.TimeColumn:
 		form["format"] = "date-time"
+	case projections.DecimalColumn:
+		form["format"] = "double" // without one, generators of clients take a float of 32 bits
 	}
 	form["type"] = kind
 	if c.Nullable {
