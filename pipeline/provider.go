@@ -92,6 +92,9 @@ type Price struct {
 	// Signed says that the instrument can have prices of zero and below; without
 	// it such a price is refused.
 	Signed bool
+	// Sequence orders the prices of one symbol that have the same Time: the
+	// provider's number of the trade. Zero where the answer has none.
+	Sequence schema.Sequence
 }
 
 // QuoteError says why there is no answer, or no price in it.

@@ -157,6 +157,8 @@ type PriceObserved struct {
 	Size Decimal `json:"size,omitzero"`
 	// Timestamp is the event time: the provider's clock.
 	Timestamp Time `json:"timestamp"`
+	// Sequence orders the prices of one Timestamp; zero where the provider gives none.
+	Sequence Sequence `json:"sequence,omitzero"`
 	// Source is the provider.
 	Source        Provider `json:"source"`
 	RawResponseID string   `json:"raw_response_id,omitempty"`

@@ -46,6 +46,11 @@ func sizes() *rapid.Generator[schema.Decimal] {
 	return rapid.OneOf(rapid.Just(schema.Decimal{}), rapid.Map(rapid.StringMatching(`[0-9]{1,18}\.[0-9]{0,17}[1-9]`), schema.MustDecimal))
 }
 
+// sequences may be absent.
+func sequences() *rapid.Generator[schema.Sequence] {
+	return rapid.OneOf(rapid.Just(schema.Sequence(0)), rapid.Map(rapid.Int64(), func(n int64) schema.Sequence { return schema.Sequence(n) }))
+}
+
 func prices() *rapid.Generator[schema.Decimal] {
 	return rapid.Map(rapid.StringMatching(`-?[0-9]{1,18}\.[0-9]{0,17}[1-9]`), schema.MustDecimal)
 }
@@ -88,7 +93,8 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 		}),
 		"market.price.observed.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.PriceObserved{
-				Symbol: symbols().Draw(t, "symbol"), Price: prices().Draw(t, "price"), Size: sizes().Draw(t, "size"), Timestamp: times().Draw(t, "time"),
+				Symbol: symbols().Draw(t, "symbol"), Price: prices().Draw(t, "price"), Size: sizes().Draw(t, "size"),
+				Timestamp: times().Draw(t, "time"), Sequence: sequences().Draw(t, "sequence"),
 				Source: providers().Draw(t, "source"), RawResponseID: oddIDs().Draw(t, "row"),
 				ReceivedAt: times().Draw(t, "received"), RequestID: oddIDs().Draw(t, "request"),
 			}

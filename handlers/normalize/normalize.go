@@ -149,7 +149,7 @@ func normalize(provider pipeline.Provider, quote schema.QuoteFetched) (prices []
 }
 
 func observed(quote schema.QuoteStored, p pipeline.Price) schema.PriceObserved {
-	return schema.PriceObserved{Symbol: p.Symbol, Price: p.Price, Size: p.Size, Timestamp: p.Time, Source: quote.Provider,
+	return schema.PriceObserved{Symbol: p.Symbol, Price: p.Price, Size: p.Size, Timestamp: p.Time, Sequence: p.Sequence, Source: quote.Provider,
 		RawResponseID: quote.RawResponseID, ReceivedAt: quote.ReceivedAt, RequestID: quote.RequestID}
 }
 

@@ -91,6 +91,8 @@ type ticker struct {
 	Size     json.RawMessage `json:"size"`
 	LastSize json.RawMessage `json:"last_size"`
 	Time     schema.Time     `json:"time"`
+	// TradeID counts the trades of a product.
+	TradeID json.RawMessage `json:"trade_id"`
 }
 
 // Normalize implements pipeline.Provider. An answer, and a frame of type ticker,
@@ -119,5 +121,5 @@ func (*provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error
 	if err := payload.CheckTime(t.Time); err != nil {
 		return nil, err
 	}
-	return []pipeline.Price{{Symbol: symbol, Price: price, Size: payload.Size(size), Time: t.Time}}, nil
+	return []pipeline.Price{{Symbol: symbol, Price: price, Size: payload.Size(size), Time: t.Time, Sequence: payload.Sequence(t.TradeID)}}, nil
 }

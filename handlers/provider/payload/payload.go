@@ -71,6 +71,17 @@ func Size(field json.RawMessage) schema.Decimal {
 	return size
 }
 
+// Sequence reads a trade's number, in a JSON number or a string. One that is not a
+// whole number orders nothing: it is 0.
+func Sequence(field json.RawMessage) schema.Sequence {
+	text := string(field)
+	if len(text) >= 2 && text[0] == '"' {
+		text = text[1 : len(text)-1]
+	}
+	sequence, _ := schema.ParseSequence(text)
+	return sequence
+}
+
 // lastSecond is that of the year 9999. The time package counts in a circle, so
 // that a number far beyond it could be a time in any year.
 const lastSecond = 253_402_300_799

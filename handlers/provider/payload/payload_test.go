@@ -79,3 +79,10 @@ func assertCode(t testing.TB, want schema.Code, err error) {
 		assert.Equal(t, want, quoteErr.Code, "%v", err)
 	}
 }
+
+func TestSequence(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]schema.Sequence{`155987`: 155987, `"155987"`: 155987, `-1`: -1, ``: 0, `null`: 0, `"ac1f"`: 0, `1.5`: 0, `"`: 0} {
+		assert.Equal(t, want, payload.Sequence(json.RawMessage(text)), text)
+	}
+}

@@ -28,12 +28,15 @@ const goldenHelp = "write " + goldenFiles + " in the provider's package, each a 
 	`{"plain": {"symbol": "AAPL", "payload": "the answer, byte for byte", "prices": [{"symbol": "AAPL", "price": "1.50", "time": "2026-01-02T15:04:05Z"}]}, ` +
 	`"zero": {"symbol": "AAPL", "payload": "another answer", "code": "bad_price"}}`
 
-// goldenPrice is a price of an answer; a Size is absent where the answer has none.
+// goldenPrice is a price of an answer; Size and Sequence are absent where the answer
+// has none.
 type goldenPrice struct {
 	Symbol schema.Symbol
 	Price  string
 	Size   string
 	Time   schema.Time
+	// Sequence is the number of the trade.
+	Sequence schema.Sequence
 }
 
 // goldenCase is an answer and what it means: prices, or the code of an error.
@@ -106,7 +109,7 @@ func (s Suite) checkGolden(p pipeline.Provider, c goldenCase) error {
 	}
 	var want []pipeline.Price
 	for _, price := range c.Prices {
-		one := pipeline.Price{Symbol: price.Symbol, Price: schema.MustDecimal(price.Price), Time: price.Time}
+		one := pipeline.Price{Symbol: price.Symbol, Price: schema.MustDecimal(price.Price), Time: price.Time, Sequence: price.Sequence}
 		if price.Size != "" {
 			one.Size = schema.MustDecimal(price.Size)
 		}
