@@ -37,7 +37,7 @@ func (l listing) cursor(place ...string) string {
 }
 
 // place reads what cursor wrote for this listing, and nothing else.
-func (l listing) place(cursor string, parts int) (place []string, ok bool) {
+func (l listing) place(cursor string, least, most int) (place []string, ok bool) {
 	if len(cursor) > maxCursor {
 		return nil, false
 	}
@@ -46,7 +46,7 @@ func (l listing) place(cursor string, parts int) (place []string, ok bool) {
 		return nil, false
 	}
 	err = json.Unmarshal(packed[1+cursorSum:], &place)
-	if err != nil || len(place) != parts || slices.ContainsFunc(place, func(s string) bool { return !isText(s) }) {
+	if err != nil || len(place) < least || len(place) > most || slices.ContainsFunc(place, func(s string) bool { return !isText(s) }) {
 		return nil, false
 	}
 	return place, l.cursor(place...) == cursor

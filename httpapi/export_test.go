@@ -16,7 +16,7 @@ func Cursor(of []string, place ...string) string { return listing(of).cursor(pla
 
 // Place reads a cursor.
 func Place(of []string, cursor string, parts int) ([]string, bool) {
-	return listing(of).place(cursor, parts)
+	return listing(of).place(cursor, parts, parts)
 }
 
 // Routes lists method and path of every route.

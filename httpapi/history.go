@@ -80,23 +80,31 @@ func (a *API) readHistoryQuery(r *http.Request, more func(*query) []string) (his
 }
 
 func (asked *historyQuery) readCursor(q *query) {
-	place := q.cursor(asked.list, 2)
+	place := q.cursor(asked.list, 2, 3)
 	if place == nil {
 		return
 	}
 	at, timeErr := schema.ParseTime(place[0])
 	id, idErr := strconv.ParseInt(place[1], 10, 64)
-	if timeErr != nil || idErr != nil || at.Year() < 1 || at.Year() > 9999 {
+	sequence, inOrder := schema.Sequence(0), true
+	if len(place) == 3 {
+		sequence, inOrder = schema.ParseSequence(place[2])
+	}
+	if timeErr != nil || idErr != nil || !inOrder || at.Year() < 1 || at.Year() > 9999 {
 		text, _ := q.get("cursor")
 		q.faults = append(q.faults, inQuery("cursor", text).notCursor())
 		return
 	}
-	asked.Behind = asked.Behind.Earlier(projections.Place{Timestamp: at, ID: id})
+	asked.Behind = asked.Behind.Earlier(projections.Place{Timestamp: at, Sequence: sequence, ID: id})
 }
 
-// cursorOf leads to what is listed behind a place.
+// cursorOf leads to what is listed after a place. Most places have no sequence.
 func (asked historyQuery) cursorOf(p projections.Place) string {
-	return asked.list.cursor(textOf(p.Timestamp), strconv.FormatInt(p.ID, 10))
+	parts := []string{textOf(p.Timestamp), strconv.FormatInt(p.ID, 10)}
+	if p.Sequence != 0 {
+		parts = append(parts, strconv.FormatInt(int64(p.Sequence), 10))
+	}
+	return asked.list.cursor(parts...)
 }
 
 // oneMore is the query for a page and the row that tells whether there is

@@ -59,7 +59,7 @@ func (a *API) getJobs(w http.ResponseWriter, r *http.Request) error {
 	list := listing{r.URL.Path}
 	limit := q.limit()
 	var behind jobs.Place
-	if place := q.cursor(list, 2); place != nil {
+	if place := q.cursor(list, 2, 2); place != nil {
 		at, err := schema.ParseTime(place[0])
 		if err != nil || at.Year() < 1 || at.Year() > 9999 {
 			text, _ := q.get("cursor")

@@ -75,14 +75,14 @@ func linkNext(w http.ResponseWriter, r *http.Request, cursor string) {
 
 func (q *query) limit() int { return int(q.integer("limit", defaultLimit, 1, maxLimit)) }
 
-// cursor reads the place, of so many parts, that the parameter cursor stands
+// cursor reads the place, of least to most parts, that the parameter cursor stands
 // for; nil where it is absent.
-func (q *query) cursor(of listing, parts int) []string {
+func (q *query) cursor(of listing, least, most int) []string {
 	text, given := q.get("cursor")
 	if !given {
 		return nil
 	}
-	place, ok := of.place(text, parts)
+	place, ok := of.place(text, least, most)
 	if !ok {
 		q.faults = append(q.faults, inQuery("cursor", text).notCursor())
 		return nil

@@ -33,7 +33,7 @@ func (a *API) getSymbols(w http.ResponseWriter, r *http.Request) error {
 		asked.Provider = provider
 	}
 	list := listing{r.URL.Path, string(asked.Provider)}
-	if place := q.cursor(list, 2); place != nil {
+	if place := q.cursor(list, 2, 2); place != nil {
 		asked.AfterProvider, asked.AfterSymbol = schema.Provider(place[0]), schema.Symbol(place[1])
 	}
 	if err := q.faults.orNil(); err != nil {

@@ -22,8 +22,8 @@ type Indicator interface {
 	// Indicator describes the query. It is the same in every call.
 	Indicator() IndicatorDoc
 	// Points answers it from the generation that serves, whose tables have their
-	// plain names. It returns at most q.Limit points, by event time and then by
-	// id, both descending, and none where there are none.
+	// plain names. It returns at most q.Limit points, in the order of Place, the last
+	// first, and none where there are none.
 	Points(ctx context.Context, db store.Querier, q IndicatorQuery) ([]Point, error)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/bollinger"
 	"github.com/pricemill/pricemill/projections/candles"
 	"github.com/pricemill/pricemill/projections/ema"
@@ -117,6 +118,66 @@ func TestAveragesAgainstPandas(t *testing.T) {
 			require.Empty(t, points)
 		}
 		assert.Equal(t, 560, compared)
+	}
+}
+
+// holdPoints compares columns of a file with the values of the points of each symbol; a row
+// without figures has no point.
+func holdPoints(t *testing.T, asker *projectiontest.Asker, file string, columns []string, parameters map[string]string) (compared int) {
+	t.Helper()
+	points := map[string][]projections.Point{}
+	for _, row := range table(t, file) {
+		symbol := row["symbol"]
+		if _, asked := points[symbol]; !asked {
+			points[symbol] = asker.Points("csv", schema.Symbol(symbol), parameters)
+			slices.Reverse(points[symbol])
+		}
+		if row[columns[0]] == "" {
+			continue
+		}
+		require.NotEmpty(t, points[symbol], row)
+		require.Equal(t, row["date"], points[symbol][0].Timestamp.Format(time.DateOnly))
+		for i, column := range columns {
+			assertNear(t, row[column], points[symbol][0].Values[i], symbol+" "+row["date"]+" "+column)
+		}
+		points[symbol] = points[symbol][1:]
+		compared++
+	}
+	for symbol, left := range points {
+		require.Empty(t, left, symbol)
+	}
+	return compared
+}
+
+// Under the conventions of another program, with its figures.
+func TestConventions(t *testing.T) {
+	t.Parallel()
+	averages, err := ema.New(pipeline.Env{})
+	require.NoError(t, err)
+	bands, err := bollinger.New(pipeline.Env{})
+	require.NoError(t, err)
+	for name, test := range map[string]struct {
+		p          pipeline.Projection
+		file       string
+		columns    []string
+		parameters map[string]string
+		compared   int
+	}{
+		"TA-Lib's EMA(12)": {averages, "ema-talib.csv", []string{"12"}, map[string]string{"period": "12", "seed": "sma"}, 560 - 5*11},
+		"TA-Lib's EMA(26)": {averages, "ema-talib.csv", []string{"26"}, map[string]string{"period": "26", "seed": "sma"}, 560 - 5*25},
+		"TA-Lib's BBANDS": {bands, "bollinger-full.csv", []string{"talib_lower", "talib_middle", "talib_upper"},
+			map[string]string{"warm_up": "full"}, 560 - 5*19},
+		"pandas' rolling(20).std()": {bands, "bollinger-full.csv", []string{"pandas_lower", "pandas_middle", "pandas_upper"},
+			map[string]string{"warm_up": "full", "ddof": "1"}, 560 - 5*19},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asker := projectiontest.Ask(t, test.p)
+			closes := monthlyCloses(t)
+			slices.Reverse(closes) // the order does not matter
+			asker.Fold(closes...)
+			assert.Equal(t, test.compared, holdPoints(t, asker, "testdata/"+test.file, test.columns, test.parameters))
+		})
 	}
 }
 

@@ -1,30 +1,38 @@
 package projections
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Place is a place in an order by event time, ties by log order.
+// Place is a place in the order of a symbol's prices: by event time, within one
+// instant by the provider's sequence, and where that is equal too by log order.
 type Place struct {
 	Timestamp schema.Time
+	Sequence  schema.Sequence
 	ID        int64
 }
 
-// Until is the place behind which what is of an event time, or before it, stands
-// when the newest is listed first.
-func Until(t schema.Time) Place { return Place{t, math.MaxInt64} }
+// Compare is -1, 0 or +1 as p is before, at or after q.
+func (p Place) Compare(q Place) int {
+	return cmp.Or(p.Timestamp.Compare(q.Timestamp), cmp.Compare(p.Sequence, q.Sequence), cmp.Compare(p.ID, q.ID))
+}
 
-// Before is the place behind which what is before an event time stands.
-func Before(t schema.Time) Place { return Place{t, math.MinInt64} }
+// Until is the place after which a list with the newest first has all that is of an event
+// time or earlier.
+func Until(t schema.Time) Place { return Place{t, math.MaxInt64, math.MaxInt64} }
 
-// Newest is the place behind which everything stands.
+// Before is the place after which such a list has all that is earlier than an event time.
+func Before(t schema.Time) Place { return Place{t, math.MinInt64, math.MinInt64} }
+
+// Newest is the place after which such a list has everything.
 var Newest = Until(EndOfTime)
 
-// Earlier is that of two places behind which less stands.
+// Earlier is the earlier of two places.
 func (p Place) Earlier(q Place) Place {
-	if order := p.Timestamp.Compare(q.Timestamp); order < 0 || order == 0 && p.ID < q.ID {
+	if p.Compare(q) < 0 {
 		return p
 	}
 	return q

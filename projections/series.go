@@ -2,12 +2,9 @@ package projections
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/pricemill/pricemill/pipeline"
@@ -15,49 +12,57 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Series describes an indicator that steps from price to price: a state for each
-// key, and points that each price adds. NewSeries makes the projection of it,
-// with tables, generations and the query.
+// Series describes an indicator that steps from price to price of a symbol at one
+// provider, in the order of Place, whatever the order in which the prices came. A state
+// is what the prices up to one come to, and a point is what clients see of it.
+// NewSeries makes the projection, with tables, generations and the query.
+//
+// The table holds the prices and, at about one in 32 of them, the state. A price that is
+// the newest costs one step. A late one changes the states after it: they are computed
+// again from the price before it up to the first stored state that comes out as it
+// was, which for a state of the last n prices is n prices later, and for a sum over a
+// day is the end of the day unless there is a Join. Points are computed when asked for,
+// from the nearest stored state.
 type Series[S any] struct {
-	// Name is the projection's, in kebab case. The tables are named after it.
+	// Name is the projection's, in kebab case. The table is named after it.
 	Name string
-	// Version rises whenever Step would give other points.
+	// Version rises whenever Step or Session would give other states.
 	Version int
 	// Configuration is as Configured's: it differs where settings lead to other
-	// points.
+	// states.
 	Configuration string
-	// Doc and Columns are as in IndicatorDoc.
-	Doc     string
-	Columns []Column
-	// Parameter tells apart the series that one price adds to, such as averages
-	// of several periods; nil where there is one.
-	Parameter *Parameter
-	// Key names the state that a price belongs to. Whatever the key, its prices
-	// must be of one symbol at one provider, whose prices come in log order; those
-	// of two symbols may be on two partitions, without any order. Default: the
-	// symbol at the provider.
-	Key func(schema.PriceObserved) string
-	// Step adds a price to a state, of which the zero value is the first. It is
-	// pure: no clock, no randomness, no I/O. before is shared and must not be
-	// changed. The state is kept as JSON, so what matters must be exported and
-	// exact. An error makes the price a dead letter.
-	Step func(before S, p SeriesPrice) (after S, points []SeriesPoint, err error)
+	// Doc, Parameters and Columns are as in IndicatorDoc.
+	Doc        string
+	Parameters []Parameter
+	Columns    []Column
+	// Wants reports whether a price belongs to the series. Default: each does.
+	Wants func(schema.PriceObserved) bool
+	// Session names what a price belongs to, such as its day. Where it is not that of
+	// the price before, the state begins anew with the zero value. Default: it never
+	// does.
+	Session func(SeriesPrice) string
+	// Step adds a price to a state, of which the zero value is the first. It is pure: no
+	// clock, no randomness, no I/O. before is shared and must not be changed. The
+	// state is kept as JSON, so what matters must be exported and exact, and equal
+	// states must have equal JSON. An error makes the price a dead letter, or the late
+	// one that led to it.
+	Step func(before S, p SeriesPrice) (after S, err error)
+	// Join is the state of two sets of prices of a session, of the states of each, for a
+	// state that does not depend on their order, such as sums. It spares steps over all
+	// prices after a late one. Default: there is none.
+	Join func(a, b S) S
+	// Point is the values of the point at a price, one for each Column, or nil where it
+	// has none. at is the state after the price, and parameters has a valid value for
+	// each Parameter. It is pure as well.
+	Point func(at S, p SeriesPrice, parameters map[string]string) []any
 }
 
-// SeriesPrice is a price and its place in the log.
+// SeriesPrice is a price of a series.
 type SeriesPrice struct {
-	schema.PriceObserved
-	// ID rises from price to price of a symbol, in the order of the log.
-	ID int64
-}
-
-// SeriesPoint is a point that a price adds.
-type SeriesPoint struct {
-	// Parameter is the value of Series.Parameter; "" where there is none.
-	Parameter string
-	Timestamp schema.Time
-	// Values are one for each Column.
-	Values []any
+	Place
+	Price schema.Decimal
+	// Size is zero where the provider does not say.
+	Size schema.Decimal
 }
 
 var seriesName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
@@ -69,15 +74,12 @@ func NewSeries[S any](s Series[S]) (Indicator, error) {
 	if !seriesName.MatchString(s.Name) {
 		errs = append(errs, fmt.Errorf("%q is not a name in kebab case", s.Name))
 	}
-	if s.Step == nil {
-		errs = append(errs, errors.New("a series without a Step"))
+	if s.Step == nil || s.Point == nil {
+		errs = append(errs, errors.New("a series without a Step or a Point"))
 	}
 	errs = append(errs, p.Indicator().Validate())
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("describing the series %s: %w", s.Name, err)
-	}
-	if s.Key == nil {
-		p.Key = schema.PriceObserved.Key
 	}
 	return p, nil
 }
@@ -88,14 +90,18 @@ type series[S any] struct {
 }
 
 var (
-	_ Indicator  = (*series[int])(nil)
-	_ Configured = (*series[int])(nil)
+	_ Indicator          = (*series[int])(nil)
+	_ Configured         = (*series[int])(nil)
+	_ pipeline.OrderFree = (*series[int])(nil)
 )
 
 func (p *series[S]) Name() string          { return p.Series.Name }
 func (p *series[S]) Version() int          { return p.Series.Version }
 func (p *series[S]) Configuration() string { return p.Series.Configuration }
-func (p *series[S]) TableNames() []string  { return []string{p.table, p.table + "_state"} }
+func (p *series[S]) TableNames() []string  { return []string{p.table} }
+
+// OrderFree implements pipeline.OrderFree.
+func (p *series[S]) OrderFree() {}
 
 func (p *series[S]) Consumes() []schema.EventType {
 	return []schema.EventType{schema.PriceObserved{}.EventType()}
@@ -103,46 +109,29 @@ func (p *series[S]) Consumes() []schema.EventType {
 
 // Indicator implements Indicator.
 func (p *series[S]) Indicator() IndicatorDoc {
-	d := IndicatorDoc{Doc: p.Doc, Columns: p.Columns}
-	if p.Parameter != nil {
-		d.Parameters = []Parameter{*p.Parameter}
-	}
-	return d
+	return IndicatorDoc{Doc: p.Doc, Parameters: p.Parameters, Columns: p.Columns}
 }
 
-// Points implements Indicator.
-func (p *series[S]) Points(ctx context.Context, db store.Querier, q IndicatorQuery) ([]Point, error) {
-	return ReadPoints(ctx, db, p.table, p.Indicator(), q)
-}
-
-// columns are those of a point's row.
-func (p *series[S]) columns() []string {
-	names := []string{"id", "symbol", "provider", "timestamp"}
-	if p.Parameter != nil {
-		names = append(names, p.Parameter.Name)
-	}
-	for _, c := range p.Columns {
-		names = append(names, c.Name)
-	}
-	return names
-}
+// seriesPlace is the order of the prices in SQL.
+const seriesPlace = "timestamp, sequence, id"
 
 func (p *series[S]) Tables(g pipeline.Generation) []string {
 	name := g.Table(p.table)
-	columns := []string{"id {int} PRIMARY KEY", "symbol {text} NOT NULL", "provider {text} NOT NULL", "timestamp {time} NOT NULL"}
-	index := "symbol, provider"
-	if p.Parameter != nil {
-		columns = append(columns, p.Parameter.Name+" {text} NOT NULL")
-		index += ", " + p.Parameter.Name
+	tables := []string{`CREATE TABLE ` + name + ` (
+		symbol    {text}    NOT NULL,
+		provider  {text}    NOT NULL,
+		timestamp {time}    NOT NULL,
+		sequence  {int}     NOT NULL,
+		id        {int}     NOT NULL,
+		price     {decimal} NOT NULL,
+		size      {decimal} NOT NULL,
+		state     {text},
+		PRIMARY KEY (symbol, provider, ` + seriesPlace + `)
+	) {keyed}`}
+	if p.Join != nil { // which looks for states alone
+		tables = append(tables, `CREATE INDEX `+name+`_states ON `+name+` (symbol, provider, `+seriesPlace+`) WHERE state IS NOT NULL`)
 	}
-	for _, c := range p.Columns {
-		columns = append(columns, c.DDL())
-	}
-	return []string{
-		"CREATE TABLE " + name + " (" + strings.Join(columns, ", ") + ")",
-		"CREATE INDEX " + name + "_by_time ON " + name + " (" + index + ", timestamp, id)",
-		"CREATE TABLE " + g.Table(p.table+"_state") + " (state_key {text} PRIMARY KEY, state {text} NOT NULL) {keyed}",
-	}
+	return tables
 }
 
 // DDL is the definition of the column.
@@ -154,113 +143,77 @@ func (c Column) DDL() string {
 	return definition
 }
 
-// Apply takes a step for each price.
-func (p *series[S]) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	states := NewStates[S](tx, p, g.Table(p.table+"_state"))
-	keys := make([]string, len(in))
-	for i := range in {
-		keys[i] = p.Key(in[i].Event.Payload.(schema.PriceObserved))
-	}
-	if err := states.Load(ctx, keys); err != nil {
-		return err
-	}
-	columns := p.columns()
-	rows := store.Rows{Table: g.Table(p.table), Columns: columns, Values: make([]any, 0, len(in)*len(columns))}
-	for i := range in {
-		price := in[i].Event.Payload.(schema.PriceObserved)
-		id, err := in[i].RowID(0)
-		if err != nil {
-			return pipeline.Permanent(err)
-		}
-		after, points, err := p.Step(states.Get(keys[i]), SeriesPrice{price, id})
-		if err == nil && len(points) > pipeline.MaxRowIndex+1 {
-			err = fmt.Errorf("a price added %d points, and the most is %d", len(points), pipeline.MaxRowIndex+1)
-		}
-		if err != nil {
-			return pipeline.Permanent(fmt.Errorf("stepping %s of %s: %w", p.Series.Name, keys[i], err))
-		}
-		states.Put(keys[i], after)
-		for index, point := range points {
-			// RowID checked the position; ids of one record are consecutive.
-			rows.Add(id+int64(index), price.Symbol, price.Source, point.Timestamp)
-			if p.Parameter != nil {
-				rows.Add(point.Parameter)
-			}
-			rows.Add(point.Values...)
-		}
-	}
-	if err := tx.Insert(ctx, rows); err != nil {
-		return err
-	}
-	return states.Save(ctx)
+// keepsState reports whether the state after the price with this id is stored: after one
+// in stateGap, by the id alone, so that the same log gives the same rows in whatever
+// order its prices are applied.
+func keepsState(id int64) bool {
+	x := uint64(id) * 0x9e3779b97f4a7c15 // the finalizer of SplitMix64
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return (x^x>>31)%stateGap == 0
 }
 
-// States are the states of a fold by key: in memory while the partitions stay,
-// and as JSON in a table with the columns state_key and state. They are good for
-// one transaction.
-type States[S any] struct {
-	tx      *pipeline.Tx
-	table   string
-	cache   *pipeline.Cache[string, S]
-	changed map[string]S
+// stateGap is how many prices there are to a stored state.
+const stateGap = 32
+
+// standing is where a series stands after a price. The zero value is before the first.
+type standing[S any] struct {
+	place   Place
+	session string
+	state   S
+	begun   bool
 }
 
-// NewStates returns the states of a transaction. owner is the projection.
-func NewStates[S any](tx *pipeline.Tx, owner any, table string) *States[S] {
-	return &States[S]{tx, table, pipeline.CacheFor[string, S](tx, owner), map[string]S{}}
-}
-
-// Load brings the states of keys into memory; that of a new key is the zero
-// value.
-func (s *States[S]) Load(ctx context.Context, keys []string) error {
-	var missing []string
-	for _, key := range keys {
-		if _, ok := s.cache.Get(key); !ok {
-			var zero S
-			s.cache.Put(key, zero)
-			missing = append(missing, key)
-		}
+// step is the standing after one more price.
+func (p *series[S]) step(before standing[S], price SeriesPrice) (standing[S], error) {
+	after := standing[S]{place: price.Place, begun: true}
+	if p.Session != nil {
+		after.session = p.Session(price)
 	}
-	rows, err := store.SelectIn[struct {
-		Key   string `db:"state_key"`
-		State string `db:"state"`
-	}](ctx, s.tx, `SELECT state_key, state FROM `+s.table+` WHERE state_key IN (?)`, missing)
-	if err != nil {
-		return fmt.Errorf("loading the states of %s: %w", s.table, err)
+	if before.begun && before.session == after.session {
+		after.state = before.state
 	}
-	for _, row := range rows {
-		var state S
-		if err := json.Unmarshal([]byte(row.State), &state); err != nil {
-			return fmt.Errorf("reading the state of %s in %s: %w", row.Key, s.table, err)
-		}
-		s.cache.Put(row.Key, state)
+	var err error
+	if after.state, err = p.Step(after.state, price); err != nil {
+		return after, pipeline.Permanent(fmt.Errorf("stepping %s to the price of %s: %w", p.Series.Name, price.Timestamp, err))
 	}
-	return nil
+	return after, nil
 }
 
-// Get returns the state of a key that was loaded.
-func (s *States[S]) Get(key string) S {
-	state, _ := s.cache.Get(key)
-	return state
+// seriesRow is a price in the table.
+type seriesRow struct {
+	Symbol    schema.Symbol   `db:"symbol"`
+	Provider  schema.Provider `db:"provider"`
+	Timestamp schema.Time     `db:"timestamp"`
+	Sequence  schema.Sequence `db:"sequence"`
+	ID        int64           `db:"id"`
+	Price     schema.Decimal  `db:"price"`
+	Size      schema.Decimal  `db:"size"`
+	State     *string         `db:"state"`
 }
 
-// Put changes the state of a key.
-func (s *States[S]) Put(key string, state S) {
-	s.cache.Put(key, state)
-	s.changed[key] = state
+func (r seriesRow) price() SeriesPrice {
+	return SeriesPrice{Place{r.Timestamp, r.Sequence, r.ID}, r.Price, r.Size}
 }
 
-// Save writes what was changed.
-func (s *States[S]) Save(ctx context.Context) error {
-	rows := store.Rows{Table: s.table, Columns: []string{"state_key", "state"},
-		Clause: "ON CONFLICT (state_key) DO UPDATE SET state = excluded.state"}
-	// In one order everywhere: two transactions never wait in a circle.
-	for _, key := range slices.Sorted(maps.Keys(s.changed)) {
-		text, err := json.Marshal(s.changed[key])
-		if err != nil {
-			return pipeline.Permanent(fmt.Errorf("writing the state of %s: %w", key, err))
-		}
-		rows.Add(key, string(text))
-	}
-	return s.tx.Insert(ctx, rows)
+func (r seriesRow) market() market { return market{r.Symbol, r.Provider} }
+
+var seriesColumns = []string{"symbol", "provider", "timestamp", "sequence", "id", "price", "size", "state"}
+
+// market is a symbol at a provider.
+type market struct {
+	symbol   schema.Symbol
+	provider schema.Provider
+}
+
+func (m market) String() string { return schema.MarketKey(m.provider, m.symbol) }
+
+// rowsBefore reads prices before a place, newest first.
+func (p *series[S]) rowsBefore(ctx context.Context, db store.Querier, table string, m market, before Place, limit int) ([]seriesRow, error) {
+	var rows []seriesRow
+	err := db.Select(ctx, &rows, `SELECT `+strings.Join(seriesColumns, ", ")+` FROM `+table+`
+		WHERE symbol = $1 AND provider = $2 AND (`+seriesPlace+`) < ($3, $4, $5)
+		ORDER BY timestamp DESC, sequence DESC, id DESC LIMIT $6`,
+		m.symbol, m.provider, before.Timestamp, before.Sequence, before.ID, limit)
+	return rows, err
 }

@@ -37,8 +37,10 @@ func CheckFold(t *testing.T, p pipeline.Projection, draw func(*rapid.T) []schema
 	number := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		number++
-		g := pipeline.Generation{Projection: p.Name(), Number: number}
+		// Active, so that the queries of the projection find the tables.
+		g := pipeline.Generation{Projection: p.Name(), Number: number, Active: true}
 		CreateTables(rt, rig.DB, p, g)
+		defer DropTables(rt, rig.DB, p, g)
 		log := rig.AppendAll(rt, draw(rt)...)
 		spec, order := FoldStage(p, g), Interleave(rt, log)
 		late := &withholder{folder: folder{p, g}}
@@ -56,8 +58,6 @@ func CheckFold(t *testing.T, p pipeline.Projection, draw func(*rapid.T) []schema
 		}
 		DeliverInPieces(rt, stage, order)
 		check(rt, Fold{rig.DB, log, g})
-		// With hundreds of tables every statement would be slow.
-		DropTables(rt, rig.DB, p, g)
 	})
 }
 

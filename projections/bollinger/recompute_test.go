@@ -1,9 +1,9 @@
 package bollinger_test
 
 import (
-	"context"
 	"math/big"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -12,6 +12,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/bollinger"
 	"github.com/pricemill/pricemill/projections/projectiontest"
 	"github.com/pricemill/pricemill/schema"
@@ -20,59 +21,55 @@ import (
 // ulp is one unit in the last place.
 var ulp = new(big.Rat).SetFrac(big.NewInt(1), new(big.Int).Exp(big.NewInt(10), big.NewInt(18), nil))
 
-// The bands are those of the last prices once all so far are sorted. The deviation
-// is the decimal that no other is nearer to the root, which its square decides.
+// The bands are those of the last prices by event time, however late they came. The
+// deviation is the decimal that no other is nearer to the root, which its square decides.
 func TestBandsEqualARecomputation(t *testing.T) {
 	t.Parallel()
 	const period = 4
 	p, err := bollinger.New(pipeline.Env{Settings: map[string]any{"period": period, "deviations": "2.5"}})
 	require.NoError(t, err)
 	pipelinetest.CheckFold(t, p, projectiontest.Prices, func(t *rapid.T, f pipelinetest.Fold) {
-		type row struct {
-			Provider  string         `db:"provider"`
-			Symbol    string         `db:"symbol"`
-			Timestamp schema.Time    `db:"timestamp"`
-			Lower     schema.Decimal `db:"lower"`
-			Middle    schema.Decimal `db:"middle"`
-			Upper     schema.Decimal `db:"upper"`
-			Deviation schema.Decimal `db:"deviation"`
-		}
-		var rows []row
-		require.NoError(t, f.DB.Select(context.Background(), &rows, `SELECT provider, symbol, timestamp, lower, middle, upper, deviation
-			FROM `+f.Generation.Table("bollinger")+` ORDER BY id`))
-		got := map[string][]row{}
-		for _, r := range rows {
-			got[r.Provider+"/"+r.Symbol] = append(got[r.Provider+"/"+r.Symbol], r)
-		}
 		for key, prices := range projectiontest.ByKey(f.Log) {
-			require.Len(t, got[key], len(prices))
-			for i, r := range got[key] {
-				sorted := slices.Clone(prices[:i+1])
-				slices.SortStableFunc(sorted, func(a, b schema.PriceObserved) int { return a.Timestamp.Compare(b.Timestamp) })
-				last := sorted[max(0, len(sorted)-period):]
-				n := big.NewRat(int64(len(last)), 1)
-				mean, variance := new(big.Rat), new(big.Rat)
-				for _, p := range last {
-					mean.Add(mean, new(big.Rat).Quo(projectiontest.Rat(p.Price), n))
+			for _, ddof := range []int{0, 1} {
+				for warmUp, least := range map[string]int{"partial": 1 + ddof, "full": period} {
+					points := projectiontest.PointsOf(t, f.DB, p.(projections.Indicator), schema.Quote{Provider: prices[0].Source, Symbol: prices[0].Symbol},
+						map[string]string{"ddof": strconv.Itoa(ddof), "warm_up": warmUp})
+					slices.Reverse(points)
+					require.Len(t, points, max(0, len(prices)-least+1), "%s, ddof %d, %s", key, ddof, warmUp)
+					for i, point := range points {
+						end := i + least
+						require.Equal(t, prices[end-1].Timestamp, point.Timestamp)
+						checkBands(t, prices[max(0, end-period):end], ddof, point.Values)
+					}
 				}
-				for _, p := range last {
-					d := new(big.Rat).Sub(projectiontest.Rat(p.Price), mean)
-					variance.Add(variance, d.Mul(d, d).Quo(d, n))
-				}
-				require.Equal(t, last[len(last)-1].Timestamp, r.Timestamp)
-				require.Equal(t, projectiontest.HalfEven(mean).RatString(), projectiontest.Rat(r.Middle).RatString())
-				half := new(big.Rat).Mul(ulp, big.NewRat(1, 2))
-				low, high := new(big.Rat).Sub(projectiontest.Rat(r.Deviation), half), new(big.Rat).Add(projectiontest.Rat(r.Deviation), half)
-				if low.Sign() > 0 {
-					require.LessOrEqual(t, low.Mul(low, low).Cmp(variance), 0)
-				}
-				require.GreaterOrEqual(t, high.Mul(high, high).Cmp(variance), 0)
-				width := projectiontest.HalfEven(new(big.Rat).Mul(projectiontest.Rat(r.Deviation), big.NewRat(5, 2)))
-				require.Zero(t, new(big.Rat).Sub(projectiontest.Rat(r.Middle), width).Cmp(projectiontest.Rat(r.Lower)))
-				require.Zero(t, new(big.Rat).Add(projectiontest.Rat(r.Middle), width).Cmp(projectiontest.Rat(r.Upper)))
 			}
 		}
 	})
+}
+
+// checkBands holds the bands of some prices, 2.5 deviations wide, to their definition.
+func checkBands(t *rapid.T, last []schema.PriceObserved, ddof int, values []any) {
+	rat := func(i int) *big.Rat { return projectiontest.Rat(values[i].(schema.Decimal)) }
+	n, free := big.NewRat(int64(len(last)), 1), big.NewRat(int64(len(last)-ddof), 1)
+	mean, variance := new(big.Rat), new(big.Rat)
+	for _, p := range last {
+		mean.Add(mean, new(big.Rat).Quo(projectiontest.Rat(p.Price), n))
+	}
+	for _, p := range last {
+		d := new(big.Rat).Sub(projectiontest.Rat(p.Price), mean)
+		variance.Add(variance, d.Mul(d, d).Quo(d, free))
+	}
+	lower, middle, upper, deviation := rat(0), rat(1), rat(2), rat(3)
+	require.Equal(t, projectiontest.HalfEven(mean).RatString(), middle.RatString())
+	half := new(big.Rat).Mul(ulp, big.NewRat(1, 2))
+	low, high := new(big.Rat).Sub(deviation, half), new(big.Rat).Add(deviation, half)
+	if low.Sign() > 0 {
+		require.LessOrEqual(t, low.Mul(low, low).Cmp(variance), 0)
+	}
+	require.GreaterOrEqual(t, high.Mul(high, high).Cmp(variance), 0)
+	width := projectiontest.HalfEven(new(big.Rat).Mul(deviation, big.NewRat(5, 2)))
+	require.Zero(t, new(big.Rat).Sub(middle, width).Cmp(lower))
+	require.Zero(t, new(big.Rat).Add(middle, width).Cmp(upper))
 }
 
 // Where the root lies in the middle of two decimals, the even one is taken: of the

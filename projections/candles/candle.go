@@ -3,17 +3,20 @@ package candles
 import (
 	"math/big"
 
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // candle is the prices of an interval so far. It is immutable; the zero value has
 // none.
 type candle struct {
-	ID        int64       `db:"id"`
-	OpenTime  schema.Time `db:"open_time"`
-	OpenID    int64       `db:"open_id"`
-	CloseTime schema.Time `db:"close_time"`
-	CloseID   int64       `db:"close_id"`
+	ID            int64           `db:"id"`
+	OpenTime      schema.Time     `db:"open_time"`
+	OpenSequence  schema.Sequence `db:"open_sequence"`
+	OpenID        int64           `db:"open_id"`
+	CloseTime     schema.Time     `db:"close_time"`
+	CloseSequence schema.Sequence `db:"close_sequence"`
+	CloseID       int64           `db:"close_id"`
 
 	Open  schema.Decimal `db:"open"`
 	High  schema.Decimal `db:"high"`
@@ -35,23 +38,24 @@ type row struct {
 	candle
 }
 
-var rowColumns = []string{"candle_key", "symbol", "provider", "interval", "timestamp", "id", "open_time", "open_id", "close_time", "close_id",
+var rowColumns = []string{"candle_key", "symbol", "provider", "interval", "timestamp", "id", "open_time", "open_sequence", "open_id",
+	"close_time", "close_sequence", "close_id",
 	"open", "high", "low", "close", "volume", "prices"}
 
 // add is the candle with one more price, in whatever order they come.
 func (c candle) add(p schema.PriceObserved, id int64) candle {
 	if c.Prices == 0 {
-		c = candle{ID: id, OpenTime: p.Timestamp, OpenID: id, CloseTime: p.Timestamp, CloseID: id,
-			Open: p.Price, High: p.Price, Low: p.Price, Close: p.Price}
+		c = candle{ID: id, High: p.Price, Low: p.Price}
+	}
+	at := projections.Place{Timestamp: p.Timestamp, Sequence: p.Sequence, ID: id}
+	if c.Prices == 0 || at.Compare(projections.Place{Timestamp: c.OpenTime, Sequence: c.OpenSequence, ID: c.OpenID}) < 0 {
+		c.Open, c.OpenTime, c.OpenSequence, c.OpenID = p.Price, p.Timestamp, p.Sequence, id
+	}
+	if c.Prices == 0 || at.Compare(projections.Place{Timestamp: c.CloseTime, Sequence: c.CloseSequence, ID: c.CloseID}) > 0 {
+		c.Close, c.CloseTime, c.CloseSequence, c.CloseID = p.Price, p.Timestamp, p.Sequence, id
 	}
 	c.ID = min(c.ID, id)
 	c.Prices++
-	if order := p.Timestamp.Compare(c.OpenTime); order < 0 || order == 0 && id < c.OpenID {
-		c.Open, c.OpenTime, c.OpenID = p.Price, p.Timestamp, id
-	}
-	if order := p.Timestamp.Compare(c.CloseTime); order > 0 || order == 0 && id > c.CloseID {
-		c.Close, c.CloseTime, c.CloseID = p.Price, p.Timestamp, id
-	}
 	if p.Price.Cmp(c.High) > 0 {
 		c.High = p.Price
 	}

@@ -3,7 +3,7 @@
 //
 // An interval is a minute, five, an hour or a day, and begins at a multiple of its
 // length since 1970 UTC; a price belongs to the one that its event time lies in.
-// The open is its first price by event time, ties by log order, the close its
+// The open is its first price by event time, ties by sequence and then by log order, the close its
 // last, as charts have had it since S. Nison, "Japanese Candlestick Charting
 // Techniques" (1991). The volume is the sum of the sizes of the prices that say
 // theirs, exactly. A late price mends the candle it belongs to; an interval
@@ -79,7 +79,7 @@ var (
 const table = "candles"
 
 func (*projection) Name() string         { return Name }
-func (*projection) Version() int         { return 1 }
+func (*projection) Version() int         { return 2 }
 func (*projection) TableNames() []string { return []string{table} }
 
 // OrderFree implements pipeline.OrderFree.
@@ -123,7 +123,8 @@ func (*projection) Tables(g pipeline.Generation) []string {
 		"timestamp {time} NOT NULL", // where the interval begins
 		"id {int} NOT NULL",         // of the first of its prices in the log
 		// The places of open and close among the prices of one event time.
-		"open_time {time} NOT NULL", "open_id {int} NOT NULL", "close_time {time} NOT NULL", "close_id {int} NOT NULL",
+		"open_time {time} NOT NULL", "open_sequence {int} NOT NULL", "open_id {int} NOT NULL",
+		"close_time {time} NOT NULL", "close_sequence {int} NOT NULL", "close_id {int} NOT NULL",
 	}
 	for _, c := range columns {
 		definitions = append(definitions, c.DDL())
@@ -243,7 +244,7 @@ func save(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, changed m
 			volume = schema.RoundUnits(c.Volume, big.NewInt(1))
 		}
 		rows.Add(key, at.symbol, at.provider, at.interval, schema.NewTime(time.Unix(at.begin, 0)), c.ID,
-			c.OpenTime, c.OpenID, c.CloseTime, c.CloseID, c.Open, c.High, c.Low, c.Close, volume, c.Prices)
+			c.OpenTime, c.OpenSequence, c.OpenID, c.CloseTime, c.CloseSequence, c.CloseID, c.Open, c.High, c.Low, c.Close, volume, c.Prices)
 	}
 	return tx.Insert(ctx, rows)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/big"
-	"slices"
 	"testing"
 	"time"
 
@@ -49,7 +48,6 @@ func TestCandlesEqualARecomputation(t *testing.T) {
 			got[fmt.Sprintf("%s/%s %s %s", r.Provider, r.Symbol, r.Interval, r.Begin)] = fmt.Sprint(r.Open, r.High, r.Low, r.Close, volume, r.Prices)
 		}
 		for key, prices := range projectiontest.ByKey(f.Log) {
-			slices.SortStableFunc(prices, func(a, b schema.PriceObserved) int { return a.Timestamp.Compare(b.Timestamp) })
 			for name, seconds := range intervals {
 				buckets := map[int64][]schema.PriceObserved{}
 				for _, p := range prices {

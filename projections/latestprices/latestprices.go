@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -32,7 +33,7 @@ var _ pipeline.OrderFree = projection{}
 const table = "latest_prices"
 
 func (projection) Name() string         { return Name }
-func (projection) Version() int         { return 2 }
+func (projection) Version() int         { return 3 }
 func (projection) TableNames() []string { return []string{table} }
 
 // OrderFree implements pipeline.OrderFree.
@@ -49,6 +50,7 @@ func (projection) Tables(g pipeline.Generation) []string {
 		price       {decimal} NOT NULL,
 		timestamp   {time}    NOT NULL,
 		received_at {time}    NOT NULL,
+		sequence    {int}     NOT NULL,
 		price_id    {int}     NOT NULL,
 		prices      {int}     NOT NULL,
 		first_time  {time},
@@ -62,14 +64,16 @@ type row struct {
 	// id is that of the price in the log; 0 where only a repeat of it was seen,
 	// so that the price itself, when it comes, wins.
 	id int64
+	// sequence is that of the price, or where only a repeat was seen, the lowest.
+	sequence schema.Sequence
 	// prices is how many prices there are; first is the oldest event time among
 	// them, the zero value for none.
 	prices int64
 	first  schema.Time
 }
 
-// Apply keeps, per key, of all events with the newest event time: the price
-// that is last in the log, and the latest receipt; and of all prices their
+// Apply keeps, per key, of all events with the newest event time: the price with the
+// highest sequence, of those the last in the log, and the latest receipt; and of all prices their
 // number and the oldest event time. That is the same whatever order the events
 // of the two topics come in.
 func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
@@ -86,14 +90,14 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 		found[key] = next
 	}
 	rows := store.Rows{Table: g.Table(table), Columns: []string{"provider", "symbol", "price", "timestamp", "received_at",
-		"price_id", "prices", "first_time"}, Clause: mergeSQL(g.Table(table))}
+		"sequence", "price_id", "prices", "first_time"}, Clause: mergeSQL(g.Table(table))}
 	for _, key := range slices.Sorted(maps.Keys(found)) {
 		r := found[key]
 		var first any
 		if r.prices > 0 {
 			first = r.first
 		}
-		rows.Add(r.Provider, r.Symbol, r.Price.Price, r.Timestamp, r.ReceivedAt, r.id, r.prices, first)
+		rows.Add(r.Provider, r.Symbol, r.Price.Price, r.Timestamp, r.ReceivedAt, r.sequence, r.id, r.prices, first)
 	}
 	return tx.Insert(ctx, rows)
 }
@@ -105,9 +109,9 @@ func read(r *pipeline.Record) (row, error) {
 		if err != nil {
 			return row{}, pipeline.Permanent(err)
 		}
-		return row{Price{p.Source, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, id, 1, p.Timestamp}, nil
+		return row{Price{p.Source, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, id, p.Sequence, 1, p.Timestamp}, nil
 	case schema.QuoteUnchanged:
-		return row{Price: Price{p.Provider, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}}, nil
+		return row{Price: Price{p.Provider, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, sequence: math.MinInt64}, nil
 	default:
 		return row{}, pipeline.Permanent(fmt.Errorf("unexpected event %T", p))
 	}
@@ -120,7 +124,7 @@ func merge(a, b row) row {
 	case order > 0:
 		newest = b
 	case order == 0:
-		if b.id > a.id {
+		if b.sequence > a.sequence || b.sequence == a.sequence && b.id > a.id {
 			newest = b
 		}
 		if newest.ReceivedAt = a.ReceivedAt; b.ReceivedAt.After(a.ReceivedAt) {
@@ -136,15 +140,16 @@ func merge(a, b row) row {
 
 // mergeSQL is merge for a row that is in the table.
 func mergeSQL(t string) string {
-	// The newest price, and of two at one time the later in the log.
-	wins := `excluded.timestamp > ` + t + `.timestamp OR (excluded.timestamp = ` + t + `.timestamp AND excluded.price_id > ` + t + `.price_id)`
+	// The newest price, and of two at one time that with the higher sequence, or else the
+	// later in the log.
+	wins := `(excluded.timestamp, excluded.sequence, excluded.price_id) > (` + t + `.timestamp, ` + t + `.sequence, ` + t + `.price_id)`
 	// Of two receipts of the newest event time, the later.
 	heard := `excluded.timestamp > ` + t + `.timestamp OR (excluded.timestamp = ` + t + `.timestamp AND excluded.received_at > ` + t + `.received_at)`
 	choose := func(column, condition string) string {
 		return column + ` = CASE WHEN ` + condition + ` THEN excluded.` + column + ` ELSE ` + t + `.` + column + ` END`
 	}
 	return `ON CONFLICT (provider, symbol) DO UPDATE SET ` + strings.Join([]string{
-		choose("price", wins), choose("price_id", wins), choose("received_at", heard),
+		choose("price", wins), choose("sequence", wins), choose("price_id", wins), choose("received_at", heard),
 		choose("timestamp", `excluded.timestamp > `+t+`.timestamp`),
 		choose("first_time", `excluded.first_time < `+t+`.first_time OR `+t+`.first_time IS NULL`),
 		`prices = ` + t + `.prices + excluded.prices`,

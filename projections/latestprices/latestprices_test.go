@@ -1,6 +1,7 @@
 package latestprices_test
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -65,6 +66,7 @@ func drawLog(t *rapid.T) []schema.Payload {
 		p := observed(rapid.SampledFrom([]schema.Symbol{"A", "B", "C"}).Draw(t, "symbol"),
 			rapid.SampledFrom([]string{"1", "2.5", "10", "0.00001304"}).Draw(t, "price"),
 			rapid.IntRange(0, 6).Draw(t, "event time"), received)
+		p.Sequence = rapid.SampledFrom([]schema.Sequence{0, 0, 1, 2, -1}).Draw(t, "sequence")
 		prices, payloads = append(prices, p), append(payloads, p)
 	}
 	return payloads
@@ -73,9 +75,11 @@ func drawLog(t *rapid.T) []schema.Payload {
 // newest is what the read model should hold, found by looking at the whole log
 // at once.
 func newest(log []pipeline.Record) map[schema.Symbol]latestprices.Price {
-	want := map[schema.Symbol]latestprices.Price{}
+	want, last := map[schema.Symbol]latestprices.Price{}, map[schema.Symbol]schema.PriceObserved{}
 	for _, r := range log {
-		if p, ok := r.Event.Payload.(schema.PriceObserved); ok && !want[p.Symbol].Timestamp.After(p.Timestamp) {
+		p, ok := r.Event.Payload.(schema.PriceObserved)
+		if before, known := last[p.Symbol]; ok && (!known || cmp.Or(p.Timestamp.Compare(before.Timestamp), cmp.Compare(p.Sequence, before.Sequence)) >= 0) {
+			last[p.Symbol] = p
 			want[p.Symbol] = latestprices.Price{Provider: p.Source, Symbol: p.Symbol, Price: p.Price, Timestamp: p.Timestamp}
 		}
 	}
@@ -135,6 +139,11 @@ func count(log []pipeline.Record, symbol schema.Symbol) (prices int64, first sch
 	return prices, first
 }
 
+func sequenced(p schema.PriceObserved, sequence schema.Sequence) schema.PriceObserved {
+	p.Sequence = sequence
+	return p
+}
+
 func TestLatest(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)
@@ -158,6 +167,8 @@ func TestLatest(t *testing.T) {
 		{"an older receipt does not move it back", unchanged(first, 15), "1.5", 20},
 		{"a late price changes nothing", observed("A", "9", 5, 30), "1.5", 20},
 		{"of two at one time, the later in the log", observed("A", "2", 10, 12), "2", 20},
+		{"or that with the higher sequence", sequenced(observed("A", "3", 10, 12), 7), "3", 20},
+		{"whatever comes later", sequenced(observed("A", "4", 10, 12), 6), "3", 20},
 		{"a newer one brings its own receipt", observed("A", "3", 11, 13), "3", 13},
 	} {
 		require.NoError(t, stage.Deliver(rig.AppendAll(t, step.payload)...))

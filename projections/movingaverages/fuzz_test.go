@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -18,7 +19,7 @@ func FuzzStoredWindow(f *testing.F) {
 	f.Add(w.encode())
 	w.sums = make([]schema.Decimal, len(sizes))
 	for i := range 4 {
-		w.entries = append(w.entries, entry{schema.NewTime(time.Unix(int64(i), 0)), int64(i), schema.MustDecimal("1.5")})
+		w.entries = append(w.entries, entry{projections.Place{Timestamp: schema.NewTime(time.Unix(int64(i), 0)), ID: int64(i)}, schema.MustDecimal("1.5")})
 	}
 	for _, seed := range []string{w.encode(), "", "null", "{}", `{"times":[],"ids":[1],"prices":[]}`, `{"prices":[1e999999]}`, `{"ids":[9223372036854775808]}`} {
 		f.Add(seed)
@@ -43,9 +44,10 @@ func FuzzStoredWindow(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, written, again.encode())
 
-		stored := storedWindow{Times: []schema.Time{}, IDs: []int64{}, Prices: []schema.Decimal{}}
+		stored := storedWindow{Times: []schema.Time{}, Sequences: []schema.Sequence{}, IDs: []int64{}, Prices: []schema.Decimal{}}
 		for _, e := range read.entries {
-			stored.Times, stored.IDs, stored.Prices = append(stored.Times, e.time), append(stored.IDs, e.id), append(stored.Prices, e.price)
+			stored.Times, stored.Sequences = append(stored.Times, e.place.Timestamp), append(stored.Sequences, e.place.Sequence)
+			stored.IDs, stored.Prices = append(stored.IDs, e.place.ID), append(stored.Prices, e.price)
 		}
 		want, err := json.Marshal(stored)
 		require.NoError(t, err)
@@ -56,7 +58,7 @@ func FuzzStoredWindow(f *testing.F) {
 func BenchmarkEncodeWindow(b *testing.B) {
 	var w window
 	for i := range 5 {
-		w = w.add(entry{schema.NewTime(time.Unix(1_750_000_000, int64(i)*1000)), int64(i), schema.MustDecimal("182.55")}, []int{5})
+		w = w.add(entry{projections.Place{Timestamp: schema.NewTime(time.Unix(1_750_000_000, int64(i)*1000)), ID: int64(i)}, schema.MustDecimal("182.55")}, []int{5})
 	}
 	for b.Loop() {
 		w.encode()

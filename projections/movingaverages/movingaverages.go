@@ -1,7 +1,7 @@
 // Package movingaverages is the read model of simple moving averages.
 //
 // The average of window N of a (provider, symbol) is the mean of its last N
-// prices by event time, ties by log order; of those there are, while there are
+// prices by event time, ties by sequence and then by log order; of those there are, while there are
 // fewer. It is exact but for the division, which is rounded half-even to 18
 // fractional digits.
 package movingaverages
@@ -71,7 +71,7 @@ const (
 )
 
 func (*projection) Name() string         { return Name }
-func (*projection) Version() int         { return 2 }
+func (*projection) Version() int         { return 3 }
 func (*projection) TableNames() []string { return []string{averages, windows} }
 
 // Configuration implements projections.Configured: other windows are other rows.
@@ -120,7 +120,7 @@ func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gene
 		}
 		key := price.Key()
 		before, _ := cache.Get(key)
-		after := before.add(entry{price.Timestamp, id, price.Price}, p.sizes)
+		after := before.add(entry{projections.Place{Timestamp: price.Timestamp, Sequence: price.Sequence, ID: id}, price.Price}, p.sizes)
 		cache.Put(key, after)
 		changed[key] = after
 		for index, size := range p.sizes {

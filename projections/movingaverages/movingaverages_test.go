@@ -1,6 +1,7 @@
 package movingaverages_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/big"
@@ -93,7 +94,8 @@ func drawLog(t *rapid.T) []pipeline.Record {
 			Event: schema.Event{ID: fmt.Sprint(i), Payload: schema.PriceObserved{
 				Symbol: schema.Symbol(rapid.SampledFrom([]string{"A", "B"}).Draw(t, "symbol")),
 				Source: schema.Provider(rapid.SampledFrom([]string{"p", "q"}).Draw(t, "provider")),
-				Price:  schema.MustDecimal(drawPrice(t)), Timestamp: at, ReceivedAt: at}}}
+				Price:  schema.MustDecimal(drawPrice(t)), Timestamp: at, ReceivedAt: at,
+				Sequence: rapid.SampledFrom([]schema.Sequence{0, 0, 1, 2, -1}).Draw(t, "sequence")}}}
 	}
 	return records
 }
@@ -109,18 +111,21 @@ type expected struct {
 // everything there was so far.
 func recompute(records []pipeline.Record, windows []int) []expected {
 	type observation struct {
-		at    time.Time
-		price *big.Rat
+		at       time.Time
+		sequence schema.Sequence
+		price    *big.Rat
 	}
 	history := map[string][]observation{}
 	var all []expected
 	for _, r := range records {
 		p := r.Event.Payload.(schema.PriceObserved)
 		price, _ := new(big.Rat).SetString(p.Price.String())
-		history[p.Key()] = append(history[p.Key()], observation{p.Timestamp.Time, price})
+		history[p.Key()] = append(history[p.Key()], observation{p.Timestamp.Time, p.Sequence, price})
 		for _, window := range windows {
 			sorted := slices.Clone(history[p.Key()])
-			slices.SortStableFunc(sorted, func(a, b observation) int { return a.at.Compare(b.at) })
+			slices.SortStableFunc(sorted, func(a, b observation) int {
+				return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.sequence, b.sequence))
+			})
 			last := sorted[max(0, len(sorted)-window):]
 			sum := new(big.Rat)
 			for _, o := range last {
@@ -229,7 +234,8 @@ func TestHistoryEqualsARecomputation(t *testing.T) {
 			}
 		}
 		slices.SortStableFunc(sorted, func(a, b pipeline.Record) int {
-			return a.Event.Payload.OccurredAt().Compare(b.Event.Payload.OccurredAt())
+			p, q := a.Event.Payload.(schema.PriceObserved), b.Event.Payload.(schema.PriceObserved)
+			return cmp.Or(p.Timestamp.Compare(q.Timestamp), cmp.Compare(p.Sequence, q.Sequence))
 		})
 		var want, got []string
 		for i, e := range recompute(sorted, []int{window}) {

@@ -1,29 +1,26 @@
 package movingaverages
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
 	"time"
 
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // entry is one price in a window.
 type entry struct {
-	time  schema.Time
-	id    int64 // the order of the log
+	place projections.Place
 	price schema.Decimal
 }
 
-func (e entry) compare(f entry) int {
-	return cmp.Or(e.time.Compare(f.time), cmp.Compare(e.id, f.id))
-}
+func (e entry) compare(f entry) int { return e.place.Compare(f.place) }
 
-// window is the last prices of one key, oldest first, by event time and then
-// by log order: as many as the largest average needs. It is immutable.
+// window is the last prices of one key, oldest first: as many as the largest average
+// needs. It is immutable.
 type window struct {
 	entries []entry
 	// sums[i] is the sum of the last sizes[i] entries.
@@ -61,13 +58,14 @@ func (w window) average(i int, sizes []int) schema.Decimal {
 }
 
 // newest is the newest event time.
-func (w window) newest() schema.Time { return w.entries[len(w.entries)-1].time }
+func (w window) newest() schema.Time { return w.entries[len(w.entries)-1].place.Timestamp }
 
 // storedWindow is the text form of a window.
 type storedWindow struct {
-	Times  []schema.Time    `json:"times"`
-	IDs    []int64          `json:"ids"`
-	Prices []schema.Decimal `json:"prices"`
+	Times     []schema.Time     `json:"times"`
+	Sequences []schema.Sequence `json:"sequences"`
+	IDs       []int64           `json:"ids"`
+	Prices    []schema.Decimal  `json:"prices"`
 }
 
 // encode writes a storedWindow as encoding/json does, in a fifth of its time: there
@@ -86,9 +84,10 @@ func (w window) encode() string {
 		b = append(b, ']')
 	}
 	list(`{"times":`, func(e entry) {
-		b = append(e.time.AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
+		b = append(e.place.Timestamp.AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
 	})
-	list(`,"ids":`, func(e entry) { b = strconv.AppendInt(b, e.id, 10) })
+	list(`,"sequences":`, func(e entry) { b = strconv.AppendInt(b, int64(e.place.Sequence), 10) })
+	list(`,"ids":`, func(e entry) { b = strconv.AppendInt(b, e.place.ID, 10) })
 	list(`,"prices":`, func(e entry) { b = append(b, e.price.String()...) })
 	return string(append(b, '}'))
 }
@@ -99,12 +98,12 @@ func decodeWindow(text string, sizes []int) (window, error) {
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		return window{}, fmt.Errorf("reading a stored window: %w", err)
 	}
-	if len(s.Times) != len(s.IDs) || len(s.Times) != len(s.Prices) {
-		return window{}, fmt.Errorf("reading a stored window: %d times, %d ids, %d prices", len(s.Times), len(s.IDs), len(s.Prices))
+	if n := len(s.Times); n != len(s.Sequences) || n != len(s.IDs) || n != len(s.Prices) {
+		return window{}, fmt.Errorf("reading a stored window: %d times, %d sequences, %d ids, %d prices", n, len(s.Sequences), len(s.IDs), len(s.Prices))
 	}
 	w := window{sums: make([]schema.Decimal, len(sizes))}
 	for i := range s.Times {
-		w.entries = append(w.entries, entry{s.Times[i], s.IDs[i], s.Prices[i]})
+		w.entries = append(w.entries, entry{projections.Place{Timestamp: s.Times[i], Sequence: s.Sequences[i], ID: s.IDs[i]}, s.Prices[i]})
 	}
 	for i, size := range sizes {
 		for _, e := range w.entries[max(0, len(w.entries)-size):] {

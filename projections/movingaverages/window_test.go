@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -17,7 +18,7 @@ func TestAWindowKeepsWhatItsLargestAverageNeeds(t *testing.T) {
 	sizes := []int{2, 3}
 	var w window
 	for i := range 10 {
-		w = w.add(entry{schema.NewTime(time.Unix(int64(i), 0)), int64(i), schema.MustDecimal("1.5")}, sizes)
+		w = w.add(entry{projections.Place{Timestamp: schema.NewTime(time.Unix(int64(i), 0)), ID: int64(i)}, schema.MustDecimal("1.5")}, sizes)
 		assert.Len(t, w.entries, min(i+1, 3))
 	}
 }

@@ -27,7 +27,7 @@ var _ pipeline.OrderFree = projection{}
 const table = "processed_prices"
 
 func (projection) Name() string         { return Name }
-func (projection) Version() int         { return 1 }
+func (projection) Version() int         { return 2 }
 func (projection) TableNames() []string { return []string{table} }
 
 // OrderFree implements pipeline.OrderFree.
@@ -44,16 +44,17 @@ func (projection) Tables(g pipeline.Generation) []string {
 		symbol          {text}    NOT NULL,
 		price           {decimal} NOT NULL,
 		timestamp       {time}    NOT NULL,
+		sequence        {int}     NOT NULL,
 		provider        {text}    NOT NULL,
 		raw_response_id {text}    NOT NULL,
 		received_at     {time}    NOT NULL,
 		event_id        {text}    NOT NULL
-	)`, `CREATE INDEX ` + name + `_by_time ON ` + name + ` (symbol, provider, timestamp, id)`}
+	)`, `CREATE INDEX ` + name + `_by_time ON ` + name + ` (symbol, provider, timestamp, sequence, id)`}
 }
 
 // Apply appends one row a price.
 func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	columns := []string{"id", "symbol", "price", "timestamp", "provider", "raw_response_id", "received_at", "event_id"}
+	columns := []string{"id", "symbol", "price", "timestamp", "sequence", "provider", "raw_response_id", "received_at", "event_id"}
 	rows := store.Rows{Table: g.Table(table), Columns: columns, Values: make([]any, 0, len(in)*len(columns))}
 	for i := range in {
 		p := in[i].Event.Payload.(schema.PriceObserved)
@@ -61,7 +62,7 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 		if err != nil {
 			return pipeline.Permanent(err)
 		}
-		rows.Add(id, p.Symbol, p.Price, p.Timestamp, p.Source, p.RawResponseID, p.ReceivedAt, in[i].Event.ID)
+		rows.Add(id, p.Symbol, p.Price, p.Timestamp, p.Sequence, p.Source, p.RawResponseID, p.ReceivedAt, in[i].Event.ID)
 	}
 	return tx.Insert(ctx, rows)
 }

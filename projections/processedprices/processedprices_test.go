@@ -136,12 +136,27 @@ func TestPrices(t *testing.T) {
 	require.NoError(t, stage.Deliver(rig.AppendAll(t, price("A", 40, "5"), price("A", 15, "6"))...))
 	_, rest := list(processedprices.Query{Behind: page[1].Place(), Limit: 9})
 	assert.Equal(t, []string{"4", "2", "3", "6", "1"}, append(first, rest...), "none twice, none left out")
+
+	// Within one instant by sequence, whatever the order of the log; page by page too.
+	trade := func(sequence schema.Sequence, text string) schema.Payload {
+		p := price("A", 50, text).(schema.PriceObserved)
+		p.Sequence = sequence
+		return p
+	}
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, trade(3, "9"), trade(1, "7"), trade(2, "8"), trade(-1, "6.5"), trade(1, "7.5"))...))
+	var paged []string
+	for behind := newest; len(paged) < 5; {
+		page, one := list(processedprices.Query{Behind: behind, Limit: 1})
+		paged, behind = append(paged, one...), page[0].Place()
+	}
+	assert.Equal(t, []string{"9", "8", "7.5", "7", "6.5"}, paged)
 }
 
 func TestEarlier(t *testing.T) {
 	t.Parallel()
 	early, late := schema.NewTime(time.Unix(1, 0)), schema.NewTime(time.Unix(2, 0))
-	order := []projections.Place{projections.Before(early), {Timestamp: early, ID: 1}, {Timestamp: early, ID: 2},
+	order := []projections.Place{projections.Before(early), {Timestamp: early, Sequence: -1, ID: 9}, {Timestamp: early, ID: 1}, {Timestamp: early, ID: 2},
+		{Timestamp: early, Sequence: 1, ID: 0},
 		projections.Until(early), projections.Before(late), {Timestamp: late, ID: 1}, projections.Newest}
 	for i, p := range order {
 		for k, q := range order {

@@ -13,12 +13,16 @@ type Price struct {
 	ID        int64          `db:"id"`
 	Price     schema.Decimal `db:"price"`
 	Timestamp schema.Time    `db:"timestamp"`
+	// Sequence orders the prices of one Timestamp.
+	Sequence schema.Sequence `db:"sequence"`
 	// ReceivedAt is our clock when the answer was complete.
 	ReceivedAt schema.Time `db:"received_at"`
 }
 
 // Place is where the price stands among those of its symbol.
-func (p Price) Place() projections.Place { return projections.Place{Timestamp: p.Timestamp, ID: p.ID} }
+func (p Price) Place() projections.Place {
+	return projections.Place{Timestamp: p.Timestamp, Sequence: p.Sequence, ID: p.ID}
+}
 
 // Query selects prices of one symbol at one provider, newest first.
 type Query struct {
@@ -38,9 +42,10 @@ type Reader struct{ DB store.Querier }
 // Prices returns the prices that a query selects.
 func (r Reader) Prices(ctx context.Context, q Query) ([]Price, error) {
 	var prices []Price
-	err := r.DB.Select(ctx, &prices, `SELECT id, price, timestamp, received_at FROM processed_prices
-		WHERE symbol = $1 AND provider = $2 AND timestamp >= $3 AND (timestamp, id) < ($4, $5)
-		ORDER BY timestamp DESC, id DESC LIMIT $6`, q.Symbol, q.Provider, q.From, q.Behind.Timestamp, q.Behind.ID, q.Limit)
+	err := r.DB.Select(ctx, &prices, `SELECT id, price, timestamp, sequence, received_at FROM processed_prices
+		WHERE symbol = $1 AND provider = $2 AND timestamp >= $3 AND (timestamp, sequence, id) < ($4, $5, $6)
+		ORDER BY timestamp DESC, sequence DESC, id DESC LIMIT $7`,
+		q.Symbol, q.Provider, q.From, q.Behind.Timestamp, q.Behind.Sequence, q.Behind.ID, q.Limit)
 	if err != nil {
 		return nil, projections.QueryError("the prices of "+schema.MarketKey(q.Provider, q.Symbol), err)
 	}

@@ -1,7 +1,9 @@
 package projectiontest
 
 import (
+	"cmp"
 	"math/big"
+	"slices"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
@@ -15,12 +17,18 @@ func Rat(d schema.Decimal) *big.Rat {
 	return r
 }
 
-// ByKey is the prices of each symbol at each provider, in the order of the log.
+// ByKey is the prices of each symbol at each provider, in the order of projections.Place:
+// by event time, then by sequence, then as in the log.
 func ByKey(log []pipeline.Record) map[string][]schema.PriceObserved {
 	keys := map[string][]schema.PriceObserved{}
 	for _, r := range log {
 		p := r.Event.Payload.(schema.PriceObserved)
 		keys[p.Key()] = append(keys[p.Key()], p)
+	}
+	for _, prices := range keys {
+		slices.SortStableFunc(prices, func(a, b schema.PriceObserved) int {
+			return cmp.Or(a.Timestamp.Compare(b.Timestamp), cmp.Compare(a.Sequence, b.Sequence))
+		})
 	}
 	return keys
 }

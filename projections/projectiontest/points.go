@@ -1,7 +1,7 @@
 package projectiontest
 
 import (
-	"cmp"
+	"context"
 	"reflect"
 	"testing"
 
@@ -9,6 +9,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -91,7 +92,7 @@ func checkPoints(t testing.TB, d projections.IndicatorDoc, points []projections.
 	for i, point := range points {
 		if i > 0 {
 			later := points[i-1]
-			require.Positive(t, cmp.Or(later.Timestamp.Compare(point.Timestamp), cmp.Compare(later.ID, point.ID)), "points are not newest first")
+			require.Positive(t, later.Compare(point.Place), "points are not newest first")
 		}
 		require.Len(t, point.Values, len(d.Columns), "a point has a value for each column")
 		for c, column := range d.Columns {
@@ -109,15 +110,21 @@ func checkPoints(t testing.TB, d projections.IndicatorDoc, points []projections.
 // have their default.
 func (a *Asker) Points(provider schema.Provider, symbol schema.Symbol, parameters map[string]string) []projections.Point {
 	a.t.Helper()
-	q := projections.IndicatorQuery{Provider: provider, Symbol: symbol, Parameters: map[string]string{}, Behind: projections.Newest, Limit: 1 << 30}
-	for _, p := range a.indicator.Indicator().Parameters {
+	return PointsOf(a.t, a.rig.DB, a.indicator, schema.Quote{Provider: provider, Symbol: symbol}, parameters)
+}
+
+// PointsOf is as Asker.Points, of the tables of a database.
+func PointsOf(t pipelinetest.TB, db store.Querier, indicator projections.Indicator, quote schema.Quote, parameters map[string]string) []projections.Point {
+	t.Helper()
+	q := projections.IndicatorQuery{Provider: quote.Provider, Symbol: quote.Symbol, Parameters: map[string]string{}, Behind: projections.Newest, Limit: 1 << 30}
+	for _, p := range indicator.Indicator().Parameters {
 		q.Parameters[p.Name] = p.Default
 		if value, given := parameters[p.Name]; given {
-			require.NoError(a.t, p.Check(value), p.Name)
+			require.NoError(t, p.Check(value), p.Name)
 			q.Parameters[p.Name] = value
 		}
 	}
-	points, err := a.indicator.Points(a.t.Context(), a.rig.DB, q)
-	require.NoError(a.t, err)
+	points, err := indicator.Points(context.Background(), db, q)
+	require.NoError(t, err)
 	return points
 }

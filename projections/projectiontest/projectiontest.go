@@ -60,7 +60,10 @@ const longest = 100
 //   - points, of an indicator: the logs that were drawn gave points, for each value
 //     of a parameter that has Choices, with values of the types of their columns,
 //     newest first. Where no log gave any, the other checks said nothing, and so
-//     this one fails.
+//     this one fails;
+//   - order, of an indicator: the points are the same whether prices come oldest first,
+//     newest first or shuffled. Of two prices of one event time, the one with the
+//     lower sequence is the earlier.
 func Run(t *testing.T, s Suite) {
 	t.Helper()
 	require.NotNil(t, s.New, "projectiontest: Suite.New is required: it makes the projection")
@@ -75,6 +78,7 @@ func Run(t *testing.T, s Suite) {
 	t.Run("generations", func(t *testing.T) { t.Parallel(); s.generations(t, pipelinetest.New(t)) })
 	if _, ok := s.make(t).(projections.Indicator); ok {
 		t.Run("points", func(t *testing.T) { t.Parallel(); s.points(t) })
+		t.Run("order", func(t *testing.T) { t.Parallel(); s.order(t) })
 	}
 }
 
@@ -130,7 +134,8 @@ func some(t *rapid.T) []schema.Payload {
 		p := schema.PriceObserved{
 			Symbol: rapid.SampledFrom([]schema.Symbol{"A", "B", "^GSPC"}).Draw(t, "symbol"),
 			Source: rapid.SampledFrom([]schema.Provider{"p", "q"}).Draw(t, "provider"),
-			Price:  decimals().Draw(t, "price"), Timestamp: at, ReceivedAt: at.Add(time.Second)}
+			Price:  decimals().Draw(t, "price"), Timestamp: at, ReceivedAt: at.Add(time.Second),
+			Sequence: rapid.SampledFrom([]schema.Sequence{0, 0, 1, 2, -1}).Draw(t, "sequence")}
 		if rapid.Bool().Draw(t, "trade") {
 			p.Size = decimals().Draw(t, "size")
 		}

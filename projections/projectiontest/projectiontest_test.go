@@ -199,13 +199,15 @@ func rsi(period int, index func(changes []schema.Decimal) any) Suite {
 	return Suite{New: func() (pipeline.Projection, error) {
 		return projections.NewSeries(projections.Series[[]schema.Decimal]{
 			Name: "rsi", Version: 1, Doc: "An index.", Columns: []projections.Column{{Name: "value", Doc: "The index.", Type: projections.DecimalColumn}},
-			Step: func(before []schema.Decimal, p projections.SeriesPrice) ([]schema.Decimal, []projections.SeriesPoint, error) {
+			Step: func(before []schema.Decimal, p projections.SeriesPrice) ([]schema.Decimal, error) {
 				after := append(slices.Clone(before), p.Price)
-				if len(after) <= period {
-					return after, nil, nil
+				return after[max(0, len(after)-period-1):], nil
+			},
+			Point: func(at []schema.Decimal, _ projections.SeriesPrice, _ map[string]string) []any {
+				if len(at) <= period {
+					return nil
 				}
-				after = after[1:]
-				return after, []projections.SeriesPoint{{Timestamp: p.Timestamp, Values: []any{index(after)}}}, nil
+				return []any{index(at[1:])}
 			},
 		})
 	}}
@@ -227,7 +229,7 @@ func TestWrongIndicatorsAreFound(t *testing.T) {
 		"one that panics at its first point": {rsi(14, func([]schema.Decimal) any { panic("index out of range") }), "panic: index out of range"},
 		"a float in a decimal column":        {rsi(14, func([]schema.Decimal) any { return 0.5 }), "column value is given a float64"},
 		"one that gives none":                {rsi(1000, last), "no log that was drawn gave a point"},
-		"a text in a decimal column":         {rsi(14, func([]schema.Decimal) any { return "much" }), "reading a column"},
+		"a text in a decimal column":         {rsi(14, func([]schema.Decimal) any { return "much" }), "column value is given a string"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -292,4 +294,45 @@ func TestAFoldThatPoisonStopsIsFound(t *testing.T) {
 	}
 	rig := pipelinetest.New(t)
 	assert.Contains(t, failtest.Of(t, func(t *failtest.T) { of(consecutive).poison(t, rig) }), "poison between the records changes the rows")
+}
+
+// arrival is an indicator that numbers the prices of a symbol as they come.
+type arrival struct{ *counting }
+
+func newArrival() (pipeline.Projection, error) {
+	return arrival{&counting{names: []string{"arrivals"}, ddl: func(g pipeline.Generation) []string {
+		return []string{"CREATE TABLE " + g.Table("arrivals") + ` (id {int} PRIMARY KEY, symbol {text} NOT NULL, provider {text} NOT NULL,
+			timestamp {time} NOT NULL, n {int} NOT NULL)`}
+	}}}, nil
+}
+
+func (arrival) Indicator() projections.IndicatorDoc {
+	return projections.IndicatorDoc{Doc: "Numbers.", Columns: []projections.Column{{Name: "n", Doc: "The number.", Type: projections.IntColumn}}}
+}
+
+func (a arrival) Points(ctx context.Context, db store.Querier, q projections.IndicatorQuery) ([]projections.Point, error) {
+	return projections.ReadPoints(ctx, db, "arrivals", a.Indicator(), q)
+}
+
+func (arrival) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
+	for _, r := range in {
+		p := r.Event.Payload.(schema.PriceObserved)
+		id, err := r.RowID(0)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO `+g.Table("arrivals")+` SELECT $1, $2, $3, $4, COUNT(*) FROM `+g.Table("arrivals")+` WHERE symbol = $2 AND provider = $3`,
+			id, p.Symbol, p.Source, p.Timestamp)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestAnIndicatorInTheOrderOfTheLogIsFound(t *testing.T) {
+	t.Parallel()
+	s := Suite{New: newArrival}
+	s.complete()
+	assert.Contains(t, failtest.Of(t, func(t *failtest.T) { s.order(t) }), "depend on the order in which prices come")
 }

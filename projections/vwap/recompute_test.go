@@ -1,7 +1,6 @@
 package vwap_test
 
 import (
-	"context"
 	"math/big"
 	"testing"
 	"time"
@@ -11,48 +10,40 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/projectiontest"
 	"github.com/pricemill/pricemill/projections/vwap"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Each point is the quotient of the sums over all trades of its day so far.
+// Each point is the quotient of the sums over the trades of its day up to it, however
+// late they came.
 func TestAveragesEqualARecomputation(t *testing.T) {
 	t.Parallel()
 	p, err := vwap.New(pipeline.Env{})
 	require.NoError(t, err)
 	pipelinetest.CheckFold(t, p, projectiontest.Prices, func(t *rapid.T, f pipelinetest.Fold) {
-		var rows []struct {
-			Provider  string         `db:"provider"`
-			Symbol    string         `db:"symbol"`
-			Timestamp schema.Time    `db:"timestamp"`
-			Value     schema.Decimal `db:"value"`
-			Volume    schema.Decimal `db:"volume"`
-		}
-		require.NoError(t, f.DB.Select(context.Background(), &rows, `SELECT provider, symbol, timestamp, value, volume FROM `+f.Generation.Table("vwap")+` ORDER BY id`))
-		got, want := map[string][]string{}, map[string][]string{}
-		for _, r := range rows {
-			key := r.Provider + "/" + r.Symbol
-			got[key] = append(got[key], r.Timestamp.String()+" "+projectiontest.Rat(r.Value).RatString()+" "+projectiontest.Rat(r.Volume).RatString())
-		}
 		for key, prices := range projectiontest.ByKey(f.Log) {
-			for i, last := range prices {
-				if last.Size.Sign() == 0 {
+			var want, got []string
+			value, size, day := new(big.Rat), new(big.Rat), ""
+			for _, p := range prices {
+				if p.Size.Sign() == 0 {
 					continue
 				}
-				value, size, newest := new(big.Rat), new(big.Rat), last.Timestamp
-				for _, p := range prices[:i+1] {
-					if p.Size.Sign() > 0 && p.Timestamp.Format(time.DateOnly) == last.Timestamp.Format(time.DateOnly) {
-						value.Add(value, new(big.Rat).Mul(projectiontest.Rat(p.Price), projectiontest.Rat(p.Size)))
-						size.Add(size, projectiontest.Rat(p.Size))
-						if p.Timestamp.After(newest) {
-							newest = p.Timestamp
-						}
-					}
+				if is := p.Timestamp.Format(time.DateOnly); is != day {
+					value, size, day = new(big.Rat), new(big.Rat), is
 				}
-				want[key] = append(want[key], newest.String()+" "+projectiontest.HalfEven(new(big.Rat).Quo(value, size)).RatString()+" "+size.RatString())
+				value.Add(value, new(big.Rat).Mul(projectiontest.Rat(p.Price), projectiontest.Rat(p.Size)))
+				size.Add(size, projectiontest.Rat(p.Size))
+				point := p.Timestamp.String() + " " + projectiontest.HalfEven(new(big.Rat).Quo(value, size)).RatString() + " " + size.RatString()
+				want = append([]string{point}, want...)
 			}
+			quote := schema.Quote{Provider: prices[0].Source, Symbol: prices[0].Symbol}
+			for _, point := range projectiontest.PointsOf(t, f.DB, p.(projections.Indicator), quote, nil) {
+				got = append(got, point.Timestamp.String()+" "+projectiontest.Rat(point.Values[0].(schema.Decimal)).RatString()+" "+
+					projectiontest.Rat(point.Values[1].(schema.Decimal)).RatString())
+			}
+			require.Equal(t, want, got, key)
 		}
-		require.Equal(t, want, got)
 	})
 }

@@ -4,9 +4,10 @@
 // a day, midnight to midnight UTC by event time, as S. Berkowitz, D. Logue and E.
 // Noser have it in "The Total Cost of Transactions on the NYSE", The Journal of
 // Finance 43 (1988). The sums are exact; the quotient is rounded half-even to 18
-// fractional digits. Each price that says its size adds a point: the average of
-// its day so far. A late one counts for the day it belongs to, whatever day it is
-// by then. A price without a size, such as a quote, adds nothing.
+// fractional digits. Each price that says its size has a point: the average of the
+// trades of its day up to it, by event time. A price without a size, such as a quote,
+// has none. The day is the session of no convention but its own: other programs take
+// the trades that they are given.
 package vwap
 
 import (
@@ -24,7 +25,7 @@ const Name = "vwap"
 func init() {
 	pipeline.RegisterProjection(pipeline.ProjectionModule{
 		Name:     Name,
-		Doc:      "The volume-weighted average price of each symbol over the day, after each trade.",
+		Doc:      "The volume-weighted average price of each symbol over the day, at each trade.",
 		Optional: true,
 		New:      New,
 	})
@@ -35,8 +36,7 @@ type state struct {
 	// Value is Σ price·size, in units of 10^-36.
 	Value *big.Int `json:"value"`
 	// Size is Σ size, in units of 10^-18.
-	Size   *big.Int    `json:"size"`
-	Newest schema.Time `json:"newest"`
+	Size *big.Int `json:"size"`
 }
 
 // New makes the projection.
@@ -45,38 +45,31 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 		return nil, err
 	}
 	return projections.NewSeries(projections.Series[state]{
-		Name: Name, Version: 1,
-		Doc: "The volume-weighted average price of the day so far, midnight to midnight UTC, after each price that says how much was traded at it.",
+		Name: Name, Version: 2,
+		Doc: "The volume-weighted average price of the day so far, midnight to midnight UTC, at each price that says how much was traded at it.",
 		Columns: []projections.Column{
 			{Name: "value", Doc: "The average price.", Type: projections.DecimalColumn},
 			{Name: "volume", Doc: "How much was traded that day so far.", Type: projections.DecimalColumn},
 		},
-		Key: func(p schema.PriceObserved) string { return p.Key() + "|" + day(p.Timestamp) }, // no symbol holds a |
-		Step: func(before state, p projections.SeriesPrice) (state, []projections.SeriesPoint, error) {
-			if p.Size.Sign() == 0 {
-				return before, nil, nil
-			}
-			after := add(before, p.Price, p.Size, p.Timestamp)
-			return after, []projections.SeriesPoint{{Timestamp: after.Newest,
-				Values: []any{schema.RoundUnits(after.Value, after.Size), schema.RoundUnits(after.Size, one)}}}, nil
+		Wants:   func(p schema.PriceObserved) bool { return p.Size.Sign() > 0 },
+		Session: func(p projections.SeriesPrice) string { return p.Timestamp.Format(time.DateOnly) },
+		Step: func(before state, p projections.SeriesPrice) (state, error) {
+			size := p.Size.Units()
+			return join(before, state{new(big.Int).Mul(p.Price.Units(), size), size}), nil
+		},
+		Join: join,
+		Point: func(at state, _ projections.SeriesPrice, _ map[string]string) []any {
+			return []any{schema.RoundUnits(at.Value, at.Size), schema.RoundUnits(at.Size, one)}
 		},
 	})
 }
 
 var one = big.NewInt(1)
 
-func day(t schema.Time) string { return t.Format(time.DateOnly) }
-
-// add is the sums with one more trade.
-func add(before state, price, size schema.Decimal, at schema.Time) state {
-	units := size.Units()
-	after := state{Value: new(big.Int).Mul(price.Units(), units), Size: units, Newest: at}
-	if before.Size != nil {
-		after.Value.Add(after.Value, before.Value)
-		after.Size.Add(after.Size, before.Size)
-		if before.Newest.After(at) {
-			after.Newest = before.Newest
-		}
+// join is the sums of two sets of trades.
+func join(a, b state) state {
+	if a.Size == nil {
+		return b
 	}
-	return after
+	return state{new(big.Int).Add(a.Value, b.Value), new(big.Int).Add(a.Size, b.Size)}
 }
