@@ -26,12 +26,13 @@ func TestAWindowKeepsWhatItsLargestAverageNeeds(t *testing.T) {
 func TestAStoredWindowThatIsDamagedIsAnError(t *testing.T) {
 	t.Parallel()
 	const at = `"2026-01-02T03:04:05Z"`
-	for _, text := range []string{"", "{", `{"times":[],"ids":[1],"prices":[]}`, `{"times":[],"ids":[],"prices":[1]}`,
-		`{"times":[` + at + `],"ids":[1],"prices":[]}`, `{"times":[` + at + `],"ids":[],"prices":[1]}`} {
+	for _, text := range []string{"", "{", `{"times":[],"sequences":[],"ids":[1],"prices":[]}`,
+		`{"times":[],"sequences":[],"ids":[],"prices":[1]}`, `{"times":[` + at + `],"sequences":[0],"ids":[1],"prices":[]}`,
+		`{"times":[` + at + `],"sequences":[0],"ids":[],"prices":[1]}`, `{"times":[` + at + `],"ids":[1],"prices":[1]}`} {
 		_, err := decodeWindow(text, []int{2})
 		require.ErrorContains(t, err, "reading a stored window", text)
 	}
-	w, err := decodeWindow(`{"times":[`+at+`],"ids":[1],"prices":[1],"late":1}`, []int{2})
-	require.NoError(t, err, "as a former version wrote it")
+	w, err := decodeWindow(`{"times":[`+at+`],"sequences":[7],"ids":[1],"prices":[1]}`, []int{2})
+	require.NoError(t, err)
 	assert.Len(t, w.entries, 1)
 }
