@@ -68,7 +68,7 @@ func TestPluginsAreSwitchedOnAndOff(t *testing.T) {
 	p.eventuallyHolds("/api/v1/symbols", `"symbol":"MSFT","provider":"csv","count":123`)
 	missing := p.get("/api/v1/indicators/candles?symbol=AAPL&provider=csv")
 	assert.Equal(t, 404, missing.status)
-	assert.Equal(t, `Unknown indicator "candles"; there is none`, missing.field(t, "detail"))
+	assert.Equal(t, `Indicator "candles" is switched off; start the service with PLUGINS=candles, which may name several, separated by commas`, missing.field(t, "detail"))
 	assert.NotContains(t, p.get("/openapi.json").body, "/api/v1/indicators/candles")
 	assert.NotContains(t, p.get("/asyncapi.json").body, "handler.price-alerts")
 	require.Zero(t, p.stop())
@@ -85,7 +85,7 @@ func TestPluginsAreSwitchedOnAndOff(t *testing.T) {
 	assert.Equal(t, `Unknown indicator "candle"; known are bollinger, candles, ema, vwap`, unknown.field(t, "detail"))
 	// Who asks for what is not kept learns what is, and gets nothing else.
 	for path, kept := range map[string]string{"ema?symbol=MSFT&period=13": "'12' or '26'", "bollinger?symbol=MSFT&period=10": "'20'",
-		"candles?symbol=MSFT&interval=2m": "'1m', '5m', '1h' or '1d'", "bollinger?symbol=MSFT&deviations=3": "known are ddof, period, symbol, warm_up",
+		"candles?symbol=MSFT&interval=2m": "'1m', '5m', '1h' or '1d'", "bollinger?symbol=MSFT&deviations=3": "known are period, ddof, warm_up, symbol",
 		"vwap?symbol=MSFT&period=10": "known are symbol"} {
 		refused := p.get("/api/v1/indicators/" + path)
 		assert.Equal(t, 422, refused.status, path)

@@ -163,9 +163,13 @@ func newSymbols(a *app) *cobra.Command {
 
 // indicatorLine is an indicator as GET indicators lists it.
 type indicatorLine struct {
-	Name, Description  string
-	On                 bool
-	Parameters, Values []struct{ Name, Default string }
+	Name, Description string
+	On                bool
+	Parameters        []struct {
+		Name, Default string
+		Convention    bool
+	}
+	Values []struct{ Name string }
 }
 
 // columns are those of its points.
@@ -175,7 +179,9 @@ func (i indicatorLine) columns() []string {
 		columns = append(columns, v.Name)
 	}
 	for _, p := range i.Parameters {
-		columns = append(columns, p.Name)
+		if !p.Convention {
+			columns = append(columns, p.Name)
+		}
 	}
 	return columns
 }

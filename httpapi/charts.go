@@ -315,7 +315,7 @@ func (a *API) readIndicatorLines(ctx context.Context, asked chartQuery, name str
 
 // labelOf names an indicator with its parameters.
 func labelOf(name string, d projections.IndicatorDoc, parameters map[string]string) string {
-	for _, p := range d.Parameters {
+	for _, p := range d.Repeated() {
 		name += " " + parameters[p.Name]
 	}
 	return name

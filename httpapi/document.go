@@ -95,7 +95,7 @@ func pageDoc(d projections.IndicatorDoc) map[string]any {
 		"provider":  map[string]any{"$ref": "#/components/schemas/Provider"},
 		"timestamp": map[string]any{"type": "string", "format": "date-time", "description": "The event time of the point."},
 	}
-	for _, p := range d.Parameters {
+	for _, p := range d.Repeated() {
 		properties[p.Name] = map[string]any{"type": "string", "description": p.Doc}
 	}
 	for _, c := range d.Columns {

@@ -65,7 +65,7 @@ func (i indicatorItem) fields() []string {
 // indicatorColumns are the names of the values of an item.
 func indicatorColumns(d projections.IndicatorDoc) []string {
 	columns := []string{"symbol", "provider"}
-	for _, p := range d.Parameters {
+	for _, p := range d.Repeated() {
 		columns = append(columns, p.Name)
 	}
 	columns = append(columns, "timestamp")
@@ -105,7 +105,7 @@ func (a *API) serveIndicator(w http.ResponseWriter, r *http.Request, name string
 	columns := indicatorColumns(d)
 	page := newPage(points, asked.Limit, func(p projections.Point) indicatorItem {
 		values := []any{asked.Symbol, asked.Provider}
-		for _, parameter := range d.Parameters {
+		for _, parameter := range d.Repeated() {
 			values = append(values, parameters[parameter.Name])
 		}
 		return indicatorItem{columns, append(append(values, p.Timestamp), p.Values...)}
@@ -133,6 +133,7 @@ type parameterInfo struct {
 	Choices     []string `json:"choices,omitempty"`
 	Minimum     *int64   `json:"minimum,omitempty"`
 	Maximum     *int64   `json:"maximum,omitempty"`
+	Convention  bool     `json:"convention,omitempty"`
 }
 
 type valueInfo struct {
@@ -158,7 +159,7 @@ func (a *API) getIndicators(w http.ResponseWriter, r *http.Request) error {
 func describeIndicator(name string, d projections.IndicatorDoc, on bool) indicatorInfo {
 	info := indicatorInfo{Name: name, Description: d.Doc, On: on, Parameters: []parameterInfo{}, Values: []valueInfo{}}
 	for _, p := range d.Parameters {
-		parameter := parameterInfo{Name: p.Name, Description: p.Doc, Default: p.Default, Choices: p.Choices}
+		parameter := parameterInfo{Name: p.Name, Description: p.Doc, Default: p.Default, Choices: p.Choices, Convention: p.Convention}
 		if len(p.Choices) == 0 {
 			parameter.Minimum, parameter.Maximum = &p.Low, &p.High
 		}

@@ -23,6 +23,7 @@ func (bands) Indicator() projections.IndicatorDoc {
 		Parameters: []projections.Parameter{
 			{Name: "length", Doc: "How long.", Default: "1m", Choices: []string{"1m", "1h", "1d"}},
 			{Name: "width", Doc: "How wide.", Default: "2", Low: 1, High: 9},
+			{Name: "mean", Doc: "How the middle is found.", Default: "simple", Choices: []string{"simple"}, Convention: true},
 		},
 		Columns: []projections.Column{
 			{Name: "upper", Doc: "Above.", Type: projections.DecimalColumn},
@@ -116,7 +117,8 @@ func TestTheListOfIndicators(t *testing.T) {
 		`{"name":"average","description":"An average.","on":false,"parameters":[],"values":[{"name":"value","description":"It.","type":"decimal"}]},`+
 		`{"name":"bands","description":"Bands around the price.","on":true,"parameters":[`+
 		`{"name":"length","description":"How long.","default":"1m","choices":["1m","1h","1d"]},`+
-		`{"name":"width","description":"How wide.","default":"2","minimum":1,"maximum":9}],"values":[`+
+		`{"name":"width","description":"How wide.","default":"2","minimum":1,"maximum":9},`+
+		`{"name":"mean","description":"How the middle is found.","default":"simple","choices":["simple"],"convention":true}],"values":[`+
 		`{"name":"upper","description":"Above.","type":"decimal"},{"name":"volume","description":"Traded.","type":"decimal"},`+
 		`{"name":"count","description":"How many.","type":"int"},{"name":"since","description":"From when on.","type":"time"},`+
 		`{"name":"state","description":"How it is.","type":"text"}]}]}`)

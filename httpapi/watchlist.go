@@ -49,7 +49,7 @@ func (a *API) readWatchList(r *http.Request) (dashboard.WatchList, error) {
 		asked.Provider, view.Provider = provider, string(provider)
 	}
 	list := listing{"watchlist", view.Provider}
-	if place := q.cursor(list, 2); place != nil { // one that is none leads to the first page
+	if place := q.cursor(list, 2, 2); place != nil { // one that is none leads to the first page
 		asked.AfterProvider, asked.AfterSymbol = schema.Provider(place[0]), schema.Symbol(place[1])
 	}
 	ctx, cancel := querying(r)

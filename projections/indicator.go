@@ -48,6 +48,14 @@ type Parameter struct {
 	Choices []string
 	Low     int64
 	High    int64
+	// Convention says that the parameter decides how points are computed, not which
+	// series is asked for: a point does not repeat its value.
+	Convention bool
+}
+
+// Repeated are the parameters whose values each point repeats.
+func (d IndicatorDoc) Repeated() []Parameter {
+	return slices.DeleteFunc(slices.Clone(d.Parameters), func(p Parameter) bool { return p.Convention })
 }
 
 // ColumnType is what a value is.

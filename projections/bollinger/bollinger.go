@@ -78,9 +78,9 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 			// One period is kept. Who asks for another learns which, and does not get this one's bands.
 			{Name: period, Doc: "The period, in prices.", Default: length, Choices: []string{length}},
 			{Name: ddof, Doc: "What is taken from the number of prices in the divisor of the variance: 0, for the deviation of the population, as TA-Lib's BBANDS; " +
-				"or 1, for that of a sample, as pandas' std.", Default: "0", Choices: []string{"0", "1"}},
+				"or 1, for that of a sample, as pandas' std.", Default: "0", Choices: []string{"0", "1"}, Convention: true},
 			{Name: warmUp, Doc: "What the first prices have, of which there are fewer than a period: partial, the bands of those there are, as pandas with min_periods=1; " +
-				"or full, no point, as TA-Lib.", Default: partial, Choices: []string{partial, full}},
+				"or full, no point, as TA-Lib.", Default: partial, Choices: []string{partial, full}, Convention: true},
 		},
 		Columns: []projections.Column{
 			decimal("lower", "The lower band."), decimal("middle", "The mean."), decimal("upper", "The upper band."),

@@ -80,7 +80,7 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 		Parameters: []projections.Parameter{
 			{Name: period, Doc: "The period, in prices.", Default: names[0], Choices: names},
 			{Name: seed, Doc: "What the average begins with: first, the first price, as pandas' ewm(span, adjust=False); or sma, the mean of the first prices of a period, " +
-				"with no point before, as TA-Lib's EMA.", Default: first, Choices: []string{first, sma}},
+				"with no point before, as TA-Lib's EMA.", Default: first, Choices: []string{first, sma}, Convention: true},
 		},
 		Columns: []projections.Column{{Name: "value", Doc: "The average.", Type: projections.DecimalColumn}},
 		Step: func(before state, p projections.SeriesPrice) (state, error) {
