@@ -21,7 +21,7 @@ func TestUnknownParameters(t *testing.T) {
 		"GET /api/v1/prices/moving-average?symbol=A&period=10":         `symbol, window, provider, as_of`,
 		"GET /api/v1/prices/moving-average/history?symbol=A&as_of=x":   `symbol, window, provider, from, to, limit, cursor`,
 		"GET /api/v1/prices/history?symbol=A&interval=1m":              `symbol, provider, from, to, limit, cursor`,
-		"GET /api/v1/indicators/bands?symbol=A&period=10":              `length, width, symbol, provider, from, to, limit, cursor`,
+		"GET /api/v1/indicators/bands?symbol=A&period=10":              `length, width, mean, symbol, provider, from, to, limit, cursor`,
 		"GET /api/v1/prices/poll?status=active":                        `limit, cursor`,
 		"GET /api/v1/prices/poll/poll_abc12345?limit=1":                `this route has no query parameters`,
 		"POST /api/v1/prices/poll?symbols=A":                           `this route has no query parameters`,
