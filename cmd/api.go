@@ -90,6 +90,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		Streams:      streams{stream.Reader{DB: b.store}},
 		Rebuilds:     rebuilds{b.store, m.projections},
 		DeadLetters:  letters{b.store},
+		Pipeline:     newFlow(b, m.parts),
 		Stale:        f.age,
 		Readiness:    m.readiness(r, f),
 		Metrics:      metrics(r),

@@ -243,7 +243,7 @@ func TestPagesCanReadEveryDocumentedHeader(t *testing.T) {
 		exposed = append(exposed, http.CanonicalHeaderKey(name))
 	}
 	// Browsers show the first anyway, and use the others themselves.
-	own := []string{"Cache-Control", "Vary", "Content-Encoding"}
+	own := []string{"Cache-Control", "Vary", "Content-Encoding", "Location"}
 	for _, name := range mustContract(t).ResponseHeaders() {
 		if !slices.Contains(exposed, name) && !slices.Contains(own, name) {
 			t.Errorf("%s is documented, and no page can read it", name)

@@ -212,6 +212,20 @@ func (s *streams) List(_ context.Context, limit int) ([]httpapi.Stream, error) {
 	return s.known[:min(limit, len(s.known))], s.err
 }
 
+// chain is a pipeline of one topic, whose consumers are behind and halted.
+type chain struct{}
+
+func (chain) Flow() []httpapi.TopicFlow {
+	return []httpapi.TopicFlow{{Topic: schema.PriceEvents, Producers: []string{"normalize"}, Consumers: []string{"candles", "latest-prices"}}}
+}
+
+func (chain) Stages(context.Context) ([]httpapi.StagePosition, error) {
+	at := func(stage string, partition int32, position int64, halted string) httpapi.StagePosition {
+		return httpapi.StagePosition{Stage: stage, Topic: schema.PriceEvents, Partition: partition, Position: position, End: 100, Lag: 100 - position, Halted: halted, MovedAt: eventTime}
+	}
+	return []httpapi.StagePosition{at("candles.g1", 0, 90, ""), at("candles.g1", 1, 97, ""), at("latest-prices.g2", 0, 100, "the log has a gap"), at("latest-prices.g2", 1, 100, "")}, nil
+}
+
 // noLatest knows no price.
 func noLatest(context.Context, schema.Provider, schema.Symbol) (latestprices.Price, error) {
 	return latestprices.Price{}, projections.ErrNotFound
@@ -291,6 +305,7 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 			Streams:     &streams{known: []httpapi.Stream{exampleStream("stream_abc12345")}},
 			Rebuilds:    newRebuilds("rebuild_abc12345"),
 			DeadLetters: &deadLetters{},
+			Pipeline:    chain{},
 			Readiness:   func(context.Context) []httpapi.Check { return nil },
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

@@ -46,16 +46,21 @@ func (a *API) getLivez(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// getReadyz lists every check, the good ones too, so that an operator sees what
-// was looked at. No rate limit protects it, so those who ask at one time share one
-// look, which none of them ends by leaving.
-func (a *API) getReadyz(w http.ResponseWriter, r *http.Request) error {
+// readiness runs the checks. No rate limit protects /readyz, so those who ask at one
+// time share one look, which none of them ends by leaving.
+func (a *API) readiness(ctx context.Context) []Check {
 	look, _, _ := a.looks.Do("readyz", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readyTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyTimeout)
 		defer cancel()
 		return a.ports.Readiness(ctx), nil
 	})
-	checks := look.([]Check)
+	return look.([]Check)
+}
+
+// getReadyz lists every check, the good ones too, so that an operator sees what
+// was looked at.
+func (a *API) getReadyz(w http.ResponseWriter, r *http.Request) error {
+	checks := a.readiness(r.Context())
 	status, body := http.StatusOK, readyBody{"ready", checks}
 	if checks == nil {
 		body.Checks = []Check{}

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -32,22 +34,28 @@ func page[V dashboard.View](a *API, read func(r *http.Request) (V, error)) func(
 // writeFailure answers with an error as a page, with the status that it has in the API.
 func (a *API) writeFailure(w http.ResponseWriter, r *http.Request, err error) error {
 	status, body := a.answerTo(w, r, err)
-	view := dashboard.Failure{Frame: a.frame(http.StatusText(status), ""), Status: status}
-	switch b := body.(type) {
-	case errorBody:
-		view.Detail = b.Detail
-	case validationBody:
-		for _, f := range b.Detail {
-			view.Detail += strings.TrimPrefix(f.name()+": "+f.Msg+". ", ": ")
-		}
+	text, err := encode(body)
+	if err != nil {
+		return err
 	}
-	return writePage(w, status, view)
+	return writePage(w, status, dashboard.Failure{Frame: a.frame(http.StatusText(status), ""), Status: status, Detail: reasonOf(text), Back: "/"})
 }
 
-// name is the last part of the way to what is invalid.
-func (f fault) name() string {
-	name, _ := f.Loc[len(f.Loc)-1].(string)
-	return name
+// reasonOf is what the body of an error says, for people.
+func reasonOf(body []byte) string {
+	var failed errorBody
+	if json.Unmarshal(body, &failed) == nil {
+		return failed.Detail
+	}
+	var invalid validationBody
+	if json.Unmarshal(body, &invalid) != nil {
+		return "There is no explanation."
+	}
+	var reasons []string
+	for _, f := range invalid.Detail {
+		reasons = append(reasons, fmt.Sprintf("%v: %s.", f.Loc[len(f.Loc)-1], f.Msg))
+	}
+	return strings.Join(reasons, " ")
 }
 
 func writePage(w http.ResponseWriter, status int, view dashboard.View) error {

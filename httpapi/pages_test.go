@@ -97,7 +97,7 @@ func TestPagesAreTablesWithoutAScript(t *testing.T) {
 func TestPagesHaveAStrictPolicy(t *testing.T) {
 	t.Parallel()
 	api := watched(t, "AAPL")
-	for _, target := range []string{"/", "/dashboard/symbol?symbol=AAPL", "/dashboard/symbol?symbol=NONE", "/dashboard/symbol?symbol=AAPL&period=1d&interval=1m&kind=candles&lines=bands&chosen=yes"} {
+	for _, target := range []string{"/", "/dashboard/symbol?symbol=AAPL", "/dashboard/symbol?symbol=NONE", "/dashboard/pipeline", "/dashboard/jobs", "/dashboard/jobs?done=stop-job", "/dashboard/symbol?symbol=AAPL&period=1d&interval=1m&kind=candles&lines=bands&chosen=yes"} {
 		w := get(t, api, target, "Accept", browser)
 		policy := "; " + w.Header().Get("Content-Security-Policy") + "; "
 		for _, rule := range []string{"default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"} {

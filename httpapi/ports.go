@@ -163,6 +163,7 @@ type Ports struct {
 	Streams        Streams
 	Rebuilds       Rebuilds
 	DeadLetters    DeadLetters
+	Pipeline       Pipeline
 	// Stale tells of a projection whether nobody feeds what serves, and since when.
 	// Nil: somebody feeds all.
 	Stale func(projection string) (age time.Duration, stale bool)
@@ -198,6 +199,7 @@ func (p Ports) Validate() error {
 		required("Streams", p.Streams == nil),
 		required("Rebuilds", p.Rebuilds == nil),
 		required("DeadLetters", p.DeadLetters == nil),
+		required("Pipeline", p.Pipeline == nil),
 		required("AsyncAPI", p.AsyncAPI == nil),
 		p.validateIndicators(),
 		p.validateOperations(),

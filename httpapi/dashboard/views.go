@@ -108,6 +108,7 @@ type Failure struct {
 	Frame
 	Status int
 	Detail string
+	Back   string // the page to go back to
 }
 
 func (Failure) template() string { return "failure" }

@@ -171,8 +171,10 @@ func (l loader) operation(at string, raw object) (*Operation, error) {
 			l.follow(p["schema"].(object)), p["example"]})
 	}
 	if body, ok := raw["requestBody"].(object); ok {
-		media := l.follow(body)["content"].(object)["application/json"].(object)
-		o.body = l.follow(media["schema"].(object))
+		// Forms are made by pages.
+		if media, isJSON := l.follow(body)["content"].(object)["application/json"].(object); isJSON {
+			o.body = l.follow(media["schema"].(object))
+		}
 	}
 	return o, nil
 }
