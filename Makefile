@@ -70,6 +70,11 @@ test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds
 test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; needs no Docker
 	cd .ci/deployment && $(GO) vet . && $(GO) test -count=1 .
 
+.PHONY: test-browser
+test-browser: build ## Hold the dashboard to what it promises, in Chromium; PRICEMILL_TEST_SCREENSHOTS=DIR keeps pictures
+	@command -v chromium >/dev/null || { echo "Chromium is missing: apt-get install chromium" >&2; exit 1; }
+	cd .ci/browser && $(GO) vet . && PRICEMILL_TEST_BINARY=$(CURDIR)/bin/pricemill $(GO) test -count=1 .
+
 .PHONY: test-workers
 test-workers: ## Kill one of two workers every ten seconds for two minutes, on PostgreSQL and Apache Kafka
 	@services=$$(.ci/services up) && eval "$$services" && \

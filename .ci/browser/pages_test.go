@@ -1,0 +1,154 @@
+package browser_test
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+const symbolPath = "/dashboard/symbol?symbol=ACME&provider=simulated"
+
+var pages = map[string]string{"watchlist": "/", "symbol": symbolPath,
+	"candles":  symbolPath + "&kind=candles&interval=10s&lines=ema&lines=bollinger&chosen=yes",
+	"pipeline": "/dashboard/pipeline", "jobs": "/dashboard/jobs", "failure": "/dashboard/symbol", "nothing": "/dashboard/symbol?symbol=NOTHING"}
+
+func TestDashboard(t *testing.T) {
+	s := startService(t)
+	browser := newBrowser(t)
+
+	// Every page loads without a message on the console or a request to another host,
+	// is no wider than the window, and is legible in both themes.
+	for _, theme := range []string{"light", "dark"} {
+		for _, width := range []int64{400, 1280} {
+			t.Run(fmt.Sprintf("%s at %d", theme, width), func(t *testing.T) {
+				p := openTab(t, browser, s, width, theme, true)
+				for name, path := range pages {
+					p.open(s.url + path)
+					if wide := value[int64](p, "document.documentElement.scrollWidth"); wide > width {
+						t.Errorf("%s is %d pixels wide", name, wide)
+					}
+					if dark := value[bool](p, "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(c => c < 80)"); dark != (theme == "dark") {
+						t.Errorf("%s: dark is %t", name, dark)
+					}
+					if broken := value[int](p, "[...document.images].filter(i => i.complete && !i.naturalWidth).length"); broken > 0 {
+						t.Errorf("%s: %d pictures are broken", name, broken)
+					}
+					if low := value[string](p, lowContrast); low != "" {
+						t.Errorf("%s: low contrast: %s", name, low)
+					}
+					if nameless := value[string](p, namelessControls); nameless != "" {
+						t.Errorf("%s: without a name for screen readers: %s", name, nameless)
+					}
+					p.keep(fmt.Sprintf("%s-%s-%d", name, theme, width))
+					if name == "failure" { // whose status the console tells
+						p.faults = nil
+					}
+					p.check(name)
+				}
+			})
+		}
+	}
+
+	t.Run("live", func(t *testing.T) {
+		p := openTab(t, browser, s, 1280, "light", true)
+		p.open(s.url + "/")
+		const price = `document.querySelector("[data-symbol=ACME] [data-live=price]").textContent`
+		before := value[string](p, price)
+		s.eventually("the price of the watch list moves", func() bool { return value[string](p, price) != before })
+		p.open(s.url + symbolPath)
+		before = value[string](p, price)
+		chart := value[string](p, "document.querySelector('#chart img').currentSrc")
+		s.eventually("the price of the symbol moves", func() bool { return value[string](p, price) != before })
+		s.eventually("the chart is drawn again", func() bool {
+			return value[string](p, "document.querySelector('#chart img').currentSrc") != chart
+		})
+		if state := value[string](p, "document.getElementById('connection').dataset.state"); state != "live" && state != "polling" {
+			t.Errorf("the connection is %s", state)
+		}
+		p.check("live")
+	})
+
+	t.Run("paint", func(t *testing.T) {
+		p := openTab(t, browser, s, 1280, "light", true)
+		p.open(s.url + "/")
+		p.open(s.url + "/")
+		s.eventually("it has painted", func() bool { return value[int](p, "performance.getEntriesByName('first-contentful-paint').length") > 0 })
+		t.Logf("first contentful paint after %.0f ms", value[float64](p, "performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+	})
+
+	t.Run("without JavaScript", func(t *testing.T) {
+		p := openTab(t, browser, s, 1280, "light", false)
+		for _, path := range []string{"/", symbolPath, "/dashboard/pipeline", "/dashboard/jobs"} {
+			p.open(s.url + path)
+			var text string
+			p.run(chromedp.Text("main", &text, chromedp.ByQuery))
+			for _, want := range map[string][]string{"/": {"ACME", "AT&T"}, symbolPath: {"ACME", "History"}, "/dashboard/pipeline": {"price-events", "normalize"}, "/dashboard/jobs": {"poll_", "New job"}}[path] {
+				if !strings.Contains(text, want) {
+					t.Errorf("%s: no %q in %s", path, want, text)
+				}
+			}
+		}
+		p.open(s.url + symbolPath)
+		p.run(chromedp.SetValue("select[name=interval]", "10s", chromedp.ByQuery), chromedp.Click("form.controls button", chromedp.ByQuery),
+			chromedp.WaitReady("option[value='10s'][selected]", chromedp.ByQuery))
+		p.check("without JavaScript")
+	})
+
+	t.Run("a job is created and stopped", func(t *testing.T) {
+		p := openTab(t, browser, s, 1280, "light", false)
+		p.open(s.url + "/dashboard/jobs")
+		p.run(chromedp.SendKeys("input[name=symbols]", "INITECH", chromedp.ByQuery), chromedp.Click("button[value=create-job]", chromedp.ByQuery),
+			chromedp.WaitVisible(".notice", chromedp.ByQuery))
+		s.eventually("the job is listed", func() bool {
+			_, body := s.get("/api/v1/prices/poll", "")
+			return strings.Contains(body, "INITECH")
+		})
+		p.open(s.url + "/dashboard/jobs")
+		p.run(chromedp.Click("button[value=stop-job]", chromedp.ByQuery), chromedp.WaitVisible(".notice", chromedp.ByQuery))
+		s.eventually("the job is stopped", func() bool {
+			_, body := s.get("/api/v1/prices/poll", "")
+			return strings.Contains(body, `"status":"stopped"`)
+		})
+		p.check("jobs")
+	})
+}
+
+// TestOtherSitesCannotSubmit: a form on a page of another origin is refused.
+func TestOtherSitesCannotSubmit(t *testing.T) {
+	s := startService(t)
+	p := openTab(t, newBrowser(t), s, 1280, "light", true)
+	form := `<form method="post" action="` + s.url + `/dashboard/actions"><input name="do" value="create-job"><input name="symbols" value="EVIL"><input name="interval" value="60"><button>x</button></form>`
+	p.run(chromedp.Navigate("data:text/html,"+url.PathEscape(form)), chromedp.Click("button", chromedp.ByQuery), chromedp.WaitReady("body"))
+	s.eventually("the answer is there", func() bool { return strings.Contains(value[string](p, "document.body.textContent"), "Cross-origin request refused") })
+	if _, body := s.get("/api/v1/prices/poll", ""); strings.Contains(body, "EVIL") {
+		t.Error("another site made a job")
+	}
+}
+
+// lowContrast names the first text whose contrast is below 4.5, the least that WCAG 2
+// asks for at level AA.
+const lowContrast = `(() => {
+	const light = (c) => { const [r, g, b] = c.map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+	const numbers = (text) => text.match(/[\d.]+/g).map(Number);
+	const behind = (e) => { for (; e; e = e.parentElement) { const c = numbers(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] === 1) return c; } return [255, 255, 255]; };
+	for (const e of document.querySelectorAll("body *")) {
+		if (![...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()) || !e.checkVisibility() || e.closest(".unseen, .skip, .changed, option")) continue;
+		const [a, b] = [light(numbers(getComputedStyle(e).color).slice(0, 3)), light(behind(e).slice(0, 3))];
+		const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+		if (ratio < 4.5) return ratio.toFixed(2) + " " + e.className + " " + e.textContent.trim().slice(0, 40);
+	}
+	return "";
+})()`
+
+// namelessControls names the first link, button, field or picture that a screen reader
+// has no name for.
+const namelessControls = `(() => {
+	for (const e of document.querySelectorAll("a[href], button, input:not([type=hidden]), select, img, progress")) {
+		const named = e.textContent.trim() || e.getAttribute("aria-label") || e.getAttribute("alt") || e.labels?.length;
+		if (!named || (e.tagName === "SELECT" && !e.labels.length)) return e.outerHTML.slice(0, 100);
+	}
+	return document.querySelectorAll("h1").length ? "" : "no heading";
+})()`
