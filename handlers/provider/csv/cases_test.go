@@ -1,8 +1,10 @@
 package csv_test
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -419,5 +421,46 @@ func TestOtherFilesOfPresets(t *testing.T) {
 		require.NoError(t, got.last, name)
 		assert.Empty(t, got.bad, name)
 		assert.Equal(t, test.want, strings.Join(got.quotes, ";"), name)
+	}
+}
+
+// Rows of one time are in the order of their ids, or else of the file, whichever way
+// round it is.
+func TestTheOrderOfRowsOfOneTime(t *testing.T) {
+	t.Parallel()
+	const header, a, b, c = "symbol,price,time,id\n", "A,1,2024-01-01,7\n", "A,2,2024-01-01,8\n", "A,3,2024-01-02,9\n"
+	for name, test := range map[string]struct {
+		file  string
+		given options
+		want  string
+	}{
+		"oldest first":            {header + a + b + c, nil, "1 2 3"},
+		"newest first":            {header + c + b + a, nil, "1 2 3"},
+		"newest first, ties too":  {header + b + a + "A,0.5,2023-12-31,6\n", nil, "0.5 1 2"},
+		"by id":                   {header + b + a + c, options{csv.OptionID: "id"}, "1 2 3"},
+		"by id, newest first":     {header + c + a + b, options{csv.OptionID: "id"}, "1 2 3"},
+		"ids that are no numbers": {"symbol,price,time,id\nA,2,2024-01-01,b\nA,1,2024-01-01,a\nA,0.5,2023-12-31,c\n", options{csv.OptionID: "id"}, "0.5 1 2"},
+		"one time only":           {header + a + b, nil, "1 2"},
+		"other symbols between":   {header + c + "B,9,2024-01-09,1\n" + b + "B,8,2024-01-08,1\n" + a, nil, "1 2 3"},
+	} {
+		p := newReader(t)
+		lines, _, last := providertest.FileLines(t, p, test.file, test.given)
+		require.NoError(t, last, name)
+		var prices []pipeline.Price
+		for _, line := range lines {
+			found, err := p.Normalize(line.Quote)
+			require.NoError(t, err, name)
+			if found[0].Symbol == "A" {
+				prices = append(prices, found[0])
+			}
+		}
+		slices.SortStableFunc(prices, func(a, b pipeline.Price) int {
+			return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Sequence, b.Sequence))
+		})
+		var got []string
+		for _, p := range prices {
+			got = append(got, p.Price.String())
+		}
+		assert.Equal(t, test.want, strings.Join(got, " "), name)
 	}
 }

@@ -53,6 +53,8 @@ type answer struct {
 	Time  *schema.Time `json:"time"`
 	// Size is how much was traded; empty where the file does not say.
 	Size string `json:"size,omitempty"`
+	// Sequence orders the rows of one symbol and time; see rowReader.sequence.
+	Sequence schema.Sequence `json:"sequence,omitzero"`
 	// Signed says that prices of zero and below were asked for.
 	Signed bool `json:"signed,omitempty"`
 	// Row is the row's text in the file, without the end of its line.
@@ -84,7 +86,7 @@ func (provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error)
 	if err != nil {
 		return nil, err
 	}
-	found := pipeline.Price{Symbol: a.Symbol, Price: price, Time: *a.Time, Signed: a.Signed}
+	found := pipeline.Price{Symbol: a.Symbol, Price: price, Time: *a.Time, Sequence: a.Sequence, Signed: a.Signed}
 	if a.Size != "" {
 		if found.Size, err = schema.ParseDecimal(a.Size); err != nil || found.Size.Sign() < 0 {
 			return nil, pipeline.Quotef(schema.CodeBadResponse, "no size: %.40q", a.Size)

@@ -23,6 +23,7 @@ func (p provider) ReadFile(r io.Reader, given map[string]string) iter.Seq2[pipel
 		if mark, _ := start.Peek(3); string(mark) == "\ufeff" { // its error comes again
 			_, _ = start.Discard(3)
 		}
+		falls := isNewestFirst(start, given)
 		l, err := sniff(start, given)
 		if err != nil {
 			yield(pipeline.FileLine{}, err)
@@ -33,7 +34,7 @@ func (p provider) ReadFile(r io.Reader, given map[string]string) iter.Seq2[pipel
 			yield(pipeline.FileLine{}, err)
 			return
 		}
-		rows := &rowReader{layout: l, yield: yield}
+		rows := &rowReader{layout: l, yield: yield, falls: falls}
 		for {
 			fields, row, err := file.next()
 			if errors.Is(err, io.EOF) {
@@ -58,6 +59,7 @@ type rowReader struct {
 	identities identities
 	yield      func(pipeline.FileLine, error) bool
 	said       map[string]bool
+	falls      bool // the file lists the newest row first
 }
 
 // row yields the quotes of a row, one but in a wide file. It returns false once the
@@ -190,6 +192,7 @@ func (r *rowReader) rest(q *quoted, found *pipeline.FileLine, fields []string) (
 		}
 		q.size, found.Rounded = size, found.Rounded || rounded
 	}
+	q.sequence = r.sequence(fields, found.Number)
 	if r.idAt >= 0 {
 		found.ID, err = r.identities.ofOwn(q.symbol, cell(fields, r.idAt), q.exact, q.price)
 		return r.header[r.idAt], err
@@ -205,6 +208,8 @@ type quoted struct {
 	size   schema.Decimal
 	exact  time.Time   // as written
 	time   schema.Time // cut
+
+	sequence schema.Sequence
 }
 
 // fetched is the event of a row.
@@ -213,7 +218,7 @@ func (q quoted) fetched(row []byte, signed bool) (schema.QuoteFetched, error) {
 	if !q.size.IsZero() {
 		size = q.size.String()
 	}
-	raw, err := json.Marshal(answer{Symbol: q.symbol, Price: &price, Time: &q.time, Size: size, Signed: signed, Row: row})
+	raw, err := json.Marshal(answer{Symbol: q.symbol, Price: &price, Time: &q.time, Size: size, Sequence: q.sequence, Signed: signed, Row: row})
 	if err == nil && len(raw) > schema.MaxRawResponse {
 		err = fmt.Errorf("the row makes %d bytes, more than %d", len(raw), schema.MaxRawResponse)
 	}
