@@ -2,9 +2,9 @@ package cmd_test
 
 import (
 	"crypto/sha256"
-	"database/sql"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -23,6 +23,7 @@ import (
 	"github.com/pricemill/pricemill/internal/kafkatest"
 	"github.com/pricemill/pricemill/pipeline/move"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/store/postgres"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -64,11 +65,11 @@ func TestMoveGrows(t *testing.T) {
 	require.Equal(t, http.StatusOK, p.do(http.MethodDelete, fmt.Sprintf("/api/v1/dead-letters/%d", p.awaitLetters("raw-store", 3)[0].ID), "").status)
 
 	large := small.with(environment{"DATABASE_URL": newDatabase(t, uniqueName())})
-	moveKilled(t, random, p, large, id)
+	moveKilled(t, random, p, large, id, prices/50)
 	p = p.works(large, id)
 
 	kafka := large.with(environment{"DATABASE_URL": newDatabase(t, uniqueName())}).withKafka(t)
-	moveKilled(t, random, p, kafka, id)
+	moveKilled(t, random, p, kafka, id, prices/50)
 	p = p.works(kafka, id)
 	p.command(http.MethodDelete, id)
 	awaitDrained(t, kafka)
@@ -143,8 +144,9 @@ func moving(to environment) []string {
 	return args
 }
 
-// moveKilled stops an installation and moves it, with kills on the way.
-func moveKilled(t *testing.T, random *rand.Rand, p *program, to environment, job string) {
+// moveKilled stops an installation and moves it, with kills on the way: up to longest
+// milliseconds after a step has begun.
+func moveKilled(t *testing.T, random *rand.Rand, p *program, to environment, job string, longest int) {
 	t.Helper()
 	p.stopped()
 	from := p.env.with(environment{"KAFKA_TOPIC_PREFIX": to["KAFKA_TOPIC_PREFIX"]})
@@ -154,7 +156,7 @@ func moveKilled(t *testing.T, random *rand.Rand, p *program, to environment, job
 	}
 	for range moveKills {
 		// Each step is a table or a topic: there are more than twice as many.
-		killMove(t, from, to, 4+random.IntN(50), time.Duration(random.IntN(100))*time.Millisecond)
+		killMove(t, from, to, 4+random.IntN(50), time.Duration(random.IntN(longest))*time.Millisecond)
 	}
 	moved := runMove(t, from, to)
 	assert.Contains(t, []move.Start{move.Resumed, move.Finished}, moved.Start)
@@ -315,9 +317,11 @@ func TestMoveIsRefused(t *testing.T) {
 	assert.True(t, planned.DryRun)
 	assert.Contains(t, planned.Tables, move.TableCount{Table: "raw_market_data", Rows: 10 * partitionsInTests})
 	assert.Contains(t, planned.Topics, move.TopicCount{Topic: schema.PriceEvents, Partitions: partitionsInTests, Records: 10 * partitionsInTests})
-	var tables int
-	require.NoError(t, inPostgres(t, large).QueryRow(`SELECT COUNT(*) FROM pg_tables WHERE schemaname = 'public'`).Scan(&tables))
-	assert.Zero(t, tables, "a dry run changes nothing")
+	engine, err := postgres.Open(t.Context(), postgres.Config{URL: large["DATABASE_URL"]})
+	require.NoError(t, err)
+	tables, err := engine.Tables(t.Context(), engine.Reader())
+	require.NoError(t, errors.Join(err, engine.Close()))
+	assert.Empty(t, tables, "a dry run changes nothing")
 	refused(2, small.with(environment{"DATABASE_URL": "sqlite", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}), "in Kafka already", moving(large)...)
 
 	killMove(t, small, large, 10, 0)
@@ -343,13 +347,4 @@ func TestMoveIsRefused(t *testing.T) {
 	second.stopped()
 	refused(1, second.env, "another installation", moving(large)...)
 	proven(t, large)
-}
-
-// inPostgres is the database of a stack, without pricemill.
-func inPostgres(t *testing.T, env environment) *sql.DB {
-	t.Helper()
-	db, err := sql.Open("postgres", env["DATABASE_URL"]+"?sslmode=disable")
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, db.Close()) })
-	return db
 }
