@@ -121,10 +121,14 @@ func (a *app) move(ctx context.Context, v moving) error {
 	if err = errors.Join(err, m.close()); err != nil {
 		return err
 	}
-	return a.print(v.output, moved{v.dryRun, m.nameOf(c), m.nameOf(to), result, time.Since(began).Seconds()}, func(w io.Writer) {
-		printMove(w, v.dryRun, m.nameOf(to), result)
+	return a.print(v.output, moved{v.dryRun, nameOf(c), nameOf(to), result, time.Since(began).Seconds()}, func(w io.Writer) {
+		printMove(w, v.dryRun, nameOf(to), result)
 	})
 }
+
+// interruptions are what to add where a move was interrupted.
+var interruptions = map[move.Start]string{move.Resumed: " (an interrupted move, continued)",
+	move.Restarted: " (an interrupted move, started over, since the source was used)"}
 
 func printMove(w io.Writer, dryRun bool, to string, r move.Result) {
 	fmt.Fprintln(w, "WHAT\tNAME\tCOUNT\tNOTE")
@@ -138,12 +142,12 @@ func printMove(w io.Writer, dryRun bool, to string, r move.Result) {
 		fmt.Fprintf(w, "stays\t%s\t%d\t%s\n", t.Table, t.Rows, t.Why)
 	}
 	switch {
-	case dryRun:
-		fmt.Fprintf(w, "\nnothing was moved; %s can take it\n", to)
 	case r.Start == move.Finished:
-		fmt.Fprintf(w, "\nthe move to %s was finished before: nothing was left to do\n", to)
+		fmt.Fprintf(w, "\nthe move to %s was finished before: nothing is left to do\n", to)
+	case dryRun:
+		fmt.Fprintf(w, "\nnothing was moved; %s can take it%s\n", to, interruptions[r.Start])
 	default:
-		fmt.Fprintf(w, "\n%s: %s is equal to the source, and can be used\n", r.Start, to)
+		fmt.Fprintf(w, "\n%s is equal to the source, and can be used%s\n", to, interruptions[r.Start])
 	}
 }
 
@@ -170,7 +174,7 @@ type mover struct {
 }
 
 // nameOf is a database and a log, without passwords.
-func (m *mover) nameOf(c config) string {
+func nameOf(c config) string {
 	name := "SQLite in " + c.DataDir
 	if c.DatabaseURL != "" {
 		name = postgres.Config{URL: c.DatabaseURL}.Name()
@@ -306,7 +310,7 @@ func (m *mover) openTarget(ctx context.Context) (err error) {
 		return err
 	}
 	if !there || move.FinishedAt == nil {
-		return fmt.Errorf("%s is not empty, and no move has filled it: choose an empty database, or another schema of it (?search_path=)", m.nameOf(m.to))
+		return fmt.Errorf("%s is not empty, and no move has filled it: choose an empty database, or another schema of it (?search_path=)", nameOf(m.to))
 	}
 	return nil // the move says whether it was this one
 }

@@ -59,13 +59,13 @@ type Start string
 
 const (
 	// Began: the target was empty.
-	Began Start = "moved in one run"
+	Began Start = "new"
 	// Resumed: an interrupted move from the same state of the source was continued.
-	Resumed Start = "continued an interrupted move"
+	Resumed Start = "continued"
 	// Restarted: an interrupted move started over, since the source was used meanwhile.
-	Restarted Start = "started an interrupted move over"
+	Restarted Start = "restarted"
 	// Finished: the move was finished before, and nothing was done.
-	Finished Start = "moved before"
+	Finished Start = "finished"
 )
 
 // Result is what a move did.

@@ -13,6 +13,9 @@ const (
 	// leaseTime is how long the lease of a move that was killed lasts.
 	leaseTime = 10 * time.Second
 	leasePoll = 200 * time.Millisecond
+	// renewPatience is how long the database may not answer, or a transaction of this move
+	// hold the lease.
+	renewPatience = time.Minute
 )
 
 // lease waits until no other move fills the target.
@@ -59,7 +62,7 @@ func (m *mover) renew(ctx context.Context, cancel context.CancelCauseFunc) {
 		case err == nil:
 			cancel(fmt.Errorf("%w: another move has taken it over", ErrTarget))
 			return
-		case time.Since(renewed) > leaseTime:
+		case time.Since(renewed) > renewPatience:
 			cancel(fmt.Errorf("keeping other moves away from the target: %w", err))
 			return
 		}
@@ -69,9 +72,12 @@ func (m *mover) renew(ctx context.Context, cancel context.CancelCauseFunc) {
 // write runs f in a transaction of the target, which commits only while the lease lasts.
 func (m *mover) write(ctx context.Context, f func(tx *store.Tx) error) error {
 	return m.Target.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.HoldLease(ctx, leaseName, m.owner); err != nil {
+		if err := tx.HoldLease(ctx, leaseName, m.owner, leaseTime); err != nil {
 			return err
 		}
-		return f(tx)
+		if err := f(tx); err != nil {
+			return err
+		}
+		return tx.HoldLease(ctx, leaseName, m.owner, leaseTime)
 	})
 }

@@ -92,33 +92,22 @@ func (m *mover) recordedTopics(ctx context.Context) (map[string]string, error) {
 
 // createTopic returns the id of a topic that holds the beginning of the log, or nothing.
 func (m *mover) createTopic(ctx context.Context, t clusterTopic, recorded string) (id string, err error) {
-	infos, err := t.cluster.Topics(ctx, []schema.Topic{t.name})
+	info, held, err := m.lookUp(ctx, t, recorded)
 	if err != nil {
 		return "", err
 	}
-	info, exists := infos[t.name]
-	if exists {
-		held, err := t.cluster.Offsets(ctx, t.name)
+	if slices.ContainsFunc(held, hasRecords) {
+		err := m.continues(ctx, t, held)
+		if errors.Is(err, errAgain) {
+			err, info.ID = m.deleteTopic(ctx, t, info.ID), ""
+		}
 		if err != nil {
-			return "", fmt.Errorf("asking for the ends of %s: %w", t.name, err)
-		}
-		used := slices.ContainsFunc(held, func(r pipeline.OffsetRange) bool { return r.End > 0 })
-		if used && info.ID != recorded {
-			return "", fmt.Errorf("%w: topic %s of the cluster has records, and is not of this move: delete it, or choose another KAFKA_TOPIC_PREFIX", ErrTarget, t.name)
-		}
-		if used {
-			if err := m.continues(ctx, t, held); errors.Is(err, errAgain) {
-				exists = false
-				if err := m.deleteTopic(ctx, t, info.ID); err != nil {
-					return "", err
-				}
-			} else if err != nil {
-				return "", err
-			}
+			return "", err
 		}
 	}
-	if !exists {
-		if infos, err = t.cluster.EnsureTopics(ctx, []schema.Topic{t.name}); err != nil {
+	if info.ID == "" {
+		infos, err := t.cluster.EnsureTopics(ctx, []schema.Topic{t.name})
+		if err != nil {
 			return "", err
 		}
 		info = infos[t.name]
@@ -136,6 +125,29 @@ func (m *mover) createTopic(ctx context.Context, t clusterTopic, recorded string
 	}
 	return info.ID, nil
 }
+
+// lookUp describes a topic, whose id is empty where it does not exist. It refuses one with
+// the records of others.
+func (m *mover) lookUp(ctx context.Context, t clusterTopic, recorded string) (info pipeline.TopicInfo, held []pipeline.OffsetRange, err error) {
+	infos, err := t.cluster.Topics(ctx, []schema.Topic{t.name})
+	if err != nil {
+		return info, nil, err
+	}
+	info, exists := infos[t.name]
+	if !exists {
+		return info, nil, nil
+	}
+	if held, err = t.cluster.Offsets(ctx, t.name); err != nil {
+		return info, nil, fmt.Errorf("asking for the ends of %s: %w", t.name, err)
+	}
+	if slices.ContainsFunc(held, hasRecords) && info.ID != recorded {
+		return info, nil, fmt.Errorf("%w: topic %s of the cluster has records, and is not of this move: delete it, or choose another KAFKA_TOPIC_PREFIX", ErrTarget, t.name)
+	}
+	return info, held, nil
+}
+
+// hasRecords reports whether a partition holds, or held, records.
+func hasRecords(r pipeline.OffsetRange) bool { return r.End > 0 }
 
 // deleteTopic deletes a topic, and waits until it is gone: the next one has the same name.
 func (m *mover) deleteTopic(ctx context.Context, t clusterTopic, id string) error {
@@ -186,28 +198,23 @@ func (m *mover) deleteTopics(ctx context.Context) error {
 	return nil
 }
 
-// ends are the numbers of records of a topic's partitions.
-func (m *mover) ends(ctx context.Context, topic store.Topic) ([]int64, error) {
-	chains, err := store.Chains(ctx, m.source)
-	if err != nil {
-		return nil, err
+// endsOf are the numbers of records of the partitions of topics, by epoch.
+func endsOf(ctx context.Context, view *store.Snapshot, topics []store.Topic) (map[int64][]int64, error) {
+	ends := map[int64][]int64{}
+	for _, topic := range topics {
+		ends[topic.Epoch] = make([]int64, topic.Partitions)
 	}
-	ends := make([]int64, topic.Partitions)
+	chains, err := store.Chains(ctx, view)
 	for _, c := range chains {
-		if c.Epoch == topic.Epoch {
-			ends[c.Part] = c.Last
-		}
+		ends[c.Epoch][c.Part] = c.Last
 	}
-	return ends, nil
+	return ends, err
 }
 
 // continues reports by errAgain a topic that does not hold the beginning of the log: an
 // offset must be the number less one, so no record may be there twice.
 func (m *mover) continues(ctx context.Context, t clusterTopic, held []pipeline.OffsetRange) error {
-	ends, err := m.ends(ctx, t.Topic)
-	if err != nil {
-		return err
-	}
+	ends := m.ends[t.Epoch]
 	if len(held) != len(ends) {
 		return errAgain
 	}
@@ -230,10 +237,7 @@ func (m *mover) continues(ctx context.Context, t clusterTopic, held []pipeline.O
 func (m *mover) copyLog(ctx context.Context, topics []clusterTopic) error {
 	for _, t := range topics {
 		m.Step("copying topic " + string(t.name))
-		ends, err := m.ends(ctx, t.Topic)
-		if err != nil {
-			return err
-		}
+		ends := m.ends[t.Epoch]
 		held, err := t.cluster.Offsets(ctx, t.name)
 		if err != nil {
 			return fmt.Errorf("asking for the ends of %s: %w", t.name, err)
@@ -252,18 +256,8 @@ func (m *mover) copyLog(ctx context.Context, topics []clusterTopic) error {
 // copyGrace is how long a batch under way may take once the move is to stop.
 const copyGrace = 3 * time.Second
 
-// prove compares all that was moved.
-func (m *mover) prove(ctx context.Context, tables []string, topics []clusterTopic) error {
-	target, err := m.Target.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	defer target.Close()
-	for _, table := range tables {
-		if err := m.proveTable(ctx, target, table); err != nil {
-			return err
-		}
-	}
+// proveLog compares the log in Kafka with that of the source, and reads one in a table.
+func (m *mover) proveLog(ctx context.Context, topics []clusterTopic) error {
 	if m.Cluster == nil {
 		return m.readBack(ctx)
 	}
@@ -285,11 +279,7 @@ func (m *mover) readBack(ctx context.Context) error {
 	for _, topic := range m.topics {
 		t := clusterTopic{Topic: topic, name: schema.Topic(topic.Name)}
 		m.Step("reading topic " + topic.Name)
-		ends, err := m.ends(ctx, topic)
-		if err != nil {
-			return err
-		}
-		for part, end := range ends {
+		for part, end := range m.ends[topic.Epoch] {
 			err := m.TargetTable.Read(ctx, t.at(part), 0, end, func(records []pipeline.Record) error {
 				m.Progress(len(records))
 				return nil
@@ -307,10 +297,7 @@ const compareRecords = 50_000
 
 // proveTopic compares a topic with the log, record by record.
 func (m *mover) proveTopic(ctx context.Context, t clusterTopic) error {
-	ends, err := m.ends(ctx, t.Topic)
-	if err != nil {
-		return err
-	}
+	ends := m.ends[t.Epoch]
 	held, err := t.cluster.Offsets(ctx, t.name)
 	if err != nil {
 		return fmt.Errorf("asking for the ends of %s: %w", t.name, err)
@@ -379,17 +366,12 @@ func digest(r *pipeline.Record) [sha256.Size]byte {
 }
 
 // countTopics counts the records that were moved.
-func (m *mover) countTopics(ctx context.Context) error {
+func (m *mover) countTopics() {
 	for _, topic := range m.topics {
-		ends, err := m.ends(ctx, topic)
-		if err != nil {
-			return err
-		}
 		records := int64(0)
-		for _, end := range ends {
+		for _, end := range m.ends[topic.Epoch] {
 			records += end
 		}
 		m.result.Topics = append(m.result.Topics, TopicCount{schema.Topic(topic.Name), topic.Partitions, records})
 	}
-	return nil
 }

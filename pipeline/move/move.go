@@ -23,8 +23,10 @@ type mover struct {
 	id, state string
 	// ids are, where the log goes to Kafka, the ids of its topics by those in the source.
 	ids map[string]string
-	// topics are those of the source.
+	// topics are those of the source, and ends the numbers of records of their partitions,
+	// by epoch.
 	topics []store.Topic
+	ends   map[int64][]int64
 }
 
 // Run moves. After an error it can be called again: it continues, or starts over. The
@@ -34,7 +36,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	defer m.source.Close()
+	defer m.close()
 	if done, err := m.finishedBefore(ctx); done || err != nil {
 		return m.result, err
 	}
@@ -64,27 +66,57 @@ func newMover(ctx context.Context, cfg Config) (*mover, error) {
 		cfg.Progress = func(int) {}
 	}
 	m := &mover{Config: cfg, owner: uuid.NewString(), ids: map[string]string{}}
-	var err error
-	if m.source, err = cfg.Source.Snapshot(ctx); err != nil {
-		return nil, err
-	}
-	if err = checkVersion(ctx, m.source); err == nil {
-		m.id, err = m.source.ID(ctx)
-	}
-	if err == nil {
-		m.state, err = stateOf(ctx, m.source)
-	}
-	if err == nil {
-		m.topics, err = store.Topics(ctx, m.source)
-	}
-	if err == nil {
-		err = m.checkSource(ctx)
-	}
-	if err != nil {
-		m.source.Close()
+	if err := m.look(ctx); err != nil {
+		m.close()
 		return nil, err
 	}
 	return m, nil
+}
+
+// look takes the first snapshot of the source, and what the move needs of it.
+func (m *mover) look(ctx context.Context) (err error) {
+	if m.source, err = m.Source.Snapshot(ctx); err != nil {
+		return err
+	}
+	if err := checkVersion(ctx, m.source); err != nil {
+		return err
+	}
+	if m.id, err = m.source.ID(ctx); err != nil {
+		return err
+	}
+	if m.state, err = stateOf(ctx, m.source); err != nil {
+		return err
+	}
+	if m.topics, err = store.Topics(ctx, m.source); err != nil {
+		return err
+	}
+	if m.ends, err = endsOf(ctx, m.source, m.topics); err != nil {
+		return err
+	}
+	return m.checkSource(ctx)
+}
+
+// lookAgain takes another snapshot, since one ends that nothing is asked of for minutes,
+// and returns ErrChanged where it differs.
+func (m *mover) lookAgain(ctx context.Context) error {
+	m.close()
+	var err error
+	if m.source, err = m.Source.Snapshot(ctx); err != nil {
+		return err
+	}
+	state, err := stateOf(ctx, m.source)
+	if err == nil && state != m.state {
+		err = ErrChanged
+	}
+	return err
+}
+
+// close ends the snapshot.
+func (m *mover) close() {
+	if m.source != nil {
+		m.source.Close()
+		m.source = nil
+	}
 }
 
 // checkVersion refuses tables of another version than this program's.
@@ -166,7 +198,13 @@ func (m *mover) run(ctx context.Context) error {
 	if err := m.copyLog(ctx, clusters); err != nil {
 		return err
 	}
-	if err := m.prove(ctx, tables, clusters); err != nil {
+	if err := m.proveLog(ctx, clusters); err != nil {
+		return err
+	}
+	if err := m.lookAgain(ctx); err != nil {
+		return err
+	}
+	if err := m.proveTables(ctx, tables); err != nil {
 		return err
 	}
 	if err := m.finish(ctx); err != nil {
@@ -177,33 +215,36 @@ func (m *mover) run(ctx context.Context) error {
 
 // begin records the move, and empties a target that an earlier state of the source was
 // moved to.
-func (m *mover) begin(ctx context.Context) error {
-	now := store.MoveRecord{Source: m.id, State: m.state, Log: m.TargetLog, BeganAt: schema.NewTime(time.Now())}
-	former, there, err := store.RecordedMove(ctx, m.Target)
-	if err != nil {
+func (m *mover) begin(ctx context.Context) (err error) {
+	if m.result.Start, err = m.start(ctx); err != nil || m.result.Start == Resumed {
 		return err
 	}
-	switch {
-	case !there:
-		m.result.Start = Began
-		if err := m.refuseContent(ctx); err != nil {
-			return err
-		}
-	case former.Source != m.id:
-		return fmt.Errorf("%w: the move of another installation into it was interrupted: finish that one, or choose an empty database", ErrTarget)
-	case former.Log != m.TargetLog:
-		return fmt.Errorf("%w: a move into it was interrupted that puts the log into %s, not into %s: finish that one, or choose an empty database",
-			ErrTarget, former.Log, m.TargetLog)
-	case former.State == m.state:
-		m.result.Start = Resumed
-		return nil
-	default:
-		m.result.Start = Restarted
+	if m.result.Start == Restarted {
 		if err := m.empty(ctx); err != nil {
 			return err
 		}
 	}
+	now := store.MoveRecord{Source: m.id, State: m.state, Log: m.TargetLog, BeganAt: schema.NewTime(time.Now())}
 	return m.write(ctx, func(tx *store.Tx) error { return tx.BeginMove(ctx, now) })
+}
+
+// start says how the move has to begin, by what the target holds.
+func (m *mover) start(ctx context.Context) (Start, error) {
+	former, there, err := store.RecordedMove(ctx, m.Target)
+	switch {
+	case err != nil:
+		return "", err
+	case !there:
+		return Began, m.refuseContent(ctx)
+	case former.Source != m.id:
+		return "", fmt.Errorf("%w: the move of another installation into it was interrupted: finish that one, or choose an empty database", ErrTarget)
+	case former.Log != m.TargetLog:
+		return "", fmt.Errorf("%w: a move into it was interrupted that puts the log into %s, not into %s: finish that one, or choose an empty database",
+			ErrTarget, former.Log, m.TargetLog)
+	case former.State == m.state:
+		return Resumed, nil
+	}
+	return Restarted, nil
 }
 
 // refuseContent refuses a target that holds anything.
@@ -249,21 +290,12 @@ func (m *mover) empty(ctx context.Context) error {
 
 // finish declares the target usable, if the source is as it was.
 func (m *mover) finish(ctx context.Context) error {
-	after, err := m.Source.Snapshot(ctx)
-	if err != nil {
+	if err := m.lookAgain(ctx); err != nil {
 		return err
-	}
-	defer after.Close()
-	state, err := stateOf(ctx, after)
-	if err != nil {
-		return err
-	}
-	if state != m.state {
-		return ErrChanged
 	}
 	return m.write(ctx, func(tx *store.Tx) error {
 		for _, table := range numbered {
-			last, err := after.LastID(ctx, table)
+			last, err := m.source.LastID(ctx, table)
 			if err != nil {
 				return err
 			}

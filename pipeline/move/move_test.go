@@ -146,14 +146,18 @@ func newKafkaGoal(t *testing.T) goal {
 	return g
 }
 
-// move moves, and calls at before each step.
-func (r *rig) move(ctx context.Context, g goal, at func(step string)) (move.Result, error) {
+func (r *rig) config(g goal, at func(step string)) move.Config {
 	c := move.Config{Source: r.source, Log: r.log, Target: g.db, TargetLog: store.TableLog, TargetTable: g.log, Choice: choice{}, Step: at}
 	if g.cluster != nil {
 		c.TargetLog = "cluster"
 		c.Cluster = func(context.Context, int32) (move.Cluster, error) { return g.cluster, nil }
 	}
-	return move.Run(ctx, c)
+	return c
+}
+
+// move moves, and calls at before each step.
+func (r *rig) move(ctx context.Context, g goal, at func(step string)) (move.Result, error) {
+	return move.Run(ctx, r.config(g, at))
 }
 
 // equal looks whether the target is what the source is.
@@ -408,4 +412,44 @@ func TestAMoveThatLostItsLease(t *testing.T) {
 	var topics int
 	require.NoError(t, g.db.Get(t.Context(), &topics, `SELECT COUNT(*) FROM topics`))
 	assert.Zero(t, topics)
+}
+
+// TestPlan: what would be moved is told without a change, and what would be refused, too.
+func TestPlan(t *testing.T) {
+	onBoth(t, func(t *testing.T, newGoal func(*testing.T) goal) {
+		r, g := newRig(t), newGoal(t)
+		plan := func(want move.Start) {
+			t.Helper()
+			writes := g.db.Writes()
+			result, err := move.Plan(t.Context(), r.config(g, nil))
+			require.NoError(t, err)
+			assert.Equal(t, want, result.Start)
+			assert.Contains(t, result.Topics, move.TopicCount{Topic: schema.PriceEvents, Partitions: partitions, Records: partitions * int64(r.sent)})
+			assert.Contains(t, result.Tables, move.TableCount{Table: "raw_market_data", Rows: 2})
+			assert.Equal(t, writes, g.db.Writes())
+		}
+		plan(move.Began)
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := r.move(ctx, g, func(step string) {
+			if step == "comparing topics" {
+				cancel()
+			}
+		})
+		require.ErrorIs(t, err, context.Canceled)
+		plan(move.Resumed)
+		r.append(1)
+		plan(move.Restarted)
+		_, err = r.move(t.Context(), g, nil)
+		require.NoError(t, err)
+		plan(move.Finished)
+		_, err = move.Plan(t.Context(), newRig(t).config(g, nil))
+		require.ErrorIs(t, err, move.ErrTarget)
+	})
+	g := newKafkaGoal(t)
+	_, err := g.cluster.EnsureTopics(t.Context(), topics)
+	require.NoError(t, err)
+	tp := pipeline.TopicPartition{Topic: schema.PriceEvents}
+	require.NoError(t, errors.Join(g.cluster.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: []pipeline.OutgoingRecord{{Value: []byte("theirs")}}}})...))
+	_, err = move.Plan(t.Context(), newRig(t).config(g, nil))
+	require.ErrorIs(t, err, move.ErrTarget)
 }

@@ -6,19 +6,63 @@ import (
 	"slices"
 
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
 )
 
-// Plan counts what Run would move, and changes nothing. It refuses what Run would refuse
-// before it begins.
+// Plan says what Run would move, and how it would begin, and changes nothing. The target
+// may have no tables yet.
 func Plan(ctx context.Context, cfg Config) (Result, error) {
 	m, err := newMover(ctx, cfg)
 	if err != nil {
 		return Result{}, err
 	}
-	defer m.source.Close()
-	all, err := m.source.Tables(ctx)
+	defer m.close()
+	m.result.Start = Began
+	recorded := map[string]string{}
+	there, err := m.tablesOfTarget(ctx)
 	if err != nil {
 		return Result{}, err
+	}
+	if slices.Contains(there, "moves") {
+		if done, err := m.finishedBefore(ctx); done || err != nil {
+			return m.result, err
+		}
+		if m.result.Start, err = m.start(ctx); err != nil {
+			return Result{}, err
+		}
+		if recorded, err = m.recordedTopics(ctx); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := m.planTopics(ctx, recorded); err != nil {
+		return Result{}, err
+	}
+	return m.result, m.planTables(ctx)
+}
+
+// planTopics refuses topics that would be in the way.
+func (m *mover) planTopics(ctx context.Context, recorded map[string]string) error {
+	m.countTopics()
+	if m.Cluster == nil {
+		return nil
+	}
+	for _, topic := range m.topics {
+		cluster, err := m.Cluster(ctx, topic.Partitions)
+		if err != nil {
+			return err
+		}
+		if _, _, err := m.lookUp(ctx, clusterTopic{topic, schema.Topic(topic.Name), cluster}, recorded[topic.Name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// planTables counts the rows of the tables that would come along, before rows are chosen.
+func (m *mover) planTables(ctx context.Context) error {
+	all, err := m.source.Tables(ctx)
+	if err != nil {
+		return err
 	}
 	for _, table := range all {
 		if t, ours := treatmentOf(table); table == versionTable || ours && !m.moves(t) || m.Choice.Spare(table) {
@@ -26,11 +70,11 @@ func Plan(ctx context.Context, cfg Config) (Result, error) {
 		}
 		rows, err := count(ctx, m.source, table)
 		if err != nil {
-			return Result{}, err
+			return err
 		}
 		m.result.Tables = append(m.result.Tables, TableCount{table, rows})
 	}
-	return m.result, m.countTopics(ctx)
+	return nil
 }
 
 // countAll counts what is in the target and what stays.
@@ -46,9 +90,7 @@ func (m *mover) countAll(ctx context.Context) error {
 		}
 		m.result.Tables = append(m.result.Tables, TableCount{table, rows})
 	}
-	if err := m.countTopics(ctx); err != nil {
-		return err
-	}
+	m.countTopics()
 	m.result.Left, err = m.left(ctx, moved)
 	return err
 }

@@ -16,12 +16,7 @@ import (
 // tables are the names of the tables that come along: those of the migrations, those of
 // the generations that serve, and those of modules, which are in both databases.
 func (m *mover) tables(ctx context.Context) ([]string, error) {
-	target, err := m.Target.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer target.Close()
-	there, err := target.Tables(ctx)
+	there, err := m.tablesOfTarget(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -36,6 +31,16 @@ func (m *mover) tables(ctx context.Context) ([]string, error) {
 		}
 		return table == versionTable || !slices.Contains(there, table)
 	}), nil
+}
+
+// tablesOfTarget are the names of all tables of the target.
+func (m *mover) tablesOfTarget(ctx context.Context) ([]string, error) {
+	target, err := m.Target.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer target.Close()
+	return target.Tables(ctx)
 }
 
 // moves reports whether rows of a table come along.
@@ -222,6 +227,21 @@ func (m *mover) copyTable(ctx context.Context, name string) (err error) {
 			}
 		}
 	}
+}
+
+// proveTables compares the tables that come along.
+func (m *mover) proveTables(ctx context.Context, tables []string) error {
+	target, err := m.Target.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	for _, table := range tables {
+		if err := m.proveTable(ctx, target, table); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // proveTable compares a table with that of the target, row by row.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pricemill/pricemill/schema"
 )
@@ -66,16 +67,15 @@ func (t *Tx) FinishMove(ctx context.Context, at schema.Time) error {
 	return nil
 }
 
-// HoldLease fails unless owner holds a lease, which then stays with it until the
-// transaction ends.
-func (t *Tx) HoldLease(ctx context.Context, name, owner string) error {
-	var held bool
-	err := t.Get(ctx, &held, `SELECT TRUE FROM leases WHERE name = $1 AND owner = $2 `+t.LockRows("leases"), name, owner)
-	if errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("lease %s is another's by now: %w", name, ErrFenced)
-	}
+// HoldLease renews a lease for d, and fails with ErrFenced unless owner holds it. It then
+// stays with owner until the transaction ends, however long that takes.
+func (t *Tx) HoldLease(ctx context.Context, name, owner string, d time.Duration) error {
+	changed, err := t.Exec(ctx, `UPDATE leases SET expires_ms = `+t.NowMillis()+` + $3 WHERE name = $1 AND owner = $2`, name, owner, d.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("holding lease %s: %w", name, err)
+	}
+	if changed == 0 {
+		return fmt.Errorf("lease %s is another's by now: %w", name, ErrFenced)
 	}
 	return nil
 }

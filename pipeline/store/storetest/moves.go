@@ -47,7 +47,7 @@ func testHeldLease(t *testing.T, opener Opener) {
 	s := open(t, opener)
 	ctx := t.Context()
 	hold := func(owner string) error {
-		return s.Write(ctx, func(tx *store.Tx) error { return tx.HoldLease(ctx, "name", owner) })
+		return s.Write(ctx, func(tx *store.Tx) error { return tx.HoldLease(ctx, "name", owner, time.Minute) })
 	}
 	require.ErrorIs(t, hold("a"), store.ErrFenced)
 	held, err := s.AcquireLease(ctx, "name", "a", time.Minute)
