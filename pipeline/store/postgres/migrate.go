@@ -20,6 +20,9 @@ import (
 // The lock is held around all that goose does: its own locker is asked for only
 // after it has looked, and made a table, without.
 func (e *Engine) Migrate(ctx context.Context) (m store.Migration, err error) {
+	if e.readOnly {
+		return m, fmt.Errorf("%w: it was opened to be read only", ErrServer)
+	}
 	db := sql.OpenDB(e.migrator)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	holder, err := db.Conn(ctx)

@@ -31,6 +31,7 @@ type Engine struct {
 	// grown takes its time.
 	migrator *connector
 	types    columnTypes
+	readOnly bool // see Config.ReadOnly
 }
 
 var _ store.Engine = (*Engine)(nil)
@@ -78,7 +79,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	guarded := &guard{connector: writes}
 	e := &Engine{writer: pool(guarded, cfg.MaxConns-readers), guard: guarded, reader: pool(reads, readers),
-		viewer: pool(views, maxViews), migrator: migrator}
+		viewer: pool(views, maxViews), migrator: migrator, readOnly: cfg.ReadOnly}
 	e.viewer.SetMaxIdleConns(0) // they are used now and then
 	if err := e.check(ctx); err != nil {
 		return nil, errors.Join(err, e.Close())
@@ -146,7 +147,7 @@ func (e *Engine) Types() store.Types {
 // server's default): that is what the fence and the chains are built on. A
 // connection that the server has closed is replaced before f runs.
 func (e *Engine) Write(ctx context.Context, f func(tx *sqlx.Tx) error) error {
-	tx, err := e.writer.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	tx, err := e.writer.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: e.readOnly})
 	if err != nil {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}

@@ -76,6 +76,32 @@ func TestSessionsAreWhatTheEngineNeeds(t *testing.T) {
 	assert.Equal(t, letter.Headers, got.Headers)
 }
 
+// TestReadOnly: a database is read, and the server refuses every change of it.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	address := freshSchema(t)
+	engine, err := postgres.Open(t.Context(), postgres.Config{URL: address})
+	require.NoError(t, err)
+	db, err := store.Open(t.Context(), engine)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, db.Close()) })
+	require.NoError(t, db.EnsureTopic(t.Context(), "prices", 3))
+	read, err := postgres.Open(t.Context(), postgres.Config{URL: address, ReadOnly: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, read.Close()) })
+	topics, err := store.Reader(read).Topics(t.Context())
+	require.NoError(t, err)
+	assert.Len(t, topics, 1)
+	assert.ErrorContains(t, store.Reader(read).EnsureTopic(t.Context(), "other", 3), "read-only transaction")
+	_, err = read.Migrate(t.Context())
+	assert.ErrorIs(t, err, postgres.ErrServer)
+	same, err := engine.Identity(t.Context())
+	require.NoError(t, err)
+	identity, err := read.Identity(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, same, identity)
+}
+
 func TestServersThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	address := freshDatabase(t, "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
