@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -259,7 +260,7 @@ func TestATopicOfOursIsCreatedAgain(t *testing.T) {
 	expect(t, env, 20*partitionsInTests, (20-behind)*partitionsInTests)
 	v, status := verify(t, env)
 	assert.Equal(t, 1, status)
-	assert.Equal(t, pipeline.Unproven, v.finding(t, "projection moving-averages").State, "the log no longer has what it was made of")
+	assert.Equal(t, audit.Unproven, v.finding(t, "projection moving-averages").State, "the log no longer has what it was made of")
 	assert.Zero(t, v.Lost+v.Doubled)
 }
 

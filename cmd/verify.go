@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 )
@@ -57,8 +58,8 @@ checked; the first differences are printed. See docs/verify.md.`,
 
 // verdict is what verify prints.
 type verdict struct {
-	OK     bool                `json:"ok"`
-	Checks []*pipeline.Finding `json:"checks"`
+	OK     bool             `json:"ok"`
+	Checks []*audit.Finding `json:"checks"`
 	// Lost and Doubled are effects that are missing, and such as are there once
 	// too often.
 	Lost    int64 `json:"lost"`
@@ -143,7 +144,7 @@ func (v verification) wanted(all []pipeline.Projection) ([]pipeline.Projection, 
 
 // lacked are findings about what this binary does not have and --without does not
 // leave out.
-func (v verification) lacked(there installation) (found []*pipeline.Finding, err error) {
+func (v verification) lacked(there installation) (found []*audit.Finding, err error) {
 	folds, stages := there.lacks()
 	names := slices.Concat(folds, stages)
 	for _, name := range v.without {
@@ -156,7 +157,7 @@ func (v verification) lacked(there installation) (found []*pipeline.Finding, err
 		if i >= len(folds) {
 			kind = "stage "
 		}
-		f := pipeline.NewFinding(kind+name, v.differences)
+		f := audit.NewFinding(kind+name, v.differences)
 		if slices.Contains(v.without, name) {
 			f.Limit("it is left out: this binary does not have it")
 		} else {
@@ -172,7 +173,7 @@ const cleanUp = 30 * time.Second
 
 // findings looks at everything.
 func (a *app) findings(ctx context.Context, b *backends, m *modules, wanted []pipeline.Projection, v verification,
-	log *slog.Logger) (found []*pipeline.Finding, err error) {
+	log *slog.Logger) (found []*audit.Finding, err error) {
 	if err := b.store.Check(ctx); err != nil {
 		return nil, err
 	}
@@ -220,7 +221,7 @@ type proving struct {
 	began    time.Time
 }
 
-func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*pipeline.Finding, error) {
+func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*audit.Finding, error) {
 	chains, err := store.Chains(ctx, r.b.store)
 	if err != nil {
 		return nil, err
@@ -240,22 +241,22 @@ func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*pipe
 		comparisons = append(comparisons, comparison)
 	}
 	if len(r.v.projections) > 0 {
-		return r.compare(ctx, comparisons, func(*store.Snapshot) ([]*pipeline.Finding, error) { return nil, nil })
+		return r.compare(ctx, comparisons, func(*store.Snapshot) ([]*audit.Finding, error) { return nil, nil })
 	}
 	outbox, err := r.drained(ctx, chains)
 	if err != nil {
 		return nil, err
 	}
-	return r.compare(ctx, comparisons, func(view *store.Snapshot) ([]*pipeline.Finding, error) {
+	return r.compare(ctx, comparisons, func(view *store.Snapshot) ([]*audit.Finding, error) {
 		found, err := r.audit(ctx, view)
-		return append([]*pipeline.Finding{outbox}, found...), err
+		return append([]*audit.Finding{outbox}, found...), err
 	})
 }
 
 // drained waits until what was in the outbox when verify began is in the log.
-func (r proving) drained(ctx context.Context, before []store.Chain) (*pipeline.Finding, error) {
+func (r proving) drained(ctx context.Context, before []store.Chain) (*audit.Finding, error) {
 	r.bar.describe("waiting for the relay")
-	f := pipeline.NewFinding("outbox", r.v.differences)
+	f := audit.NewFinding("outbox", r.v.differences)
 	n, err := pipeline.AwaitSent(ctx, r.b.store, before, r.v.wait-time.Since(r.began))
 	if n > 0 {
 		f.Add(n, 0, 0, fmt.Sprintf("%d events wait for a relay, and have for %v: is a service running, and what does its /readyz say?",
@@ -264,9 +265,10 @@ func (r proving) drained(ctx context.Context, before []store.Chain) (*pipeline.F
 	return f, err
 }
 
-// compare looks at everything as of one moment.
+// compare looks at everything as of one moment: at what the projections serve, and at
+// the others.
 func (r proving) compare(ctx context.Context, comparisons []*projections.Comparison,
-	audit func(*store.Snapshot) ([]*pipeline.Finding, error)) ([]*pipeline.Finding, error) {
+	others func(*store.Snapshot) ([]*audit.Finding, error)) ([]*audit.Finding, error) {
 	// A second round, so that little is left to do while the snapshot is open.
 	for _, c := range comparisons {
 		if err := c.Backfill(ctx); err != nil {
@@ -279,7 +281,7 @@ func (r proving) compare(ctx context.Context, comparisons []*projections.Compari
 	}
 	defer view.Close()
 	r.bar.describe("comparing")
-	var proofs []*pipeline.Finding
+	var proofs []*audit.Finding
 	for _, c := range comparisons {
 		finding, err := c.Prove(ctx, view)
 		if err != nil {
@@ -288,17 +290,17 @@ func (r proving) compare(ctx context.Context, comparisons []*projections.Compari
 		proofs = append(proofs, finding)
 	}
 	r.bar.describe("looking through the log")
-	found, err := audit(view)
+	found, err := others(view)
 	return append(found, proofs...), err
 }
 
 // audit holds everything else against the log.
-func (r proving) audit(ctx context.Context, view *store.Snapshot) ([]*pipeline.Finding, error) {
+func (r proving) audit(ctx context.Context, view *store.Snapshot) ([]*audit.Finding, error) {
 	folds, err := projections.Stages(ctx, view, r.m.projections)
 	if err != nil {
 		return nil, err
 	}
-	return pipeline.Audit(ctx, pipeline.AuditConfig{View: view, Broker: r.b.broker, Topology: r.topology,
+	return audit.Run(ctx, audit.Config{View: view, Broker: r.b.broker, Topology: r.topology,
 		Stages: append(slices.Clone(r.m.stages), folds...), Repeatable: func(source string) bool { return source == commandSource },
 		Progress: r.bar.add, Most: r.v.differences})
 }
@@ -314,10 +316,10 @@ func reason(ctx context.Context, err error) error {
 func (v *verdict) sumUp(began time.Time) {
 	v.OK = true
 	for _, f := range v.Checks {
-		v.OK = v.OK && f.State == pipeline.Holds
+		v.OK = v.OK && f.State == audit.Holds
 		v.Lost += f.Lost
 		v.Doubled += f.Doubled
-		v.Behind += f.Counts[pipeline.CountBehind]
+		v.Behind += f.Counts[audit.CountBehind]
 	}
 	v.Seconds = time.Since(began).Seconds()
 }

@@ -13,24 +13,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // verdict is what verify prints as JSON.
 type verdict struct {
-	OK      bool                `json:"ok"`
-	Checks  []*pipeline.Finding `json:"checks"`
-	Lost    int64               `json:"lost"`
-	Doubled int64               `json:"doubled"`
-	Behind  int64               `json:"behind"`
-	Seconds float64             `json:"seconds"`
+	OK      bool             `json:"ok"`
+	Checks  []*audit.Finding `json:"checks"`
+	Lost    int64            `json:"lost"`
+	Doubled int64            `json:"doubled"`
+	Behind  int64            `json:"behind"`
+	Seconds float64          `json:"seconds"`
 }
 
 // finding is one of the checks.
-func (v verdict) finding(t testing.TB, name string) *pipeline.Finding {
+func (v verdict) finding(t testing.TB, name string) *audit.Finding {
 	t.Helper()
-	at := slices.IndexFunc(v.Checks, func(f *pipeline.Finding) bool { return f.Name == name })
+	at := slices.IndexFunc(v.Checks, func(f *audit.Finding) bool { return f.Name == name })
 	require.GreaterOrEqual(t, at, 0, "there is a check %q", name)
 	return v.Checks[at]
 }
@@ -288,7 +289,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 			assert.Equal(t, 1, status)
 			assert.False(t, v.OK)
 			f := v.finding(t, d.in)
-			assert.NotEqual(t, pipeline.Holds, f.State)
+			assert.NotEqual(t, audit.Holds, f.State)
 			assert.True(t, slices.ContainsFunc(append(f.Differences, f.Unproven...), func(text string) bool { return strings.Contains(text, d.says) }),
 				"one says %q: %s", d.says, v)
 			if d.lost >= 0 {

@@ -14,12 +14,12 @@ import (
 
 // forgetful keeps what is sent, but says so only at the third attempt.
 type forgetful struct {
-	*rigBroker
+	*RigBroker
 	attempts int
 }
 
 func (b *forgetful) Send(ctx context.Context, batches []PartitionBatch) []error {
-	errs := b.rigBroker.Send(ctx, batches)
+	errs := b.RigBroker.Send(ctx, batches)
 	if b.attempts++; b.attempts < 3 {
 		errs[len(errs)-1] = errors.New("no answer")
 	}
@@ -28,17 +28,17 @@ func (b *forgetful) Send(ctx context.Context, batches []PartitionBatch) []error 
 
 func TestAppendGoesOnUntilAllIsAcknowledged(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	broker := &forgetful{rigBroker: r.broker}
+	r := NewRig(t, &Recorder{})
+	broker := &forgetful{RigBroker: r.Broker}
 	var events []schema.Event
 	for i := range 8 {
-		events = append(events, schema.Event{ID: fmt.Sprint(i), Source: "test", Payload: price(fmt.Sprintf("S%d", i%2), i)})
+		events = append(events, schema.Event{ID: fmt.Sprint(i), Source: "test", Payload: PriceNo(fmt.Sprintf("S%d", i%2), i)})
 	}
-	require.NoError(t, NewAppender(broker, r.stage.outbox.topology).Append(t.Context(), events))
+	require.NoError(t, NewAppender(broker, r.Stage.outbox.topology).Append(t.Context(), events))
 	assert.Equal(t, 3, broker.attempts)
-	assert.Len(t, r.log(0), 4, "what was acknowledged is not sent again")
-	require.Len(t, r.log(1), 3*4)
-	for i, record := range r.log(1) {
+	assert.Len(t, r.LogOf(0), 4, "what was acknowledged is not sent again")
+	require.Len(t, r.LogOf(1), 3*4)
+	for i, record := range r.LogOf(1) {
 		event, err := schema.DecodeEvent(record.Headers, record.Value)
 		require.NoError(t, err)
 		assert.Equal(t, fmt.Sprint(i%4*2+1), event.ID, "in their order")
@@ -47,16 +47,16 @@ func TestAppendGoesOnUntilAllIsAcknowledged(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	broker.attempts = 0
-	require.ErrorIs(t, NewAppender(broker, r.stage.outbox.topology).Append(ctx, events[:1]), context.Canceled)
+	require.ErrorIs(t, NewAppender(broker, r.Stage.outbox.topology).Append(ctx, events[:1]), context.Canceled)
 	// More than one batch can hold.
 	large := make([]schema.Event, 2*relayRows+1)
 	for i := range large {
-		large[i] = schema.Event{ID: fmt.Sprint(i), Source: "test", Payload: price("S2", i)}
+		large[i] = schema.Event{ID: fmt.Sprint(i), Source: "test", Payload: PriceNo("S2", i)}
 	}
-	require.NoError(t, NewAppender(r.broker, r.stage.outbox.topology).Append(t.Context(), large))
-	assert.Len(t, r.log(2), len(large))
+	require.NoError(t, NewAppender(r.Broker, r.Stage.outbox.topology).Append(t.Context(), large))
+	assert.Len(t, r.LogOf(2), len(large))
 
 	events[0].Source = ""
-	err := NewAppender(broker, r.stage.outbox.topology).Append(t.Context(), events[:1])
+	err := NewAppender(broker, r.Stage.outbox.topology).Append(t.Context(), events[:1])
 	assert.True(t, IsPermanent(err))
 }

@@ -59,7 +59,7 @@ func (s *Stage) Assign(ctx context.Context, claims []Claim, restart func()) (map
 			// Its stage ended since: whoever ends it deletes them.
 			return nil, fmt.Errorf("%s of %s: %w", claim.TopicPartition, s.spec.Name, errNoPosition)
 		}
-		topic, _ := topology.topic(claim.Topic)
+		topic, _ := topology.Topic(claim.Topic)
 		if topic.ID != claim.ID {
 			// Rows would get the epoch of the topic that is gone.
 			return nil, fmt.Errorf("topic %s is being created again: its id is %s, and was %s a moment ago", claim.Topic, topic.ID, claim.ID)
@@ -140,7 +140,7 @@ func (s *Stage) loadPositions(ctx context.Context) (map[TopicPartition]store.Pos
 }
 
 func (s *session) setNames(known []store.KnownChain) {
-	s.names, s.limited = timelinesOf(known, false), timelinesOf(known, true)
+	s.names, s.limited = TimelinesOf(known, false), TimelinesOf(known, true)
 }
 
 // gave notes the last number that a chain has given.

@@ -87,7 +87,7 @@ func (s *Stage) checkGiven(ctx context.Context, sess *session, records []Record,
 		}
 		s.mu.Lock()
 		for _, chain := range chains {
-			topic, _ := s.outbox.topology.atEpoch(chain.Epoch)
+			topic, _ := s.outbox.topology.AtEpoch(chain.Epoch)
 			sess.gave(TopicPartition{topic, chain.Part}, chain)
 		}
 		s.mu.Unlock()
@@ -117,7 +117,7 @@ func (s *Stage) beyondGiven(sess *session, moves []store.Move) (beyond []store.C
 	for _, m := range moves {
 		tp := positionAt(m.From)
 		if name, known := sess.limited[tp][m.Timeline]; known && name.Sent == chain.Unlimited && m.Seq > name.Given {
-			topic, _ := s.outbox.topology.topic(tp.Topic)
+			topic, _ := s.outbox.topology.Topic(tp.Topic)
 			beyond = append(beyond, store.Chain{Epoch: topic.Epoch, Part: tp.Partition})
 		}
 	}

@@ -25,7 +25,7 @@ func TestWhatABatchCosts(t *testing.T) {
 	t.Parallel()
 	var sizes []int
 	refusing, failing := false, 0
-	r := newRig(t, &recorder{before: func(in []Record) error {
+	r := NewRig(t, &Recorder{before: func(in []Record) error {
 		sizes = append(sizes, len(in))
 		if len(sizes) == failing {
 			return RetryAfter(time.Nanosecond, errDown)
@@ -36,8 +36,8 @@ func TestWhatABatchCosts(t *testing.T) {
 		return nil
 	}})
 	committed, worked := 0, 0
-	r.stage.committed = func() { committed++ }
-	r.stage.worked = func(time.Duration) { worked++ }
+	r.Stage.committed = func() { committed++ }
+	r.Stage.worked = func(time.Duration) { worked++ }
 	r.fill(1, 4)
 	r.fill(2, 4)
 	r.fill(3, 4)
@@ -50,13 +50,13 @@ func TestWhatABatchCosts(t *testing.T) {
 		sizes             []int
 		committed, worked int
 	}{
-		{"nothing is refused", false, 0, r.log(1), []int{4}, 1, 1},
-		{"it comes again", false, 0, r.log(1), nil, 0, 0},
-		{"the last one is refused", true, 0, r.log(2), []int{4, 4, 2, 2, 1, 1}, 1, 2},
-		{"and a transaction fails", true, 2, r.log(3), []int{4, 4, 4, 2, 2, 1, 1}, 1, 3},
+		{"nothing is refused", false, 0, r.LogOf(1), []int{4}, 1, 1},
+		{"it comes again", false, 0, r.LogOf(1), nil, 0, 0},
+		{"the last one is refused", true, 0, r.LogOf(2), []int{4, 4, 2, 2, 1, 1}, 1, 2},
+		{"and a transaction fails", true, 2, r.LogOf(3), []int{4, 4, 4, 2, 2, 1, 1}, 1, 3},
 	} {
 		sizes, committed, worked, refusing, failing = nil, 0, 0, step.refusing, step.failing
-		require.NoError(t, r.deliver(t.Context(), step.records...), step.about)
+		require.NoError(t, r.Deliver(t.Context(), step.records...), step.about)
 		assert.Equal(t, step.sizes, sizes, step.about)
 		assert.Equal(t, step.committed, committed, step.about)
 		assert.Equal(t, step.worked, worked, step.about)
@@ -71,12 +71,12 @@ func TestAStrictStageStopsBeforeWhatIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 4} {
 		last := int64(n - 1)
-		r := newRig(t, &recorder{before: func(in []Record) error { return refuse(in, last) }})
-		r.stage.strict = true
+		r := NewRig(t, &Recorder{before: func(in []Record) error { return refuse(in, last) }})
+		r.Stage.strict = true
 		r.fill(1, n)
 		r.assign()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		err := r.deliver(ctx, r.log(1)...)
+		err := r.Deliver(ctx, r.LogOf(1)...)
 		cancel()
 		require.ErrorIs(t, err, ErrPoison, "of %d", n)
 		assert.ErrorContains(t, err, "not this one")
@@ -92,22 +92,22 @@ func TestWhatNoTransactionCanBisectIsHalved(t *testing.T) {
 	t.Parallel()
 	const n = 8
 	for _, strict := range []bool{false, true} {
-		var r *rig
-		h := &recorder{before: func(in []Record) error { return refuse(in, n-1) }}
+		var r *Rig
+		h := &Recorder{before: func(in []Record) error { return refuse(in, n-1) }}
 		calls := 0
-		r = newRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+		r = NewRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
 			if calls++; calls > 1 && len(in) == n {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-			r.stage.limit = 200 * time.Millisecond // from the second transaction on
+			r.Stage.limit = 200 * time.Millisecond // from the second transaction on
 			return h.Handle(ctx, tx, in)
 		}))
-		r.stage.strict = strict
+		r.Stage.strict = strict
 		r.fill(1, n)
 		r.assign()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		err := r.deliver(ctx, r.log(1)...)
+		err := r.Deliver(ctx, r.LogOf(1)...)
 		cancel()
 		if strict {
 			require.ErrorIs(t, err, ErrPoison)
@@ -123,21 +123,21 @@ func TestWhatNoTransactionCanBisectIsHalved(t *testing.T) {
 
 func TestATransactionThatTakesTooLongIsNotItsRecordsFault(t *testing.T) {
 	t.Parallel()
-	var r *rig
-	h := &recorder{}
+	var r *Rig
+	h := &Recorder{}
 	calls := 0
-	r = newRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
-		r.stage.limit = time.Hour
+	r = NewRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+		r.Stage.limit = time.Hour
 		if calls++; calls == 1 {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
 		return h.Handle(ctx, tx, in)
 	}))
-	r.stage.limit = 20 * time.Millisecond
+	r.Stage.limit = 20 * time.Millisecond
 	r.fill(1, 1)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Equal(t, 2, calls)
 	assert.Len(t, r.effects(), 1)
 	assert.Empty(t, r.letters())
@@ -146,10 +146,10 @@ func TestATransactionThatTakesTooLongIsNotItsRecordsFault(t *testing.T) {
 // Without its events, what a handler wrote is not committed either.
 func TestWhatTheOutboxRefusesUndoesTheTransaction(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	exec := func(statement string) {
 		t.Helper()
-		require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 			_, err := tx.Exec(t.Context(), statement)
 			return err
 		}))
@@ -157,11 +157,11 @@ func TestWhatTheOutboxRefusesUndoesTheTransaction(t *testing.T) {
 	exec(`CREATE TRIGGER refused BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'the outbox is broken'); END`)
 	r.fill(1, 3)
 	r.assign()
-	require.ErrorContains(t, r.inTrouble(r.log(1)...), "the outbox is broken")
+	require.ErrorContains(t, r.inTrouble(r.LogOf(1)...), "the outbox is broken")
 	assert.Empty(t, r.effects())
 	assert.Zero(t, r.position(1).Next)
 	exec(`DROP TRIGGER refused`)
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Len(t, r.effects(), 3)
 	assert.Empty(t, r.letters())
 }
@@ -169,39 +169,39 @@ func TestWhatTheOutboxRefusesUndoesTheTransaction(t *testing.T) {
 // An attempt of a session that is over does not end the next one.
 func TestAnOldAttemptLeavesTheNextSessionAlone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 4)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[:2]...))
-	old := r.stage.current()
-	r.stage.decode(r.log(1))
-	p := r.stage.plan(old, r.log(1)[2:])
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:2]...))
+	old := r.Stage.current()
+	r.Stage.decode(r.LogOf(1))
+	p := r.Stage.plan(old, r.LogOf(1)[2:])
 	require.Len(t, p.moves, 1)
 	r.moveByHand(1, 1, 1)
 	r.assign()
-	next := r.stage.current()
-	require.ErrorIs(t, r.stage.recover(t.Context(), old, &Batch{}, p, errDown), errDown)
-	assert.Same(t, next, r.stage.current())
+	next := r.Stage.current()
+	require.ErrorIs(t, r.Stage.recover(t.Context(), old, &Batch{}, p, errDown), errDown)
+	assert.Same(t, next, r.Stage.current())
 	assert.Zero(t, r.restart)
 }
 
 // full is what the database says when it has no room left.
-func (r *rig) full() error {
-	r.t.Helper()
-	err := r.db.Write(r.t.Context(), func(tx *store.Tx) error {
-		if _, err := tx.Exec(r.t.Context(), `PRAGMA max_page_count = 1`); err != nil {
+func (r *Rig) full() error {
+	r.T.Helper()
+	err := r.DB.Write(r.T.Context(), func(tx *store.Tx) error {
+		if _, err := tx.Exec(r.T.Context(), `PRAGMA max_page_count = 1`); err != nil {
 			return err
 		}
-		_, err := tx.Exec(r.t.Context(), `INSERT INTO effects (id, symbol, price) VALUES (1, $1, '1')`, strings.Repeat("x", 1<<20))
+		_, err := tx.Exec(r.T.Context(), `INSERT INTO effects (id, symbol, price) VALUES (1, $1, '1')`, strings.Repeat("x", 1<<20))
 		return err
 	})
-	require.True(r.t, r.db.IsFull(err), "%v", err)
+	require.True(r.T, r.DB.IsFull(err), "%v", err)
 	return err
 }
 
 func TestHowLongAStageTriesAgain(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, ignorer{})
+	r := NewRig(t, ignorer{})
 	full := r.full()
 	for name, test := range map[string]struct {
 		patience time.Duration
@@ -217,10 +217,10 @@ func TestHowLongAStageTriesAgain(t *testing.T) {
 		"no room, and the work can't wait": {0, RetryAfter(time.Second, full), 2, time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			r.stage.patience = test.patience
+			r.Stage.patience = test.patience
 			tries := 0
 			began := time.Now()
-			err := r.stage.retry(t.Context(), 0, func() error {
+			err := r.Stage.retry(t.Context(), 0, func() error {
 				if tries++; tries == 1 {
 					return test.err
 				}
@@ -241,10 +241,10 @@ func TestHowLongAStageTriesAgain(t *testing.T) {
 // seconds.
 func TestThePausesOfAStageRise(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, ignorer{})
+	r := NewRig(t, ignorer{})
 	synctest.Test(t, func(t *testing.T) {
 		var at []time.Time
-		require.NoError(t, r.stage.retry(t.Context(), 0, func() error {
+		require.NoError(t, r.Stage.retry(t.Context(), 0, func() error {
 			if at = append(at, time.Now()); len(at) < 40 {
 				return errDown
 			}
@@ -259,7 +259,7 @@ func TestThePausesOfAStageRise(t *testing.T) {
 // A lane whose handler lost its transaction has no other one for it before it is back.
 func TestALaneWaitsForItsHandler(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, ignorer{})
+	r := NewRig(t, ignorer{})
 	synctest.Test(t, func(t *testing.T) {
 		back := make(chan struct{})
 		var isBack atomic.Bool
@@ -269,7 +269,7 @@ func TestALaneWaitsForItsHandler(t *testing.T) {
 			close(back)
 		}()
 		tries := 0
-		require.NoError(t, r.stage.retry(t.Context(), 0, func() error {
+		require.NoError(t, r.Stage.retry(t.Context(), 0, func() error {
 			if tries++; tries == 1 {
 				return RetryAfter(time.Nanosecond, &watchdogError{err: errDown, back: back})
 			}
@@ -281,18 +281,18 @@ func TestALaneWaitsForItsHandler(t *testing.T) {
 
 func TestTheTroubleOfALaneIsItsOwn(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, ignorer{})
+	r := NewRig(t, ignorer{})
 	r.assign()
-	require.NoError(t, r.stage.Trouble())
-	r.stage.setTrouble(asLane(0), errDown)
-	r.stage.setTrouble(asLane(12), errDown)
-	r.stage.setTrouble(asLane(0), nil)
-	assert.EqualError(t, r.stage.Trouble(), "lane 12: the database is down")
+	require.NoError(t, r.Stage.Trouble())
+	r.Stage.setTrouble(asLane(0), errDown)
+	r.Stage.setTrouble(asLane(12), errDown)
+	r.Stage.setTrouble(asLane(0), nil)
+	assert.EqualError(t, r.Stage.Trouble(), "lane 12: the database is down")
 }
 
 // preparing is a handler whose Prepare is a function.
 type preparing struct {
-	recorder
+	Recorder
 	prepare func(in []Record) error
 }
 
@@ -322,24 +322,24 @@ func TestAStageThatCannotPrepareAppliesNothing(t *testing.T) {
 	} {
 		h := &preparing{prepare: prepare}
 		h.before = func(in []Record) error { assert.Fail(t, "handled", "%s: %d records", name, len(in)); return nil }
-		r := newRig(t, h)
-		r.stage.patience = time.Minute
+		r := NewRig(t, h)
+		r.Stage.patience = time.Minute
 		r.fill(1, 4)
 		r.assign()
-		require.ErrorIs(t, r.deliver(t.Context(), r.log(1)...), errDown, name)
+		require.ErrorIs(t, r.Deliver(t.Context(), r.LogOf(1)...), errDown, name)
 		assert.Zero(t, r.position(1).Next, name)
 	}
 }
 
 func TestPrepareIsNotCalledForNothing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &preparing{prepare: func(in []Record) error {
+	r := NewRig(t, &preparing{prepare: func(in []Record) error {
 		assert.NotEmpty(t, in)
 		return nil
 	}})
-	r.stage.spec.Consumes = []schema.EventType{schema.QuoteUnchanged{}.EventType()}
+	r.Stage.spec.Consumes = []schema.EventType{schema.QuoteUnchanged{}.EventType()}
 	r.fill(1, 2)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Equal(t, int64(2), r.position(1).Next)
 }

@@ -17,27 +17,27 @@ import (
 )
 
 // newFill is a fill of a second stage of the rig, with the same handler.
-func (r *rig) newBackfill(progress func(int)) *Backfill {
-	spec := r.stage.spec
+func (r *Rig) newBackfill(progress func(int)) *Backfill {
+	spec := r.Stage.spec
 	spec.Name = store.Scratch + "test"
-	return NewBackfill(BackfillConfig{Store: r.db, Broker: r.broker, Topology: r.topology(), Stage: spec, Log: slog.New(slog.DiscardHandler), Progress: progress})
+	return NewBackfill(BackfillConfig{Store: r.DB, Broker: r.Broker, Topology: r.topology(), Stage: spec, Log: slog.New(slog.DiscardHandler), Progress: progress})
 }
 
 // ends are targets at the ends of the log, or n records before.
-func (r *rig) ends(before int64) map[TopicPartition]int64 {
+func (r *Rig) ends(before int64) map[TopicPartition]int64 {
 	targets := map[TopicPartition]int64{}
-	for p := range int32(partitions) {
+	for p := range int32(Partitions) {
 		tp := TopicPartition{schema.PriceEvents, p}
-		targets[tp] = max(0, r.broker.held(tp).End-before)
+		targets[tp] = max(0, r.Broker.held(tp).End-before)
 	}
 	return targets
 }
 
 // filled are the offsets of the fill's positions, by partition.
-func (r *rig) backfilled() []int64 {
-	r.t.Helper()
-	positions, err := store.Positions(r.t.Context(), r.db, store.Scratch+"test")
-	require.NoError(r.t, err)
+func (r *Rig) backfilled() []int64 {
+	r.T.Helper()
+	positions, err := store.Positions(r.T.Context(), r.DB, store.Scratch+"test")
+	require.NoError(r.T, err)
 	offsets := make([]int64, len(positions))
 	for i, p := range positions {
 		offsets[i] = p.Next
@@ -47,26 +47,26 @@ func (r *rig) backfilled() []int64 {
 
 func TestABackfillGoesToItsTargets(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	for p := range int32(partitions) {
+	r := NewRig(t, &Recorder{})
+	for p := range int32(Partitions) {
 		r.fill(p, 10)
-		r.append(p, 10, nil) // a repeat
-		r.append(p, 11, func(record *Record) { record.Value = []byte("no price") })
+		r.Append(p, 10, nil) // a repeat
+		r.Append(p, 11, func(record *Record) { record.Value = []byte("no price") })
 	}
 	read := make(chan int, 100)
 	f := r.newBackfill(func(n int) { read <- n })
 	require.NoError(t, f.To(t.Context(), r.ends(8)))
 	assert.Equal(t, []int64{4, 4, 4, 4}, r.backfilled())
-	assert.Len(t, r.effects(), 4*partitions)
+	assert.Len(t, r.effects(), 4*Partitions)
 	require.NoError(t, f.To(t.Context(), r.ends(8)), "it is there")
 	require.NoError(t, f.To(t.Context(), r.ends(0)))
-	assert.Len(t, r.effects(), 10*partitions)
+	assert.Len(t, r.effects(), 10*Partitions)
 	assert.Equal(t, []int64{12, 12, 12, 12}, r.backfilled())
 	var letters int
-	require.NoError(t, r.db.Get(t.Context(), &letters, `SELECT COUNT(*) FROM dead_letters WHERE stage = $1`, store.Scratch+"test"))
-	assert.Equal(t, partitions, letters)
+	require.NoError(t, r.DB.Get(t.Context(), &letters, `SELECT COUNT(*) FROM dead_letters WHERE stage = $1`, store.Scratch+"test"))
+	assert.Equal(t, Partitions, letters)
 	assert.Empty(t, r.letters(), "which are none of the service's")
-	all, err := store.Positions(t.Context(), r.db, "")
+	all, err := store.Positions(t.Context(), r.DB, "")
 	require.NoError(t, err)
 	assert.Empty(t, all, "nor are its positions")
 	close(read)
@@ -74,7 +74,7 @@ func TestABackfillGoesToItsTargets(t *testing.T) {
 	for n := range read {
 		total += n
 	}
-	assert.Equal(t, 12*partitions, total)
+	assert.Equal(t, 12*Partitions, total)
 
 	require.ErrorIs(t, f.To(t.Context(), r.ends(1)), ErrPast)
 	targets := r.ends(0)
@@ -84,11 +84,11 @@ func TestABackfillGoesToItsTargets(t *testing.T) {
 
 func TestABackfillGoesOnBehindBreaks(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	for _, seq := range []int64{1, 2, 5, 6} {
-		r.append(1, seq, nil)
+		r.Append(1, seq, nil)
 	}
-	r.broker.oldest[TopicPartition{schema.PriceEvents, 3}] = 2
+	r.Broker.Oldest[TopicPartition{schema.PriceEvents, 3}] = 2
 	r.fill(3, 5)
 	f := r.newBackfill(nil)
 	require.NoError(t, f.To(t.Context(), r.ends(0)))
@@ -101,12 +101,12 @@ func TestABackfillGoesOnBehindBreaks(t *testing.T) {
 // A break that needs a person stops the fill.
 func TestABackfillHalts(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 3)
 	f := r.newBackfill(nil)
-	info := r.broker.infos[schema.PriceEvents]
+	info := r.Broker.Infos[schema.PriceEvents]
 	info.Partitions++
-	r.broker.infos[schema.PriceEvents] = info
+	r.Broker.Infos[schema.PriceEvents] = info
 	err := f.To(t.Context(), r.ends(0))
 	require.ErrorIs(t, err, ErrHalted)
 	require.ErrorContains(t, err, "the topic has 5 partitions, and had 4")
@@ -115,7 +115,7 @@ func TestABackfillHalts(t *testing.T) {
 func TestABackfillGivesUp(t *testing.T) {
 	t.Parallel()
 	failing := errors.New("not today")
-	r := newRig(t, &recorder{before: func([]Record) error { return failing }})
+	r := NewRig(t, &Recorder{before: func([]Record) error { return failing }})
 	r.fill(1, 3)
 	f := r.newBackfill(nil)
 	f.stage.patience = 50 * time.Millisecond
@@ -130,9 +130,9 @@ func TestABackfillGivesUp(t *testing.T) {
 // Somebody who moves the positions of a fill ends it.
 func TestABackfillIsAlone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, nil)
+	r := NewRig(t, nil)
 	first := true
-	r.stage.spec.Handler = &recorder{before: func([]Record) error {
+	r.Stage.spec.Handler = &Recorder{before: func([]Record) error {
 		if !first {
 			return nil
 		}
@@ -142,10 +142,10 @@ func TestABackfillIsAlone(t *testing.T) {
 	r.fill(1, 20)
 	f := r.newBackfill(nil)
 	require.NoError(t, f.To(t.Context(), r.ends(18)))
-	handler := &recorder{before: func([]Record) error { return nil }}
+	handler := &Recorder{before: func([]Record) error { return nil }}
 	handler.before = func([]Record) error {
 		handler.before = nil
-		r.exec(`UPDATE positions SET next_offset = 0 WHERE part = 1`)
+		r.Exec(`UPDATE positions SET next_offset = 0 WHERE part = 1`)
 		return nil
 	}
 	f.stage.spec.Handler = &deferred{handler}
@@ -154,7 +154,7 @@ func TestABackfillIsAlone(t *testing.T) {
 
 // deferred calls a handler's before outside of the transaction, which SQLite has
 // one of.
-type deferred struct{ *recorder }
+type deferred struct{ *Recorder }
 
 func (d *deferred) Prepare(_ context.Context, in []Record) error {
 	if d.before == nil {
@@ -191,18 +191,18 @@ func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
 func TestAStrictBackfillNamesPoison(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		handler *recorder
+		handler *Recorder
 		damage  func(*Record)
 	}{
-		"a record that is no event":    {&recorder{}, func(r *Record) { r.Value = []byte("no price") }},
-		"a record that is refused":     {&recorder{before: func(in []Record) error { return refuse(in, 3) }}, nil},
-		"a record that is no event, 2": {&recorder{before: func([]Record) error { return nil }}, func(r *Record) { r.Headers = nil }},
+		"a record that is no event":    {&Recorder{}, func(r *Record) { r.Value = []byte("no price") }},
+		"a record that is refused":     {&Recorder{before: func(in []Record) error { return refuse(in, 3) }}, nil},
+		"a record that is no event, 2": {&Recorder{before: func([]Record) error { return nil }}, func(r *Record) { r.Headers = nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, test.handler)
+			r := NewRig(t, test.handler)
 			r.fill(1, 3)
-			r.append(1, 4, test.damage)
+			r.Append(1, 4, test.damage)
 			r.fill(2, 3)
 			f := r.newBackfill(nil)
 			f.stage.strict = true
@@ -210,7 +210,7 @@ func TestAStrictBackfillNamesPoison(t *testing.T) {
 			require.ErrorIs(t, err, ErrPoison)
 			require.ErrorContains(t, err, "at offset 3 of price-events/1")
 			var letters int
-			require.NoError(t, r.db.Get(t.Context(), &letters, `SELECT COUNT(*) FROM dead_letters`))
+			require.NoError(t, r.DB.Get(t.Context(), &letters, `SELECT COUNT(*) FROM dead_letters`))
 			assert.Zero(t, letters)
 			f = r.newBackfill(nil)
 			require.NoError(t, f.To(t.Context(), r.ends(0)), "otherwise it is a dead letter")

@@ -18,7 +18,7 @@ import (
 // picky refuses prices that end in a digit, after it has already written them, and
 // counts in Cache, and after the commit, the records that it took.
 type picky struct {
-	recorder
+	Recorder
 	refuses string
 	calls   int
 	counted []int // by commit
@@ -32,7 +32,7 @@ func (h *picky) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event
 		count.Put("taken", n+1)
 	}
 	tx.OnCommit(func() { h.counted = append(h.counted, len(in)) })
-	events, err := h.recorder.Handle(ctx, tx, in)
+	events, err := h.Recorder.Handle(ctx, tx, in)
 	for i := range in {
 		if text := in[i].Event.Payload.(schema.PriceObserved).Price.String(); h.refuses != "" && strings.HasSuffix(text, h.refuses) {
 			return nil, errors.Join(err, Permanent(fmt.Errorf("%s is refused", text)))
@@ -47,15 +47,15 @@ func TestWhatAHandlerRefusesIsFoundByBisecting(t *testing.T) {
 	t.Parallel()
 	const n, bad = 2000, 200
 	h := &picky{refuses: "0"} // 10, 20, 30 …
-	r := newRig(t, h)
+	r := NewRig(t, h)
 	commits := 0
-	r.stage.committed = func() { commits++ }
-	r.stage.limit, r.stage.bisectTime = time.Hour, time.Hour // whatever the machine is
+	r.Stage.committed = func() { commits++ }
+	r.Stage.limit, r.Stage.bisectTime = time.Hour, time.Hour // whatever the machine is
 	for range n {
-		r.append(1, 0, nil)
+		r.Append(1, 0, nil)
 	}
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Equal(t, 1, commits)
 	assert.LessOrEqual(t, h.calls, 10*bad, "parts rise with the bad records, and hardly with the others")
 	assert.Len(t, r.effects(), n-bad)
@@ -66,7 +66,7 @@ func TestWhatAHandlerRefusesIsFoundByBisecting(t *testing.T) {
 		assert.Equal(t, int64(n-1-10*i), letter.Offset)
 		assert.Contains(t, letter.Reason, "0 is refused")
 	}
-	rows, err := r.db.ReadOutbox(t.Context(), n, 1<<30, store.Behind{Epoch: r.epoch(schema.QuoteOutcomes), Part: 1})
+	rows, err := r.DB.ReadOutbox(t.Context(), n, 1<<30, store.Behind{Epoch: r.Epoch(schema.QuoteOutcomes), Part: 1})
 	require.NoError(t, err)
 	require.Len(t, rows, n-bad)
 	for i, row := range rows {
@@ -77,8 +77,8 @@ func TestWhatAHandlerRefusesIsFoundByBisecting(t *testing.T) {
 		total += taken
 	}
 	assert.Equal(t, n-bad, total, "what was left for after the commit")
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
-		lane := r.stage.lane(r.stage.current(), 0)
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
+		lane := r.Stage.lane(r.Stage.current(), 0)
 		taken, _ := CacheFor[string, int](&Tx{Tx: tx, caches: lane.caches}, h).Get("taken")
 		assert.Equal(t, n-bad, taken, "what is remembered")
 		return nil
@@ -89,10 +89,10 @@ func TestWhatAHandlerRefusesIsFoundByBisecting(t *testing.T) {
 func TestBisectingIsBounded(t *testing.T) {
 	t.Parallel()
 	const n = 32
-	var r *rig
+	var r *Rig
 	slow := 0
 	h := &picky{refuses: "7"}
-	r = newRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+	r = NewRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
 		if h.calls > 0 && slow == 0 { // bisected as a whole
 			slow++
 			<-ctx.Done()
@@ -100,12 +100,12 @@ func TestBisectingIsBounded(t *testing.T) {
 		}
 		return h.Handle(ctx, tx, in)
 	}))
-	r.stage.limit = 200 * time.Millisecond
+	r.Stage.limit = 200 * time.Millisecond
 	for range n {
-		r.append(1, 0, nil)
+		r.Append(1, 0, nil)
 	}
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Positive(t, slow)
 	assert.Len(t, r.effects(), n-3)
 	assert.Len(t, r.letters(), 3, "7, 17, 27")
@@ -118,13 +118,13 @@ func BenchmarkBisect(b *testing.B) {
 			records := 0
 			for b.Loop() {
 				b.StopTimer()
-				r := newRig(b, &picky{refuses: refuses})
+				r := NewRig(b, &picky{refuses: refuses})
 				for range n {
-					r.append(1, 0, nil)
+					r.Append(1, 0, nil)
 				}
 				r.assign()
 				b.StartTimer()
-				require.NoError(b, r.deliver(b.Context(), r.log(1)...))
+				require.NoError(b, r.Deliver(b.Context(), r.LogOf(1)...))
 				records += n
 			}
 			b.ReportMetric(float64(records)/b.Elapsed().Seconds(), "records/s")

@@ -12,7 +12,7 @@ import (
 // committed, however it ended.
 func TestALaneForgetsWhatWasNotCommitted(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	failed := errors.New("failed")
 	for name, end := range map[string]func() error{
 		"error": func() error { return failed },
@@ -20,7 +20,7 @@ func TestALaneForgetsWhatWasNotCommitted(t *testing.T) {
 	} {
 		lane := NewLane()
 		count := func(end func() error) (n int, err error) {
-			err = lane.Run(t.Context(), r.db, func(tx *Tx) error {
+			err = lane.Run(t.Context(), r.DB, func(tx *Tx) error {
 				cache := CacheFor[string, int](tx, t)
 				n, _ = cache.Get("n")
 				n++
@@ -47,10 +47,10 @@ func TestALaneForgetsWhatWasNotCommitted(t *testing.T) {
 // A cache that is full is emptied: what it no longer has is loaded again.
 func TestACacheIsBounded(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	lane := NewLane()
 	put := func(from, to int) {
-		require.NoError(t, lane.Run(t.Context(), r.db, func(tx *Tx) error {
+		require.NoError(t, lane.Run(t.Context(), r.DB, func(tx *Tx) error {
 			for i := from; i < to; i++ {
 				CacheFor[int, int](tx, t).Put(i, -i)
 			}
@@ -58,7 +58,7 @@ func TestACacheIsBounded(t *testing.T) {
 		}))
 	}
 	remembers := func(key int) (known bool) {
-		require.NoError(t, lane.Run(t.Context(), r.db, func(tx *Tx) error {
+		require.NoError(t, lane.Run(t.Context(), r.DB, func(tx *Tx) error {
 			_, known = CacheFor[int, int](tx, t).Get(key)
 			return nil
 		}))

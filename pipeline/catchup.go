@@ -269,15 +269,19 @@ func (c *catchUp) unapplied(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	at := make(map[stagePartition]store.Position, len(positions))
+	type place struct {
+		stage string
+		TopicPartition
+	}
+	at := make(map[place]store.Position, len(positions))
 	for _, p := range positions {
-		at[stagePartition{p.Stage, positionAt(p)}] = p
+		at[place{p.Stage, positionAt(p)}] = p
 	}
 	var n int64
 	for stage, topics := range c.reads {
 		for _, topic := range topics {
 			for partition, r := range c.ends[topic].ranges {
-				p := at[stagePartition{stage, TopicPartition{topic, int32(partition)}}]
+				p := at[place{stage, TopicPartition{topic, int32(partition)}}]
 				if p.Halted != "" {
 					return 0, fmt.Errorf("%s on %s/%d: %w: %s", stage, topic, partition, ErrHalted, p.Halted)
 				}

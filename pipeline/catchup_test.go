@@ -29,17 +29,17 @@ var chained = handlerFunc(func(_ context.Context, _ *Tx, in []Record) ([]schema.
 // nothing is left when it returns.
 func TestCatchUpFollowsAnEventThroughItsStages(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, chained)
-	r.append(1, 0, nil)
-	r.append(1, 0, nil)
+	r := NewRig(t, chained)
+	r.Append(1, 0, nil)
+	r.Append(1, 0, nil)
 	r.assign()
 	const second = "second"
 	takesUnchanged := StageSpec{Name: second, Consumes: []schema.EventType{schema.QuoteUnchanged{}.EventType()}}
-	relay := newRelay(r.db, r.broker, r.stage.outbox.topology, "owner", r.stage.log)
+	relay := newRelay(r.DB, r.Broker, r.Stage.outbox.topology, "owner", r.Stage.log)
 	moveSecond := func() {
-		outcomes, err := r.broker.Offsets(t.Context(), schema.QuoteOutcomes)
+		outcomes, err := r.Broker.Offsets(t.Context(), schema.QuoteOutcomes)
 		require.NoError(t, err)
-		require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 			if err := tx.CreatePositions(t.Context(), []store.Position{{Stage: second, Topic: string(schema.QuoteOutcomes),
 				Part: 1, TopicID: "topic-2", MovedAt: schema.NewTime(time.Unix(1, 0))}}); err != nil {
 				return err
@@ -52,7 +52,7 @@ func TestCatchUpFollowsAnEventThroughItsStages(t *testing.T) {
 		}))
 	}
 	moves := []func(){
-		func() { require.NoError(t, r.deliver(t.Context(), r.log(1)...)) },
+		func() { require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...)) },
 		func() {
 			_, err := relay.round(t.Context())
 			require.NoError(t, errors.Join(err, relay.note()))
@@ -60,7 +60,7 @@ func TestCatchUpFollowsAnEventThroughItsStages(t *testing.T) {
 		moveSecond,
 	}
 	var seen []int64
-	require.NoError(t, CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec, takesUnchanged}, func(behind int64) {
+	require.NoError(t, CatchUp(t.Context(), r.DB, r.Broker, []StageSpec{r.Stage.spec, takesUnchanged}, func(behind int64) {
 		seen = append(seen, behind)
 		if behind > 0 {
 			require.NotEmpty(t, moves, "it waits for something that never comes")
@@ -70,32 +70,32 @@ func TestCatchUpFollowsAnEventThroughItsStages(t *testing.T) {
 	}))
 	assert.Empty(t, moves, "it returned before everything was applied")
 	assert.Equal(t, int64(2), seen[1], "two prices, as soon as nothing is in the outbox")
-	require.NoError(t, CatchUp(t.Context(), r.db, r.broker, nil, nil), "all that ever ran")
+	require.NoError(t, CatchUp(t.Context(), r.DB, r.Broker, nil, nil), "all that ever ran")
 }
 
 // What waits for a topic that is created again meanwhile is waited for where it
 // went.
 func TestCatchUpFollowsWhatIsCarriedOver(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	r.emit(1, 2)
+	r := NewRig(t, &Recorder{})
+	r.Emit(1, 2)
 	recreated := false
-	require.NoError(t, CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, func(behind int64) {
+	require.NoError(t, CatchUp(t.Context(), r.DB, r.Broker, []StageSpec{r.Stage.spec}, func(behind int64) {
 		switch {
 		case behind == 0:
 		case !recreated:
 			recreated = true
 			r.assign() // the stage knows the topic that is gone
-			r.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
+			r.Broker.Infos[schema.PriceEvents] = TopicInfo{"topic-9", Partitions}
 			r.assign()
-			r.resolve(Skip)
-			relay := newRelay(r.db, r.broker, r.topology(), "test", r.stage.log)
+			r.Resolve(Skip)
+			relay := newRelay(r.DB, r.Broker, r.topology(), "test", r.Stage.log)
 			_, err := relay.round(t.Context()) // carries over, and sends nothing
 			require.NoError(t, err)
 		default:
 			require.Equal(t, int64(2), behind)
-			r.relay()
-			r.consume()
+			r.Relay()
+			r.Consume()
 		}
 	}))
 	assert.True(t, recreated)
@@ -104,23 +104,23 @@ func TestCatchUpFollowsWhatIsCarriedOver(t *testing.T) {
 
 func TestCatchUpEnds(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, chained)
-	require.NoError(t, CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, nil), "an empty log")
-	r.append(1, 0, nil)
+	r := NewRig(t, chained)
+	require.NoError(t, CatchUp(t.Context(), r.DB, r.Broker, []StageSpec{r.Stage.spec}, nil), "an empty log")
+	r.Append(1, 0, nil)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := CatchUp(ctx, r.db, r.broker, []StageSpec{r.stage.spec}, func(behind int64) {
+	err := CatchUp(ctx, r.DB, r.Broker, []StageSpec{r.Stage.spec}, func(behind int64) {
 		if behind > 0 {
 			cancel()
 		}
 	})
 	require.ErrorIs(t, err, context.Canceled, "a stage that never ran is behind")
 	r.assign()
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 		p := r.position(1)
 		p.Halted = "on fire"
 		return tx.HaltPosition(t.Context(), p)
 	}))
-	err = CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, nil)
+	err = CatchUp(t.Context(), r.DB, r.Broker, []StageSpec{r.Stage.spec}, nil)
 	require.ErrorIs(t, err, ErrHalted)
 	assert.ErrorContains(t, err, "test on price-events/1: the stage has halted: on fire")
 }
@@ -130,30 +130,30 @@ func TestCatchUpEnds(t *testing.T) {
 func TestCatchUpFailsWhereAStageCannotGoOn(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		do   func(r *rig)
+		do   func(r *Rig)
 		says string
 	}{
-		"it halted, and no record is behind": {func(r *rig) {
-			require.NoError(r.t, r.db.Write(r.t.Context(), func(tx *store.Tx) error {
+		"it halted, and no record is behind": {func(r *Rig) {
+			require.NoError(r.T, r.DB.Write(r.T.Context(), func(tx *store.Tx) error {
 				p := r.position(2)
 				p.Halted = "on fire"
-				return tx.HaltPosition(r.t.Context(), p)
+				return tx.HaltPosition(r.T.Context(), p)
 			}))
 		}, "test on price-events/2: the stage has halted: on fire"},
-		"it stands after the end of the log": {func(r *rig) {
-			r.broker.log[at(1)] = r.broker.log[at(1)][:1]
+		"it stands after the end of the log": {func(r *Rig) {
+			r.Broker.Log[at(1)] = r.Broker.Log[at(1)][:1]
 		}, "test on price-events/1: the stage has halted: the log ends at offset 1, and the stage has applied up to 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, &recorder{})
-			r.emit(1, 3)
-			r.relay()
-			r.consume()
-			r.relay()
-			require.NoError(t, CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, nil))
+			r := NewRig(t, &Recorder{})
+			r.Emit(1, 3)
+			r.Relay()
+			r.Consume()
+			r.Relay()
+			require.NoError(t, CatchUp(t.Context(), r.DB, r.Broker, []StageSpec{r.Stage.spec}, nil))
 			c.do(r)
-			err := CatchUp(t.Context(), r.db, r.broker, []StageSpec{r.stage.spec}, nil)
+			err := CatchUp(t.Context(), r.DB, r.Broker, []StageSpec{r.Stage.spec}, nil)
 			require.ErrorIs(t, err, ErrHalted)
 			assert.ErrorContains(t, err, c.says)
 		})
@@ -163,18 +163,18 @@ func TestCatchUpFailsWhereAStageCannotGoOn(t *testing.T) {
 // A position in a topic that is gone says nothing about the one that took its place.
 func TestCatchUpKnowsTopicsApart(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	r.emit(1, 3)
-	r.relay()
-	r.consume()
-	r.relay()
-	r.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
-	r.broker.log[at(1)] = nil
+	r := NewRig(t, &Recorder{})
+	r.Emit(1, 3)
+	r.Relay()
+	r.Consume()
+	r.Relay()
+	r.Broker.Infos[schema.PriceEvents] = TopicInfo{"topic-9", Partitions}
+	r.Broker.Log[at(1)] = nil
 	for range 2 {
-		r.append(1, 0, nil)
+		r.Append(1, 0, nil)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	err := CatchUp(ctx, r.db, r.broker, []StageSpec{r.stage.spec}, func(behind int64) {
+	err := CatchUp(ctx, r.DB, r.Broker, []StageSpec{r.Stage.spec}, func(behind int64) {
 		if behind > 0 {
 			assert.Equal(t, int64(2), behind)
 			cancel()
@@ -187,27 +187,27 @@ func TestCatchUpKnowsTopicsApart(t *testing.T) {
 // what served before is not.
 func TestCatchUpFollowsStagesThatChange(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	r.append(1, 0, nil)
-	stale := StageSpec{Name: "stale", Consumes: r.stage.spec.Consumes}
+	r := NewRig(t, &Recorder{})
+	r.Append(1, 0, nil)
+	stale := StageSpec{Name: "stale", Consumes: r.Stage.spec.Consumes}
 	now := []StageSpec{stale}
 	var seen []int64
-	require.NoError(t, CatchUpChanging(t.Context(), r.db, r.broker, func(context.Context) ([]StageSpec, error) { return now, nil },
+	require.NoError(t, CatchUpChanging(t.Context(), r.DB, r.Broker, func(context.Context) ([]StageSpec, error) { return now, nil },
 		func(behind int64) {
 			seen = append(seen, behind)
 			switch len(seen) {
 			case 2: // the outbox first
 				require.Equal(t, int64(1), behind, "the one that is stale")
-				now = []StageSpec{r.stage.spec}
+				now = []StageSpec{r.Stage.spec}
 			case 3:
 				require.Equal(t, int64(1), behind, "the one that serves by now")
-				r.consume()
+				r.Consume()
 			}
 		}))
 	assert.Equal(t, int64(0), seen[len(seen)-1])
 	assert.Len(t, r.effects(), 1)
 	asked := errors.New("the database is away")
-	err := CatchUpChanging(t.Context(), r.db, r.broker, func(context.Context) ([]StageSpec, error) { return nil, asked }, nil)
+	err := CatchUpChanging(t.Context(), r.DB, r.Broker, func(context.Context) ([]StageSpec, error) { return nil, asked }, nil)
 	require.ErrorIs(t, err, asked)
 }
 

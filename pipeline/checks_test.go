@@ -61,8 +61,8 @@ func TestChecksOfTheBroker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, &recorder{})
-			runtime, err := New(Config{Store: r.db, Broker: test.broker, Topology: r.stage.outbox.topology, Relay: test.relays,
+			r := NewRig(t, &Recorder{})
+			runtime, err := New(Config{Store: r.DB, Broker: test.broker, Topology: r.Stage.outbox.topology, Relay: test.relays,
 				Log: slog.New(slog.DiscardHandler)})
 			require.NoError(t, err)
 			want := append([]Check{{"database", CheckOK, ""}, {"dead letters", CheckOK, ""}}, test.want...)
@@ -77,28 +77,28 @@ func TestChecksOfTheBroker(t *testing.T) {
 // TestChecksOfAConsumer: a stage that cannot consume is in trouble until it can.
 func TestChecksOfAConsumer(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.assign()
-	require.NoError(t, r.stage.Trouble())
-	r.stage.consuming(errors.New("connection refused"))
-	require.EqualError(t, r.stage.Trouble(), "consumer: connection refused")
-	r.stage.consuming(nil)
-	require.NoError(t, r.stage.Trouble())
+	require.NoError(t, r.Stage.Trouble())
+	r.Stage.consuming(errors.New("connection refused"))
+	require.EqualError(t, r.Stage.Trouble(), "consumer: connection refused")
+	r.Stage.consuming(nil)
+	require.NoError(t, r.Stage.Trouble())
 }
 
 // TestChecksAreOfThisProcess: a halt is a failure of a process that runs the stage,
 // if readers depend on it. A process that runs other stages only warns of it.
 func TestChecksAreOfThisProcess(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	r.append(1, 5, nil) // the first four are missing
+	r := NewRig(t, &Recorder{})
+	r.Append(1, 5, nil) // the first four are missing
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	require.NotEmpty(t, r.position(1).Halted)
 	const halted = "stage test on price-events/1"
-	elsewhere := StageSpec{Name: "elsewhere", Consumes: r.stage.spec.Consumes, Handler: &recorder{}}
+	elsewhere := StageSpec{Name: "elsewhere", Consumes: r.Stage.spec.Consumes, Handler: &Recorder{}}
 	states := func(serving []string, failure error, stages ...StageSpec) (map[string]CheckState, string) {
-		runtime, err := New(Config{Store: r.db, Broker: r.broker, Topology: r.stage.outbox.topology, Stages: stages, Log: slog.New(slog.DiscardHandler),
+		runtime, err := New(Config{Store: r.DB, Broker: r.Broker, Topology: r.Stage.outbox.topology, Stages: stages, Log: slog.New(slog.DiscardHandler),
 			Serving: func(context.Context) ([]string, error) { return serving, failure }})
 		require.NoError(t, err)
 		found, workers := map[string]CheckState{}, ""
@@ -116,22 +116,22 @@ func TestChecksAreOfThisProcess(t *testing.T) {
 	assert.Equal(t, CheckWarning, found[halted], "the role api alone")
 	assert.Equal(t, CheckWarning, found["workers"])
 	assert.Contains(t, workers, "no process runs stage test, stage elsewhere, the relay:")
-	found, workers = states(both, nil, r.stage.spec)
+	found, workers = states(both, nil, r.Stage.spec)
 	assert.Equal(t, CheckFailed, found[halted], "it runs the stage")
 	assert.Contains(t, workers, "no process runs stage elsewhere, the relay:")
 	found, _ = states(both, nil, elsewhere)
 	assert.Equal(t, CheckWarning, found[halted], "it runs another stage")
-	found, _ = states([]string{"elsewhere"}, nil, r.stage.spec)
+	found, _ = states([]string{"elsewhere"}, nil, r.Stage.spec)
 	assert.Equal(t, CheckWarning, found[halted], "no reader depends on it")
-	found, _ = states(nil, errors.New("connection refused"), r.stage.spec)
+	found, _ = states(nil, errors.New("connection refused"), r.Stage.spec)
 	assert.Equal(t, CheckFailed, found[halted], "which stages serve is not known")
 	assert.NotContains(t, found, "workers")
 
 	// Another process relays, and runs one of the two.
-	worker, err := New(Config{Store: r.db, Broker: r.broker, Topology: r.stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
+	worker, err := New(Config{Store: r.DB, Broker: r.Broker, Topology: r.Stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
-	worker.stages = []*Stage{r.stage}
-	held, err := r.db.AcquireLease(t.Context(), leaseName, "the worker", time.Hour)
+	worker.stages = []*Stage{r.Stage}
+	held, err := r.DB.AcquireLease(t.Context(), leaseName, "the worker", time.Hour)
 	require.NoError(t, err)
 	require.True(t, held)
 	ctx, stop := context.WithCancel(t.Context())
@@ -145,7 +145,7 @@ func TestChecksAreOfThisProcess(t *testing.T) {
 	assert.Equal(t, CheckOK, found["workers"])
 	stop()
 	<-stopped
-	require.NoError(t, r.db.RenewLeases(t.Context(), runningOwner, []string{runningPrefix + "test"}, -time.Second))
+	require.NoError(t, r.DB.RenewLeases(t.Context(), runningOwner, []string{runningPrefix + "test"}, -time.Second))
 	_, workers = states(both, nil)
 	assert.Contains(t, workers, "stage test", "its last process died, and its lease has run out")
 }
@@ -153,8 +153,8 @@ func TestChecksAreOfThisProcess(t *testing.T) {
 // TestChecksOfADamagedDatabase: positions can be read, and another table cannot.
 func TestChecksOfADamagedDatabase(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+	r := NewRig(t, &Recorder{})
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
 			INSERT INTO effects SELECT i, printf('%0200d', i), '1' FROM n`)
 		return err
@@ -171,7 +171,7 @@ func TestChecksOfADamagedDatabase(t *testing.T) {
 	_, err = file.WriteAt(make([]byte, 4096), (info.Size()/4096-20)*4096)
 	require.NoError(t, err)
 	require.NoError(t, file.Close())
-	runtime, err := New(Config{Store: r.db, Broker: r.broker, Topology: r.stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
+	runtime, err := New(Config{Store: r.DB, Broker: r.Broker, Topology: r.Stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	var checks []Check
 	require.Eventually(t, func() bool { // a look may take longer than an answer waits
@@ -186,41 +186,41 @@ func TestChecksOfADamagedDatabase(t *testing.T) {
 // is trouble, though the others go on. One error is none. Time is virtual.
 func TestChecksOfAPartitionThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &recorder{})
+		r := NewRig(t, &Recorder{})
 		r.fill(1, 2)
 		r.assign()
 		fails := func(part int32) {
-			r.stage.consuming(&PartitionError{TopicPartition{schema.PriceEvents, part}, errors.New("CRC didn't match")})
+			r.Stage.consuming(&PartitionError{TopicPartition{schema.PriceEvents, part}, errors.New("CRC didn't match")})
 		}
 		for range 3 {
 			fails(1)
-			require.NoError(t, r.stage.Trouble())
+			require.NoError(t, r.Stage.Trouble())
 			time.Sleep(2 * time.Second)
 		}
 		fails(1)
-		require.EqualError(t, r.stage.Trouble(), "consuming price-events/1: CRC didn't match (for 6s)")
-		r.stage.consuming(nil) // a session begins anew, and the partition fails again
-		require.Error(t, r.stage.Trouble())
-		require.NoError(t, r.deliver(t.Context(), r.log(1)...))
-		require.NoError(t, r.stage.Trouble(), "its records come")
+		require.EqualError(t, r.Stage.Trouble(), "consuming price-events/1: CRC didn't match (for 6s)")
+		r.Stage.consuming(nil) // a session begins anew, and the partition fails again
+		require.Error(t, r.Stage.Trouble())
+		require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
+		require.NoError(t, r.Stage.Trouble(), "its records come")
 
 		fails(2)
 		time.Sleep(stuckAfter)
 		fails(2)
-		require.Error(t, r.stage.Trouble())
+		require.Error(t, r.Stage.Trouble())
 		time.Sleep(stuckMemory)
-		require.NoError(t, r.stage.Trouble(), "no error since, and no record")
+		require.NoError(t, r.Stage.Trouble(), "no error since, and no record")
 		fails(2)
-		require.NoError(t, r.stage.Trouble(), "that was another time")
+		require.NoError(t, r.Stage.Trouble(), "that was another time")
 
 		for range 2 {
-			for part := range int32(partitions) {
+			for part := range int32(Partitions) {
 				fails(part)
 			}
 			time.Sleep(stuckAfter)
 		}
-		troubles := strings.Split(r.stage.Trouble().Error(), "\n")
-		assert.Len(t, troubles, partitions)
+		troubles := strings.Split(r.Stage.Trouble().Error(), "\n")
+		assert.Len(t, troubles, Partitions)
 		assert.IsIncreasing(t, troubles)
 	})
 }
@@ -229,8 +229,8 @@ func TestChecksOfAPartitionThatFails(t *testing.T) {
 // is always one that does. Time is virtual.
 func TestChecksOfALateRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &recorder{})
-		relay := newRelay(r.db, r.broker, r.topology(), "test", slog.New(slog.DiscardHandler))
+		r := NewRig(t, &Recorder{})
+		relay := newRelay(r.DB, r.Broker, r.topology(), "test", slog.New(slog.DiscardHandler))
 		chain := store.Chain{Epoch: 1, Part: 1, Timeline: "a"}
 		for range 120 { // a steady load
 			chain.Last += 5

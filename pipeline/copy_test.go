@@ -20,7 +20,7 @@ const copyTopic schema.Topic = "a-copy"
 // target is a log in memory that several may write to, with what its user does in
 // between.
 type target struct {
-	*rigBroker
+	*RigBroker
 	mu sync.Mutex
 	// before is called before each batch is appended, with its number from 1, and
 	// says what Send answers although it appends.
@@ -32,7 +32,7 @@ func (b *target) Send(ctx context.Context, batches []PartitionBatch) []error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sent++
-	errs := b.rigBroker.Send(ctx, batches)
+	errs := b.RigBroker.Send(ctx, batches)
 	if b.before != nil {
 		errs[0] = b.before(ctx, b.sent)
 	}
@@ -40,14 +40,14 @@ func (b *target) Send(ctx context.Context, batches []PartitionBatch) []error {
 }
 
 // copying is a source with some records on each partition, and an empty target.
-func copying(each int) (CopyConfig, *rigBroker, *target) {
-	source, to := newRigBroker(), &target{rigBroker: newRigBroker()}
-	to.infos[copyTopic] = TopicInfo{"topic-9", partitions}
+func copying(each int) (CopyConfig, *RigBroker, *target) {
+	source, to := newRigBroker(), &target{RigBroker: newRigBroker()}
+	to.Infos[copyTopic] = TopicInfo{"topic-9", Partitions}
 	cfg := CopyConfig{Source: source, Target: to, To: copyTopic}
-	for p := range int32(partitions) {
+	for p := range int32(Partitions) {
 		tp := TopicPartition{schema.PriceEvents, p}
 		for i := range each {
-			source.log[tp] = append(source.log[tp], Record{TopicPartition: tp, Offset: int64(i), Timestamp: time.UnixMilli(int64(1000*each - i)),
+			source.Log[tp] = append(source.Log[tp], Record{TopicPartition: tp, Offset: int64(i), Timestamp: time.UnixMilli(int64(1000*each - i)),
 				Key: []byte("k"), Headers: []schema.Header{{Key: chain.HeaderNumber, Value: fmt.Append(nil, i)}}, Value: fmt.Append(nil, p, "/", i)})
 		}
 		cfg.Spans = append(cfg.Spans, Span{tp, 0, int64(each)})
@@ -78,8 +78,8 @@ func TestCopyKeepsWhatARecordHas(t *testing.T) {
 		{Partition: 2, From: each, To: each, Next: each},
 	}, all)
 	assert.Equal(t, 2*each-10, seen)
-	got := to.log[TopicPartition{copyTopic, 1}]
-	for i, want := range source.log[cfg.Spans[1].TopicPartition][5 : each-5] {
+	got := to.Log[TopicPartition{copyTopic, 1}]
+	for i, want := range source.Log[cfg.Spans[1].TopicPartition][5 : each-5] {
 		require.Equal(t, want.Key, got[i].Key)
 		require.Equal(t, want.Headers, got[i].Headers, "also those of a chain")
 		require.Equal(t, want.Value, got[i].Value)
@@ -95,7 +95,7 @@ func TestCopyAllAtOnce(t *testing.T) {
 	for i, c := range copied {
 		assert.True(t, c.Done())
 		assert.EqualValues(t, 100, c.Records)
-		assert.Len(t, to.log[TopicPartition{copyTopic, int32(i)}], 100)
+		assert.Len(t, to.Log[TopicPartition{copyTopic, int32(i)}], 100)
 	}
 }
 
@@ -121,7 +121,7 @@ func TestCopyIsStopped(t *testing.T) {
 	cfg.Spans[0].From = copied[0].Next
 	_, err = Copy(t.Context(), cfg)
 	require.NoError(t, err)
-	got := to.log[TopicPartition{copyTopic, 0}]
+	got := to.Log[TopicPartition{copyTopic, 0}]
 	require.Len(t, got, 3*relayRows)
 	for i, r := range got {
 		require.Equal(t, fmt.Sprint("0/", i), string(r.Value))
@@ -145,7 +145,7 @@ func TestCopyFails(t *testing.T) {
 	assert.ErrorContains(t, err, "price-events/0")
 	assert.Equal(t, []Copied{{To: 3 * relayRows, Next: relayRows, Records: relayRows, Beyond: relayRows}}, copied)
 
-	to.infos[copyTopic] = TopicInfo{"topic-9", 1}
+	to.Infos[copyTopic] = TopicInfo{"topic-9", 1}
 	cfg.Spans = []Span{{TopicPartition{schema.PriceEvents, 1}, 0, 1}}
 	_, err = Copy(t.Context(), cfg)
 	assert.ErrorContains(t, err, "partitions 0 to 0")

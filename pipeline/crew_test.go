@@ -68,9 +68,9 @@ func (b *groupBroker) present() []string {
 // Stages come and go while the runtime runs; time is virtual.
 func TestStagesComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &recorder{})
+		r := NewRig(t, &Recorder{})
 		spec := func(name string) StageSpec {
-			return StageSpec{Name: name, Consumes: []schema.EventType{schema.PriceObserved{}.EventType()}, Handler: &recorder{}}
+			return StageSpec{Name: name, Consumes: []schema.EventType{schema.PriceObserved{}.EventType()}, Handler: &Recorder{}}
 		}
 		var mu sync.Mutex
 		wanted, failure := []StageSpec{spec("a.g1")}, error(nil)
@@ -82,8 +82,8 @@ func TestStagesComeAndGo(t *testing.T) {
 				wanted = append(wanted, spec(name))
 			}
 		}
-		broker := &groupBroker{Broker: r.broker}
-		runtime, err := New(Config{Store: r.db, Broker: broker, Topology: r.stage.outbox.topology, GroupPrefix: "p", Log: slog.New(slog.DiscardHandler),
+		broker := &groupBroker{Broker: r.Broker}
+		runtime, err := New(Config{Store: r.DB, Broker: broker, Topology: r.Stage.outbox.topology, GroupPrefix: "p", Log: slog.New(slog.DiscardHandler),
 			Stages: []StageSpec{spec("fixed")}, Changing: func(context.Context) ([]StageSpec, error) {
 				mu.Lock()
 				defer mu.Unlock()

@@ -13,11 +13,11 @@ import (
 )
 
 // oneByOne is a broker that hands out each record on its own.
-type oneByOne struct{ *rigBroker }
+type oneByOne struct{ *RigBroker }
 
 func (b oneByOne) Read(ctx context.Context, tp TopicPartition, from, to int64, f func([]Record) error) error {
 	for ; from < to; from++ {
-		if err := b.rigBroker.Read(ctx, tp, from, from+1, f); err != nil {
+		if err := b.RigBroker.Read(ctx, tp, from, from+1, f); err != nil {
 			return err
 		}
 	}
@@ -25,10 +25,10 @@ func (b oneByOne) Read(ctx context.Context, tp TopicPartition, from, to int64, f
 }
 
 // setPosition changes the position of the rig's stage at a partition by SQL.
-func (r *rig) setPosition(partition int32, set string) {
-	r.t.Helper()
-	require.NoError(r.t, r.db.Write(r.t.Context(), func(tx *store.Tx) error {
-		_, err := tx.Exec(r.t.Context(), `UPDATE positions SET `+set+` WHERE part = $1`, partition)
+func (r *Rig) setPosition(partition int32, set string) {
+	r.T.Helper()
+	require.NoError(r.T, r.DB.Write(r.T.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(r.T.Context(), `UPDATE positions SET `+set+` WHERE part = $1`, partition)
 		return err
 	}))
 }
@@ -39,28 +39,28 @@ func everyPosition(store.Position) bool { return true }
 // not from records of others before it, nor from later ones.
 func TestAResolutionGoesByTheNextRecordOfTheChain(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	r.append(1, 0, nil)
-	r.append(1, 3, nil)
-	r.append(1, 5, nil)
+	r := NewRig(t, &Recorder{})
+	r.Append(1, 0, nil)
+	r.Append(1, 3, nil)
+	r.Append(1, 5, nil)
 	r.assign()
 	r.setPosition(1, `halted = 'by hand'`)
-	resolutions, err := PlanResolutions(t.Context(), r.db, unreadable{r.broker}, r.topology(), Skip, everyPosition)
+	resolutions, err := PlanResolutions(t.Context(), r.DB, unreadable{r.Broker}, r.topology(), Skip, everyPosition)
 	require.ErrorIs(t, err, errUnreadable)
 	require.Empty(t, resolutions)
-	resolutions, err = PlanResolutions(t.Context(), r.db, oneByOne{r.broker}, r.topology(), Skip, everyPosition)
+	resolutions, err = PlanResolutions(t.Context(), r.DB, oneByOne{r.Broker}, r.topology(), Skip, everyPosition)
 	require.NoError(t, err)
 	assert.Equal(t, int64(2), lostOne(t, resolutions).Lost)
 	assert.Equal(t, "2 records that are missing from the log before offset 1", resolutions[0].Loses)
-	require.NoError(t, ApplyResolutions(t.Context(), r.db, resolutions))
-	r.consume()
+	require.NoError(t, ApplyResolutions(t.Context(), r.DB, resolutions))
+	r.Consume()
 	assert.Len(t, r.effects(), 2)
 	assert.Contains(t, r.position(1).Halted, "goes from number 3 of outbox-1 to 5 of outbox-1")
 }
 
 func TestAResolutionThatFailsIsNotAmongTheOthers(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.assign()
 	r.setPosition(1, `halted = 'by hand', topic = 'of-another-binary'`)
 	r.setPosition(2, `halted = 'by hand'`)
@@ -69,7 +69,7 @@ func TestAResolutionThatFailsIsNotAmongTheOthers(t *testing.T) {
 	resolution := lostOne(t, resolutions)
 	assert.Equal(t, int32(2), resolution.Partition)
 	assert.Equal(t, "by hand", resolution.Halted)
-	require.NoError(t, ApplyResolutions(t.Context(), r.db, resolutions))
+	require.NoError(t, ApplyResolutions(t.Context(), r.DB, resolutions))
 	assert.Empty(t, r.position(2).Halted)
 }
 
@@ -77,14 +77,14 @@ func TestAResolutionThatFailsIsNotAmongTheOthers(t *testing.T) {
 // process notes where it ended.
 func TestSkipAnEndThatIsLostUnnoticed(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	r.emit(1, 8)
-	r.relay()
-	r.consume()
+	r := NewRig(t, &Recorder{})
+	r.Emit(1, 8)
+	r.Relay()
+	r.Consume()
 	r.setPosition(1, `halted = 'by hand'`)
-	r.broker.log[at(1)] = r.broker.log[at(1)][:5]
+	r.Broker.Log[at(1)] = r.Broker.Log[at(1)][:5]
 	require.Nil(t, r.position(1).LogEnded)
-	resolution := lostOne(t, r.resolve(Skip))
+	resolution := lostOne(t, r.Resolve(Skip))
 	assert.Contains(t, resolution.Loses, "whatever others had written behind offset 7")
 	assert.Equal(t, int64(5), r.position(1).Next)
 }
@@ -93,19 +93,19 @@ func TestSkipAnEndThatIsLostUnnoticed(t *testing.T) {
 // note it: it is not carried over to the new one.
 func TestWhatWasAppliedOfATopicThatIsGoneIsNotSentAgain(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	r.emit(1, 8)
-	r.relay()
-	r.consume()
+	r := NewRig(t, &Recorder{})
+	r.Emit(1, 8)
+	r.Relay()
+	r.Consume()
 	r.unsend(1, 6)
-	r.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
-	r.broker.log = map[TopicPartition][]Record{}
+	r.Broker.Infos[schema.PriceEvents] = TopicInfo{"topic-9", Partitions}
+	r.Broker.Log = map[TopicPartition][]Record{}
 	assert.NotContains(t, r.assign(), at(1))
-	r.resolve(Skip)
-	r.relay()
-	r.emit(1, 2)
-	r.relay()
-	r.consume()
+	r.Resolve(Skip)
+	r.Relay()
+	r.Emit(1, 2)
+	r.Relay()
+	r.Consume()
 	assert.Len(t, r.effects(), 8+2)
 	assert.Empty(t, r.letters())
 }
@@ -114,27 +114,27 @@ func TestWhatWasAppliedOfATopicThatIsGoneIsNotSentAgain(t *testing.T) {
 // with it.
 func TestSkipPassesOverNothingBeforeAStrayRecord(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	r.emit(1, 4)
-	r.relay()
-	r.consume()
+	r := NewRig(t, &Recorder{})
+	r.Emit(1, 4)
+	r.Relay()
+	r.Consume()
 	r.setPosition(1, `halted = 'by hand'`)
-	r.append(1, 0, nil)
+	r.Append(1, 0, nil)
 	r.forge(1, 10_000)
-	r.emit(1, 5)
-	r.relay()
-	resolution := lostOne(t, r.resolve(Skip))
+	r.Emit(1, 5)
+	r.Relay()
+	resolution := lostOne(t, r.Resolve(Skip))
 	assert.Zero(t, resolution.Lost)
 	assert.Equal(t, "nothing", resolution.Loses)
-	r.consume()
+	r.Consume()
 	assert.Len(t, r.effects(), 4+1)
 	assert.Contains(t, r.position(1).Halted, "number 10000")
 	_, err := r.resolutions(Resume)
 	require.ErrorIs(t, err, ErrNotResolved, "this database did not write it")
-	resolution = lostOne(t, r.resolve(Skip))
+	resolution = lostOne(t, r.Resolve(Skip))
 	assert.Equal(t, int64(1), resolution.Lost)
 	assert.Contains(t, resolution.Loses, "1 records from offset 5 on, which are out of order")
-	r.consume()
+	r.Consume()
 	assert.Len(t, r.effects(), 4+1+5)
 	assert.Empty(t, r.position(1).Halted)
 }

@@ -85,14 +85,7 @@ func breakBefore(p store.Position, last, next chain.Link, offset int64, what cha
 	case what == chain.Gap:
 		b.kind = recordsMissing
 		b.reason = fmt.Sprintf("the log lost %d records before offset %d: the chain goes from number %d of %s to %d of %s",
-			chain.Missing(last, next, names), offset, seq, orNone(last.Timeline), next.Seq, next.Timeline)
+			chain.Missing(last, next, names), offset, seq, chain.NameOrNone(last.Timeline), next.Seq, next.Timeline)
 	}
 	return b
-}
-
-func orNone(outbox string) string {
-	if outbox == "" {
-		return "none"
-	}
-	return outbox
 }

@@ -17,17 +17,17 @@ import (
 // how long; one that is busy, that no reader depends on, or whose record is young is not.
 func TestChecksOfALateStage(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	tp := TopicPartition{schema.PriceEvents, 0}
 	now := time.Now()
 	stand := func(movedAt time.Time) {
 		t.Helper()
-		require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+		require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 			if _, err := tx.Exec(t.Context(), `DELETE FROM positions`); err != nil {
 				return err
 			}
 			return tx.CreatePositions(t.Context(), []store.Position{{Stage: "test", Topic: string(tp.Topic), Part: tp.Partition,
-				TopicID: testTopicID, MovedAt: schema.NewTime(movedAt)}})
+				TopicID: TestTopicID, MovedAt: schema.NewTime(movedAt)}})
 		}))
 	}
 	send := func(n int, at time.Time) {
@@ -35,11 +35,11 @@ func TestChecksOfALateStage(t *testing.T) {
 		for i := range records {
 			records[i] = OutgoingRecord{Timestamp: at, Value: []byte("{}")}
 		}
-		require.NoError(t, r.broker.Send(t.Context(), []PartitionBatch{{tp, records}})[0])
+		require.NoError(t, r.Broker.Send(t.Context(), []PartitionBatch{{tp, records}})[0])
 	}
 	late := func(own ownStages) string {
 		t.Helper()
-		runtime, err := New(Config{Store: r.db, Broker: r.broker, Topology: r.stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
+		runtime, err := New(Config{Store: r.DB, Broker: r.Broker, Topology: r.Stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
 		checks := runtime.checkLateness(t.Context(), own)
 		var texts []string
@@ -61,7 +61,7 @@ func TestChecksOfALateStage(t *testing.T) {
 	send(manyRecords, now)
 	assert.Contains(t, late(ownStages{}), "lag of stage test: 1003 records", "it moves, and is an hour behind")
 
-	young := newRig(t, &recorder{})
+	young := NewRig(t, &Recorder{})
 	r = young
 	stand(now.Add(-2 * time.Hour))
 	send(3, now)

@@ -75,7 +75,7 @@ func (o outbox) encode(event schema.Event, derived bool) (store.OutboxRow, error
 	if derived {
 		headers = append(headers, schema.Header{Key: chain.HeaderDerived, Value: []byte("true")})
 	}
-	topic, known := o.topology.topic(event.Payload.Topic())
+	topic, known := o.topology.Topic(event.Payload.Topic())
 	if !known {
 		return store.OutboxRow{}, fmt.Errorf("publishing %s: topic %q is not one of this run's",
 			event.Payload.EventType(), event.Payload.Topic())

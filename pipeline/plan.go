@@ -94,14 +94,14 @@ func judge(topology *Topology, last chain.Link, r *Record, names chain.Timelines
 		j.after = last.Advance(link)
 	}
 	if j.step == chain.Apply {
-		j.fault = faultOf(topology, r, link, err)
+		j.fault = FaultOf(topology, r, link, err)
 	}
 	return j
 }
 
-// faultOf is why a record that is to be applied becomes a dead letter, whatever its
+// FaultOf is why a record that is to be applied becomes a dead letter, whatever its
 // handler says. broken is what is wrong with its link.
-func faultOf(topology *Topology, r *Record, link chain.Link, broken error) error {
+func FaultOf(topology *Topology, r *Record, link chain.Link, broken error) error {
 	switch {
 	case r.fault != nil:
 		return r.fault

@@ -53,7 +53,7 @@ func (t *Topology) reconcile(ctx context.Context) error {
 	}
 	var current []store.KnownChain
 	for _, chain := range known {
-		topic, ours := t.topic(schema.Topic(chain.Topic))
+		topic, ours := t.Topic(schema.Topic(chain.Topic))
 		if !ours || topic.Epoch != chain.Epoch || !chain.Current {
 			continue
 		}
@@ -220,7 +220,7 @@ func (t *Topology) haltBeyond(ctx context.Context) error {
 		return err
 	}
 	for _, name := range t.names {
-		topic, _ := t.topic(name)
+		topic, _ := t.Topic(name)
 		ranges, err := t.broker.Offsets(ctx, name)
 		if err != nil {
 			return fmt.Errorf("asking for the ends of %s: %w", name, err)

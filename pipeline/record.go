@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -49,22 +50,36 @@ type Record struct {
 	fault    error  // why the record must become a dead letter
 }
 
+// Decode reads the event of a record that lies in an incarnation of its topic. The
+// pipeline does it before any plugin sees the record; where the event cannot be read,
+// FaultOf says why.
+func (r *Record) Decode(topic store.Topic) {
+	r.Locate(topic)
+	r.Event, r.fault = schema.DecodeEvent(r.Headers, r.Value)
+}
+
+// Locate notes the incarnation of its topic, on which the ids of rows and of derived
+// events depend. Decode does so as well.
+func (r *Record) Locate(topic store.Topic) {
+	r.epoch, r.renewed, r.lineage = topic.Epoch, topic.Renewed, topic.Lineage()
+}
+
 // Derive makes the event that follows from this record: its id is a function
 // of stage, topic, partition, offset and the number of events derived before
 // it, so that a second run over the same record gives the same event.
 func (r *Record) Derive(p schema.Payload) schema.Event {
-	id := derivedID(r.stage, r, r.renewed, r.derived)
+	id := DerivedID(r.stage, r, r.renewed, r.derived)
 	r.derived++
-	return schema.Event{ID: id, Source: sourcePrefix + r.stage, Traceparent: r.Event.Traceparent, Payload: p}
+	return schema.Event{ID: id, Source: SourcePrefix + r.stage, Traceparent: r.Event.Traceparent, Payload: p}
 }
 
-// sourcePrefix begins the source of an event that a stage gave.
-const sourcePrefix = "pricemill/"
+// SourcePrefix begins the source of an event that a stage gave.
+const SourcePrefix = "pricemill/"
 
-// derivedID is the id of the event with number n, from 0, among those that a
+// DerivedID is the id of the event with number n, from 0, among those that a
 // stage derives from a record. Where the log has lost its end, offsets are given
 // out a second time, to other records: how often that was tells them apart.
-func derivedID(stage string, r *Record, renewed, n int) string {
+func DerivedID(stage string, r *Record, renewed, n int) string {
 	topic := cmp.Or(r.lineage, r.TopicID)
 	if renewed > 0 {
 		topic += "/" + strconv.Itoa(renewed)

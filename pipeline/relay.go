@@ -198,7 +198,7 @@ func (r *Relay) strange(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	for _, chain := range chains {
-		topic, _ := r.topology.atEpoch(chain.Epoch)
+		topic, _ := r.topology.AtEpoch(chain.Epoch)
 		for link := range halted[TopicPartition{topic, chain.Part}] {
 			if link.Timeline == chain.Timeline && link.Seq > chain.Sent {
 				r.log.Warn("a stage halted before a record with a number that was not sent: looking at the ends of all chains",
@@ -233,7 +233,7 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 	defer func() { r.setTrouble(errors.Join(append(stuck, err)...)) }()
 	var waiting []store.Chain
 	for _, chain := range pending {
-		if _, known := r.topology.atEpoch(chain.Epoch); !known {
+		if _, known := r.topology.AtEpoch(chain.Epoch); !known {
 			if err := errors.Join(r.note(), r.carryOver(ctx, chain)); err != nil {
 				stuck = append(stuck, err) // no reason for the other chains to wait
 				continue
@@ -300,7 +300,7 @@ func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stu
 			continue // another relay was faster
 		}
 		last := own[len(batch)-1]
-		topic, _ := r.topology.atEpoch(chain.Epoch)
+		topic, _ := r.topology.AtEpoch(chain.Epoch)
 		sent = append(sent, store.Sent{Chain: chain, Now: last.Seq, Headers: last.Headers})
 		batches = append(batches, PartitionBatch{TopicPartition{topic, chain.Part}, batch})
 		more = more || last.Seq < chain.Last

@@ -52,15 +52,15 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	broker := &flakyBroker{random: rand.New(rand.NewPCG(seed, 0)), log: map[TopicPartition][]chain.Link{}}
-	emit := &emitter{Store: r.db, outbox: r.stage.outbox, wake: func() {}}
+	emit := &emitter{Store: r.DB, outbox: r.Stage.outbox, wake: func() {}}
 	const events = 300
 	var emitting sync.WaitGroup
 	emitting.Go(func() {
 		for i := range events {
 			_, err := emit.Emit(t.Context(), func(*Tx) ([]schema.Event, error) {
-				return []schema.Event{{ID: fmt.Sprint(i), Source: "test", Payload: price(fmt.Sprintf("S%d", i%partitions), i)}}, nil
+				return []schema.Event{{ID: fmt.Sprint(i), Source: "test", Payload: PriceNo(fmt.Sprintf("S%d", i%Partitions), i)}}, nil
 			})
 			assert.NoError(t, err)
 		}
@@ -68,7 +68,7 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	var relaying sync.WaitGroup
 	done := make(chan struct{})
 	for i := range 2 {
-		relay := newRelay(r.db, broker, r.stage.outbox.topology, fmt.Sprint(i), slog.New(slog.DiscardHandler))
+		relay := newRelay(r.DB, broker, r.Stage.outbox.topology, fmt.Sprint(i), slog.New(slog.DiscardHandler))
 		relaying.Go(func() {
 			for {
 				select {
@@ -82,19 +82,19 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	}
 	emitting.Wait()
 	require.Eventually(t, func() bool {
-		pending, err := r.db.Pending(t.Context())
+		pending, err := r.DB.Pending(t.Context())
 		return err == nil && len(pending) == 0
 	}, 20*time.Second, time.Millisecond)
 	close(done)
 	relaying.Wait()
 
-	known, err := store.KnownChains(t.Context(), r.db)
+	known, err := store.KnownChains(t.Context(), r.DB)
 	require.NoError(t, err)
 	applied, repeats := 0, 0
 	for tp, log := range broker.log {
 		var last chain.Link
 		for at, next := range log {
-			switch last.Follow(next, false, timelinesOf(known, false)[tp]) {
+			switch last.Follow(next, false, TimelinesOf(known, false)[tp]) {
 			case chain.Apply:
 				applied++
 				last = last.Advance(next)
@@ -108,7 +108,7 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	t.Logf("%d repeats", repeats)
 	assert.Equal(t, events, applied)
 	var left int
-	require.NoError(t, r.db.Get(t.Context(), &left, `SELECT count(*) FROM outbox`))
+	require.NoError(t, r.DB.Get(t.Context(), &left, `SELECT count(*) FROM outbox`))
 	assert.Zero(t, left)
 }
 
@@ -116,23 +116,23 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 // lease go.
 func TestARelayThatStopsEmptiesTheOutbox(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	broker := &steadyBroker{}
-	relay := newRelay(r.db, broker, r.stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
-	emit := &emitter{Store: r.db, outbox: r.stage.outbox, wake: relay.Wake}
+	relay := newRelay(r.DB, broker, r.Stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
+	emit := &emitter{Store: r.DB, outbox: r.Stage.outbox, wake: relay.Wake}
 	_, err := emit.Emit(t.Context(), func(*Tx) ([]schema.Event, error) {
-		return []schema.Event{{ID: "1", Source: "test", Payload: price("S1", 1)}}, nil
+		return []schema.Event{{ID: "1", Source: "test", Payload: PriceNo("S1", 1)}}, nil
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	relay.Run(ctx)
 	assert.Equal(t, 1, broker.sent)
-	held, err := r.db.AcquireLease(t.Context(), leaseName, "another", time.Second)
+	held, err := r.DB.AcquireLease(t.Context(), leaseName, "another", time.Second)
 	require.NoError(t, err)
 	assert.True(t, held)
 	var chains []store.Chain
-	chains, err = r.db.Pending(t.Context())
+	chains, err = r.DB.Pending(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, chains)
 }
@@ -152,16 +152,16 @@ func (b *steadyBroker) Send(_ context.Context, batches []PartitionBatch) []error
 // Each round sends more, however large the events, noted or not.
 func TestARelayGoesOnBehindALargeEvent(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	broker := &steadyBroker{}
-	relay := newRelay(r.db, broker, r.stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
+	relay := newRelay(r.DB, broker, r.Stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
 	const events = 3
 	rows := make([]store.OutboxRow, events)
 	for i := range rows {
-		rows[i] = store.OutboxRow{Epoch: r.epoch(schema.PriceEvents), Part: 1, Key: []byte("k"), Headers: store.EncodeHeaders(nil),
+		rows[i] = store.OutboxRow{Epoch: r.Epoch(schema.PriceEvents), Part: 1, Key: []byte("k"), Headers: store.EncodeHeaders(nil),
 			Payload: make([]byte, MaxEventBytes-100)}
 	}
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error { return r.stage.outbox.insert(t.Context(), tx, rows) }))
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error { return r.Stage.outbox.insert(t.Context(), tx, rows) }))
 	for i := range events {
 		_, err := relay.round(t.Context())
 		require.NoError(t, err)

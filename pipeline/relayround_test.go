@@ -24,38 +24,38 @@ func newRounds(t *testing.T) *working {
 }
 
 func (w *working) round() (more bool) {
-	w.t.Helper()
-	more, err := w.relay.round(w.t.Context())
-	require.NoError(w.t, err)
+	w.T.Helper()
+	more, err := w.relay.round(w.T.Context())
+	require.NoError(w.T, err)
 	return more
 }
 
 // insert puts events of n bytes into the chain of a partition.
 func (w *working) insert(partition int32, events, n int) {
-	w.t.Helper()
+	w.T.Helper()
 	rows := make([]store.OutboxRow, events)
 	for i := range rows {
-		rows[i] = store.OutboxRow{Epoch: w.epoch(schema.PriceEvents), Part: partition, Key: []byte("k"),
+		rows[i] = store.OutboxRow{Epoch: w.Epoch(schema.PriceEvents), Part: partition, Key: []byte("k"),
 			Headers: store.EncodeHeaders([]schema.Header{{Key: "n", Value: []byte{byte(i)}}}), Payload: make([]byte, n)}
 	}
-	require.NoError(w.t, w.db.Write(w.t.Context(), func(tx *store.Tx) error { return w.rig.stage.outbox.insert(w.t.Context(), tx, rows) }))
+	require.NoError(w.T, w.DB.Write(w.T.Context(), func(tx *store.Tx) error { return w.Rig.Stage.outbox.insert(w.T.Context(), tx, rows) }))
 }
 
 // chain is that of a partition, as the database has it.
 func (w *working) chain(partition int32) store.Chain {
-	w.t.Helper()
-	chains, err := store.ChainsAt(w.t.Context(), w.db, []store.Chain{{Epoch: w.epoch(schema.PriceEvents), Part: partition}})
-	require.NoError(w.t, err)
-	require.Len(w.t, chains, 1)
+	w.T.Helper()
+	chains, err := store.ChainsAt(w.T.Context(), w.DB, []store.Chain{{Epoch: w.Epoch(schema.PriceEvents), Part: partition}})
+	require.NoError(w.T, err)
+	require.Len(w.T, chains, 1)
 	return chains[0]
 }
 
 // notedElsewhere is what another relay does that has sent a chain up to a number.
 func (w *working) notedElsewhere(partition int32, to int64) {
-	w.t.Helper()
-	require.NoError(w.t, w.db.Write(w.t.Context(), func(tx *store.Tx) error {
+	w.T.Helper()
+	require.NoError(w.T, w.DB.Write(w.T.Context(), func(tx *store.Tx) error {
 		chain := w.chain(partition)
-		return tx.NoteApplied(w.t.Context(), string(schema.PriceEvents), partition, chain.Timeline, to)
+		return tx.NoteApplied(w.T.Context(), string(schema.PriceEvents), partition, chain.Timeline, to)
 	}))
 }
 
@@ -104,7 +104,7 @@ func TestARoundSaysWhatFailed(t *testing.T) {
 	w.broker.now(sends)
 	w.insert(1, 1, 1)
 	w.insert(2, 1, 1)
-	w.exec(`DELETE FROM outbox WHERE part = 1 AND seq = 1`)
+	w.Exec(`DELETE FROM outbox WHERE part = 1 AND seq = 1`)
 	w.round()
 	assert.Equal(t, 1, w.broker.count(), "the other chain need not wait")
 	assert.ErrorContains(t, w.relay.Trouble(), "goes from 0 to 2: rows were deleted by hand?")
@@ -114,9 +114,9 @@ func TestARoundSaysWhatFailed(t *testing.T) {
 func TestARoundWithEventsOfNoTopic(t *testing.T) {
 	t.Parallel()
 	w := newRounds(t)
-	others, err := w.db.RegisterTopic(t.Context(), "of-another-binary", "topic-3", 2)
+	others, err := w.DB.RegisterTopic(t.Context(), "of-another-binary", "topic-3", 2)
 	require.NoError(t, err)
-	w.exec(`UPDATE chains SET last = 2 WHERE epoch = $1 AND part = 1`, others.Epoch)
+	w.Exec(`UPDATE chains SET last = 2 WHERE epoch = $1 AND part = 1`, others.Epoch)
 	w.insert(1, 1, 1)
 	assert.False(t, w.round(), "to try again at once would not help")
 	assert.Equal(t, 1, w.broker.count())
@@ -135,7 +135,7 @@ func TestARoundCarriesEventsOver(t *testing.T) {
 	w := newRounds(t)
 	w.emit("1")
 	former := w.chain(1)
-	w.rig.broker.infos[schema.PriceEvents] = TopicInfo{"topic-9", partitions}
+	w.Rig.Broker.Infos[schema.PriceEvents] = TopicInfo{"topic-9", Partitions}
 	require.NoError(t, w.relay.topology.Refresh(t.Context()))
 	assert.True(t, w.round(), "there is something to send now")
 	assert.Empty(t, w.relay.sent, "the former chain is none of those that are sent")
@@ -143,7 +143,7 @@ func TestARoundCarriesEventsOver(t *testing.T) {
 	assert.False(t, w.round())
 	assert.Equal(t, 1, w.broker.count())
 	assert.NoError(t, w.relay.Trouble())
-	assert.Error(t, w.relay.carryOver(t.Context(), store.Chain{Epoch: former.Epoch, Part: partitions + 1}), "there is no such chain")
+	assert.Error(t, w.relay.carryOver(t.Context(), store.Chain{Epoch: former.Epoch, Part: Partitions + 1}), "there is no such chain")
 }
 
 // Another relay may have noted some, or all, of what this one has sent.
@@ -263,7 +263,7 @@ func TestABatchOfAChain(t *testing.T) {
 
 // failingReads is a broker whose records can be read a number of times.
 type failingReads struct {
-	*rigBroker
+	*RigBroker
 	reads int
 }
 
@@ -271,7 +271,7 @@ func (b *failingReads) Read(ctx context.Context, tp TopicPartition, from, to int
 	if b.reads--; b.reads < 0 {
 		return errUnreadable
 	}
-	return b.rigBroker.Read(ctx, tp, from, to, f)
+	return b.RigBroker.Read(ctx, tp, from, to, f)
 }
 
 // A relay that keeps its lease holds all chains against the log where a stage has
@@ -280,12 +280,12 @@ func TestWhatIsStrange(t *testing.T) {
 	t.Parallel()
 	halted := func(link chain.Link) *working {
 		w := newRounds(t)
-		w.rig.assign()
+		w.Rig.assign()
 		w.insert(1, 4, 1)
 		w.round()
 		require.NoError(t, w.relay.note())
 		w.as(1, link)
-		w.exec(`UPDATE positions SET halted = 'by hand' WHERE part = 1`)
+		w.Exec(`UPDATE positions SET halted = 'by hand' WHERE part = 1`)
 		return w
 	}
 	for link, strange := range map[chain.Link]bool{{Timeline: testOutbox, Seq: 5}: true, {Timeline: testOutbox, Seq: 4}: false, {Timeline: testOutbox, Seq: 3}: false, {Timeline: "another", Seq: 5}: false} {
@@ -296,18 +296,18 @@ func TestWhatIsStrange(t *testing.T) {
 	}
 
 	w := halted(chain.Link{Timeline: testOutbox, Seq: 5})
-	w.relay.topology.broker = unreadable{w.rig.broker}
+	w.relay.topology.broker = unreadable{w.Rig.Broker}
 	found, err := w.relay.strange(t.Context())
 	require.ErrorIs(t, err, errUnreadable)
 	assert.False(t, found)
 	_, err = w.relay.takeLease(t.Context())
 	require.ErrorIs(t, err, errUnreadable)
 	before := w.names()
-	w.relay.topology.broker = &failingReads{w.rig.broker, 1} // of the record, not of the ends
+	w.relay.topology.broker = &failingReads{w.Rig.Broker, 1} // of the record, not of the ends
 	_, err = w.relay.takeLease(t.Context())
 	require.ErrorIs(t, err, errUnreadable)
 	assert.False(t, w.relay.ready, "the next turn tries again")
-	w.relay.topology.broker = w.rig.broker
+	w.relay.topology.broker = w.Rig.Broker
 	_, err = w.relay.takeLease(t.Context())
 	require.NoError(t, err)
 	assert.True(t, w.relay.ready)

@@ -56,7 +56,7 @@ func sends(context.Context) error { return nil }
 
 // working is a relay at work, until stop.
 type working struct {
-	*rig
+	*Rig
 	relay  *Relay
 	broker *workingBroker
 	stop   func()
@@ -64,36 +64,36 @@ type working struct {
 
 func newWorking(t *testing.T) *working {
 	t.Helper()
-	w := &working{rig: newRig(t, &recorder{}), broker: &workingBroker{send: sends}}
-	w.relay = newRelay(w.db, w.broker, w.rig.stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
+	w := &working{Rig: NewRig(t, &Recorder{}), broker: &workingBroker{send: sends}}
+	w.relay = newRelay(w.DB, w.broker, w.Rig.Stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
 	return w
 }
 
 func (w *working) run() {
-	ctx, cancel := context.WithCancel(w.t.Context())
+	ctx, cancel := context.WithCancel(w.T.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); w.relay.Run(ctx) }()
 	w.stop = sync.OnceFunc(func() { cancel(); <-ended })
-	w.t.(*testing.T).Cleanup(w.stop)
+	w.T.(*testing.T).Cleanup(w.stop)
 }
 
 func (w *working) emit(id string) {
-	w.t.Helper()
-	emit := &emitter{Store: w.db, outbox: w.rig.stage.outbox, wake: w.relay.Wake}
-	_, err := emit.Emit(w.t.Context(), func(*Tx) ([]schema.Event, error) {
-		return []schema.Event{{ID: id, Source: "test", Payload: price("S1", 1)}}, nil
+	w.T.Helper()
+	emit := &emitter{Store: w.DB, outbox: w.Rig.Stage.outbox, wake: w.relay.Wake}
+	_, err := emit.Emit(w.T.Context(), func(*Tx) ([]schema.Event, error) {
+		return []schema.Event{{ID: id, Source: "test", Payload: PriceNo("S1", 1)}}, nil
 	})
-	require.NoError(w.t, err)
+	require.NoError(w.T, err)
 }
 
 func (w *working) becomes(what func() bool, why string) {
-	w.t.Helper()
-	require.Eventually(w.t, what, time.Minute, time.Millisecond, why)
+	w.T.Helper()
+	require.Eventually(w.T, what, time.Minute, time.Millisecond, why)
 }
 
 func (w *working) pending() int {
-	chains, err := w.db.Pending(w.t.Context())
-	require.NoError(w.t, err)
+	chains, err := w.DB.Pending(w.T.Context())
+	require.NoError(w.T, err)
 	return len(chains)
 }
 
@@ -113,7 +113,7 @@ func TestARelaySendsAndNotesWhileItRuns(t *testing.T) {
 func TestARelayWaitsForItsLease(t *testing.T) {
 	t.Parallel()
 	w := newWorking(t)
-	held, err := w.db.AcquireLease(t.Context(), leaseName, "another", time.Hour)
+	held, err := w.DB.AcquireLease(t.Context(), leaseName, "another", time.Hour)
 	require.NoError(t, err)
 	require.True(t, held)
 	w.emit("1")
@@ -121,9 +121,9 @@ func TestARelayWaitsForItsLease(t *testing.T) {
 	w.run()
 	w.becomes(func() bool { return w.relay.age() == 0 }, "what waits is the work of another")
 	assert.Zero(t, w.broker.count())
-	require.NoError(t, w.db.ReleaseLease(t.Context(), leaseName, "another"))
+	require.NoError(t, w.DB.ReleaseLease(t.Context(), leaseName, "another"))
 	w.becomes(func() bool { return w.broker.count() == 1 }, "the lease is free")
-	held, err = w.db.AcquireLease(t.Context(), leaseName, "another", time.Hour)
+	held, err = w.DB.AcquireLease(t.Context(), leaseName, "another", time.Hour)
 	require.NoError(t, err)
 	assert.False(t, held, "it is the relay's now")
 }
@@ -181,14 +181,14 @@ func TestATenureBeginsWithWhatTheDatabaseSays(t *testing.T) {
 	require.True(t, held)
 	assert.Len(t, w.relay.unnoted, 1, "it is the same tenure")
 
-	require.NoError(t, w.db.ReleaseLease(t.Context(), leaseName, "me"))
-	held, err = w.db.AcquireLease(t.Context(), leaseName, "another", time.Hour)
+	require.NoError(t, w.DB.ReleaseLease(t.Context(), leaseName, "me"))
+	held, err = w.DB.AcquireLease(t.Context(), leaseName, "another", time.Hour)
 	require.NoError(t, err)
 	require.True(t, held)
 	held, err = w.relay.takeLease(t.Context())
 	require.NoError(t, err)
 	assert.False(t, held)
-	require.NoError(t, w.db.ReleaseLease(t.Context(), leaseName, "another"))
+	require.NoError(t, w.DB.ReleaseLease(t.Context(), leaseName, "another"))
 	held, err = w.relay.takeLease(t.Context())
 	require.NoError(t, err)
 	require.True(t, held)

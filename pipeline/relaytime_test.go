@@ -20,7 +20,7 @@ import (
 // askedBroker counts how often the topics are asked for, which the relay does each
 // time it takes its lease, and may not answer.
 type askedBroker struct {
-	*rigBroker
+	*RigBroker
 	mu    sync.Mutex
 	asked int
 	away  error
@@ -33,7 +33,7 @@ func (b *askedBroker) Topics(ctx context.Context, topics []schema.Topic) (map[sc
 	if b.away != nil {
 		return nil, b.away
 	}
-	return b.rigBroker.Topics(ctx, topics)
+	return b.RigBroker.Topics(ctx, topics)
 }
 
 // now has it not answer, or answer again, and returns how often it was asked.
@@ -56,7 +56,7 @@ func inVirtualTime(t *testing.T, f func(t *testing.T, w timed)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := timed{newWorking(t), nil, &strings.Builder{}}
-		w.topics = &askedBroker{rigBroker: w.rig.broker}
+		w.topics = &askedBroker{RigBroker: w.Rig.Broker}
 		w.relay.topology.broker = w.topics
 		w.relay.log = slog.New(slog.NewTextHandler(w.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		f(t, w)
@@ -122,7 +122,7 @@ func TestARelayThatCannotLookAtTheTopics(t *testing.T) {
 func TestARelayThatIsNotTheOneThatWorks(t *testing.T) {
 	t.Parallel()
 	inVirtualTime(t, func(t *testing.T, w timed) {
-		held, err := w.db.AcquireLease(t.Context(), leaseName, "another", time.Hour)
+		held, err := w.DB.AcquireLease(t.Context(), leaseName, "another", time.Hour)
 		require.NoError(t, err)
 		require.True(t, held)
 		w.emit("1")
@@ -133,7 +133,7 @@ func TestARelayThatIsNotTheOneThatWorks(t *testing.T) {
 		assert.Zero(t, w.broker.count())
 		assert.Zero(t, w.relay.age(), "what waits is the work of another")
 		assert.Zero(t, w.relay.lag())
-		require.NoError(t, w.db.ReleaseLease(t.Context(), leaseName, "another"))
+		require.NoError(t, w.DB.ReleaseLease(t.Context(), leaseName, "another"))
 		after(leaseTime / 3)
 		assert.Equal(t, 1, w.broker.count())
 	})
@@ -150,7 +150,7 @@ func TestARelayLooksAgainAtOnce(t *testing.T) {
 		after(200 * time.Millisecond)
 		require.Zero(t, w.pending())
 		w.topics.now(nil)
-		w.exec(`UPDATE chains SET sent = 0 WHERE part = 1 AND sent = 1`) // it goes back
+		w.Exec(`UPDATE chains SET sent = 0 WHERE part = 1 AND sent = 1`) // it goes back
 		after(100 * time.Millisecond)
 		assert.Positive(t, w.topics.now(nil))
 	})
@@ -175,7 +175,7 @@ func TestARelayThatStopsSendsAll(t *testing.T) {
 func TestARelayThatStopsLeavesTheRest(t *testing.T) {
 	t.Parallel()
 	stopped := func(w timed) {
-		ctx, cancel := context.WithCancel(w.t.Context())
+		ctx, cancel := context.WithCancel(w.T.Context())
 		cancel()
 		w.relay.Run(ctx)
 	}
@@ -184,9 +184,9 @@ func TestARelayThatStopsLeavesTheRest(t *testing.T) {
 		calls int
 	}{
 		"it is another one's work": {func(w timed) {
-			held, err := w.db.AcquireLease(w.t.Context(), leaseName, "another", time.Hour)
-			require.NoError(w.t, err)
-			require.True(w.t, held)
+			held, err := w.DB.AcquireLease(w.T.Context(), leaseName, "another", time.Hour)
+			require.NoError(w.T, err)
+			require.True(w.T, held)
 		}, 0},
 		"the topics are not known": {func(w timed) { w.topics.now(errors.New("away")) }, 0},
 		"the broker refuses": {func(w timed) {

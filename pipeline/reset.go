@@ -61,7 +61,7 @@ func Resets(ctx context.Context, db *store.Store, broker Broker, topology *Topol
 			continue
 		}
 		tp := positionAt(p)
-		topic, known := topology.topic(tp.Topic)
+		topic, known := topology.Topic(tp.Topic)
 		if !known {
 			return nil, fmt.Errorf("%w: no event of this binary is on topic %s", ErrReset, tp.Topic)
 		}

@@ -121,7 +121,7 @@ type diagnosis struct {
 
 func (d diagnosis) resolve(ctx context.Context, p store.Position) (Resolution, error) {
 	tp := positionAt(p)
-	topic, known := d.topology.topic(tp.Topic)
+	topic, known := d.topology.Topic(tp.Topic)
 	if !known {
 		return Resolution{}, fmt.Errorf("no event of this binary is on topic %s", tp.Topic)
 	}
@@ -203,7 +203,7 @@ func (l *Resolution) resumeAt(from chain.Link) { l.to.Timeline, l.to.Seq = from.
 // unapplied is how many numbers were sent on the timelines before the one in use,
 // and not applied at a position.
 func (d diagnosis) unapplied(p store.Position) int64 {
-	return chain.SentBetween(chain.Link{Timeline: p.Timeline, Seq: p.Seq}, "", timelinesOf(d.known, true)[positionAt(p)])
+	return chain.SentBetween(chain.Link{Timeline: p.Timeline, Seq: p.Seq}, "", TimelinesOf(d.known, true)[positionAt(p)])
 }
 
 // nextLink reads the first record with a link from a position on.
@@ -237,7 +237,7 @@ type linked struct {
 // beforeRecord is for what the chain shows.
 func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, end int64) (Resolution, error) {
 	p := l.from
-	names := timelinesOf(d.known, true)[positionAt(p)]
+	names := TimelinesOf(d.known, true)[positionAt(p)]
 	last := chain.Link{Timeline: p.Timeline, Seq: p.Seq}
 	what := last.Follow(next.Link, next.derived, names)
 	b := breakBefore(p, last, next.Link, next.offset, what, names)
@@ -252,8 +252,8 @@ func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, 
 		// under this name.
 		return Resolution{}, fmt.Errorf("%w: what comes next is number %d of chain %s, which is still in use", ErrUnsettled, next.Seq, next.Timeline)
 	}
-	broken := chainBreak{positionAt(p), what, last, next.Link, next.offset, end, names, d.sent(p)}
-	to, stray, err := broken.skip(ctx, d.broker)
+	broken := ChainBreak{positionAt(p), what, last, next.Link, next.offset, end, names, d.sent(p)}
+	to, stray, err := broken.Skip(ctx, d.broker)
 	if err != nil {
 		return Resolution{}, err
 	}
@@ -280,7 +280,7 @@ func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, 
 
 // passOver has a stage continue after stray records. It does not pass over records
 // before them: those are applied, and the stage halts again.
-func passOver(ctx context.Context, broker Broker, l Resolution, b chainBreak, after bool) (Resolution, error) {
+func passOver(ctx context.Context, broker Broker, l Resolution, b ChainBreak, after bool) (Resolution, error) {
 	if after {
 		return l, nil
 	}
@@ -288,10 +288,10 @@ func passOver(ctx context.Context, broker Broker, l Resolution, b chainBreak, af
 	if err != nil {
 		return Resolution{}, err
 	}
-	last, _ := b.last.Reached()
+	last, _ := b.Last.Reached()
 	l.to.Next, l.Lost = next, n
 	l.Loses = fmt.Sprintf("%d records from offset %d on, which are out of order: they have numbers of chain %s from %d on, right after "+
-		"number %d; the stage continues after that number with what this database wrote", n, b.offset, b.next.Timeline, b.next.Seq, last)
+		"number %d; the stage continues after that number with what this database wrote", n, b.Offset, b.Next.Timeline, b.Next.Seq, last)
 	return l, nil
 }
 

@@ -21,56 +21,49 @@ import (
 )
 
 // order has dead letters retried, and returns the order's id.
-func (r *rig) order(which store.Letters) string {
-	r.t.Helper()
-	order, err := r.db.OrderRetry(r.t.Context(), which)
-	require.NoError(r.t, err)
+func (r *Rig) order(which store.Letters) string {
+	r.T.Helper()
+	order, err := r.DB.OrderRetry(r.T.Context(), which)
+	require.NoError(r.T, err)
 	return order.ID
 }
 
 // outcome is what became of an order, without what differs from run to run.
-func (r *rig) outcome(id string) store.LetterRetry {
-	r.t.Helper()
-	order, err := AwaitRetry(r.t.Context(), r.db, id, 0)
-	require.NoError(r.t, err)
+func (r *Rig) outcome(id string) store.LetterRetry {
+	r.T.Helper()
+	order, err := AwaitRetry(r.T.Context(), r.DB, id, 0)
+	require.NoError(r.T, err)
 	order.ID, order.OrderedAt = "", schema.Time{}
 	return order
-}
-
-// audited is a picky handler whose events are audited.
-type audited struct{ picky }
-
-func (h *audited) Audit(ctx context.Context, view *AuditView) (Auditor, error) {
-	return (&answering{}).Audit(ctx, view)
 }
 
 // A retry gives the rows and the events that the record would have given at first,
 // and is accounted for as if it had.
 func TestARetryAppliesOnceAsAtFirst(t *testing.T) {
 	t.Parallel()
-	h := &audited{picky{refuses: "2"}}
-	r := newRig(t, h)
-	r.emit(1, 5)
-	r.append(1, 0, func(record *Record) { record.Value = []byte("\xffno price") })
-	r.relay()
-	r.consume()
+	h := &picky{refuses: "2"}
+	r := NewRig(t, h)
+	r.Emit(1, 5)
+	r.Append(1, 0, func(record *Record) { record.Value = []byte("\xffno price") })
+	r.Relay()
+	r.Consume()
 	letters := r.letters()
 	require.Len(t, letters, 2)
 	refused, broken := letters[1], letters[0]
 	if refused.Offset == 0 {
 		refused, broken = broken, refused
 	}
-	want := derivedID("test", &Record{TopicPartition: at(1), TopicID: testTopicID, Offset: refused.Offset}, 0, 0)
+	want := DerivedID("test", &Record{TopicPartition: at(1), TopicID: TestTopicID, Offset: refused.Offset}, 0, 0)
 
 	// It fails again, and stays.
 	again := r.order(store.Letters{ID: refused.ID})
-	require.NoError(t, r.stage.retryLetters(t.Context()))
+	require.NoError(t, r.Stage.retryLetters(t.Context()))
 	assert.Equal(t, store.LetterRetry{Letters: 1, Failed: 1, Reason: "2 is refused"}, r.outcome(again))
-	requireHolds(t, r.audit())
+	AuditHolds(r)
 
 	h.refuses = ""
 	both := r.order(store.Letters{})
-	require.NoError(t, r.stage.retryLetters(t.Context()))
+	require.NoError(t, r.Stage.retryLetters(t.Context()))
 	outcome := r.outcome(both)
 	assert.Contains(t, outcome.Reason, "not valid UTF-8")
 	outcome.Reason = ""
@@ -80,21 +73,19 @@ func TestARetryAppliesOnceAsAtFirst(t *testing.T) {
 	require.Len(t, left, 1)
 	assert.Equal(t, broken.ID, left[0].ID)
 
-	r.relay()
+	r.Relay()
 	var ids []string
-	for _, record := range r.outcomes(1) {
+	for _, record := range r.Outcomes(1) {
 		ids = append(ids, schema.EventID(record.Headers))
 	}
 	assert.Len(t, ids, 5)
 	assert.Contains(t, ids, want, "the id that it would have given at first")
-	found := r.audit()
-	requireHolds(t, found)
-	assert.Equal(t, int64(5), found["stage test"].Counts[wasApplied])
+	assert.Equal(t, int64(5), AuditHolds(r)["stage test"]["applied"])
 
 	// What is discarded is accounted for as well.
-	_, err := r.db.Discard(t.Context(), store.Letters{})
+	_, err := r.DB.Discard(t.Context(), store.Letters{})
 	require.NoError(t, err)
-	requireHolds(t, r.audit())
+	AuditHolds(r)
 	assert.Empty(t, r.letters())
 }
 
@@ -111,33 +102,33 @@ func TestARetryMakesLanesForget(t *testing.T) {
 		}
 		return h.Handle(ctx, tx, in)
 	})
-	r := newRig(t, refusing)
+	r := NewRig(t, refusing)
 	r.fill(1, 6)
-	zombie := newStage(r.stage.spec, r.db, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
+	zombie := newStage(r.Stage.spec, r.DB, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 	r.assign()
 	deliver := func(s *Stage, from, to int) {
 		t.Helper()
-		mine := r.stage
-		r.stage = s
-		defer func() { r.stage = mine }()
-		require.NoError(t, r.deliver(t.Context(), r.log(1)[from:to]...))
+		mine := r.Stage
+		r.Stage = s
+		defer func() { r.Stage = mine }()
+		require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[from:to]...))
 	}
-	deliver(r.stage, 0, 2)
+	deliver(r.Stage, 0, 2)
 	refuse = true
-	deliver(r.stage, 2, 3)
+	deliver(r.Stage, 2, 3)
 	refuse = false
-	deliver(r.stage, 3, 4) // it remembers 3
+	deliver(r.Stage, 3, 4) // it remembers 3
 	_, err := zombie.Assign(t.Context(), r.claims(), func() {})
 	require.NoError(t, err)
 	deliver(zombie, 4, 5) // and the other one 4
 	count := func() (n int) {
-		require.NoError(t, r.db.Get(t.Context(), &n, `SELECT price FROM effects WHERE id = 1`))
+		require.NoError(t, r.DB.Get(t.Context(), &n, `SELECT price FROM effects WHERE id = 1`))
 		return n
 	}
 	require.Equal(t, 4, count())
 
 	id := r.order(store.Letters{})
-	require.NoError(t, r.stage.retryLetters(t.Context()))
+	require.NoError(t, r.Stage.retryLetters(t.Context()))
 	require.Equal(t, int64(1), r.outcome(id).Applied)
 	require.Equal(t, 5, count())
 	deliver(zombie, 5, 6)
@@ -150,7 +141,7 @@ func TestARetryBetweenPlanAndTransaction(t *testing.T) {
 	t.Parallel()
 	refuse := true
 	h := &counter{fail: func() bool { return false }}
-	r := newRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+	r := NewRig(t, handlerFunc(func(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
 		if refuse {
 			return nil, Permanent(errors.New("not now"))
 		}
@@ -158,26 +149,26 @@ func TestARetryBetweenPlanAndTransaction(t *testing.T) {
 	}))
 	r.fill(1, 3)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[:1]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:1]...))
 	refuse = false
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[1:2]...))
-	sess := r.stage.current()
-	plan := r.stage.plan(sess, r.decoded(1, 2))
-	lane := r.stage.lane(sess, 0)
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[1:2]...))
+	sess := r.Stage.current()
+	plan := r.Stage.plan(sess, r.decoded(1, 2))
+	lane := r.Stage.lane(sess, 0)
 	r.order(store.Letters{})
-	require.NoError(t, r.stage.retryLetters(t.Context()))
-	err := lane.Run(t.Context(), r.db, func(tx *Tx) error { return r.stage.apply(t.Context(), tx, &plan) })
+	require.NoError(t, r.Stage.retryLetters(t.Context()))
+	err := lane.Run(t.Context(), r.DB, func(tx *Tx) error { return r.Stage.apply(t.Context(), tx, &plan) })
 	require.ErrorIs(t, err, store.ErrFenced)
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[2:]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[2:]...))
 	var n int
-	require.NoError(t, r.db.Get(t.Context(), &n, `SELECT price FROM effects WHERE id = 1`))
+	require.NoError(t, r.DB.Get(t.Context(), &n, `SELECT price FROM effects WHERE id = 1`))
 	assert.Equal(t, 3, n)
 }
 
 // decoded are the records of a partition from an offset on, as a stage has them.
-func (r *rig) decoded(partition int32, from int) []Record {
-	records := append([]Record(nil), r.log(partition)[from:]...)
-	r.stage.decode(records)
+func (r *Rig) decoded(partition int32, from int) []Record {
+	records := append([]Record(nil), r.LogOf(partition)[from:]...)
+	r.Stage.decode(records)
 	return records
 }
 
@@ -200,39 +191,39 @@ func TestRandomRetriesCountEachRecordOnce(t *testing.T) {
 				}
 				return h.Handle(ctx, tx, in)
 			})
-			r := newRig(t, picky)
+			r := NewRig(t, picky)
 			const n = 60
 			r.fill(1, n)
 			r.assign()
-			other := newStage(r.stage.spec, r.db, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
+			other := newStage(r.Stage.spec, r.DB, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 			_, err := other.Assign(t.Context(), r.claims(), func() {})
 			require.NoError(t, err)
 			ctx, stop := context.WithCancel(t.Context())
 			var background sync.WaitGroup
-			for _, s := range []*Stage{r.stage, other} {
+			for _, s := range []*Stage{r.Stage, other} {
 				background.Go(func() {
 					for ctx.Err() == nil {
-						_, _ = r.db.OrderRetry(ctx, store.Letters{}) // tried again
+						_, _ = r.DB.OrderRetry(ctx, store.Letters{}) // tried again
 						_ = s.retryLetters(ctx)
 					}
 				})
 			}
 			for next := 0; next < n; {
 				to := min(n, next+1+upTo(&mu, random, 5))
-				require.NoError(t, r.deliver(t.Context(), r.log(1)[next:to]...))
+				require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[next:to]...))
 				next = to
 				if roll(8) {
 					r.assign()
 				}
 			}
 			require.Eventually(t, func() bool {
-				left, err := store.CountLetters(t.Context(), r.db, store.Letters{})
+				left, err := store.CountLetters(t.Context(), r.DB, store.Letters{})
 				return err == nil && len(left) == 0
 			}, time.Minute, time.Millisecond)
 			stop()
 			background.Wait()
 			var count int
-			require.NoError(t, r.db.Get(t.Context(), &count, `SELECT price FROM effects WHERE id = 1`))
+			require.NoError(t, r.DB.Get(t.Context(), &count, `SELECT price FROM effects WHERE id = 1`))
 			assert.Equal(t, n, count)
 		})
 	}
@@ -245,20 +236,20 @@ func upTo(mu *sync.Mutex, random *rand.Rand, n int) int {
 }
 
 // sequential takes records in their order only.
-type sequential struct{ recorder }
+type sequential struct{ Recorder }
 
 func (*sequential) RefusesLate() error { return errors.New("build it again") }
 
 func TestAFoldOfTheLogsOrderIsNotRetried(t *testing.T) {
 	t.Parallel()
-	h := &sequential{recorder{before: func([]Record) error { return Permanent(errors.New("refused")) }}}
-	r := newRig(t, h)
+	h := &sequential{Recorder{before: func([]Record) error { return Permanent(errors.New("refused")) }}}
+	r := NewRig(t, h)
 	r.fill(1, 1)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	h.before = nil
 	id := r.order(store.Letters{})
-	require.NoError(t, r.stage.retryLetters(t.Context()))
+	require.NoError(t, r.Stage.retryLetters(t.Context()))
 	assert.Equal(t, store.LetterRetry{Letters: 1, Refused: 1, Reason: "build it again"}, r.outcome(id))
 	assert.Equal(t, "refused", r.letters()[0].Reason)
 	assert.Empty(t, r.effects())
@@ -269,21 +260,21 @@ func TestAFoldOfTheLogsOrderIsNotRetried(t *testing.T) {
 func TestRetryAfterTheTopicWasCreatedAgain(t *testing.T) {
 	t.Parallel()
 	h := &picky{refuses: "1"}
-	r := newRig(t, h)
-	r.append(1, 0, nil)
+	r := NewRig(t, h)
+	r.Append(1, 0, nil)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
-	epoch := r.epoch(schema.PriceEvents)
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
+	epoch := r.Epoch(schema.PriceEvents)
 	want, err := RowID(epoch, 1, 0, 0)
 	require.NoError(t, err)
-	r.broker.infos[schema.PriceEvents] = TopicInfo{"topic-1-again", partitions}
-	r.stage.outbox.topology = r.topology()
-	require.NotEqual(t, epoch, r.epoch(schema.PriceEvents))
-	r.broker.log[at(1)] = nil
+	r.Broker.Infos[schema.PriceEvents] = TopicInfo{"topic-1-again", Partitions}
+	r.Stage.outbox.topology = r.topology()
+	require.NotEqual(t, epoch, r.Epoch(schema.PriceEvents))
+	r.Broker.Log[at(1)] = nil
 	r.assign()
 	h.refuses = ""
 	id := r.order(store.Letters{})
-	require.NoError(t, r.stage.retryLetters(t.Context()))
+	require.NoError(t, r.Stage.retryLetters(t.Context()))
 	assert.Equal(t, store.LetterRetry{Letters: 1, Applied: 1}, r.outcome(id))
 	assert.Equal(t, []int64{want}, r.effects())
 }
@@ -291,22 +282,22 @@ func TestRetryAfterTheTopicWasCreatedAgain(t *testing.T) {
 func TestRetryAfterTheLogLostItsEnd(t *testing.T) {
 	t.Parallel()
 	h := &picky{refuses: "1"}
-	r := newRig(t, h)
-	r.append(1, 0, nil)
+	r := NewRig(t, h)
+	r.Append(1, 0, nil)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
-	r.exec(`UPDATE dead_letters SET epoch = 0`) // from before that was kept
-	topic, _ := r.stage.outbox.topology.topic(schema.PriceEvents)
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error { _, err := tx.RenewEpoch(t.Context(), topic); return err }))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
+	r.Exec(`UPDATE dead_letters SET epoch = 0`) // from before that was kept
+	topic, _ := r.Stage.outbox.topology.Topic(schema.PriceEvents)
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error { _, err := tx.RenewEpoch(t.Context(), topic); return err }))
 	h.refuses = ""
 	id := r.order(store.Letters{})
-	require.NoError(t, r.stage.retryLetters(t.Context()))
+	require.NoError(t, r.Stage.retryLetters(t.Context()))
 	outcome := r.outcome(id)
 	assert.Equal(t, int64(1), outcome.Refused)
 	assert.Contains(t, outcome.Reason, "lost its end")
-	r.exec(`UPDATE dead_letters SET epoch = $1`, topic.Epoch)
+	r.Exec(`UPDATE dead_letters SET epoch = $1`, topic.Epoch)
 	id = r.order(store.Letters{})
-	require.NoError(t, r.stage.retryLetters(t.Context()))
+	require.NoError(t, r.Stage.retryLetters(t.Context()))
 	assert.Equal(t, int64(1), r.outcome(id).Applied)
 }
 
@@ -314,18 +305,18 @@ func TestRetryAfterTheLogLostItsEnd(t *testing.T) {
 func TestARetryWaitsForTheWorld(t *testing.T) {
 	t.Parallel()
 	fault := Permanent(errors.New("refused"))
-	h := &recorder{before: func([]Record) error { return fault }}
-	r := newRig(t, h)
+	h := &Recorder{before: func([]Record) error { return fault }}
+	r := NewRig(t, h)
 	r.fill(1, 1)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	fault = errors.New("the database is away")
 	id := r.order(store.Letters{})
-	require.ErrorContains(t, r.stage.retryLetters(t.Context()), "away")
+	require.ErrorContains(t, r.Stage.retryLetters(t.Context()), "away")
 	assert.Equal(t, store.LetterRetry{Letters: 1, Pending: 1}, r.outcome(id))
-	require.NoError(t, r.stage.Trouble(), "batches go on")
+	require.NoError(t, r.Stage.Trouble(), "batches go on")
 	fault = nil
-	require.NoError(t, r.stage.retryLetters(t.Context()))
+	require.NoError(t, r.Stage.retryLetters(t.Context()))
 	assert.Equal(t, store.LetterRetry{Letters: 1, Applied: 1}, r.outcome(id))
 }
 
@@ -368,11 +359,11 @@ func TestDeadLettersAreSaidOnceAMinute(t *testing.T) {
 func TestAStageSaysThatRecordsBecameDeadLetters(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	r := newRig(t, &recorder{before: func([]Record) error { panic("oh") }})
-	r.stage.buried.log = slog.New(slog.NewTextHandler(&out, nil))
+	r := NewRig(t, &Recorder{before: func([]Record) error { panic("oh") }})
+	r.Stage.buried.log = slog.New(slog.NewTextHandler(&out, nil))
 	r.fill(1, 3)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Contains(t, out.String(), `count=3 first_reason="panic: oh"`)
 }
 
@@ -388,15 +379,15 @@ func TestFirstLine(t *testing.T) {
 // Dead letters are a warning, until they are retried or discarded.
 func TestChecksOfDeadLetters(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{before: func([]Record) error { return Permanent(errors.New("refused")) }})
+	r := NewRig(t, &Recorder{before: func([]Record) error { return Permanent(errors.New("refused")) }})
 	r.fill(1, 3)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
-	runtime, err := New(Config{Store: r.db, Broker: r.broker, Topology: r.stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
+	runtime, err := New(Config{Store: r.DB, Broker: r.Broker, Topology: r.Stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	assert.Equal(t, []Check{{"dead letters", CheckWarning, "3 records were not applied (test 3): see pricemill dead-letters list"}},
 		runtime.checkLetters(t.Context()))
-	_, err = r.db.Discard(t.Context(), store.Letters{})
+	_, err = r.DB.Discard(t.Context(), store.Letters{})
 	require.NoError(t, err)
 	assert.Equal(t, []Check{{"dead letters", CheckOK, ""}}, runtime.checkLetters(t.Context()))
 }

@@ -30,7 +30,7 @@ func (b brokenBroker) Subscribe(context.Context, string) (<-chan *message.Messag
 func (b brokenBroker) Close() error { return nil }
 
 // idleRunner does nothing until it is told to stop.
-type idleRunner struct{ recorder }
+type idleRunner struct{ Recorder }
 
 func (*idleRunner) Run(ctx context.Context, _ Emitter) error { <-ctx.Done(); return nil }
 
@@ -41,8 +41,8 @@ func TestRunEndsWithItsRouter(t *testing.T) {
 	for name, broker := range map[string]brokenBroker{"refused": {refuse: refused}, "ended": {}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, &recorder{})
-			runtime, err := New(Config{Store: r.db, Broker: broker, Topology: r.stage.outbox.topology, Log: slog.New(slog.DiscardHandler),
+			r := NewRig(t, &Recorder{})
+			runtime, err := New(Config{Store: r.DB, Broker: broker, Topology: r.Stage.outbox.topology, Log: slog.New(slog.DiscardHandler),
 				Stages: []StageSpec{{Name: "idle", Consumes: []schema.EventType{schema.PriceObserved{}.EventType()}, Handler: &idleRunner{}}}})
 			require.NoError(t, err)
 			err = runtime.Run(t.Context(), func() {})

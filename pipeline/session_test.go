@@ -16,52 +16,52 @@ import (
 
 // inTrouble delivers until the lane is in trouble, ends the session, and returns
 // what the trouble was.
-func (r *rig) inTrouble(records ...Record) error {
-	r.t.Helper()
-	ctx, cancel := context.WithCancel(r.t.Context())
+func (r *Rig) inTrouble(records ...Record) error {
+	r.T.Helper()
+	ctx, cancel := context.WithCancel(r.T.Context())
 	defer cancel()
 	delivered := make(chan error, 1)
-	go func() { delivered <- r.deliver(ctx, records...) }()
+	go func() { delivered <- r.Deliver(ctx, records...) }()
 	var trouble error
-	require.Eventually(r.t, func() bool {
-		r.stage.mu.Lock()
-		defer r.stage.mu.Unlock()
-		trouble = r.stage.troubles[asLane(0)]
+	require.Eventually(r.T, func() bool {
+		r.Stage.mu.Lock()
+		defer r.Stage.mu.Unlock()
+		trouble = r.Stage.troubles[asLane(0)]
 		return trouble != nil
 	}, time.Minute, time.Millisecond)
 	cancel()
-	require.ErrorIs(r.t, <-delivered, context.Canceled)
+	require.ErrorIs(r.T, <-delivered, context.Canceled)
 	return trouble
 }
 
 func TestAStageWithoutASessionAppliesNothing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 1)
-	assert.ErrorContains(t, r.inTrouble(r.log(1)...), "the session has ended")
+	assert.ErrorContains(t, r.inTrouble(r.LogOf(1)...), "the session has ended")
 	assert.Empty(t, r.effects())
 }
 
 func TestAMessageThatIsNoBatchIsAnError(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	assert.ErrorContains(t, r.stage.deliver(message.NewMessage("1", nil)), "carries no batch")
+	r := NewRig(t, &Recorder{})
+	assert.ErrorContains(t, r.Stage.deliver(message.NewMessage("1", nil)), "carries no batch")
 }
 
 // What an operator or another consumer halts is applied no further, and read no
 // further.
 func TestAPartitionThatIsHaltedMeanwhileIsPaused(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 4)
 	r.fill(2, 2)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[:2]...))
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:2]...))
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `UPDATE positions SET halted = 'by hand' WHERE part = 1`)
 		return err
 	}))
-	require.NoError(t, r.deliver(t.Context(), append(r.log(1)[2:], r.log(2)...)...))
+	require.NoError(t, r.Deliver(t.Context(), append(r.LogOf(1)[2:], r.LogOf(2)...)...))
 	assert.Equal(t, []TopicPartition{at(1)}, r.paused)
 	assert.Len(t, r.effects(), 2+2, "the other partition goes on")
 	assert.Equal(t, int64(2), r.position(1).Next)
@@ -70,14 +70,14 @@ func TestAPartitionThatIsHaltedMeanwhileIsPaused(t *testing.T) {
 
 func TestAPositionThatIsGoneStartsOver(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 2)
 	r.assign()
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `DELETE FROM positions WHERE part = 1`)
 		return err
 	}))
-	require.Error(t, r.inTrouble(r.log(1)...))
+	require.Error(t, r.inTrouble(r.LogOf(1)...))
 	assert.Equal(t, 1, r.restart)
 	assert.Empty(t, r.effects())
 }
@@ -85,15 +85,15 @@ func TestAPositionThatIsGoneStartsOver(t *testing.T) {
 // A chain gets another name while a session goes on, by a relay of another process.
 func TestAChainIsNamedAnewDuringASession(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 2)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
-		return tx.RenewChain(t.Context(), r.epoch(schema.PriceEvents), 1, testOutbox,
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
+		return tx.RenewChain(t.Context(), r.Epoch(schema.PriceEvents), 1, testOutbox,
 			func(store.OutboxRow) (store.InLog, error) { return store.Absent, nil })
 	}))
-	known, err := store.KnownChains(t.Context(), r.db)
+	known, err := store.KnownChains(t.Context(), r.DB)
 	require.NoError(t, err)
 	name := ""
 	for _, k := range known {
@@ -102,11 +102,11 @@ func TestAChainIsNamedAnewDuringASession(t *testing.T) {
 		}
 	}
 	require.NotContains(t, []string{"", testOutbox}, name)
-	r.append(1, 0, func(record *Record) {
+	r.Append(1, 0, func(record *Record) {
 		record.Headers = append(record.Headers, chain.Link{Timeline: name, Seq: 1}.Headers()...)
 	})
 	r.give(1, 1)
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[2:]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[2:]...))
 	assert.Empty(t, r.paused)
 	assert.Len(t, r.effects(), 3)
 	assert.Equal(t, name, r.position(1).Timeline)
@@ -115,10 +115,10 @@ func TestAChainIsNamedAnewDuringASession(t *testing.T) {
 // Records of another incarnation of the topic are none of this session's.
 func TestRecordsOfAnotherIncarnationAreLeftAlone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
-	r.append(1, 1, func(record *Record) { record.TopicID = "another" })
+	r := NewRig(t, &Recorder{})
+	r.Append(1, 1, func(record *Record) { record.TopicID = "another" })
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Empty(t, r.effects())
 	assert.Zero(t, r.position(1).Next)
 }
@@ -139,15 +139,15 @@ func (h *stuck) Handle(ctx context.Context, _ *Tx, _ []Record) ([]schema.Event, 
 func TestAStopEndsATransactionThatTakesTooLong(t *testing.T) {
 	t.Parallel()
 	h := &stuck{entered: make(chan struct{}, 1)}
-	r := newRig(t, h)
-	r.stage.watchdogLimit, r.stage.limit = time.Hour, time.Hour
+	r := NewRig(t, h)
+	r.Stage.watchdogLimit, r.Stage.limit = time.Hour, time.Hour
 	applying, noMore := context.WithCancel(t.Context())
-	r.stage.applying = applying
+	r.Stage.applying = applying
 	r.fill(1, 1)
 	r.assign()
 	ctx, cancel := context.WithCancel(t.Context())
 	delivered := make(chan error, 1)
-	go func() { delivered <- r.deliver(ctx, r.log(1)...) }()
+	go func() { delivered <- r.Deliver(ctx, r.LogOf(1)...) }()
 	<-h.entered
 	cancel() // the router stops; the transaction goes on
 	select {
@@ -163,26 +163,26 @@ func TestAStopEndsATransactionThatTakesTooLong(t *testing.T) {
 func TestPrepareGetsWhatTheHandlerGets(t *testing.T) {
 	t.Parallel()
 	h := &asker{}
-	r := newRig(t, h)
-	r.append(1, 1, func(record *Record) { record.Value = []byte("{") })
+	r := NewRig(t, h)
+	r.Append(1, 1, func(record *Record) { record.Value = []byte("{") })
 	r.fill(1, 1)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	require.Len(t, r.letters(), 1)
-	assert.ErrorContains(t, r.decodeFault(r.log(1)[0]), r.letters()[0].Reason, "the reason is the decoder's, not of a Prepare that was given the record")
+	assert.ErrorContains(t, r.decodeFault(r.LogOf(1)[0]), r.letters()[0].Reason, "the reason is the decoder's, not of a Prepare that was given the record")
 
 	h = &asker{}
-	r = newRig(t, h)
+	r = NewRig(t, h)
 	h.before = func([]Record) error { panic("it wants none of these") }
-	r.stage.spec.Consumes = []schema.EventType{schema.QuoteUnchanged{}.EventType()}
+	r.Stage.spec.Consumes = []schema.EventType{schema.QuoteUnchanged{}.EventType()}
 	r.fill(1, 3) // the third is one that Prepare refuses
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Empty(t, r.letters())
 	assert.Equal(t, int64(3), r.position(1).Next, "stepped over")
 }
 
-func (r *rig) decodeFault(record Record) error {
+func (r *Rig) decodeFault(record Record) error {
 	_, err := schema.DecodeEvent(record.Headers, record.Value)
 	return err
 }

@@ -116,21 +116,17 @@ func (s *Stage) deliver(msg *message.Message) error {
 // decode reads the events of all records, once for all attempts.
 func (s *Stage) decode(records []Record) {
 	for i := range records {
-		topic, _ := s.outbox.topology.topic(records[i].Topic)
+		topic, _ := s.outbox.topology.Topic(records[i].Topic)
 		s.decodeRecord(&records[i], topic)
 	}
 }
 
 // decodeRecord reads the event of a record of an incarnation of its topic.
 func (s *Stage) decodeRecord(r *Record, topic store.Topic) {
-	r.stage, r.epoch, r.renewed, r.lineage = s.spec.Name, topic.Epoch, topic.Renewed, topic.Lineage()
-	event, err := schema.DecodeEvent(r.Headers, r.Value)
-	if err != nil {
-		r.fault = err
-		return
+	r.stage = s.spec.Name
+	if r.Decode(topic); r.fault == nil {
+		r.unwanted = !slices.Contains(s.spec.Consumes, r.Event.Payload.EventType())
 	}
-	r.Event = event
-	r.unwanted = !slices.Contains(s.spec.Consumes, event.Payload.EventType())
 }
 
 // prepare runs the handler's Prepare over the records that it will get, and

@@ -32,18 +32,18 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/message.(*Router).watchAllHandlersStopped.func1"))
 }
 
-const partitions = 4
+const Partitions = 4
 
 // byLastDigit stands in for murmur2: the tests choose partitions by symbol.
-func byLastDigit(key []byte, n int32) int32 { return int32(key[len(key)-1]-'0') % n }
+func ByLastDigit(key []byte, n int32) int32 { return int32(key[len(key)-1]-'0') % n }
 
 // rig is a stage on a database of its own, fed by hand.
-type rig struct {
-	t      testing.TB
+type Rig struct {
+	T      testing.TB
 	path   string
-	db     *store.Store
-	stage  *Stage
-	broker *rigBroker
+	DB     *store.Store
+	Stage  *Stage
+	Broker *RigBroker
 
 	mu      sync.Mutex
 	paused  []TopicPartition
@@ -51,12 +51,12 @@ type rig struct {
 }
 
 const (
-	testTopicID = "topic-1"
+	TestTopicID = "topic-1"
 	testOutbox  = "outbox-1"
 )
 
 // newRig makes a stage that takes prices, and declares to give unchanged quotes.
-func newRig(t testing.TB, handler Handler) *rig {
+func NewRig(t testing.TB, handler Handler) *Rig {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "db")
 	engine, err := sqlite.Open(path)
@@ -67,154 +67,154 @@ func newRig(t testing.TB, handler Handler) *rig {
 	require.NoError(t, db.Write(t.Context(), func(tx *store.Tx) error {
 		return tx.DDL(t.Context(), `CREATE TABLE effects (id {int} PRIMARY KEY, symbol {text} NOT NULL, price {decimal} NOT NULL)`)
 	}))
-	r := &rig{t: t, path: path, db: db, broker: newRigBroker()}
+	r := &Rig{T: t, path: path, DB: db, Broker: newRigBroker()}
 	topology := r.topology()
-	price, _ := topology.topic(schema.PriceEvents)
+	price, _ := topology.Topic(schema.PriceEvents)
 	require.NoError(t, db.Write(t.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `UPDATE chains SET outbox = $1 WHERE epoch = $2`, testOutbox, price.Epoch)
 		return err
 	}))
-	r.stage = newStage(StageSpec{Name: "test", Consumes: []schema.EventType{schema.PriceObserved{}.EventType()},
+	r.Stage = newStage(StageSpec{Name: "test", Consumes: []schema.EventType{schema.PriceObserved{}.EventType()},
 		Produces: []schema.EventType{schema.QuoteUnchanged{}.EventType()}, Handler: handler},
 		db, topology, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 	return r
 }
 
-var rigTopics = []schema.Topic{schema.PriceEvents, schema.QuoteOutcomes}
+var RigTopics = []schema.Topic{schema.PriceEvents, schema.QuoteOutcomes}
 
 // topology is what a process that starts now would work with.
-func (r *rig) topology() *Topology {
-	r.t.Helper()
-	topology, err := NewTopology(r.t.Context(), r.db, r.broker, rigTopics, byLastDigit)
-	require.NoError(r.t, err)
+func (r *Rig) topology() *Topology {
+	r.T.Helper()
+	topology, err := NewTopology(r.T.Context(), r.DB, r.Broker, RigTopics, ByLastDigit)
+	require.NoError(r.T, err)
 	return topology
 }
 
 // epoch is that of a topic.
-func (r *rig) epoch(name schema.Topic) int64 {
-	topic, _ := r.stage.outbox.topology.topic(name)
+func (r *Rig) Epoch(name schema.Topic) int64 {
+	topic, _ := r.Stage.outbox.topology.Topic(name)
 	return topic.Epoch
 }
 
 // log holds the records of price-events on a partition.
-func (r *rig) log(partition int32) []Record {
-	return r.broker.log[TopicPartition{schema.PriceEvents, partition}]
+func (r *Rig) LogOf(partition int32) []Record {
+	return r.Broker.Log[TopicPartition{schema.PriceEvents, partition}]
 }
 
-func price(symbol string, n int) schema.PriceObserved {
+func PriceNo(symbol string, n int) schema.PriceObserved {
 	at := schema.NewTime(time.Unix(int64(n), 0))
 	return schema.PriceObserved{Symbol: schema.Symbol(symbol), Price: schema.MustDecimal(fmt.Sprint(n + 1)), Timestamp: at,
 		Source: "simulated", ReceivedAt: at, RawResponseID: "1"}
 }
 
 // another is a second consumer of the same stage, as in another process.
-func (r *rig) another(handler Handler) *rig {
-	spec := r.stage.spec
+func (r *Rig) another(handler Handler) *Rig {
+	spec := r.Stage.spec
 	spec.Handler = handler
-	return &rig{t: r.t, path: r.path, db: r.db, broker: r.broker,
-		stage: newStage(spec, r.db, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})}
+	return &Rig{T: r.T, path: r.path, DB: r.DB, Broker: r.Broker,
+		Stage: newStage(spec, r.DB, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})}
 }
 
 // append writes a record to the log of a partition, as number seq of its chain;
 // 0 is a record from elsewhere.
-func (r *rig) append(partition int32, seq int64, change func(*Record)) {
-	r.t.Helper()
-	p := price(fmt.Sprintf("S%d", partition), len(r.log(partition)))
-	headers, value, err := schema.Event{ID: fmt.Sprint(partition, "-", len(r.log(partition))), Source: "test", Payload: p}.Encode()
-	require.NoError(r.t, err)
+func (r *Rig) Append(partition int32, seq int64, change func(*Record)) {
+	r.T.Helper()
+	p := PriceNo(fmt.Sprintf("S%d", partition), len(r.LogOf(partition)))
+	headers, value, err := schema.Event{ID: fmt.Sprint(partition, "-", len(r.LogOf(partition))), Source: "test", Payload: p}.Encode()
+	require.NoError(r.T, err)
 	if seq > 0 {
 		headers = append(headers, chain.Link{Timeline: testOutbox, Seq: seq}.Headers()...)
 		r.give(partition, seq)
 	}
 	tp := TopicPartition{schema.PriceEvents, partition}
-	record := Record{TopicPartition: tp, TopicID: r.broker.infos[schema.PriceEvents].ID,
-		Offset: int64(len(r.broker.log[tp])), Key: []byte(p.Key()), Headers: headers, Value: value}
+	record := Record{TopicPartition: tp, TopicID: r.Broker.Infos[schema.PriceEvents].ID,
+		Offset: int64(len(r.Broker.Log[tp])), Key: []byte(p.Key()), Headers: headers, Value: value}
 	if change != nil {
 		change(&record)
 	}
-	r.broker.log[tp] = append(r.broker.log[tp], record)
+	r.Broker.Log[tp] = append(r.Broker.Log[tp], record)
 }
 
 // give notes that the numbers of a chain were given and sent up to seq.
-func (r *rig) give(partition int32, seq int64) {
-	r.t.Helper()
-	require.NoError(r.t, r.db.Write(r.t.Context(), func(tx *store.Tx) error {
-		_, err := tx.Exec(r.t.Context(), `UPDATE chains SET last = $1, sent = $1 WHERE epoch = $2 AND part = $3 AND last < $1`,
-			seq, r.epoch(schema.PriceEvents), partition)
+func (r *Rig) give(partition int32, seq int64) {
+	r.T.Helper()
+	require.NoError(r.T, r.DB.Write(r.T.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(r.T.Context(), `UPDATE chains SET last = $1, sent = $1 WHERE epoch = $2 AND part = $3 AND last < $1`,
+			seq, r.Epoch(schema.PriceEvents), partition)
 		return err
 	}))
 }
 
-func (r *rig) fill(partition int32, n int) {
+func (r *Rig) fill(partition int32, n int) {
 	for i := range n {
-		r.append(partition, int64(len(r.log(partition))-i)+int64(i)+1, nil)
+		r.Append(partition, int64(len(r.LogOf(partition))-i)+int64(i)+1, nil)
 	}
 }
 
-func (r *rig) claims() []Claim {
+func (r *Rig) claims() []Claim {
 	var claims []Claim
-	for p := range int32(partitions) {
+	for p := range int32(Partitions) {
 		tp := TopicPartition{schema.PriceEvents, p}
-		claims = append(claims, Claim{tp, r.broker.infos[schema.PriceEvents], r.broker.held(tp)})
+		claims = append(claims, Claim{tp, r.Broker.Infos[schema.PriceEvents], r.Broker.held(tp)})
 	}
 	return claims
 }
 
-func (r *rig) assign() map[TopicPartition]int64 {
-	r.t.Helper()
-	starts, err := r.stage.Assign(r.t.Context(), r.claims(), func() { r.mu.Lock(); r.restart++; r.mu.Unlock() })
-	require.NoError(r.t, err)
+func (r *Rig) assign() map[TopicPartition]int64 {
+	r.T.Helper()
+	starts, err := r.Stage.Assign(r.T.Context(), r.claims(), func() { r.mu.Lock(); r.restart++; r.mu.Unlock() })
+	require.NoError(r.T, err)
 	return starts
 }
 
 // deliver hands records to the stage as one batch.
-func (r *rig) deliver(ctx context.Context, records ...Record) error {
+func (r *Rig) Deliver(ctx context.Context, records ...Record) error {
 	batch := &Batch{Lane: 0, Records: records,
 		Pause: func(tp TopicPartition) { r.mu.Lock(); r.paused = append(r.paused, tp); r.mu.Unlock() }}
 	msg := message.NewMessage("batch", nil)
 	msg.SetContext(WithBatch(ctx, batch))
-	return r.stage.deliver(msg)
+	return r.Stage.deliver(msg)
 }
 
-func (r *rig) letters() []store.DeadLetter {
-	r.t.Helper()
-	listed, err := store.DeadLetters(r.t.Context(), r.db, "", 1000)
-	require.NoError(r.t, err)
+func (r *Rig) letters() []store.DeadLetter {
+	r.T.Helper()
+	listed, err := store.DeadLetters(r.T.Context(), r.DB, "", 1000)
+	require.NoError(r.T, err)
 	letters := make([]store.DeadLetter, len(listed))
 	for i, l := range listed {
-		letters[i], err = store.ReadDeadLetter(r.t.Context(), r.db, l.ID)
-		require.NoError(r.t, err)
+		letters[i], err = store.ReadDeadLetter(r.T.Context(), r.DB, l.ID)
+		require.NoError(r.T, err)
 	}
 	return letters
 }
 
-func (r *rig) effects() []int64 {
-	r.t.Helper()
+func (r *Rig) effects() []int64 {
+	r.T.Helper()
 	var ids []int64
-	require.NoError(r.t, r.db.Select(r.t.Context(), &ids, `SELECT id FROM effects ORDER BY id`))
+	require.NoError(r.T, r.DB.Select(r.T.Context(), &ids, `SELECT id FROM effects ORDER BY id`))
 	return ids
 }
 
-func (r *rig) position(partition int32) store.Position {
-	r.t.Helper()
-	positions, err := store.Positions(r.t.Context(), r.db, "test")
-	require.NoError(r.t, err)
+func (r *Rig) position(partition int32) store.Position {
+	r.T.Helper()
+	positions, err := store.Positions(r.T.Context(), r.DB, "test")
+	require.NoError(r.T, err)
 	for _, p := range positions {
 		if p.Part == partition {
 			return p
 		}
 	}
-	require.Fail(r.t, "no position")
+	require.Fail(r.T, "no position")
 	return store.Position{}
 }
 
 // recorder inserts a row a record, and gives an event for each.
-type recorder struct {
+type Recorder struct {
 	// before runs first; an error ends the attempt.
 	before func(in []Record) error
 }
 
-func (h *recorder) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
+func (h *Recorder) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event, error) {
 	if h.before != nil {
 		if err := h.before(in); err != nil {
 			return nil, err
@@ -237,17 +237,17 @@ func (h *recorder) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Ev
 
 func TestABatchDeliveredAgainIsAppliedOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 5)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[:3]...))
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[:3]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:3]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:3]...))
 	r.assign() // a new session, whose first batch overlaps
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Len(t, r.effects(), 5)
 	assert.Equal(t, int64(5), r.position(1).Next)
 	assert.Equal(t, int64(5), r.position(1).Seq)
-	rows, err := r.db.ReadOutbox(t.Context(), 100, 1<<20, store.Behind{Epoch: r.epoch(schema.QuoteOutcomes), Part: 1})
+	rows, err := r.DB.ReadOutbox(t.Context(), 100, 1<<20, store.Behind{Epoch: r.Epoch(schema.QuoteOutcomes), Part: 1})
 	require.NoError(t, err)
 	assert.Len(t, rows, 5, "one event a record")
 	assert.Empty(t, r.letters())
@@ -255,13 +255,13 @@ func TestABatchDeliveredAgainIsAppliedOnce(t *testing.T) {
 
 func TestRepeatsOfTheRelayAreDropped(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	for _, seq := range []int64{1, 2, 3, 2, 3, 4, 1, 2, 3, 4, 5} {
-		r.append(2, seq, nil)
+		r.Append(2, seq, nil)
 	}
 	r.assign()
-	for _, record := range r.log(2) {
-		require.NoError(t, r.deliver(t.Context(), record))
+	for _, record := range r.LogOf(2) {
+		require.NoError(t, r.Deliver(t.Context(), record))
 	}
 	assert.Len(t, r.effects(), 5)
 	assert.Equal(t, int64(11), r.position(2).Next)
@@ -269,20 +269,20 @@ func TestRepeatsOfTheRelayAreDropped(t *testing.T) {
 
 func TestAGapHaltsItsPartitionOnly(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	for _, seq := range []int64{1, 2, 4, 5} {
-		r.append(0, seq, nil)
+		r.Append(0, seq, nil)
 	}
 	r.fill(1, 3)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), append(append([]Record{}, r.log(0)...), r.log(1)...)...))
+	require.NoError(t, r.Deliver(t.Context(), append(append([]Record{}, r.LogOf(0)...), r.LogOf(1)...)...))
 	assert.Equal(t, []TopicPartition{{schema.PriceEvents, 0}}, r.paused)
 	assert.Len(t, r.effects(), 2+3)
 	halted := r.position(0)
 	assert.Equal(t, int64(2), halted.Next, "it stands before the record behind the gap")
 	assert.Contains(t, halted.Halted, "goes from number 2 of outbox-1 to 4 of outbox-1")
 	assert.NotContains(t, r.assign(), TopicPartition{schema.PriceEvents, 0}, "it stays halted in the next session")
-	require.NoError(t, r.deliver(t.Context(), r.log(0)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(0)...))
 	assert.Len(t, r.effects(), 2+3)
 }
 
@@ -317,7 +317,7 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 	}
 	maps.Copy(broken, elsewhere)
 	refused := map[string]bool{"9": true, "13": true} // prices: the handler refuses one and panics at one
-	r := newRig(t, &recorder{before: func(in []Record) error {
+	r := NewRig(t, &Recorder{before: func(in []Record) error {
 		for i := range in {
 			switch p := in[i].Event.Payload.(schema.PriceObserved); {
 			case p.Price.String() == "9":
@@ -332,20 +332,20 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 	seq := int64(0)
 	for i := range n {
 		if _, unlinked := elsewhere[i]; unlinked {
-			r.append(1, 0, broken[i])
+			r.Append(1, 0, broken[i])
 			continue
 		}
 		seq++
-		r.append(1, seq, broken[i])
+		r.Append(1, seq, broken[i])
 	}
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	letters := r.letters()
 	require.Len(t, letters, len(broken)+len(refused))
 	assert.Len(t, r.effects(), n-len(letters))
 	assert.Equal(t, int64(n), r.position(1).Next)
 	for _, letter := range letters {
-		original := r.log(1)[letter.Offset]
+		original := r.LogOf(1)[letter.Offset]
 		assert.Equal(t, original.Value, letter.Payload)
 		assert.Equal(t, original.Key, letter.Key)
 		headers, err := store.DecodeHeaders(letter.Headers)
@@ -354,7 +354,7 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 		assert.NotEmpty(t, letter.Reason)
 		assert.LessOrEqual(t, len(letter.Reason), maxReason+len("…"))
 	}
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Len(t, r.letters(), len(letters), "once")
 }
 
@@ -371,10 +371,10 @@ func TestReasonsAreTextOfABoundedLength(t *testing.T) {
 	} {
 		assert.Equal(t, want, printable(text), "%.20q", text)
 	}
-	r := newRig(t, &recorder{before: func([]Record) error { return Permanent(errors.New(longest + longest)) }})
+	r := NewRig(t, &Recorder{before: func([]Record) error { return Permanent(errors.New(longest + longest)) }})
 	r.fill(1, 1)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	require.Len(t, r.letters(), 1)
 	assert.Equal(t, longest+"…", r.letters()[0].Reason)
 }
@@ -388,15 +388,15 @@ func ofAnother(r *Record, symbol schema.Symbol) Record {
 
 func TestValuesThatTheDatabaseRefusesAreTheRecordsFault(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 6)
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error { // the row of offset 3 is there already
-		id, err := RowID(r.epoch(schema.PriceEvents), 1, 3, 0)
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error { // the row of offset 3 is there already
+		id, err := RowID(r.Epoch(schema.PriceEvents), 1, 3, 0)
 		require.NoError(t, err)
 		return tx.Insert(t.Context(), store.Rows{Table: "effects", Columns: []string{"id", "symbol", "price"}, Values: []any{id, "X", "1"}})
 	}))
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	letters := r.letters()
 	require.Len(t, letters, 1)
 	assert.Equal(t, int64(3), letters[0].Offset)
@@ -405,12 +405,12 @@ func TestValuesThatTheDatabaseRefusesAreTheRecordsFault(t *testing.T) {
 
 func TestAnUndeclaredEventIsRefused(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, handlerFunc(func(_ context.Context, _ *Tx, in []Record) ([]schema.Event, error) {
-		return []schema.Event{in[0].Derive(price("S1", 1))}, nil
+	r := NewRig(t, handlerFunc(func(_ context.Context, _ *Tx, in []Record) ([]schema.Event, error) {
+		return []schema.Event{in[0].Derive(PriceNo("S1", 1))}, nil
 	}))
 	r.fill(1, 1)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	require.Len(t, r.letters(), 1)
 	assert.Contains(t, r.letters()[0].Reason, "does not declare")
 }
@@ -425,8 +425,8 @@ func TestAFaultThatPassesIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	failures := 3
 	var seen []string
-	r := newRig(t, &recorder{before: func(in []Record) error {
-		seen = append(seen, in[0].Derive(price("S1", 1)).ID)
+	r := NewRig(t, &Recorder{before: func(in []Record) error {
+		seen = append(seen, in[0].Derive(PriceNo("S1", 1)).ID)
 		if failures--; failures >= 0 {
 			return RetryAfter(time.Microsecond, errors.New("the database is down"))
 		}
@@ -434,33 +434,33 @@ func TestAFaultThatPassesIsTriedAgain(t *testing.T) {
 	}})
 	r.fill(1, 2)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Len(t, r.effects(), 2)
 	assert.Empty(t, r.letters())
 	require.Len(t, seen, 4)
 	for _, id := range seen {
 		assert.Equal(t, seen[0], id, "every attempt gives the same ids")
 	}
-	assert.NoError(t, r.stage.Trouble())
+	assert.NoError(t, r.Stage.Trouble())
 }
 
 func TestAStageStopsTryingWhenItsSessionEnds(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	down := errors.New("the database is down")
-	r := newRig(t, &recorder{before: func([]Record) error { cancel(); return RetryAfter(time.Hour, down) }})
+	r := NewRig(t, &Recorder{before: func([]Record) error { cancel(); return RetryAfter(time.Hour, down) }})
 	r.fill(1, 1)
 	r.assign()
-	err := r.deliver(ctx, r.log(1)...)
+	err := r.Deliver(ctx, r.LogOf(1)...)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, err, down)
 	assert.Empty(t, r.effects())
-	assert.NoError(t, r.stage.Trouble(), "the next session tries anew")
+	assert.NoError(t, r.Stage.Trouble(), "the next session tries anew")
 }
 
 // asker prepares an answer for each record, and refuses some.
 type asker struct {
-	recorder
+	Recorder
 	outages  int
 	prepared []string
 }
@@ -483,12 +483,12 @@ func (a *asker) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event
 	for i := range in {
 		a.prepared = append(a.prepared, in[i].Prepared.(string))
 	}
-	return a.recorder.Handle(ctx, tx, in)
+	return a.Recorder.Handle(ctx, tx, in)
 }
 
 // ending is a stage that is ended, by whoever deletes its positions, while a session
 // is being assigned.
-type ending struct{ recorder }
+type ending struct{ Recorder }
 
 func (h *ending) Lasts(ctx context.Context, q store.Querier) error {
 	_, err := q.(*store.Tx).Exec(ctx, `DELETE FROM positions WHERE stage = 'test' AND part = 2`)
@@ -497,10 +497,10 @@ func (h *ending) Lasts(ctx context.Context, q store.Querier) error {
 
 func TestAStageThatEndsWhileItIsAssignedHaltsNowhere(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &ending{})
+	r := NewRig(t, &ending{})
 	var log strings.Builder
-	r.stage.log = slog.New(slog.NewTextHandler(&log, nil))
-	_, err := r.stage.Assign(t.Context(), r.claims(), func() {})
+	r.Stage.log = slog.New(slog.NewTextHandler(&log, nil))
+	_, err := r.Stage.Assign(t.Context(), r.claims(), func() {})
 	require.ErrorIs(t, err, errNoPosition)
 	require.ErrorContains(t, err, "price-events/2 of test")
 	assert.Empty(t, log.String())
@@ -509,11 +509,11 @@ func TestAStageThatEndsWhileItIsAssignedHaltsNowhere(t *testing.T) {
 func TestPrepareRunsBeforeTheTransaction(t *testing.T) {
 	t.Parallel()
 	handler := &asker{outages: 2}
-	r := newRig(t, handler)
+	r := NewRig(t, handler)
 	r.fill(1, 5)
-	r.append(1, 6, func(r *Record) { r.Value = []byte("{") })
+	r.Append(1, 6, func(r *Record) { r.Value = []byte("{") })
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Equal(t, []string{"answer to 1", "answer to 2", "answer to 4", "answer to 5"}, handler.prepared)
 	letters := r.letters()
 	require.Len(t, letters, 2, "what Prepare refused, and what could not be decoded")
@@ -522,10 +522,10 @@ func TestPrepareRunsBeforeTheTransaction(t *testing.T) {
 }
 
 // moveByHand is another consumer.
-func (r *rig) moveByHand(partition int32, next, seq int64) {
-	r.t.Helper()
-	require.NoError(r.t, r.db.Write(r.t.Context(), func(tx *store.Tx) error {
-		_, err := tx.Exec(r.t.Context(), `UPDATE positions SET next_offset = $1, chain_outbox = $2, chain_seq = $3 WHERE part = $4`,
+func (r *Rig) moveByHand(partition int32, next, seq int64) {
+	r.T.Helper()
+	require.NoError(r.T, r.DB.Write(r.T.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(r.T.Context(), `UPDATE positions SET next_offset = $1, chain_outbox = $2, chain_seq = $3 WHERE part = $4`,
 			next, testOutbox, seq, partition)
 		return err
 	}))
@@ -533,12 +533,12 @@ func (r *rig) moveByHand(partition int32, next, seq int64) {
 
 func TestAZombieSkipsWhatAnotherApplied(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 6)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[:2]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:2]...))
 	r.moveByHand(1, 4, 4)
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[2:]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[2:]...))
 	assert.Len(t, r.effects(), 2+2, "offsets 2 and 3 are the other one's")
 	assert.Equal(t, int64(6), r.position(1).Next)
 	assert.Zero(t, r.restart)
@@ -546,25 +546,25 @@ func TestAZombieSkipsWhatAnotherApplied(t *testing.T) {
 
 func TestAPositionThatWentBackStartsOver(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 6)
 	r.fill(2, 1)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[:4]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:4]...))
 	r.moveByHand(1, 1, 1) // the database lost its end
-	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `DELETE FROM effects WHERE id NOT IN (SELECT min(id) FROM effects)`)
 		return err
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- r.deliver(ctx, slices.Concat(r.log(1)[4:], r.log(2))...) }() // and a position that did not move
+	go func() { done <- r.Deliver(ctx, slices.Concat(r.LogOf(1)[4:], r.LogOf(2))...) }() // and a position that did not move
 	require.Eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.restart == 1 }, 5*time.Second, time.Millisecond)
-	assert.Nil(t, r.stage.current(), "nothing is applied before the next session")
+	assert.Nil(t, r.Stage.current(), "nothing is applied before the next session")
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 	assert.Equal(t, int64(1), r.assign()[TopicPartition{schema.PriceEvents, 1}])
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[1:]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[1:]...))
 	assert.Len(t, r.effects(), 6)
 }
 
@@ -594,9 +594,9 @@ func (c *counter) Handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Eve
 }
 
 // count is what a counter has counted of the records of a partition.
-func (r *rig) count(partition int32) (n int64) {
-	r.t.Helper()
-	require.NoError(r.t, r.db.Get(r.t.Context(), &n, `SELECT price FROM effects WHERE id = $1`, partition))
+func (r *Rig) count(partition int32) (n int64) {
+	r.T.Helper()
+	require.NoError(r.T, r.DB.Get(r.T.Context(), &n, `SELECT price FROM effects WHERE id = $1`, partition))
 	return n
 }
 
@@ -606,14 +606,14 @@ func never() bool { return false }
 // other one left, not from what it remembers of the time before.
 func TestWhatAnOvertakenConsumerRemembersIsDropped(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &counter{fail: never})
+	r := NewRig(t, &counter{fail: never})
 	other := r.another(&counter{fail: never})
 	r.fill(1, 6)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[:2]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:2]...))
 	other.assign()
-	require.NoError(t, other.deliver(t.Context(), r.log(1)[2:4]...))
-	require.NoError(t, r.deliver(t.Context(), r.log(1)[2:]...))
+	require.NoError(t, other.Deliver(t.Context(), r.LogOf(1)[2:4]...))
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[2:]...))
 	assert.Equal(t, int64(6), r.count(1))
 }
 
@@ -628,30 +628,30 @@ func TestRandomRunsEqualTheSequentialFold(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(seed, uint64(i)))
 			fail := func() bool { return random.IntN(4) == 0 }
-			r := newRig(t, &counter{fail: fail})
-			for p := range int32(partitions) {
+			r := NewRig(t, &counter{fail: fail})
+			for p := range int32(Partitions) {
 				seq := int64(0)
 				for range 30 + random.IntN(30) {
 					if seq > 0 && random.IntN(4) == 0 {
 						seq -= random.Int64N(seq) // the relay sends a run again
 					}
 					seq++
-					r.append(p, seq, nil)
+					r.Append(p, seq, nil)
 				}
 			}
-			for p := range int32(partitions) {
+			for p := range int32(Partitions) {
 				high := int64(0)
-				for _, record := range r.log(p) {
+				for _, record := range r.LogOf(p) {
 					link, _, err := chain.LinkOf(record.Headers)
 					require.NoError(t, err)
 					high = max(high, link.Seq)
 				}
-				t.Logf("partition %d: %d records, %d numbers", p, len(r.log(p)), high)
+				t.Logf("partition %d: %d records, %d numbers", p, len(r.LogOf(p)), high)
 			}
 			runRandomly(t, random, r, r.another(&counter{fail: fail}), r.another(&counter{fail: fail}))
-			for p := range int32(partitions) {
+			for p := range int32(Partitions) {
 				assert.Equal(t, r.position(p).Seq, r.count(p))
-				assert.Equal(t, int64(len(r.log(p))), r.position(p).Next)
+				assert.Equal(t, int64(len(r.LogOf(p))), r.position(p).Next)
 			}
 		})
 	}
@@ -660,7 +660,7 @@ func TestRandomRunsEqualTheSequentialFold(t *testing.T) {
 // runRandomly has consumers deliver the log until each has come to its end. They
 // have the same partitions and know nothing of each other, so most of the time all
 // but one are overtaken.
-func runRandomly(t *testing.T, random *rand.Rand, consumers ...*rig) {
+func runRandomly(t *testing.T, random *rand.Rand, consumers ...*Rig) {
 	starts := make([]map[TopicPartition]int64, len(consumers))
 	for i, r := range consumers {
 		starts[i] = r.assign()
@@ -673,9 +673,9 @@ func runRandomly(t *testing.T, random *rand.Rand, consumers ...*rig) {
 		}
 		var batch []Record
 		unfinished := false
-		for p := range int32(partitions) {
+		for p := range int32(Partitions) {
 			tp := TopicPartition{schema.PriceEvents, p}
-			rest := r.log(p)[starts[i][tp]:]
+			rest := r.LogOf(p)[starts[i][tp]:]
 			if len(rest) == 0 {
 				continue
 			}
@@ -687,9 +687,9 @@ func runRandomly(t *testing.T, random *rand.Rand, consumers ...*rig) {
 			}
 		}
 		if !unfinished {
-			left = slices.DeleteFunc(left, func(one *rig) bool { return one == r })
+			left = slices.DeleteFunc(left, func(one *Rig) bool { return one == r })
 		}
-		require.NoError(t, r.deliver(t.Context(), batch...))
+		require.NoError(t, r.Deliver(t.Context(), batch...))
 	}
 }
 
@@ -697,17 +697,17 @@ func TestDerivedIDsAreStable(t *testing.T) {
 	t.Parallel()
 	record := Record{TopicPartition: TopicPartition{schema.PriceEvents, 3}, TopicID: "id", Offset: 42, stage: "normalize"}
 	again := record
-	first, second := record.Derive(price("S1", 1)), record.Derive(price("S1", 1))
+	first, second := record.Derive(PriceNo("S1", 1)), record.Derive(PriceNo("S1", 1))
 	assert.NotEqual(t, first.ID, second.ID)
-	assert.Equal(t, first.ID, again.Derive(price("S1", 1)).ID)
+	assert.Equal(t, first.ID, again.Derive(PriceNo("S1", 1)).ID)
 	assert.Equal(t, "pricemill/normalize", first.Source)
 	other := record
 	other.stage = "another"
 	other.derived = 0
-	assert.NotEqual(t, first.ID, other.Derive(price("S1", 1)).ID)
+	assert.NotEqual(t, first.ID, other.Derive(PriceNo("S1", 1)).ID)
 	moved := record
 	moved.TopicID, moved.lineage, moved.derived = "in Kafka", "id", 0
-	assert.Equal(t, first.ID, moved.Derive(price("S1", 1)).ID, "as before the log was moved")
+	assert.Equal(t, first.ID, moved.Derive(PriceNo("S1", 1)).ID, "as before the log was moved")
 }
 
 func TestRowIDs(t *testing.T) {

@@ -10,34 +10,34 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// chainBreak is what the chain of a partition shows before a record.
-type chainBreak struct {
+// ChainBreak is what the chain of a partition shows before a record.
+type ChainBreak struct {
 	TopicPartition
-	what       chain.Verdict // gap or foreign
-	last, next chain.Link
-	offset     int64
-	end        int64 // of the log
-	names      chain.Timelines
-	// sent is up to where the name in use is known to be in the log; unlimited where
-	// last has another name.
-	sent int64
+	What       chain.Verdict // gap or foreign
+	Last, Next chain.Link
+	Offset     int64
+	End        int64 // of the log
+	Names      chain.Timelines
+	// Sent is up to where the timeline in use is known to be in the log; unlimited where
+	// Last is on another one.
+	Sent int64
 }
 
-// skip is chain.Link.Skip, and looks ahead at a gap: what is missing may not have been
+// Skip is Link.Skip, and looks ahead at a gap: what is missing may not have been
 // sent yet, or come later.
-func (b chainBreak) skip(ctx context.Context, broker Broker) (to chain.Link, stray bool, err error) {
-	to, stray = b.last.Skip(b.next, b.what, b.names)
-	if b.what != chain.Gap || b.last.Timeline != b.next.Timeline {
+func (b ChainBreak) Skip(ctx context.Context, broker Broker) (to chain.Link, stray bool, err error) {
+	to, stray = b.Last.Skip(b.Next, b.What, b.Names)
+	if b.What != chain.Gap || b.Last.Timeline != b.Next.Timeline {
 		return to, stray, nil
 	}
-	last, _ := b.last.Reached()
-	missing := chain.Link{Timeline: b.last.Timeline, Seq: last + 1}
-	stray = missing.Seq > b.sent
+	last, _ := b.Last.Reached()
+	missing := chain.Link{Timeline: b.Last.Timeline, Seq: last + 1}
+	stray = missing.Seq > b.Sent
 	if !stray {
 		stray, err = b.comesLater(ctx, broker, missing)
 	}
 	if stray {
-		to = b.last
+		to = b.Last
 	}
 	return to, stray, err
 }
@@ -45,8 +45,8 @@ func (b chainBreak) skip(ctx context.Context, broker Broker) (to chain.Link, str
 // errFound ends reading a partition.
 var errFound = errors.New("found")
 
-func (b chainBreak) comesLater(ctx context.Context, broker Broker, wanted chain.Link) (bool, error) {
-	err := broker.Read(ctx, b.TopicPartition, b.offset+1, b.end, func(records []Record) error {
+func (b ChainBreak) comesLater(ctx context.Context, broker Broker, wanted chain.Link) (bool, error) {
+	err := broker.Read(ctx, b.TopicPartition, b.Offset+1, b.End, func(records []Record) error {
 		for _, r := range records {
 			if link, _, err := chain.LinkOf(r.Headers); err == nil && link == wanted {
 				return errFound
@@ -58,23 +58,23 @@ func (b chainBreak) comesLater(ctx context.Context, broker Broker, wanted chain.
 	case errors.Is(err, errFound):
 		return true, nil
 	case err != nil:
-		return false, fmt.Errorf("looking for number %d after offset %d of %s: %w", wanted.Seq, b.offset, b.TopicPartition, err)
+		return false, fmt.Errorf("looking for number %d after offset %d of %s: %w", wanted.Seq, b.Offset, b.TopicPartition, err)
 	}
 	return false, nil
 }
 
 // strayRun is how many records from the stray one on are stray like it, and the
 // offset after them.
-func (b chainBreak) strayRun(ctx context.Context, broker Broker) (n, next int64, err error) {
-	err = broker.Read(ctx, b.TopicPartition, b.offset, b.end, func(records []Record) error {
+func (b ChainBreak) strayRun(ctx context.Context, broker Broker) (n, next int64, err error) {
+	err = broker.Read(ctx, b.TopicPartition, b.Offset, b.End, func(records []Record) error {
 		for _, r := range records {
 			link, derived, err := chain.LinkOf(r.Headers)
 			if err != nil || link == (chain.Link{}) {
 				return errFound
 			}
-			what := b.last.Follow(link, derived, b.names)
-			_, stray := b.last.Skip(link, what, b.names)
-			if !stray && (what != chain.Gap || link.Timeline != b.last.Timeline) {
+			what := b.Last.Follow(link, derived, b.Names)
+			_, stray := b.Last.Skip(link, what, b.Names)
+			if !stray && (what != chain.Gap || link.Timeline != b.Last.Timeline) {
 				return errFound
 			}
 			n, next = n+1, r.Offset+1
@@ -103,7 +103,7 @@ func (t *Topology) haltedLinks(ctx context.Context, looked map[haltedRecord]bool
 	links := map[TopicPartition]map[chain.Link]string{}
 	for _, p := range positions {
 		at := haltedRecord{positionAt(p), p.Next}
-		topic, ours := t.topic(at.Topic)
+		topic, ours := t.Topic(at.Topic)
 		if p.Halted == "" || !ours || topic.ID != p.TopicID || looked[at] {
 			continue
 		}

@@ -5,9 +5,9 @@ import (
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
-// timelinesOf sorts timelines by the partitions they were used on. Numbers of those
+// TimelinesOf sorts timelines by the partitions they were used on. Numbers of those
 // in use are not limited, or by the last one given.
-func timelinesOf(known []store.KnownChain, limited bool) map[TopicPartition]chain.Timelines {
+func TimelinesOf(known []store.KnownChain, limited bool) map[TopicPartition]chain.Timelines {
 	names := map[TopicPartition]chain.Timelines{}
 	for _, k := range known {
 		tp := partitionOf(k)

@@ -127,14 +127,17 @@ func (t *Topology) register(ctx context.Context, infos map[schema.Topic]TopicInf
 	return nil
 }
 
-// topic is what is known of a topic; false where it is not one of this run's.
-func (t *Topology) topic(name schema.Topic) (store.Topic, bool) {
+// Topic is what is known of a topic; false where it is not one of this run's.
+func (t *Topology) Topic(name schema.Topic) (store.Topic, bool) {
 	topic, known := t.known.Load().byName[name]
 	return topic, known
 }
 
-// atEpoch is the topic whose present incarnation has this epoch.
-func (t *Topology) atEpoch(epoch int64) (schema.Topic, bool) {
+// Names are the topics of this run. The caller must not change them.
+func (t *Topology) Names() []schema.Topic { return t.names }
+
+// AtEpoch is the topic whose present incarnation has this epoch.
+func (t *Topology) AtEpoch(epoch int64) (schema.Topic, bool) {
 	name, known := t.known.Load().byEpoch[epoch]
 	return name, known
 }
@@ -148,7 +151,7 @@ func (t *Topology) successor(ctx context.Context, epoch int64) (store.Topic, boo
 	for _, former := range all {
 		if former.Epoch == epoch {
 			// A look of ours may be older than the epoch.
-			topic, known := t.topic(schema.Topic(former.Name))
+			topic, known := t.Topic(schema.Topic(former.Name))
 			return topic, known && topic.Epoch > epoch, nil
 		}
 	}
@@ -157,7 +160,7 @@ func (t *Topology) successor(ctx context.Context, epoch int64) (store.Topic, boo
 
 // PartitionOf is where records with this key lie on a topic.
 func (t *Topology) PartitionOf(topic schema.Topic, key []byte) (int32, error) {
-	info, known := t.topic(topic)
+	info, known := t.Topic(topic)
 	if !known {
 		return 0, fmt.Errorf("topic %q is not one of this run's", topic)
 	}

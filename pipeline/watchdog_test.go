@@ -15,7 +15,7 @@ import (
 
 // silentHandler does nothing in its transaction until it is let go, and then writes.
 type silentHandler struct {
-	recorder
+	Recorder
 	// minds has it come back when its context is done.
 	minds   bool
 	entered chan struct{}
@@ -31,7 +31,7 @@ func (h *silentHandler) Handle(ctx context.Context, tx *Tx, in []Record) ([]sche
 	select {
 	case h.entered <- struct{}{}:
 	case <-h.letGo:
-		return h.recorder.Handle(ctx, tx, in)
+		return h.Recorder.Handle(ctx, tx, in)
 	}
 	if h.minds {
 		<-ctx.Done()
@@ -53,24 +53,24 @@ func TestAHandlerThatBlocksLosesItsTransaction(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newSilentHandler(minds)
-			r := newRig(t, h)
-			r.stage.watchdogLimit = 20 * time.Millisecond
+			r := NewRig(t, h)
+			r.Stage.watchdogLimit = 20 * time.Millisecond
 			r.fill(1, 3)
 			r.assign()
 			delivered := make(chan error, 1)
 			began := time.Now()
-			go func() { delivered <- r.deliver(t.Context(), r.log(1)...) }()
+			go func() { delivered <- r.Deliver(t.Context(), r.LogOf(1)...) }()
 			<-h.entered
 			// On SQLite this waits for the transaction.
-			require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
+			require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 				_, err := tx.Exec(t.Context(), `DELETE FROM effects`)
 				return err
 			}))
-			require.Eventually(t, func() bool { return r.stage.Trouble() != nil }, time.Minute, time.Millisecond)
-			assert.ErrorContains(t, r.stage.Trouble(), "the handler did nothing in its transaction for ")
+			require.Eventually(t, func() bool { return r.Stage.Trouble() != nil }, time.Minute, time.Millisecond)
+			assert.ErrorContains(t, r.Stage.Trouble(), "the handler did nothing in its transaction for ")
 			assert.Empty(t, r.effects())
-			until, why := r.stage.resting, r.stage.restsFor // the lane waits for the handler
-			assert.GreaterOrEqual(t, until.Sub(began), (1+watchdogRest)*r.stage.watchdogLimit, "others had to wait so long, and get ten times that")
+			until, why := r.Stage.resting, r.Stage.restsFor // the lane waits for the handler
+			assert.GreaterOrEqual(t, until.Sub(began), (1+watchdogRest)*r.Stage.watchdogLimit, "others had to wait so long, and get ten times that")
 			assert.ErrorContains(t, why, "the handler did nothing in its transaction for ")
 			close(h.letGo)
 			require.NoError(t, <-delivered)
@@ -87,15 +87,15 @@ func TestAHandlerThatBlocksLosesItsTransaction(t *testing.T) {
 // begins one, also not one that waits for its turn already.
 func TestAStageRestsForTheOthers(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, &recorder{})
+	r := NewRig(t, &Recorder{})
 	r.fill(1, 3)
 	r.assign()
-	r.stage.restAfter(&watchdogError{err: errors.New("it slept"), rest: time.Hour})
-	require.ErrorContains(t, r.stage.rests(), "the stage rests: it slept")
+	r.Stage.restAfter(&watchdogError{err: errors.New("it slept"), rest: time.Hour})
+	require.ErrorContains(t, r.Stage.rests(), "the stage rests: it slept")
 	ctx, cancel := context.WithCancel(t.Context())
 	delivered := make(chan error, 1)
-	go func() { delivered <- r.deliver(ctx, r.log(1)...) }()
-	require.Eventually(t, func() bool { return r.stage.Trouble() != nil }, time.Minute, time.Millisecond)
+	go func() { delivered <- r.Deliver(ctx, r.LogOf(1)...) }()
+	require.Eventually(t, func() bool { return r.Stage.Trouble() != nil }, time.Minute, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-delivered, context.Canceled)
 	assert.Empty(t, r.effects())

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -33,7 +34,7 @@ type CompareConfig struct {
 type Comparison struct {
 	cfg        CompareConfig
 	projection pipeline.Projection
-	finding    *pipeline.Finding
+	finding    *audit.Finding
 	fold       string // that serves
 	serving    pipeline.Generation
 	backfilled pipeline.Generation
@@ -68,7 +69,7 @@ func (s *Scratch) Compare(ctx context.Context, cfg CompareConfig, p pipeline.Pro
 }
 
 func newComparison(ctx context.Context, cfg CompareConfig, p pipeline.Projection) (*Comparison, error) {
-	c := &Comparison{cfg: cfg, projection: p, finding: pipeline.NewFinding("projection "+p.Name(), cfg.Most)}
+	c := &Comparison{cfg: cfg, projection: p, finding: audit.NewFinding("projection "+p.Name(), cfg.Most)}
 	var err error
 	c.serving, c.fold, err = servedGeneration(ctx, cfg.Store, p.Name())
 	return c, err
@@ -176,7 +177,7 @@ func (c *Comparison) backfillTo(ctx context.Context, q store.Querier) error {
 
 // Prove fills up to where the generation that serves stands in a snapshot, and
 // compares the two.
-func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (*pipeline.Finding, error) {
+func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (*audit.Finding, error) {
 	if c.backfill == nil {
 		return c.finding, nil
 	}
@@ -190,7 +191,7 @@ func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (*pipeline
 	return finding, nil
 }
 
-func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*pipeline.Finding, error) {
+func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*audit.Finding, error) {
 	serving, fold, err := servedGeneration(ctx, live, c.projection.Name())
 	if err != nil {
 		return nil, err

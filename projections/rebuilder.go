@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -335,7 +336,7 @@ func (b *build) prove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	proof := RebuildProof{Against: c.serving.Number, Equal: finding.State == pipeline.Holds, Tables: []Proof{}, Found: finding.Found,
+	proof := RebuildProof{Against: c.serving.Number, Equal: finding.State == audit.Holds, Tables: []Proof{}, Found: finding.Found,
 		Differences: append([]string{}, finding.Differences...), Unproven: finding.Unproven, Limits: finding.Limits}
 	if tables, ok := finding.Tables.([]Proof); ok {
 		proof.Tables = append(proof.Tables, tables...)
@@ -349,7 +350,7 @@ func (b *build) prove(ctx context.Context) error {
 	return b.advance(ctx, `proof = $1, equal = $2, whole = $3`, b.row.Proof, b.row.Equal, b.row.Whole)
 }
 
-func (b *build) compare(ctx context.Context, c *Comparison) (*pipeline.Finding, error) {
+func (b *build) compare(ctx context.Context, c *Comparison) (*audit.Finding, error) {
 	live, err := b.Store.Snapshot(ctx)
 	if err != nil {
 		return nil, err

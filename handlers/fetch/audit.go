@@ -6,14 +6,15 @@ import (
 	"sync"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/schema"
 )
 
-var _ pipeline.Audited = (*handler)(nil)
+var _ audit.Audited = (*handler)(nil)
 
 // Audit implements pipeline.Audited: each request has one outcome, or waits for
 // it in the queue, and nothing waits that was not requested.
-func (h *handler) Audit(ctx context.Context, view *pipeline.AuditView) (pipeline.Auditor, error) {
+func (h *handler) Audit(ctx context.Context, view *audit.View) (audit.Auditor, error) {
 	var open []string
 	if err := view.Select(ctx, &open, `SELECT request_id FROM fetch_queue`); err != nil {
 		return nil, fmt.Errorf("reading the open requests: %w", err)
@@ -26,14 +27,14 @@ func (h *handler) Audit(ctx context.Context, view *pipeline.AuditView) (pipeline
 }
 
 type auditor struct {
-	view *pipeline.AuditView
+	view *audit.View
 
 	mu   sync.Mutex
 	open map[string]bool // requests in the queue that nobody was met for
 }
 
 // Partition implements pipeline.Auditor.
-func (a *auditor) Partition(pipeline.TopicPartition) pipeline.PartitionAuditor {
+func (a *auditor) Partition(pipeline.TopicPartition) audit.PartitionAuditor {
 	return &partition{auditor: a}
 }
 

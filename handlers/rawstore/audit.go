@@ -6,11 +6,12 @@ import (
 	"sync"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
-var _ pipeline.Audited = handler{}
+var _ audit.Audited = handler{}
 
 // kept is a row of raw_market_data.
 type kept struct {
@@ -38,12 +39,12 @@ func (k *keptTime) Scan(src any) error {
 
 // Audit implements pipeline.Audited: each answer that was applied is one row, byte
 // for byte, or its event's id is that of another row; and there is no other row.
-func (handler) Audit(_ context.Context, view *pipeline.AuditView) (pipeline.Auditor, error) {
+func (handler) Audit(_ context.Context, view *audit.View) (audit.Auditor, error) {
 	return &auditor{view: view, topic: view.Topic(schema.RawQuotes), seen: map[int32]bool{}}, nil
 }
 
 type auditor struct {
-	view  *pipeline.AuditView
+	view  *audit.View
 	topic store.Topic
 
 	mu   sync.Mutex
@@ -52,7 +53,7 @@ type auditor struct {
 
 // Partition implements pipeline.Auditor. The ids of rows rise with the offsets of
 // their records, so both are read in one order.
-func (a *auditor) Partition(tp pipeline.TopicPartition) pipeline.PartitionAuditor {
+func (a *auditor) Partition(tp pipeline.TopicPartition) audit.PartitionAuditor {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.seen[tp.Partition] = true

@@ -26,3 +26,11 @@ func SentBetween(last Link, until string, names Timelines) int64 {
 	}
 	return n
 }
+
+// NameOrNone is a timeline in words: "none" where there is none.
+func NameOrNone(timeline string) string {
+	if timeline == "" {
+		return "none"
+	}
+	return timeline
+}

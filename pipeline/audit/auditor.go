@@ -1,9 +1,10 @@
-package pipeline
+package audit
 
 import (
 	"context"
 	"slices"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -11,9 +12,9 @@ import (
 // Audited is a Handler whose effects can be told from the records that it was
 // given, beyond the events that it derived from them.
 type Audited interface {
-	Handler
+	pipeline.Handler
 	// Audit begins to hold the effects against the log.
-	Audit(ctx context.Context, view *AuditView) (Auditor, error)
+	Audit(ctx context.Context, view *View) (Auditor, error)
 }
 
 // Auditor looks at what a stage made of the records that it applied, and tells
@@ -21,7 +22,7 @@ type Audited interface {
 // at once, each in the order of the log.
 type Auditor interface {
 	// Partition begins a partition.
-	Partition(tp TopicPartition) PartitionAuditor
+	Partition(tp pipeline.TopicPartition) PartitionAuditor
 	// End comes behind all partitions.
 	End(ctx context.Context) error
 }
@@ -30,13 +31,13 @@ type Auditor interface {
 type PartitionAuditor interface {
 	// Applied looks at a record that the stage applied, and from which so many
 	// events were derived: there are those, and no other.
-	Applied(ctx context.Context, r *Record, events int) error
+	Applied(ctx context.Context, r *pipeline.Record, events int) error
 	// End comes behind the last record that the stage applied.
 	End(ctx context.Context) error
 }
 
-// AuditView is the moment that an Auditor looks at.
-type AuditView struct {
+// View is the moment that an Auditor looks at.
+type View struct {
 	store.Querier
 	// Finding is told of what was looked at, and of differences.
 	Finding  *Finding
@@ -45,24 +46,24 @@ type AuditView struct {
 }
 
 // Topic is a topic as the database knows it.
-func (v *AuditView) Topic(name schema.Topic) store.Topic {
-	topic, _ := v.audit.Topology.topic(name)
+func (v *View) Topic(name schema.Topic) store.Topic {
+	topic, _ := v.audit.Topology.Topic(name)
 	return topic
 }
 
 // Epochs is how many incarnations of the topic the database has seen: of those
 // before, the log holds nothing.
-func (v *AuditView) Epochs(name schema.Topic) int { return v.audit.epochs[name] }
+func (v *View) Epochs(name schema.Topic) int { return v.audit.epochs[name] }
 
 // Whole reports whether the log holds all that there ever was of a topic.
-func (v *AuditView) Whole(name schema.Topic) bool {
+func (v *View) Whole(name schema.Topic) bool {
 	return v.audit.epochs[name] == 1 && !v.audit.foreign &&
-		!slices.ContainsFunc(v.audit.ends[name], func(r OffsetRange) bool { return r.Oldest > 0 })
+		!slices.ContainsFunc(v.audit.ends[name], func(r pipeline.OffsetRange) bool { return r.Oldest > 0 })
 }
 
 // Lose notes that nothing follows from a record that the stage applied, unless it
 // may lie in what the log no longer has.
-func (v *AuditView) Lose(format string, args ...any) {
+func (v *View) Lose(format string, args ...any) {
 	for _, t := range v.produces {
 		if topic, _ := schema.TopicOf(t); !v.Whole(topic) {
 			v.Finding.Limit("%s does not hold all that there was: what follows from a record may lie in what is gone", topic)
@@ -73,19 +74,23 @@ func (v *AuditView) Lose(format string, args ...any) {
 }
 
 // Oldest is the first offset that a partition still has.
-func (v *AuditView) Oldest(tp TopicPartition) int64 {
+func (v *View) Oldest(tp pipeline.TopicPartition) int64 {
 	return v.audit.ends[tp.Topic][tp.Partition].Oldest
 }
 
 // Emitted reports whether an event of this id came through the outbox that
 // follows from no record, as those of a Runner.
-func (v *AuditView) Emitted(id string) bool { return v.audit.given.claim(id, "") }
+func (v *View) Emitted(id string) bool { return v.audit.given.claim(id, "") }
 
 // EachApplied is an Auditor that needs to know nothing but the record.
-func EachApplied(f func(ctx context.Context, r *Record, events int) error) Auditor { return each(f) }
+func EachApplied(f func(ctx context.Context, r *pipeline.Record, events int) error) Auditor {
+	return each(f)
+}
 
-type each func(ctx context.Context, r *Record, events int) error
+type each func(ctx context.Context, r *pipeline.Record, events int) error
 
-func (e each) Partition(TopicPartition) PartitionAuditor                { return e }
-func (e each) Applied(ctx context.Context, r *Record, events int) error { return e(ctx, r, events) }
-func (each) End(context.Context) error                                  { return nil }
+func (e each) Partition(pipeline.TopicPartition) PartitionAuditor { return e }
+func (e each) Applied(ctx context.Context, r *pipeline.Record, events int) error {
+	return e(ctx, r, events)
+}
+func (each) End(context.Context) error { return nil }

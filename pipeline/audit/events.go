@@ -1,4 +1,4 @@
-package pipeline
+package audit
 
 import (
 	"crypto/sha256"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -128,5 +129,5 @@ func derivedBy(source string, derived bool) string {
 	if !derived {
 		return ""
 	}
-	return strings.TrimPrefix(source, sourcePrefix)
+	return strings.TrimPrefix(source, pipeline.SourcePrefix)
 }

@@ -1,10 +1,11 @@
-package pipeline
+package audit
 
 import (
 	"context"
 	"errors"
 	"fmt"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -13,7 +14,7 @@ import (
 // chainAudit follows the chain of one partition, whatever stages make of it.
 type chainAudit struct {
 	*audit
-	tp    TopicPartition
+	tp    pipeline.TopicPartition
 	chain store.Chain // in use
 	names chain.Timelines
 	last  chain.Link
@@ -28,10 +29,10 @@ type chainAudit struct {
 
 // walkChain looks whether a chain is unbroken, goes on in the outbox, and notes
 // each of its events once.
-func (a *audit) walkChain(ctx context.Context, tp TopicPartition, held OffsetRange) error {
+func (a *audit) walkChain(ctx context.Context, tp pipeline.TopicPartition, held pipeline.OffsetRange) error {
 	c := &chainAudit{audit: a, tp: tp, chain: a.current[tp], names: a.names[tp], limited: a.limited[tp], passed: a.passed(tp),
 		last: startLink(held), highest: map[string]int64{}}
-	err := a.Broker.Read(ctx, tp, held.Oldest, held.End, func(records []Record) error {
+	err := a.Broker.Read(ctx, tp, held.Oldest, held.End, func(records []pipeline.Record) error {
 		for i := range records {
 			if err := c.record(ctx, &records[i], held.End); err != nil {
 				return err
@@ -40,7 +41,7 @@ func (a *audit) walkChain(ctx context.Context, tp TopicPartition, held OffsetRan
 		a.Progress(len(records))
 		return nil
 	})
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, pipeline.ErrDamaged) {
 		a.chains.Add(1, 1, 0, err.Error())
 		a.chains.Limit("%s: what follows the damage is not looked at", tp)
 		return nil
@@ -53,7 +54,7 @@ func (a *audit) walkChain(ctx context.Context, tp TopicPartition, held OffsetRan
 	return c.outbox(ctx, held)
 }
 
-func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
+func (c *chainAudit) record(ctx context.Context, r *pipeline.Record, end int64) error {
 	c.records++
 	link, derived, err := chain.LinkOf(r.Headers)
 	if err != nil || link == (chain.Link{}) {
@@ -70,7 +71,7 @@ func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 		what = chain.Repeat // of a name before the present one, which the database does not know
 	}
 	if what == chain.Gap || what == chain.Foreign {
-		to, stray, err := c.skip(ctx, chainBreak{TopicPartition: c.tp, what: what, last: c.last, next: link, offset: r.Offset, end: end, names: names})
+		to, stray, err := c.skip(ctx, pipeline.ChainBreak{TopicPartition: c.tp, What: what, Last: c.last, Next: link, Offset: r.Offset, End: end, Names: names})
 		if err != nil {
 			return err
 		}
@@ -101,12 +102,12 @@ func (c *chainAudit) record(ctx context.Context, r *Record, end int64) error {
 }
 
 // skip is what stages do that an operator told to skip a break.
-func (a *audit) skip(ctx context.Context, b chainBreak) (chain.Link, bool, error) {
-	b.sent = chain.Unlimited
-	if chain := a.current[b.TopicPartition]; chain.Timeline == b.last.Timeline {
-		b.sent = chain.Sent
+func (a *audit) skip(ctx context.Context, b pipeline.ChainBreak) (chain.Link, bool, error) {
+	b.Sent = chain.Unlimited
+	if chain := a.current[b.TopicPartition]; chain.Timeline == b.Last.Timeline {
+		b.Sent = chain.Sent
 	}
-	return b.skip(ctx, a.Broker)
+	return b.Skip(ctx, a.Broker)
 }
 
 func (c *chainAudit) broken(what chain.Verdict, link chain.Link, offset int64, stray bool) {
@@ -131,7 +132,7 @@ func (c *chainAudit) broken(what chain.Verdict, link chain.Link, offset int64, s
 	n := chain.Missing(c.last, link, c.names)
 	seq, _ := c.last.Reached()
 	c.chains.Add(1, n, 0, fmt.Sprintf("%s lost %d records before offset %d: the chain goes from number %d of %s to %d of %s",
-		c.tp, n, offset, seq, orNone(c.last.Timeline), link.Seq, link.Timeline))
+		c.tp, n, offset, seq, chain.NameOrNone(c.last.Timeline), link.Seq, link.Timeline))
 }
 
 // add notes an event.
@@ -155,7 +156,7 @@ func (c *chainAudit) add(at place, source string, derived bool) {
 const outboxPage = 500
 
 // outbox looks whether the chain goes on in the outbox where the log ends.
-func (c *chainAudit) outbox(ctx context.Context, held OffsetRange) error {
+func (c *chainAudit) outbox(ctx context.Context, held pipeline.OffsetRange) error {
 	highest := c.highest[c.chain.Timeline]
 	if highest < c.chain.Sent {
 		if highest == 0 && held.Oldest > 0 {
@@ -232,14 +233,14 @@ func (a *audit) oldOutbox(ctx context.Context) error {
 		return fmt.Errorf("looking for what waits for topics that are gone: %w", err)
 	}
 	for _, o := range old {
-		if _, current := a.Topology.atEpoch(o.Epoch); current {
+		if _, current := a.Topology.AtEpoch(o.Epoch); current {
 			continue
 		}
 		var rows []store.OutboxRow
 		if err := a.View.Select(ctx, &rows, `SELECT epoch, part, seq, headers FROM outbox WHERE epoch = $1 AND part = $2`, o.Epoch, o.Part); err != nil {
 			return fmt.Errorf("reading the outbox of chain %d/%d: %w", o.Epoch, o.Part, err)
 		}
-		c := &chainAudit{audit: a, tp: TopicPartition{"a topic that is gone", o.Part}}
+		c := &chainAudit{audit: a, tp: pipeline.TopicPartition{Topic: "a topic that is gone", Partition: o.Part}}
 		for _, row := range rows {
 			a.chains.Count("events in the outbox", 1)
 			if err := c.waits(row, 0); err != nil {

@@ -1,13 +1,15 @@
-package pipeline
+package audit
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -16,16 +18,16 @@ import (
 // stageAudit is what is found of one stage.
 type stageAudit struct {
 	*audit
-	spec    StageSpec
+	spec    pipeline.StageSpec
 	finding *Finding
 	auditor Auditor // nil where the handler has none
 }
 
-func newStageAudit(ctx context.Context, a *audit, spec StageSpec) (*stageAudit, error) {
+func newStageAudit(ctx context.Context, a *audit, spec pipeline.StageSpec) (*stageAudit, error) {
 	s := &stageAudit{audit: a, spec: spec, finding: NewFinding("stage "+spec.Name, a.Most)}
 	if audited, ok := spec.Handler.(Audited); ok {
 		var err error
-		if s.auditor, err = audited.Audit(ctx, &AuditView{Querier: a.View, Finding: s.finding, audit: a, produces: spec.Produces}); err != nil {
+		if s.auditor, err = audited.Audit(ctx, &View{Querier: a.View, Finding: s.finding, audit: a, produces: spec.Produces}); err != nil {
 			return nil, fmt.Errorf("looking at stage %s: %w", spec.Name, err)
 		}
 	}
@@ -45,8 +47,8 @@ func (s *stageAudit) end(ctx context.Context) error {
 // walkStages judges each record of a partition as each of its stages did that has
 // gone beyond it: one was a repeat, one became a dead letter, one was none of its
 // events, and of all others the effects must be there.
-func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRange) error {
-	topic, _ := a.Topology.topic(tp.Topic)
+func (a *audit) walkStages(ctx context.Context, tp pipeline.TopicPartition, held pipeline.OffsetRange) error {
+	topic, _ := a.Topology.Topic(tp.Topic)
 	var walks []*stageWalk
 	end := held.Oldest
 	for _, s := range a.stages {
@@ -54,7 +56,7 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 		if !stands || p.TopicID != topic.ID || !slices.Contains(s.spec.Topics(), tp.Topic) {
 			continue
 		}
-		w := &stageWalk{stageAudit: s, chainWalk: a.newChainWalk(tp, held), position: p, next: held.Oldest,
+		w := &stageWalk{stageAudit: s, chainWalk: a.newChainWalk(tp, held), position: p, next: held.Oldest, renewed: topic.Renewed,
 			repeats: map[eventKey]place{}, letters: letterCursor{view: a.View, stage: p.Stage, topicID: p.TopicID, part: p.Part, after: -1}, counts: map[string]int64{}}
 		if s.auditor != nil {
 			w.auditor = s.auditor.Partition(tp)
@@ -62,11 +64,10 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 		walks = append(walks, w)
 		end = max(end, min(p.Next, held.End))
 	}
-	err := a.Broker.Read(ctx, tp, held.Oldest, end, func(records []Record) error {
+	err := a.Broker.Read(ctx, tp, held.Oldest, end, func(records []pipeline.Record) error {
 		for i := range records {
 			r := &records[i]
-			r.Event, r.fault = schema.DecodeEvent(r.Headers, r.Value)
-			r.epoch, r.renewed, r.lineage = topic.Epoch, topic.Renewed, topic.Lineage()
+			r.Decode(topic)
 			for _, w := range walks {
 				if r.Offset >= w.position.Next {
 					continue
@@ -104,7 +105,7 @@ func (a *audit) walkStages(ctx context.Context, tp TopicPartition, held OffsetRa
 // judgeStageRepeats looks whether the event of each record that a stage passed over
 // as a repeat was met under a number that is none. It reads the partition again
 // where there are repeats.
-func (a *audit) judgeStageRepeats(ctx context.Context, tp TopicPartition, held OffsetRange, end int64, walks []*stageWalk) error {
+func (a *audit) judgeStageRepeats(ctx context.Context, tp pipeline.TopicPartition, held pipeline.OffsetRange, end int64, walks []*stageWalk) error {
 	walks = slices.DeleteFunc(slices.Clone(walks), func(w *stageWalk) bool { return len(w.repeats) == 0 })
 	if len(walks) == 0 {
 		return nil
@@ -113,7 +114,7 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp TopicPartition, held O
 	for i := range walks {
 		chains[i] = a.newChainWalk(tp, held)
 	}
-	err := a.Broker.Read(ctx, tp, held.Oldest, end, func(records []Record) error {
+	err := a.Broker.Read(ctx, tp, held.Oldest, end, func(records []pipeline.Record) error {
 		for _, r := range records {
 			link, derived, err := chain.LinkOf(r.Headers)
 			for i, w := range walks {
@@ -131,7 +132,7 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp TopicPartition, held O
 		}
 		return nil
 	})
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, pipeline.ErrDamaged) {
 		for _, w := range walks {
 			w.finding.CannotTell("%v", err)
 		}
@@ -152,13 +153,13 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp TopicPartition, held O
 // each break.
 type chainWalk struct {
 	audit *audit
-	tp    TopicPartition
-	held  OffsetRange
+	tp    pipeline.TopicPartition
+	held  pipeline.OffsetRange
 	names chain.Timelines
 	last  chain.Link
 }
 
-func (a *audit) newChainWalk(tp TopicPartition, held OffsetRange) chainWalk {
+func (a *audit) newChainWalk(tp pipeline.TopicPartition, held pipeline.OffsetRange) chainWalk {
 	return chainWalk{a, tp, held, a.limited[tp], startLink(held)}
 }
 
@@ -167,8 +168,8 @@ func (a *audit) newChainWalk(tp TopicPartition, held OffsetRange) chainWalk {
 func (c *chainWalk) step(ctx context.Context, next chain.Link, derived bool, offset int64) (chain.Verdict, error) {
 	what := c.last.Follow(next, derived, c.names)
 	if what == chain.Gap || what == chain.Foreign {
-		to, stray, err := c.audit.skip(ctx, chainBreak{TopicPartition: c.tp, what: what, last: c.last, next: next, offset: offset,
-			end: c.held.End, names: c.names})
+		to, stray, err := c.audit.skip(ctx, pipeline.ChainBreak{TopicPartition: c.tp, What: what, Last: c.last, Next: next, Offset: offset,
+			End: c.held.End, Names: c.names})
 		if err != nil || stray {
 			return chain.Foreign, err
 		}
@@ -196,6 +197,7 @@ type stageWalk struct {
 	*stageAudit
 	chainWalk
 	position store.Position
+	renewed  int        // how often the log of the topic lost its end
 	first    chain.Link // the first link that was met
 	next     int64
 	letters  letterCursor
@@ -218,7 +220,7 @@ const (
 	wasNothing    = "offsets without a record"
 )
 
-func (w *stageWalk) record(ctx context.Context, r *Record) error {
+func (w *stageWalk) record(ctx context.Context, r *pipeline.Record) error {
 	w.counts[wasNothing] += r.Offset - w.next
 	w.next = r.Offset + 1
 	link, derived, broken := chain.LinkOf(r.Headers)
@@ -235,7 +237,7 @@ func (w *stageWalk) record(ctx context.Context, r *Record) error {
 	}
 	var fault error
 	if what == chain.Apply {
-		fault = faultOf(w.Topology, r, link, broken)
+		fault = pipeline.FaultOf(w.Topology, r, link, broken)
 	}
 	letter, err := w.letterAt(ctx, r.Offset)
 	if err != nil {
@@ -269,7 +271,7 @@ func (w *stageWalk) beforeHead(link chain.Link) bool {
 }
 
 // fate says what became of a record.
-func (w *stageWalk) fate(r *Record, what chain.Verdict, fault error, letter *store.DeadLetter) string {
+func (w *stageWalk) fate(r *pipeline.Record, what chain.Verdict, fault error, letter *store.DeadLetter) string {
 	switch {
 	case what == chain.Repeat:
 		return wasRepeat
@@ -291,7 +293,7 @@ func (w *stageWalk) fate(r *Record, what chain.Verdict, fault error, letter *sto
 }
 
 // checkLetter holds a dead letter against its record.
-func (w *stageWalk) checkLetter(r *Record, fate string, l store.DeadLetter) {
+func (w *stageWalk) checkLetter(r *pipeline.Record, fate string, l store.DeadLetter) {
 	if fate != wasDead {
 		w.finding.Double("the record at offset %d of %s is a dead letter, and should not be: it is among the %q", r.Offset, w.tp, fate)
 		return
@@ -313,14 +315,14 @@ func (w *stageWalk) checkLetter(r *Record, fate string, l store.DeadLetter) {
 // derived counts the events that were derived from a record, and claims them.
 // Where the log lost its end, the record may be from before or from since; those
 // of a lost record of the same offset are claimed, but not counted.
-func (w *stageWalk) derived(r *Record) int {
+func (w *stageWalk) derived(r *pipeline.Record) int {
 	if !w.given.gives(w.spec.Name) {
 		return 0
 	}
 	events := 0
-	for renewed := r.renewed; renewed >= 0; renewed-- {
+	for renewed := w.renewed; renewed >= 0; renewed-- {
 		n := 0
-		for w.given.claim(derivedID(w.spec.Name, r, renewed, n), w.spec.Name) {
+		for w.given.claim(pipeline.DerivedID(w.spec.Name, r, renewed, n), w.spec.Name) {
 			n++
 		}
 		if events == 0 {
@@ -337,7 +339,7 @@ func (w *stageWalk) end(ctx context.Context) error {
 		}
 	}
 	// What lies behind is seen as well: no offset is so high.
-	if _, err := w.letterAt(ctx, maxOffset+1); err != nil {
+	if _, err := w.letterAt(ctx, math.MaxInt64); err != nil {
 		return err
 	}
 	before := min(w.position.Next, w.held.End)
@@ -362,7 +364,7 @@ func (w *stageWalk) checkLink() {
 	}
 	if kept.Timeline != w.last.Timeline || number != found {
 		w.places.Differ("%s has applied %s up to number %d of chain %s, by its position, and by the log up to number %d of %s",
-			w.spec.Name, w.tp, number, orNone(kept.Timeline), found, orNone(w.last.Timeline))
+			w.spec.Name, w.tp, number, chain.NameOrNone(kept.Timeline), found, chain.NameOrNone(w.last.Timeline))
 	}
 }
 
@@ -434,8 +436,8 @@ func (a *audit) checkLetters(ctx context.Context) error {
 	}
 	for _, g := range groups {
 		a.letters.Count("dead letters", g.N)
-		tp := TopicPartition{g.Topic, g.Part}
-		at := slices.IndexFunc(a.Stages, func(s StageSpec) bool { return s.Name == g.Stage })
+		tp := pipeline.TopicPartition{Topic: g.Topic, Partition: g.Part}
+		at := slices.IndexFunc(a.Stages, func(s pipeline.StageSpec) bool { return s.Name == g.Stage })
 		_, stands := a.positions[stagePartition{g.Stage, tp}]
 		switch {
 		case at < 0:
@@ -486,12 +488,13 @@ func (s *stageAudit) unclaimed(keys []eventKey) {
 				s.finding.Limit("what follows from records of %s that are gone cannot be told from what follows from none", topic)
 				return
 			}
+			known, _ := s.Topology.Topic(topic)
 			for offset := range held.Oldest {
-				r := Record{TopicPartition: TopicPartition{topic, int32(part)}, Offset: offset}
-				known, _ := s.Topology.topic(topic)
-				r.TopicID, r.lineage = known.ID, known.Lineage()
+				r := pipeline.Record{TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: int32(part)}, Offset: offset}
+				r.TopicID = known.ID
+				r.Locate(known)
 				for n := 0; ; n++ {
-					key := keyOf(derivedID(s.spec.Name, &r, 0, n))
+					key := keyOf(pipeline.DerivedID(s.spec.Name, &r, 0, n))
 					if !of[key] {
 						break
 					}

@@ -1,4 +1,4 @@
-package pipeline
+package audit
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ type Finding struct {
 	// Name is short and stays the same: projection moving-averages.
 	Name string `json:"name"`
 	// State follows from the rest.
-	State FindingState `json:"state"`
+	State State `json:"state"`
 	// Counts are what was looked at, by what it is.
 	Counts map[string]int64 `json:"counts"`
 	// Found is how many differences there are; Differences are the first of them,
@@ -37,14 +37,14 @@ type Finding struct {
 	most int
 }
 
-// FindingState is what a Finding comes to.
-type FindingState string
+// State is what a Finding comes to.
+type State string
 
 // The states of a Finding.
 const (
-	Holds    FindingState = "ok"
-	Differs  FindingState = "different"
-	Unproven FindingState = "unproven"
+	Holds    State = "ok"
+	Differs  State = "different"
+	Unproven State = "unproven"
 )
 
 // NewFinding begins a finding that shows most of its differences.

@@ -1,4 +1,4 @@
-package pipeline
+package audit
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -31,12 +32,12 @@ import (
 //     both: the relay deletes a row only in the transaction that notes it as sent,
 //     and only once it is in the log. So each is counted once, by its number.
 type audit struct {
-	AuditConfig
+	Config
 	// current are the chains in use, names all that there ever were, limited the
 	// same with the last number of each, ends what the log holds.
-	current        map[TopicPartition]store.Chain
-	names, limited map[TopicPartition]chain.Timelines
-	ends           map[schema.Topic][]OffsetRange
+	current        map[pipeline.TopicPartition]store.Chain
+	names, limited map[pipeline.TopicPartition]chain.Timelines
+	ends           map[schema.Topic][]pipeline.OffsetRange
 	// epochs is how many incarnations of a topic the database has seen.
 	epochs    map[schema.Topic]int
 	positions map[stagePartition]store.Position
@@ -58,12 +59,12 @@ type audit struct {
 // stagePartition is a partition as a stage sees it.
 type stagePartition struct {
 	stage string
-	TopicPartition
+	pipeline.TopicPartition
 }
 
 // place is where an event was met in the log, or in the outbox.
 type place struct {
-	TopicPartition
+	pipeline.TopicPartition
 	what string // offset 5, or number 7
 	id   string
 }
@@ -72,15 +73,15 @@ func (p place) String() string {
 	return fmt.Sprintf("event %s at %s of %s", p.id, p.what, p.TopicPartition)
 }
 
-// AuditConfig describes an audit. All fields but Repeatable and Progress are
+// Config describes an audit. All fields but Repeatable and Progress are
 // required.
-type AuditConfig struct {
+type Config struct {
 	// View is the moment to look at.
 	View     *store.Snapshot
-	Broker   Broker
-	Topology *Topology
+	Broker   pipeline.Broker
+	Topology *pipeline.Topology
 	// Stages are those of the service, the folds of projections among them.
-	Stages []StageSpec
+	Stages []pipeline.StageSpec
 	// Repeatable reports whether events of a source may come more than once, each
 	// time through an outbox, as commands do that a client sends again.
 	Repeatable func(source string) bool
@@ -97,16 +98,16 @@ const CountBehind = "records behind"
 // errMoved says that the topics changed while they were looked at.
 var errMoved = errors.New("the topics changed meanwhile: try again")
 
-// Audit returns a finding for the chains, the positions, and each stage. Its
+// Run returns a finding for the chains, the positions, and each stage. Its
 // memory grows by the events that came through the outbox, some 40 bytes each.
-func Audit(ctx context.Context, cfg AuditConfig) ([]*Finding, error) {
+func Run(ctx context.Context, cfg Config) ([]*Finding, error) {
 	if cfg.Repeatable == nil {
 		cfg.Repeatable = func(string) bool { return false }
 	}
 	if cfg.Progress == nil {
 		cfg.Progress = func(int) {}
 	}
-	a := &audit{AuditConfig: cfg, given: newGiven(), chains: NewFinding("log", cfg.Most),
+	a := &audit{Config: cfg, given: newGiven(), chains: NewFinding("log", cfg.Most),
 		places: NewFinding("positions", cfg.Most), letters: NewFinding("dead letters", cfg.Most)}
 	if err := a.load(ctx); errors.Is(err, store.ErrUnreadable) {
 		a.places.Differ("%v", err)
@@ -153,13 +154,13 @@ func (a *audit) load(ctx context.Context) error {
 	}
 	a.positions = map[stagePartition]store.Position{}
 	for _, p := range positions {
-		a.positions[stagePartition{p.Stage, positionAt(p)}] = p
+		a.positions[stagePartition{p.Stage, pipeline.TopicPartition{Topic: schema.Topic(p.Topic), Partition: p.Part}}] = p
 	}
 	known, err := store.KnownChains(ctx, a.View)
 	if err != nil {
 		return err
 	}
-	a.names, a.limited = timelinesOf(known, false), timelinesOf(known, true)
+	a.names, a.limited = pipeline.TimelinesOf(known, false), pipeline.TimelinesOf(known, true)
 	if err := a.loadTopics(ctx); err != nil {
 		return err
 	}
@@ -167,15 +168,15 @@ func (a *audit) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.current = map[TopicPartition]store.Chain{}
+	a.current = map[pipeline.TopicPartition]store.Chain{}
 	for _, chain := range chains {
-		if name, current := a.Topology.atEpoch(chain.Epoch); current {
-			a.current[TopicPartition{name, chain.Part}] = chain
+		if name, current := a.Topology.AtEpoch(chain.Epoch); current {
+			a.current[pipeline.TopicPartition{Topic: name, Partition: chain.Part}] = chain
 		}
 	}
 	// Behind the snapshot: see audit.
-	a.ends = map[schema.Topic][]OffsetRange{}
-	for _, name := range a.Topology.names {
+	a.ends = map[schema.Topic][]pipeline.OffsetRange{}
+	for _, name := range a.Topology.Names() {
 		if a.ends[name], err = a.Broker.Offsets(ctx, name); err != nil {
 			return fmt.Errorf("asking for the ends of %s: %w", name, err)
 		}
@@ -200,12 +201,12 @@ func (a *audit) loadTopics(ctx context.Context) error {
 		a.epochs[schema.Topic(topic.Name)]++
 		newest[schema.Topic(topic.Name)] = topic
 	}
-	infos, err := a.Broker.Topics(ctx, a.Topology.names)
+	infos, err := a.Broker.Topics(ctx, a.Topology.Names())
 	if err != nil {
 		return fmt.Errorf("looking at the topics: %w", err)
 	}
-	for _, name := range a.Topology.names {
-		ours, _ := a.Topology.topic(name)
+	for _, name := range a.Topology.Names() {
+		ours, _ := a.Topology.Topic(name)
 		if ours != newest[name] || infos[name].ID != ours.ID {
 			return fmt.Errorf("topic %s: %w", name, errMoved)
 		}
@@ -214,13 +215,13 @@ func (a *audit) loadTopics(ctx context.Context) error {
 }
 
 // eachPartition calls f for all partitions, side by side.
-func (a *audit) eachPartition(ctx context.Context, f func(context.Context, TopicPartition, OffsetRange) error) error {
+func (a *audit) eachPartition(ctx context.Context, f func(context.Context, pipeline.TopicPartition, pipeline.OffsetRange) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, name := range a.Topology.names {
+	for _, name := range a.Topology.Names() {
 		for part, held := range a.ends[name] {
 			group.Go(func() error {
-				tp := TopicPartition{name, int32(part)}
+				tp := pipeline.TopicPartition{Topic: name, Partition: int32(part)}
 				if err := f(ctx, tp, held); err != nil {
 					return fmt.Errorf("looking through %s: %w", tp, err)
 				}
@@ -232,7 +233,7 @@ func (a *audit) eachPartition(ctx context.Context, f func(context.Context, Topic
 }
 
 // startLink is where the chain begins in what a partition holds.
-func startLink(held OffsetRange) chain.Link {
+func startLink(held pipeline.OffsetRange) chain.Link {
 	if held.Oldest > 0 {
 		return chain.Link{}.In(chain.AnyNext)
 	}
@@ -240,7 +241,7 @@ func startLink(held OffsetRange) chain.Link {
 }
 
 // passed is up to where the stage that is furthest has gone.
-func (a *audit) passed(tp TopicPartition) int64 {
+func (a *audit) passed(tp pipeline.TopicPartition) int64 {
 	next := int64(0)
 	for at, p := range a.positions {
 		if at.TopicPartition == tp && p.TopicID == a.topicID(tp) {
@@ -250,8 +251,8 @@ func (a *audit) passed(tp TopicPartition) int64 {
 	return next
 }
 
-func (a *audit) topicID(tp TopicPartition) string {
-	topic, _ := a.Topology.topic(tp.Topic)
+func (a *audit) topicID(tp pipeline.TopicPartition) string {
+	topic, _ := a.Topology.Topic(tp.Topic)
 	return topic.ID
 }
 
@@ -300,7 +301,7 @@ func (a *audit) checkPositions() {
 	for _, spec := range a.Stages {
 		for _, topic := range spec.Topics() {
 			for part, held := range a.ends[topic] {
-				p := a.positions[stagePartition{spec.Name, TopicPartition{topic, int32(part)}}]
+				p := a.positions[stagePartition{spec.Name, pipeline.TopicPartition{Topic: topic, Partition: int32(part)}}]
 				a.places.Count(CountBehind, max(0, held.End-max(p.Next, held.Oldest)))
 			}
 		}
