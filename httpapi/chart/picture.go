@@ -129,7 +129,7 @@ func (d *drawing) render() (*charts.Painter, error) {
 		Padding: d.box(margin, headingHeight, margin, margin-2),
 		Legend:  charts.LegendOption{Show: charts.Ptr(false)}, SeriesList: series,
 		LineStrokeWidth: 1.25 * float64(d.scale), Symbol: charts.Symbol{Shape: charts.SymbolNone},
-		XAxis: charts.XAxisOption{Labels: d.timeLabels(), LabelCount: max(2, min(d.Width/110, len(d.Bars))), LabelFontStyle: d.font(labelSize, d.faint),
+		XAxis: charts.XAxisOption{Labels: d.timeLabels(), LabelCount: len(d.Bars), LabelFontStyle: d.font(labelSize, d.faint),
 			BoundaryGap: charts.Ptr(true)},
 		YAxis: []charts.YAxisOption{d.priceAxis()},
 	}
@@ -232,8 +232,11 @@ func roundAxis(low, high float64, steps int) (from, to, step float64, digits int
 	return from, to, step, max(0, int(-math.Floor(math.Log10(step)+1e-9)))
 }
 
-// timeLabels says of each bar when it starts, as exactly as the interval and the
-// period ask for.
+// labelWidth is the room of a time, in pixels.
+const labelWidth = 110
+
+// timeLabels says of bars at equal distances when they start, as exactly as the interval
+// and the period ask for. The others have an empty label, so that none covers another.
 func (d *drawing) timeLabels() []string {
 	labels := make([]string, len(d.Bars))
 	if len(labels) == 0 {
@@ -248,8 +251,10 @@ func (d *drawing) timeLabels() []string {
 	case d.Interval.Length < time.Minute:
 		format = "15:04:05"
 	}
-	for i, b := range d.Bars {
-		labels[i] = b.Start.UTC().Format(format)
+	most := max(1, d.Width/labelWidth)
+	step := (len(labels) + most - 1) / most
+	for i := step / 2; i < len(labels); i += step { // not at the edges, where a label is cut off
+		labels[i] = d.Bars[i].Start.UTC().Format(format)
 	}
 	return labels
 }
