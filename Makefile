@@ -64,7 +64,7 @@ test-services: ## Run the integration tests on PostgreSQL and Apache Kafka; star
 test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds the log; starts it if need be
 	@services=$$(.ci/services up) && eval "$$services" && unset KAFKA_BOOTSTRAP_SERVERS && \
 	PRICEMILL_TEST_TABLE=1 $(GO) test -count=1 -timeout 20m \
-		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestRebuildIsKilled|TestAStreamIsTakenOver|TestMove' ./cmd
+		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestTheOrderOfAFile|TestRebuildIsKilled|TestAStreamIsTakenOver|TestMove' ./cmd
 
 .PHONY: test-deployment
 test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; needs no Docker
