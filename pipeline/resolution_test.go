@@ -30,7 +30,7 @@ func (r *Rig) resolutions(action Action) ([]Resolution, error) {
 	return PlanResolutions(r.T.Context(), r.DB, r.Broker, topology, action, func(store.Position) bool { return true })
 }
 
-// resolve is resolutions, applied.
+// Resolve is resolutions, applied.
 func (r *Rig) Resolve(action Action) []Resolution {
 	r.T.Helper()
 	resolutions, err := r.resolutions(action)
@@ -39,7 +39,7 @@ func (r *Rig) Resolve(action Action) []Resolution {
 	return resolutions
 }
 
-// consume delivers all that the log still holds behind the positions, in a new
+// Consume delivers all that the log still holds behind the positions, in a new
 // session.
 func (r *Rig) Consume() {
 	r.T.Helper()
@@ -49,7 +49,7 @@ func (r *Rig) Consume() {
 	}
 }
 
-// emit publishes prices through the outbox, and relay brings them into the log.
+// Emit publishes prices through the outbox, and relay brings them into the log.
 func (r *Rig) Emit(partition int32, n int) {
 	r.T.Helper()
 	r.emitAs(r.topology(), partition, n)
@@ -364,7 +364,7 @@ func TestSkipWhatHasTheSameNumberAgain(t *testing.T) {
 	}
 }
 
-// copyTo copies the database as it is.
+// CopyTo copies the database as it is.
 func (r *Rig) CopyTo(path string) {
 	r.T.Helper()
 	db, err := sql.Open("sqlite", r.path)
@@ -374,7 +374,7 @@ func (r *Rig) CopyTo(path string) {
 	require.NoError(r.T, db.Close())
 }
 
-// restore is the rig as it goes on with a copy of its database.
+// Restore is the rig as it goes on with a copy of its database.
 func (r *Rig) Restore(path string) *Rig {
 	r.T.Helper()
 	restored := &Rig{T: r.T, path: filepath.Join(r.T.TempDir(), "db"), Broker: r.Broker}

@@ -12,7 +12,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// rigBroker is a log in memory. Its fields may be changed between two uses.
+// RigBroker is a log in memory. Its fields may be changed between two uses.
 type RigBroker struct {
 	Infos map[schema.Topic]TopicInfo
 	Log   map[TopicPartition][]Record
@@ -71,12 +71,12 @@ func (b *RigBroker) Read(_ context.Context, tp TopicPartition, from, to int64, f
 	return f(b.Log[tp][from:to])
 }
 
-// outcomes is what the log has of the events that the stage gave on a partition.
+// Outcomes is what the log has of the events that the stage gave on a partition.
 func (r *Rig) Outcomes(partition int32) []Record {
 	return r.Broker.Log[TopicPartition{schema.QuoteOutcomes, partition}]
 }
 
-// exec runs one statement on the tables.
+// Exec runs one statement on the tables.
 func (r *Rig) Exec(query string, args ...any) {
 	r.T.Helper()
 	require.NoError(r.T, r.DB.Write(r.T.Context(), func(tx *store.Tx) error {
@@ -86,14 +86,14 @@ func (r *Rig) Exec(query string, args ...any) {
 	}))
 }
 
-// logged has the chain of a partition say that n events more, or fewer, are in
+// Logged has the chain of a partition say that n events more, or fewer, are in
 // the log.
 func (r *Rig) Logged(topic schema.Topic, partition int32, n int64) {
 	r.T.Helper()
 	r.Exec(`UPDATE chains SET last = last + $1, sent = sent + $1 WHERE epoch = $2 AND part = $3`, n, r.Epoch(topic), partition)
 }
 
-// bury makes a dead letter of a record.
+// Bury makes a dead letter of a record.
 func (r *Rig) Bury(partition int32, offset int64) {
 	r.T.Helper()
 	record := r.LogOf(partition)[offset]
@@ -103,7 +103,7 @@ func (r *Rig) Bury(partition int32, offset int64) {
 	}))
 }
 
-// recreate empties price-events and gives it another id.
+// Recreate empties price-events and gives it another id.
 func (r *Rig) Recreate(id string) {
 	r.Broker.Infos[schema.PriceEvents] = TopicInfo{id, Partitions}
 	for p := range int32(Partitions) {
@@ -112,10 +112,10 @@ func (r *Rig) Recreate(id string) {
 	r.Stage.outbox.topology = r.topology()
 }
 
-// spec is that of the stage.
+// Spec is that of the stage.
 func (r *Rig) Spec() StageSpec { return r.Stage.spec }
 
-// auditHolds audits what a rig has done, fails the test where something does not hold,
+// AuditHolds audits what a rig has done, fails the test where something does not hold,
 // and returns what was counted, by finding. The tests of pipeline_test set it: audit
 // imports this package, so tests within it cannot import audit.
 var AuditHolds func(r *Rig) map[string]map[string]int64

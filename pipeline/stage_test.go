@@ -34,10 +34,10 @@ func TestMain(m *testing.M) {
 
 const Partitions = 4
 
-// byLastDigit stands in for murmur2: the tests choose partitions by symbol.
+// ByLastDigit takes the place of murmur2: the tests choose partitions by symbol.
 func ByLastDigit(key []byte, n int32) int32 { return int32(key[len(key)-1]-'0') % n }
 
-// rig is a stage on a database of its own, fed by hand.
+// Rig is a stage on a database of its own, fed by hand.
 type Rig struct {
 	T      testing.TB
 	path   string
@@ -55,7 +55,7 @@ const (
 	testOutbox  = "outbox-1"
 )
 
-// newRig makes a stage that takes prices, and declares to give unchanged quotes.
+// NewRig makes a stage that takes prices, and declares to give unchanged quotes.
 func NewRig(t testing.TB, handler Handler) *Rig {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "db")
@@ -90,13 +90,13 @@ func (r *Rig) topology() *Topology {
 	return topology
 }
 
-// epoch is that of a topic.
+// Epoch is that of a topic.
 func (r *Rig) Epoch(name schema.Topic) int64 {
 	topic, _ := r.Stage.outbox.topology.Topic(name)
 	return topic.Epoch
 }
 
-// log holds the records of price-events on a partition.
+// LogOf holds the records of price-events on a partition.
 func (r *Rig) LogOf(partition int32) []Record {
 	return r.Broker.Log[TopicPartition{schema.PriceEvents, partition}]
 }
@@ -115,7 +115,7 @@ func (r *Rig) another(handler Handler) *Rig {
 		Stage: newStage(spec, r.DB, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})}
 }
 
-// append writes a record to the log of a partition, as number seq of its chain;
+// Append writes a record to the log of a partition, as number seq of its chain;
 // 0 is a record from elsewhere.
 func (r *Rig) Append(partition int32, seq int64, change func(*Record)) {
 	r.T.Helper()
@@ -167,7 +167,7 @@ func (r *Rig) assign() map[TopicPartition]int64 {
 	return starts
 }
 
-// deliver hands records to the stage as one batch.
+// Deliver hands records to the stage as one batch.
 func (r *Rig) Deliver(ctx context.Context, records ...Record) error {
 	batch := &Batch{Lane: 0, Records: records,
 		Pause: func(tp TopicPartition) { r.mu.Lock(); r.paused = append(r.paused, tp); r.mu.Unlock() }}
@@ -208,7 +208,7 @@ func (r *Rig) position(partition int32) store.Position {
 	return store.Position{}
 }
 
-// recorder inserts a row a record, and gives an event for each.
+// Recorder inserts a row a record, and gives an event for each.
 type Recorder struct {
 	// before runs first; an error ends the attempt.
 	before func(in []Record) error
