@@ -70,8 +70,10 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 	return httpapi.New(httpapi.Config{
 		Build:     thisBuild(),
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider, DefaultWindow: c.DefaultWindow,
-		Streamers: m.streamers(), Simulated: simulatedProviders(),
-		MaxAge: c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
+		Streamers:     m.streamers(),
+		Simulated:     simulatedProviders(),
+		CaseSensitive: providersThat(func(p pipeline.ProviderModule) bool { return p.CaseSensitive }),
+		MaxAge:        c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
 		MaxActiveJobs: c.MaxActiveJobs, MaxActiveStreams: c.MaxActiveStreams,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
 		Logger: log, Now: time.Now,

@@ -315,7 +315,7 @@ func TestIngestBadRows(t *testing.T) {
 	assert.Contains(t, stderr, `"line":5`)
 	require.NoError(t, json.Unmarshal([]byte(stdout), &summary))
 	assert.Equal(t, ingest.Summary{Lines: 4, Quotes: 2, Bad: 2, Repeated: 1, New: 1}, summary)
-	last := fileQuote{"AAPL", "2.5", time.Date(2024, 1, 4, 0, 0, 0, 0, time.UTC), time.Date(2024, 1, 4, 0, 0, 0, 0, time.UTC),
+	last := fileQuote{"aapl", "2.5", time.Date(2024, 1, 4, 0, 0, 0, 0, time.UTC), time.Date(2024, 1, 4, 0, 0, 0, 0, time.UTC),
 		"2024-01-04T00:00:00Z,aapl,2.5,ok"}
 	checkIngested(t, env, "csv", []fileQuote{first, last})
 }

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/json"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,4 +145,27 @@ func TestIngestDryRun(t *testing.T) {
 	status, _, stderr = run(t, env, "ingest", "--dry-run", "--skip-bad-rows", wrong)
 	assert.Equal(t, 1, status)
 	assert.Contains(t, stderr, "no line holds a quote")
+}
+
+// Symbols of files are as they are written, and are asked for so.
+func TestIngestSymbolsAsWritten(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	file := filepath.Join(t.TempDir(), "symbols.csv")
+	text := "symbol,price,time\n"
+	prices := map[string]string{"CL1!": "1.5", "$SPX": "4800.25", "/ES": "4801", "@ES#C": "4801.25", "BCpC": "1", "BCPC": "2", "币安人生USDT": "0.1",
+		"O:SPXW240119C04800000-20240119-XYZ": "3", "0x2260FAC5E5542a773Aa44fBCfeDf7C193bc2C599": "42000"}
+	for symbol, price := range prices {
+		text += symbol + "," + price + ",2024-01-01T00:00:00Z\n"
+	}
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	assert.Equal(t, len(prices), ingested(t, p.env, file).New)
+	for symbol, price := range prices {
+		got := p.get("/api/v1/prices/moving-average?provider=csv&symbol=" + url.QueryEscape(symbol))
+		require.Equal(t, 200, got.status, got.body)
+		assert.Equal(t, symbol, got.field(t, "symbol"))
+		assert.Equal(t, price, string(got.field(t, "value").(json.Number)), symbol)
+	}
+	assert.Equal(t, 404, p.get("/api/v1/prices/moving-average?provider=csv&symbol=bcpc").status)
+	assert.Contains(t, p.get("/api/v1/prices/history?provider=csv&symbol=BCpC").body, `"symbol":"BCpC"`)
 }

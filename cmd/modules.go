@@ -206,9 +206,14 @@ func providerNames() []schema.Provider {
 
 // simulatedProviders are those whose prices are made up.
 func simulatedProviders() []schema.Provider {
+	return providersThat(func(p pipeline.ProviderModule) bool { return p.Simulated })
+}
+
+// providersThat are those of which something is so.
+func providersThat(is func(pipeline.ProviderModule) bool) []schema.Provider {
 	var names []schema.Provider
 	for _, m := range pipeline.Providers() {
-		if m.Simulated {
+		if is(m) {
 			names = append(names, m.Name)
 		}
 	}

@@ -33,6 +33,7 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	symbol = a.config.symbol(provider, symbol)
 	ctx, cancel := querying(r)
 	defer cancel()
 	var average movingaverages.Average

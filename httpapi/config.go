@@ -69,6 +69,9 @@ type Config struct {
 	// on such prices say so, and the default provider, if it is one of these, gives
 	// none of a symbol that only another provider has ever had.
 	Simulated []schema.Provider
+	// CaseSensitive are those of Providers whose symbols are taken as they are
+	// written. Symbols of all others are upper-cased.
+	CaseSensitive []schema.Provider
 	// DefaultProvider is asked when a request names none. Required, and one of
 	// Providers.
 	DefaultProvider schema.Provider

@@ -68,7 +68,7 @@ func (a *API) readHistoryQuery(r *http.Request, more func(*query) []string) (his
 	name, _ := q.get("provider")
 	provider, err := a.config.provider(name)
 	if err == nil {
-		asked.Provider = provider
+		asked.Provider, asked.Symbol = provider, a.config.symbol(provider, asked.Symbol)
 		asked.list = listing{r.URL.Path, string(provider), string(asked.Symbol)}
 		asked.list = append(append(asked.list, own...), textOf(from), textOf(to))
 		asked.readCursor(&q)

@@ -263,19 +263,19 @@ func TestEveryPriceOnce(t *testing.T) {
 	}
 }
 
-// TestASymbolCallsNothing: a spreadsheet takes a cell that begins with = for a
+// TestASymbolCallsNothing: a spreadsheet takes a cell that begins with = or @ for a
 // formula. None of the characters by which one calls a function, another program or
-// another host is in a symbol; nor is one of the others that begin a formula at its
-// beginning.
+// another host is in a symbol; the ! alone names a cell of another sheet. Nor is one
+// of the others that begin a formula at its beginning.
 func TestASymbolCallsNothing(t *testing.T) {
 	t.Parallel()
-	for _, c := range `()"'|!,;` + "\t\r\n`{}[]<>\\%" {
+	for _, c := range `()"'|,;` + "\t\r\n`{}[]<>\\%" {
 		if symbol, err := schema.ParseSymbol("=A" + string(c) + "B"); err == nil {
 			t.Errorf("%q is a symbol", symbol)
 		}
 	}
-	for _, first := range "+-@\t\r" {
-		if symbol, err := schema.ParseSymbol(string(first) + "A"); err == nil && strings.ContainsRune("+-@", rune(symbol[0])) {
+	for _, first := range "+-\t\r" {
+		if symbol, err := schema.ParseSymbol(string(first) + "A"); err == nil && strings.ContainsRune("+-", rune(symbol[0])) {
 			t.Errorf("%q is a symbol", symbol)
 		}
 	}

@@ -45,6 +45,7 @@ func (a *API) readLatestQuery(r *http.Request) (latestQuery, error) {
 	asked.named, _ = q.get("provider")
 	var err error
 	asked.provider, err = a.config.provider(asked.named)
+	asked.symbol = a.config.symbol(asked.provider, asked.symbol)
 	return asked, err
 }
 

@@ -22,7 +22,7 @@ type pollAccepted struct {
 	Config pollConfig `json:"config"`
 }
 
-// pollConfig is the job as it will run: symbols in upper case and each once,
+// pollConfig is the job as it will run: symbols as the provider knows them and each once,
 // the provider by its real name.
 type pollConfig struct {
 	Symbols  []schema.Symbol `json:"symbols"`
@@ -47,7 +47,7 @@ func (a *API) postPoll(w http.ResponseWriter, r *http.Request) error {
 	}
 	job := schema.PollingJobCreated{
 		JobID:     newJobID(key),
-		Symbols:   body.symbols,
+		Symbols:   a.config.symbols(provider, body.symbols),
 		Interval:  body.interval,
 		Provider:  provider,
 		CreatedAt: schema.NewTime(a.config.Now()),

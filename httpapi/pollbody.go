@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -19,7 +18,7 @@ import (
 // pollBody is a valid body of POST poll. Only whether there is such a provider
 // is still open.
 type pollBody struct {
-	symbols  []schema.Symbol // upper case, each once, in the order sent
+	symbols  []schema.Symbol // as they were sent
 	interval int             // seconds
 	provider string          // empty for the default
 }
@@ -157,9 +156,7 @@ func (d *bodyDecoder) symbols(most int) []schema.Symbol {
 			d.add(*f)
 			continue
 		}
-		if !slices.Contains(symbols, symbol) {
-			symbols = append(symbols, symbol)
-		}
+		symbols = append(symbols, symbol)
 	}
 	return symbols
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// symbolPattern is what schema.ParseSymbol accepts after trimming, for people
+// symbolPattern is what schema.ParseExactSymbol accepts after trimming, for people
 // who got it wrong. A test holds the two together.
-const symbolPattern = `^[A-Za-z0-9.^=_&]([A-Za-z0-9 .:/=^&+_@#-]*[A-Za-z0-9.:/=^&+_@#-])?$`
+const symbolPattern = `^[A-Za-z0-9.^=_&$/@#ぁ-ヿ㐀-鿿가-힣]([A-Za-z0-9 .:/=^&+_@#!$*ぁ-ヿ㐀-鿿가-힣-]*[A-Za-z0-9.:/=^&+_@#!$*ぁ-ヿ㐀-鿿가-힣-])?$`
 
 // query reads the parameters of one request and collects what is wrong with
 // them.
@@ -83,7 +83,8 @@ func (q *query) choice(name, yes, no string) bool {
 	return text == yes
 }
 
-// readSymbol trims and upper-cases a symbol and says what is wrong with it.
+// readSymbol trims a symbol and says what is wrong with it. Its provider decides
+// about its case: see Config.symbol.
 func readSymbol(text string, at place) (schema.Symbol, *fault) {
 	var f fault
 	switch length := utf8.RuneCountInString(strings.TrimSpace(text)); {
@@ -92,7 +93,7 @@ func readSymbol(text string, at place) (schema.Symbol, *fault) {
 	case length > schema.MaxSymbolLength:
 		f = at.longString(schema.MaxSymbolLength)
 	default:
-		symbol, err := schema.ParseSymbol(text)
+		symbol, err := schema.ParseExactSymbol(text)
 		if err == nil {
 			return symbol, nil
 		}
@@ -191,4 +192,23 @@ func abbreviate(text string) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
+// symbol is a symbol as a provider knows it.
+func (c Config) symbol(provider schema.Provider, written schema.Symbol) schema.Symbol {
+	if slices.Contains(c.CaseSensitive, provider) {
+		return written
+	}
+	return written.Fold()
+}
+
+// symbols are those that a provider knows, each once, in the order in which they
+// were written.
+func (c Config) symbols(provider schema.Provider, written []schema.Symbol) (symbols []schema.Symbol) {
+	for _, s := range written {
+		if s = c.symbol(provider, s); !slices.Contains(symbols, s) {
+			symbols = append(symbols, s)
+		}
+	}
+	return symbols
 }

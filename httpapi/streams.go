@@ -23,7 +23,7 @@ type streamAccepted struct {
 	Config   streamConfig `json:"config"`
 }
 
-// streamConfig is the stream as it will run: symbols in upper case and each
+// streamConfig is the stream as it will run: symbols as the provider knows them and each
 // once, the provider by its real name.
 type streamConfig struct {
 	Symbols  []schema.Symbol `json:"symbols"`
@@ -48,7 +48,7 @@ func (a *API) postStream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	stream := schema.StreamStarted{StreamID: newStreamID(), Provider: provider, Symbols: symbols,
+	stream := schema.StreamStarted{StreamID: newStreamID(), Provider: provider, Symbols: a.config.symbols(provider, symbols),
 		StartedAt: schema.NewTime(a.config.Now())}
 	ctx, cancel := querying(r)
 	defer cancel()

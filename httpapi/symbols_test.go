@@ -1,14 +1,18 @@
 package httpapi_test
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -68,4 +72,32 @@ func TestSymbols(t *testing.T) {
 			t.Errorf("%s: %d, want %d", target, w.Code, status)
 		}
 	}
+}
+
+// TestTheCaseOfSymbols: where a provider minds it, a symbol is as it is written; at
+// any other it is upper-cased, as the original does.
+func TestTheCaseOfSymbols(t *testing.T) {
+	t.Parallel()
+	var asked []schema.Symbol
+	api := newAPI(t, func(s *setup) {
+		s.CaseSensitive, s.RateLimitPerMinute = []schema.Provider{"yahoo"}, -1
+		s.LatestPrices = askedFor{symbols: &asked}
+	})
+	get(t, api, "/api/v1/prices/latest?provider=yahoo&symbol=BCpC")
+	get(t, api, "/api/v1/prices/latest?provider=finnhub&symbol=BCpC")
+	get(t, api, "/api/v1/prices/latest?provider=finnhub&symbol="+url.QueryEscape("币a"))
+	if want := []schema.Symbol{"BCpC", "BCPC", "币A"}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %q, want %q", asked, want)
+	}
+}
+
+// askedFor notes which symbols are looked for, and has none.
+type askedFor struct {
+	httpapi.LatestPrices
+	symbols *[]schema.Symbol
+}
+
+func (a askedFor) Latest(_ context.Context, _ schema.Provider, symbol schema.Symbol) (latestprices.Price, error) {
+	*a.symbols = append(*a.symbols, symbol)
+	return latestprices.Price{}, errors.New("the database is gone")
 }

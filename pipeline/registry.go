@@ -67,6 +67,9 @@ type ProviderModule struct {
 	Doc     string
 	// Simulated says that its prices are made up: answers that rest on them say so.
 	Simulated bool
+	// CaseSensitive says that symbols that differ in case are different instruments.
+	// Those of any other provider are upper-cased where they are read.
+	CaseSensitive bool
 	// Settings is as in ProjectionModule.
 	Settings any
 	New      func(Env) (Provider, error)
@@ -162,6 +165,14 @@ func Projections() []ProjectionModule { return listed(modules.projections) }
 
 // Providers lists the registered providers by name.
 func Providers() []ProviderModule { return listed(modules.providers) }
+
+// CaseSensitive reports whether symbols of a provider that differ in case are
+// different instruments. Those of one that is not registered are not.
+func CaseSensitive(name schema.Provider) bool {
+	modules.RLock()
+	defer modules.RUnlock()
+	return modules.providers[name].CaseSensitive
+}
 
 func listed[K ~string, M any](from map[K]M) []M {
 	modules.RLock()

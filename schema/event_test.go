@@ -120,7 +120,7 @@ func TestDecodeRefusesPayloads(t *testing.T) {
 		"price in float":       change("185.75", "NaN"),
 		"price null":           change("185.75", "null"),
 		"price of 19 digits":   change("185.75", "0.1234567890123456789"),
-		"symbol lower case":    change("AAPL", "aapl"),
+		"symbol with a line":   change("AAPL", `AA\nPL`),
 		"time without zone":    change("14:30:00Z", "14:30:00"),
 		"time null":            change(`"2025-06-15T14:30:00Z"`, "null"),
 		"key twice":            change(`"price":185.75`, `"price":185.75,"price":185.75`),

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -162,7 +163,7 @@ func FuzzRawResponse(f *testing.F) {
 
 // A symbol that is accepted is one text, whoever writes it, and fits a key.
 func FuzzParseSymbol(f *testing.F) {
-	for _, seed := range []string{"AAPL", " brk.b ", "ſ", "BINANCE:BTCUSDT", "^GSPC", "EURUSD=X", "A B", "A\n", strings.Repeat("A", 33), "\x00"} {
+	for _, seed := range []string{"AAPL", " brk.b ", "ſ", "BINANCE:BTCUSDT", "^GSPC", "EURUSD=X", "A B", "A\n", strings.Repeat("A", 65), "币安人生USDT", "BCpC", "\x00"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -174,7 +175,7 @@ func FuzzParseSymbol(f *testing.F) {
 		again, err := schema.ParseSymbol(string(symbol))
 		require.NoError(t, err)
 		require.Equal(t, symbol, again)
-		require.True(t, len(symbol) <= schema.MaxSymbolLength && strings.EqualFold(strings.TrimSpace(text), string(symbol)))
+		require.True(t, utf8.RuneCountInString(string(symbol)) <= schema.MaxSymbolLength && strings.EqualFold(strings.TrimSpace(text), string(symbol)))
 		require.NoError(t, symbol.Validate())
 	})
 }

@@ -136,7 +136,7 @@ func TestPollingJobBounds(t *testing.T) {
 		"job_id":     func(j *schema.PollingJobCreated) { j.JobID = "" },
 		"symbols":    func(j *schema.PollingJobCreated) { j.Symbols = nil },
 		"symbols: ":  func(j *schema.PollingJobCreated) { j.Symbols = make([]schema.Symbol, schema.MaxJobSymbols+1) },
-		"symbol \"a": func(j *schema.PollingJobCreated) { j.Symbols = []schema.Symbol{"AAPL", "a"} },
+		"symbol \"a": func(j *schema.PollingJobCreated) { j.Symbols = []schema.Symbol{"AAPL", "a?"} },
 		"interval":   func(j *schema.PollingJobCreated) { j.Interval = 0 },
 		"interval: ": func(j *schema.PollingJobCreated) { j.Interval = schema.MaxPollingInterval + 1 },
 		"provider":   func(j *schema.PollingJobCreated) { j.Provider = "" },

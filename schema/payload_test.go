@@ -37,7 +37,7 @@ func providers() *rapid.Generator[schema.Provider] {
 }
 
 func symbols() *rapid.Generator[schema.Symbol] {
-	const pattern = `[A-Z0-9.^=_&]([A-Z0-9 .:/=^&+_@#-]{0,30}[A-Z0-9.:/=^&+_@#-])?`
+	const pattern = `[A-Za-z0-9.^=_&$/币]([A-Za-z0-9 .:/=^&+_@#!安-]{0,30}[A-Za-z0-9.:/=^&+_@#!가-])?`
 	return rapid.Map(rapid.StringMatching(pattern), func(s string) schema.Symbol { return schema.Symbol(s) })
 }
 
@@ -184,7 +184,7 @@ func TestDecodeRefusesWhatTheSchemaRefuses(t *testing.T) {
 	spoilt := []json.RawMessage{absent, json.RawMessage(`null`), json.RawMessage(`""`), json.RawMessage(`-1`),
 		json.RawMessage(`0`), json.RawMessage(`[]`), json.RawMessage(`{}`), json.RawMessage(`true`),
 		json.RawMessage(`1e18`), json.RawMessage(`3601`), json.RawMessage(`"no such thing!"`), json.RawMessage(`"2025-06-15"`),
-		json.RawMessage(`["A","B","C","D","E","F","G","H","I","J","K"]`), json.RawMessage(`["lower case"]`),
+		json.RawMessage(`["A","B","C","D","E","F","G","H","I","J","K"]`), json.RawMessage(`["half a line\n"]`),
 		json.RawMessage(`"a\u0000b"`), json.RawMessage(`"` + strings.Repeat("x", 256) + `"`)}
 	for eventType, generator := range generators() {
 		t.Run(string(eventType), func(t *testing.T) {

@@ -22,7 +22,7 @@ func TestStreamsAreChecked(t *testing.T) {
 		"invalid provider": func(s *schema.StreamStarted) { s.Provider = "No Name" },
 		"symbols: 0":       func(s *schema.StreamStarted) { s.Symbols = nil },
 		"symbols: 51":      func(s *schema.StreamStarted) { s.Symbols = make([]schema.Symbol, schema.MaxStreamSymbols+1) },
-		"invalid symbol":   func(s *schema.StreamStarted) { s.Symbols = []schema.Symbol{"btc"} },
+		"invalid symbol":   func(s *schema.StreamStarted) { s.Symbols = []schema.Symbol{"btc?"} },
 	} {
 		bad := good
 		change(&bad)

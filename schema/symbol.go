@@ -4,17 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
-// Symbol names an instrument as its provider does, in upper case: AAPL,
-// BTC-USD, BINANCE:BTCUSDT, ^GSPC.
+// Symbol names an instrument as its provider does: AAPL, BTC-USD, BINANCE:BTCUSDT,
+// ^GSPC, CL1!, 币安人生USDT. Symbols that differ in case are different symbols;
+// where a provider does not mind case, all of its symbols are in upper case.
 type Symbol string
 
 // Provider names a market data service: simulated, finnhub.
 type Provider string
 
-// MaxSymbolLength is in bytes; symbols are ASCII.
-const MaxSymbolLength = 32
+// MaxSymbolLength is in characters: enough for an option and for the address of a
+// token.
+const MaxSymbolLength = 64
 
 // maxProviderLength is in bytes; names are ASCII.
 const maxProviderLength = 32
@@ -25,25 +28,35 @@ var (
 	ErrProvider = errors.New("invalid provider name")
 )
 
-// Characters of names besides upper-case letters and digits, or, of providers,
-// lower-case ones. A loop over them takes a tenth of a regular expression's time,
-// and each event is checked at each stage on its way.
+// Characters of symbols besides letters and digits of ASCII, and of providers besides
+// lower-case letters and digits. A loop over them takes a tenth of a regular
+// expression's time, and each event is checked at each stage on its way.
 const (
-	symbolFirst  = ".^=_&"
-	symbolLast   = ".:/=^&+_@#-"
+	symbolFirst  = ".^=_&$/@#"
+	symbolLast   = ".:/=^&+_@#!$*-"
 	symbolMiddle = symbolLast + " "
 	providerRest = "_-"
 )
 
-// ParseSymbol trims and upper-cases s and checks it. Only ASCII letters change
-// their case: Unicode would make an S of ſ, and so another instrument of a typo.
+// ParseSymbol trims and upper-cases s and checks it, for a provider that does not
+// mind case. Only ASCII letters change their case: Unicode would make an S of ſ,
+// and so another instrument of a typo.
 func ParseSymbol(s string) (Symbol, error) {
-	symbol := Symbol(strings.Map(upperASCII, strings.TrimSpace(s)))
+	symbol, err := ParseExactSymbol(s)
+	return symbol.Fold(), err
+}
+
+// ParseExactSymbol trims s and checks it, and leaves its case as it is.
+func ParseExactSymbol(s string) (Symbol, error) {
+	symbol := Symbol(strings.TrimSpace(s))
 	if err := symbol.Validate(); err != nil {
 		return "", err
 	}
 	return symbol, nil
 }
+
+// Fold is the symbol in upper case.
+func (s Symbol) Fold() Symbol { return Symbol(strings.Map(upperASCII, string(s))) }
 
 func upperASCII(r rune) rune {
 	if 'a' <= r && r <= 'z' {
@@ -53,28 +66,34 @@ func upperASCII(r rune) rune {
 }
 
 // Validate reports a symbol that is empty, too long, or holds what no
-// provider's symbol holds. Lower case is an error here: two spellings of one
-// symbol would be two keys.
+// provider's symbol holds.
 func (s Symbol) Validate() error {
-	if len(s) > MaxSymbolLength {
+	if len(s) > MaxSymbolLength && utf8.RuneCountInString(string(s)) > MaxSymbolLength {
 		return fmt.Errorf("%w: longer than %d characters", ErrSymbol, MaxSymbolLength)
 	}
-	for i := range len(s) {
+	for i, c := range string(s) {
 		others := symbolMiddle
 		switch i {
 		case 0:
 			others = symbolFirst
-		case len(s) - 1:
+		case len(s) - utf8.RuneLen(c):
 			others = symbolLast
 		}
-		if c := s[i]; (c < 'A' || c > 'Z') && !isDigit(c) && strings.IndexByte(others, c) < 0 {
-			return fmt.Errorf("%w %q", ErrSymbol, string(s))
+		if !isLetter(c) && (c < '0' || c > '9') && (c >= utf8.RuneSelf || strings.IndexByte(others, byte(c)) < 0) {
+			return fmt.Errorf("%w %q", ErrSymbol, shorten(string(s)))
 		}
 	}
 	if s == "" {
 		return fmt.Errorf("%w %q", ErrSymbol, string(s))
 	}
 	return nil
+}
+
+// isLetter: of ASCII, or of Chinese, Japanese and Korean. Letters that look like
+// those of ASCII are none: they would make another instrument of a typo.
+func isLetter(c rune) bool {
+	return 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' ||
+		c >= 'ぁ' && (c <= 'ヿ' || '㐀' <= c && c <= '鿿' || '가' <= c && c <= '힣')
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }

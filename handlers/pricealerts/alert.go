@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -42,8 +43,11 @@ func parseAlert(text string) (alert, error) {
 		a.provider, name = schema.Provider(provider), symbol
 	}
 	var err error
-	if a.symbol, err = schema.ParseSymbol(name); err != nil {
+	if a.symbol, err = schema.ParseExactSymbol(name); err != nil {
 		return alert{}, fmt.Errorf("%q: %w: %w", text, errAlert, err)
+	}
+	if !pipeline.CaseSensitive(a.provider) {
+		a.symbol = a.symbol.Fold()
 	}
 	if a.direction = Direction(words[1]); a.direction != Above && a.direction != Below {
 		return alert{}, fmt.Errorf("%q: %w", text, errAlert)

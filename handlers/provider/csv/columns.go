@@ -195,7 +195,7 @@ func (f *finder) wide() {
 		if i == f.timeAt || i == f.dateAt || strings.TrimSpace(name) == "" {
 			continue
 		}
-		symbol, err := schema.ParseSymbol(name)
+		symbol, err := schema.ParseExactSymbol(name)
 		if f.symbol != "" {
 			symbol, err = f.symbol, nil
 		}

@@ -16,9 +16,10 @@ const Name schema.Provider = "csv"
 
 func init() {
 	pipeline.RegisterProvider(pipeline.ProviderModule{
-		Name: Name,
-		Doc:  "Prices from files of comma-separated values, by pricemill ingest; it cannot be asked.",
-		New:  New,
+		Name:          Name,
+		Doc:           "Prices from files of comma-separated values, by pricemill ingest; it cannot be asked.",
+		CaseSensitive: true, // as files are of some provider that may be
+		New:           New,
 	})
 }
 

@@ -65,7 +65,7 @@ func TestReadFile(t *testing.T) {
 		"as exported by a spreadsheet": {
 			file:    "\ufeffDate,\"Last, \"\"adjusted\"\"\",Ticker\r\n2024-01-01,\"1.50\",aapl\r\n\r\n2024-01-02, 2 ,BRK.B\r\n",
 			options: map[string]string{csv.OptionTime: "Date", csv.OptionPrice: `Last, "adjusted"`, csv.OptionSymbol: "Ticker", csv.OptionFormat: "2006-01-02"},
-			want: []quoted{{2, "AAPL", "1.50", `2024-01-01,"1.50",aapl`, midnight},
+			want: []quoted{{2, "aapl", "1.50", `2024-01-01,"1.50",aapl`, midnight},
 				{4, "BRK.B", "2", "2024-01-02, 2 ,BRK.B", "2024-01-02T00:00:00Z"}},
 		},
 		"quoted line ends, no last line end": {

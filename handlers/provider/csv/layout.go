@@ -263,7 +263,7 @@ func (l *layout) findTickers(fields, tickers []string) error {
 		if fields[i] != price {
 			continue
 		}
-		symbol, err := schema.ParseSymbol(tickers[i])
+		symbol, err := schema.ParseExactSymbol(tickers[i])
 		if l.symbol != "" {
 			symbol, err = l.symbol, nil
 		}

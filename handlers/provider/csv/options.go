@@ -130,7 +130,7 @@ type settings struct {
 
 func (o options) settings() (s settings, err error) {
 	if name := o.text(OptionName); name != "" {
-		if s.symbol, err = schema.ParseSymbol(name); err != nil {
+		if s.symbol, err = schema.ParseExactSymbol(name); err != nil {
 			return s, wrong(OptionName, "%w", err)
 		}
 	}

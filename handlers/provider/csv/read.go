@@ -136,7 +136,7 @@ func (r *rowReader) symbolOf(fields []string) (schema.Symbol, string, error) {
 	if r.symbol != "" {
 		return r.symbol, "", nil
 	}
-	symbol, err := schema.ParseSymbol(cell(fields, r.symbolAt))
+	symbol, err := schema.ParseExactSymbol(cell(fields, r.symbolAt))
 	return symbol, r.header[r.symbolAt], err
 }
 

@@ -67,7 +67,7 @@ func TestQuoteIsStable(t *testing.T) {
 
 func TestQuoteRefusesWhatIsNoSymbol(t *testing.T) {
 	t.Parallel()
-	_, err := newProvider(t, simulated.Config{}).Quote(t.Context(), "no symbol!")
+	_, err := newProvider(t, simulated.Config{}).Quote(t.Context(), "no symbol?")
 	assertCode(t, schema.CodeUnknownSymbol, err)
 	assert.ErrorIs(t, err, schema.ErrSymbol)
 }
