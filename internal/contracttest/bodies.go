@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // bodyKinds break the body of a request.
@@ -41,7 +42,14 @@ func (g *Generator) bodyKinds(o *Operation) []kind {
 			return encode(body)
 		})
 	}
-	breaks("body cut short", refused, func(body object) []byte { text := encode(body); return text[:g.random.IntN(len(text))] })
+	breaks("body cut short", refused, func(body object) []byte {
+		text := encode(body)
+		end := g.random.IntN(len(text))
+		for !utf8.RuneStart(text[end]) { // within a character it would be no UTF-8
+			end--
+		}
+		return text[:end]
+	})
 	breaks("more than one body", refused, func(body object) []byte {
 		return append(encode(body), pick(g.random, []string{"{}", "x", ",", "}", "\x00", "//", "null", "\n\n[1"})...)
 	})
