@@ -69,12 +69,12 @@ func TestRootIsForBrowsersAndForOthers(t *testing.T) {
 }
 
 // TestPagesAreTablesWithoutAScript: the pages have the figures of the REST routes, to
-// the digit.
+// the digit; zeros make those of a column as long as the longest.
 func TestPagesAreTablesWithoutAScript(t *testing.T) {
 	t.Parallel()
 	api := watched(t, "AAPL")
 	list := visible(get(t, api, "/", "Accept", browser).Body.String())
-	for _, want := range []string{"AAPL finnhub stale 185.75 ", " 59 min ", "ACME simulated stale 0.00001304 ", " 1 min"} {
+	for _, want := range []string{"AAPL finnhub stale 185.750000000000000000 ", " 59 min ", "ACME simulated stale 0.000013040000000000 ", " 1 min"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("no %q in %s", want, list)
 		}

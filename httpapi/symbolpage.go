@@ -103,20 +103,22 @@ func (a *API) readSymbolPage(r *http.Request) (dashboard.Symbol, error) {
 	if view.Known = len(found) > 0; !view.Known {
 		return view, nil
 	}
-	if view.Quote, err = a.readQuote(ctx, found[0]); err != nil {
+	digits, err := a.readPast(ctx, r, asked, &view)
+	if err != nil {
 		return view, err
 	}
-	if view.Indicators, err = a.readIndicators(ctx, asked, found[0].LastPrice); err != nil {
+	if view.Quote, err = a.readQuote(ctx, found[0], digits); err != nil {
 		return view, err
 	}
-	return view, a.readPast(ctx, r, asked, &view)
+	view.Indicators, err = a.readIndicators(ctx, asked, digits)
+	return view, err
 }
 
-// readPast reads the lines of the history.
-func (a *API) readPast(ctx context.Context, r *http.Request, asked symbolQuery, view *dashboard.Symbol) error {
+// readPast reads the lines of the history, and returns the digits that its prices need.
+func (a *API) readPast(ctx context.Context, r *http.Request, asked symbolQuery, view *dashboard.Symbol) (digits int, err error) {
 	prices, err := a.ports.Prices.Prices(ctx, asked.history.oneMore())
 	if err != nil {
-		return fmt.Errorf("listing the prices of %s at %s: %w", asked.symbol, asked.provider, err)
+		return 0, fmt.Errorf("listing the prices of %s at %s: %w", asked.symbol, asked.provider, err)
 	}
 	if len(prices) > historyLength {
 		prices = prices[:historyLength]
@@ -125,18 +127,21 @@ func (a *API) readPast(ctx context.Context, r *http.Request, asked symbolQuery, 
 		view.Older = symbolPath + "?" + values.Encode()
 	}
 	for _, p := range prices {
-		view.History = append(view.History, dashboard.Past{Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt, Price: p.Price})
+		digits = max(digits, dashboard.Digits(p.Price))
 	}
-	return nil
+	for _, p := range prices {
+		view.History = append(view.History, dashboard.Past{Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt, Price: dashboard.Padded(p.Price, digits)})
+	}
+	return digits, nil
 }
 
 // readIndicators reads the newest values of all that a chart could draw.
-func (a *API) readIndicators(ctx context.Context, asked symbolQuery, like schema.Decimal) ([]dashboard.Indicator, error) {
+func (a *API) readIndicators(ctx context.Context, asked symbolQuery, digits int) ([]dashboard.Indicator, error) {
 	var all []dashboard.Indicator
 	average, err := a.ports.Averages.Average(ctx, asked.provider, asked.symbol, asked.window)
 	switch {
 	case err == nil:
-		all = append(all, dashboard.Indicator{Name: "average " + strconv.Itoa(asked.window), Value: dashboard.NewFigure(average.Value, like)})
+		all = append(all, dashboard.Indicator{Name: "average " + strconv.Itoa(asked.window), Value: dashboard.NewFigure(average.Value, digits)})
 	case !errors.Is(err, projections.ErrNotFound):
 		return nil, fmt.Errorf("reading the average of %s at %s: %w", asked.symbol, asked.provider, err)
 	}
@@ -154,7 +159,7 @@ func (a *API) readIndicators(ctx context.Context, asked symbolQuery, like schema
 				}
 				if value, known := points[0].Values[c].(schema.Decimal); known {
 					all = append(all, dashboard.Indicator{Name: labelOf(name, d, parameters) + strings.TrimSuffix(" "+column.Name, " value"),
-						Value: dashboard.NewFigure(value, like)})
+						Value: dashboard.NewFigure(value, digits)})
 				}
 			}
 		}

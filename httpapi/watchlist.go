@@ -100,13 +100,14 @@ func (a *API) readRow(ctx context.Context, s latestprices.Symbol) (dashboard.Row
 		heights[i] = p.Price
 	}
 	row.Sparkline = dashboard.Sparkline(heights)
-	if row.Quote, err = a.readQuote(ctx, s); err != nil {
+	digits := dashboard.Digits(append(heights, s.LastPrice)...)
+	if row.Quote, err = a.readQuote(ctx, s, digits); err != nil {
 		return row, err
 	}
 	average, err := a.ports.Averages.Average(ctx, s.Provider, s.Symbol, a.config.DefaultWindow)
 	switch {
 	case err == nil:
-		row.Average = dashboard.NewFigure(average.Value, s.LastPrice)
+		row.Average = dashboard.NewFigure(average.Value, digits)
 	case !errors.Is(err, projections.ErrNotFound):
 		return row, fmt.Errorf("reading the average of %s at %s: %w", s.Symbol, s.Provider, err)
 	}
@@ -114,10 +115,10 @@ func (a *API) readRow(ctx context.Context, s latestprices.Symbol) (dashboard.Row
 }
 
 // readQuote compares the newest price of a symbol with the one a day before it, or
-// with the first there is.
-func (a *API) readQuote(ctx context.Context, s latestprices.Symbol) (dashboard.Quote, error) {
+// with the first there is. Both have at least so many digits.
+func (a *API) readQuote(ctx context.Context, s latestprices.Symbol, digits int) (dashboard.Quote, error) {
 	age := a.config.Now().Sub(s.Last.Time)
-	quote := dashboard.Quote{Price: s.LastPrice, Timestamp: s.Last, Age: dashboard.Age(age), Stale: age >= dashboard.StaleAfter}
+	quote := dashboard.Quote{Price: dashboard.Padded(s.LastPrice, digits), Timestamp: s.Last, Age: dashboard.Age(age), Stale: age >= dashboard.StaleAfter}
 	at := s.Last.Add(-changePeriod)
 	if at.Before(s.First.Time) {
 		at = s.First
@@ -128,7 +129,7 @@ func (a *API) readQuote(ctx context.Context, s latestprices.Symbol) (dashboard.Q
 		return quote, fmt.Errorf("reading an earlier price of %s at %s: %w", s.Symbol, s.Provider, err)
 	}
 	if len(earlier) > 0 { // the tables are not of one moment
-		quote.Change = dashboard.NewChange(s.LastPrice, earlier[0].Price, earlier[0].Timestamp)
+		quote.Change = dashboard.NewChange(s.LastPrice, earlier[0].Price, earlier[0].Timestamp, digits)
 	}
 	return quote, nil
 }

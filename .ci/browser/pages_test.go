@@ -122,7 +122,9 @@ func TestOtherSitesCannotSubmit(t *testing.T) {
 	p := openTab(t, newBrowser(t), s, 1280, "light", true)
 	form := `<form method="post" action="` + s.url + `/dashboard/actions"><input name="do" value="create-job"><input name="symbols" value="EVIL"><input name="interval" value="60"><button>x</button></form>`
 	p.run(chromedp.Navigate("data:text/html,"+url.PathEscape(form)), chromedp.Click("button", chromedp.ByQuery), chromedp.WaitReady("body"))
-	s.eventually("the answer is there", func() bool { return strings.Contains(value[string](p, "document.body.textContent"), "Cross-origin request refused") })
+	s.eventually("the answer is there", func() bool {
+		return strings.Contains(value[string](p, "document.body.textContent"), "Cross-origin request refused")
+	})
 	if _, body := s.get("/api/v1/prices/poll", ""); strings.Contains(body, "EVIL") {
 		t.Error("another site made a job")
 	}

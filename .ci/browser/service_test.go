@@ -118,4 +118,3 @@ func (s *service) do(request *http.Request) (status int, body string) {
 	}
 	return response.StatusCode, string(text)
 }
-

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -96,6 +97,10 @@ type drawing struct {
 	scale  int
 }
 
+// fewestCandles is how many candles a picture has room for, at least: a lone one would
+// fill it.
+const fewestCandles = 40
+
 func newDrawing(p Picture, format Format) *drawing {
 	d := &drawing{Picture: p, colours: themes[p.Theme], format: format, scale: 1}
 	if format == SVG {
@@ -129,7 +134,7 @@ func (d *drawing) render() (*charts.Painter, error) {
 		Padding: d.box(margin, headingHeight, margin, margin-2),
 		Legend:  charts.LegendOption{Show: charts.Ptr(false)}, SeriesList: series,
 		LineStrokeWidth: 1.25 * float64(d.scale), Symbol: charts.Symbol{Shape: charts.SymbolNone},
-		XAxis: charts.XAxisOption{Labels: d.timeLabels(), LabelCount: len(d.Bars), LabelFontStyle: d.font(labelSize, d.faint),
+		XAxis: charts.XAxisOption{Labels: d.timeLabels(), LabelCount: len(d.Bars) + d.empty(), LabelFontStyle: d.font(labelSize, d.faint),
 			BoundaryGap: charts.Ptr(true)},
 		YAxis: []charts.YAxisOption{d.priceAxis()},
 	}
@@ -143,12 +148,21 @@ func (d *drawing) render() (*charts.Painter, error) {
 	return charts.Render(opt)
 }
 
+// empty is how much room is left free after the last bar.
+func (d *drawing) empty() int {
+	if d.Kind != Candles {
+		return 0
+	}
+	return max(0, fewestCandles-len(d.Bars))
+}
+
 // series are the prices and the lines, and the colour of each.
 func (d *drawing) series() (charts.GenericSeriesList, []charts.Color) {
 	var list charts.GenericSeriesList
 	var all []charts.Color
 	if d.Kind == Candles {
-		ohlc := make([]charts.OHLCData, len(d.Bars))
+		none := charts.GetNullValue()
+		ohlc := slices.Repeat([]charts.OHLCData{{Open: none, High: none, Low: none, Close: none}}, len(d.Bars)+d.empty())
 		for i, b := range d.Bars {
 			ohlc[i] = charts.OHLCData{Open: pixels(b.Open), High: pixels(b.High), Low: pixels(b.Low), Close: pixels(b.Close)}
 		}
@@ -166,9 +180,8 @@ func (d *drawing) series() (charts.GenericSeriesList, []charts.Color) {
 		if line.Name != "" {
 			named++
 		}
-		values := make([]float64, len(line.Values))
+		values := slices.Repeat([]float64{charts.GetNullValue()}, len(line.Values)+d.empty())
 		for i, v := range line.Values {
-			values[i] = charts.GetNullValue()
 			if v != nil {
 				values[i] = pixels(*v)
 			}
@@ -238,8 +251,8 @@ const labelWidth = 110
 // timeLabels says of bars at equal distances when they start, as exactly as the interval
 // and the period ask for. The others have an empty label, so that none covers another.
 func (d *drawing) timeLabels() []string {
-	labels := make([]string, len(d.Bars))
-	if len(labels) == 0 {
+	labels := make([]string, len(d.Bars)+d.empty())
+	if len(d.Bars) == 0 {
 		return labels
 	}
 	format := "15:04"
@@ -254,7 +267,8 @@ func (d *drawing) timeLabels() []string {
 	most := max(1, d.Width/labelWidth)
 	step := (len(labels) + most - 1) / most
 	for i := step / 2; i < len(labels); i += step { // not at the edges, where a label is cut off
-		labels[i] = d.Bars[i].Start.UTC().Format(format)
+		start := d.Bars[min(i, len(d.Bars)-1)].Start.Add(time.Duration(max(0, i+1-len(d.Bars))) * d.Interval.Length)
+		labels[i] = start.UTC().Format(format)
 	}
 	return labels
 }

@@ -36,10 +36,10 @@ type Change struct {
 	Direction     Direction
 }
 
-// NewChange compares a price with an earlier one.
-func NewChange(price, reference schema.Decimal, since schema.Time) Change {
+// NewChange compares a price with an earlier one, with at least so many digits.
+func NewChange(price, reference schema.Decimal, since schema.Time, to int) Change {
 	difference := price.Sub(reference)
-	c := Change{Reference: reference, Since: since, Text: signed(fixed(difference, max(digits(price), digits(reference)))), Direction: Flat}
+	c := Change{Reference: reference, Since: since, Text: signed(fixed(difference, max(to, digits(price), digits(reference)))), Direction: Flat}
 	switch difference.Sign() {
 	case 1:
 		c.Direction = Up
@@ -64,9 +64,9 @@ func signed(number string) string {
 	return "+" + number
 }
 
-// NewFigure shows a value with two digits more than a price has.
-func NewFigure(value, like schema.Decimal) Figure {
-	return Figure{strings.Replace(fixed(value, min(maxDigits, digits(like)+2)), "-", minus, 1), value.String()}
+// NewFigure shows a value with two digits more than prices have.
+func NewFigure(value schema.Decimal, ofPrices int) Figure {
+	return Figure{strings.Replace(fixed(value, min(maxDigits, ofPrices+2)), "-", minus, 1), value.String()}
 }
 
 // maxDigits is how many digits a decimal has after the point, at the most.
@@ -78,6 +78,19 @@ var one = new(big.Int).Exp(big.NewInt(10), big.NewInt(maxDigits), nil)
 // fixed writes a decimal with so many digits after the point.
 func fixed(d schema.Decimal, digits int) string {
 	return new(big.Rat).SetFrac(d.Units(), one).FloatString(digits)
+}
+
+// Padded writes a price with so many digits after the point, if it has no more, so that
+// the points of a column stand below each other.
+func Padded(price schema.Decimal, to int) string { return fixed(price, max(to, digits(price))) }
+
+// Digits is how many digits after the point the prices of a column need.
+func Digits(prices ...schema.Decimal) int {
+	most := 0
+	for _, p := range prices {
+		most = max(most, digits(p))
+	}
+	return most
 }
 
 // digits is how many digits a decimal has after the point.

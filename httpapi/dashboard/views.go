@@ -32,7 +32,8 @@ type Row struct {
 
 // Quote is the newest price and what became of it.
 type Quote struct {
-	Price     schema.Decimal
+	// Price has as many digits after the point as those around it.
+	Price     string
 	Timestamp schema.Time
 	// Age is how old the price is, in words.
 	Age string
@@ -100,7 +101,7 @@ type Indicator struct {
 // Past is a line of the history.
 type Past struct {
 	Timestamp, ReceivedAt schema.Time
-	Price                 schema.Decimal
+	Price                 string
 }
 
 // Failure is the page of an error.

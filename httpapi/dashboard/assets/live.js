@@ -98,23 +98,26 @@ function drawPrice(quote) {
   if (Date.parse(pending.timestamp) < Date.parse(element.dataset.time)) return; // a late one
   element.dataset.time = pending.timestamp;
   const price = part(element, "price");
-  if (price.textContent !== pending.price) {
-    write(price, pending.price);
+  // With as many digits as it had, so that the points of a column stay below each other.
+  const digits = Math.max(digitsOf(pending.price), digitsOf(price.textContent));
+  const text = fixed(decimal(pending.price), digits);
+  if (price.textContent !== text) {
+    write(price, text);
     flash(price);
   }
-  drawChange(element, pending.price);
+  drawChange(element, pending.price, digits);
   drawSparkline(element, pending.price);
   drawAge(element, Date.now());
 }
 
-function drawChange(element, price) {
+function drawChange(element, price, digits) {
   const reference = decimal(element.dataset.reference);
   const difference = decimal(price) - reference;
   const direction = difference > 0n ? "up" : difference < 0n ? "down" : "flat";
   const size = reference < 0n ? -reference : reference;
   const percent = size ? (difference * 100n * 10n ** 18n) / size : null;
-  const digits = Math.max(digitsOf(price), digitsOf(element.dataset.reference));
-  const texts = { change: signed(difference, fixed(difference, digits)),
+  const shown = Math.max(digits, digitsOf(element.dataset.reference));
+  const texts = { change: signed(difference, fixed(difference, shown)),
     percent: percent === null ? "" : signed(percent, fixed(percent, 2)) + " %" };
   for (const [name, text] of Object.entries(texts)) {
     const target = part(element, name);
@@ -165,9 +168,10 @@ setInterval(() => {
 function onPrice(price) {
   const quote = quotes.get(price.provider + "\n" + price.symbol);
   if (!quote) return;
+  pageIsOld(); // with a late price, its history and its chart
+  if (quote.pending && Date.parse(price.timestamp) < Date.parse(quote.pending.timestamp)) return;
   quote.pending = price;
   drawSoon();
-  pageIsOld();
 }
 
 function onAverage(provider, average) {
