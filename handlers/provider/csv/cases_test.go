@@ -158,6 +158,18 @@ func TestFilesAsTheyAre(t *testing.T) {
 			file: "2024-01-01,1.5,3\n2024-01-02,1.6,4\n", given: options{csv.OptionName: "F", csv.OptionColumns: "time,price,size", csv.OptionSize: "size"},
 			want: []string{"F 1.5 2024-01-01T00:00:00Z x3", "F 1.6 2024-01-02T00:00:00Z x4"}, says: []string{"first line looks like a row"},
 		},
+		"names of columns that say what they are": {
+			file: "7,2024-01-01,1.5,3\n8,2024-01-01,1.5,4\n", given: options{csv.OptionName: "F", csv.OptionColumns: "id,time,price,size"},
+			want: []string{"F 1.5 2024-01-01T00:00:00Z x3", "F 1.5 2024-01-01T00:00:00Z x4"},
+		},
+		"columns by name and number": {
+			file: "Date,Time,Close,Vol\n2006-01-02,09:01:00,3599.00,5\n", given: options{csv.OptionName: "F", csv.OptionColumns: "date=1,time=Time,price=3,size=Vol"},
+			want: []string{"F 3599 2006-01-02T09:01:00Z x5"},
+		},
+		"two columns of time in one option": {
+			file: "Date,Time,Close\n2006-01-02,09:01:00,3599.00\n", given: options{csv.OptionName: "F", csv.OptionTime: "Date,Time"},
+			want: []string{"F 3599 2006-01-02T09:01:00Z"},
+		},
 		"other names of columns": {
 			file: "when,what\n2024-01-01,1.5\n", given: options{csv.OptionName: "F", csv.OptionColumns: "time,price"},
 			want: []string{"F 1.5 2024-01-01T00:00:00Z"},

@@ -22,6 +22,11 @@ func (l *layout) findColumns(count int, first []string) error {
 	if l.headers == 0 && l.names != nil && len(l.names) < count {
 		f.count = len(l.names)
 	}
+	for option, name := range map[string]string{OptionSize: "size", OptionID: "id"} {
+		if slices.Contains(l.names, name) && !l.options.given(option) && !l.wide {
+			l.options[option] = name // who names a column so means it
+		}
+	}
 	l.sizeAt, l.idAt, l.symbolAt, l.dateAt = f.optional(OptionSize), f.optional(OptionID), -1, f.optional(OptionDate)
 	l.timeAt = f.time()
 	if l.wide {
@@ -170,6 +175,12 @@ func (f *finder) time() int {
 			at, f.dateAt = f.dateAt, -1
 		}
 		return at
+	}
+	if name := f.options.text(OptionTime); f.options.given(OptionTime) && f.dateAt < 0 && !slices.Contains(f.header, name) {
+		if date, clock, two := strings.Cut(name, ","); two { // Date,Time
+			f.dateAt = f.named(OptionTime, strings.TrimSpace(date))
+			return f.named(OptionTime, strings.TrimSpace(clock))
+		}
 	}
 	if f.dateAt < 0 && !f.options.given(OptionTime) && !f.options.given(OptionDate) {
 		fold := func(name string) int {

@@ -153,6 +153,7 @@ func TestWrongFiles(t *testing.T) {
 		option  bool
 	}{
 		"empty":            {says: "empty"},
+		"no such role":     {file: header, options: map[string]string{csv.OptionColumns: "time=1,cost=2"}, says: `columns: "cost=2" is not one of symbol, price`, option: true},
 		"a mark alone":     {file: "\ufeff", says: "empty"},
 		"a broken header":  {file: "symbol,\"price\n", says: "header"},
 		"no such column":   {file: header, options: map[string]string{csv.OptionTime: "date"}, says: `time-column: there is no column "date"; there are "symbol", "price", "time"`, option: true},

@@ -54,12 +54,12 @@ func Options() []Option {
 		{Name: OptionName, Doc: "symbol of all rows, where no column has it"},
 		{Name: OptionSymbol, Default: "symbol", Doc: "column of symbols: its name in the header, or its number from 1, as for all columns"},
 		{Name: OptionPrice, Default: "price", Doc: "column of prices (close or last where there is no price)"},
-		{Name: OptionTime, Default: "time", Doc: "column of times (timestamp, datetime or date where there is no time)"},
+		{Name: OptionTime, Default: "time", Doc: "column of times, or two, as Date,Time (timestamp, datetime or date where there is no time)"},
 		{Name: OptionDate, Doc: "column of dates, where the time column has only the time of day"},
 		{Name: OptionSize, Doc: "column of how much was traded"},
 		{Name: OptionID, Doc: "column of ids of trades, by which equal rows are told apart, also between files"},
 		{Name: OptionWide, Switch: true, Doc: "a column a symbol: each column but that of times holds prices of the symbol that it is named after"},
-		{Name: OptionColumns, Doc: "names of the columns in their order, such as time,price,size, instead of those of the header"},
+		{Name: OptionColumns, Doc: "names of the columns in their order, such as time,price,size,id, instead of those of the header; or what each is, as time=1,price=Close"},
 		{Name: OptionNoHeader, Switch: true, Doc: "the first line is a row"},
 		{Name: OptionSkip, Default: "0", Doc: "number of lines before the header"},
 		{Name: OptionDelimiter, Doc: "character between columns, or tab or space (found by itself: comma, semicolon, tab or |)"},
@@ -92,7 +92,26 @@ func readOptions(given map[string]string) (options, error) {
 	}
 	o := options{}
 	maps.Copy(o, given)
-	return o, nil
+	return o, o.assignColumns()
+}
+
+// assignColumns takes time=1,price=Close for the columns of their options.
+func (o options) assignColumns() error {
+	names := o[OptionColumns]
+	if !strings.Contains(names, "=") {
+		return nil
+	}
+	roles := map[string]string{"symbol": OptionSymbol, "price": OptionPrice, "time": OptionTime, "date": OptionDate, "size": OptionSize, "id": OptionID}
+	for item := range strings.SplitSeq(names, ",") {
+		role, column, assigned := strings.Cut(strings.TrimSpace(item), "=")
+		if option := roles[role]; assigned && option != "" {
+			o[option] = column
+			continue
+		}
+		return wrong(OptionColumns, "%.60q is not one of symbol, price, time, date, size and id, and the column that it is, as in time=1,price=Close", item)
+	}
+	delete(o, OptionColumns)
+	return nil
 }
 
 // wrong is a fault of an option.
