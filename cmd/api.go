@@ -18,6 +18,7 @@ import (
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/live"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/projections/requests"
@@ -60,7 +61,7 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 }
 
 // newAPI wires the HTTP API to the read models.
-func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requests.Waiter, log *slog.Logger) (*httpapi.API, error) {
+func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requests.Waiter, hub *live.Hub, log *slog.Logger) (*httpapi.API, error) {
 	f := newStaleness(b.store, m.projections)
 	events, err := pipeline.AsyncAPI(m.parts, c.Topics, thisBuild().Version)
 	if err != nil {
@@ -75,6 +76,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		CaseSensitive: providersThat(func(p pipeline.ProviderModule) bool { return p.CaseSensitive }),
 		MaxAge:        c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
 		MaxActiveJobs: c.MaxActiveJobs, MaxActiveStreams: c.MaxActiveStreams,
+		Push:               c.Push,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
 		Logger: log, Now: time.Now,
 	}, httpapi.Ports{
@@ -88,6 +90,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 		ProviderInfo: m.describeProviders,
 		Indicators:   m.indicators(b.store),
 		SwitchedOff:  m.switchedOff,
+		Live:         push{hub},
 		AsyncAPI:     events,
 		Streams:      streams{stream.Reader{DB: b.store}},
 		Rebuilds:     rebuilds{b.store, m.projections},

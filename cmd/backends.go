@@ -34,9 +34,10 @@ type backends struct {
 	closers []func() error
 }
 
-// eventLog is a log that can also be searched by time.
+// eventLog is a log that can also be followed, and searched by time.
 type eventLog interface {
 	pipeline.Broker
+	pipeline.Follower
 	// OffsetsAt returns, for each partition of a topic in their order, the offset of the
 	// first record whose timestamp is at or after a moment, or the end of the partition
 	// where there is none.

@@ -38,6 +38,8 @@ var settings = []setting{
 	{"cors_allow_origins", "", "origins whose pages may use the API from a browser, commands included, comma-separated, such as https://app.example, or * for all; empty: none", false},
 	{"http_max_connections", "4096", "maximum open connections, 64 to 100000; 16 of them are reserved for clients on this machine", false},
 	{"http_max_connections_per_client", "128", "maximum open connections of one remote client, 1 to 100000", false},
+	{"http_max_push_streams", "2000", "maximum open streams at GET /api/v1/prices/stream, 1 to 100000; more are answered 503", false},
+	{"http_max_push_streams_per_client", "20", "maximum open streams of one remote client, 1 to 100000; more are answered 429", false},
 	{"data_dir", "./data", "directory of the SQLite database, which holds the log too unless Kafka does", false},
 	{"database_url", "", "postgres://user:password@host/database; empty or sqlite: SQLite in data_dir", true},
 	{"database_timeout", "25s", "statement timeout of PostgreSQL, 1s to 10m; a connection that is silent for a fifth longer is closed", false},
@@ -92,6 +94,7 @@ type config struct {
 	HTTPHosts       []string // nil for any
 	AllowOrigins    []string // of pages; nil for none, "*" for any
 	Connections     httpapi.ConnectionLimits
+	Push            httpapi.PushLimits
 	DataDir         string
 	DatabaseURL     string
 	DatabaseTimeout time.Duration
@@ -248,6 +251,9 @@ func (a *app) load() (config, error) {
 		Connections: httpapi.ConnectionLimits{
 			Total:     int(integer(k, "http_max_connections", httpapi.MinMaxConnections, 100_000, &wrong)),
 			PerClient: int(integer(k, "http_max_connections_per_client", 1, 100_000, &wrong))},
+		Push: httpapi.PushLimits{
+			Total:     int(integer(k, "http_max_push_streams", 1, 100_000, &wrong)),
+			PerClient: int(integer(k, "http_max_push_streams_per_client", 1, 100_000, &wrong))},
 		Replication: int16(integer(k, "kafka_replication_factor", 1, 100, &wrong)),
 	}
 	for _, broker := range strings.Split(k.String("kafka_bootstrap_servers"), ",") {

@@ -93,6 +93,11 @@ func TestTheExamplesOfTheDocument(t *testing.T) {
 		}
 		request := document.request(t, p, http.MethodGet, path, get, ids[get.OperationID], "")
 		target := strings.TrimPrefix(request.URL.String(), p.url)
+		if get.OperationID == "streamPrices" { // it does not end: see push_test.go
+			require.Equal(t, http.StatusOK, p.do(http.MethodHead, target, "").status, target)
+			sent++
+			continue
+		}
 		got := p.eventually(target, http.StatusOK)
 		if strings.HasPrefix(got.body, `{"items":`) && !strings.HasPrefix(path, deadLetters) {
 			p.eventuallyHolds(target, `{"items":[{`) // an empty list shows nothing

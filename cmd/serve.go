@@ -211,7 +211,9 @@ func (s *service) serveHTTP(ctx context.Context) error {
 	group.Go(func() error { waiter.Run(waiting); return nil })
 	defer func() { stopWaiting(); _ = group.Wait() }() // its goroutine returns nil
 
-	api, err := newAPI(c, s.backends, s.modules, r, waiter, log)
+	hub := newHub(c, s.backends, s.topology, s.modules, r, log)
+	defer hub.Close()
+	api, err := newAPI(c, s.backends, s.modules, r, waiter, hub, log)
 	if err != nil {
 		return err
 	}
@@ -234,8 +236,9 @@ func registerConnections(registry *prometheus.Registry, connections *httpapi.Con
 }
 
 // answer serves until ctx is done, and gives the requests under way a while.
-func answer(ctx context.Context, c config, r *pipeline.Runtime, handler http.Handler, listener net.Listener, log *slog.Logger) error {
+func answer(ctx context.Context, c config, r *pipeline.Runtime, handler *httpapi.API, listener net.Listener, log *slog.Logger) error {
 	server, connections := httpapi.NewServer(c.HTTPAddr, handler, c.Connections, log)
+	server.RegisterOnShutdown(handler.Drain)
 	registerConnections(r.Registry(), connections)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

@@ -64,7 +64,7 @@ var fences = map[string][]string{
 	"github.com/lib/pq":                        {"pipeline/store/postgres"},
 	"modernc.org/sqlite":                       {"pipeline/store/sqlite"},
 	"github.com/pressly/goose":                 {"pipeline/store/..."},
-	"github.com/coder/websocket":               {"handlers/provider/...", "internal/exchangetest"},
+	"github.com/coder/websocket":               {"handlers/provider/...", "httpapi", "internal/exchangetest"},
 	"github.com/gorilla/mux":                   {"httpapi"},
 	"github.com/swaggest/swgui":                {"httpapi"},
 	"github.com/go-analyze/charts":             {"httpapi/chart"},

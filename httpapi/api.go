@@ -29,6 +29,7 @@ type API struct {
 	fetcher *fetcher
 	jobs    *activeLimit
 	streams *activeLimit
+	push    *pushStreams
 	origins origins
 	router  *mux.Router
 	handler http.Handler
@@ -69,6 +70,7 @@ func New(config Config, ports Ports) (*API, error) {
 	redoc := newRedoc()
 	a := newAPI(config, ports)
 	a.fetcher = newFetcher(a.config, ports)
+	a.push = newPushStreams(a.config.Push)
 	a.jobs = newActiveLimit("polling jobs", "MAX_ACTIVE_JOBS", a.config.MaxActiveJobs, ports.Jobs.Open)
 	a.streams = newActiveLimit("streams", "MAX_ACTIVE_STREAMS", a.config.MaxActiveStreams, ports.Streams.Open)
 	routes := append(a.operations(),
@@ -95,6 +97,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/prices/chart.png", a.reading(a.getChart(chart.PNG), processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.reading(a.getAverage, movingaverages.Name, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.reading(a.getAverageHistory, processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/stream", a.getPriceStream},
 		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
 		route{http.MethodGet, "/api/v1/prices/poll", a.reading(a.getJobs, jobs.Name)},
 		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.reading(a.getJob, jobs.Name)},
@@ -188,9 +191,21 @@ func (a *API) reporting(serve func(http.ResponseWriter, *http.Request) error) ht
 // ServeHTTP implements http.Handler.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
 
-// Close ends the fetches that no client waits for any more and returns when
-// they are gone. A request that comes later and needs a fetch gets a 503.
-func (a *API) Close() { a.fetcher.close() }
+// Drain ends the streams of clients, which come back: a server that shuts down waits for
+// them.
+func (a *API) Drain() {
+	if a.ports.Live != nil { // else it serves no clients
+		a.ports.Live.Drain()
+	}
+}
+
+// Close ends the streams of clients and the fetches that no client waits for any more,
+// and returns when they are gone. A request that comes later and needs one gets a 503.
+func (a *API) Close() {
+	a.Drain()
+	a.fetcher.close()
+	a.push.work.Wait()
+}
 
 // notFound answers requests for which there is no route. Like the original, it
 // sends a client with one slash too many to the right address.

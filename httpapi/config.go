@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -112,6 +113,11 @@ type Config struct {
 	// otherwise. Set it where the operator set the limit explicitly.
 	LimitLoopback bool
 
+	// Push bounds the streams of clients, and PushHeartbeat is how long one is silent at the
+	// most; 0 means 15 s.
+	Push          PushLimits
+	PushHeartbeat time.Duration
+
 	// Hosts are the names by which the service may be called, in lower case,
 	// besides addresses and localhost; requests for others get 421. Nil allows any
 	// name: do not leave it so where only this machine can connect, or the pages
@@ -149,6 +155,8 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
+
+func (c Config) pushHeartbeat() time.Duration { return cmp.Or(c.PushHeartbeat, pushHeartbeat) }
 
 func setDefault[T comparable](field *T, value T) {
 	var zero T

@@ -300,6 +300,7 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 					{Name: "finnhub"}, {Name: "simulated", Configured: true}}
 			},
 			Indicators:  map[string]httpapi.Indicator{"bands": bands{}},
+			Live:        noLive{},
 			AsyncAPI:    []byte(`{"asyncapi":"3.0.0","info":{},"channels":{}}`),
 			Requests:    waitFunc(never),
 			Streams:     &streams{known: []httpapi.Stream{exampleStream("stream_abc12345")}},

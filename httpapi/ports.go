@@ -172,6 +172,8 @@ type Ports struct {
 	// SwitchedOff are those of this binary that do not work here. They are listed, and
 	// whoever asks one is told how to switch it on.
 	SwitchedOff map[string]projections.IndicatorDoc
+	// Live streams events to clients.
+	Live Live
 	// AsyncAPI is the AsyncAPI document of the log, as JSON.
 	AsyncAPI []byte
 	// Readiness runs all checks. It returns when ctx is done, with the checks
@@ -201,6 +203,7 @@ func (p Ports) Validate() error {
 		required("DeadLetters", p.DeadLetters == nil),
 		required("Pipeline", p.Pipeline == nil),
 		required("AsyncAPI", p.AsyncAPI == nil),
+		required("Live", p.Live == nil),
 		p.validateIndicators(),
 		p.validateOperations(),
 	)

@@ -18,6 +18,7 @@ import (
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/live"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/projections/requests"
@@ -151,6 +152,15 @@ func (b brokenIndicator) Points(context.Context, projections.IndicatorQuery) ([]
 	return nil, b.fail()
 }
 
+type brokenLive struct {
+	noLive
+	brokenPorts
+}
+
+func (b brokenLive) Open(context.Context, live.Request) (httpapi.LiveStream, error) {
+	return nil, b.fail()
+}
+
 type brokenPipeline struct{ brokenPorts }
 
 func (brokenPipeline) Flow() []httpapi.TopicFlow { return nil }
@@ -167,6 +177,7 @@ func newBrokenAPI(t testing.TB, fail func() error) http.Handler {
 		s.Commands, s.LatestPrices, s.Symbols, s.Prices, s.Averages, s.Requests = b, b, b, b, b, b
 		s.Jobs, s.Streams = brokenPortsOfJobs{b}, brokenPortsOfStreams{b}
 		s.Rebuilds, s.DeadLetters, s.Pipeline = brokenPortsOfRebuilds{b}, brokenPortsOfDeadLetters{b}, brokenPipeline{b}
+		s.Live = brokenLive{brokenPorts: b}
 		s.ProviderStatus = func(context.Context) (map[schema.Provider]httpapi.ProviderStatus, error) { return nil, b.fail() }
 		s.Indicators = map[string]httpapi.Indicator{"bands": brokenIndicator{brokenPorts: b}}
 		s.Readiness = func(context.Context) []httpapi.Check {

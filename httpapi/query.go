@@ -186,8 +186,9 @@ func asNamed(provider schema.Provider, named string) schema.Provider {
 }
 
 // abbreviate keeps what a client sent from filling an answer.
-func abbreviate(text string) string {
-	const most = 64
+func abbreviate(text string) string { return abbreviateTo(text, 64) }
+
+func abbreviateTo(text string, most int) string {
 	if len(text) <= most {
 		return text
 	}

@@ -201,7 +201,7 @@ func (g *Generator) good(o *Operation) Request {
 		switch {
 		case p.in == "query" && (p.required || g.isWanted(p, r)):
 			r.Query = append(r.Query, pair(p.name, asText(g.goodValue(p.name, p.schema))))
-		case p.in == "header" && g.random.IntN(3) == 0:
+		case p.in == "header" && !slices.Contains(continues, p.name) && g.random.IntN(3) == 0:
 			r.Header = append(r.Header, [2]string{p.name, g.goodHeader(p)})
 		}
 	}
@@ -217,10 +217,13 @@ func (g *Generator) good(o *Operation) Request {
 	return r
 }
 
+// continues are the parameters that are good only as an answer gave them.
+var continues = []string{"cursor", "last_event_id", "Last-Event-ID"}
+
 // isWanted says whether a request shall have an optional parameter. A cursor is
 // good for its list alone.
 func (g *Generator) isWanted(p parameter, r Request) bool {
-	if p.name == "cursor" || r.query(periods[p.name]) >= 0 {
+	if slices.Contains(continues, p.name) || r.query(periods[p.name]) >= 0 {
 		return false
 	}
 	return g.random.IntN(2) == 0
@@ -236,6 +239,8 @@ func (g *Generator) goodValue(name string, s object) any {
 	switch {
 	case name == "symbol" && g.random.IntN(5) > 0:
 		return pick(g.random, g.options.Symbols)
+	case name == "events":
+		return pick(g.random, []string{"price", "average", "average:20,price", "price,average,average:1000"})
 	case name == "provider":
 		return pick(g.random, append([]string{""}, g.options.Providers...))
 	}

@@ -118,7 +118,7 @@ func (g *Generator) parameterKinds(o *Operation, p parameter) []kind {
 				return true
 			}), false})
 	}
-	if breakable && p.name != "cursor" { // a good one is that of a page
+	if breakable && !slices.Contains(continues, p.name) { // a good one is that of a page
 		all = append(all,
 			kind{"twice " + p.name + ", the first one bad", g.ofGood(func(r *Request) bool {
 				value, _ := g.bad(p.schema)

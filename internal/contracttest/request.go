@@ -174,6 +174,10 @@ func (c *Client) exchange(r Request) (answer Answer, last bool, err error) {
 		if err != nil {
 			return Answer{}, false, fmt.Errorf("reading the answer: %w", errors.Join(err, writeErr))
 		}
+		if mediaOf(response.Header) == eventStream && r.Method != http.MethodHead {
+			body, err := firstEvent(response.Body)
+			return Answer{response.StatusCode, response.Header, body}, true, err
+		}
 		body, err := io.ReadAll(response.Body)
 		_ = response.Body.Close() // it was read to its end, or err says why not
 		if err != nil {
@@ -181,6 +185,29 @@ func (c *Client) exchange(r Request) (answer Answer, last bool, err error) {
 		}
 		if response.StatusCode >= http.StatusOK { // others announce it
 			return Answer{response.StatusCode, response.Header, body}, response.Close || r.Raw != nil, nil
+		}
+	}
+}
+
+// eventStream is the media type of an answer that does not end.
+const eventStream = "text/event-stream"
+
+func mediaOf(header http.Header) string {
+	media, _, _ := strings.Cut(header.Get("Content-Type"), ";")
+	return media
+}
+
+// firstEvent reads an endless answer up to the end of its first event.
+func firstEvent(body io.Reader) ([]byte, error) {
+	var text []byte
+	for lines := bufio.NewReader(body); ; {
+		line, err := lines.ReadBytes('\n')
+		text = append(text, line...)
+		if err != nil {
+			return text, fmt.Errorf("reading the first event: %w", err)
+		}
+		if len(line) == 1 && bytes.Contains(text, []byte("event: ")) {
+			return text, nil
 		}
 	}
 }

@@ -27,6 +27,7 @@ const patience = 30 * time.Second
 // Log is what the suite needs of a log.
 type Log interface {
 	pipeline.Broker
+	pipeline.Follower
 	// OffsetsAt returns, for each partition of a topic, the offset of the first record
 	// written at or after a moment, or the end.
 	OffsetsAt(ctx context.Context, topic schema.Topic, moment time.Time) ([]int64, error)
@@ -66,6 +67,10 @@ func Run(t *testing.T, cfg Config) {
 		"a reader is refused what is not there":   testReadOutOfRange,
 		"a reader ends when it is told":           testReadEnds,
 		"a reader next to writers sees no gap":    testReadGrowing,
+		"a follower sees what is and what comes":  testFollow,
+		"a follower follows another process":      testFollowOther,
+		"a follower is refused what is not there": testFollowOutOfRange,
+		"a follower ends when it is told":         testFollowEnds,
 		"a subscriber starts where it is told":    testStarts,
 		"a start outside of the log is refused":   testStartsOutside,
 		"an assignor that fails is asked again":   testAssignorFails,

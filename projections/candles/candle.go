@@ -2,6 +2,7 @@ package candles
 
 import (
 	"math/big"
+	"time"
 
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -79,4 +80,10 @@ func (r row) stored() candle {
 		c.Volume = r.Volume.Units()
 	}
 	return c
+}
+
+// BeginOf is the start of the interval, by its name, that a time lies in: the timestamp of
+// its candle.
+func BeginOf(t schema.Time, interval string) schema.Time {
+	return schema.NewTime(time.Unix(beginOf(t, intervals[interval]), 0))
 }

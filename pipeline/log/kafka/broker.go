@@ -42,7 +42,10 @@ type Broker struct {
 	closeErr error
 }
 
-var _ pipeline.Broker = (*Broker)(nil)
+var (
+	_ pipeline.Broker   = (*Broker)(nil)
+	_ pipeline.Follower = (*Broker)(nil)
+)
 
 // New connects to the cluster. It fails when no broker answers, after
 // Config.Timeout at the most.

@@ -80,7 +80,10 @@ type Log struct {
 	timelines map[place][]byte
 }
 
-var _ pipeline.TransactionalLog = (*Log)(nil)
+var (
+	_ pipeline.TransactionalLog = (*Log)(nil)
+	_ pipeline.Follower         = (*Log)(nil)
+)
 
 // Open returns the log of a database.
 func Open(cfg Config) *Log {
@@ -141,7 +144,8 @@ func (l *Log) disown(c io.Closer) {
 	delete(l.closers, c)
 }
 
-// watch looks for records of other processes until the log is closed.
+// watch looks for records of other processes until the log is closed, or nothing waits
+// for any.
 func (l *Log) watch() {
 	ticker := time.NewTicker(l.cfg.Poll)
 	defer ticker.Stop()
@@ -151,6 +155,9 @@ func (l *Log) watch() {
 		case <-l.life.Done():
 			return
 		case <-ticker.C:
+		}
+		if l.endWatch() {
+			return
 		}
 		chains, err := store.Chains(l.life, l.db)
 		if err != nil {
@@ -163,6 +170,16 @@ func (l *Log) watch() {
 		failing = false
 		l.ends.raise(chains...)
 	}
+}
+
+// endWatch reports that nothing waits for records; adopt begins to look again.
+func (l *Log) endWatch() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.closers) == 0 {
+		l.watching = false
+	}
+	return !l.watching
 }
 
 // EnsureTopics implements pipeline.Broker.
