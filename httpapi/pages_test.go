@@ -200,6 +200,10 @@ func TestHistoryIsAFile(t *testing.T) {
 	if w.Header().Get("Content-Disposition") != `attachment; filename="prices.csv"` || strings.Count(w.Body.String(), "\r\n") != 4 {
 		t.Errorf("%v %s", w.Header(), w.Body)
 	}
+	w = get(t, api, "/dashboard/history.csv?symbol=AAPL&limit=1&more=yes")
+	if link := w.Header().Get("Link"); !strings.HasPrefix(link, "</api/v1/prices/history?") || strings.Contains(link, "more") {
+		t.Errorf("the next page is %q", link)
+	}
 }
 
 func TestDashboardFiles(t *testing.T) {

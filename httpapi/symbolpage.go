@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -210,10 +211,17 @@ func (a *API) charts(asked symbolQuery) dashboard.Charts {
 		NarrowLight: address(chart.Light, narrowChartWidth, narrowChartHeight), NarrowDark: address(chart.Dark, narrowChartWidth, narrowChartHeight)}
 }
 
+// historyParameters are those of GET history.
+var historyParameters = []string{"symbol", "provider", "from", "to", "limit", "cursor"}
+
 // getHistoryCSV is the history as a file: a link cannot ask for CSV by a header.
 func (a *API) getHistoryCSV(w http.ResponseWriter, r *http.Request) error {
 	asked := r.Clone(r.Context())
-	asked.URL.Path = historyPath // which the link to the next page names
+	// The link to the next page names both, and that route takes no other parameters.
+	asked.URL.Path = historyPath
+	query := asked.URL.Query()
+	maps.DeleteFunc(query, func(name string, _ []string) bool { return !slices.Contains(historyParameters, name) })
+	asked.URL.RawQuery = query.Encode()
 	asked.Header.Set("Accept", csvMedia)
 	w.Header().Set("Content-Disposition", `attachment; filename="prices.csv"`)
 	if err := a.getHistory(w, asked); err != nil {

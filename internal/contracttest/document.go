@@ -33,6 +33,7 @@ type Operation struct {
 	responses  map[int]response
 	parameters []parameter
 	body       object // the schema of the request's body; nil for none
+	form       bool   // the body is the form of a page, not JSON
 }
 
 func (o *Operation) String() string { return o.Method + " " + o.Path }
@@ -171,8 +172,8 @@ func (l loader) operation(at string, raw object) (*Operation, error) {
 			l.follow(p["schema"].(object)), p["example"]})
 	}
 	if body, ok := raw["requestBody"].(object); ok {
-		// Forms are made by pages.
-		if media, isJSON := l.follow(body)["content"].(object)["application/json"].(object); isJSON {
+		media, isJSON := l.follow(body)["content"].(object)["application/json"].(object)
+		if o.form = !isJSON; isJSON {
 			o.body = l.follow(media["schema"].(object))
 		}
 	}

@@ -17,8 +17,9 @@ const (
 	positionVersion = 1
 	// owing: not all snapshots were sent yet.
 	owing = 1
-	// maxPosition is the longest id that is looked into, in bytes.
-	maxPosition = 64 << 10
+	// maxPosition is the longest id that is read, in bytes. All headers of a request may
+	// have 32 KiB.
+	maxPosition = 8 << 10
 )
 
 // position is where a stream is.
