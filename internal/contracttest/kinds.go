@@ -10,6 +10,9 @@ import (
 
 // kinds are the ways to make a request of an operation.
 func (g *Generator) kinds(o *Operation) []kind {
+	if o.form {
+		return g.formKinds()
+	}
 	creates := o.body != nil
 	all := []kind{
 		{"nothing wrong", g.ofGood(func(*Request) bool { return true }), creates},
@@ -50,6 +53,16 @@ const (
 	pageMedia      = "text/html; charset=utf-8"
 	browserAccepts = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 )
+
+// formKinds are for a form, which only pages fill in.
+func (g *Generator) formKinds() []kind {
+	return []kind{
+		{"an empty form", g.ofGood(func(r *Request) bool { r.Statuses = []int{http.StatusUnprocessableEntity}; return true }), false},
+		{"another method", g.ofAny(g.changeMethod), false},
+		{"another host", g.ofGood(g.changeHost), false},
+		{"of another site", g.ofGood(g.changeOrigin), false},
+	}
+}
 
 // ofGood changes a good request. What must come of it then, the change says.
 func (g *Generator) ofGood(change func(*Request) bool) func(*Operation) (Request, bool) {
