@@ -93,6 +93,9 @@ func (b *budget) spend(latest int64) {
 // end says that a call entered with this latest end has ended now.
 func (b *budget) end(latest, now int64) {
 	for per, calls := range b.held {
+		if roundUp(latest, per)+per < now {
+			continue // its period has passed, and its entry may have gone: others are other calls'
+		}
 		// Where the limits changed meanwhile, the nearest entry may be another
 		// call's. The two change places: neither is held too short.
 		entered := int64(never)
@@ -102,7 +105,7 @@ func (b *budget) end(latest, now int64) {
 			}
 		}
 		if entered == never {
-			continue // its period has passed
+			continue // other limits held it when it was entered
 		}
 		if calls[entered]--; calls[entered] == 0 {
 			delete(calls, entered)

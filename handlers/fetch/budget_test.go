@@ -120,6 +120,23 @@ func TestNoPeriodSeesMoreCallsThanAllowed(t *testing.T) {
 	})
 }
 
+// The end of a call may be told so late that its period has passed. Another call, which
+// is still under way, is held as long as before.
+func TestAnEndThatIsToldLate(t *testing.T) {
+	t.Parallel()
+	limits := []pipeline.Limit{{Calls: 2, Per: 25 * time.Millisecond}}
+	b, err := newBudget(limits, 0, nothingSpent)
+	require.NoError(t, err)
+	b.spend(100)
+	b.spend(1000)
+	text, err := b.text(200)
+	require.NoError(t, err)
+	b, err = newBudget(limits, 0, text)
+	require.NoError(t, err)
+	b.end(100, 200)
+	assert.Equal(t, held{25: {1000: 1}}, b.held)
+}
+
 // Where there is demand, nearly all that a service allows is used.
 func TestTheBudgetIsUsed(t *testing.T) {
 	t.Parallel()
