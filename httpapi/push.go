@@ -111,8 +111,11 @@ func (a *API) readPush(r *http.Request) (live.Request, error) {
 	}
 	name, _ := q.get("provider")
 	var err error
-	asked.Provider, err = a.config.provider(name)
-	return asked, err
+	if asked.Provider, err = a.config.provider(name); err != nil {
+		return live.Request{}, err
+	}
+	asked.Symbols = a.config.symbols(asked.Provider, asked.Symbols)
+	return asked, nil
 }
 
 const lastEventHeader = "Last-Event-ID"
