@@ -22,10 +22,11 @@ import (
 )
 
 // allowed are the licences that a dependency may have, by their SPDX names: those
-// that ask for notices, the MPL, which asks in addition that its own files stay
-// available as source, and the FreeType License (FTL), which asks that the notices say
-// what is based on FreeType.
-var allowed = []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "FTL", "ISC", "MIT", "MPL-2.0"}
+// that ask for notices; the MPL, which asks in addition that its own files stay
+// available as source; the FreeType License (FTL), which asks that the notices say
+// what is based on FreeType; and the Open Font License (OFL) of fonts, which lets them be
+// part of any program.
+var allowed = []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "FTL", "ISC", "MIT", "MPL-2.0", "OFL-1.1"}
 
 // platforms are those that pricemill is built for; each links modules of its own.
 var platforms = []string{"linux/amd64", "linux/arm64", "darwin/arm64", "windows/amd64"}
