@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -22,17 +23,17 @@ func TestFailpointOfTheRelay(t *testing.T) {
 	// As pipelinetest.Fail does, which this package cannot import.
 	t.Setenv(failpoint.Variable, "")
 	injected := errors.New("injected")
-	handler := &recorder{}
-	r := newRig(t, handler)
-	relay := newRelay(r.db, r.broker, r.stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
+	handler := &Recorder{}
+	r := NewRig(t, handler)
+	relay := newRelay(r.DB, r.Broker, r.Stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
 	held, err := relay.takeLease(t.Context())
 	require.NoError(t, err)
 	require.True(t, held)
-	emit := &emitter{Store: r.db, outbox: r.stage.outbox, wake: relay.Wake}
+	emit := &emitter{Store: r.DB, outbox: r.Stage.outbox, wake: relay.Wake}
 	_, err = emit.Emit(t.Context(), func(*Tx) ([]schema.Event, error) {
 		var events []schema.Event
 		for i := range 3 {
-			events = append(events, schema.Event{ID: fmt.Sprint(i), Source: "test", Payload: price("S1", i)})
+			events = append(events, schema.Event{ID: fmt.Sprint(i), Source: "test", Payload: PriceNo("S1", i)})
 		}
 		return events, nil
 	})
@@ -47,19 +48,19 @@ func TestFailpointOfTheRelay(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, relay.Trouble())
 	require.NoError(t, relay.note())
-	pending, err := r.db.Pending(t.Context())
+	pending, err := r.DB.Pending(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, pending)
 
-	log := r.log(1)
+	log := r.LogOf(1)
 	var numbers []int64
 	for _, record := range log {
-		link, _, err := linkOf(record.Headers)
+		link, _, err := chain.LinkOf(record.Headers)
 		require.NoError(t, err)
 		numbers = append(numbers, link.Seq)
 	}
 	assert.Equal(t, []int64{1, 2, 3, 1, 2, 3}, numbers)
 	r.assign()
-	require.NoError(t, r.deliver(t.Context(), log...))
+	require.NoError(t, r.Deliver(t.Context(), log...))
 	assert.Len(t, r.effects(), 3)
 }
