@@ -96,10 +96,10 @@ func TestWhereSettingsComeFrom(t *testing.T) {
 	for _, line := range []string{
 		`SETTING +VALUE +FROM +MEANING`,
 		`HTTP_ADDR +127\.0\.0\.1:8000 +default +address`,
-		`LATEST_MAX_AGE +7s +` + file + ` +how`,
+		`LATEST_MAX_AGE +7s +` + file + ` +maximum age`,
 		`DEBUG +true +environment +the same`,
 		`DATA_DIR +` + dir + ` +flag +directory`,
-		`FINNHUB_API_KEY +\*\*\* +` + key + ` +key`,
+		`FINNHUB_API_KEY +\*\*\* +` + key + ` +API key`,
 	} {
 		assert.Regexp(t, "(?m)^"+line, stdout)
 	}

@@ -123,7 +123,7 @@ func TestRealProviders(t *testing.T) {
 		"symbol=SKL-BTC&provider=coinbase": `{"symbol":"SKL-BTC","price":0.00001304,"timestamp":"2021-04-17T16:43:37.067586Z",` +
 			`"provider":"coinbase"}`,
 		"symbol=MSFT&provider=yahoo_finance": `{"symbol":"MSFT","price":189.97999572753906,"timestamp":"2023-11-16T21:00:02Z",` +
-			`"provider":"yahoo"}`,
+			`"provider":"yahoo_finance"}`,
 	} {
 		got := latest(query)
 		assert.Equal(t, http.StatusOK, got.status, got.body)

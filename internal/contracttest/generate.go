@@ -75,9 +75,6 @@ func NewGenerator(d *Document, random *rand.Rand, options Options) *Generator {
 	g := &Generator{values: values{d, random}, options: options, created: map[*Operation]int{},
 		learned: learned{ids: map[string][]string{}}}
 	for _, o := range d.operations {
-		if o.form { // which only pages make
-			continue
-		}
 		g.turns = append(g.turns, &turn{operation: o, kinds: g.kinds(o)})
 	}
 	return g
