@@ -21,8 +21,8 @@ func (s *service) greet(w io.Writer) {
 		fmt.Fprintf(w, "  prices    of %s, unless a request names another provider\n", c.DefaultProvider)
 	}
 	if c.Roles.API {
-		fmt.Fprintf(w, "  try it    %s/docs\n", address)
-		fmt.Fprintf(w, "            curl -s '%s/api/v1/prices/latest?symbol=AAPL'\n", address)
+		fmt.Fprintf(w, "  look at   %s/ in a browser, and %s/docs for the API\n", address, address)
+		fmt.Fprintf(w, "  try       curl -s '%s/api/v1/prices/latest?symbol=AAPL'\n", address)
 	}
 	fmt.Fprint(w, "  stop it   Ctrl-C\n\n")
 }

@@ -50,10 +50,11 @@ func TestTheBanner(t *testing.T) {
 	log := serveUntil(t, environment{"LOG_FORMAT": "text"}, "Ctrl-C")
 	match := regexp.MustCompile(`(?s)msg="the pipeline runs"\n\npricemill \S+ on (http://127\.0\.0\.1:\d+)\n` +
 		`  data      (.+?), which holds the log too\n  prices    simulated, made up and not of any market; for real ones ask with provider=coinbase or provider=yahoo, [^\n]+\n` +
-		`  try it    (\S+)/docs\n            curl -s '(\S+)/api/v1/prices/latest\?symbol=AAPL'\n  stop it   Ctrl-C\n\n`).FindStringSubmatch(log)
+		`  look at   (\S+)/ in a browser, and (\S+)/docs for the API\n  try       curl -s '(\S+)/api/v1/prices/latest\?symbol=AAPL'\n  stop it   Ctrl-C\n\n`).FindStringSubmatch(log)
 	require.NotNil(t, match, log)
 	assert.Equal(t, match[1], match[3])
 	assert.Equal(t, match[1], match[4])
+	assert.Equal(t, match[1], match[5])
 	if onPostgres() {
 		assert.Regexp(t, `^PostgreSQL on \S+$`, match[2])
 		assert.NotContains(t, match[2], "@", "neither user nor password")
