@@ -8,4 +8,6 @@ const (
 	killEvents = 30_000
 	// feedRate is how many answers a second makeAnswers is for.
 	feedRate = 1000
+	// orderedTrades is how many trades the files of TestTheOrderOfAFileDoesNotMatter have.
+	orderedTrades = 10_000
 )

@@ -21,9 +21,6 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// orderedTrades is how many trades the files of TestTheOrderOfAFileDoesNotMatter have.
-const orderedTrades = 10_000
-
 // orderSeed draws the trades, and shuffles them.
 const orderSeed = 20240131
 
