@@ -16,13 +16,13 @@ import (
 // The commands that print what a service has, on a file of five prices of two symbols.
 func TestTheCommandsThatPrintSeries(t *testing.T) {
 	t.Parallel()
-	env := newStack(t, environment{"PLUGINS": "ema,candles", "MOVING_AVERAGE_WINDOW": "3,5"})
+	env := environment{"PLUGINS": "ema,candles", "MOVING_AVERAGE_WINDOW": "3,5"}
 	file := filepath.Join(t.TempDir(), "prices.csv")
 	require.NoError(t, os.WriteFile(file, []byte("symbol,price,time\nAAA,10.50,2025-06-15T14:30:00Z\nAAA,11,2025-06-15T14:31:00Z\n"+
 		"BBB,3,2025-06-15T14:31:00Z\nAAA,12,2025-06-16T00:00:00Z\nAAA,13,2025-06-16T00:00:01Z\n"), 0o600))
-	status, _, stderr := run(t, env, "ingest", "--provider", "csv", file)
+	p := start(t, env) // which does the work, on Kafka as well
+	status, _, stderr := run(t, p.env, "ingest", "--provider", "csv", file)
 	require.Zero(t, status, stderr)
-	p := start(t, env)
 	require.Eventually(t, func() bool {
 		return strings.Count(p.get("/api/v1/indicators/candles?symbol=AAA&provider=csv&interval=1d").body, `"open"`) == 2
 	}, 20*time.Second, 10*time.Millisecond)
@@ -88,7 +88,6 @@ BBB +csv +3 +2025-06-15T14:31:00Z +1 +2025-06-15T14:31:00Z
 // A list that has more than a page is printed whole, or as far as it was asked for.
 func TestACommandThatPrintsPages(t *testing.T) {
 	t.Parallel()
-	env := newStack(t, nil)
 	file := filepath.Join(t.TempDir(), "prices.csv")
 	var text strings.Builder
 	text.WriteString("symbol,price,time\n")
@@ -97,9 +96,9 @@ func TestACommandThatPrintsPages(t *testing.T) {
 		text.WriteString("AAA,1," + at.Add(time.Duration(i)*time.Second).Format(time.RFC3339) + "\n")
 	}
 	require.NoError(t, os.WriteFile(file, []byte(text.String()), 0o600))
-	status, _, stderr := run(t, env, "ingest", "--provider", "csv", file)
+	p := start(t, nil)
+	status, _, stderr := run(t, p.env, "ingest", "--provider", "csv", file)
 	require.Zero(t, status, stderr)
-	p := start(t, env)
 	require.Eventually(t, func() bool { return strings.Contains(p.get("/api/v1/symbols").body, `"count":2500,`) }, 20*time.Second, 10*time.Millisecond)
 	for limit, want := range map[string]int{"0": 2500, "1": 1, "1000": 1000, "1001": 1001, "9999": 2500} {
 		status, stdout, stderr := p.asClient("history", "AAA", "--provider", "csv", "--limit", limit)
