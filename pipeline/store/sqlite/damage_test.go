@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,13 +101,15 @@ func TestDamageIsFound(t *testing.T) {
 // a look that takes long is not repeated soon. Time is virtual.
 func TestLooksThroughTheFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		looks, result := 0, error(nil)
+		var looks atomic.Int32
+		var result atomic.Pointer[error]
+		result.Store(new(error))
 		d := newDamage("file")
 		d.look = func(ctx context.Context) error {
-			looks++
+			looks.Add(1)
 			select {
 			case <-time.After(10 * time.Second):
-				return result
+				return *result.Load()
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -122,20 +125,21 @@ func TestLooksThroughTheFile(t *testing.T) {
 		assert.Equal(t, 2*time.Second, time.Since(began), "it is not waited for to the end")
 		time.Sleep(9 * time.Second)
 		require.NoError(t, check())
-		assert.Equal(t, 1, looks)
+		assert.EqualValues(t, 1, looks.Load())
 		time.Sleep(lookShare*10*time.Second - time.Minute)
 		require.NoError(t, check())
-		assert.Equal(t, 1, looks, "it took ten seconds")
+		assert.EqualValues(t, 1, looks.Load(), "it took ten seconds")
 
-		result = fmt.Errorf("page 7: %w", store.ErrDamaged)
+		damaged := fmt.Errorf("page 7: %w", store.ErrDamaged)
+		result.Store(&damaged)
 		time.Sleep(time.Minute)
 		require.NoError(t, check(), "nothing is found yet")
-		assert.Equal(t, 2, looks)
+		assert.EqualValues(t, 2, looks.Load())
 		time.Sleep(10 * time.Second)
 		require.ErrorIs(t, check(), store.ErrDamaged)
 		time.Sleep(24 * time.Hour)
 		require.ErrorIs(t, check(), store.ErrDamaged)
-		assert.Equal(t, 2, looks, "it is known")
+		assert.EqualValues(t, 2, looks.Load(), "it is known")
 
 		d = newDamage("file")
 		d.look = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
