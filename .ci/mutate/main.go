@@ -15,7 +15,7 @@ import (
 
 // usual are the files whose mistakes cost data.
 var usual = []string{
-	"pipeline/stage.go", "pipeline/attempt.go", "pipeline/plan.go", "pipeline/chain/chain.go", "pipeline/relay.go", "pipeline/reconcile.go",
+	"pipeline/stage.go", "pipeline/attempt.go", "pipeline/plan.go", "pipeline/chain/chain.go", "pipeline/relay.go", "pipeline/relayhealth.go", "pipeline/reconcile.go",
 	"pipeline/resolution.go", "projections/movingaverages/window.go", "handlers/fetch/budget.go",
 }
 

@@ -1,0 +1,91 @@
+package cmd
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func newStreams(a *app) *cobra.Command {
+	parent := &cobra.Command{
+		Use:   "streams",
+		Short: "Start, list and stop streams",
+	}
+	parent.AddCommand(newStreamsStart(a), newStreamsList(a), newStreamsStop(a))
+	return parent
+}
+
+// streamLine is what a command about a stream is answered.
+type streamLine struct {
+	StreamID string `json:"stream_id"`
+	Status   string
+	Config   struct {
+		Symbols  []string
+		Provider string
+	}
+}
+
+func newStreamsStart(a *app) *cobra.Command {
+	var body struct {
+		Provider string   `json:"provider"`
+		Symbols  []string `json:"symbols"`
+	}
+	c := &cobra.Command{
+		Use:     "start SYMBOL...",
+		Short:   "Start a stream: prices arrive as the provider sends them, until it is stopped",
+		Example: "  pricemill streams start BTC-USD ETH-USD --provider coinbase",
+		Args:    someArgs,
+	}
+	cl := newClient(a, c)
+	c.Flags().StringVar(&body.Provider, "provider", "", "a provider that streams; see \"pricemill providers\"")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if body.Provider == "" {
+			return fmt.Errorf("%w: --provider is needed; \"pricemill providers\" lists those that stream", errUsage)
+		}
+		body.Symbols = args
+		return show(c.Context(), cl, http.MethodPost, "/streams", body, nil, func(w io.Writer, started streamLine) {
+			fmt.Fprintln(w, "STREAM\tSYMBOLS\tPROVIDER")
+			fmt.Fprintf(w, "%s\t%s\t%s\n", started.StreamID, strings.Join(started.Config.Symbols, ","), started.Config.Provider)
+		})
+	}
+	return c
+}
+
+func newStreamsList(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List streams, newest first",
+		Example: "  pricemill streams list\n  pricemill streams list -o json",
+		Args:    exactArgs(0),
+	}
+	cl := newClient(a, c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		var list struct{ Items []json.RawMessage }
+		if err := cl.do(c.Context(), http.MethodGet, fmt.Sprintf("/streams?limit=%d", maxPage), nil, nil, &list); err != nil {
+			return err
+		}
+		return printItems(cl, list.Items, "stream_id", "status", "provider", "symbols", "messages", "gaps", "reconnects", "last_message_at")
+	}
+	return c
+}
+
+func newStreamsStop(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "stop STREAM",
+		Short:   "Stop a stream",
+		Example: "  pricemill streams stop stream_abc12345",
+		Args:    exactArgs(1),
+	}
+	cl := newClient(a, c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		return show(c.Context(), cl, http.MethodDelete, "/streams/"+url.PathEscape(args[0]), nil, nil, func(w io.Writer, stopped streamLine) {
+			fmt.Fprintf(w, "%s\t%s\n", stopped.StreamID, stopped.Status)
+		})
+	}
+	return c
+}
