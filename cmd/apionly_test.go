@@ -19,7 +19,7 @@ func TestTheAPIAlone(t *testing.T) {
 	api := spawnAPI(t, env)
 	assert.Equal(t, http.StatusOK, api.get("/readyz").status, "it is ready for what it does")
 
-	// Nobody works.
+	// No worker runs.
 	const unanswered = "the workers are behind, or none is running"
 	assert.Equal(t, http.StatusNotFound, api.get("/api/v1/prices/moving-average?symbol=AAPL").status)
 	refused := api.get("/api/v1/prices/latest?symbol=AAPL")
@@ -28,7 +28,7 @@ func TestTheAPIAlone(t *testing.T) {
 	accepted := api.post("/api/v1/prices/poll", `{"symbols":["MSFT"],"interval":3600}`)
 	require.Equal(t, http.StatusAccepted, accepted.status, accepted.body)
 
-	// Somebody does: what was accepted is done, and what is asked is fetched.
+	// A worker runs: what was accepted is done, and what is asked is fetched.
 	w := newWorker(t, "the worker", env)
 	w.start()
 	average := api.eventually("/api/v1/prices/moving-average?symbol=MSFT&window=5", http.StatusOK)
@@ -42,7 +42,7 @@ func TestTheAPIAlone(t *testing.T) {
 	fresh := api.eventually("/api/v1/prices/latest?symbol=TSLA&max_age=0", http.StatusOK)
 	assert.Equal(t, "TSLA", fresh.field(t, "symbol"))
 
-	// Nobody works any more: what is known is still answered. The read models follow one
+	// The worker is killed: what is known is still answered. The read models follow one
 	// by one, so the one that is asked then may not have the price yet.
 	require.Eventually(t, func() bool {
 		var rows int

@@ -65,7 +65,7 @@ func startVerify(t testing.TB, env environment, db *store.Store) *exec.Cmd {
 	return process
 }
 
-// awaitBackfilling waits until somebody fills a scratch generation.
+// awaitBackfilling waits until a scratch generation is being filled.
 func awaitBackfilling(t testing.TB, db *store.Store) {
 	t.Helper()
 	require.Eventually(t, func() bool {

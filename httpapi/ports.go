@@ -164,13 +164,13 @@ type Ports struct {
 	Rebuilds       Rebuilds
 	DeadLetters    DeadLetters
 	Pipeline       Pipeline
-	// Stale tells of a projection whether nobody feeds what serves, and since when.
-	// Nil: somebody feeds all.
+	// Stale reports whether no process updates the live tables of a projection, and since
+	// when. Nil: all are updated.
 	Stale func(projection string) (age time.Duration, stale bool)
 	// Indicators are those that clients may ask, by name. There may be none.
 	Indicators map[string]Indicator
-	// SwitchedOff are those of this binary that do not work here. They are listed, and
-	// whoever asks one is told how to switch it on.
+	// SwitchedOff are those of this binary that are disabled. They are listed, and a request
+	// for one is answered with how to enable it.
 	SwitchedOff map[string]projections.IndicatorDoc
 	// Live streams events to clients.
 	Live Live

@@ -490,7 +490,7 @@ func TestResetGoesForwardOnly(t *testing.T) {
 	require.Len(t, resets, 1)
 	assert.Equal(t, int64(2), resets[0].Lost)
 	require.NoError(t, Reset(t.Context(), r.DB, resets, nil))
-	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[4:]...), "whoever holds the partition goes on from there")
+	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[4:]...), "the holder of the partition continues from there")
 	r.Consume()
 	assert.Len(t, r.effects(), 2+10-2)
 

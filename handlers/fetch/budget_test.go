@@ -135,6 +135,10 @@ func TestAnEndThatIsToldLate(t *testing.T) {
 	require.NoError(t, err)
 	b.end(100, 200)
 	assert.Equal(t, held{25: {1000: 1}}, b.held)
+	b.end(1001, 300)
+	assert.Equal(t, held{25: {1000: 1}}, b.held, "one that was entered under other limits is nowhere")
+	b.end(1000, 500)
+	assert.Equal(t, held{25: {500: 1}}, b.held, "in time, it is held from its end on")
 }
 
 // Where there is demand, nearly all that a service allows is used.

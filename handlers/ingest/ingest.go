@@ -36,7 +36,7 @@ type Config struct {
 	SkipBad bool
 	// Report is told of each line that was skipped.
 	Report func(*pipeline.LineError)
-	// Note is told what the reader assumed, from a line on; nil: nobody listens.
+	// Note is told what the reader assumed, from a line on; nil ignores it.
 	Note func(line int, text string)
 	Now  func() time.Time
 }

@@ -12,7 +12,7 @@ type Interval struct {
 var Intervals = []Interval{{"1s", time.Second}, {"10s", 10 * time.Second}, {"1m", time.Minute}, {"5m", 5 * time.Minute},
 	{"1h", time.Hour}, {"1d", 24 * time.Hour}}
 
-// usualBars is about how many bars a chart has whose interval nobody chose.
+// usualBars is about how many bars a chart has if its interval is not given.
 const usualBars = 150
 
 // Fitting returns the shortest interval of which a period has not much more than

@@ -29,7 +29,7 @@ type entry struct {
 	data   Data
 }
 
-// market is a symbol at a provider that somebody watches.
+// market is a symbol at a provider that a stream watches.
 type market struct {
 	provider schema.Provider
 	symbol   schema.Symbol

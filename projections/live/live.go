@@ -1,7 +1,7 @@
 // Package live brings prices to clients as they come into the log, and read models as
 // they change.
 //
-// A [Hub] follows the partitions of price-events on which symbols lie that somebody
+// A [Hub] follows the partitions of price-events on which symbols lie that a stream
 // watches. It keeps the last records of those symbols once for all: a [Stream] is a place
 // in them and no queue, so a client that does not read costs no memory and holds up no
 // other. A price leaves when it is in the log. What a read model says leaves when the

@@ -364,8 +364,8 @@ func TestOfMoreThanTheRateTheLastComes(t *testing.T) {
 	assert.NotContains(t, all, "missed")
 }
 
-// TestNothingIsFollowedForNobody: the last stream takes its feeds along.
-func TestNothingIsFollowedForNobody(t *testing.T) {
+// TestNothingIsFollowedWithoutStreams: the last stream takes its feeds along.
+func TestNothingIsFollowedWithoutStreams(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	a, b := r.open(r.request("price,average", "A", "B", "C", "D")), r.open(r.request("price", "A"))

@@ -2,17 +2,14 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"runtime"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/pipeline/log/delivery"
 )
 
 const (
@@ -49,24 +46,9 @@ var (
 
 // Subscriber implements pipeline.Broker. It returns a *Subscriber.
 func (b *Broker) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, error) {
-	setDefault(&cfg.BatchSize, defaultBatchSize)
-	setDefault(&cfg.Lanes, max(1, runtime.GOMAXPROCS(0)/2))
 	setDefault(&cfg.Linger, defaultLinger)
-	var faults []error
-	if cfg.Group == "" {
-		faults = append(faults, errors.New("group: required"))
-	}
-	if cfg.BatchSize < 0 {
-		faults = append(faults, fmt.Errorf("batch size: %d is negative", cfg.BatchSize))
-	}
-	if cfg.Lanes < 0 {
-		faults = append(faults, fmt.Errorf("lanes: %d is negative", cfg.Lanes))
-	}
-	if cfg.Linger < 0 {
-		faults = append(faults, fmt.Errorf("linger: %v is negative", cfg.Linger))
-	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, fmt.Errorf("configuring a subscriber: %w", err)
+	if err := delivery.Complete(&cfg, defaultBatchSize); err != nil {
+		return nil, err
 	}
 	life, endLife := context.WithCancel(b.life)
 	s := &Subscriber{broker: b, cfg: cfg, life: life, endLife: endLife}
@@ -85,7 +67,7 @@ func (b *Broker) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, 
 // Each call is a member of the group of its own; its sessions are not aware of
 // those of another call.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	roles, err := splitTopics(topic)
+	roles, err := delivery.SplitTopics(topic)
 	if err != nil {
 		return nil, fmt.Errorf("subscribing to %q: %w", topic, err)
 	}
@@ -110,27 +92,10 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return sub.out, nil
 }
 
-// splitTopics reads the comma-joined topics of Subscribe.
-func splitTopics(joined string) ([]schema.Topic, error) {
-	var roles []schema.Topic
-	seen := map[schema.Topic]struct{}{}
-	for _, part := range strings.Split(joined, ",") {
-		role := schema.Topic(strings.TrimSpace(part))
-		if role == "" {
-			return nil, errors.New("the name of a topic is empty")
-		}
-		if _, repeated := seen[role]; !repeated {
-			seen[role] = struct{}{}
-			roles = append(roles, role)
-		}
-	}
-	return roles, nil
-}
-
 // SubscribeInitialize implements message.SubscribeInitializer: it creates the
 // topics that do not exist.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
-	roles, err := splitTopics(topic)
+	roles, err := delivery.SplitTopics(topic)
 	if err != nil {
 		return fmt.Errorf("creating %q: %w", topic, err)
 	}

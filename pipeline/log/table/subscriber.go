@@ -2,17 +2,15 @@ package table
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log/delivery"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -50,23 +48,8 @@ var (
 
 // Subscriber implements pipeline.Broker. It returns a *Subscriber.
 func (l *Log) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, error) {
-	setDefault(&cfg.BatchSize, defaultBatchSize)
-	setDefault(&cfg.Lanes, max(1, runtime.GOMAXPROCS(0)/2))
-	var faults []error
-	if cfg.Group == "" {
-		faults = append(faults, errors.New("group: required"))
-	}
-	if cfg.BatchSize < 0 {
-		faults = append(faults, fmt.Errorf("batch size: %d is negative", cfg.BatchSize))
-	}
-	if cfg.Lanes < 0 {
-		faults = append(faults, fmt.Errorf("lanes: %d is negative", cfg.Lanes))
-	}
-	if cfg.Linger < 0 {
-		faults = append(faults, fmt.Errorf("linger: %v is negative", cfg.Linger))
-	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, fmt.Errorf("configuring a subscriber: %w", err)
+	if err := delivery.Complete(&cfg, defaultBatchSize); err != nil {
+		return nil, err
 	}
 	life, endLife := context.WithCancel(l.life)
 	s := &Subscriber{l: l, cfg: cfg, life: life, endLife: endLife}
@@ -81,7 +64,7 @@ func (l *Log) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, err
 // commas, which then share the lanes. The channel is closed when ctx is done or the
 // Subscriber is closed. Topics that do not exist are waited for.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	topics, err := splitTopics(topic)
+	topics, err := delivery.SplitTopics(topic)
 	if err != nil {
 		return nil, fmt.Errorf("subscribing to %q: %w", topic, err)
 	}
@@ -102,27 +85,10 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return sub.out, nil
 }
 
-// splitTopics reads the comma-joined topics of Subscribe.
-func splitTopics(joined string) ([]schema.Topic, error) {
-	var topics []schema.Topic
-	seen := map[schema.Topic]struct{}{}
-	for _, part := range strings.Split(joined, ",") {
-		topic := schema.Topic(strings.TrimSpace(part))
-		if topic == "" {
-			return nil, errors.New("the name of a topic is empty")
-		}
-		if _, repeated := seen[topic]; !repeated {
-			seen[topic] = struct{}{}
-			topics = append(topics, topic)
-		}
-	}
-	return topics, nil
-}
-
 // SubscribeInitialize implements message.SubscribeInitializer: it creates the topics that
 // do not exist.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
-	topics, err := splitTopics(topic)
+	topics, err := delivery.SplitTopics(topic)
 	if err != nil {
 		return fmt.Errorf("creating %q: %w", topic, err)
 	}
