@@ -33,7 +33,11 @@ type forged struct {
 // What the properties of each topic's event are called.
 var (
 	numberOf = map[schema.Topic]string{schema.PriceEvents: "price", schema.QuoteOutcomes: "price", schema.PollingJobs: "interval"}
-	timeOf   = map[schema.Topic]string{schema.RawQuotes: "received_at", schema.StoredQuotes: "received_at", schema.PriceEvents: "timestamp",
+	// A price may be negative or zero, an interval and a size may not.
+	intervalOf  = map[schema.Topic]string{schema.PollingJobs: "interval"}
+	priceOf     = map[schema.Topic]string{schema.PriceEvents: "price", schema.QuoteOutcomes: "price"}
+	tradeSizeOf = map[schema.Topic]string{schema.PriceEvents: "size"}
+	timeOf      = map[schema.Topic]string{schema.RawQuotes: "received_at", schema.StoredQuotes: "received_at", schema.PriceEvents: "timestamp",
 		schema.QuoteOutcomes: "timestamp", schema.PollingJobs: "created_at", schema.FetchRequests: "deadline"}
 	idOf = map[schema.Topic]string{schema.RawQuotes: "request_id", schema.StoredQuotes: "raw_response_id", schema.PriceEvents: "request_id",
 		schema.QuoteOutcomes: "raw_response_id", schema.PollingJobs: "job_id", schema.FetchRequests: "request_id"}
@@ -141,12 +145,14 @@ var poisonKinds = []poisonKind{
 		}
 	}},
 	{name: "NaN", reason: "invalid character 'N'", spoil: func(f *forged) { f.fields["price"] = "NaN" }},
-	{name: "a negative number", reason: "-", on: numberOf, spoil: func(f *forged) { f.fields[numberOf[f.Topic]] = "-" + f.fields[numberOf[f.Topic]] }},
-	{name: "zero", on: numberOf, reason: "0", spoil: func(f *forged) { f.fields[numberOf[f.Topic]] = "0" }},
+	{name: "a negative interval", on: intervalOf, reason: "interval", spoil: func(f *forged) { f.fields["interval"] = "-60" }},
+	{name: "an interval of zero", on: intervalOf, reason: "interval", spoil: func(f *forged) { f.fields["interval"] = "0" }},
+	{name: "a negative size", on: tradeSizeOf, reason: "size", spoil: func(f *forged) { f.fields["size"] = "-1" }},
+	{name: "a price of 20 digits", on: priceOf, reason: "digits", spoil: func(f *forged) { f.fields["price"] = strings.Repeat("9", 20) }},
 	{name: "an absurd exponent", on: numberOf, reason: "1e999999", spoil: func(f *forged) { f.fields[numberOf[f.Topic]] = "1e999999" }},
 	{name: "a number of 10,000 digits", on: numberOf, reason: "111", spoil: func(f *forged) { f.fields[numberOf[f.Topic]] = strings.Repeat("1", 10_000) }},
 	{name: "a year that is none", on: timeOf, reason: "year", spoil: func(f *forged) {
-		f.fields[timeOf[f.Topic]] = []string{`"1899-12-31T23:59:59Z"`, `"0001-01-02T00:00:00Z"`}[f.random.IntN(2)]
+		f.fields[timeOf[f.Topic]] = []string{`"0999-12-31T23:59:59Z"`, `"0001-01-02T00:00:00Z"`}[f.random.IntN(2)]
 	}},
 	{name: "no time", on: timeOf, reason: "not RFC 3339", spoil: func(f *forged) {
 		f.fields[timeOf[f.Topic]] = []string{`"10000-01-01T00:00:00Z"`, `"yesterday"`, `"2025-06-15 14:30:00"`}[f.random.IntN(3)]
@@ -268,7 +274,7 @@ var unpriced = map[string]struct {
 	"NaN as it is":          {`{"simulated":true,"provider":"simulated","symbol":%q,"price":NaN}`, "simulated", schema.CodeBadResponse},
 	"truncated JSON":        {`{"simulated":true,"provider":"simulated","symbol":%q,"pri`, "simulated", schema.CodeBadResponse},
 	"nested 10,001 deep":    {`{"symbol":%q,"x":` + strings.Repeat("[", 10_001), "simulated", schema.CodeBadResponse},
-	"the year 1066":         {`{"simulated":true,"provider":"simulated","symbol":%q,"price":"1","time":"1066-10-14T09:00:00Z"}`, "simulated", schema.CodeBadResponse},
+	"the year 966":          {`{"simulated":true,"provider":"simulated","symbol":%q,"price":"1","time":"0966-10-14T09:00:00Z"}`, "simulated", schema.CodeBadResponse},
 	"a time years ahead":    {`{"simulated":true,"provider":"simulated","symbol":%q,"price":"1","time":"2125-06-15T14:30:00Z"}`, "simulated", schema.CodeBadResponse},
 	"neither UTF-8":         {"\xff\x00 %q", "simulated", schema.CodeBadResponse},
 	"a provider nobody has": {`{"price":"1","symbol":%q}`, "nobody", schema.CodeUnknownProvider},
