@@ -17,6 +17,9 @@ func (s *service) greet(w io.Writer) {
 	if simulated := simulatedProviders(); slices.Contains(simulated, c.DefaultProvider) {
 		fmt.Fprintf(w, "  prices    simulated, made up and not of any market; for real ones ask with provider=%s, or set FINNHUB_API_KEY\n",
 			strings.Join(keylessProviders, " or provider="))
+		if c.Demo {
+			fmt.Fprintf(w, "  demo      trades of %s for an hour, unless another provider is in use; DEMO=off turns it off\n", demoList())
+		}
 	} else {
 		fmt.Fprintf(w, "  prices    of %s, unless a request names another provider\n", c.DefaultProvider)
 	}

@@ -79,6 +79,7 @@ var settings = []setting{
 	{"rate_limit_per_minute", "", "requests per minute and client; empty: 60, and loopback is exempt", false},
 	{"simulated_seed", "1", "seed of the simulated prices", false},
 	{"simulated_faults", "", "faults of the simulated provider, such as NOPE=unknown,SLOW=late:200ms", false},
+	{"demo", "auto", "auto: with SQLite and no real provider, serve streams simulated prices for an hour, with all indicators on; off: never", false},
 	{"redis_url", "", "accepted for compatibility; limits are kept in the process", true},
 	{"log_level", "", "minimum log level: debug, info, warn or error; empty: info, or warn for commands with output of their own", false},
 	{"log_format", "", "text (with a start banner) or json; empty: text on a terminal, json otherwise", false},
@@ -123,10 +124,13 @@ type config struct {
 	LogFormat     string
 	Modules       map[string]map[string]any
 	Plugins       switches
-	Warnings      []string
+	// Demo says that the service streams simulated prices. Only serve sets it.
+	Demo     bool
+	Warnings []string
 	// Expendable is set by commands whose work can be done again.
 	Expendable        bool
 	movingAverageText string
+	mayDemo           bool
 }
 
 // roles are what a process does.
@@ -277,6 +281,7 @@ func (a *app) load() (config, error) {
 	c.readProvider(k, &wrong)
 	c.readModules(k, &wrong)
 	c.Plugins = readPlugins(k.String("plugins"), &wrong)
+	c.readDemo(k, &wrong)
 	if k.String("redis_url") != "" {
 		c.Warnings = append(c.Warnings, "REDIS_URL is set, but limits are kept in this process")
 	}

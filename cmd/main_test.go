@@ -262,7 +262,7 @@ func command(t testing.TB, env environment, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	process := exec.Command(self, args...)
-	process.Env = append(os.Environ(), asProgram+"=1")
+	process.Env = append(os.Environ(), asProgram+"=1", "DEMO=off")
 	for name, value := range env {
 		process.Env = append(process.Env, name+"="+value)
 	}

@@ -79,6 +79,9 @@ func build(c config, log *slog.Logger) (*modules, error) {
 			m.sources = append(m.sources, pipeline.SourceSpec{Name: module.Name, Produces: module.Produces, Runner: source})
 		}
 	}
+	if c.Demo {
+		m.addDemo(log)
+	}
 	for _, module := range pipeline.Projections() {
 		if !c.Plugins.on(module.Name, module.Optional) {
 			m.describeSwitchedOff(module, env(module.Name))

@@ -39,7 +39,7 @@ PostgreSQL it answers requests, and takes over when the first one ends.`,
 			if err != nil {
 				return err
 			}
-			return a.serve(c.Context(), cfg)
+			return a.serve(c.Context(), cfg.withDemo())
 		},
 	}
 	c.Flags().Var(settingFlag{a, "roles"}, "roles", "what this process does: api, handlers, projections, relay, or all; without Kafka, all or api")

@@ -46,7 +46,7 @@ func onPostgres() bool { return onServices() || os.Getenv(tableVariable) != "" }
 func newStack(t testing.TB, env environment) environment {
 	t.Helper()
 	// Tests of faults post jobs all the time.
-	full := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0", "MAX_ACTIVE_JOBS": "100000"}
+	full := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0", "MAX_ACTIVE_JOBS": "100000", "DEMO": "off"}
 	if _, shared := env["DATABASE_URL"]; onPostgres() && !shared {
 		id := strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
 		full["DATABASE_URL"] = newDatabase(t, "test_"+id)
@@ -77,7 +77,7 @@ func newKafkaStack(t testing.TB, env environment) environment {
 	broker, err := kafkatest.Start(kafkatest.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, broker.Close()) })
-	full := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0", "DATABASE_URL": "sqlite", "KAFKA_BOOTSTRAP_SERVERS": broker.Addr()}
+	full := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0", "DATABASE_URL": "sqlite", "KAFKA_BOOTSTRAP_SERVERS": broker.Addr(), "DEMO": "off"}
 	full.name("kafka")
 	return full.with(env)
 }

@@ -36,5 +36,11 @@ func (p *Provider) Normalize(quote schema.QuoteFetched) ([]pipeline.Price, error
 	if err != nil {
 		return nil, err
 	}
-	return []pipeline.Price{{Symbol: a.Symbol, Price: price, Time: *a.Time}}, nil
+	size := schema.Decimal{}
+	if a.Size != nil {
+		if size, err = payload.ParsePrice(*a.Size); err != nil {
+			size = schema.Decimal{} // no reason to refuse the price
+		}
+	}
+	return []pipeline.Price{{Symbol: a.Symbol, Price: price, Size: size, Time: *a.Time, Sequence: schema.Sequence(a.Trade)}}, nil
 }

@@ -20,14 +20,17 @@ const Name schema.Provider = "simulated"
 
 // Config says what the provider makes up. The zero value is a good one.
 type Config struct {
-	// Seed chooses one of 2^64 markets. Providers of equal Seed, Slot and
-	// TickSize give the same prices in every process. Any value is good.
+	// Seed chooses one of 2^64 markets. Providers of equal Seed, Slot,
+	// TradeEvery and TickSize give the same prices in every process. Any value is good.
 	Seed uint64
 	// Slot is how long a price stands, at least 1 µs. 0 means 1 s.
 	Slot time.Duration
 	// TickSize is what prices are multiples of: positive, at most 1, with at
 	// most 8 fractional digits. 0 means 0.01.
 	TickSize schema.Decimal
+	// TradeEvery is the period within which each symbol of a stream trades once,
+	// 10 ms to 10 s. 0 means 500 ms.
+	TradeEvery time.Duration
 	// Latency is how long each answer takes; 0, the default, is none. It must
 	// not be negative.
 	Latency time.Duration
@@ -59,7 +62,10 @@ func New(cfg Config) (*Provider, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	w, walkErr := newWalk(cfg.Seed, cfg.Slot, cfg.TickSize)
+	if cfg.TradeEvery == 0 {
+		cfg.TradeEvery = 500 * time.Millisecond
+	}
+	w, walkErr := newWalk(cfg.Seed, cfg.Slot, cfg.TradeEvery, cfg.TickSize)
 	errs := []error{walkErr}
 	if cfg.Latency < 0 {
 		errs = append(errs, fmt.Errorf("latency: %v is negative", cfg.Latency))
@@ -82,7 +88,10 @@ type answer struct {
 	Provider  schema.Provider `json:"provider"`
 	Symbol    schema.Symbol   `json:"symbol"`
 	// Price is decimal text.
-	Price *string      `json:"price,omitempty"`
+	Price *string `json:"price,omitempty"`
+	// Size and Trade are those of a trade in a stream.
+	Size  *string      `json:"size,omitempty"`
+	Trade int64        `json:"trade,omitempty"`
 	Time  *schema.Time `json:"time,omitempty"`
 	// Error stands instead of price and time.
 	Error string `json:"error,omitempty"`

@@ -20,7 +20,9 @@ import (
 type walk struct {
 	seed uint64
 	slot int64 // µs
-	tick int64 // in units of 10^-scale
+	// period is how long a symbol of a stream takes for one trade, in µs.
+	period int64
+	tick   int64 // in units of 10^-scale
 	// scale is the number of fractional digits.
 	scale int
 	unit  int64 // 10^scale
@@ -34,11 +36,18 @@ const (
 	evenStep     = 200 // ppm: the strength of period 0
 	oddStep      = 283 // evenStep × √2
 	maxTickScale = 8
+
+	minTradeEvery = 10 * time.Millisecond
+	// A stream that tells nothing for longer could be taken for a broken one.
+	maxTradeEvery = 10 * time.Second
 )
 
-func newWalk(seed uint64, slot time.Duration, tickSize schema.Decimal) (walk, error) {
-	w := walk{seed: seed, slot: slot.Microseconds()}
+func newWalk(seed uint64, slot, period time.Duration, tickSize schema.Decimal) (walk, error) {
+	w := walk{seed: seed, slot: slot.Microseconds(), period: period.Microseconds()}
 	var errs []error
+	if period < minTradeEvery || period > maxTradeEvery {
+		errs = append(errs, fmt.Errorf("trade every: %v is not within %v and %v", period, minTradeEvery, maxTradeEvery))
+	}
 	if w.slot < 1 {
 		errs = append(errs, fmt.Errorf("slot: %v is less than 1 µs", slot))
 	}
@@ -58,16 +67,23 @@ func newWalk(seed uint64, slot time.Duration, tickSize schema.Decimal) (walk, er
 	return w, errors.Join(errs...)
 }
 
-// price is the price of a symbol at a time, as decimal text.
-func (w walk) price(symbol schema.Symbol, at time.Time) string {
+// own is the seed of a symbol.
+func (w walk) own(symbol schema.Symbol) uint64 {
 	hash := fnv.New64a()
 	hash.Write([]byte(symbol)) // never fails
-	own := mix(w.seed ^ mix(hash.Sum64()))
+	return mix(w.seed ^ mix(hash.Sum64()))
+}
 
+// price is the price of a symbol at a time, as decimal text.
+func (w walk) price(symbol schema.Symbol, at time.Time) string { return w.near(symbol, at, 0) }
+
+// near is a price that is off by so many ppm of the symbol's base price.
+func (w walk) near(symbol schema.Symbol, at time.Time, off int64) string {
+	own := w.own(symbol)
 	// The largest product, 990 × 10^8 units × 180,000 ppm, is well within 63 bits.
 	base := (minBase*100 + int64(own%((maxBase-minBase)*100))) * w.unit / 100
 	micros := at.UnixMicro()
-	price := base + base*w.deviation(own, floorDiv(micros, w.slot))/ppm
+	price := base + base*(w.deviation(own, floorDiv(micros, w.slot))+off)/ppm
 	return w.format(max(price/w.tick, 1) * w.tick)
 }
 
