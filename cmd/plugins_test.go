@@ -77,10 +77,10 @@ func TestPluginsAreSwitchedOnAndOff(t *testing.T) {
 	// With all: they catch up, nothing else moves.
 	p = start(t, env.with(environment{"PLUGINS": allRight()}))
 	p.eventuallyHolds("/api/v1/indicators/candles?symbol=AAPL&provider=csv&interval=1d&limit=1",
-		`{"items":[{"symbol":"AAPL","provider":"csv","interval":"1d","timestamp":"2010-03-01T00:00:00Z","open":223.02,"high":223.02,"low":223.02,"close":223.02,"volume":null,"prices":1}],`)
+		`{"items":[{"symbol":"AAPL","provider":"csv","interval":"1d","timestamp":"2010-03-01T00:00:00.000000Z","open":223.02,"high":223.02,"low":223.02,"close":223.02,"volume":null,"prices":1}],`)
 	p.eventuallyHolds("/api/v1/indicators/vwap?symbol=BAND-GBP&provider=coinbase&limit=1", `"value":14.764614317425083241,"volume":36.04}`)
-	p.eventuallyHolds("/api/v1/indicators/ema?symbol=MSFT&provider=csv&period=12&limit=1", `"timestamp":"2010-03-01T00:00:00Z"`)
-	p.eventuallyHolds("/api/v1/indicators/bollinger?symbol=MSFT&provider=csv&limit=1", `"timestamp":"2010-03-01T00:00:00Z"`)
+	p.eventuallyHolds("/api/v1/indicators/ema?symbol=MSFT&provider=csv&period=12&limit=1", `"timestamp":"2010-03-01T00:00:00.000000Z"`)
+	p.eventuallyHolds("/api/v1/indicators/bollinger?symbol=MSFT&provider=csv&limit=1", `"timestamp":"2010-03-01T00:00:00.000000Z"`)
 	unknown := p.get("/api/v1/indicators/candle?symbol=AAPL")
 	assert.Equal(t, `Unknown indicator "candle"; known are bollinger, candles, ema, vwap`, unknown.field(t, "detail"))
 	// Who asks for what is not kept learns what is, and gets nothing else.
@@ -91,7 +91,7 @@ func TestPluginsAreSwitchedOnAndOff(t *testing.T) {
 		assert.Equal(t, 422, refused.status, path)
 		assert.Contains(t, refused.body, kept, path)
 	}
-	p.eventuallyHolds("/api/v1/indicators/bollinger?symbol=MSFT&provider=csv&period=20&limit=1", `"period":"20","timestamp":"2010-03-01T00:00:00Z"`)
+	p.eventuallyHolds("/api/v1/indicators/bollinger?symbol=MSFT&provider=csv&period=20&limit=1", `"period":"20","timestamp":"2010-03-01T00:00:00.000000Z"`)
 	assert.Contains(t, p.get("/openapi.json").body, "/api/v1/indicators/candles")
 	assert.Contains(t, p.get("/metrics").body, `pricemill_stage_batch_records_count{stage="ema.g1"}`)
 	checkAsyncAPI(t, p.get("/asyncapi.json").body)

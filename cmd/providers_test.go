@@ -119,10 +119,10 @@ func TestRealProviders(t *testing.T) {
 		return got
 	}
 	for query, want := range map[string]string{
-		"symbol=AAPL": `{"symbol":"AAPL","price":612345.67,"timestamp":"2020-02-25T14:30:00Z","provider":"finnhub"}`,
+		"symbol=AAPL": `{"symbol":"AAPL","price":612345.67,"timestamp":"2020-02-25T14:30:00.000000Z","provider":"finnhub"}`,
 		"symbol=SKL-BTC&provider=coinbase": `{"symbol":"SKL-BTC","price":0.00001304,"timestamp":"2021-04-17T16:43:37.067586Z",` +
 			`"provider":"coinbase"}`,
-		"symbol=MSFT&provider=yahoo_finance": `{"symbol":"MSFT","price":189.97999572753906,"timestamp":"2023-11-16T21:00:02Z",` +
+		"symbol=MSFT&provider=yahoo_finance": `{"symbol":"MSFT","price":189.97999572753906,"timestamp":"2023-11-16T21:00:02.000000Z",` +
 			`"provider":"yahoo_finance"}`,
 	} {
 		got := latest(query)

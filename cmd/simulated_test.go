@@ -38,7 +38,7 @@ func TestSimulatedPricesAreTold(t *testing.T) {
 	assert.JSONEq(t, `{"items":[]}`, history.body, "nothing was made up")
 	assert.Equal(t, "csv", history.header.Get("Pricemill-Other-Providers"))
 	real := p.eventually("/api/v1/prices/latest?symbol=ACME&provider=csv&stale=allow", http.StatusOK)
-	assert.JSONEq(t, `{"symbol":"ACME","price":12.5,"timestamp":"2025-06-15T14:30:00Z","provider":"csv"}`, real.body)
+	assert.JSONEq(t, `{"symbol":"ACME","price":12.5,"timestamp":"2025-06-15T14:30:00.000000Z","provider":"csv"}`, real.body)
 	assert.Empty(t, real.header.Get("Pricemill-Simulated"))
 
 	for _, target := range []string{"/api/v1/prices/latest?symbol=AAPL", "/api/v1/prices/moving-average?symbol=AAPL",

@@ -33,7 +33,7 @@ func TestMovingAverage(t *testing.T) {
 	for _, test := range tests {
 		w := get(t, api, "/api/v1/prices/moving-average?"+test.query)
 		expect(t, w, http.StatusOK, `{"symbol":"`+test.symbol+`","window_size":`+test.window+
-			`,"value":184.92,"timestamp":"2025-06-15T14:30:00Z"}`)
+			`,"value":184.92,"timestamp":"2025-06-15T14:30:00.000000Z"}`)
 		if asked != test.asked {
 			t.Errorf("%s: asked for %s, want %s", test.query, asked, test.asked)
 		}

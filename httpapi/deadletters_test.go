@@ -82,13 +82,13 @@ func TestDeadLettersAreShown(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t, nil)
 	expect(t, get(t, api, "/api/v1/dead-letters?stage=normalize&limit=5"), 200, `{"items":[{"id":17,"stage":"normalize","topic":"stored-quotes",`+
-		`"topic_id":"id","partition":3,"offset":9,"bytes":2,"reason":"panic: oh\nstack","created_at":"2025-06-15T14:30:00Z","retrying":true}]}`)
+		`"topic_id":"id","partition":3,"offset":9,"bytes":2,"reason":"panic: oh\nstack","created_at":"2025-06-15T14:30:00.000000Z","retrying":true}]}`)
 	expect(t, get(t, api, "/api/v1/dead-letters?stage=fetch"), 200, `{"items":[]}`)
 	expect(t, get(t, api, "/api/v1/dead-letters?stage=typo"), 404, `{"detail":"There is no stage \"typo\""}`)
 	assert.Equal(t, 404, get(t, api, "/api/v1/dead-letters?stage=%00").Code)
 	assert.Equal(t, 422, get(t, api, "/api/v1/dead-letters?limit=0").Code)
 	expect(t, get(t, api, "/api/v1/dead-letters/17"), 200, `{"id":17,"stage":"normalize","topic":"stored-quotes","topic_id":"id","partition":3,"offset":9,`+
-		`"reason":"panic: oh\nstack","created_at":"2025-06-15T14:30:00Z","retrying":false,"discarded_at":null,"key":null,`+
+		`"reason":"panic: oh\nstack","created_at":"2025-06-15T14:30:00.000000Z","retrying":false,"discarded_at":null,"key":null,`+
 		`"headers":[{"key":"ce_id","value":"MTI="}],"value":"/wA="}`)
 	expect(t, get(t, api, "/api/v1/dead-letters/18"), 404, `{"detail":"There is no dead letter \"18\""}`)
 	for _, wrong := range []string{"x", "0", "-1", "%00", "9223372036854775808"} {

@@ -24,7 +24,7 @@ type pastPrice struct {
 }
 
 func (p pastPrice) fields() []string {
-	return []string{string(p.Symbol), string(p.Provider), p.Price.String(), textOf(p.Timestamp), textOf(p.ReceivedAt)}
+	return []string{string(p.Symbol), string(p.Provider), p.Price.String(), p.Timestamp.Text(), p.ReceivedAt.Text()}
 }
 
 // pastAverage is a line of GET moving-average/history.
@@ -37,10 +37,8 @@ type pastAverage struct {
 }
 
 func (a pastAverage) fields() []string {
-	return []string{string(a.Symbol), string(a.Provider), strconv.Itoa(a.WindowSize), a.Value.String(), textOf(a.Timestamp)}
+	return []string{string(a.Symbol), string(a.Provider), strconv.Itoa(a.WindowSize), a.Value.String(), a.Timestamp.Text()}
 }
-
-func textOf(t schema.Time) string { return t.Format(time.RFC3339Nano) }
 
 const historyPath = "/api/v1/prices/history"
 
@@ -59,7 +57,7 @@ func (a *API) readHistoryQuery(r *http.Request, more func(*query) []string) (his
 	own := more(&q)
 	from, to := q.time("from"), q.time("to")
 	if text, given := q.get("to"); given && len(q.faults) == 0 && !to.After(from) {
-		q.faults = append(q.faults, inQuery("to", text).notAfter(textOf(from)))
+		q.faults = append(q.faults, inQuery("to", text).notAfter(from.Format(time.RFC3339Nano)))
 	}
 	asked.From, asked.Limit, asked.Behind = from, q.limit(), projections.Newest
 	if !to.IsZero() {
@@ -70,7 +68,7 @@ func (a *API) readHistoryQuery(r *http.Request, more func(*query) []string) (his
 	if err == nil {
 		asked.Provider, asked.Symbol = provider, a.config.symbol(provider, asked.Symbol)
 		asked.list = listing{r.URL.Path, string(provider), string(asked.Symbol)}
-		asked.list = append(append(asked.list, own...), textOf(from), textOf(to))
+		asked.list = append(append(asked.list, own...), from.Text(), to.Text())
 		asked.readCursor(&q)
 	}
 	if faults := q.faults.orNil(); faults != nil {
@@ -100,7 +98,7 @@ func (asked *historyQuery) readCursor(q *query) {
 
 // cursorOf leads to what is listed after a place. Most places have no sequence.
 func (asked historyQuery) cursorOf(p projections.Place) string {
-	parts := []string{textOf(p.Timestamp), strconv.FormatInt(p.ID, 10)}
+	parts := []string{p.Timestamp.Text(), strconv.FormatInt(p.ID, 10)}
 	if p.Sequence != 0 {
 		parts = append(parts, strconv.FormatInt(int64(p.Sequence), 10))
 	}

@@ -39,15 +39,15 @@ func TestHistory(t *testing.T) {
 	api := newAPI(t, func(s *setup) { s.Prices = past(2) })
 	w := get(t, api, history+"?symbol=aapl")
 	expect(t, w, http.StatusOK, `{"items":[`+
-		`{"symbol":"AAPL","provider":"finnhub","price":0.000000000000000002,"timestamp":"2025-06-15T14:30:02Z","received_at":"2025-06-15T14:30:02.000001Z"},`+
-		`{"symbol":"AAPL","provider":"finnhub","price":0.000000000000000001,"timestamp":"2025-06-15T14:30:01Z","received_at":"2025-06-15T14:30:01.000001Z"}]}`)
+		`{"symbol":"AAPL","provider":"finnhub","price":0.000000000000000002,"timestamp":"2025-06-15T14:30:02.000000Z","received_at":"2025-06-15T14:30:02.000001Z"},`+
+		`{"symbol":"AAPL","provider":"finnhub","price":0.000000000000000001,"timestamp":"2025-06-15T14:30:01.000000Z","received_at":"2025-06-15T14:30:01.000001Z"}]}`)
 	if got := w.Header().Get("Link"); got != "" {
 		t.Errorf("there is a next page: %s", got)
 	}
 	expect(t, get(t, api, history+"?symbol=AAPL", "If-None-Match", w.Header().Get("ETag")), http.StatusNotModified, "")
 	expect(t, get(t, api, history+"?symbol=AAPL&from=2025-06-15T14:30:09Z"), http.StatusOK, `{"items":[]}`)
 	expect(t, get(t, api, history+"?symbol=AAPL&to=2025-06-15T16:30:02%2B02:00&limit=1"), http.StatusOK, `{"items":[`+
-		`{"symbol":"AAPL","provider":"finnhub","price":0.000000000000000001,"timestamp":"2025-06-15T14:30:01Z","received_at":"2025-06-15T14:30:01.000001Z"}]}`)
+		`{"symbol":"AAPL","provider":"finnhub","price":0.000000000000000001,"timestamp":"2025-06-15T14:30:01.000000Z","received_at":"2025-06-15T14:30:01.000001Z"}]}`)
 }
 
 func TestHistoryAsCSV(t *testing.T) {
@@ -55,7 +55,7 @@ func TestHistoryAsCSV(t *testing.T) {
 	api := newAPI(t, func(s *setup) { s.Prices = past(2) })
 	w := get(t, api, history+"?symbol=%3DA%2B1&limit=1", "Accept", "text/csv")
 	expect(t, w, http.StatusOK, "symbol,provider,price,timestamp,received_at\r\n"+
-		"=A+1,finnhub,0.000000000000000002,2025-06-15T14:30:02Z,2025-06-15T14:30:02.000001Z\r\n")
+		"=A+1,finnhub,0.000000000000000002,2025-06-15T14:30:02.000000Z,2025-06-15T14:30:02.000001Z\r\n")
 	if w.Header().Get("Link") == "" {
 		t.Error("no next page")
 	}
@@ -146,7 +146,7 @@ func TestHistoryFaults(t *testing.T) {
 		return next.Query().Get("cursor")
 	}
 	ours := cursorOf(history + "?symbol=A&to=2025-06-16T00:00:00Z")
-	list := []string{history, "finnhub", "A", "0", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"}
+	list := []string{history, "finnhub", "A", "0", "0001-01-01T00:00:00.000000Z", "0001-01-01T00:00:00.000000Z"}
 	noTime := func(name, input string) string {
 		return `{"type":"datetime_parsing","loc":["query","` + name + `"],"msg":"Input should be a valid datetime, not RFC 3339, such as 2025-06-15T14:30:00Z",` +
 			`"input":"` + input + `","ctx":{"error":"not RFC 3339, such as 2025-06-15T14:30:00Z"}}`
@@ -212,7 +212,7 @@ func TestAverageHistory(t *testing.T) {
 	api := newAPI(t, func(s *setup) { s.Averages, s.DefaultWindow = points{nil, &asked, past(3)}, 20 })
 	first := get(t, api, averageHistory+"?symbol=aapl&provider=yahoo_finance&window=7&limit=2")
 	line := func(i int) string {
-		return fmt.Sprintf(`{"symbol":"AAPL","provider":"yahoo","window_size":7,"value":0.%018d,"timestamp":"2025-06-15T14:30:%02dZ"}`, i, i)
+		return fmt.Sprintf(`{"symbol":"AAPL","provider":"yahoo","window_size":7,"value":0.%018d,"timestamp":"2025-06-15T14:30:%02d.000000Z"}`, i, i)
 	}
 	if !strings.HasPrefix(first.Body.String(), `{"items":[`+line(3)+`,`+line(2)+`],"next_cursor":"`) || asked != "yahoo AAPL 7" {
 		t.Errorf("asked for %s, got %s", asked, first.Body)
@@ -229,7 +229,7 @@ func TestAverageHistory(t *testing.T) {
 		t.Errorf("asked for %s, want the standard window", asked)
 	}
 	w := get(t, api, averageHistory+"?symbol=A&window=5&limit=1", "Accept", "text/csv")
-	expect(t, w, http.StatusOK, "symbol,provider,window_size,value,timestamp\r\nA,finnhub,5,0.000000000000000003,2025-06-15T14:30:03Z\r\n")
+	expect(t, w, http.StatusOK, "symbol,provider,window_size,value,timestamp\r\nA,finnhub,5,0.000000000000000003,2025-06-15T14:30:03.000000Z\r\n")
 }
 
 func TestAverageAsOf(t *testing.T) {
@@ -237,7 +237,7 @@ func TestAverageAsOf(t *testing.T) {
 	var asked string
 	api := newAPI(t, func(s *setup) { s.Averages = averages(&asked) })
 	w := get(t, api, "/api/v1/prices/moving-average?symbol=A&window=3&as_of=2025-01-02T03:04:05.678%2B01:00")
-	expect(t, w, http.StatusOK, `{"symbol":"A","window_size":3,"value":184.92,"timestamp":"2025-01-02T02:04:05.678Z"}`)
+	expect(t, w, http.StatusOK, `{"symbol":"A","window_size":3,"value":184.92,"timestamp":"2025-01-02T02:04:05.678000Z"}`)
 	expect(t, get(t, newAPI(t, nil), "/api/v1/prices/moving-average?symbol=A&as_of=2025-01-02T03:04:05Z"), http.StatusNotFound,
 		`{"detail":"Moving average not found"}`)
 	if w := get(t, api, "/api/v1/prices/moving-average?symbol=A&as_of=now"); w.Code != http.StatusUnprocessableEntity {

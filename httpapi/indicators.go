@@ -54,7 +54,7 @@ func (i indicatorItem) fields() []string {
 		switch v := value.(type) {
 		case nil:
 		case schema.Time:
-			texts[at] = textOf(v)
+			texts[at] = v.Text()
 		default:
 			texts[at] = fmt.Sprint(v)
 		}

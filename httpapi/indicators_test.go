@@ -58,8 +58,8 @@ func TestIndicator(t *testing.T) {
 	api := newAPI(t, nil)
 	w := get(t, api, bandsPath+"?symbol=aapl&limit=2")
 	expect(t, w, http.StatusOK, `{"items":[`+
-		`{"symbol":"AAPL","provider":"finnhub","length":"1m","width":"2","timestamp":"2025-06-15T14:30:05Z","upper":0.000000000000000005,"volume":null,"count":5,"since":"2025-06-15T14:30:05Z","state":"1m2"},`+
-		`{"symbol":"AAPL","provider":"finnhub","length":"1m","width":"2","timestamp":"2025-06-15T14:30:04Z","upper":0.000000000000000004,"volume":0.000000000000000004,"count":4,"since":"2025-06-15T14:30:04Z","state":"1m2"}],`+
+		`{"symbol":"AAPL","provider":"finnhub","length":"1m","width":"2","timestamp":"2025-06-15T14:30:05.000000Z","upper":0.000000000000000005,"volume":null,"count":5,"since":"2025-06-15T14:30:05.000000Z","state":"1m2"},`+
+		`{"symbol":"AAPL","provider":"finnhub","length":"1m","width":"2","timestamp":"2025-06-15T14:30:04.000000Z","upper":0.000000000000000004,"volume":0.000000000000000004,"count":4,"since":"2025-06-15T14:30:04.000000Z","state":"1m2"}],`+
 		`"next_cursor":"`+nextCursor(t, w.Body.Bytes())+`"}`)
 	if link := w.Header().Get("Link"); !strings.Contains(link, `rel="next"`) {
 		t.Errorf("Link is %q", link)
@@ -73,7 +73,7 @@ func TestIndicator(t *testing.T) {
 		t.Errorf("a cursor of another length: %d", other.Code)
 	}
 	expect(t, get(t, api, bandsPath+"?symbol=AAPL&from=2025-06-15T14:30:05Z&length=1d&width=9", "Accept", "text/csv"), http.StatusOK,
-		"symbol,provider,length,width,timestamp,upper,volume,count,since,state\r\nAAPL,finnhub,1d,9,2025-06-15T14:30:05Z,0.000000000000000005,,5,2025-06-15T14:30:05Z,1d9\r\n")
+		"symbol,provider,length,width,timestamp,upper,volume,count,since,state\r\nAAPL,finnhub,1d,9,2025-06-15T14:30:05.000000Z,0.000000000000000005,,5,2025-06-15T14:30:05.000000Z,1d9\r\n")
 	expect(t, get(t, api, bandsPath+"?symbol=AAPL&from=2026-06-15T14:30:05Z"), http.StatusOK, `{"items":[]}`)
 }
 

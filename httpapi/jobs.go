@@ -76,7 +76,7 @@ func (a *API) getJobs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("listing the polling jobs: %w", err)
 	}
-	page := newPage(found, limit, newJobBody, func(j jobs.Job) string { return list.cursor(textOf(j.CreatedAt), j.JobID) })
+	page := newPage(found, limit, newJobBody, func(j jobs.Job) string { return list.cursor(j.CreatedAt.Text(), j.JobID) })
 	linkNext(w, r, page.NextCursor)
 	a.writeJSON(w, r, http.StatusOK, page)
 	return nil

@@ -27,9 +27,9 @@ func TestJob(t *testing.T) {
 	fresh := activeJob("poll_abc12345", eventTime)
 	fresh.Status, fresh.NextRun = schema.JobPaused, schema.Time{}
 	api := newAPI(t, func(s *setup) { s.Jobs = &jobList{jobs: []jobs.Job{job, fresh}} })
-	const config = `"config":{"symbols":["AAPL"],"interval":60,"provider":"finnhub"},"created_at":"2025-06-15T14:30:00Z",`
-	first := `{"job_id":"poll_bcdefghi","status":"active",` + config + `"next_run":"2025-06-15T14:30:00Z","last_run":"2025-06-15T14:30:01Z",` +
-		`"last_error":{"symbol":"AAPL","code":"not_configured","reason":"no key","timestamp":"2025-06-15T14:30:00Z"},` +
+	const config = `"config":{"symbols":["AAPL"],"interval":60,"provider":"finnhub"},"created_at":"2025-06-15T14:30:00.000000Z",`
+	first := `{"job_id":"poll_bcdefghi","status":"active",` + config + `"next_run":"2025-06-15T14:30:00.000000Z","last_run":"2025-06-15T14:30:01.000000Z",` +
+		`"last_error":{"symbol":"AAPL","code":"not_configured","reason":"no key","timestamp":"2025-06-15T14:30:00.000000Z"},` +
 		`"counts":{"runs":4,"prices":3,"unchanged":2,"failures":1}}`
 	second := `{"job_id":"poll_abc12345","status":"paused",` + config + `"next_run":null,"last_run":null,"last_error":null,` +
 		`"counts":{"runs":0,"prices":0,"unchanged":0,"failures":0}}`

@@ -90,7 +90,7 @@ func offerStale(err error, known latestprices.Price) error {
 	if !errors.As(err, &failure) {
 		return err
 	}
-	return &apiError{failure.code, failure.detail + "; stale=allow gives the last one, of " + textOf(known.Timestamp), failure.cause}
+	return &apiError{failure.code, failure.detail + "; stale=allow gives the last one, of " + known.Timestamp.Format(time.RFC3339Nano), failure.cause}
 }
 
 // staleWillDo reports whether err says that there is no fresh price now, rather

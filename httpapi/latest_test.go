@@ -21,7 +21,7 @@ import (
 
 const (
 	latestAAPL = "/api/v1/prices/latest?symbol=AAPL"
-	aapl185    = `{"symbol":"AAPL","price":185.75,"timestamp":"2025-06-15T14:30:00Z","provider":"finnhub"}`
+	aapl185    = `{"symbol":"AAPL","price":185.75,"timestamp":"2025-06-15T14:30:00.000000Z","provider":"finnhub"}`
 )
 
 func TestLatestAnswersAFreshPriceWithoutAFetch(t *testing.T) {
@@ -107,7 +107,7 @@ func TestLatestMaxAge(t *testing.T) {
 		s.LatestPrices, s.Requests = knows("1", 10*time.Minute), becomes(observed("185.75"))
 	})
 	expect(t, get(t, api, latestAAPL+"&max_age=3600"), http.StatusOK,
-		`{"symbol":"AAPL","price":1,"timestamp":"2025-06-15T14:30:00Z","provider":"finnhub"}`)
+		`{"symbol":"AAPL","price":1,"timestamp":"2025-06-15T14:30:00.000000Z","provider":"finnhub"}`)
 	expect(t, get(t, api, latestAAPL+"&max_age=60"), http.StatusOK, aapl185)
 }
 
@@ -162,7 +162,7 @@ func TestLatestTimesOut(t *testing.T) {
 
 func TestStaleAllow(t *testing.T) {
 	t.Parallel()
-	stale := `{"symbol":"AAPL","price":180.5,"timestamp":"2025-06-15T14:30:00Z","provider":"finnhub"}`
+	stale := `{"symbol":"AAPL","price":180.5,"timestamp":"2025-06-15T14:30:00.000000Z","provider":"finnhub"}`
 	broken := &commands{err: httpapi.ErrUnavailable}
 	tests := []struct {
 		name   string

@@ -25,7 +25,7 @@ func TestGetProviders(t *testing.T) {
 		}, `{"calls_left":7,"breaker":"closed","retry_at":null}`},
 		"not asked": {func(context.Context) (map[schema.Provider]httpapi.ProviderStatus, error) {
 			return map[schema.Provider]httpapi.ProviderStatus{"finnhub": {Breaker: httpapi.BreakerOpen, RetryAt: eventTime}}, nil
-		}, `{"calls_left":null,"breaker":"open","retry_at":"2025-06-15T14:30:00Z"}`},
+		}, `{"calls_left":null,"breaker":"open","retry_at":"2025-06-15T14:30:00.000000Z"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -162,7 +162,7 @@ func TestServerSentEvents(t *testing.T) {
 		event("snapshot", "a", live.Snapshot{Provider: "simulated", Symbol: "AAPL", Parts: []live.SnapshotPart{{Name: "price", Value: observedPrice("1.50")}, {Name: "average:20"}}}),
 		event("price", "b", observedPrice("2")), event("average", "c", average), event("bands", "d", point),
 		event("missed", "f", live.Missed{From: "d", To: "f", Count: 3}), event("reset", "g", live.Reset{Reason: "why"})}
-	at := eventTime.Format(time.RFC3339Nano)
+	at := eventTime.Text()
 	price := func(p string) string {
 		return `{"symbol":"AAPL","provider":"simulated","price":` + p + `,"timestamp":"` + at + `","received_at":"` + at + `"}`
 	}

@@ -87,11 +87,11 @@ func TestGetStreams(t *testing.T) {
 	stopped.Status, stopped.StoppedAt, stopped.OwnerAlive = "stopped", &eventTime, false
 	stopped.LastMessageAt, stopped.LastError = &eventTime, &httpapi.StreamError{Reason: "the connection was cut off", Timestamp: eventTime}
 	api := newAPI(t, withStreams(&streams{known: []httpapi.Stream{exampleStream("stream_a"), stopped}}, &commands{}))
-	const a = `{"stream_id":"stream_a","status":"active","provider":"yahoo","symbols":["AAPL"],"started_at":"2025-06-15T14:30:00Z",` +
+	const a = `{"stream_id":"stream_a","status":"active","provider":"yahoo","symbols":["AAPL"],"started_at":"2025-06-15T14:30:00.000000Z",` +
 		`"stopped_at":null,"owner_alive":true,"last_message_at":null,"messages":3,"gaps":0,"missed":0,"reconnects":0,"last_error":null}`
-	const b = `{"stream_id":"stream_b","status":"stopped","provider":"yahoo","symbols":["AAPL"],"started_at":"2025-06-15T14:30:00Z",` +
-		`"stopped_at":"2025-06-15T14:30:00Z","owner_alive":false,"last_message_at":"2025-06-15T14:30:00Z","messages":3,"gaps":0,"missed":0,` +
-		`"reconnects":0,"last_error":{"reason":"the connection was cut off","timestamp":"2025-06-15T14:30:00Z"}}`
+	const b = `{"stream_id":"stream_b","status":"stopped","provider":"yahoo","symbols":["AAPL"],"started_at":"2025-06-15T14:30:00.000000Z",` +
+		`"stopped_at":"2025-06-15T14:30:00.000000Z","owner_alive":false,"last_message_at":"2025-06-15T14:30:00.000000Z","messages":3,"gaps":0,"missed":0,` +
+		`"reconnects":0,"last_error":{"reason":"the connection was cut off","timestamp":"2025-06-15T14:30:00.000000Z"}}`
 	expect(t, get(t, api, "/api/v1/streams"), http.StatusOK, `{"items":[`+a+`,`+b+`]}`)
 	expect(t, get(t, api, "/api/v1/streams?limit=1"), http.StatusOK, `{"items":[`+a+`]}`)
 	expect(t, get(t, api, "/api/v1/streams/stream_b"), http.StatusOK, b)

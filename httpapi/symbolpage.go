@@ -203,7 +203,7 @@ func (a *API) charts(asked symbolQuery) dashboard.Charts {
 			values.Set("window", strconv.Itoa(asked.window))
 		}
 		if asked.period.length > 0 {
-			values.Set("from", textOf(schema.NewTime(a.config.Now().Add(-asked.period.length).Truncate(time.Minute))))
+			values.Set("from", schema.NewTime(a.config.Now().Add(-asked.period.length).Truncate(time.Minute)).Text())
 		}
 		return "/api/v1/prices/chart.svg?" + values.Encode()
 	}

@@ -45,9 +45,9 @@ func TestSymbols(t *testing.T) {
 	}
 	api := newAPI(t, func(s *setup) { s.Symbols = known })
 	lines := []string{
-		`{"symbol":"AAPL","provider":"finnhub","count":3,"first_timestamp":"2025-06-15T14:30:00Z","last_timestamp":"2025-06-15T14:30:09Z","last_price":0.00001304}`,
-		`{"symbol":"MSFT","provider":"finnhub","count":1,"first_timestamp":"2025-06-15T14:30:01Z","last_timestamp":"2025-06-15T14:30:01Z","last_price":415.2}`,
-		`{"symbol":"AAPL","provider":"yahoo","count":1,"first_timestamp":"2025-06-15T14:30:02Z","last_timestamp":"2025-06-15T14:30:02Z","last_price":185}`,
+		`{"symbol":"AAPL","provider":"finnhub","count":3,"first_timestamp":"2025-06-15T14:30:00.000000Z","last_timestamp":"2025-06-15T14:30:09.000000Z","last_price":0.00001304}`,
+		`{"symbol":"MSFT","provider":"finnhub","count":1,"first_timestamp":"2025-06-15T14:30:01.000000Z","last_timestamp":"2025-06-15T14:30:01.000000Z","last_price":415.2}`,
+		`{"symbol":"AAPL","provider":"yahoo","count":1,"first_timestamp":"2025-06-15T14:30:02.000000Z","last_timestamp":"2025-06-15T14:30:02.000000Z","last_price":185}`,
 	}
 	all := get(t, api, "/api/v1/symbols")
 	expect(t, all, http.StatusOK, `{"items":[`+strings.Join(lines, ",")+`]}`)

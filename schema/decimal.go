@@ -52,6 +52,41 @@ func parseDecimal(s string, maxInteger int) (Decimal, error) {
 	return Decimal{d}, nil
 }
 
+// parseShort reads what most prices are, a JSON number in plain notation of at most 18
+// digits, as ParseDecimal reads it; false for anything else.
+func parseShort(text []byte) (Decimal, bool) {
+	negative := len(text) > 0 && text[0] == '-'
+	digits := text
+	if negative {
+		digits = text[1:]
+	}
+	if len(digits) == 0 || len(digits) > MaxIntegerDigits+len(".") {
+		return Decimal{}, false
+	}
+	coefficient, point := uint64(0), -1
+	for i, c := range digits {
+		switch {
+		case c >= '0' && c <= '9':
+			coefficient = coefficient*10 + uint64(c-'0')
+		case c == '.' && point < 0 && i > 0 && i < len(digits)-1:
+			point = i
+		default:
+			return Decimal{}, false
+		}
+	}
+	fraction := 0
+	if point < 0 && len(digits) > MaxIntegerDigits {
+		return Decimal{}, false
+	}
+	if point >= 0 {
+		for fraction = len(digits) - 1 - point; fraction > 0 && coefficient%10 == 0; fraction-- {
+			coefficient /= 10
+		}
+	}
+	d, err := udecimal.NewFromHiLo(negative, 0, coefficient, uint8(fraction))
+	return Decimal{d}, err == nil
+}
+
 // maxRoundedDigits bounds the fraction that RoundDecimal reads: far above what
 // prints a float.
 const maxRoundedDigits = 2000
@@ -265,13 +300,25 @@ func odd(q udecimal.Decimal) bool {
 }
 
 // MarshalJSON writes a JSON number.
-func (d Decimal) MarshalJSON() ([]byte, error) { return []byte(d.String()), nil }
+func (d Decimal) MarshalJSON() ([]byte, error) { return d.appendText(nil), nil }
 
 // AppendText appends the number in plain notation.
-func (d Decimal) AppendText(b []byte) ([]byte, error) { return append(b, d.String()...), nil }
+func (d Decimal) AppendText(b []byte) ([]byte, error) { return d.appendText(b), nil }
+
+func (d Decimal) appendText(b []byte) []byte {
+	b, err := d.d.AppendText(b)
+	if err != nil {
+		panic("schema: a decimal without text: " + err.Error()) // the library has no error
+	}
+	return b
+}
 
 // UnmarshalJSON reads a JSON number, or a string that holds one.
 func (d *Decimal) UnmarshalJSON(data []byte) error {
+	if parsed, ok := parseShort(data); ok {
+		*d = parsed
+		return nil
+	}
 	text := string(data)
 	if len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"' {
 		text = text[1 : len(text)-1]

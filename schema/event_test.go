@@ -24,7 +24,7 @@ func observed(t require.TestingT) schema.PriceObserved {
 	}
 }
 
-const priceJSON = `{"symbol":"AAPL","price":185.75,"timestamp":"2025-06-15T14:30:00Z","source":"finnhub","received_at":"2025-06-15T14:30:01Z"}`
+const priceJSON = `{"symbol":"AAPL","price":185.75,"timestamp":"2025-06-15T14:30:00.000000Z","source":"finnhub","received_at":"2025-06-15T14:30:01.000000Z"}`
 
 func TestEventRoundTrips(t *testing.T) {
 	t.Parallel()
@@ -121,8 +121,8 @@ func TestDecodeRefusesPayloads(t *testing.T) {
 		"price null":           change("185.75", "null"),
 		"price of 19 digits":   change("185.75", "0.1234567890123456789"),
 		"symbol with a line":   change("AAPL", `AA\nPL`),
-		"time without zone":    change("14:30:00Z", "14:30:00"),
-		"time null":            change(`"2025-06-15T14:30:00Z"`, "null"),
+		"time without zone":    change("14:30:00.000000Z", "14:30:00"),
+		"time null":            change(`"2025-06-15T14:30:00.000000Z"`, "null"),
 		"key twice":            change(`"price":185.75`, `"price":185.75,"price":185.75`),
 		"key twice, escaped":   change(`"price":185.75`, `"price":185.75,"pric\u0065":1`),
 		"key in upper case":    change(`"price"`, `"PRICE"`),
@@ -296,7 +296,7 @@ func TestQuoteStoredIsItself(t *testing.T) {
 	}
 	value, err := json.Marshal(stored)
 	require.NoError(t, err)
-	assert.JSONEq(t, `{"provider":"finnhub","symbol":"AAPL","raw_response":"x","received_at":"2025-06-15T14:30:00Z","raw_response_id":"1"}`, string(value))
+	assert.JSONEq(t, `{"provider":"finnhub","symbol":"AAPL","raw_response":"x","received_at":"2025-06-15T14:30:00.000000Z","raw_response_id":"1"}`, string(value))
 }
 
 // Oil was sold at less than nothing, and a spread may cost nothing: both are prices.

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"bytes"
 	"encoding"
 	"encoding/json"
 	"reflect"
@@ -49,6 +50,7 @@ func decodeFlat(object []byte, fields []flatField, target reflect.Value) bool {
 	if len(fields) == 0 || len(fields) > 64 {
 		return false
 	}
+	known := fielderOf(target.Addr().Interface())
 	s := flatScanner{text: object}
 	if !s.take('{') {
 		return false
@@ -70,7 +72,7 @@ func decodeFlat(object []byte, fields []flatField, target reflect.Value) bool {
 			return false
 		}
 		seen |= 1 << at
-		if !fields[at].read(&s, target) {
+		if !fields[at].read(&s, target, known) {
 			return false
 		}
 		switch {
@@ -84,8 +86,81 @@ func decodeFlat(object []byte, fields []flatField, target reflect.Value) bool {
 	}
 }
 
-// read takes the value of the field from the text.
-func (f *flatField) read(s *flatScanner, target reflect.Value) bool {
+// fielder is a struct that gives pointers to its fields by their JSON names: of those
+// that every price goes through, for which reflection takes longer than all else.
+type fielder interface {
+	field(name string) any
+}
+
+// fielderOf is v, where it is one, and nil for any other. An interface would not tell a
+// struct that embeds one.
+func fielderOf(v any) fielder {
+	switch v := v.(type) {
+	case *QuoteFetched:
+		return v
+	case *QuoteStored:
+		return v
+	case *PriceObserved:
+		return v
+	}
+	return nil
+}
+
+func (q *Quote) field(name string) any {
+	switch name {
+	case "provider":
+		return &q.Provider
+	case "symbol":
+		return &q.Symbol
+	case "request_id":
+		return &q.RequestID
+	}
+	return nil
+}
+
+func (q *QuoteFetched) field(name string) any {
+	switch name {
+	case "raw_response":
+		return &q.RawResponse
+	case "received_at":
+		return &q.ReceivedAt
+	}
+	return q.Quote.field(name)
+}
+
+func (q *QuoteStored) field(name string) any {
+	if name == "raw_response_id" {
+		return &q.RawResponseID
+	}
+	return q.QuoteFetched.field(name)
+}
+
+func (p *PriceObserved) field(name string) any {
+	switch name {
+	case "symbol":
+		return &p.Symbol
+	case "price":
+		return &p.Price
+	case "size":
+		return &p.Size
+	case "timestamp":
+		return &p.Timestamp
+	case "sequence":
+		return &p.Sequence
+	case "source":
+		return &p.Source
+	case "raw_response_id":
+		return &p.RawResponseID
+	case "received_at":
+		return &p.ReceivedAt
+	case "request_id":
+		return &p.RequestID
+	}
+	return nil
+}
+
+// read takes the value of the field from the text. known is target, where it is one.
+func (f *flatField) read(s *flatScanner, target reflect.Value, known fielder) bool {
 	s.space()
 	quoted := s.at < len(s.text) && s.text[s.at] == '"'
 	var value []byte
@@ -97,6 +172,28 @@ func (f *flatField) read(s *flatScanner, target reflect.Value) bool {
 	}
 	if !ok {
 		return false
+	}
+	if known != nil && quoted && !escaped {
+		switch field := known.field(f.name).(type) {
+		case *string:
+			*field = string(value[1 : len(value)-1])
+			return true
+		case *Symbol:
+			*field = Symbol(value[1 : len(value)-1])
+			return true
+		case *Provider:
+			*field = Provider(value[1 : len(value)-1])
+			return true
+		case *Time:
+			return field.UnmarshalText(value[1:len(value)-1]) == nil
+		}
+	} else if known != nil {
+		switch field := known.field(f.name).(type) {
+		case *RawResponse:
+			return quoted && field.unescape(value)
+		case *Decimal:
+			return !quoted && field.UnmarshalJSON(value) == nil
+		}
 	}
 	field := target.FieldByIndex(f.index)
 	switch {
@@ -110,6 +207,28 @@ func (f *flatField) read(s *flatScanner, target reflect.Value) bool {
 }
 
 var rawResponseType = reflect.TypeFor[RawResponse]()
+
+// unescape reads a JSON string with its quotes. What has other escapes than the short
+// ones is for encoding/json.
+func (r *RawResponse) unescape(quoted []byte) bool {
+	text := make([]byte, 0, len(quoted)-2)
+	for rest := quoted[1 : len(quoted)-1]; ; {
+		at := bytes.IndexByte(rest, '\\')
+		if at < 0 {
+			*r = append(text, rest...)
+			return true
+		}
+		c := shortEscapes[rest[at+1]]
+		if c == 0 {
+			return r.UnmarshalJSON(quoted) == nil
+		}
+		text = append(append(text, rest[:at]...), c)
+		rest = rest[at+2:]
+	}
+}
+
+// shortEscapes are what stands for a backslash and a letter.
+var shortEscapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
 // flatScanner reads tokens of JSON (RFC 8259).
 type flatScanner struct {

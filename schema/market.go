@@ -21,15 +21,7 @@ const MaxRawResponse = 256 << 10
 type RawResponse []byte
 
 // MarshalJSON implements json.Marshaler.
-func (r RawResponse) MarshalJSON() ([]byte, error) {
-	if utf8.Valid(r) {
-		text, err := json.Marshal(string(r))
-		if err != nil || len(text) <= base64ObjectLen(len(r)) {
-			return text, err
-		}
-	}
-	return json.Marshal(base64Object{r})
-}
+func (r RawResponse) MarshalJSON() ([]byte, error) { return r.appendJSON(nil), nil }
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (r *RawResponse) UnmarshalJSON(data []byte) error {

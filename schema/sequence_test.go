@@ -21,7 +21,7 @@ func TestSequencesAreOptional(t *testing.T) {
 		price.Sequence = sequence
 		text, err := json.Marshal(price)
 		require.NoError(t, err)
-		assert.Equal(t, `{"symbol":"A","price":1,"timestamp":"2025-06-15T14:30:00Z",`+want+`"source":"p","received_at":"2025-06-15T14:30:00Z"}`, string(text))
+		assert.Equal(t, `{"symbol":"A","price":1,"timestamp":"2025-06-15T14:30:00.000000Z",`+want+`"source":"p","received_at":"2025-06-15T14:30:00.000000Z"}`, string(text))
 		var read schema.PriceObserved
 		require.NoError(t, json.Unmarshal(text, &read))
 		assert.Equal(t, price, read)

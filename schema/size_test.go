@@ -21,7 +21,7 @@ func TestSizeOfAPrice(t *testing.T) {
 		require.NoError(t, price.Validate())
 		body, err := json.Marshal(price)
 		require.NoError(t, err)
-		assert.Equal(t, `{"symbol":"A","price":1,`+want+`"timestamp":"1970-01-01T00:00:01Z","source":"p","received_at":"1970-01-01T00:00:01Z"}`, string(body))
+		assert.Equal(t, `{"symbol":"A","price":1,`+want+`"timestamp":"1970-01-01T00:00:01.000000Z","source":"p","received_at":"1970-01-01T00:00:01.000000Z"}`, string(body))
 	}
 	bad := schema.PriceObserved{Symbol: "A", Source: "p", Price: schema.MustDecimal("1"), Timestamp: at, ReceivedAt: at}
 	for _, text := range []string{"-0.1", "-1"} {

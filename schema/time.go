@@ -12,7 +12,7 @@ import (
 // an order by time is the same in memory and in SQL.
 type Time struct{ time.Time }
 
-// sqlTime sorts as text in the order of time.
+// sqlTime is how a time is written everywhere: its order as text is that of time.
 const sqlTime = "2006-01-02T15:04:05.000000Z"
 
 // Years that every engine keeps, and that events may hold. One of fewer than four
@@ -53,6 +53,53 @@ func (t Time) Validate() error {
 	return nil
 }
 
+// MarshalText writes RFC 3339 with exactly six fractional digits, so that the order of
+// texts is that of the times. A year that it cannot write is an error.
+func (t Time) MarshalText() ([]byte, error) { return t.AppendText(nil) }
+
+// AppendText appends what MarshalText writes.
+func (t Time) AppendText(b []byte) ([]byte, error) {
+	if year := t.UTC().Year(); year < 0 || year > maxYear {
+		return nil, fmt.Errorf("writing a time of the year %d: not within 0 and %d", year, maxYear)
+	}
+	return t.appendText(b), nil
+}
+
+// MarshalJSON writes the text of MarshalText as a string.
+func (t Time) MarshalJSON() ([]byte, error) {
+	b, err := t.AppendText([]byte{'"'})
+	return append(b, '"'), err
+}
+
+// Text is the text of MarshalText, of a valid time.
+func (t Time) Text() string { return string(t.appendText(make([]byte, 0, len(sqlTime)))) }
+
+func (t Time) appendJSON(b []byte) []byte { return append(t.appendText(append(b, '"')), '"') }
+
+func (t Time) appendText(b []byte) []byte {
+	u := t.UTC()
+	year, month, day := u.Date()
+	hour, minute, second := u.Clock()
+	b = appendDigits(b, year, 4)
+	b = appendDigits(append(b, '-'), int(month), 2)
+	b = appendDigits(append(b, '-'), day, 2)
+	b = appendDigits(append(b, 'T'), hour, 2)
+	b = appendDigits(append(b, ':'), minute, 2)
+	b = appendDigits(append(b, ':'), second, 2)
+	b = appendDigits(append(b, '.'), u.Nanosecond()/1000, 6)
+	return append(b, 'Z')
+}
+
+// appendDigits appends the last width digits of n.
+func appendDigits(b []byte, n, width int) []byte {
+	b = append(b, "000000"[:width]...)
+	for i := range width {
+		b[len(b)-1-i] = byte('0' + n%10)
+		n /= 10
+	}
+	return b
+}
+
 // UnmarshalJSON reads an RFC 3339 string.
 func (t *Time) UnmarshalJSON(data []byte) error {
 	if len(data) < 2 || data[0] != '"' || data[len(data)-1] != '"' {
@@ -64,8 +111,8 @@ func (t *Time) UnmarshalJSON(data []byte) error {
 // UnmarshalText reads RFC 3339. The standard library also takes hours of one digit
 // and a comma for the point, which no other reader of our events need accept.
 func (t *Time) UnmarshalText(text []byte) error {
-	parsed, err := time.Parse(time.RFC3339Nano, string(text))
-	if err != nil || text[len("2006-01-02T15")] != ':' || text[len("2006-01-02T15:04:05")] == ',' {
+	var parsed time.Time
+	if err := parsed.UnmarshalText(text); err != nil || text[len("2006-01-02T15")] != ':' || text[len("2006-01-02T15:04:05")] == ',' {
 		// Without the cause: it repeats the text, however long.
 		return fmt.Errorf("reading time %q: not RFC 3339", shorten(string(text)))
 	}
@@ -74,7 +121,7 @@ func (t *Time) UnmarshalText(text []byte) error {
 }
 
 // Value implements driver.Valuer: RFC 3339 with exactly six fractional digits.
-func (t Time) Value() (driver.Value, error) { return t.UTC().Format(sqlTime), nil }
+func (t Time) Value() (driver.Value, error) { return t.Text(), nil }
 
 // Scan implements sql.Scanner.
 func (t *Time) Scan(src any) error {

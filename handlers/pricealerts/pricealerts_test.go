@@ -123,7 +123,7 @@ func TestEventKeepsItsShape(t *testing.T) {
 		Threshold: schema.MustDecimal("200"), Price: schema.MustDecimal("200.01"), Timestamp: at, ReceivedAt: at}}
 	headers, value, err := event.Encode()
 	require.NoError(t, err)
-	const golden = `{"alert":"AAPL above 200","symbol":"AAPL","source":"finnhub","direction":"above","threshold":200,"price":200.01,"timestamp":"2025-06-15T14:30:00Z","received_at":"2025-06-15T14:30:00Z"}`
+	const golden = `{"alert":"AAPL above 200","symbol":"AAPL","source":"finnhub","direction":"above","threshold":200,"price":200.01,"timestamp":"2025-06-15T14:30:00.000000Z","received_at":"2025-06-15T14:30:00.000000Z"}`
 	assert.Equal(t, golden, string(value))
 	decoded, err := schema.DecodeEvent(headers, []byte(golden))
 	require.NoError(t, err)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -84,7 +83,7 @@ func (w window) encode() string {
 		b = append(b, ']')
 	}
 	list(`{"times":`, func(e entry) {
-		b = append(e.place.Timestamp.AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
+		b = append(append(append(b, '"'), e.place.Timestamp.Text()...), '"')
 	})
 	list(`,"sequences":`, func(e entry) { b = strconv.AppendInt(b, int64(e.place.Sequence), 10) })
 	list(`,"ids":`, func(e entry) { b = strconv.AppendInt(b, e.place.ID, 10) })
