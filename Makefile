@@ -72,8 +72,11 @@ test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; nee
 
 .PHONY: test-browser
 test-browser: build ## Hold the dashboard to what it promises, in Chromium; PRICEMILL_TEST_SCREENSHOTS=DIR keeps pictures
-	@command -v chromium >/dev/null || { echo "Chromium is missing: apt-get install chromium" >&2; exit 1; }
-	cd .ci/browser && $(GO) vet . && PRICEMILL_TEST_BINARY=$(CURDIR)/bin/pricemill $(GO) test -count=1 .
+	@for need in chromium npm; do command -v $$need >/dev/null || { echo "$$need is missing: apt-get install $$need" >&2; exit 1; }; done
+	@mkdir -p bin/browser && cp .ci/browser/package.json .ci/browser/package-lock.json bin/browser
+	npm ci --prefix bin/browser --ignore-scripts --no-audit --no-fund
+	cd .ci/browser && $(GO) vet . && PRICEMILL_TEST_BINARY=$(CURDIR)/bin/pricemill \
+		PRICEMILL_TEST_AXE=$(CURDIR)/bin/browser/node_modules/axe-core/axe.min.js $(GO) test -count=1 -timeout 10m .
 
 .PHONY: test-workers
 test-workers: ## Kill one of two workers every ten seconds for two minutes, on PostgreSQL and Apache Kafka

@@ -1,10 +1,14 @@
 package browser_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/url"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 )
@@ -41,6 +45,9 @@ func TestDashboard(t *testing.T) {
 					}
 					if nameless := value[string](p, namelessControls); nameless != "" {
 						t.Errorf("%s: without a name for screen readers: %s", name, nameless)
+					}
+					for _, finding := range p.axe() {
+						t.Errorf("%s: axe-core: %s", name, finding)
 					}
 					p.keep(fmt.Sprintf("%s-%s-%d", name, theme, width))
 					if name == "failure" { // whose status the console tells
@@ -114,6 +121,70 @@ func TestDashboard(t *testing.T) {
 		})
 		p.check("jobs")
 	})
+}
+
+// TestRebuildIsPromoted by the buttons of the page alone, then rolled back.
+func TestRebuildIsPromoted(t *testing.T) {
+	s := startService(t)
+	p := openTab(t, newBrowser(t), s, 1280, "light", false)
+	const page = "/dashboard/pipeline"
+	rebuild := func(state string) func() bool {
+		return func() bool {
+			_, body := s.get("/api/v1/rebuilds", "")
+			return strings.Contains(body, `"state":"`+state+`"`)
+		}
+	}
+	press := func(button string) {
+		p.open(s.url + page)
+		p.run(chromedp.Click("button[value="+button+"]", chromedp.ByQuery), chromedp.WaitVisible(".notice", chromedp.ByQuery))
+	}
+	p.open(s.url + page)
+	p.run(chromedp.SetValue("select[name=projection]", "latest-prices", chromedp.ByQuery))
+	p.run(chromedp.Click("button[value=start-rebuild]", chromedp.ByQuery), chromedp.WaitVisible(".notice", chromedp.ByQuery))
+	s.eventually("the rebuild is proven", rebuild("ready"))
+	press("promote-rebuild")
+	s.eventually("the rebuild is promoted", rebuild("promoted"))
+	press("roll-back-rebuild")
+	s.eventually("the rebuild is rolled back", rebuild("rolled_back"))
+	p.check("rebuild")
+}
+
+// TestDemo: with nothing configured, a price is on the page within five seconds of the
+// start, is marked as simulated, and moves.
+func TestDemo(t *testing.T) {
+	browser := newBrowser(t)
+	began := time.Now()
+	s := launch(t, "DEMO=auto")
+	p := openTab(t, browser, s, 1280, "light", true)
+	const price = `document.querySelector("[data-symbol=ACME] [data-live=price]")?.textContent ?? ""`
+	s.eventually("there is a price", func() bool {
+		p.open(s.url + "/")
+		return value[string](p, price) != ""
+	})
+	t.Logf("a price is on the page %.1f s after the start", time.Since(began).Seconds())
+	first := value[string](p, price)
+	s.eventually("it moves", func() bool { return value[string](p, price) != first })
+	s.eventually("the page is live", func() bool { return value[string](p, "document.getElementById('connection').textContent") == "Live" })
+	if text := value[string](p, "document.querySelector('[data-symbol=ACME]').textContent"); !strings.Contains(text, "simulated") {
+		t.Errorf("not marked as simulated: %s", text)
+	}
+	p.check("demo")
+	// With PRICEMILL_TEST_DEMO_PRICES it first waits until there are as many, for pictures
+	// that show more than a few seconds.
+	if wanted, err := strconv.Atoi(os.Getenv("PRICEMILL_TEST_DEMO_PRICES")); err == nil {
+		s.patience = time.Hour
+		s.eventually("there are enough prices", func() bool {
+			_, body := s.get("/api/v1/symbols?limit=1", "")
+			var known struct{ Items []struct{ Count int } }
+			return json.Unmarshal([]byte(body), &known) == nil && len(known.Items) > 0 && known.Items[0].Count >= wanted
+		})
+	}
+	p = openTab(t, browser, s, 1280, "light", true)
+	p.open(s.url + "/")
+	p.keep("demo-watchlist")
+	p.open(s.url + symbolPath + "&kind=candles&interval=10s&lines=bollinger&lines=ema&chosen=yes")
+	p.keep("demo-symbol")
+	p.check("demo")
 }
 
 // TestOtherSitesCannotSubmit: a form on a page of another origin is refused.

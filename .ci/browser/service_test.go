@@ -3,6 +3,7 @@ package browser_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -18,18 +19,19 @@ import (
 type service struct {
 	t   *testing.T
 	url string
+	// patience is how long eventually waits; 0 means a minute.
+	patience time.Duration
 }
 
-// startService starts the program with data of its own, and jobs that poll simulated
-// prices every second.
-func startService(t *testing.T) *service {
+// launch starts the program with data of its own, and waits until it listens.
+func launch(t *testing.T, settings ...string) *service {
 	t.Helper()
 	binary := os.Getenv("PRICEMILL_TEST_BINARY")
 	if binary == "" {
 		t.Fatal("PRICEMILL_TEST_BINARY is not set: run make test-browser")
 	}
 	command := exec.Command(binary, "serve")
-	command.Env = append(os.Environ(), "DATA_DIR="+t.TempDir(), "HTTP_ADDR=127.0.0.1:0", "PLUGINS=all", "MIN_POLL_INTERVAL=1s", "LOG_FORMAT=json")
+	command.Env = append(append(os.Environ(), "DATA_DIR="+t.TempDir(), "HTTP_ADDR=127.0.0.1:0", "LOG_FORMAT=json"), settings...)
 	out, err := command.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +59,14 @@ func startService(t *testing.T) *service {
 	case <-time.After(time.Minute):
 		t.Fatal("the service does not listen after a minute")
 	}
+	return s
+}
+
+// startService starts the program with jobs that poll simulated prices every second, and
+// waits until there are some.
+func startService(t *testing.T) *service {
+	t.Helper()
+	s := launch(t, "DEMO=off", "PLUGINS=all", "MIN_POLL_INTERVAL=1s")
 	s.eventually("it is ready", func() bool { status, _ := s.get("/readyz", ""); return status == http.StatusOK })
 	for _, symbol := range []string{"ACME", "GLOBEX", "AT&T"} {
 		s.post("/api/v1/prices/poll", map[string]any{"symbols": []string{symbol}, "interval": 1, "provider": "simulated"})
@@ -70,12 +80,12 @@ func startService(t *testing.T) *service {
 
 func (s *service) eventually(what string, holds func() bool) {
 	s.t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(cmp.Or(s.patience, time.Minute))
 	for tick := time.NewTicker(50 * time.Millisecond); !holds(); {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			s.t.Fatalf("after a minute it is not so that %s", what)
+			s.t.Fatalf("after all that time it is not so that %s", what)
 		}
 	}
 }
