@@ -39,7 +39,7 @@ of it is removed at the end, even if the run fails or is interrupted.
 A database that holds data is refused, because the load would slow its users down;
 --beside-data overrides that.`,
 	}
-	c.AddCommand(newBenchRebuild(a), newBenchChain(a), newBenchReads(a), newBenchAPI(a), newBenchMemory(a), newBenchStart(a))
+	c.AddCommand(newBenchRebuild(a), newBenchChain(a), newBenchReads(a), newBenchAPI(a), newBenchPush(a), newBenchMemory(a), newBenchStart(a))
 	return c
 }
 

@@ -80,6 +80,7 @@ func TestBench(t *testing.T) {
 		"rebuild": {[]string{"--events", "500"}, slices.Concat(rate, limit), map[string][]string{"latest_only": rate, "bare_consume": rate}},
 		"reads":   {[]string{"--events", "500", "--clients", "3"}, all, map[string][]string{"moving_average": all}},
 		"api":     {[]string{"--events", "500", "--clients", "10"}, all, map[string][]string{"post_poll": slices.Concat(rate, latencies)}},
+		"push":    {[]string{"--events", "100", "--clients", "5", "--rate", "200"}, slices.Concat(rate, latencies), nil},
 		"memory":  {[]string{"--events", "500"}, slices.Concat(rate, latencies), map[string][]string{"steady": slices.Concat(rate, latencies)}},
 		"start":   {[]string{"--events", "500", "--starts", "1"}, slices.Concat(rate, latencies), map[string][]string{}},
 	} {
