@@ -45,7 +45,7 @@ type Config struct {
 	// Consumer lets one process consume at a time. Nil: this one always does.
 	Consumer Consumer
 	// Poll is how often the log looks for records of other processes; those of its own
-	// need no look. 0 means 10 ms.
+	// need no look. 0 means 20 ms.
 	Poll time.Duration
 	// NackPause is how long a batch waits after a Nack until it is delivered again. 0
 	// means 100 ms.
@@ -87,7 +87,7 @@ var (
 // Open returns the log of a database.
 func Open(cfg Config) *Log {
 	setDefault(&cfg.Partitions, defaultPartitions)
-	setDefault(&cfg.Poll, 10*time.Millisecond)
+	setDefault(&cfg.Poll, 20*time.Millisecond)
 	setDefault(&cfg.NackPause, 100*time.Millisecond)
 	setDefault(&cfg.Grace, 10*time.Second)
 	if cfg.Logger == nil {
@@ -149,6 +149,7 @@ func (l *Log) watch() {
 	ticker := time.NewTicker(l.cfg.Poll)
 	defer ticker.Stop()
 	failing := false
+	var seen sight
 	for {
 		select {
 		case <-l.life.Done():
@@ -158,8 +159,7 @@ func (l *Log) watch() {
 		if l.endWatch() {
 			return
 		}
-		chains, err := store.Chains(l.life, l.db)
-		if err != nil {
+		if err := l.look(&seen); err != nil {
 			if !failing && l.life.Err() == nil {
 				l.log.Warn("looking for records of other processes failed, trying again", slog.Any("error", err))
 			}
@@ -167,8 +167,37 @@ func (l *Log) watch() {
 			continue
 		}
 		failing = false
-		l.ends.raise(chains...)
 	}
+}
+
+// sight is what a look at the chains found.
+type sight struct {
+	chains, last int64
+	// unchanged is how many looks ago the chains were read.
+	unchanged int
+}
+
+// readAgainAfter is after how many looks without a change the chains are read anyway:
+// another may have been deleted as one grew by as much.
+const readAgainAfter = 100
+
+// look reads the chains, where any may have grown since it was called before.
+func (l *Log) look(seen *sight) error {
+	n, last, err := store.ChainsTotal(l.life, l.db)
+	if err != nil {
+		return err
+	}
+	if n == seen.chains && last == seen.last && seen.unchanged < readAgainAfter {
+		seen.unchanged++
+		return nil
+	}
+	chains, err := store.Chains(l.life, l.db)
+	if err != nil {
+		return err
+	}
+	l.ends.raise(chains...)
+	*seen = sight{chains: n, last: last}
+	return nil
 }
 
 // endWatch reports that nothing waits for records; adopt begins to look again.

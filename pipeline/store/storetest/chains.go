@@ -228,3 +228,24 @@ func testNoteApplied(t *testing.T, opener Opener) {
 	require.NoError(t, err)
 	assert.Empty(t, chains)
 }
+
+func testChainsTotal(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	total := func() [2]int64 {
+		n, last, err := store.ChainsTotal(t.Context(), s)
+		require.NoError(t, err)
+		return [2]int64{n, last}
+	}
+	assert.Equal(t, [2]int64{0, 0}, total())
+	topic, err := s.RegisterTopic(t.Context(), "prices", "uuid", 2)
+	require.NoError(t, err)
+	emit(t, s, topic, 0, "a", "b", "c")
+	before := total()
+	assert.Equal(t, int64(3), before[1])
+	emit(t, s, topic, 1, "d")
+	emit(t, s, topic, 0, "e")
+	assert.Equal(t, int64(5), total()[1])
+	chains, err := store.Chains(t.Context(), s)
+	require.NoError(t, err)
+	assert.Len(t, chains, int(total()[0]))
+}

@@ -42,6 +42,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"events of a topic that is gone go on":   testCarryOver,
 		"a topic gets another epoch":             testRenewEpoch,
 		"what was applied was sent":              testNoteApplied,
+		"the total of the chains":                testChainsTotal,
 		"an operator sets a position":            testSetPosition,
 		"a topic's incarnations are kept apart":  testTopics,
 		"a lease has one holder":                 testLease,
