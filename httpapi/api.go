@@ -122,6 +122,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodPost, "/api/v1/dead-letter-retries", a.retryDeadLetters},
 		route{http.MethodGet, "/api/v1/dead-letter-retries/{retry_id}", a.getLetterRetry},
 	)
+	routes = append(routes, a.udfRoutes()...)
 	for name, indicator := range ports.Indicators {
 		routes = append(routes, route{http.MethodGet, indicatorPath + name, a.getIndicator(name, indicator)})
 	}

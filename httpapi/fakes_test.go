@@ -95,7 +95,8 @@ func (all symbolList) Symbols(_ context.Context, q latestprices.SymbolQuery) ([]
 	var found []latestprices.Symbol
 	for _, s := range all {
 		if behind := cmp.Or(cmp.Compare(s.Provider, q.AfterProvider), cmp.Compare(s.Symbol, q.AfterSymbol)); behind > 0 &&
-			(q.Provider == "" || q.Provider == s.Provider) && (q.Symbol == "" || q.Symbol == s.Symbol) && len(found) < q.Limit {
+			(q.Provider == "" || q.Provider == s.Provider) && (q.Symbol == "" || q.Symbol == s.Symbol) &&
+			strings.Contains(string(s.Symbol), strings.ToUpper(q.Contains)) && len(found) < q.Limit {
 			found = append(found, s)
 		}
 	}

@@ -240,6 +240,13 @@ func TestSymbols(t *testing.T) {
 	assert.Empty(t, list(latestprices.SymbolQuery{Provider: "nobody", Limit: 10}))
 	assert.Equal(t, []string{a}, list(latestprices.SymbolQuery{Provider: "p", Symbol: "A", Limit: 10}))
 	assert.Empty(t, list(latestprices.SymbolQuery{Provider: "p", Symbol: "Z", Limit: 10}), "Z has no price yet")
+	assert.Equal(t, []string{b}, list(latestprices.SymbolQuery{Contains: "b", Limit: 10}), "in upper or lower case")
+	assert.Equal(t, []string{other}, list(latestprices.SymbolQuery{Contains: "A", Provider: "q", Limit: 10}))
+	assert.Equal(t, []string{other}, list(latestprices.SymbolQuery{Contains: "A", AfterProvider: "p", AfterSymbol: "A", Limit: 10}))
+	assert.Equal(t, []string{a}, list(latestprices.SymbolQuery{Contains: "A", Limit: 1}))
+	for _, pattern := range []string{"%", "_", "!", "?"} {
+		assert.Empty(t, list(latestprices.SymbolQuery{Contains: pattern, Limit: 10}), "a pattern is a text")
+	}
 }
 
 func TestAClosedDatabaseIsUnavailable(t *testing.T) {

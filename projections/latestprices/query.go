@@ -2,6 +2,7 @@ package latestprices
 
 import (
 	"context"
+	"strings"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
@@ -109,9 +110,15 @@ type SymbolQuery struct {
 	// more; empty begins with the first there is.
 	AfterProvider schema.Provider
 	AfterSymbol   schema.Symbol
+	// Contains leaves the symbols that have this text in them, in upper or lower case;
+	// empty leaves all.
+	Contains string
 	// Limit is how many at the most.
 	Limit int
 }
+
+// escapeLike takes their meaning from characters of a pattern.
+var escapeLike = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
 
 // Symbols lists the symbols of which there is a price.
 func (r Reader) Symbols(ctx context.Context, q SymbolQuery) ([]Symbol, error) {
@@ -120,6 +127,11 @@ func (r Reader) Symbols(ctx context.Context, q SymbolQuery) ([]Symbol, error) {
 	var err error
 	if q.Symbol != "" {
 		err = r.db.Select(ctx, &symbols, columns+`provider = $1 AND symbol = $2 AND prices > 0`, q.Provider, q.Symbol)
+	} else if q.Contains != "" {
+		// Which no index helps with. The symbols of a service are thousands, not millions.
+		err = r.db.Select(ctx, &symbols, columns+`($1 = '' OR provider = $1) AND (provider, symbol) > ($2, $3)
+			AND UPPER(symbol) LIKE $4 ESCAPE '!' AND prices > 0 ORDER BY provider, symbol LIMIT $5`,
+			q.Provider, q.AfterProvider, q.AfterSymbol, "%"+escapeLike.Replace(strings.ToUpper(q.Contains))+"%", q.Limit)
 	} else if q.Provider == "" {
 		err = r.db.Select(ctx, &symbols, columns+`(provider, symbol) > ($1, $2) AND prices > 0
 			ORDER BY provider, symbol LIMIT $3`, q.AfterProvider, q.AfterSymbol, q.Limit)
