@@ -239,6 +239,14 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 	}))
 	documents, err := filepath.Glob("../docs/*.md")
 	require.NoError(t, err)
+	decisions, err := filepath.Glob("../docs/decisions/[0-9]*.md")
+	require.NoError(t, err)
+	index, err := os.ReadFile("../docs/decisions/README.md")
+	require.NoError(t, err)
+	for _, decision := range decisions {
+		assert.Contains(t, string(index), "("+filepath.Base(decision)+")", "the index of decisions")
+	}
+	documents = append(documents, decisions...)
 	named := 0
 	for _, document := range documents {
 		content, err := os.ReadFile(document)
