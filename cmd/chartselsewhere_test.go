@@ -112,3 +112,28 @@ func TestTheDataFeed(t *testing.T) {
 	none := p.get("/api/v1/udf/history?symbol=" + found[0].Ticker + "&resolution=1&from=10&to=20")
 	assert.JSONEq(t, `{"s":"no_data"}`, none.body)
 }
+
+// Last prices are metrics where a setting asks for them, of no more symbols than it says.
+func TestLastPricesAsMetrics(t *testing.T) {
+	t.Parallel()
+	none := charted(t, nil)
+	assert.NotContains(t, none.get("/metrics").body, "pricemill_last_price")
+	p := charted(t, environment{"METRICS_LAST_PRICES": "1"})
+	var known struct {
+		Items []struct {
+			LastPrice json.Number `json:"last_price"`
+		}
+	}
+	require.Eventually(t, func() bool {
+		require.NoError(t, json.Unmarshal([]byte(p.get("/api/v1/symbols").body), &known))
+		return len(known.Items) == 2
+	}, 20*time.Second, 20*time.Millisecond)
+	// The price moves each second.
+	require.Eventually(t, func() bool {
+		require.NoError(t, json.Unmarshal([]byte(p.get("/api/v1/symbols").body), &known))
+		return strings.Contains(p.get("/metrics").body, `pricemill_last_price{provider="simulated",symbol="ACME"} `+known.Items[0].LastPrice.String()+"\n")
+	}, 20*time.Second, 20*time.Millisecond)
+	text := p.get("/metrics").body
+	assert.Regexp(t, `pricemill_last_price_timestamp_seconds\{provider="simulated",symbol="ACME"\} 1\.\d+e\+09`, text)
+	assert.NotContains(t, text, "GLOBEX", "the second one")
+}

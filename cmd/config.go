@@ -80,6 +80,7 @@ var settings = []setting{
 	{"simulated_seed", "1", "seed of the simulated prices", false},
 	{"simulated_faults", "", "faults of the simulated provider, such as NOPE=unknown,SLOW=late:200ms", false},
 	{"demo", "auto", "auto: with SQLite and no real provider, serve streams simulated prices for an hour, with all indicators on; off: never", false},
+	{"metrics_last_prices", "0", "how many symbols have their last price in /metrics, in their order, 0 to 10000", false},
 	{"redis_url", "", "accepted for compatibility; limits are kept in the process", true},
 	{"log_level", "", "minimum log level: debug, info, warn or error; empty: info, or warn for commands with output of their own", false},
 	{"log_format", "", "text (with a start banner) or json; empty: text on a terminal, json otherwise", false},
@@ -117,6 +118,9 @@ type config struct {
 	RebuildPromote  projections.Promotion
 	// MaxActiveJobs and MaxActiveStreams bound those that are not stopped.
 	MaxActiveJobs, MaxActiveStreams int
+
+	// MetricsLastPrices is how many symbols have their last price in /metrics.
+	MetricsLastPrices int
 
 	RateLimit     int
 	LimitLoopback bool
@@ -245,13 +249,14 @@ func (a *app) load() (config, error) {
 		SessionTimeout: duration(k, "kafka_session_timeout", 6*time.Second, 5*time.Minute, &wrong),
 		KafkaTimeout:   duration(k, "kafka_timeout", 2*time.Second, 30*time.Second, &wrong),
 		HTTPAddr:       k.String("http_addr"), movingAverageText: k.String("moving_average_window"),
-		DatabaseTimeout:  duration(k, "database_timeout", time.Second, 10*time.Minute, &wrong),
-		LatestMaxAge:     duration(k, "latest_max_age", 0, time.Hour, &wrong),
-		FetchTimeout:     duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
-		MinPollInterval:  duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
-		MaxActiveJobs:    int(integer(k, "max_active_jobs", 1, 1_000_000, &wrong)),
-		MaxActiveStreams: int(integer(k, "max_active_streams", 1, 1_000_000, &wrong)),
-		RebuildPromote:   promotion(k.String("rebuild_promote"), &wrong),
+		DatabaseTimeout:   duration(k, "database_timeout", time.Second, 10*time.Minute, &wrong),
+		LatestMaxAge:      duration(k, "latest_max_age", 0, time.Hour, &wrong),
+		FetchTimeout:      duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
+		MinPollInterval:   duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
+		MaxActiveJobs:     int(integer(k, "max_active_jobs", 1, 1_000_000, &wrong)),
+		MaxActiveStreams:  int(integer(k, "max_active_streams", 1, 1_000_000, &wrong)),
+		MetricsLastPrices: int(integer(k, "metrics_last_prices", 0, maxPriceGauges, &wrong)),
+		RebuildPromote:    promotion(k.String("rebuild_promote"), &wrong),
 		Connections: httpapi.ConnectionLimits{
 			Total:     int(integer(k, "http_max_connections", httpapi.MinMaxConnections, 100_000, &wrong)),
 			PerClient: int(integer(k, "http_max_connections_per_client", 1, 100_000, &wrong))},

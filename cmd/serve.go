@@ -18,6 +18,7 @@ import (
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/requests"
 )
 
@@ -204,6 +205,9 @@ func (s *service) serveHTTP(ctx context.Context) error {
 			return err
 		}
 		return answer(ctx, c, r, operations, s.listener, log)
+	}
+	if c.MetricsLastPrices > 0 {
+		r.Registry().MustRegister(priceGauges{latestprices.NewReader(s.backends.store), c.MetricsLastPrices, log})
 	}
 	waiter := requests.NewWaiter(s.backends.store, r.Changed, log)
 	group, waiting := errgroup.WithContext(context.WithoutCancel(ctx))
