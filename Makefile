@@ -70,6 +70,10 @@ test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds
 test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; needs no Docker
 	cd .ci/deployment && $(GO) vet . && $(GO) test -count=1 .
 
+.PHONY: test-parquet
+test-parquet: build ## Read Parquet files of the program with pandas and DuckDB, and theirs with it; needs Python and the network
+	@.ci/parquet
+
 .PHONY: test-browser
 test-browser: build ## Hold the dashboard to what it promises, in Chromium; PRICEMILL_TEST_SCREENSHOTS=DIR keeps pictures
 	@for need in chromium npm; do command -v $$need >/dev/null || { echo "$$need is missing: apt-get install $$need" >&2; exit 1; }; done

@@ -9,6 +9,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema/parquet"
 )
 
 // indicatorLine is an indicator as GET indicators lists it.
@@ -19,7 +23,11 @@ type indicatorLine struct {
 		Name, Default string
 		Convention    bool
 	}
-	Values []struct{ Name string }
+	Values []struct {
+		Name     string
+		Type     projections.ColumnType
+		Nullable bool
+	}
 }
 
 // columns are those of its points.
@@ -34,6 +42,21 @@ func (i indicatorLine) columns() []string {
 		}
 	}
 	return columns
+}
+
+// fileColumns are those of a file of its points.
+func (i indicatorLine) fileColumns() []parquet.Column {
+	var repeated []string
+	for _, p := range i.Parameters {
+		if !p.Convention {
+			repeated = append(repeated, p.Name)
+		}
+	}
+	var values []projections.Column
+	for _, v := range i.Values {
+		values = append(values, projections.Column{Name: v.Name, Type: v.Type, Nullable: v.Nullable})
+	}
+	return httpapi.IndicatorColumns(repeated, values)
 }
 
 func newIndicators(a *app) *cobra.Command {
@@ -85,15 +108,11 @@ func newIndicator(a *app) *cobra.Command {
 		for name, value := range parameters {
 			query += parameter(name, value)
 		}
-		items, err := cl.pages(c, "/indicators/"+url.PathEscape(args[0]), query, flags.limit)
-		if err != nil {
-			return err
+		at := slices.IndexFunc(all.Items, func(i indicatorLine) bool { return i.Name == args[0] && i.On })
+		if at < 0 { // the service says why
+			return cl.do(c.Context(), http.MethodGet, "/indicators/"+url.PathEscape(args[0])+"?"+query, nil, nil, &struct{}{})
 		}
-		at := slices.IndexFunc(all.Items, func(i indicatorLine) bool { return i.Name == args[0] })
-		if at < 0 {
-			return fmt.Errorf("the service has no indicator %q any more", args[0])
-		}
-		return printItems(cl, items, all.Items[at].columns()...)
+		return flags.series(cl, c, "/indicators/"+url.PathEscape(args[0]), query, all.Items[at].fileColumns(), all.Items[at].columns()...)
 	}
 	return c
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/schollz/progressbar/v3"
+
+	"github.com/pricemill/pricemill/handlers/provider/csv"
 )
 
 // openFile opens the file, looks whether it is compressed, and shows on a
@@ -79,20 +81,15 @@ func decompress(file io.Reader) (io.Reader, func() error, error) {
 // unzip reads the only file of a zip archive. The list of an archive comes at its end,
 // so it goes through a file of our own, from a pipe or not.
 func unzip(archive io.Reader) (_ io.Reader, _ func() error, err error) {
-	temporary, err := os.CreateTemp("", "pricemill-*.zip")
+	temporary, size, remove, err := csv.Spool(archive)
 	if err != nil {
 		return nil, nil, err
 	}
-	remove := func() error { return errors.Join(temporary.Close(), os.Remove(temporary.Name())) }
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, remove())
 		}
 	}()
-	size, err := io.Copy(temporary, archive)
-	if err != nil {
-		return nil, nil, err
-	}
 	list, err := zip.NewReader(temporary, size)
 	if err != nil {
 		return nil, nil, err

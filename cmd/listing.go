@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/schema/parquet"
 )
 
 const (
@@ -26,6 +29,7 @@ type seriesFlags struct {
 }
 
 func (f *seriesFlags) register(c *cobra.Command) {
+	c.Flags().Lookup("output").Usage = "table, json, csv or parquet"
 	c.Flags().StringVar(&f.provider, "provider", "", "provider of the prices (default: the service's)")
 	c.Flags().StringVar(&f.from, "from", "", "oldest event time, RFC 3339 or a date (00:00 UTC)")
 	c.Flags().StringVar(&f.to, "to", "", "event time before which all are, RFC 3339 or a date (00:00 UTC)")
@@ -44,41 +48,71 @@ func dated(text string) string {
 	return text
 }
 
-// pages asks for a list, page by page, until it has limit items or, where that is 0, all.
-// An item is as it came, so that no digit is lost.
-func (cl *client) pages(c *cobra.Command, path, query string, limit int) ([]json.RawMessage, error) {
-	if limit < 0 {
-		return nil, fmt.Errorf("%w: --limit: %d is below 0", errUsage, limit)
-	}
-	if err := checkOutput(cl.output); err != nil {
-		return nil, err // before anything is asked
-	}
-	items := []json.RawMessage{}
-	for cursor, more := "", true; more; more = cursor != "" && (limit == 0 || len(items) < limit) {
+// eachPage asks for a list, page by page, until it has limit items or, where that is 0, all,
+// and gives each page to take. An item is as it came, so that no digit is lost.
+func (cl *client) eachPage(c *cobra.Command, path, query string, limit int, take func([]json.RawMessage) error) error {
+	for cursor, more, count := "", true, 0; more; more = cursor != "" && (limit == 0 || count < limit) {
 		size := maxPage
 		if limit > 0 {
-			size = min(size, limit-len(items))
+			size = min(size, limit-count)
 		}
 		var page struct {
 			Items []json.RawMessage
 			Next  string `json:"next_cursor"`
 		}
 		if err := cl.do(c.Context(), http.MethodGet, fmt.Sprintf("%s?limit=%d&%s%s", path, size, query, parameter("cursor", cursor)), nil, nil, &page); err != nil {
-			return nil, err
+			return err
 		}
-		items, cursor = append(items, page.Items...), page.Next
+		if err := take(page.Items); err != nil {
+			return err
+		}
+		count, cursor = count+len(page.Items), page.Next
 	}
-	return items, nil
+	return nil
+}
+
+// pages is the whole list of eachPage.
+func (cl *client) pages(c *cobra.Command, path, query string, limit int) ([]json.RawMessage, error) {
+	if err := checkOutput(cl.output); err != nil {
+		return nil, err // before anything is asked
+	}
+	all := []json.RawMessage{}
+	err := cl.eachPage(c, path, query, limit, func(items []json.RawMessage) error { all = append(all, items...); return nil })
+	return all, err
+}
+
+// series prints a list: as a file of all columns, page by page, or the named ones as a
+// table.
+func (f *seriesFlags) series(cl *client, c *cobra.Command, path, query string, columns []parquet.Column, named ...string) error {
+	if f.limit < 0 {
+		return fmt.Errorf("%w: --limit: %d is below 0", errUsage, f.limit)
+	}
+	if file := seriesFile(cl.output); file != nil {
+		if cl.output == parquetOutput && isTerminal(cl.app.stdout) {
+			return fmt.Errorf("%w: --output parquet is no text: redirect it to a file", errUsage)
+		}
+		out := bufio.NewWriter(cl.app.stdout)
+		table := file(out, columns)
+		err := cl.eachPage(c, path, query, f.limit, func(items []json.RawMessage) error { return writeItems(table, items, columns) })
+		if err != nil {
+			return err
+		}
+		return errors.Join(table.Close(), out.Flush())
+	}
+	items, err := cl.pages(c, path, query, f.limit)
+	if err != nil {
+		return err
+	}
+	return printItems(cl, items, named...)
 }
 
 // printItems prints objects as they came, or the named columns of each as a table.
 func printItems(cl *client, items []json.RawMessage, columns ...string) error {
 	rows := make([]map[string]any, len(items))
 	for i, item := range items {
-		decoder := json.NewDecoder(strings.NewReader(string(item)))
-		decoder.UseNumber()
-		if err := decoder.Decode(&rows[i]); err != nil {
-			return errors.Join(errors.New("the answer is not what this version reads"), err)
+		var err error
+		if rows[i], err = readItem(item); err != nil {
+			return err
 		}
 	}
 	return cl.app.print(cl.output, items, func(w io.Writer) {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/schema"
 )
 
 // The commands that print what a service has, on a file of five prices of two symbols.
@@ -33,23 +35,23 @@ func TestTheCommandsThatPrintSeries(t *testing.T) {
 		assert.Zero(t, status, "%q: %s", args, stderr)
 		assert.Regexp(t, "^"+want+"$", stdout, "%q", args)
 	}
-	prints(`SYMBOL +WINDOW +AVERAGE +TIMESTAMP\nAAA +3 +12 +2025-06-16T00:00:01Z[^\n]*\n`, "average", "AAA", "--provider", "csv")
+	prints(`SYMBOL +WINDOW +AVERAGE +TIMESTAMP\nAAA +3 +12 +2025-06-16T00:00:01.000000Z[^\n]*\n`, "average", "AAA", "--provider", "csv")
 	prints(`TIMESTAMP +PRICE +RECEIVED AT +PROVIDER
-2025-06-16T00:00:01Z +13 +\S+Z +csv
-2025-06-16T00:00:00Z +12 +\S+Z +csv
-2025-06-15T14:31:00Z +11 +\S+Z +csv
-2025-06-15T14:30:00Z +10.5 +\S+Z +csv
+2025-06-16T00:00:01.000000Z +13 +\S+Z +csv
+2025-06-16T00:00:00.000000Z +12 +\S+Z +csv
+2025-06-15T14:31:00.000000Z +11 +\S+Z +csv
+2025-06-15T14:30:00.000000Z +10.5 +\S+Z +csv
 `, "history", "AAA", "--provider", "csv")
-	prints(`TIMESTAMP .*\n2025-06-15T14:31:00Z .*\n2025-06-15T14:30:00Z .*\n`,
+	prints(`TIMESTAMP .*\n2025-06-15T14:31:00.000000Z .*\n2025-06-15T14:30:00.000000Z .*\n`,
 		"history", "AAA", "--provider", "csv", "--from", "2025-06-15", "--to", "2025-06-16")
-	prints(`TIMESTAMP .*\n2025-06-16T00:00:01Z .*\n`, "history", "AAA", "--provider", "csv", "--limit", "1")
+	prints(`TIMESTAMP .*\n2025-06-16T00:00:01.000000Z .*\n`, "history", "AAA", "--provider", "csv", "--limit", "1")
 	prints(`TIMESTAMP +PRICE +RECEIVED AT +PROVIDER\n`, "history", "CCC", "--provider", "csv")
 	prints(`SYMBOL +PROVIDER +LAST PRICE +LAST TIMESTAMP +COUNT +FIRST TIMESTAMP
-AAA +csv +13 +2025-06-16T00:00:01Z +4 +2025-06-15T14:30:00Z
-BBB +csv +3 +2025-06-15T14:31:00Z +1 +2025-06-15T14:31:00Z
+AAA +csv +13 +2025-06-16T00:00:01.000000Z +4 +2025-06-15T14:30:00.000000Z
+BBB +csv +3 +2025-06-15T14:31:00.000000Z +1 +2025-06-15T14:31:00.000000Z
 `, "symbols")
 	prints(`INDICATOR +ON +PARAMETERS +DESCRIPTION\n(bollinger +no [^\n]+\n)candles +yes +interval=\S+ [^\n]+\nema +yes [^\n]+\nvwap +no [^\n]+\n`, "indicators")
-	prints(`TIMESTAMP +OPEN +HIGH +LOW +CLOSE [^\n]*\n2025-06-16T00:00:00Z +12 +13 +12 +13 [^\n]*\n2025-06-15T00:00:00Z +10.5 +11 +10.5 +11 [^\n]*\n`,
+	prints(`TIMESTAMP +OPEN +HIGH +LOW +CLOSE [^\n]*\n2025-06-16T00:00:00.000000Z +12 +13 +12 +13 [^\n]*\n2025-06-15T00:00:00.000000Z +10.5 +11 +10.5 +11 [^\n]*\n`,
 		"indicator", "candles", "AAA", "--provider", "csv", "--set", "interval=1d")
 	prints(`(?s)PROVIDER +DEFAULT +CONFIGURED +GIVES +CALLS LEFT +BREAKER +DESCRIPTION\ncoinbase +no +yes .*simulated +yes .*`, "providers")
 	prints(`STREAM ID +STATUS [^\n]*\n`, "streams", "list")
@@ -62,11 +64,35 @@ BBB +csv +3 +2025-06-15T14:31:00Z +1 +2025-06-15T14:31:00Z
 	require.Len(t, items, 4)
 	assert.Equal(t, json.Number("10.5"), items[3].Price)
 
+	// As files they have every column; a Parquet file is read again as what it was.
+	status, stdout, stderr = p.asClient("indicator", "candles", "AAA", "--provider", "csv", "--set", "interval=1d", "-o", "csv")
+	assert.Zero(t, status, stderr)
+	assert.Regexp(t, `^symbol,provider,interval,timestamp,open,high,low,close,[^\n]*\r\nAAA,csv,1d,2025-06-16T00:00:00.000000Z,12,13,12,13,`, stdout)
+	status, stdout, stderr = p.asClient("history", "AAA", "--provider", "csv", "--limit", "0", "-o", "parquet")
+	require.Zero(t, status, stderr)
+	exported := filepath.Join(t.TempDir(), "AAA")
+	require.NoError(t, os.WriteFile(exported, []byte(stdout), 0o600))
+	again := newStack(t, nil)
+	assert.Equal(t, 4, ingested(t, again, alone(exported)...).New)
+	db := openTables(t, again)
+	defer func() { assert.NoError(t, db.Close()) }()
+	var rows []struct {
+		Price     schema.Decimal `db:"price"`
+		Timestamp schema.Time    `db:"timestamp"`
+	}
+	require.NoError(t, db.Select(t.Context(), &rows, `SELECT price, timestamp FROM processed_prices WHERE provider = 'csv' AND symbol = 'AAA'`))
+	prices := map[string]string{}
+	for _, row := range rows {
+		prices[row.Timestamp.Format(time.RFC3339)] = row.Price.String()
+	}
+	assert.Equal(t, map[string]string{"2025-06-15T14:30:00Z": "10.5", "2025-06-15T14:31:00Z": "11", "2025-06-16T00:00:00Z": "12", "2025-06-16T00:00:01Z": "13"}, prices)
+
 	for _, test := range []struct {
 		args   []string
 		status int
 		stderr string
 	}{
+		{[]string{"symbols", "-o", "parquet"}, 2, `output "parquet"`},
 		{[]string{"history", "AAA", "--from", "yesterday"}, 2, "from: Input should be a valid datetime"},
 		{[]string{"history", "AAA", "--limit", "-1"}, 2, "--limit: -1 is below 0"},
 		{[]string{"history"}, 2, "accepts 1 arg"},

@@ -24,6 +24,7 @@ var mayImport = []struct {
 	packages string
 	imports  []string
 }{
+	{"schema/parquet", []string{"schema"}},
 	{"schema/...", nil},
 	{"pipeline", []string{"pipeline/chain", "pipeline/failpoint", "pipeline/store", "schema"}},
 	{"pipeline/chain", []string{"schema"}},
@@ -38,10 +39,10 @@ var mayImport = []struct {
 	{"pipeline/store/...", []string{"pipeline/failpoint", "pipeline/store", "pipeline/store/prepared", "schema/..."}},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/failpoint", "pipeline/store/...", "schema"}},
 	{"handlers/failingjobs", []string{"pipeline", "pipeline/store", "schema"}},
-	{"handlers/...", []string{"handlers/failingjobs", "handlers/provider/...", "pipeline", "pipeline/audit", "pipeline/failpoint", "pipeline/store", "schema"}},
+	{"handlers/...", []string{"handlers/failingjobs", "handlers/provider/...", "pipeline", "pipeline/audit", "pipeline/failpoint", "pipeline/store", "schema", "schema/parquet"}},
 	{"projections/projectiontest", []string{"projections", "pipeline", "pipeline/pipelinetest", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/audit", "pipeline/store", "schema"}},
-	{"httpapi", []string{"httpapi/chart", "httpapi/dashboard", "projections/...", "schema"}},
+	{"httpapi", []string{"httpapi/chart", "httpapi/dashboard", "projections/...", "schema", "schema/parquet"}},
 	{"httpapi/chart", []string{"schema"}},
 	{"httpapi/dashboard", []string{"schema"}},
 	{"internal/logtest", []string{"pipeline", "schema"}},
@@ -53,6 +54,7 @@ var mayImport = []struct {
 // library, may be imported.
 var fences = map[string][]string{
 	"github.com/quagmt/udecimal":               {"schema"},
+	"github.com/parquet-go/parquet-go":         {"schema/parquet"},
 	"github.com/ThreeDotsLabs/watermill":       {"pipeline/...", "internal/logtest"},
 	"github.com/ThreeDotsLabs/watermill-kafka": {"pipeline/log/kafka", "pipeline/log/delivery"},
 	"github.com/ThreeDotsLabs/watermill-sql":   {"pipeline/store"},

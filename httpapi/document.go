@@ -62,7 +62,7 @@ func describeAPI(indicators map[string]Indicator) ([]byte, error) {
 func describe(operation map[string]any, name string, d projections.IndicatorDoc) {
 	operation["operationId"] = "indicator_" + name
 	operation["summary"] = "Indicator " + name
-	operation["description"] = d.Doc + " Newest first. JSON, or CSV (RFC 4180) where the client prefers `text/csv`."
+	operation["description"] = d.Doc + " Newest first. JSON, CSV (RFC 4180) if the client prefers `text/csv`, or Parquet if it prefers `application/vnd.apache.parquet`."
 	var parameters []any
 	for _, p := range d.Parameters {
 		parameters = append(parameters, parameterDoc(p))
@@ -103,7 +103,7 @@ func pageDoc(d projections.IndicatorDoc) map[string]any {
 	}
 	return map[string]any{"type": "object", "required": []string{"items"}, "properties": map[string]any{
 		"items": map[string]any{"type": "array", "items": map[string]any{"type": "object",
-			"required": indicatorColumns(d), "properties": properties}},
+			"required": namesOf(indicatorColumns(d)), "properties": properties}},
 		"next_cursor": map[string]any{"type": "string", "description": "Leads to the next page; absent on the last one."},
 	}}
 }

@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
-	"encoding/csv"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -12,6 +10,7 @@ import (
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/parquet"
 )
 
 // pastPrice is a line of GET history.
@@ -23,8 +22,8 @@ type pastPrice struct {
 	ReceivedAt schema.Time     `json:"received_at"`
 }
 
-func (p pastPrice) fields() []string {
-	return []string{string(p.Symbol), string(p.Provider), p.Price.String(), p.Timestamp.Text(), p.ReceivedAt.Text()}
+func (p pastPrice) row() []any {
+	return []any{string(p.Symbol), string(p.Provider), p.Price, p.Timestamp, p.ReceivedAt}
 }
 
 // pastAverage is a line of GET moving-average/history.
@@ -36,8 +35,8 @@ type pastAverage struct {
 	Timestamp  schema.Time     `json:"timestamp"`
 }
 
-func (a pastAverage) fields() []string {
-	return []string{string(a.Symbol), string(a.Provider), strconv.Itoa(a.WindowSize), a.Value.String(), a.Timestamp.Text()}
+func (a pastAverage) row() []any {
+	return []any{string(a.Symbol), string(a.Provider), int64(a.WindowSize), a.Value, a.Timestamp}
 }
 
 const historyPath = "/api/v1/prices/history"
@@ -130,7 +129,7 @@ func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
 		return err
 	}
-	return writeHistory(w, r, page, "symbol", "provider", "price", "timestamp", "received_at")
+	return writeSeries(w, r, page, PriceColumns())
 }
 
 func (a *API) getAverageHistory(w http.ResponseWriter, r *http.Request) error {
@@ -154,34 +153,6 @@ func (a *API) getAverageHistory(w http.ResponseWriter, r *http.Request) error {
 	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
 		return err
 	}
-	return writeHistory(w, r, page, "symbol", "provider", "window_size", "value", "timestamp")
-}
-
-const (
-	csvMedia   = "text/csv"
-	csvContent = "text/csv; charset=utf-8; header=present"
-)
-
-// writeHistory writes a page as the client wants it. CSV is what RFC 4180 says.
-// A symbol may begin with =, which a spreadsheet takes for a formula, but holds
-// no parenthesis, quote or bar that would let it call anything: so it is left
-// as it is.
-func writeHistory[T interface{ fields() []string }](w http.ResponseWriter, r *http.Request, page listBody[T], columns ...string) error {
-	vary(w.Header(), "Accept")
-	linkNext(w, r, page.NextCursor)
-	if !wantsCSV(r) {
-		return writeQuote(w, r, page)
-	}
-	var out bytes.Buffer
-	lines := csv.NewWriter(&out)
-	lines.UseCRLF = true
-	_ = lines.Write(columns) // a buffer takes everything
-	for _, item := range page.Items {
-		_ = lines.Write(item.fields())
-	}
-	if lines.Flush(); lines.Error() != nil {
-		return fmt.Errorf("writing CSV: %w", lines.Error())
-	}
-	newDocument(csvContent, out.Bytes()).write(w, r, cacheQuote)
-	return nil
+	return writeSeries(w, r, page, []parquet.Column{symbolColumn, providerColumn, {Name: "window_size", Type: parquet.Int},
+		{Name: "value", Type: parquet.Decimal}, timestampColumn})
 }

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,6 +20,7 @@ import (
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/parquet"
 )
 
 const history, averageHistory = "/api/v1/prices/history", "/api/v1/prices/moving-average/history"
@@ -80,6 +83,60 @@ func TestWhoGetsCSV(t *testing.T) {
 		w := get(t, api, history+"?symbol=A", "Accept", accept)
 		if got := strings.HasPrefix(w.Header().Get("Content-Type"), "text/csv"); got != isCSV || w.Header().Get("Vary") != "Accept" {
 			t.Errorf("Accept %q: %v", accept, w.Header())
+		}
+	}
+}
+
+// parquetRows reads a Parquet file as its rows.
+func parquetRows(t *testing.T, w *httptest.ResponseRecorder) (rows [][]string) {
+	t.Helper()
+	if got := w.Header().Get("Content-Type"); got != parquet.Media || w.Code != http.StatusOK {
+		t.Fatalf("%d, %s: %s", w.Code, got, w.Body)
+	}
+	file, err := parquet.Open(bytes.NewReader(w.Body.Bytes()), int64(w.Body.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows = append(rows, file.Columns())
+	for row, err := range file.Rows() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, slices.Clone(row))
+	}
+	return rows
+}
+
+func TestSeriesAsParquet(t *testing.T) {
+	t.Parallel()
+	var asked string
+	api := newAPI(t, func(s *setup) { s.Prices, s.Averages = past(2), points{nil, &asked, past(3)} })
+	w := get(t, api, history+"?symbol=A&limit=1", "Accept", parquet.Media)
+	if got, want := parquetRows(t, w), [][]string{{"symbol", "provider", "price", "timestamp", "received_at"},
+		{"A", "finnhub", "0.000000000000000002", "2025-06-15T14:30:02Z", "2025-06-15T14:30:02.000001Z"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%q", got)
+	}
+	if w.Header().Get("Link") == "" || w.Header().Get("Vary") != "Accept" {
+		t.Errorf("no next page: %v", w.Header())
+	}
+	expect(t, get(t, api, history+"?symbol=A&limit=1", "Accept", parquet.Media, "If-None-Match", w.Header().Get("ETag")), http.StatusNotModified, "")
+	if got := parquetRows(t, get(t, api, history+"?symbol=A&from=2025-06-16T00:00:00Z", "Accept", parquet.Media)); len(got) != 1 {
+		t.Errorf("rows of nothing: %q", got)
+	}
+	if got, want := parquetRows(t, get(t, api, averageHistory+"?symbol=A&window=5&limit=1", "Accept", parquet.Media)), [][]string{
+		{"symbol", "provider", "window_size", "value", "timestamp"}, {"A", "finnhub", "5", "0.000000000000000003", "2025-06-15T14:30:03Z"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%q", got)
+	}
+	if got, want := parquetRows(t, get(t, api, bandsPath+"?symbol=A&limit=2", "Accept", parquet.Media)), [][]string{
+		{"symbol", "provider", "length", "width", "timestamp", "upper", "volume", "count", "since", "state"},
+		{"A", "finnhub", "1m", "2", "2025-06-15T14:30:05Z", "0.000000000000000005", "", "5", "2025-06-15T14:30:05Z", "1m2"},
+		{"A", "finnhub", "1m", "2", "2025-06-15T14:30:04Z", "0.000000000000000004", "0.000000000000000004", "4", "2025-06-15T14:30:04Z", "1m2"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%q", got)
+	}
+	for accept, media := range map[string]string{"text/csv, " + parquet.Media: "text/csv", "text/csv;q=0.5, " + parquet.Media: parquet.Media,
+		parquet.Media + ", application/json": "application/json", "application/*": "application/json", parquet.Media + ";q=0, text/*": "text/csv"} {
+		if got := get(t, api, history+"?symbol=A", "Accept", accept).Header().Get("Content-Type"); !strings.HasPrefix(got, media) {
+			t.Errorf("Accept %q: %s", accept, got)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/pricemill/pricemill/projections"
-	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/parquet"
 )
 
 // Indicator answers GET indicators/{indicator} of one name.
@@ -48,31 +48,15 @@ func (i indicatorItem) MarshalJSON() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func (i indicatorItem) fields() []string {
-	texts := make([]string, len(i.values))
-	for at, value := range i.values {
-		switch v := value.(type) {
-		case nil:
-		case schema.Time:
-			texts[at] = v.Text()
-		default:
-			texts[at] = fmt.Sprint(v)
-		}
-	}
-	return texts
-}
+func (i indicatorItem) row() []any { return i.values }
 
-// indicatorColumns are the names of the values of an item.
-func indicatorColumns(d projections.IndicatorDoc) []string {
-	columns := []string{"symbol", "provider"}
+// indicatorColumns are those of an item.
+func indicatorColumns(d projections.IndicatorDoc) []parquet.Column {
+	var repeated []string
 	for _, p := range d.Repeated() {
-		columns = append(columns, p.Name)
+		repeated = append(repeated, p.Name)
 	}
-	columns = append(columns, "timestamp")
-	for _, c := range d.Columns {
-		columns = append(columns, c.Name)
-	}
-	return columns
+	return IndicatorColumns(repeated, d.Columns)
 }
 
 // getIndicator makes the handler of one indicator.
@@ -103,17 +87,18 @@ func (a *API) serveIndicator(w http.ResponseWriter, r *http.Request, name string
 	}
 	a.showAge(w, name)
 	columns := indicatorColumns(d)
+	names := namesOf(columns)
 	page := newPage(points, asked.Limit, func(p projections.Point) indicatorItem {
-		values := []any{asked.Symbol, asked.Provider}
+		values := []any{string(asked.Symbol), string(asked.Provider)}
 		for _, parameter := range d.Repeated() {
 			values = append(values, parameters[parameter.Name])
 		}
-		return indicatorItem{columns, append(append(values, p.Timestamp), p.Values...)}
+		return indicatorItem{names, append(append(values, p.Timestamp), p.Values...)}
 	}, func(p projections.Point) string { return asked.cursorOf(p.Place) })
 	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
 		return err
 	}
-	return writeHistory(w, r, page, columns...)
+	return writeSeries(w, r, page, columns)
 }
 
 // indicatorInfo is a line of GET indicators.
@@ -140,6 +125,7 @@ type valueInfo struct {
 	Name        string                 `json:"name"`
 	Description string                 `json:"description"`
 	Type        projections.ColumnType `json:"type"`
+	Nullable    bool                   `json:"nullable,omitempty"`
 }
 
 // getIndicators lists all indicators of this binary in one page.
@@ -166,7 +152,7 @@ func describeIndicator(name string, d projections.IndicatorDoc, on bool) indicat
 		info.Parameters = append(info.Parameters, parameter)
 	}
 	for _, c := range d.Columns {
-		info.Values = append(info.Values, valueInfo{c.Name, c.Doc, c.Type})
+		info.Values = append(info.Values, valueInfo{c.Name, c.Doc, c.Type, c.Nullable})
 	}
 	return info
 }

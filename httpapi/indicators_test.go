@@ -119,7 +119,7 @@ func TestTheListOfIndicators(t *testing.T) {
 		`{"name":"length","description":"How long.","default":"1m","choices":["1m","1h","1d"]},`+
 		`{"name":"width","description":"How wide.","default":"2","minimum":1,"maximum":9},`+
 		`{"name":"mean","description":"How the middle is found.","default":"simple","choices":["simple"],"convention":true}],"values":[`+
-		`{"name":"upper","description":"Above.","type":"decimal"},{"name":"volume","description":"Traded.","type":"decimal"},`+
+		`{"name":"upper","description":"Above.","type":"decimal"},{"name":"volume","description":"Traded.","type":"decimal","nullable":true},`+
 		`{"name":"count","description":"How many.","type":"int"},{"name":"since","description":"From when on.","type":"time"},`+
 		`{"name":"state","description":"How it is.","type":"text"}]}]}`)
 	expect(t, get(t, api, "/api/v1/indicators/average?symbol=A"), http.StatusNotFound,

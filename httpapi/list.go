@@ -106,13 +106,11 @@ func (q *query) time(name string) schema.Time {
 	return t
 }
 
-// wantsCSV reports whether a client would rather have CSV than JSON.
-func wantsCSV(r *http.Request) bool { return prefers(r, csvMedia) }
-
-// prefers reports whether a client would rather have a type than JSON, as its Accept
-// header has it (RFC 9110, 12.5.1).
-func prefers(r *http.Request, media string) bool {
-	var ofMedia, ofJSON quality
+// preferred is the one of some types that a client would rather have than JSON and the
+// others, as its Accept header has it (RFC 9110, 12.5.1); of two that it wants alike, the
+// first. It is empty where there is none.
+func preferred(r *http.Request, offered ...string) (media string) {
+	qualities := make([]quality, len(offered)+1) // the last is JSON's
 	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
 		accepted, params, err := mime.ParseMediaType(part)
 		if err != nil {
@@ -122,10 +120,18 @@ func prefers(r *http.Request, media string) bool {
 		if err != nil {
 			q = 1
 		}
-		ofMedia.see(accepted, media, q)
-		ofJSON.see(accepted, jsonContent, q)
+		for i, one := range offered {
+			qualities[i].see(accepted, one, q)
+		}
+		qualities[len(offered)].see(accepted, jsonContent, q)
 	}
-	return ofMedia.q > ofJSON.q
+	best := qualities[len(offered)].q
+	for i, one := range offered {
+		if qualities[i].q > best {
+			media, best = one, qualities[i].q
+		}
+	}
+	return media
 }
 
 // quality is how much a client wants a type, by the most specific of its ranges

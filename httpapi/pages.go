@@ -86,7 +86,7 @@ func (a *API) getDashboardAsset(w http.ResponseWriter, r *http.Request) error {
 // were pages.
 func (a *API) getRoot(w http.ResponseWriter, r *http.Request) error {
 	vary(w.Header(), "Accept")
-	if prefers(r, htmlMedia) {
+	if preferred(r, htmlMedia) != "" {
 		return page(a, a.readWatchList)(w, r)
 	}
 	a.writeJSON(w, r, http.StatusOK, rootBody{"Pricemill market data service", a.config.Build.Version, "/docs"})

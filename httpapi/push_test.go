@@ -170,16 +170,14 @@ func TestServerSentEvents(t *testing.T) {
 		{"snapshot", "a", `{"symbol":"AAPL","provider":"simulated","simulated":true,"price":` + price("1.5") + `,"average:20":null}`},
 		{"price", "b", price("2")},
 		{"average", "c", `{"symbol":"AAPL","window_size":20,"value":2.5,"timestamp":"` + at + `"}`},
-		{"bands", "d", ""},
+		{"bands", "d", `{"symbol":"AAPL","provider":"simulated","length":"1m","width":"2","timestamp":"` + at + `","upper":1,"volume":1,"count":1,"since":1,"state":1}`},
 		{"missed", "f", `{"from":"d","to":"f","count":3}`},
 		{"reset", "g", `{"reason":"why"}`},
 	} {
 		assert.Equal(t, "event: "+want[0], line())
 		assert.Equal(t, "id: "+want[1], line())
 		data := line()
-		if want[2] != "" {
-			assert.Equal(t, "data: "+want[2], data)
-		}
+		assert.Equal(t, "data: "+want[2], data)
 		assert.True(t, json.Valid([]byte(strings.TrimPrefix(data, "data: "))), data)
 		assert.Empty(t, line())
 	}

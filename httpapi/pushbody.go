@@ -48,10 +48,10 @@ func (a *API) pushBody(value any) any {
 // pointItem is a point as GET indicators/{indicator} lists it.
 func pointItem(p live.Point) indicatorItem {
 	values := []any{p.Symbol, p.Provider}
-	for _, parameter := range p.Doc.Parameters {
+	for _, parameter := range p.Doc.Repeated() {
 		values = append(values, p.Parameters[parameter.Name])
 	}
-	return indicatorItem{indicatorColumns(p.Doc), append(append(values, p.Timestamp), p.Values...)}
+	return indicatorItem{namesOf(indicatorColumns(p.Doc)), append(append(values, p.Timestamp), p.Values...)}
 }
 
 // snapshotItem has a member for each kind of event, null where there is nothing yet.

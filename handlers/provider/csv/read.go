@@ -13,6 +13,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/parquet"
 )
 
 // ReadFile implements pipeline.FileReader, with the options of this package.
@@ -20,6 +21,15 @@ import (
 func (p provider) ReadFile(r io.Reader, given map[string]string) iter.Seq2[pipeline.FileLine, error] {
 	return func(yield func(pipeline.FileLine, error) bool) {
 		start := bufio.NewReaderSize(r, sampleBytes)
+		if magic, _ := start.Peek(len(parquet.Magic)); string(magic) == parquet.Magic { // its error comes again
+			text, closeText, err := parquetAsText(start, given)
+			if err != nil {
+				yield(pipeline.FileLine{}, err)
+				return
+			}
+			defer closeText()
+			start, given = bufio.NewReaderSize(text, sampleBytes), optionsOfParquet(given)
+		}
 		if mark, _ := start.Peek(3); string(mark) == "\ufeff" { // its error comes again
 			_, _ = start.Discard(3)
 		}
