@@ -183,7 +183,7 @@ func count(t testing.TB, env environment, answers []fedAnswer) (lost, doubled in
 		Prices  int    `db:"prices"`
 	}
 	require.NoError(t, db.Select(t.Context(), &rows, `SELECT r.event_id, COUNT(p.id) AS prices FROM raw_market_data r
-		LEFT JOIN processed_prices p ON p.raw_response_id = CAST(r.id AS TEXT) GROUP BY r.event_id`))
+		LEFT JOIN processed_prices p ON p.raw_response_id = r.event_id GROUP BY r.event_id`))
 	prices := make(map[string]int, len(rows))
 	for _, row := range rows {
 		prices[row.EventID] = row.Prices

@@ -141,7 +141,7 @@ func checkIngested(t testing.TB, env environment, provider string, quotes []file
 	}
 	var rows []row
 	require.NoError(t, db.Select(t.Context(), &rows, `SELECT p.symbol, p.price, p.timestamp, p.received_at, r.raw_response
-		FROM processed_prices p JOIN raw_market_data r ON CAST(r.id AS TEXT) = p.raw_response_id
+		FROM processed_prices p JOIN raw_market_data r ON r.event_id = p.raw_response_id
 		WHERE p.provider = $1 AND r.provider = $1 ORDER BY p.id`, provider))
 	require.Len(t, rows, len(quotes))
 	bySymbol := map[string][]row{}

@@ -121,8 +121,9 @@ func (q QuoteFetched) Validate() error {
 // QuoteStored is a QuoteFetched whose answer is safe in raw_market_data.
 type QuoteStored struct {
 	QuoteFetched
-	// RawResponseID is the row's id in raw_market_data, as decimal text: it
-	// does not fit a float64.
+	// RawResponseID is the event_id of the row in raw_market_data, the id of the
+	// QuoteFetched: a UUID, the same whenever the answer is stored again. Older events
+	// have the row's own id, as decimal text.
 	RawResponseID string `json:"raw_response_id"`
 }
 

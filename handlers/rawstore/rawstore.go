@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"strconv"
 	"unicode/utf8"
 
 	"github.com/pricemill/pricemill/pipeline"
@@ -64,7 +63,7 @@ func (handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record
 		if fresh[ids[i]] {
 			quote := in[i].Event.Payload.(schema.QuoteFetched)
 			events = append(events, in[i].Derive(schema.QuoteStored{
-				QuoteFetched: quote, RawResponseID: strconv.FormatInt(ids[i], 10)}))
+				QuoteFetched: quote, RawResponseID: in[i].Event.ID}))
 		}
 	}
 	return events, nil
