@@ -73,8 +73,12 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	keys := map[string]bool{}
 	for i := range in {
 		reads[i] = h.read(&in[i])
+		quote := in[i].Event.Payload.(schema.QuoteStored)
 		for _, p := range reads[i].prices {
-			keys[stateKey(in[i].Event.Payload.(schema.QuoteStored), p.Symbol)] = true
+			keys[stateKey(quote, p.Symbol)] = true
+		}
+		if isUnknown(reads[i].err) {
+			keys[quote.Key()] = true
 		}
 	}
 	known := pipeline.CacheFor[string, last](tx, h)
@@ -83,13 +87,32 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	}
 	var events []schema.Event
 	changed := map[string]last{}
-	for _, r := range reads {
-		events = append(events, emit(r, known, changed)...)
+	for i := range reads {
+		reads[i].doubt(known)
+		events = append(events, emit(reads[i], known, changed)...)
 	}
 	if err := save(ctx, tx, changed); err != nil {
 		return nil, err
 	}
 	return events, failingjobs.Note(ctx, tx, h.log, outcomes(reads))
+}
+
+func isUnknown(err error) bool {
+	var q *pipeline.QuoteError
+	return errors.As(err, &q) && q.Code == schema.CodeUnknownSymbol
+}
+
+// doubt makes a passing fault of the answer that the symbol is unknown, if the provider
+// had a price of it before. Finnhub now and then answers all zeros, its answer for
+// symbols that it does not know, to a request for one that it does.
+func (r *read) doubt(known *pipeline.Cache[string, last]) {
+	quote := r.record.Event.Payload.(schema.QuoteStored)
+	if !isUnknown(r.err) {
+		return
+	}
+	if before, _ := known.Get(quote.Key()); !before.Timestamp.IsZero() {
+		r.err = pipeline.Quotef(schema.CodeUnavailable, "no price this time; the last known one, %s of %s, is stale (%v)", before.Price, before.Timestamp, r.err)
+	}
 }
 
 // outcomes are what became of the requests that were answered.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +118,38 @@ func outcomes(t pipelinetest.TB, rig *pipelinetest.Rig) []string {
 		}
 	}
 	return all
+}
+
+// A symbol that had a price is not unknown because one answer holds none.
+func TestAKnownSymbolDoesNotBecomeUnknown(t *testing.T) {
+	t.Parallel()
+	unknown := answer(t, script{Code: schema.CodeUnknownSymbol})
+	for name, batches := range map[string][][]schema.QuoteStored{
+		"in one batch": {{stored("B", unknown), stored("A", answer(t, script{Prices: []quoted{price("A", "2", 10)}})), stored("A", unknown), stored("B", unknown)}},
+		"later":        {{stored("A", answer(t, script{Prices: []quoted{price("A", "2", 10)}}))}, {stored("B", unknown), stored("A", unknown), stored("B", unknown)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rig := pipelinetest.New(t)
+			for _, batch := range batches { // each by a process that was just started
+				stage := rig.StartHandler(t, normalize.Name, newHandler(t))
+				var payloads []schema.Payload
+				for _, quote := range batch {
+					payloads = append(payloads, quote)
+				}
+				require.NoError(t, stage.Deliver(rig.AppendAll(t, payloads...)...))
+				stage.Close(t)
+			}
+			all := outcomes(t, rig)
+			slices.Sort(all)
+			assert.Equal(t, []string{"price A 2@10", "rejected unavailable", "rejected unknown_symbol", "rejected unknown_symbol"}, all)
+			for _, e := range rig.Events(t, schema.QuoteOutcomes) {
+				if rejected := e.Payload.(schema.QuoteRejected); rejected.Symbol == "A" {
+					assert.Contains(t, rejected.Reason, "the last known one, 2 of 1970-01-01T00:00:10Z, is stale")
+				}
+			}
+		})
+	}
 }
 
 // Two trades of a stream or a file are two prices although price and time agree.
