@@ -20,7 +20,7 @@ type Stream struct {
 	// StoppedAt is nil unless the stream is stopped.
 	StoppedAt *schema.Time `db:"stopped_at"`
 	// Owned says that a process owns the stream, and was alive within the last
-	// three seconds.
+	// ten seconds.
 	Owned bool `db:"owned"`
 	// LastMessage is when the provider last sent anything; nil for never.
 	LastMessage *schema.Time `db:"last_message_at"`

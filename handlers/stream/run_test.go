@@ -200,12 +200,12 @@ func TestADatabaseThatIsAway(t *testing.T) {
 		go func() { result <- runner.Run(ctx, w) }()
 		settle(time.Second)
 		w.dbFails.Store(true)
-		settle(2 * time.Second)
+		settle(8 * time.Second)
 		w.dbFails.Store(false)
 		settle(20 * time.Second)
 		assert.Zero(t, ended.Load())
 		w.dbFails.Store(true)
-		settle(4 * time.Second)
+		settle(12 * time.Second)
 		assert.EqualValues(t, 1, ended.Load())
 		select {
 		case err := <-result:

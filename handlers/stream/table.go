@@ -10,9 +10,10 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// claimMillis is how long a claim lasts unless it is renewed: the streams of a
+// claimMillis is how long a claim lasts unless it is renewed, twenty times as long as it
+// takes until it should be, so that a busy database costs no claim: the streams of a
 // process that died are taken over after that.
-const claimMillis = 3000
+const claimMillis = 10_000
 
 // row is a stream as its owner takes it over.
 type row struct {
