@@ -52,7 +52,7 @@ is printed. Where a file does not say of which symbol its prices are, add --symb
 ` + wrap(csv.PresetNames(), 80) + `.
 
 Provider coinbase reads frames of the WebSocket feed, one a line: as they came,
-or as {"frame": "…", "received_at": "SECONDS"}. Frames of type ticker are quotes.
+or as {"frame": "…", "received_at": "SECONDS"}. Frames of trades are quotes.
 FILE may be compressed by gzip, zip, zstd or bzip2; - is standard input.
 
 Where a service runs, it does the work. Without one, this process does it itself;

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -57,13 +58,14 @@ type fileQuote struct {
 	raw      string
 }
 
-// readSession reads the ticker frames on its own.
+// readSession reads the trades on its own: each is told by two frames, of which the first
+// counts.
 func readSession(t testing.TB) (quotes []fileQuote, lines int) {
 	t.Helper()
 	file, err := os.Open(recordedSession)
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, file.Close()) }()
-	scanner := bufio.NewScanner(file)
+	scanner, seen := bufio.NewScanner(file), map[string]bool{}
 	for scanner.Scan() {
 		lines++
 		var line struct {
@@ -72,14 +74,17 @@ func readSession(t testing.TB) (quotes []fileQuote, lines int) {
 		}
 		require.NoError(t, json.Unmarshal(scanner.Bytes(), &line))
 		var frame struct {
-			Type, Price string
-			Product     string `json:"product_id"`
-			Time        time.Time
+			Price   string
+			Product string `json:"product_id"`
+			TradeID int    `json:"trade_id"`
+			Time    time.Time
 		}
 		require.NoError(t, json.Unmarshal([]byte(line.Frame), &frame))
-		if frame.Type != "ticker" {
+		trade := fmt.Sprint(frame.Product, frame.TradeID)
+		if frame.TradeID == 0 || seen[trade] {
 			continue
 		}
+		seen[trade] = true
 		received, err := time.ParseDuration(line.At + "s")
 		require.NoError(t, err)
 		quotes = append(quotes, fileQuote{frame.Product, frame.Price, frame.Time,
@@ -180,7 +185,8 @@ func TestIngestARecordedSession(t *testing.T) {
 	env := newStack(t, nil)
 	quotes, lines := readSession(t)
 	require.Len(t, quotes, 107)
-	want := ingest.Summary{Lines: lines, Quotes: len(quotes), PassedOver: lines - len(quotes), New: len(quotes)}
+	told := 2 * len(quotes)
+	want := ingest.Summary{Lines: lines, Quotes: told, PassedOver: lines - told, New: len(quotes), Repeated: len(quotes)}
 	assert.Equal(t, want, ingested(t, env, alone("--provider", "coinbase", recordedSession)...))
 	checkIngested(t, env, "coinbase", quotes)
 	final := expectedAverages(quotes)
@@ -188,7 +194,7 @@ func TestIngestARecordedSession(t *testing.T) {
 	assert.Len(t, final["YFI-BTC"], 1, "fewer than the window")
 	assert.Len(t, final["NU-GBP"], 2, "fewer than the window")
 
-	want.New, want.Repeated = 0, len(quotes)
+	want.New, want.Repeated = 0, told
 	assert.Equal(t, want, ingested(t, env, alone("--provider", "coinbase", recordedSession)...))
 	checkIngested(t, env, "coinbase", quotes)
 	status, stdout, stderr := run(t, env, "replay", "raw-quotes")

@@ -25,6 +25,9 @@ type Plan struct {
 	// Rewind is how many frames are sent again: those before the place that the
 	// last connection reached. Restart is all of them.
 	Rewind int
+	// Unknown are products that the exchange does not have: a subscription with one of
+	// them is refused as a whole.
+	Unknown []string
 	// Skip is how many frames are never sent.
 	Skip int
 	// At is called before the n-th frame of the connection is sent, from 0, and
@@ -144,7 +147,7 @@ func (e *Exchange) accept(ctx context.Context, w http.ResponseWriter, r *http.Re
 	defer func() { _ = conn.CloseNow() }() // it may be closed already
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	products, err := e.subscribe(ctx, conn)
+	products, err := e.subscribe(ctx, conn, plan.Unknown)
 	if err != nil {
 		return // the client went away, or fell silent, or said what it should not
 	}
@@ -153,8 +156,27 @@ func (e *Exchange) accept(ctx context.Context, w http.ResponseWriter, r *http.Re
 	_ = e.replay(ctx, conn, plan, products) // its errors are the client's end, or ours
 }
 
-// subscribe waits for the subscription, as long as the real service does.
-func (e *Exchange) subscribe(ctx context.Context, conn *websocket.Conn) ([]string, error) {
+// subscribe waits for a subscription without products that are unknown, for each as long as
+// the real service does.
+func (e *Exchange) subscribe(ctx context.Context, conn *websocket.Conn, unknown []string) ([]string, error) {
+	for {
+		products, err := e.request(ctx, conn)
+		if err != nil {
+			return nil, err
+		}
+		at := slices.IndexFunc(products, func(product string) bool { return slices.Contains(unknown, product) })
+		if at < 0 {
+			return products, Send(`{"type":"subscriptions","channels":[{"name":"matches"},{"name":"heartbeat"}]}`)(ctx, conn)
+		}
+		refusal := fmt.Sprintf(`{"type":"error","message":"Failed to subscribe","reason":"%s is not a valid product"}`, products[at])
+		if err := Send(refusal)(ctx, conn); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// request reads a subscription.
+func (e *Exchange) request(ctx context.Context, conn *websocket.Conn) ([]string, error) {
 	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	_, text, err := conn.Read(limited)
@@ -167,17 +189,17 @@ func (e *Exchange) subscribe(ctx context.Context, conn *websocket.Conn) ([]strin
 		Channels []string `json:"channels"`
 	}
 	if err := json.Unmarshal(text, &request); err != nil || request.Type != "subscribe" ||
-		!slices.Contains(request.Channels, "ticker") || !slices.Contains(request.Channels, "heartbeat") {
+		!slices.Contains(request.Channels, "matches") || !slices.Contains(request.Channels, "heartbeat") {
 		e.t.Errorf("a subscription such as %s (%v)", text, err)
 		return nil, fmt.Errorf("not a subscription: %s", text)
 	}
 	e.mu.Lock()
 	e.subscribed = append(e.subscribed, request.Products)
 	e.mu.Unlock()
-	return request.Products, Send(`{"type":"subscriptions","channels":[{"name":"ticker"},{"name":"heartbeat"}]}`)(ctx, conn)
+	return request.Products, nil
 }
 
-// replay sends frames. As the real service does, it begins with the last ticker
+// replay sends frames. As the real service does, it begins with the last match
 // of each product, whatever the client has seen of them.
 func (e *Exchange) replay(ctx context.Context, conn *websocket.Conn, plan Plan, products []string) error {
 	next := e.begin(plan)

@@ -13,7 +13,7 @@ import (
 //go:embed testdata/coinbase-2021-04-17.jsonl
 var recorded []byte
 
-// Frame is a ticker frame of a session.
+// Frame is a trade of a session.
 type Frame struct {
 	Product string
 	TradeID int64
@@ -22,8 +22,8 @@ type Frame struct {
 	Text    []byte // byte for byte
 }
 
-// Session returns the ticker frames of the recorded session in their order:
-// 107 of 10 products.
+// Session returns the trades of the recorded session in their order, as frames of the
+// channel matches: 107 of 10 products.
 func Session(t testing.TB) []Frame {
 	t.Helper()
 	var frames []Frame
@@ -45,7 +45,7 @@ func Session(t testing.TB) []Frame {
 		if err := json.Unmarshal([]byte(line.Frame), &frame); err != nil {
 			t.Fatalf("reading a recorded frame: %v", err)
 		}
-		if frame.Type == "ticker" {
+		if frame.Type == "match" || frame.Type == "last_match" {
 			frames = append(frames, Frame{frame.Product, frame.TradeID, frame.Price, frame.Time, []byte(line.Frame)})
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -53,7 +54,10 @@ func New(env pipeline.Env) (pipeline.Provider, error) {
 	if err := errors.Join(err, feedErr); err != nil {
 		return nil, err
 	}
-	p := &provider{client: client, feed: feed, feedClient: newFeedClient(), now: env.Now, version: env.Version}
+	p := &provider{client: client, feed: feed, feedClient: newFeedClient(), now: env.Now, log: env.Log, version: env.Version}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
 	if p.now == nil {
 		p.now = time.Now
 	}
@@ -68,6 +72,7 @@ type provider struct {
 	feed       string // URL
 	feedClient *http.Client
 	now        func() time.Time
+	log        *slog.Logger
 	version    string
 }
 
@@ -87,7 +92,8 @@ type ticker struct {
 	Type    *string         `json:"type"`
 	Product string          `json:"product_id"`
 	Price   json.RawMessage `json:"price"`
-	// Size is that of the last trade in an answer; LastSize is the same in a frame.
+	// Size is that of the last trade in an answer, and of the trade in a match; LastSize is
+	// that of a ticker.
 	Size     json.RawMessage `json:"size"`
 	LastSize json.RawMessage `json:"last_size"`
 	Time     schema.Time     `json:"time"`
@@ -95,9 +101,8 @@ type ticker struct {
 	TradeID json.RawMessage `json:"trade_id"`
 }
 
-// Normalize implements pipeline.Provider. An answer, and a frame of type ticker,
-// hold one price: that of the last trade, with its size and time. Frames of other types
-// hold none: what a match says, the ticker says too.
+// Normalize implements pipeline.Provider. An answer, and a frame that tells of a trade,
+// hold one price: that of the trade, with its size and time. Other frames hold none.
 func (*provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error) {
 	var t ticker
 	if err := payload.Decode(fetched.RawResponse, &t); err != nil {
@@ -105,9 +110,11 @@ func (*provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error
 	}
 	symbol, size := fetched.Symbol, t.Size
 	if t.Type != nil {
-		size = t.LastSize
-		if *t.Type != "ticker" {
-			return nil, pipeline.Quotef(schema.CodeBadResponse, "a frame that is no ticker")
+		if *t.Type == "ticker" {
+			size = t.LastSize
+		}
+		if !tellsOfTrade(*t.Type) {
+			return nil, pipeline.Quotef(schema.CodeBadResponse, "a frame that tells of no trade")
 		}
 		var err error
 		if symbol, err = schema.ParseSymbol(t.Product); err != nil {

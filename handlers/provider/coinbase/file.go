@@ -24,7 +24,7 @@ const maxLine = 2 * schema.MaxRawResponse
 // ReadFile implements pipeline.FileReader. A line is a frame of the WebSocket
 // feed as it came, or {"frame": "…", "received_at": "1618677817.079694"}: the
 // frame as text, with the seconds since 1970 at which it was received. Without
-// them, the time of the trade stands in. Ticker frames are quotes. There are no
+// them, the time of the trade is taken. Frames that tell of a trade are quotes. There are no
 // options.
 func (p *provider) ReadFile(r io.Reader, options map[string]string) iter.Seq2[pipeline.FileLine, error] {
 	return func(yield func(pipeline.FileLine, error) bool) {
@@ -61,7 +61,7 @@ func (p *provider) ReadFile(r io.Reader, options map[string]string) iter.Seq2[pi
 	}
 }
 
-// readLine returns a line without an id where it holds no ticker.
+// readLine returns a line without an id where it tells of no trade.
 func (p *provider) readLine(text []byte) (pipeline.FileLine, error) {
 	if text = bytes.TrimSpace(text); len(text) == 0 {
 		return pipeline.FileLine{}, nil
@@ -78,7 +78,7 @@ func (p *provider) readLine(text []byte) (pipeline.FileLine, error) {
 		frame = []byte(*recorded.Frame)
 	}
 	symbol, id, err := TradeID(frame)
-	if errors.Is(err, ErrNoTicker) {
+	if errors.Is(err, ErrNoTrade) {
 		return pipeline.FileLine{}, nil
 	}
 	if err != nil {

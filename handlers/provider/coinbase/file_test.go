@@ -3,6 +3,7 @@ package coinbase_test
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -46,7 +47,9 @@ func TestReadFile(t *testing.T) {
 		"seconds as a number":     {line: recorded(t, "1618677817.5", ticker), received: "2021-04-17T16:43:37.5Z"},
 		"whole seconds":           {line: recorded(t, `"1618677817"`, ticker), received: "2021-04-17T16:43:37Z"},
 		"no time of receipt":      {line: `{"frame":` + recorded(t, "0", ticker)[len(`{"received_at": 0, "frame": `):], received: tradeTime},
-		"a match":                 {line: strings.Replace(ticker, "ticker", "match", 1)},
+		"a match":                 {line: strings.Replace(ticker, "ticker", "match", 1), received: tradeTime},
+		"the last match":          {line: strings.Replace(ticker, "ticker", "last_match", 1), received: tradeTime},
+		"a heartbeat":             {line: strings.Replace(ticker, "ticker", "heartbeat", 1)},
 		"an empty line":           {line: " "},
 		"not JSON":                {line: "AAPL,1", bad: "not a frame in JSON"},
 		"cut":                     {line: ticker[:50], bad: "not a frame in JSON"},
@@ -82,7 +85,8 @@ func TestReadFile(t *testing.T) {
 				received, err := schema.ParseTime(test.received)
 				require.NoError(t, err)
 				assert.Equal(t, schema.QuoteFetched{Quote: schema.Quote{Provider: coinbase.Name, Symbol: "SKL-BTC"},
-					RawResponse: schema.RawResponse(ticker), ReceivedAt: received}, quotes[0].Quote)
+					RawResponse: quotes[0].Quote.RawResponse, ReceivedAt: received}, quotes[0].Quote)
+				assert.Regexp(t, `^\{"type":"(ticker|match|last_match)",`+regexp.QuoteMeta(strings.TrimPrefix(ticker, `{"type":"ticker",`))+"$", string(quotes[0].Quote.RawResponse))
 				assert.Equal(t, quotes[0].ID, quotes[1].ID, "one trade")
 			}
 		})
@@ -110,5 +114,5 @@ func TestTradeID(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, id, again, "the trade is what counts")
 	_, _, err = coinbase.TradeID([]byte(`{"type":"heartbeat"}`))
-	require.ErrorIs(t, err, coinbase.ErrNoTicker)
+	require.ErrorIs(t, err, coinbase.ErrNoTrade)
 }

@@ -47,7 +47,7 @@ func FuzzFrame(f *testing.F) {
 		if isText {
 			kind = websocket.MessageText
 		}
-		message, err := p.read(kind, frame)
+		message, _, err := p.read(kind, frame)
 		if err != nil {
 			var q *pipeline.QuoteError
 			require.ErrorAs(t, err, &q)

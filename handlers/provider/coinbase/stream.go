@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -24,7 +26,7 @@ const (
 	// connectTimeout is for connecting and the handshake. The service closes a
 	// connection over which no subscription comes within five seconds.
 	connectTimeout = 5 * time.Second
-	// maxFrame bounds a frame, in bytes. A ticker has some 500, the
+	// maxFrame bounds a frame, in bytes. A match has some 300, the
 	// acknowledgement of a subscription to 50 products some 2,000.
 	maxFrame = 32 << 10
 )
@@ -45,9 +47,14 @@ func newFeedClient() *http.Client {
 	}
 }
 
-// Stream implements pipeline.Streamer by the channels ticker and heartbeat. The
+// Stream implements pipeline.Streamer by the channels matches and heartbeat: matches has
+// every trade, where ticker has one for all trades that an order makes at once. The
 // sequence of a message is its trade's number: the frames' own sequence also
 // counts orders, which are on no channel of ours.
+//
+// The service refuses a whole subscription for one product that it does not have. Such
+// products are left out, and the others subscribed to; where none is left, the error is
+// CodeUnknownSymbol.
 func (p *provider) Stream(ctx context.Context, symbols []schema.Symbol, f func(pipeline.StreamMessage) error) error {
 	conn, err := p.connect(ctx, symbols)
 	if err != nil {
@@ -59,7 +66,15 @@ func (p *provider) Stream(ctx context.Context, symbols []schema.Symbol, f func(p
 		if err != nil {
 			return broken(ctx, err)
 		}
-		message, err := p.read(kind, text)
+		message, said, err := p.read(kind, text)
+		if refused, others := without(symbols, said); refused != "" {
+			if len(others) == 0 {
+				return pipeline.Quotef(schema.CodeUnknownSymbol, "the service has no product %s", refused)
+			}
+			p.log.Warn("the service has no such product; streaming the others", "provider", Name, "symbol", refused)
+			symbols, message = others, pipeline.StreamMessage{ReceivedAt: schema.NewTime(p.now())}
+			err = subscribe(ctx, conn, symbols)
+		}
 		if err != nil {
 			return err
 		}
@@ -67,6 +82,17 @@ func (p *provider) Stream(ctx context.Context, symbols []schema.Symbol, f func(p
 			return err
 		}
 	}
+}
+
+// without finds the symbol whose product a frame says that the service does not have, and
+// the others.
+func without(symbols []schema.Symbol, said frame) (refused schema.Symbol, others []schema.Symbol) {
+	product, found := strings.CutSuffix(said.Reason, " is not a valid product")
+	at := slices.Index(symbols, schema.Symbol(product))
+	if said.Type != "error" || !found || at < 0 {
+		return "", nil
+	}
+	return symbols[at], slices.Concat(symbols[:at], symbols[at+1:])
 }
 
 // connect opens a connection and subscribes.
@@ -84,36 +110,44 @@ func (p *provider) connect(ctx context.Context, symbols []schema.Symbol) (*webso
 		return nil, rest.NoAnswer(connecting, err)
 	}
 	conn.SetReadLimit(maxFrame)
-	request, err := json.Marshal(struct {
-		Type     string          `json:"type"`
-		Products []schema.Symbol `json:"product_ids"`
-		Channels []string        `json:"channels"`
-	}{"subscribe", symbols, []string{"ticker", "heartbeat"}})
-	if err == nil {
-		err = conn.Write(connecting, websocket.MessageText, request)
-	}
-	if err != nil {
+	if err := subscribe(connecting, conn, symbols); err != nil {
 		_ = conn.CloseNow() // it was of no use
-		return nil, broken(connecting, err)
+		return nil, err
 	}
 	return conn, nil
 }
 
-// read makes a message of a frame: a quote of a ticker, and a sign of life of
-// any other but an error.
-func (p *provider) read(kind websocket.MessageType, text []byte) (pipeline.StreamMessage, error) {
+// subscribe asks for the trades of symbols.
+func subscribe(ctx context.Context, conn *websocket.Conn, symbols []schema.Symbol) error {
+	request, err := json.Marshal(struct {
+		Type     string          `json:"type"`
+		Products []schema.Symbol `json:"product_ids"`
+		Channels []string        `json:"channels"`
+	}{"subscribe", symbols, []string{"matches", "heartbeat"}})
+	if err == nil {
+		err = conn.Write(ctx, websocket.MessageText, request)
+	}
+	if err != nil {
+		return broken(ctx, err)
+	}
+	return nil
+}
+
+// read makes a message of a frame: a quote of one that tells of a trade, and a sign of life
+// of any other but an error.
+func (p *provider) read(kind websocket.MessageType, text []byte) (pipeline.StreamMessage, frame, error) {
 	message := pipeline.StreamMessage{ReceivedAt: schema.NewTime(p.now())}
 	f, err := parseFrame(text)
 	switch {
 	case kind != websocket.MessageText || err != nil || f.Type == "":
-		return message, pipeline.Quotef(schema.CodeBadResponse, "a frame that is not one of the feed's")
+		return message, f, pipeline.Quotef(schema.CodeBadResponse, "a frame that is not one of the feed's")
 	case f.Type == "error":
-		return message, pipeline.Quotef(schema.CodeBadResponse, "the service said: %s", schema.CutReason(f.Message+": "+f.Reason))
+		return message, f, pipeline.Quotef(schema.CodeBadResponse, "the service said: %s", schema.CutReason(f.Message+": "+f.Reason))
 	}
 	if symbol, id, err := f.trade(); err == nil {
 		message.ID, message.Symbol, message.Sequence, message.RawResponse = id, symbol, f.TradeID, text
 	}
-	return message, nil
+	return message, f, nil
 }
 
 // broken says why a connection ended. The texts of a service's close frame may

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,20 +109,20 @@ func TestFaultsOfAStream(t *testing.T) {
 		reason string
 		retry  time.Duration
 	}{
-		"cut":           {at(5, exchangetest.Cut), 5, schema.CodeUnavailable, "cut off", 0},
-		"closed":        {at(5, exchangetest.Close), 5, schema.CodeUnavailable, "closed the connection with status 1001", 0},
-		"an error":      {at(2, exchangetest.Send(`{"type":"error","message":"Failed to subscribe","reason":"X is not a valid product"}`)), 2, schema.CodeBadResponse, "Failed to subscribe: X is not a valid product", 0},
-		"garbage":       {at(2, exchangetest.Send("<html>")), 2, schema.CodeBadResponse, "not one of the feed's", 0},
-		"no type":       {at(2, exchangetest.Send("{}")), 2, schema.CodeBadResponse, "not one of the feed's", 0},
-		"too large":     {at(3, exchangetest.Send(`{"type":"ticker","x":"`+strings.Repeat("x", 32<<10)+`"}`)), 3, schema.CodeTooLarge, "more than 32768 bytes", 0},
-		"rate limited":  {exchangetest.Plan{Refuse: 429, Header: http.Header{"Retry-After": {"7"}}}, 0, schema.CodeRateLimited, "status 429", 7 * time.Second},
-		"refused":       {exchangetest.Plan{Refuse: 403}, 0, schema.CodeUnauthorized, "status 403", 0},
-		"down":          {exchangetest.Plan{Refuse: 503}, 0, schema.CodeUnavailable, "status 503", 0},
-		"no WebSocket":  {exchangetest.Plan{Refuse: 200}, 0, schema.CodeBadResponse, "status 200", 0},
-		"sent away":     {exchangetest.Plan{Refuse: 302, Header: http.Header{"Location": {"http://127.0.0.1:1/elsewhere"}}}, 0, schema.CodeBadResponse, "status 302", 0},
-		"unknown types": {at(1, exchangetest.Send(`{"type":"status","products":[]}`)), 107, "", "", 0},
-		"a match":       {at(1, exchangetest.Send(`{"type":"match","trade_id":1,"product_id":"SKL-USD","price":"1"}`)), 107, "", "", 0},
-		"no trade yet":  {at(1, exchangetest.Send(`{"type":"ticker","product_id":"SKL-USD","price":"0"}`)), 107, "", "", 0},
+		"cut":                {at(5, exchangetest.Cut), 5, schema.CodeUnavailable, "cut off", 0},
+		"closed":             {at(5, exchangetest.Close), 5, schema.CodeUnavailable, "closed the connection with status 1001", 0},
+		"an error":           {at(2, exchangetest.Send(`{"type":"error","message":"Failed to subscribe","reason":"X is not a valid product"}`)), 2, schema.CodeBadResponse, "Failed to subscribe: X is not a valid product", 0},
+		"garbage":            {at(2, exchangetest.Send("<html>")), 2, schema.CodeBadResponse, "not one of the feed's", 0},
+		"no type":            {at(2, exchangetest.Send("{}")), 2, schema.CodeBadResponse, "not one of the feed's", 0},
+		"too large":          {at(3, exchangetest.Send(`{"type":"ticker","x":"`+strings.Repeat("x", 32<<10)+`"}`)), 3, schema.CodeTooLarge, "more than 32768 bytes", 0},
+		"rate limited":       {exchangetest.Plan{Refuse: 429, Header: http.Header{"Retry-After": {"7"}}}, 0, schema.CodeRateLimited, "status 429", 7 * time.Second},
+		"refused":            {exchangetest.Plan{Refuse: 403}, 0, schema.CodeUnauthorized, "status 403", 0},
+		"down":               {exchangetest.Plan{Refuse: 503}, 0, schema.CodeUnavailable, "status 503", 0},
+		"no WebSocket":       {exchangetest.Plan{Refuse: 200}, 0, schema.CodeBadResponse, "status 200", 0},
+		"sent away":          {exchangetest.Plan{Refuse: 302, Header: http.Header{"Location": {"http://127.0.0.1:1/elsewhere"}}}, 0, schema.CodeBadResponse, "status 302", 0},
+		"unknown types":      {at(1, exchangetest.Send(`{"type":"status","products":[]}`)), 107, "", "", 0},
+		"no trade yet":       {at(1, exchangetest.Send(`{"type":"ticker","product_id":"SKL-USD","price":"0"}`)), 107, "", "", 0},
+		"no product of ours": {at(2, exchangetest.Send(`{"type":"error","message":"Failed to subscribe","reason":"OTHER-USD is not a valid product"}`)), 2, schema.CodeBadResponse, "OTHER-USD is not a valid product", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -140,6 +141,28 @@ func TestFaultsOfAStream(t *testing.T) {
 			assert.Equal(t, test.retry, q.RetryAfter)
 		})
 	}
+}
+
+// The exchange refuses a subscription for one product that it does not have. The others are
+// streamed all the same.
+func TestAnUnknownProductDoesNotStarveTheOthers(t *testing.T) {
+	t.Parallel()
+	frames := exchangetest.Session(t)
+	plan := func(int) exchangetest.Plan { return exchangetest.Plan{Unknown: []string{"NO-USD", "GONE-EUR"}} }
+	exchange := exchangetest.Start(t, frames, plan)
+	known := symbolsOf(frames)
+	got, _, err := receive(t, exchange.URL, len(frames), slices.Concat([]schema.Symbol{"NO-USD"}, known, []schema.Symbol{"GONE-EUR"})...)
+	require.ErrorIs(t, err, errEnough)
+	assert.Len(t, got, len(frames))
+	assert.Equal(t, 1, exchange.Connections(), "on one connection")
+	subscribed := exchange.Subscribed()
+	assert.Equal(t, exchangetest.Products(frames), subscribed[len(subscribed)-1])
+
+	_, _, err = receive(t, exchangetest.Start(t, frames, plan).URL, 1, "NO-USD", "GONE-EUR")
+	var q *pipeline.QuoteError
+	require.ErrorAs(t, err, &q)
+	assert.Equal(t, schema.CodeUnknownSymbol, q.Code)
+	assert.Contains(t, q.Reason, "no product GONE-EUR")
 }
 
 func TestAStreamEndsWithItsContext(t *testing.T) {

@@ -27,31 +27,37 @@ func parseFrame(text []byte) (frame, error) {
 	return f, err
 }
 
-// ErrNoTicker says that a frame is of another type than ticker: it is none that
-// prices are read from, although a match tells of the same trade.
-var ErrNoTicker = errors.New("a frame that is no ticker")
+// ErrNoTrade says that a frame is of a type that tells of no trade.
+var ErrNoTrade = errors.New("a frame that tells of no trade")
 
-// trade is the product of a ticker frame, and the id of its event, made of product
-// and trade.
+// tellsOfTrade says of a type of frames whether each tells of one trade. A match is every
+// trade, and a last_match the last one before a subscription. A ticker tells of the last of
+// the trades that one order made at once, and leaves out the others.
+func tellsOfTrade(kind string) bool {
+	return kind == "match" || kind == "last_match" || kind == "ticker"
+}
+
+// trade is the product of a frame that tells of a trade, and the id of its event, made of
+// product and trade.
 func (f frame) trade() (symbol schema.Symbol, id string, err error) {
 	switch {
 	case f.Type == "":
 		return "", "", errors.New("reading a frame: it has no type")
-	case f.Type != "ticker":
-		return "", "", ErrNoTicker
+	case !tellsOfTrade(f.Type):
+		return "", "", ErrNoTrade
 	}
 	if symbol, err = schema.ParseSymbol(f.Product); err != nil {
-		return "", "", fmt.Errorf("reading the product of a ticker: %w", err)
+		return "", "", fmt.Errorf("reading the product of a %s: %w", f.Type, err)
 	}
 	if f.TradeID < 1 { // a product that was never traded
-		return "", "", fmt.Errorf("a ticker of %s without the id of its trade", symbol)
+		return "", "", fmt.Errorf("a %s of %s without the id of its trade", f.Type, symbol)
 	}
 	return symbol, schema.DeriveID("stream", string(Name), string(symbol), strconv.FormatInt(f.TradeID, 10)), nil
 }
 
-// TradeID reads the product of a ticker frame, and makes the id of its event of
-// product and trade: the same one in whatever stream or file the trade is seen
-// again.
+// TradeID reads the product of a frame that tells of a trade, and makes the id of its event
+// of product and trade: the same one in whatever stream, file or type of frame the trade is
+// seen again.
 func TradeID(text []byte) (symbol schema.Symbol, id string, err error) {
 	f, err := parseFrame(text)
 	if err != nil {
