@@ -150,6 +150,11 @@ func (f following) follow(ctx context.Context, id string) error {
 	defer shown.end()
 	worked := make(chan error, 1)
 	working := false
+	running, err := pipeline.RunningStages(ctx, f.backends.store)
+	if err != nil {
+		return err
+	}
+	alone := f.backends.alone || len(running) == 0 // no service works on it
 	idle := time.Now()
 	for {
 		r, err := projections.GetRebuild(ctx, f.backends.store, id)
@@ -166,7 +171,7 @@ func (f following) follow(ctx context.Context, id string) error {
 		if r.Working {
 			idle = time.Now()
 		}
-		if !working && (f.backends.alone || time.Since(idle) > othersTurn) {
+		if !working && (alone || time.Since(idle) > othersTurn) {
 			working = true
 			go func() { worked <- f.work(ctx, id) }()
 		}

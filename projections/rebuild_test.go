@@ -251,6 +251,36 @@ func TestARebuildIsProvenAndSwappedBothWays(t *testing.T) {
 	require.ErrorIs(t, projections.CancelRebuild(t.Context(), b.db, all, r.ID), projections.ErrRebuildState)
 }
 
+// TestARebuildAwaitsTheConsumersOfAService: where a service runs, and only there, a rebuild
+// gives it time to feed the new generation before that serves.
+func TestARebuildAwaitsTheConsumersOfAService(t *testing.T) {
+	t.Parallel()
+	for _, runs := range []bool{false, true} {
+		b := newFed(t, 20)
+		if runs {
+			require.NoError(t, b.db.RenewLeases(t.Context(), "a service", []string{"running/tally.g1"}, time.Hour))
+		}
+		ordered, err := projections.NewRebuild(t.Context(), b.db, first, projections.Order{Promote: projections.PromoteIfEqual})
+		require.NoError(t, err)
+		r := b.rebuilder(first)
+		r.Alone = false
+		began := time.Now()
+		worked := make(chan error, 1)
+		go func() {
+			_, err := r.Work(t.Context(), ordered.ID)
+			worked <- err
+		}()
+		if runs {
+			require.Eventually(t, func() bool { return b.get(ordered.ID).State == projections.RebuildReady }, time.Minute, time.Millisecond)
+			assert.Equal(t, 1, b.serving(), "the consumers of the service are awaited")
+			b.exec(`UPDATE positions SET claimed_at = 0 WHERE stage = 'tally.g2'`)
+		}
+		require.NoError(t, <-worked)
+		assert.Equal(t, 2, b.serving())
+		assert.Less(t, time.Since(began), 10*time.Second, "a service runs: %t", runs)
+	}
+}
+
 // Generations that replace each other leave no name behind that a later one needs.
 func TestRebuildsFollowEachOther(t *testing.T) {
 	t.Parallel()

@@ -390,10 +390,14 @@ func backfillToEnd(ctx context.Context, broker pipeline.Broker, p pipeline.Proje
 }
 
 // awaitConsumers waits until processes feed the generation: readers would else wait
-// for what is new. Where none comes, none feeds what serves either.
+// for what is new. Where no process runs a stage, none feeds what serves either.
 func (b *build) awaitConsumers(ctx context.Context) error {
 	if b.Alone {
 		return nil
+	}
+	running, err := pipeline.RunningStages(ctx, b.Store)
+	if err != nil || len(running) == 0 {
+		return err
 	}
 	for until := time.Now().Add(consumerPatience); time.Now().Before(until); {
 		n, err := store.Unclaimed(ctx, b.Store, stageName(b.row.generation()))
