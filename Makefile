@@ -76,10 +76,13 @@ test-parquet: build ## Read Parquet files of the program with pandas and DuckDB,
 
 .PHONY: test-browser
 test-browser: build ## Hold the dashboard to what it promises, in Chromium; PRICEMILL_TEST_SCREENSHOTS=DIR keeps pictures
-	@for need in chromium npm; do command -v $$need >/dev/null || { echo "$$need is missing: apt-get install $$need" >&2; exit 1; }; done
+	@for need in chromium npm curl; do command -v $$need >/dev/null || { echo "$$need is missing: apt-get install $$need" >&2; exit 1; }; done
+	@python3 -c 'import ensurepip' || { echo "Python is missing: apt-get install python3-venv" >&2; exit 1; }
 	@mkdir -p bin/browser && cp .ci/browser/package.json .ci/browser/package-lock.json bin/browser
 	npm ci --prefix bin/browser --ignore-scripts --no-audit --no-fund
+	python3 -m venv bin/browser/venv && bin/browser/venv/bin/pip install -q --disable-pip-version-check -r .ci/browser/requirements.txt
 	cd .ci/browser && $(GO) vet . && PRICEMILL_TEST_BINARY=$(CURDIR)/bin/pricemill \
+		PRICEMILL_TEST_PYTHON=$(CURDIR)/bin/browser/venv/bin/python \
 		PRICEMILL_TEST_AXE=$(CURDIR)/bin/browser/node_modules/axe-core/axe.min.js $(GO) test -count=1 -timeout 10m .
 
 .PHONY: test-workers

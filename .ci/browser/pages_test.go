@@ -179,7 +179,7 @@ func TestDemo(t *testing.T) {
 			return json.Unmarshal([]byte(body), &known) == nil && len(known.Items) > 0 && known.Items[0].Count >= wanted
 		})
 	}
-	p = openTab(t, browser, s, 1280, "light", true)
+	p = openTab(t, newBrowser(t), s, 1280, "light", true)
 	p.open(s.url + "/")
 	p.keep("demo-watchlist")
 	p.open(s.url + symbolPath + "&kind=candles&interval=10s&lines=bollinger&lines=ema&chosen=yes")
