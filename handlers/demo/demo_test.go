@@ -28,6 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	pipeline.Emitter
 	real   schema.Provider
+	from   time.Time // when real begins
 	fails  error
 	quotes []schema.QuoteFetched
 	log    bytes.Buffer
@@ -40,7 +41,12 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	w := &world{Emitter: pipelinetest.New(t).Emitter()}
 	w.demo = demo.New(demo.Config{Provider: simulated.Name, Streamer: provider, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
-		Real: func(context.Context, store.Querier) (schema.Provider, error) { return w.real, nil }})
+		Real: func(context.Context, store.Querier) (schema.Provider, error) {
+			if time.Now().Before(w.from) {
+				return "", nil
+			}
+			return w.real, nil
+		}})
 	return w
 }
 
@@ -111,7 +117,7 @@ func TestTheDemoGivesWayToRealPrices(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		time.AfterFunc(10*time.Second, func() { w.real = "coinbase" })
+		w.real, w.from = "coinbase", time.Now().Add(10*time.Second)
 		require.NoError(t, w.run(time.Minute))
 		last := w.quotes[len(w.quotes)-1].ReceivedAt
 		assert.Less(t, last.Sub(w.quotes[0].ReceivedAt.Time), 12*time.Second, "within a second")
