@@ -93,6 +93,13 @@ func TestNoDemo(t *testing.T) {
 			assert.NotContains(t, p.logs.String(), `"module":"demo"`)
 		})
 	}
+	t.Run("the log on Kafka", func(t *testing.T) {
+		t.Parallel()
+		p := start(t, newKafkaStack(t, environment{"DEMO": "auto"}))
+		p.eventually("/livez", http.StatusOK)
+		p.stop()
+		assert.NotContains(t, p.logs.String(), `"module":"demo"`)
+	})
 	status, _, stderr := run(t, environment{"DEMO": "yes"}, "config")
 	assert.Equal(t, 2, status)
 	assert.Contains(t, stderr, `DEMO: "yes" is neither auto nor off`)
