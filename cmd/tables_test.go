@@ -121,7 +121,7 @@ func checkTablesBeside(t testing.TB, env environment, answers []fedAnswer, lette
 	t.Helper()
 	db := openTables(t, env)
 	defer func() { assert.NoError(t, db.Close()) }()
-	ids := checkRaw(t, env, db, answers)
+	checkRaw(t, env, db, answers)
 	prices := map[int32][]observed{}
 	total := 0
 	repeats := readLog(t, env, schema.PriceEvents, func(partition int32, offset int64, event schema.Event) {
@@ -138,7 +138,7 @@ func checkTablesBeside(t testing.TB, env environment, answers []fedAnswer, lette
 	}
 	wrong := 0
 	for _, a := range answers {
-		if priced[ids[a.id]] != 1 {
+		if priced[a.id] != 1 {
 			wrong++
 		}
 	}
@@ -161,23 +161,22 @@ func checkTablesBeside(t testing.TB, env environment, answers []fedAnswer, lette
 }
 
 // checkRaw holds raw_market_data against the answers in the log, byte for byte,
-// those that were fed among them, and returns the ids of the rows by event id.
-func checkRaw(t testing.TB, env environment, db *store.Store, answers []fedAnswer) map[string]string {
+// those that were fed among them.
+func checkRaw(t testing.TB, env environment, db *store.Store, answers []fedAnswer) {
 	t.Helper()
 	type raw struct {
-		ID      string `db:"id"`
 		EventID string `db:"event_id"`
 		Text    string `db:"raw_response"`
 		Bytes   []byte `db:"raw_bytes"` // instead, where the answer is no text
 	}
 	var stored []raw
-	require.NoError(t, db.Select(t.Context(), &stored, `SELECT CAST(id AS TEXT) AS id, event_id,
+	require.NoError(t, db.Select(t.Context(), &stored, `SELECT event_id,
 		COALESCE(raw_response, '') AS raw_response, raw_bytes FROM raw_market_data`))
-	ids, texts := make(map[string]string, len(stored)), make(map[string]string, len(stored))
+	texts := make(map[string]string, len(stored))
 	for _, r := range stored {
-		ids[r.EventID], texts[r.EventID] = r.ID, r.Text+string(r.Bytes)
+		texts[r.EventID] = r.Text + string(r.Bytes)
 	}
-	assert.Len(t, ids, len(stored), "each answer is stored once")
+	assert.Len(t, texts, len(stored), "each answer is stored once")
 	logged, wrong := 0, 0
 	readLog(t, env, schema.RawQuotes, func(_ int32, _ int64, event schema.Event) {
 		if quote, ok := event.Payload.(schema.QuoteFetched); ok {
@@ -193,7 +192,6 @@ func checkRaw(t testing.TB, env environment, db *store.Store, answers []fedAnswe
 		}
 	}
 	assert.Zero(t, wrong, "answers that are not as they came")
-	return ids
 }
 
 // processed is a row of processed_prices.
