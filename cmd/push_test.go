@@ -173,7 +173,7 @@ type storedPrice struct {
 }
 
 func (p storedPrice) String() string {
-	return p.Value.String() + " at " + p.Timestamp.Format(time.RFC3339Nano)
+	return p.Value.String() + " at " + p.Timestamp.Text()
 }
 
 // storedOf are the rows of a query, by symbol.

@@ -62,7 +62,7 @@ func TestHistoryAndAverages(t *testing.T) {
 	for i, price := range prices {
 		got := fetched[n-1-i]
 		assert.Equal(t, got.field(t, "price").(json.Number).String(), price.Price.String())
-		assert.Equal(t, got.field(t, "timestamp"), price.Timestamp.Format(time.RFC3339Nano))
+		assert.Equal(t, got.field(t, "timestamp"), price.Timestamp.Text())
 		assert.False(t, price.ReceivedAt.Before(price.Timestamp.Time))
 	}
 	between, _ := p.pages("/api/v1/prices/history?symbol=AAPL&from=" + prices[4].Timestamp.Format(time.RFC3339Nano) +
@@ -108,7 +108,7 @@ func TestCSVHoldsWhatJSONDoes(t *testing.T) {
 	require.NoError(t, err)
 	want := [][]string{{"symbol", "provider", "price", "timestamp", "received_at"}}
 	for _, i := range items {
-		want = append(want, []string{i.Symbol, i.Provider, i.Price.String(), i.Timestamp.Format(time.RFC3339Nano), i.ReceivedAt.Format(time.RFC3339Nano)})
+		want = append(want, []string{i.Symbol, i.Provider, i.Price.String(), i.Timestamp.Text(), i.ReceivedAt.Text()})
 	}
 	assert.Equal(t, want, lines)
 }
@@ -135,7 +135,7 @@ func TestSymbolsAndProviders(t *testing.T) {
 	assert.Equal(t, "AAPL BTC-USD MSFT", aapl.Symbol+" "+body.Items[1].Symbol+" "+body.Items[2].Symbol)
 	latest := p.get("/api/v1/prices/latest?symbol=AAPL&max_age=3600")
 	assert.Equal(t, latest.field(t, "price").(json.Number).String(), aapl.LastPrice.String())
-	assert.Equal(t, latest.field(t, "timestamp"), aapl.Last.Format(time.RFC3339Nano))
+	assert.Equal(t, latest.field(t, "timestamp"), aapl.Last.Text())
 	assert.True(t, aapl.First.Before(aapl.Last.Time))
 
 	var providers struct {

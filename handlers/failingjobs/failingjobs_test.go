@@ -66,7 +66,7 @@ const (
 	ok        = schema.Code("")
 	noKey     = schema.CodeNotConfigured
 	fails     = `level=WARN msg="polling job fails; the next line about it is when it has recovered" job=j provider=finnhub symbol=A code=not_configured reason="why not"`
-	recovered = `level=INFO msg="polling job recovered" job=j provider=finnhub failed_since=1970-01-01T00:00:10Z`
+	recovered = `level=INFO msg="polling job recovered" job=j provider=finnhub failed_since=1970-01-01T00:00:10.000000Z`
 )
 
 // TestAJobIsToldOnceWhenItFailsAndOnceWhenItHasRecovered, also of several symbols,
