@@ -17,7 +17,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -104,7 +104,7 @@ func (m *measurement) prepare() error {
 		return err
 	}
 	if err := errors.Join(within("--events", m.events, 1, 100_000_000), within("--symbols", m.symbols, 1, 1_000_000),
-		within("--partitions", m.partitions, 0, pipeline.MaxPartitions)); err != nil {
+		within("--partitions", m.partitions, 0, rowid.MaxPartitions)); err != nil {
 		return err
 	}
 	var err error

@@ -13,6 +13,7 @@ import (
 	"github.com/pricemill/pricemill/handlers/provider/rest"
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/schema"
@@ -118,7 +119,7 @@ func (c *config) nameTopics(prefix, priceEvents string) {
 func (c *config) readPartitions(k *koanf.Koanf, wrong *faults) {
 	switch {
 	case k.String("kafka_partitions") != "":
-		c.Partitions = int32(integer(k, "kafka_partitions", 1, pipeline.MaxPartitions, wrong))
+		c.Partitions = int32(integer(k, "kafka_partitions", 1, rowid.MaxPartitions, wrong))
 	case len(c.Brokers) > 0:
 		c.Partitions = 12
 	default:

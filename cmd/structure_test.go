@@ -26,7 +26,9 @@ var mayImport = []struct {
 }{
 	{"schema/parquet", []string{"schema"}},
 	{"schema/...", nil},
-	{"pipeline", []string{"pipeline/chain", "pipeline/failpoint", "pipeline/store", "schema"}},
+	{"pipeline", []string{"pipeline/chain", "pipeline/failpoint", "pipeline/internal/...", "pipeline/rowid", "pipeline/store", "schema"}},
+	{"pipeline/internal/...", nil},
+	{"pipeline/rowid", nil},
 	{"pipeline/chain", []string{"schema"}},
 	{"pipeline/audit", []string{"pipeline", "pipeline/chain", "pipeline/store", "schema"}},
 	{"pipeline/failpoint", nil},

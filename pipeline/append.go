@@ -70,7 +70,7 @@ func (a *Appender) Append(ctx context.Context, events []schema.Event) error {
 func fitting(records []OutgoingRecord) int {
 	size := 0
 	for i, r := range records {
-		if size += r.size(); i > 0 && size > relayBytes || i == relayRows {
+		if size += r.Size(); i > 0 && size > relayBytes || i == relayRows {
 			return i
 		}
 	}
@@ -88,7 +88,7 @@ func (a *Appender) batches(events []schema.Event) ([]PartitionBatch, error) {
 		}
 		key := []byte(event.Payload.Key())
 		record := OutgoingRecord{Key: key, Headers: headers, Value: value}
-		if size := record.size(); size > MaxEventBytes {
+		if size := record.Size(); size > MaxEventBytes {
 			return nil, Permanent(fmt.Errorf("appending %s: the event has %d bytes, and the most is %d",
 				event.Payload.EventType(), size, MaxEventBytes))
 		}

@@ -218,3 +218,12 @@ func (s *Stage) assigned() map[TopicPartition]store.Position {
 	}
 	return maps.Clone(s.session.positions)
 }
+
+// Temporary is a Handler whose stage may end, for all processes, while this one
+// still runs it.
+type Temporary interface {
+	Handler
+	// Lasts returns an error where the stage has ended. It is asked in the
+	// transaction that would give it positions again.
+	Lasts(ctx context.Context, q store.Querier) error
+}

@@ -164,7 +164,7 @@ func (s *Stage) apply(ctx context.Context, tx *Tx, plan *plan) error {
 	}
 	if s.strict && len(plan.letters) > 0 {
 		r := plan.letters[0]
-		return fmt.Errorf("%w at offset %d of %s: %w", ErrPoison, r.Offset, r.TopicPartition, r.fault)
+		return fmt.Errorf("%w at offset %d of %s: %w", ErrPoison, r.Offset, r.TopicPartition, r.State.Fault)
 	}
 	if len(plan.letters) > 0 {
 		if err := tx.AddDeadLetters(ctx, deadLetters(s.spec.Name, now, plan.letters)); err != nil {

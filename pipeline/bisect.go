@@ -26,7 +26,7 @@ func (s *Stage) bisect(ctx context.Context, tx *Tx, plan *plan, in []Record) ([]
 		return nil, Permanent(errSlowBisect)
 	}
 	var rows []store.OutboxRow
-	err := tx.savepoint(ctx, func() (err error) {
+	err := savepoint(ctx, tx, func() (err error) {
 		rows, err = s.effects(ctx, tx, slices.Clone(in)) // a handler leaves its marks in the records
 		return err
 	})
@@ -34,7 +34,7 @@ func (s *Stage) bisect(ctx context.Context, tx *Tx, plan *plan, in []Record) ([]
 	case err == nil || !isRecordFault(err):
 		return rows, err
 	case len(in) == 1:
-		in[0].fault = err
+		in[0].State.Fault = err
 		plan.letters = append(plan.letters, in[0])
 		return nil, nil
 	}
@@ -45,24 +45,4 @@ func (s *Stage) bisect(ctx context.Context, tx *Tx, plan *plan, in []Record) ([]
 	}
 	second, err := s.bisect(ctx, tx, plan, in[half:])
 	return append(first, second...), err
-}
-
-// savepoint runs f under a savepoint: where f fails, all that it did, cached and left
-// for after the commit is undone. Savepoints do not nest.
-func (t *Tx) savepoint(ctx context.Context, f func() error) error {
-	hooks := len(t.hooks)
-	for _, m := range t.caches {
-		m.begin()
-	}
-	err := t.Savepoint(ctx, f)
-	if t.abandoned {
-		return err
-	}
-	if err != nil {
-		t.hooks = t.hooks[:hooks]
-	}
-	for _, m := range t.caches {
-		m.end(err == nil)
-	}
-	return err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/internal/state"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -79,7 +80,7 @@ func TestWhatAHandlerRefusesIsFoundByBisecting(t *testing.T) {
 	assert.Equal(t, n-bad, total, "what was left for after the commit")
 	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 		lane := r.Stage.lane(r.Stage.current(), 0)
-		taken, _ := CacheFor[string, int](&Tx{Tx: tx, caches: lane.caches}, h).Get("taken")
+		taken, _ := CacheFor[string, int](&Tx{Tx: tx, State: state.Tx{Caches: lane.caches}}, h).Get("taken")
 		assert.Equal(t, n-bad, taken, "what is remembered")
 		return nil
 	}))

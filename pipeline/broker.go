@@ -87,8 +87,8 @@ type OutgoingRecord struct {
 	Timestamp time.Time
 }
 
-// size is what the record counts for in the limits of a batch.
-func (r OutgoingRecord) size() int {
+// Size is what the record counts for in the limits of a batch.
+func (r OutgoingRecord) Size() int {
 	size := len(r.Key) + len(r.Value)
 	for _, h := range r.Headers {
 		size += len(h.Key) + len(h.Value)
@@ -146,3 +146,7 @@ type TransactionalLog interface {
 	// AppendTx appends rows, in their order, and fills in their numbers.
 	AppendTx(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error
 }
+
+// MaxEventBytes bounds an event with its headers and key. Kafka refuses
+// messages above 1 MiB by default; the difference is the frame around it.
+const MaxEventBytes = 1_000_000

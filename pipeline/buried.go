@@ -35,7 +35,7 @@ func (b *buried) add(now time.Time, letters []Record) {
 	}
 	b.mu.Lock()
 	if b.n == 0 {
-		b.reason = FirstLine(letters[0].fault.Error())
+		b.reason = FirstLine(letters[0].State.Fault.Error())
 	}
 	b.n += len(letters)
 	b.mu.Unlock()

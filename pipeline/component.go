@@ -9,6 +9,9 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
+// ErrTopology is wrapped by every fault that CheckComponents reports.
+var ErrTopology = errors.New("the stages do not fit together")
+
 // ComponentKind says what a Component is.
 type ComponentKind string
 

@@ -2,11 +2,15 @@ package pipeline
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pricemill/pricemill/schema"
 )
 
 // crew are the routers of a runtime: one for the stages that it was made with, and
@@ -101,7 +105,7 @@ func (c *crew) change(ctx context.Context) error {
 		if _, here := c.came[spec.Name]; here {
 			continue
 		}
-		if err := CheckTopology([]StageSpec{spec}); err != nil {
+		if err := checkStages([]StageSpec{spec}); err != nil {
 			return err
 		}
 		c.add(spec)
@@ -139,4 +143,26 @@ func (c *crew) remove(ctx context.Context, name string, m member) {
 	r.stages = slices.DeleteFunc(r.stages, func(s *Stage) bool { return s == m.stage })
 	r.mu.Unlock()
 	r.metrics.forget(name)
+}
+
+// checkStages reports stages of one name, and inputs that no event type
+// supplies.
+func checkStages(stages []StageSpec) error {
+	var errs []error
+	names := map[string]bool{}
+	for _, s := range stages {
+		if names[s.Name] {
+			errs = append(errs, fmt.Errorf("two stages are named %q", s.Name))
+		}
+		names[s.Name] = true
+		if len(s.Consumes) == 0 {
+			errs = append(errs, fmt.Errorf("stage %q consumes no events", s.Name))
+		}
+		for _, t := range append(slices.Clone(s.Consumes), s.Produces...) {
+			if _, known := schema.TopicOf(t); !known {
+				errs = append(errs, fmt.Errorf("stage %q speaks of event %q, which no package registers", s.Name, t))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -37,6 +37,9 @@ type retryAfterError struct {
 func (e *retryAfterError) Error() string { return fmt.Sprintf("%v (again after %v)", e.err, e.after) }
 func (e *retryAfterError) Unwrap() error { return e.err }
 
+// RetryAfter is the pause: the engine asks for it.
+func (e *retryAfterError) RetryAfter() time.Duration { return e.after }
+
 // RetryAfter marks an error as one that passes: the stage tries the batch again
 // after d instead of by its own backoff.
 func RetryAfter(d time.Duration, err error) error {

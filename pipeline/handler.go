@@ -45,15 +45,6 @@ type Sequential interface {
 	RefusesLate() error
 }
 
-// Temporary is a Handler whose stage may end, for all processes, while this one
-// still runs it.
-type Temporary interface {
-	Handler
-	// Lasts returns an error where the stage has ended. It is asked in the
-	// transaction that would give it positions again.
-	Lasts(ctx context.Context, q store.Querier) error
-}
-
 // Runner is a Handler with work of its own besides records: a clock, a stream.
 type Runner interface {
 	// Run works until ctx is done and then returns nil. An error is logged,

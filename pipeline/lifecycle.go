@@ -2,9 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"fmt"
-
-	"github.com/pricemill/pricemill/pipeline/store"
 )
 
 // What a module may be besides a Handler, Runner, Projection or Provider. A module
@@ -34,19 +31,4 @@ type Checker interface {
 // The tables stay when the module is switched off.
 type TableOwner interface {
 	Tables() []string
-}
-
-// CreateTables makes the tables of an owner.
-func CreateTables(ctx context.Context, db *store.Store, owner TableOwner) error {
-	return db.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.Alone(ctx); err != nil {
-			return err
-		}
-		for _, ddl := range owner.Tables() {
-			if err := tx.DDL(ctx, ddl); err != nil {
-				return fmt.Errorf("creating tables: %w", err)
-			}
-		}
-		return nil
-	})
 }

@@ -9,10 +9,6 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// MaxEventBytes bounds an event with its headers and key. Kafka refuses
-// messages above 1 MiB by default; the difference is the frame around it.
-const MaxEventBytes = 1_000_000
-
 // outbox writes events into the outbox of a transaction.
 type outbox struct{ topology *Topology }
 
@@ -129,7 +125,7 @@ type emitter struct {
 
 func (e *emitter) Emit(ctx context.Context, f func(tx *Tx) ([]schema.Event, error)) ([]Token, error) {
 	var tokens []Token
-	err := (&Tx{}).run(ctx, e.Store, func(tx *Tx) error {
+	err := runTx(ctx, e.Store, &Tx{}, func(tx *Tx) error {
 		events, err := f(tx)
 		if err != nil {
 			return err

@@ -66,11 +66,11 @@ func (s *Stage) planRecord(p *plan, m *store.Move, r Record, names chain.Timelin
 	}
 	m.Next = r.Offset + 1
 	m.Timeline, m.Seq = j.after.Timeline, j.after.Seq
-	switch r.fault = j.fault; {
+	switch r.State.Fault = j.fault; {
 	case j.step != chain.Apply:
-	case r.fault != nil:
+	case r.State.Fault != nil:
 		p.letters = append(p.letters, r)
-	case !r.unwanted:
+	case !r.State.Unwanted:
 		p.input = append(p.input, r)
 	}
 }
@@ -103,8 +103,8 @@ func judge(topology *Topology, last chain.Link, r *Record, names chain.Timelines
 // handler says. broken is what is wrong with its link.
 func FaultOf(topology *Topology, r *Record, link chain.Link, broken error) error {
 	switch {
-	case r.fault != nil:
-		return r.fault
+	case r.State.Fault != nil:
+		return r.State.Fault
 	case broken != nil:
 		return broken
 	}
@@ -157,7 +157,7 @@ func deadLetters(stage string, at schema.Time, records []Record) []store.DeadLet
 	for i, r := range records {
 		letters[i] = store.DeadLetter{Stage: stage, Topic: string(r.Topic), TopicID: r.TopicID, Part: r.Partition,
 			Offset: r.Offset, Key: r.Key, Headers: store.EncodeHeaders(r.Headers), Payload: r.Value,
-			Reason: printable(r.fault.Error()), CreatedAt: at, Epoch: r.epoch}
+			Reason: printable(r.State.Fault.Error()), CreatedAt: at, Epoch: r.State.Epoch}
 	}
 	return letters
 }

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/internal/state"
+	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -41,36 +43,31 @@ type Record struct {
 	// Prepared is whatever Prepare leaves here for Handle.
 	Prepared any
 
-	stage    string // whose stage this is, for the ids of derived events
-	derived  int    // events derived so far
-	epoch    int64  // the topic's epoch, for row ids
-	renewed  int    // how often the log of the topic lost its end
-	lineage  string // see store.Topic.Lineage; empty where it is TopicID
-	unwanted bool   // the handler does not take this type of event
-	fault    error  // why the record must become a dead letter
+	// State is the engine's; plugins leave it alone.
+	State state.Record
 }
 
 // Decode reads the event of a record that lies in an incarnation of its topic. The
 // pipeline does it before any plugin sees the record; where the event cannot be read,
-// FaultOf says why.
+// its State says why.
 func (r *Record) Decode(topic store.Topic) {
 	r.Locate(topic)
-	r.Event, r.fault = schema.DecodeEvent(r.Headers, r.Value)
+	r.Event, r.State.Fault = schema.DecodeEvent(r.Headers, r.Value)
 }
 
 // Locate notes the incarnation of its topic, on which the ids of rows and of derived
 // events depend. Decode does so as well.
 func (r *Record) Locate(topic store.Topic) {
-	r.epoch, r.renewed, r.lineage = topic.Epoch, topic.Renewed, topic.Lineage()
+	r.State.Epoch, r.State.Renewed, r.State.Lineage = topic.Epoch, topic.Renewed, topic.Lineage()
 }
 
 // Derive makes the event that follows from this record: its id is a function
 // of stage, topic, partition, offset and the number of events derived before
 // it, so that a second run over the same record gives the same event.
 func (r *Record) Derive(p schema.Payload) schema.Event {
-	id := DerivedID(r.stage, r, r.renewed, r.derived)
-	r.derived++
-	return schema.Event{ID: id, Source: SourcePrefix + r.stage, Traceparent: r.Event.Traceparent, Payload: p}
+	id := DerivedID(r.State.Stage, r, r.State.Renewed, r.State.Derived)
+	r.State.Derived++
+	return schema.Event{ID: id, Source: SourcePrefix + r.State.Stage, Traceparent: r.Event.Traceparent, Payload: p}
 }
 
 // SourcePrefix begins the source of an event that a stage gave.
@@ -80,7 +77,7 @@ const SourcePrefix = "pricemill/"
 // stage derives from a record. Where the log has lost its end, offsets are given
 // out a second time, to other records: how often that was tells them apart.
 func DerivedID(stage string, r *Record, renewed, n int) string {
-	topic := cmp.Or(r.lineage, r.TopicID)
+	topic := cmp.Or(r.State.Lineage, r.TopicID)
 	if renewed > 0 {
 		topic += "/" + strconv.Itoa(renewed)
 	}
@@ -88,7 +85,15 @@ func DerivedID(stage string, r *Record, renewed, n int) string {
 }
 
 // RowID is the id of the row with number index among those that follow from
-// this record. See the function RowID.
+// this record, from 0 to rowid.MaxIndex. Within a partition, later records have higher ids.
 func (r *Record) RowID(index int) (int64, error) {
-	return RowID(r.epoch, r.Partition, r.Offset, index)
+	return rowid.Of(r.State.Epoch, r.Partition, r.Offset, index)
+}
+
+// Token names a place in the chain of a partition: where an event that was emitted will
+// lie in the log.
+type Token struct {
+	TopicPartition
+	// Seq is the number in the partition's chain, from 1.
+	Seq int64
 }

@@ -183,28 +183,3 @@ func listed[K ~string, M any](from map[K]M) []M {
 	}
 	return list
 }
-
-// ErrTopology is wrapped by every fault of CheckTopology.
-var ErrTopology = errors.New("the stages do not fit together")
-
-// CheckTopology reports stages of one name, and inputs that no event type
-// supplies.
-func CheckTopology(stages []StageSpec) error {
-	var errs []error
-	names := map[string]bool{}
-	for _, s := range stages {
-		if names[s.Name] {
-			errs = append(errs, fmt.Errorf("%w: two stages are named %q", ErrTopology, s.Name))
-		}
-		names[s.Name] = true
-		if len(s.Consumes) == 0 {
-			errs = append(errs, fmt.Errorf("%w: stage %q consumes no events", ErrTopology, s.Name))
-		}
-		for _, t := range append(slices.Clone(s.Consumes), s.Produces...) {
-			if _, known := schema.TopicOf(t); !known {
-				errs = append(errs, fmt.Errorf("%w: stage %q speaks of event %q, which no package registers", ErrTopology, s.Name, t))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}

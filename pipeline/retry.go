@@ -157,7 +157,7 @@ func (r *retry) read(ctx context.Context) error {
 			continue
 		}
 		r.records[i] = r.stage.recordOf(l, topic)
-		if record := &r.records[i]; record.fault == nil && !record.unwanted {
+		if record := &r.records[i]; record.State.Fault == nil && !record.State.Unwanted {
 			wanted = append(wanted, record)
 		}
 	}
@@ -197,17 +197,17 @@ func (s *Stage) recordOf(l store.DeadLetter, topic store.Topic) Record {
 	r := Record{TopicPartition: TopicPartition{schema.Topic(l.Topic), l.Part}, TopicID: l.TopicID, Offset: l.Offset, Key: l.Key, Value: l.Payload}
 	headers, err := store.DecodeHeaders(l.Headers)
 	if err != nil {
-		r.fault = err
+		r.State.Fault = err
 		return r
 	}
 	r.Headers = headers
 	s.decodeRecord(&r, topic)
 	link, _, err := chain.LinkOf(r.Headers)
-	if r.fault == nil {
-		r.fault = err
+	if r.State.Fault == nil {
+		r.State.Fault = err
 	}
-	if r.fault == nil {
-		r.fault = misplaced(s.outbox.topology, &r, link)
+	if r.State.Fault == nil {
+		r.State.Fault = misplaced(s.outbox.topology, &r, link)
 	}
 	return r
 }
@@ -229,9 +229,9 @@ func (r *retry) apply(ctx context.Context, tx *Tx) error {
 		_, refused := r.refused[l.ID]
 		switch waits := slices.ContainsFunc(held, func(h store.DeadLetter) bool { return h.ID == l.ID }); {
 		case !waits, refused:
-		case record.fault != nil:
+		case record.State.Fault != nil:
 			plan.letters = append(plan.letters, record)
-		case !record.unwanted:
+		case !record.State.Unwanted:
 			plan.input = append(plan.input, record)
 		}
 	}
@@ -248,7 +248,7 @@ func (r *retry) apply(ctx context.Context, tx *Tx) error {
 	for _, l := range held {
 		o := store.Retried{Letter: l, Refused: r.refused[l.ID]}
 		if at := slices.IndexFunc(plan.letters, func(f Record) bool { return f.Offset == l.Offset && f.TopicID == l.TopicID }); at >= 0 {
-			o.Failed = printable(plan.letters[at].fault.Error())
+			o.Failed = printable(plan.letters[at].State.Fault.Error())
 		}
 		r.outcomes = append(r.outcomes, o)
 	}

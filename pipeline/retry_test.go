@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -265,7 +266,7 @@ func TestRetryAfterTheTopicWasCreatedAgain(t *testing.T) {
 	r.assign()
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	epoch := r.Epoch(schema.PriceEvents)
-	want, err := RowID(epoch, 1, 0, 0)
+	want, err := rowid.Of(epoch, 1, 0, 0)
 	require.NoError(t, err)
 	r.Broker.Infos[schema.PriceEvents] = TopicInfo{"topic-1-again", Partitions}
 	r.Stage.outbox.topology = r.topology()
@@ -329,7 +330,7 @@ func TestDeadLettersAreSaidOnceAMinute(t *testing.T) {
 	letters := func(n int, reason string) []Record {
 		records := make([]Record, n)
 		for i := range records {
-			records[i].fault = fmt.Errorf("%s %d\nstack", reason, i)
+			records[i].State.Fault = fmt.Errorf("%s %d\nstack", reason, i)
 		}
 		return records
 	}

@@ -97,7 +97,7 @@ func (r *Rig) Logged(topic schema.Topic, partition int32, n int64) {
 func (r *Rig) Bury(partition int32, offset int64) {
 	r.T.Helper()
 	record := r.LogOf(partition)[offset]
-	record.fault = assert.AnError
+	record.State.Fault = assert.AnError
 	require.NoError(r.T, r.DB.Write(r.T.Context(), func(tx *store.Tx) error {
 		return tx.AddDeadLetters(r.T.Context(), deadLetters("test", PriceNo("S", 1).Timestamp, []Record{record}))
 	}))

@@ -80,7 +80,7 @@ type Runtime struct {
 
 // New prepares a runtime; nothing moves before Run.
 func New(cfg Config) (*Runtime, error) {
-	if err := CheckTopology(cfg.Stages); err != nil {
+	if err := checkStages(cfg.Stages); err != nil {
 		return nil, err
 	}
 	if cfg.Registry == nil {

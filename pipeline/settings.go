@@ -34,7 +34,7 @@ func (e Env) Decode(into any) error {
 	if err := decoder.Decode(e.Settings); err != nil {
 		errs = append(errs, fmt.Errorf("%w: %w", ErrSettings, err))
 	}
-	names := SettingNames(reflect.Indirect(reflect.ValueOf(into)).Interface())
+	names := settingNames(reflect.Indirect(reflect.ValueOf(into)).Interface())
 	for _, key := range slices.Sorted(maps.Keys(e.Settings)) {
 		// As mapstructure finds the field.
 		if slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, key) }) {
@@ -82,8 +82,8 @@ func DescribeSettings(defaults any) []Setting {
 	return all
 }
 
-// SettingNames are the names of the settings in a struct.
-func SettingNames(settings any) []string {
+// settingNames are the names of the settings in a struct.
+func settingNames(settings any) []string {
 	var names []string
 	eachSetting(settings, func(name string, _ reflect.StructField, _ reflect.Value) { names = append(names, name) })
 	return names

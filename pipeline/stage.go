@@ -123,9 +123,9 @@ func (s *Stage) decode(records []Record) {
 
 // decodeRecord reads the event of a record of an incarnation of its topic.
 func (s *Stage) decodeRecord(r *Record, topic store.Topic) {
-	r.stage = s.spec.Name
-	if r.Decode(topic); r.fault == nil {
-		r.unwanted = !slices.Contains(s.spec.Consumes, r.Event.Payload.EventType())
+	r.State.Stage = s.spec.Name
+	if r.Decode(topic); r.State.Fault == nil {
+		r.State.Unwanted = !slices.Contains(s.spec.Consumes, r.Event.Payload.EventType())
 	}
 }
 
@@ -138,7 +138,7 @@ func (s *Stage) prepare(ctx context.Context, batch *Batch) error {
 	}
 	var wanted []*Record
 	for i := range batch.Records {
-		if r := &batch.Records[i]; r.fault == nil && !r.unwanted {
+		if r := &batch.Records[i]; r.State.Fault == nil && !r.State.Unwanted {
 			wanted = append(wanted, r)
 		}
 	}
@@ -172,7 +172,7 @@ func (s *Stage) prepareSome(ctx context.Context, try func(func() error) error, p
 	case !isRecordFault(err):
 		return err
 	case len(wanted) == 1:
-		wanted[0].fault = err
+		wanted[0].State.Fault = err
 		return nil
 	}
 	half := len(wanted) / 2
@@ -193,7 +193,7 @@ func (s *Stage) run(ctx context.Context, batch *Batch, records []Record) error {
 	case err == nil || !isRecordFault(err):
 		return err
 	case len(records) == 1:
-		records[0].fault = err
+		records[0].State.Fault = err
 		return s.run(ctx, batch, records)
 	}
 	if err := attempt(true); !errors.Is(err, errSlowBisect) {
@@ -220,9 +220,9 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 		}
 		s.setTrouble(who, err)
 		pause := pauses.NextBackOff()
-		var after *retryAfterError
+		var after interface{ RetryAfter() time.Duration }
 		if errors.As(err, &after) {
-			pause = after.after
+			pause = after.RetryAfter()
 		}
 		if s.patience > 0 && s.db.IsFull(err) {
 			return err // what can wait gives way

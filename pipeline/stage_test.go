@@ -21,6 +21,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/internal/state"
+	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
 	"github.com/pricemill/pricemill/schema"
@@ -391,7 +393,7 @@ func TestValuesThatTheDatabaseRefusesAreTheRecordsFault(t *testing.T) {
 	r := NewRig(t, &Recorder{})
 	r.fill(1, 6)
 	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error { // the row of offset 3 is there already
-		id, err := RowID(r.Epoch(schema.PriceEvents), 1, 3, 0)
+		id, err := rowid.Of(r.Epoch(schema.PriceEvents), 1, 3, 0)
 		require.NoError(t, err)
 		return tx.Insert(t.Context(), store.Rows{Table: "effects", Columns: []string{"id", "symbol", "price"}, Values: []any{id, "X", "1"}})
 	}))
@@ -695,45 +697,17 @@ func runRandomly(t *testing.T, random *rand.Rand, consumers ...*Rig) {
 
 func TestDerivedIDsAreStable(t *testing.T) {
 	t.Parallel()
-	record := Record{TopicPartition: TopicPartition{schema.PriceEvents, 3}, TopicID: "id", Offset: 42, stage: "normalize"}
+	record := Record{TopicPartition: TopicPartition{schema.PriceEvents, 3}, TopicID: "id", Offset: 42, State: state.Record{Stage: "normalize"}}
 	again := record
 	first, second := record.Derive(PriceNo("S1", 1)), record.Derive(PriceNo("S1", 1))
 	assert.NotEqual(t, first.ID, second.ID)
 	assert.Equal(t, first.ID, again.Derive(PriceNo("S1", 1)).ID)
 	assert.Equal(t, "pricemill/normalize", first.Source)
 	other := record
-	other.stage = "another"
-	other.derived = 0
+	other.State.Stage = "another"
+	other.State.Derived = 0
 	assert.NotEqual(t, first.ID, other.Derive(PriceNo("S1", 1)).ID)
 	moved := record
-	moved.TopicID, moved.lineage, moved.derived = "in Kafka", "id", 0
+	moved.TopicID, moved.State.Lineage, moved.State.Derived = "in Kafka", "id", 0
 	assert.Equal(t, first.ID, moved.Derive(PriceNo("S1", 1)).ID, "as before the log was moved")
-}
-
-func TestRowIDs(t *testing.T) {
-	t.Parallel()
-	low, err := RowID(1, 2, 3, 0)
-	require.NoError(t, err)
-	high, err := RowID(1, 2, 4, 0)
-	require.NoError(t, err)
-	assert.Less(t, low, high)
-	most, err := RowID(MaxEpoch, MaxPartitions-1, maxOffset, MaxRowIndex)
-	require.NoError(t, err)
-	assert.Equal(t, int64(1<<63-1), most)
-	for _, wrong := range [][4]int64{{MaxEpoch + 1, 0, 0, 0}, {0, MaxPartitions, 0, 0}, {0, 0, maxOffset + 1, 0}, {0, 0, 0, MaxRowIndex + 1}, {-1, 0, 0, 0}} {
-		_, err := RowID(wrong[0], int32(wrong[1]), wrong[2], int(wrong[3]))
-		assert.Error(t, err, "%v", wrong)
-	}
-}
-
-func TestTokens(t *testing.T) {
-	t.Parallel()
-	token := Token{TopicPartition{schema.PollingJobs, 3}, 17}
-	parsed, err := ParseToken(token.String())
-	require.NoError(t, err)
-	assert.Equal(t, token, parsed)
-	for _, wrong := range []string{"", "a", "a:b:c", "a:1:0", "a:-1:1", ":1:1", "a:1:1:1", strings.Repeat("9", 100)} {
-		_, err := ParseToken(wrong)
-		assert.ErrorIs(t, err, ErrToken, wrong)
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -111,15 +112,15 @@ func (t *Topology) register(ctx context.Context, infos map[schema.Topic]TopicInf
 		if !exists {
 			return fmt.Errorf("topic %s is missing: it was deleted; a restart creates it again", name)
 		}
-		if info.Partitions > MaxPartitions {
-			return fmt.Errorf("topic %s has %d partitions: the most is %d", name, info.Partitions, MaxPartitions)
+		if info.Partitions > rowid.MaxPartitions {
+			return fmt.Errorf("topic %s has %d partitions: the most is %d", name, info.Partitions, rowid.MaxPartitions)
 		}
 		registered, err := t.db.RegisterTopic(ctx, string(name), info.ID, info.Partitions)
 		if err != nil {
 			return err
 		}
-		if registered.Epoch > MaxEpoch {
-			return fmt.Errorf("topic %s is incarnation %d in this database: the most is %d", name, registered.Epoch, MaxEpoch)
+		if registered.Epoch > rowid.MaxEpoch {
+			return fmt.Errorf("topic %s is incarnation %d in this database: the most is %d", name, registered.Epoch, rowid.MaxEpoch)
 		}
 		known.byName[name], known.byEpoch[registered.Epoch] = registered, name
 	}

@@ -89,17 +89,10 @@ func (s *Stage) handle(ctx context.Context, tx *Tx, in []Record) ([]schema.Event
 		}
 		lost.err = fmt.Errorf("the handler did nothing in its transaction for %v: %w", idle.Round(time.Millisecond), o.err)
 	case <-timer.C:
-		tx.abandon()
+		abandon(tx)
 		lost.err = fmt.Errorf("the handler did nothing in its transaction for %v, and has not come back since", idle.Round(time.Millisecond))
 	}
 	return nil, lost
-}
-
-// abandon gives up the transaction, and what the lane remembers: whoever has not
-// come back may still be at both.
-func (t *Tx) abandon() {
-	t.Abandon()
-	t.abandoned = true
 }
 
 // restAfter has the stage rest after an error that says so.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/audit"
+	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -57,7 +58,7 @@ func (a *auditor) Partition(tp pipeline.TopicPartition) audit.PartitionAuditor {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.seen[tp.Partition] = true
-	first, last := pipeline.RowIDs(a.topic.Epoch, tp.Partition)
+	first, last := rowid.Range(a.topic.Epoch, tp.Partition)
 	return &partition{auditor: a, tp: tp, after: first - 1, last: last, oldest: a.view.Oldest(tp)}
 }
 
@@ -68,7 +69,7 @@ func (a *auditor) End(ctx context.Context) error {
 		return fmt.Errorf("counting the answers that are kept: %w", err)
 	}
 	for part := range a.seen {
-		first, last := pipeline.RowIDs(a.topic.Epoch, part)
+		first, last := rowid.Range(a.topic.Epoch, part)
 		var n int64
 		if err := a.view.Get(ctx, &n, `SELECT COUNT(*) FROM raw_market_data WHERE id BETWEEN $1 AND $2`, first, last); err != nil {
 			return fmt.Errorf("counting the answers that are kept: %w", err)
@@ -181,7 +182,7 @@ func (p *partition) row(ctx context.Context, id int64) (*kept, error) {
 		if row.ID == id {
 			return &row, nil
 		}
-		if offset := pipeline.RowOffset(row.ID); offset < p.oldest {
+		if offset := rowid.Offset(row.ID); offset < p.oldest {
 			p.view.Finding.Limit("rows of raw_market_data are older than what the log holds of %s", p.tp)
 		} else {
 			p.view.Finding.Double("raw_market_data id=%d is of offset %d of %s, where no answer was applied", row.ID, offset, p.tp)

@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -52,8 +53,8 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 		settings = defaults
 	}
 	sizes := slices.Compact(slices.Sorted(slices.Values(settings.Windows)))
-	if len(sizes) > pipeline.MaxRowIndex+1 {
-		return nil, fmt.Errorf("windows: %d of them, and the most is %d", len(sizes), pipeline.MaxRowIndex+1)
+	if len(sizes) > rowid.MaxIndex+1 {
+		return nil, fmt.Errorf("windows: %d of them, and the most is %d", len(sizes), rowid.MaxIndex+1)
 	}
 	if sizes[0] < 1 || sizes[len(sizes)-1] > MaxWindow {
 		return nil, fmt.Errorf("windows: %v is not within 1 and %d", settings.Windows, MaxWindow)

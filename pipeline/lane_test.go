@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/internal/state"
 )
 
 // What a transaction put into a Cache is seen by it, and by later ones only if it
@@ -64,11 +66,11 @@ func TestACacheIsBounded(t *testing.T) {
 		}))
 		return known
 	}
-	put(0, maxCached-1)
-	put(maxCached-1, maxCached)
+	put(0, state.MaxCached-1)
+	put(state.MaxCached-1, state.MaxCached)
 	assert.True(t, remembers(0), "it is full")
-	put(maxCached, maxCached+1)
+	put(state.MaxCached, state.MaxCached+1)
 	assert.False(t, remembers(0))
-	assert.False(t, remembers(maxCached-1))
-	assert.True(t, remembers(maxCached))
+	assert.False(t, remembers(state.MaxCached-1))
+	assert.True(t, remembers(state.MaxCached))
 }
