@@ -14,7 +14,9 @@ import (
 	"github.com/pricemill/pricemill/handlers/stream"
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
@@ -61,9 +63,9 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 }
 
 // newAPI wires the HTTP API to the read models.
-func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requests.Waiter, hub *live.Hub, log *slog.Logger) (*httpapi.API, error) {
+func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *requests.Waiter, hub *live.Hub, log *slog.Logger) (*httpapi.API, error) {
 	f := newStaleness(b.store, m.projections)
-	events, err := pipeline.AsyncAPI(m.parts, c.Topics, thisBuild().Version)
+	events, err := topology.AsyncAPI(m.parts, c.Topics, thisBuild().Version)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +106,7 @@ func newAPI(c config, b *backends, m *modules, r *pipeline.Runtime, waiter *requ
 }
 
 // newOperations is newAPI for a process that serves no clients.
-func newOperations(c config, b *backends, m *modules, r *pipeline.Runtime, log *slog.Logger) (*httpapi.API, error) {
+func newOperations(c config, b *backends, m *modules, r *engine.Runtime, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
 		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins, Logger: log, Now: time.Now},
 		httpapi.Ports{Readiness: m.readiness(r, newStaleness(b.store, m.projections)), Metrics: metrics(r)})
@@ -115,7 +117,7 @@ func thisBuild() httpapi.Build {
 	return httpapi.Build{Version: version, Revision: revision}
 }
 
-func metrics(r *pipeline.Runtime) http.Handler {
+func metrics(r *engine.Runtime) http.Handler {
 	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{})
 }
 
@@ -143,7 +145,7 @@ func (m *modules) describeProviders() []httpapi.ProviderInfo {
 }
 
 // readiness is the checks of the runtime and of the modules, and generations that no process updates.
-func (m *modules) readiness(r *pipeline.Runtime, f *staleness) func(context.Context) []httpapi.Check {
+func (m *modules) readiness(r *engine.Runtime, f *staleness) func(context.Context) []httpapi.Check {
 	return func(ctx context.Context) []httpapi.Check {
 		var checks []httpapi.Check
 		for _, check := range r.Checks(ctx) {

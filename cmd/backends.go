@@ -12,7 +12,8 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/google/uuid"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -36,8 +37,8 @@ type backends struct {
 
 // eventLog is a log that can also be followed, and searched by time.
 type eventLog interface {
-	pipeline.Broker
-	pipeline.Follower
+	log.Broker
+	log.Follower
 	// OffsetsAt returns, for each partition of a topic in their order, the offset of the
 	// first record whose timestamp is at or after a moment, or the end of the partition
 	// where there is none.
@@ -289,11 +290,11 @@ func (b *backends) close() error {
 }
 
 // topology prepares the topics of all registered events.
-func (b *backends) topology(ctx context.Context) (*pipeline.Topology, error) {
-	return pipeline.NewTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
+func (b *backends) topology(ctx context.Context) (*engine.Topology, error) {
+	return engine.NewTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
 }
 
 // lookup is topology for commands that run next to a service: it changes nothing.
-func (b *backends) lookup(ctx context.Context) (*pipeline.Topology, error) {
-	return pipeline.LookupTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
+func (b *backends) lookup(ctx context.Context) (*engine.Topology, error) {
+	return engine.LookupTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
 }

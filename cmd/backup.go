@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
@@ -112,18 +113,18 @@ func copyDatabase(ctx context.Context, from, to string) (err error) {
 // checkBackup reads every page and every record of the copy, and looks whether it holds all that
 // the stages have applied. The tables stay as they are, of whatever version.
 func checkBackup(ctx context.Context, c config) (err error) {
-	engine, err := openEngine(ctx, c)
+	eng, err := openEngine(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, engine.Close()) }()
-	if err := engine.Check(ctx); err != nil {
+	defer func() { err = errors.Join(err, eng.Close()) }()
+	if err := eng.Check(ctx); err != nil {
 		return err
 	}
-	if err := checkLog(ctx, c, engine, store.TableLog); err != nil {
+	if err := checkLog(ctx, c, eng, store.TableLog); err != nil {
 		return err // its log is elsewhere, and not in the copy
 	}
-	log := table.Open(table.Config{Store: store.Reader(engine)})
+	log := table.Open(table.Config{Store: store.Reader(eng)})
 	defer func() { err = errors.Join(err, log.Close()) }()
 	for _, topic := range schema.Topics() {
 		ranges, err := log.Offsets(ctx, topic)
@@ -140,7 +141,7 @@ func checkBackup(ctx context.Context, c config) (err error) {
 			}
 		}
 	}
-	stages, err := pipeline.Status(ctx, store.Reader(engine), log)
+	stages, err := engine.Status(ctx, store.Reader(eng), log)
 	if err != nil {
 		return err
 	}

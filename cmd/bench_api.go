@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -110,7 +110,7 @@ func (b apiBench) bareSteps(ctx context.Context) (perSecond float64, err error) 
 		if err != nil {
 			return err
 		}
-		appender := pipeline.NewAppender(backends.broker, topology)
+		appender := engine.NewAppender(backends.broker, topology)
 		_, took, err := closedLoop(ctx, b.clients, b.events, b.bar("the limit", b.events), func(ctx context.Context, number int) error {
 			name := string(symbolOf(number))
 			for step := range commits {

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -90,7 +92,7 @@ func (b chainBench) run(ctx context.Context, s *service) (report, error) {
 		return report{}, err
 	}
 	// What it took counts for all stages, also those behind no average.
-	if err := pipeline.CatchUp(ctx, s.backends.store, s.backends.broker, nil, nil); err != nil {
+	if err := engine.CatchUp(ctx, s.backends.store, s.backends.broker, nil, nil); err != nil {
 		return report{}, err
 	}
 	used := m.end(b.events)
@@ -114,7 +116,7 @@ const limitEvents = 50_000
 type remains struct {
 	events  int
 	rows    map[string][]store.Rows // by table
-	records []pipeline.PartitionBatch
+	records []log.PartitionBatch
 }
 
 // collect reads what is left of n ticks.
@@ -157,10 +159,10 @@ func (left *remains) addRecords(ctx context.Context, b *backends, tp pipeline.To
 	if from >= to {
 		return nil
 	}
-	batch := pipeline.PartitionBatch{TopicPartition: tp}
+	batch := log.PartitionBatch{TopicPartition: tp}
 	err := b.broker.Read(ctx, tp, from, to, func(records []pipeline.Record) error {
 		for _, r := range records {
-			batch.Records = append(batch.Records, pipeline.OutgoingRecord{Key: r.Key, Headers: r.Headers, Value: r.Value})
+			batch.Records = append(batch.Records, log.OutgoingRecord{Key: r.Key, Headers: r.Headers, Value: r.Value})
 			if len(batch.Records) == chunk/2 { // well below the largest batch a broker takes
 				left.records = append(left.records, batch)
 				batch.Records = nil

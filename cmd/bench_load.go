@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/schema"
@@ -66,8 +67,8 @@ const chunk = 2000
 // and the stage of the averages says after each commit how far it has come.
 type injection struct {
 	service  *service
-	appender *pipeline.Appender
-	topology *pipeline.Topology
+	appender *engine.Appender
+	topology *engine.Topology
 	ticks    *ticks
 	stage    string
 
@@ -85,7 +86,7 @@ func newInjection(ctx context.Context, s *service, t *ticks) (*injection, error)
 		return nil, err
 	}
 	i := &injection{service: s, topology: topology, ticks: t, due: map[int32][]time.Time{}, applied: map[int32]int64{},
-		appender: pipeline.NewAppender(s.backends.broker, topology)}
+		appender: engine.NewAppender(s.backends.broker, topology)}
 	averages, err := s.modules.projection(movingaverages.Name)
 	if err != nil {
 		return nil, err
@@ -205,7 +206,7 @@ func (i *injection) steady(ctx context.Context, n, perSecond int, bar *progressb
 // chain that loses or doubles prices would be worth nothing.
 func (i *injection) check(ctx context.Context) error {
 	b := i.service.backends
-	if err := pipeline.CatchUp(ctx, b.store, b.broker, nil, nil); err != nil {
+	if err := engine.CatchUp(ctx, b.store, b.broker, nil, nil); err != nil {
 		return err
 	}
 	for _, rows := range []string{"raw_market_data", "processed_prices",

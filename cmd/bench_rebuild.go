@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/latestprices"
@@ -105,8 +106,8 @@ func (m *modules) projection(name string) (pipeline.Projection, error) {
 }
 
 // publish brings prices into the log as normalize does.
-func (b rebuildBench) publish(ctx context.Context, c config, on *backends, m *modules, topology *pipeline.Topology) error {
-	relay, err := newRuntimeOf(ctx, c, on, topology, pipeline.Config{Registry: m.registry}, b.log)
+func (b rebuildBench) publish(ctx context.Context, c config, on *backends, m *modules, topology *engine.Topology) error {
+	relay, err := newRuntimeOf(ctx, c, on, topology, engine.Config{Registry: m.registry}, b.log)
 	if err != nil {
 		return err
 	}
@@ -159,7 +160,7 @@ func awaitSent(ctx context.Context, db *store.Store) error {
 
 // fill builds a projection from the log by the code that rebuilds one, and returns
 // the generation that it built.
-func (b rebuildBench) fill(ctx context.Context, on *backends, m *modules, topology *pipeline.Topology, p pipeline.Projection) (
+func (b rebuildBench) fill(ctx context.Context, on *backends, m *modules, topology *engine.Topology, p pipeline.Projection) (
 	figures, pipeline.Generation, error) {
 	built := pipeline.Generation{Projection: p.Name()}
 	if _, err := projections.Open(ctx, on.store, p); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/httpapi"
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -46,7 +46,7 @@ line of each reason; show, and -o json, have the whole.`,
 				return a.print(output, letters, func(w io.Writer) {
 					fmt.Fprintln(w, "ID\tSTAGE\tTOPIC\tPARTITION\tOFFSET\tBYTES\tREASON")
 					for _, l := range letters {
-						reason := pipeline.FirstLine(l.Reason)
+						reason := engine.FirstLine(l.Reason)
 						if l.Retrying {
 							reason = "(being retried) " + reason
 						}
@@ -264,7 +264,7 @@ func (a *app) retryLetters(ctx context.Context, db *store.Store, which store.Let
 	if err != nil {
 		return noSuchLetter(which.ID, err)
 	}
-	if order, err = pipeline.AwaitRetry(ctx, db, order.ID, wait); err != nil {
+	if order, err = engine.AwaitRetry(ctx, db, order.ID, wait); err != nil {
 		return err
 	}
 	err = a.print(output, order, func(w io.Writer) {
@@ -276,7 +276,7 @@ func (a *app) retryLetters(ctx context.Context, db *store.Store, which store.Let
 		return err
 	case order.Failed+order.Refused > 0:
 		return fmt.Errorf("%d of %d dead letters were not applied, the last one because: %s", order.Letters-order.Applied, order.Letters,
-			pipeline.FirstLine(order.Reason))
+			engine.FirstLine(order.Reason))
 	case order.Pending > 0:
 		return fmt.Errorf("%d of %d dead letters are still to be retried: the process that runs their stage does it as soon as it can; does it run?",
 			order.Pending, order.Letters)

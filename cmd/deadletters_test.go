@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -39,11 +40,11 @@ func (h *wrongForNow) Handle(_ context.Context, tx *pipeline.Tx, in []pipeline.R
 // each stage of it has them.
 func makeDeadLetters(t *testing.T, p *program, topic schema.Topic, n int, stages ...string) {
 	t.Helper()
-	records := make([]pipeline.OutgoingRecord, n)
+	records := make([]log.OutgoingRecord, n)
 	for i := range records {
-		records[i] = pipeline.OutgoingRecord{Key: []byte("k"), Value: []byte("no event"), Timestamp: time.Now()}
+		records[i] = log.OutgoingRecord{Key: []byte("k"), Value: []byte("no event"), Timestamp: time.Now()}
 	}
-	errs := connect(t, p.env).Send(t.Context(), []pipeline.PartitionBatch{{
+	errs := connect(t, p.env).Send(t.Context(), []log.PartitionBatch{{
 		TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: 1}, Records: records}})
 	require.NoError(t, errors.Join(errs...))
 	for _, stage := range stages {

@@ -10,7 +10,9 @@ import (
 
 	"github.com/pricemill/pricemill/handlers/demo"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -49,8 +51,8 @@ func (m *modules) addDemo(log *slog.Logger) {
 	if !ok {
 		return // what is wrong with the provider is reported
 	}
-	m.parts = append(m.parts, pipeline.Component{Kind: pipeline.SourceComponent, Name: demo.Name, Doc: "Simulated prices, for an hour.", Produces: demo.Produces()})
-	m.sources = append(m.sources, pipeline.SourceSpec{Name: demo.Name, Produces: demo.Produces(), Runner: demo.New(demo.Config{
+	m.parts = append(m.parts, topology.Component{Kind: topology.SourceComponent, Name: demo.Name, Doc: "Simulated prices, for an hour.", Produces: demo.Produces()})
+	m.sources = append(m.sources, engine.SourceSpec{Name: demo.Name, Produces: demo.Produces(), Runner: demo.New(demo.Config{
 		Provider: simulatedProvider, Streamer: streamer, Real: realProvider, Log: log.With("module", demo.Name)})})
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -164,18 +165,18 @@ func appendEvents(t testing.TB, env environment, events []schema.Event) {
 	broker, err := dial(t.Context(), env)
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, broker.Close()) }()
-	batches := map[pipeline.TopicPartition]*pipeline.PartitionBatch{}
+	batches := map[pipeline.TopicPartition]*log.PartitionBatch{}
 	for _, event := range events {
 		headers, value, err := event.Encode()
 		require.NoError(t, err)
 		topic, key := event.Payload.Topic(), []byte(event.Payload.Key())
 		tp := pipeline.TopicPartition{Topic: topic, Partition: kafka.Partition(key, int32(len(endsOfTopic(t, broker, topic))))}
 		if batches[tp] == nil {
-			batches[tp] = &pipeline.PartitionBatch{TopicPartition: tp}
+			batches[tp] = &log.PartitionBatch{TopicPartition: tp}
 		}
-		batches[tp].Records = append(batches[tp].Records, pipeline.OutgoingRecord{Key: key, Headers: headers, Value: value})
+		batches[tp].Records = append(batches[tp].Records, log.OutgoingRecord{Key: key, Headers: headers, Value: value})
 	}
-	var all []pipeline.PartitionBatch
+	var all []log.PartitionBatch
 	for _, batch := range batches {
 		all = append(all, *batch)
 	}
@@ -225,7 +226,7 @@ func outcomesOf(t testing.TB, env environment) map[string]map[string]bool {
 }
 
 // endsOfTopic are the offsets that the partitions of a topic hold.
-func endsOfTopic(t testing.TB, broker eventLog, topic schema.Topic) []pipeline.OffsetRange {
+func endsOfTopic(t testing.TB, broker eventLog, topic schema.Topic) []log.OffsetRange {
 	t.Helper()
 	ranges, err := broker.Offsets(t.Context(), topic)
 	require.NoError(t, err)

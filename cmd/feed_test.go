@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -158,8 +159,8 @@ func reach(env environment) (eventLog, int32, error) {
 	return broker, int32(len(ranges)), nil
 }
 
-func batchesOf(t testing.TB, answers []fedAnswer, partitions int32) []pipeline.PartitionBatch {
-	batches := make([]pipeline.PartitionBatch, partitions)
+func batchesOf(t testing.TB, answers []fedAnswer, partitions int32) []log.PartitionBatch {
+	batches := make([]log.PartitionBatch, partitions)
 	for p := range batches {
 		batches[p].TopicPartition = pipeline.TopicPartition{Topic: schema.RawQuotes, Partition: int32(p)}
 	}
@@ -170,7 +171,7 @@ func batchesOf(t testing.TB, answers []fedAnswer, partitions int32) []pipeline.P
 		}
 		key := []byte(a.quote.Key())
 		b := &batches[kafka.Partition(key, partitions)]
-		b.Records = append(b.Records, pipeline.OutgoingRecord{Key: key, Headers: headers, Value: value})
+		b.Records = append(b.Records, log.OutgoingRecord{Key: key, Headers: headers, Value: value})
 	}
-	return slices.DeleteFunc(batches, func(b pipeline.PartitionBatch) bool { return len(b.Records) == 0 })
+	return slices.DeleteFunc(batches, func(b log.PartitionBatch) bool { return len(b.Records) == 0 })
 }

@@ -4,7 +4,8 @@ import (
 	"context"
 
 	"github.com/pricemill/pricemill/httpapi"
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -17,7 +18,7 @@ type flow struct {
 
 var _ httpapi.Pipeline = flow{}
 
-func newFlow(b *backends, components []pipeline.Component) flow {
+func newFlow(b *backends, components []topology.Component) flow {
 	f := flow{backends: b}
 	for _, topic := range schema.Topics() {
 		one := httpapi.TopicFlow{Topic: topic}
@@ -50,7 +51,7 @@ func (f flow) Flow() []httpapi.TopicFlow { return f.topics }
 
 // Stages implements httpapi.Pipeline.
 func (f flow) Stages(ctx context.Context) ([]httpapi.StagePosition, error) {
-	statuses, err := pipeline.Status(ctx, f.backends.store, f.backends.broker)
+	statuses, err := engine.Status(ctx, f.backends.store, f.backends.broker)
 	if err != nil {
 		return nil, projections.QueryError("the positions of the stages", err)
 	}

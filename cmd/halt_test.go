@@ -16,8 +16,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/audit"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -70,7 +71,7 @@ func (p *program) stopped() {
 }
 
 // endsOf are the ends of a topic.
-func endsOf(t testing.TB, env environment, topic schema.Topic) []pipeline.OffsetRange {
+func endsOf(t testing.TB, env environment, topic schema.Topic) []log.OffsetRange {
 	t.Helper()
 	broker, err := dial(t.Context(), env)
 	require.NoError(t, err)
@@ -135,7 +136,7 @@ func (p *program) resolveWith(action string) map[string]int64 {
 		if !assert.Zero(p.t, status, stderr) {
 			return true
 		}
-		var resolutions []pipeline.Resolution
+		var resolutions []engine.Resolution
 		if json.Unmarshal([]byte(stdout), &resolutions) == nil {
 			for _, l := range resolutions {
 				p.t.Logf("%s %s on %s/%d loses %s; it had halted: %s", action, l.Stage, l.Topic, l.Partition, l.Loses, l.Halted)
@@ -143,7 +144,7 @@ func (p *program) resolveWith(action string) map[string]int64 {
 			}
 		}
 		// Another stage may halt meanwhile: then it goes round again.
-		return p.get("/readyz").status == http.StatusOK && pipeline.CatchUp(p.t.Context(), db, broker, nil, nil) == nil
+		return p.get("/readyz").status == http.StatusOK && engine.CatchUp(p.t.Context(), db, broker, nil, nil) == nil
 	}, 60*time.Second, 200*time.Millisecond)
 	return lost
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -78,9 +79,9 @@ func TestFaultsHugeRecords(t *testing.T) {
 	broker := connect(t, env)
 	huge := bytes.Repeat([]byte("x"), tooLarge)
 	for i := range n {
-		errs := broker.Send(t.Context(), []pipeline.PartitionBatch{{
+		errs := broker.Send(t.Context(), []log.PartitionBatch{{
 			TopicPartition: pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: int32(i % partitionsInTests)},
-			Records:        []pipeline.OutgoingRecord{{Value: huge}}}})
+			Records:        []log.OutgoingRecord{{Value: huge}}}})
 		require.NoError(t, errs[0])
 	}
 	feed(t, env, answers[500:])

@@ -17,6 +17,7 @@ import (
 	"github.com/pricemill/pricemill/handlers/provider/csv"
 	"github.com/pricemill/pricemill/handlers/rawstore"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -237,7 +238,7 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	}
 	sink := ingest.Sink{
 		Known:  func(ctx context.Context, ids []string) ([]string, error) { return rawstore.Known(ctx, b.store, ids) },
-		Append: pipeline.NewAppender(b.broker, topology).Append,
+		Append: engine.NewAppender(b.broker, topology).Append,
 	}
 	if i.noWait {
 		return source.Run(ctx, sink)
@@ -249,18 +250,18 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 		return ingest.Summary{}, err
 	}
 	// No more than the file needs: no job polls in the meantime.
-	serving := func(ctx context.Context) ([]pipeline.StageSpec, error) {
+	serving := func(ctx context.Context) ([]engine.StageSpec, error) {
 		return projections.Serving(ctx, b.store, m.projections)
 	}
 	stages, err := m.passed(ctx, serving)
 	if err != nil {
 		return ingest.Summary{}, err
 	}
-	isFold := func(s pipeline.StageSpec) bool { _, fold := s.Handler.(projections.Fold); return fold }
-	work := pipeline.Config{Stages: slices.DeleteFunc(stages, isFold), Registry: m.registry}
-	work.Changing = func(ctx context.Context) ([]pipeline.StageSpec, error) {
+	isFold := func(s engine.StageSpec) bool { _, fold := s.Handler.(projections.Fold); return fold }
+	work := engine.Config{Stages: slices.DeleteFunc(stages, isFold), Registry: m.registry}
+	work.Changing = func(ctx context.Context) ([]engine.StageSpec, error) {
 		stages, err := m.passed(ctx, serving)
-		return slices.DeleteFunc(stages, func(s pipeline.StageSpec) bool { return !isFold(s) }), err
+		return slices.DeleteFunc(stages, func(s engine.StageSpec) bool { return !isFold(s) }), err
 	}
 	runtime, err := newRuntimeOf(ctx, c, b, topology, work, log)
 	if err != nil {
@@ -280,32 +281,32 @@ var quoteFetched = schema.QuoteFetched{}.EventType()
 
 // passed are the stages that the quotes of a file pass: handlers, and of the folds
 // those that they pass.
-func (m *modules) passed(ctx context.Context, folds func(context.Context) ([]pipeline.StageSpec, error)) ([]pipeline.StageSpec, error) {
+func (m *modules) passed(ctx context.Context, folds func(context.Context) ([]engine.StageSpec, error)) ([]engine.StageSpec, error) {
 	those, err := folds(ctx)
-	return pipeline.Downstream(append(slices.Clone(m.stages), those...), quoteFetched), err
+	return engine.Downstream(append(slices.Clone(m.stages), those...), quoteFetched), err
 }
 
 // feed sends the file, and waits for all that follows from it.
 func (i ingestion) feed(ctx context.Context, b *backends, m *modules, source *ingest.Source, sink ingest.Sink, log *slog.Logger) (ingest.Summary, error) {
 	look := noticeIdle(log)
 	// Those that take quotes themselves.
-	takers := slices.DeleteFunc(slices.Clone(m.stages), func(s pipeline.StageSpec) bool { return !slices.Contains(s.Consumes, quoteFetched) })
-	sink.Stored = func(ctx context.Context) error { return pipeline.CatchUp(ctx, b.store, b.broker, takers, look) }
+	takers := slices.DeleteFunc(slices.Clone(m.stages), func(s engine.StageSpec) bool { return !slices.Contains(s.Consumes, quoteFetched) })
+	sink.Stored = func(ctx context.Context) error { return engine.CatchUp(ctx, b.store, b.broker, takers, look) }
 	summary, err := source.Run(ctx, sink)
-	if ctx.Err() != nil || errors.Is(err, pipeline.ErrHalted) {
+	if ctx.Err() != nil || errors.Is(err, engine.ErrHalted) {
 		return summary, err
 	}
 	// Also where the file is at fault: what comes before the fault is applied.
 	// Another generation may serve from one look to the next.
-	fed := func(ctx context.Context) ([]pipeline.StageSpec, error) {
+	fed := func(ctx context.Context) ([]engine.StageSpec, error) {
 		return projections.Fed(ctx, b.store, m.projections)
 	}
-	return summary, errors.Join(err, pipeline.CatchUpChanging(ctx, b.store, b.broker,
-		func(ctx context.Context) ([]pipeline.StageSpec, error) { return m.passed(ctx, fed) }, look))
+	return summary, errors.Join(err, engine.CatchUpChanging(ctx, b.store, b.broker,
+		func(ctx context.Context) ([]engine.StageSpec, error) { return m.passed(ctx, fed) }, look))
 }
 
 // whileRunning calls f while the pipeline runs, and ends with it.
-func whileRunning(ctx context.Context, r *pipeline.Runtime, f func(context.Context) error) error {
+func whileRunning(ctx context.Context, r *engine.Runtime, f func(context.Context) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/httpapi"
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 )
@@ -59,7 +59,7 @@ func (l letters) Count(ctx context.Context, which httpapi.WhichDeadLetters) ([]h
 func (l letters) Retry(ctx context.Context, which httpapi.WhichDeadLetters) (httpapi.DeadLetterRetry, error) {
 	order, err := l.db.OrderRetry(ctx, store.Letters(which))
 	if err == nil {
-		order, err = pipeline.AwaitRetry(ctx, l.db, order.ID, letterWait)
+		order, err = engine.AwaitRetry(ctx, l.db, order.ID, letterWait)
 	}
 	return httpapi.DeadLetterRetry(order), letterError(err)
 }

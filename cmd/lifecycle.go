@@ -10,6 +10,7 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -40,7 +41,7 @@ func (m *modules) made(name string, module any, err error, here bool) error {
 func (m *modules) createTables(ctx context.Context, db *store.Store) error {
 	for _, l := range m.living {
 		if owner, ok := l.module.(pipeline.TableOwner); ok {
-			if err := pipeline.CreateTables(ctx, db, owner); err != nil {
+			if err := engine.CreateTables(ctx, db, owner); err != nil {
 				return fmt.Errorf("%s: %w", l.name, err)
 			}
 		}

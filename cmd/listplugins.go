@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -96,7 +97,7 @@ needed.`,
 			if err != nil {
 				return err
 			}
-			_, err = io.WriteString(a.stdout, pipeline.Mermaid(m.parts))
+			_, err = io.WriteString(a.stdout, topology.Mermaid(m.parts))
 			return err
 		},
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -82,17 +82,17 @@ func onQuietMachine() bool { return os.Getenv(lonelyVariable) != "" }
 // record leaves. Many share a transaction, so that a day is over in minutes.
 func appendLonely(t *testing.T, env environment, from, to int) {
 	t.Helper()
-	log, partitions, err := reach(env)
+	logger, partitions, err := reach(env)
 	require.NoError(t, err)
-	defer func() { assert.NoError(t, log.Close()) }()
+	defer func() { assert.NoError(t, logger.Close()) }()
 	began := time.Now()
 	for ; from < to; from += lonelyBatch {
 		random := rand.New(rand.NewPCG(uint64(from), 0))
-		var batches []pipeline.PartitionBatch
+		var batches []log.PartitionBatch
 		for i := range min(lonelyBatch, to-from) {
 			batches = append(batches, batchesOf(t, []fedAnswer{lonelyAnswer(random, from+i)}, partitions)...)
 		}
-		for _, err := range log.Send(t.Context(), batches) {
+		for _, err := range logger.Send(t.Context(), batches) {
 			require.NoError(t, err)
 		}
 	}

@@ -12,7 +12,9 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -20,10 +22,10 @@ import (
 // modules are the registered modules, built with their settings.
 type modules struct {
 	providers map[schema.Provider]pipeline.Provider // by name and alias
-	stages    []pipeline.StageSpec
-	sources   []pipeline.SourceSpec
+	stages    []engine.StageSpec
+	sources   []engine.SourceSpec
 	// parts are all that work in the service, in whatever process.
-	parts []pipeline.Component
+	parts []topology.Component
 	// living are the modules that work in this process and have something to do
 	// besides.
 	living []living
@@ -59,24 +61,24 @@ func build(c config, log *slog.Logger) (*modules, error) {
 		if !c.Plugins.on(module.Name, module.Optional) {
 			continue
 		}
-		m.parts = append(m.parts, pipeline.Component{Kind: pipeline.HandlerComponent, Name: module.Name, Doc: module.Doc, Consumes: module.Consumes, Produces: module.Produces})
+		m.parts = append(m.parts, topology.Component{Kind: topology.HandlerComponent, Name: module.Name, Doc: module.Doc, Consumes: module.Consumes, Produces: module.Produces})
 		handler, err := module.New(env(module.Name))
 		if err = m.made("handler "+module.Name, handler, err, c.Roles.Handlers); err != nil {
 			errs = append(errs, err)
 		} else if c.Roles.Handlers {
-			m.stages = append(m.stages, pipeline.StageSpec{Name: module.Name, Consumes: module.Consumes, Produces: module.Produces, Handler: handler})
+			m.stages = append(m.stages, engine.StageSpec{Name: module.Name, Consumes: module.Consumes, Produces: module.Produces, Handler: handler})
 		}
 	}
 	for _, module := range pipeline.Sources() {
 		if !c.Plugins.on(module.Name, module.Optional) {
 			continue
 		}
-		m.parts = append(m.parts, pipeline.Component{Kind: pipeline.SourceComponent, Name: module.Name, Doc: module.Doc, Produces: module.Produces})
+		m.parts = append(m.parts, topology.Component{Kind: topology.SourceComponent, Name: module.Name, Doc: module.Doc, Produces: module.Produces})
 		source, err := module.New(env(module.Name))
 		if err = m.made("source "+module.Name, source, err, c.Roles.Handlers); err != nil {
 			errs = append(errs, err)
 		} else if c.Roles.Handlers {
-			m.sources = append(m.sources, pipeline.SourceSpec{Name: module.Name, Produces: module.Produces, Runner: source})
+			m.sources = append(m.sources, engine.SourceSpec{Name: module.Name, Produces: module.Produces, Runner: source})
 		}
 	}
 	if c.Demo {
@@ -92,11 +94,11 @@ func build(c config, log *slog.Logger) (*modules, error) {
 			errs = append(errs, err)
 			continue
 		}
-		m.parts = append(m.parts, pipeline.Component{Kind: pipeline.ProjectionComponent, Name: module.Name, Doc: module.Doc,
+		m.parts = append(m.parts, topology.Component{Kind: topology.ProjectionComponent, Name: module.Name, Doc: module.Doc,
 			Consumes: projection.Consumes(), Tables: projection.TableNames()})
 		m.projections = append(m.projections, projection)
 	}
-	errs = append(errs, pipeline.CheckModules(), pipeline.CheckComponents(m.parts))
+	errs = append(errs, pipeline.CheckModules(), topology.CheckComponents(m.parts))
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
@@ -180,7 +182,7 @@ func (m *modules) serving(ctx context.Context, db store.Querier) ([]string, erro
 	}
 	var names []string
 	for _, part := range m.parts {
-		if part.Kind == pipeline.HandlerComponent {
+		if part.Kind == topology.HandlerComponent {
 			names = append(names, part.Name)
 		}
 	}
@@ -194,7 +196,7 @@ func (m *modules) serving(ctx context.Context, db store.Querier) ([]string, erro
 const shownDifferences = 20
 
 // rebuilder does the work of rebuilds in this process.
-func (m *modules) rebuilder(b *backends, topology *pipeline.Topology, log *slog.Logger) *projections.Rebuilder {
+func (m *modules) rebuilder(b *backends, topology *engine.Topology, log *slog.Logger) *projections.Rebuilder {
 	return &projections.Rebuilder{Projections: m.projections, CompareConfig: projections.CompareConfig{Store: b.store, Broker: b.broker,
 		Topology: topology, Log: log, Most: shownDifferences}}
 }

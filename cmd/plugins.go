@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -66,9 +67,9 @@ func readPlugins(text string, wrong *faults) switches {
 var served = []string{jobs.Name, latestprices.Name, movingaverages.Name, processedprices.Name, requests.Name}
 
 // entrances are where events come from that no module gives.
-var entrances = []pipeline.Component{
-	{Kind: pipeline.SourceComponent, Name: "api", Doc: "Commands and questions of clients.", Produces: []schema.EventType{
+var entrances = []topology.Component{
+	{Kind: topology.SourceComponent, Name: "api", Doc: "Commands and questions of clients.", Produces: []schema.EventType{
 		schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(), schema.PollingJobResumed{}.EventType(),
 		schema.PollingJobStopped{}.EventType(), schema.FetchRequested{}.EventType(), schema.StreamStarted{}.EventType(), schema.StreamStopped{}.EventType()}},
-	{Kind: pipeline.SourceComponent, Name: "ingest", Doc: "Quotes of files.", Produces: []schema.EventType{schema.QuoteFetched{}.EventType()}},
+	{Kind: topology.SourceComponent, Name: "ingest", Doc: "Quotes of files.", Produces: []schema.EventType{schema.QuoteFetched{}.EventType()}},
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 
 	_ "github.com/pricemill/pricemill/handlers/pricealerts"
 	_ "github.com/pricemill/pricemill/projections/bollinger"
@@ -29,7 +30,7 @@ func offsets(t *testing.T, env environment) map[string]int64 {
 	t.Helper()
 	status, stdout, stderr := run(t, env, "stages", "list", "-o", "json")
 	require.Zero(t, status, stderr)
-	var stages []pipeline.StageStatus
+	var stages []engine.StageStatus
 	require.NoError(t, json.Unmarshal([]byte(stdout), &stages))
 	all := map[string]int64{}
 	for _, s := range stages {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -101,10 +102,10 @@ func makeUnpriced(random *rand.Rand, n int) []oddAnswer {
 
 // mix puts all records in one random order, in which the answers keep theirs, and
 // sorts them by partition. Some good ones have no key.
-func mix(t testing.TB, random *rand.Rand, answers []fedAnswer, poison []poisonOf, odd []oddAnswer) map[pipeline.TopicPartition][]pipeline.OutgoingRecord {
+func mix(t testing.TB, random *rand.Rand, answers []fedAnswer, poison []poisonOf, odd []oddAnswer) map[pipeline.TopicPartition][]log.OutgoingRecord {
 	t.Helper()
-	lanes := map[pipeline.TopicPartition][]pipeline.OutgoingRecord{}
-	put := func(tp pipeline.TopicPartition, r pipeline.OutgoingRecord) { lanes[tp] = append(lanes[tp], r) }
+	lanes := map[pipeline.TopicPartition][]log.OutgoingRecord{}
+	put := func(tp pipeline.TopicPartition, r log.OutgoingRecord) { lanes[tp] = append(lanes[tp], r) }
 	good := func(e schema.Event) {
 		headers, value, err := e.Encode()
 		require.NoError(t, err)
@@ -116,7 +117,7 @@ func mix(t testing.TB, random *rand.Rand, answers []fedAnswer, poison []poisonOf
 		case 1:
 			key = []byte("a key of its own")
 		}
-		put(tp, pipeline.OutgoingRecord{Key: key, Headers: headers, Value: value})
+		put(tp, log.OutgoingRecord{Key: key, Headers: headers, Value: value})
 	}
 	for a, p, o := 0, 0, 0; a < len(answers) || p < len(poison) || o < len(odd); {
 		switch which := random.IntN(len(answers) - a + len(poison) - p + len(odd) - o); {
@@ -135,11 +136,11 @@ func mix(t testing.TB, random *rand.Rand, answers []fedAnswer, poison []poisonOf
 }
 
 // sendAll writes the records of each partition in batches, as many as fit.
-func sendAll(t testing.TB, broker eventLog, lanes map[pipeline.TopicPartition][]pipeline.OutgoingRecord) {
+func sendAll(t testing.TB, broker eventLog, lanes map[pipeline.TopicPartition][]log.OutgoingRecord) {
 	t.Helper()
 	const most, bytes = 2000, 950_000
 	for len(lanes) > 0 {
-		var round []pipeline.PartitionBatch
+		var round []log.PartitionBatch
 		for tp, records := range lanes {
 			n, size := 0, 0
 			for n < min(len(records), most) {
@@ -149,7 +150,7 @@ func sendAll(t testing.TB, broker eventLog, lanes map[pipeline.TopicPartition][]
 				}
 				n++
 			}
-			round = append(round, pipeline.PartitionBatch{TopicPartition: tp, Records: records[:n]})
+			round = append(round, log.PartitionBatch{TopicPartition: tp, Records: records[:n]})
 			if lanes[tp] = records[n:]; len(records) == n {
 				delete(lanes, tp)
 			}
@@ -160,7 +161,7 @@ func sendAll(t testing.TB, broker eventLog, lanes map[pipeline.TopicPartition][]
 	}
 }
 
-func bytesOf(r pipeline.OutgoingRecord) int {
+func bytesOf(r log.OutgoingRecord) int {
 	size := len(r.Key) + len(r.Value) + 50
 	for _, h := range r.Headers {
 		size += len(h.Key) + len(h.Value) + 10

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -23,7 +24,7 @@ import (
 // that can be done to it.
 type forged struct {
 	pipeline.TopicPartition
-	record pipeline.OutgoingRecord
+	record log.OutgoingRecord
 	// fields is the value, property by property, as JSON; where it is nil, the
 	// record has its value already.
 	fields map[string]string
@@ -69,7 +70,7 @@ func newForged(t testing.TB, topic schema.Topic, random *rand.Rand) *forged {
 	var fields map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal(value, &fields))
 	f := &forged{fields: map[string]string{}, random: random,
-		record: pipeline.OutgoingRecord{Key: []byte(payload.Key()), Headers: headers}}
+		record: log.OutgoingRecord{Key: []byte(payload.Key()), Headers: headers}}
 	for name, text := range fields {
 		f.fields[name] = string(text)
 	}

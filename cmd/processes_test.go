@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -188,7 +188,7 @@ func (o *observer) awaitMoves(ctx context.Context, since standing) error {
 }
 
 // backlog is where raw-quotes ended at one moment.
-type backlog []pipeline.OffsetRange
+type backlog []log.OffsetRange
 
 func (o *observer) backlog(ctx context.Context) (backlog, error) {
 	return o.broker.Offsets(ctx, schema.RawQuotes)

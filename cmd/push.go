@@ -7,13 +7,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pricemill/pricemill/httpapi"
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/live"
 )
 
 // newHub serves the streams of this process's clients.
-func newHub(c config, b *backends, topology *pipeline.Topology, m *modules, r *pipeline.Runtime, log *slog.Logger) *live.Hub {
+func newHub(c config, b *backends, topology *engine.Topology, m *modules, r *engine.Runtime, log *slog.Logger) *live.Hub {
 	indicators := map[string]projections.Indicator{}
 	for _, p := range m.projections {
 		if indicator, ok := p.(projections.Indicator); ok {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -36,9 +37,9 @@ func (p *program) readiness() (status int, checks map[string]string) {
 // haltAStage puts a record of another database in front of normalize.
 func haltAStage(t testing.TB, env environment) {
 	t.Helper()
-	errs := connect(t, env).Send(t.Context(), []pipeline.PartitionBatch{{
+	errs := connect(t, env).Send(t.Context(), []log.PartitionBatch{{
 		TopicPartition: pipeline.TopicPartition{Topic: schema.StoredQuotes, Partition: 1},
-		Records: []pipeline.OutgoingRecord{{Key: []byte("k"), Value: []byte("{}"), Headers: []schema.Header{
+		Records: []log.OutgoingRecord{{Key: []byte("k"), Value: []byte("{}"), Headers: []schema.Header{
 			{Key: "ce_outboxid", Value: []byte("another")}, {Key: "ce_outboxseq", Value: []byte("7")}}}}}})
 	require.NoError(t, errs[0])
 }

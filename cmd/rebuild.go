@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/projections"
 )
 
@@ -150,7 +151,7 @@ func (f following) follow(ctx context.Context, id string) error {
 	defer shown.end()
 	worked := make(chan error, 1)
 	working := false
-	running, err := pipeline.RunningStages(ctx, f.backends.store)
+	running, err := engine.RunningStages(ctx, f.backends.store)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
@@ -61,7 +63,7 @@ func fillPrices(t testing.TB, env environment, n int) {
 	random := rand.New(rand.NewPCG(7, 7))
 	const chunk = 2000
 	for from := 0; from < n; from += chunk {
-		batches := make([]pipeline.PartitionBatch, partitions)
+		batches := make([]log.PartitionBatch, partitions)
 		for p := range batches {
 			batches[p].TopicPartition = pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: int32(p)}
 		}
@@ -73,12 +75,12 @@ func fillPrices(t testing.TB, env environment, n int) {
 			headers, value, err := schema.Event{ID: "filled-" + strconv.Itoa(i), Source: "test", Payload: price}.Encode()
 			require.NoError(t, err)
 			b := &batches[kafka.Partition([]byte(price.Key()), partitions)]
-			b.Records = append(b.Records, pipeline.OutgoingRecord{Key: []byte(price.Key()), Headers: headers, Value: value})
+			b.Records = append(b.Records, log.OutgoingRecord{Key: []byte(price.Key()), Headers: headers, Value: value})
 		}
-		batches = slices.DeleteFunc(batches, func(b pipeline.PartitionBatch) bool { return len(b.Records) == 0 })
+		batches = slices.DeleteFunc(batches, func(b log.PartitionBatch) bool { return len(b.Records) == 0 })
 		require.NoError(t, errors.Join(broker.Send(t.Context(), batches)...))
 	}
-	require.NoError(t, pipeline.CatchUp(t.Context(), db, broker, nil, nil))
+	require.NoError(t, engine.CatchUp(t.Context(), db, broker, nil, nil))
 	t.Logf("%d prices in the log, and in all tables, after %v", n, time.Since(began))
 }
 

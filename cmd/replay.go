@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -128,7 +129,7 @@ func (a *app) replay(ctx context.Context, r replaying) (err error) {
 	return a.printRecords(ctx, b, spans)
 }
 
-func (a *app) printRecords(ctx context.Context, b *backends, spans []pipeline.Span) error {
+func (a *app) printRecords(ctx context.Context, b *backends, spans []engine.Span) error {
 	out := bufio.NewWriter(a.stdout)
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)

@@ -12,7 +12,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -47,11 +48,11 @@ type copySummary struct {
 	Topic   schema.Topic `json:"topic"`
 	ToTopic schema.Topic `json:"to_topic"`
 	Records int64        `json:"records"`
-	// Beyond is what the target got besides; see pipeline.Copied.
-	Beyond     int64             `json:"beyond"`
-	Complete   bool              `json:"complete"`
-	Seconds    float64           `json:"seconds"`
-	Partitions []pipeline.Copied `json:"partitions"`
+	// Beyond is what the target got besides; see engine.Copied.
+	Beyond     int64           `json:"beyond"`
+	Complete   bool            `json:"complete"`
+	Seconds    float64         `json:"seconds"`
+	Partitions []engine.Copied `json:"partitions"`
 }
 
 // interruptedError says why a copy ended early, and how to go on.
@@ -79,7 +80,7 @@ func (e *interruptedError) Error() string {
 func (e *interruptedError) Unwrap() error { return e.cause }
 
 // copyTopic copies spans into r.toTopic.
-func (a *app) copyTopic(ctx context.Context, c config, b *backends, r replaying, spans []pipeline.Span, partitions int32,
+func (a *app) copyTopic(ctx context.Context, c config, b *backends, r replaying, spans []engine.Span, partitions int32,
 	log *slog.Logger) (err error) {
 	// The topic is made with as many partitions, and its name is not ours to change.
 	if b.kafka == nil {
@@ -99,7 +100,7 @@ func (a *app) copyTopic(ctx context.Context, c config, b *backends, r replaying,
 	bar.describe(fmt.Sprintf("copying into %s", r.toTopic))
 	var drawing sync.Mutex
 	began := time.Now()
-	copied, copyErr := pipeline.Copy(ctx, pipeline.CopyConfig{Source: b.broker, Target: target, Spans: spans, To: r.toTopic, Grace: batchGrace,
+	copied, copyErr := engine.Copy(ctx, engine.CopyConfig{Source: b.broker, Target: target, Spans: spans, To: r.toTopic, Grace: batchGrace,
 		Progress: func(records int) {
 			drawing.Lock()
 			defer drawing.Unlock()
@@ -151,14 +152,14 @@ func (r replaying) prepare(ctx context.Context, b *backends, target *kafka.Broke
 	if err != nil {
 		return err
 	}
-	if full := slices.IndexFunc(held, func(h pipeline.OffsetRange) bool { return h.Oldest < h.End }); full >= 0 && !r.append {
+	if full := slices.IndexFunc(held, func(h log.OffsetRange) bool { return h.Oldest < h.End }); full >= 0 && !r.append {
 		return fmt.Errorf("%w: %s has records, as on partition %d from %d to %d; --append copies behind them",
 			errTarget, r.toTopic, full, held[full].Oldest, held[full].End-1)
 	}
 	return nil
 }
 
-func sumUpCopy(r replaying, copied []pipeline.Copied, began time.Time) copySummary {
+func sumUpCopy(r replaying, copied []engine.Copied, began time.Time) copySummary {
 	s := copySummary{Topic: r.topic, ToTopic: r.toTopic, Complete: true, Seconds: time.Since(began).Seconds(), Partitions: copied}
 	for _, c := range copied {
 		s.Records += c.Records

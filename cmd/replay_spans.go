@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // bounds are --from and --to. Nil, to is the end of the log.
 type bounds struct {
-	from pipeline.Bound
-	to   *pipeline.Bound
+	from engine.Bound
+	to   *engine.Bound
 }
 
 // errRecreated says that a topic changed while it was looked at.
@@ -26,14 +28,14 @@ const toEnd = "-1"
 
 // bounds reads the flags.
 func (r replaying) bounds(now time.Time) (bounds, error) {
-	from, err := pipeline.ParseBound(r.from, now)
+	from, err := engine.ParseBound(r.from, now)
 	if err != nil {
 		return bounds{}, fmt.Errorf("%w: --from: %w", errUsage, err)
 	}
 	if r.to == toEnd {
 		return bounds{from: from}, nil
 	}
-	to, err := pipeline.ParseBound(r.to, now)
+	to, err := engine.ParseBound(r.to, now)
 	if err != nil {
 		return bounds{}, fmt.Errorf("%w: --to: %w", errUsage, err)
 	}
@@ -46,14 +48,14 @@ func (r replaying) bounds(now time.Time) (bounds, error) {
 // outsideError says that none of the partitions has what was asked for.
 type outsideError struct {
 	flag  string
-	bound pipeline.Bound
+	bound engine.Bound
 	held  []holding
 }
 
 // holding is what a partition holds.
 type holding struct {
 	pipeline.TopicPartition
-	pipeline.OffsetRange
+	log.OffsetRange
 }
 
 func (h holding) String() string {
@@ -79,8 +81,8 @@ func (e *outsideError) Unwrap() error { return errUsage }
 
 // spans finds what of each partition lies within the bounds, and logs where that is
 // less than was asked for.
-func (r replaying) spans(ctx context.Context, broker eventLog, within bounds, ranges []pipeline.OffsetRange,
-	log *slog.Logger) ([]pipeline.Span, error) {
+func (r replaying) spans(ctx context.Context, broker eventLog, within bounds, ranges []log.OffsetRange,
+	log *slog.Logger) ([]engine.Span, error) {
 	var held []holding
 	for p, inLog := range ranges {
 		if r.partition < 0 || r.partition == int32(p) {
@@ -98,16 +100,16 @@ func (r replaying) spans(ctx context.Context, broker eventLog, within bounds, ra
 	if err != nil {
 		return nil, err
 	}
-	var spans []pipeline.Span
+	var spans []engine.Span
 	for _, h := range held {
 		within.sayWhatIsMissing(h, firsts[h.Partition], log)
 		first := min(max(firsts[h.Partition], h.Oldest), h.End)
 		end := min(ends[h.Partition], h.End)
 		if first < end {
-			spans = append(spans, pipeline.Span{TopicPartition: h.TopicPartition, From: first, To: end})
+			spans = append(spans, engine.Span{TopicPartition: h.TopicPartition, From: first, To: end})
 		}
 	}
-	if asked := within.to != nil || within.from != (pipeline.Bound{}); len(spans) == 0 && asked {
+	if asked := within.to != nil || within.from != (engine.Bound{}); len(spans) == 0 && asked {
 		log.Warn("no record lies within the bounds", "topic", r.topic, "from", within.from.String(), "to", within.end())
 	}
 	return spans, nil
@@ -122,7 +124,7 @@ func (b bounds) end() string {
 }
 
 // places is where a bound lies on each partition.
-func places(ctx context.Context, broker eventLog, topic schema.Topic, at *pipeline.Bound, ranges []pipeline.OffsetRange) ([]int64, error) {
+func places(ctx context.Context, broker eventLog, topic schema.Topic, at *engine.Bound, ranges []log.OffsetRange) ([]int64, error) {
 	if at != nil && at.IsMoment() {
 		offsets, err := broker.OffsetsAt(ctx, topic, at.Moment)
 		if err == nil && len(offsets) < len(ranges) {

@@ -19,6 +19,8 @@ import (
 
 	"github.com/pricemill/pricemill/cmd"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -68,20 +70,20 @@ func replayStack(t *testing.T) (environment, eventLog) {
 	broker := connect(t, env)
 	_, err := broker.EnsureTopics(t.Context(), []schema.Topic{schema.PriceEvents})
 	require.NoError(t, err)
-	send := func(p int32, records ...pipeline.OutgoingRecord) {
+	send := func(p int32, records ...log.OutgoingRecord) {
 		tp := pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: p}
-		require.NoError(t, broker.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: records}})[0])
+		require.NoError(t, broker.Send(t.Context(), []log.PartitionBatch{{TopicPartition: tp, Records: records}})[0])
 	}
 	for p, count := range []int{6, 3, 1} {
-		records := make([]pipeline.OutgoingRecord, count)
+		records := make([]log.OutgoingRecord, count)
 		for i := range records { // a minute after the other
-			records[i] = pipeline.OutgoingRecord{Key: fmt.Append(nil, "k", p), Value: fmt.Appendf(nil, `{"n":%d}`, i),
+			records[i] = log.OutgoingRecord{Key: fmt.Append(nil, "k", p), Value: fmt.Appendf(nil, `{"n":%d}`, i),
 				Timestamp: noon.Add(time.Duration(i) * time.Minute), Headers: []schema.Header{{Key: "h", Value: []byte{byte(i)}},
 					{Key: "ce_outboxid", Value: []byte("other")}, {Key: "ce_outboxseq", Value: fmt.Append(nil, i+1)}, {Key: "h", Value: nil}}}
 		}
 		send(int32(p), records...)
 	}
-	send(2, pipeline.OutgoingRecord{Value: []byte{0xff}, Timestamp: noon.Add(time.Hour)})
+	send(2, log.OutgoingRecord{Value: []byte{0xff}, Timestamp: noon.Add(time.Hour)})
 	return env, broker
 }
 
@@ -171,7 +173,7 @@ func TestReplayWithinBounds(t *testing.T) {
 type copied struct {
 	Records, Beyond int64
 	Complete        bool
-	Partitions      []pipeline.Copied
+	Partitions      []engine.Copied
 }
 
 func copyTo(t *testing.T, env environment, target string, flags ...string) copied {
@@ -221,7 +223,7 @@ func TestReplayIntoATopic(t *testing.T) {
 	target := env["KAFKA_TOPIC_PREFIX"] + "a-copy"
 	whole := copyTo(t, env, target)
 	assert.EqualValues(t, 11, whole.Records)
-	assert.Equal(t, pipeline.Copied{Partition: 1, To: 3, Next: 3, Records: 3}, whole.Partitions[1])
+	assert.Equal(t, engine.Copied{Partition: 1, To: 3, Next: 3, Records: 3}, whole.Partitions[1])
 
 	status, stdout, stderr := run(t, env, "replay", "price-events", "--to-topic", target)
 	assert.Equal(t, 1, status)
@@ -229,7 +231,7 @@ func TestReplayIntoATopic(t *testing.T) {
 	assert.Contains(t, stderr, "has records, as on partition 0 from 0 to 5; --append copies behind them")
 
 	part := copyTo(t, env, target, "--append", "--partition", "0", "--from", "4")
-	assert.Equal(t, []pipeline.Copied{{From: 4, To: 6, Next: 6, Records: 2}}, part.Partitions)
+	assert.Equal(t, []engine.Copied{{From: 4, To: 6, Next: 6, Records: 2}}, part.Partitions)
 	nothing := copyTo(t, env, target, "--append", "--from", "1h")
 	assert.Empty(t, nothing.Partitions)
 
@@ -280,7 +282,7 @@ func TestReplayIntoATopicThatIsThere(t *testing.T) {
 	assert.Equal(t, 1, status)
 	var summary copied
 	require.NoError(t, json.Unmarshal([]byte(stdout), &summary), stdout)
-	assert.Equal(t, copied{Partitions: []pipeline.Copied{{From: 1, To: 6, Next: 1}}}, summary)
+	assert.Equal(t, copied{Partitions: []engine.Copied{{From: 1, To: 6, Next: 1}}}, summary)
 	assert.Contains(t, stderr, "batch too large")
 	assert.Contains(t, stderr, "go on with: pricemill replay price-events --partition 0 --from 1 --to 6 --to-topic "+name("narrow")+" --append")
 }
@@ -294,11 +296,11 @@ func TestReplayIntoATopicIsStopped(t *testing.T) {
 	for p := range int32(4) {
 		for range 12 {
 			tp := pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: p}
-			records := slices.Repeat([]pipeline.OutgoingRecord{{Value: value}}, 4)
+			records := slices.Repeat([]log.OutgoingRecord{{Value: value}}, 4)
 			for i := range records {
 				records[i].Key = []byte(uuid.NewString())
 			}
-			require.NoError(t, broker.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: records}})[0])
+			require.NoError(t, broker.Send(t.Context(), []log.PartitionBatch{{TopicPartition: tp, Records: records}})[0])
 		}
 	}
 	target := schema.Topic(env["KAFKA_TOPIC_PREFIX"] + "a-copy")
@@ -310,7 +312,7 @@ func TestReplayIntoATopicIsStopped(t *testing.T) {
 	}()
 	begun := func() bool {
 		ranges, err := broker.Offsets(t.Context(), target)
-		return err == nil && slices.ContainsFunc(ranges, func(r pipeline.OffsetRange) bool { return r.End > 0 })
+		return err == nil && slices.ContainsFunc(ranges, func(r log.OffsetRange) bool { return r.End > 0 })
 	}
 	assert.Eventually(t, begun, 20*time.Second, time.Millisecond)
 	stop()

@@ -12,20 +12,20 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 )
 
 func newResume(a *app) *cobra.Command {
-	return newResolve(a, pipeline.Resume, "Go on with the record a stage halted at",
+	return newResolve(a, engine.Resume, "Go on with the record a stage halted at",
 		`Let halted stages go on with the record they halted at, as if nothing were
 wrong: after partitions were added, after what was wrong has been put right, or
 to apply what another database wrote as it is.`)
 }
 
 func newSkip(a *app) *cobra.Command {
-	return newResolve(a, pipeline.Skip, "Go on behind what a stage cannot have",
+	return newResolve(a, engine.Skip, "Go on behind what a stage cannot have",
 		`Let halted stages go on behind what is missing from the log: deleted records, a
 topic that was created again, a log that lost its end, a gap in the chain. Of
 what another database wrote, or a later state of this one, what stages derived
@@ -33,7 +33,7 @@ is stepped over, since they derive it again, and the rest is applied.`)
 }
 
 // newResolve is resume and skip.
-func newResolve(a *app, action pipeline.Action, short, long string) *cobra.Command {
+func newResolve(a *app, action engine.Action, short, long string) *cobra.Command {
 	var confirm confirmation
 	c := &cobra.Command{
 		Use:   string(action) + " [STAGE [TOPIC [PARTITION]]]",
@@ -65,7 +65,7 @@ asks, and does it for all partitions or for none.`,
 				if err := a.confirm(c.InOrStdin(), confirm, resolutions); err != nil {
 					return err
 				}
-				return pipeline.ApplyResolutions(ctx, b.store, resolutions)
+				return engine.ApplyResolutions(ctx, b.store, resolutions)
 			})
 		},
 	}
@@ -78,12 +78,12 @@ asks, and does it for all partitions or for none.`,
 const settling = 10 * time.Second
 
 // settledResolutions are the resolutions, once a relay has held the database against the log.
-func settledResolutions(ctx context.Context, b *backends, topology *pipeline.Topology, action pipeline.Action,
-	wanted func(store.Position) bool) ([]pipeline.Resolution, error) {
+func settledResolutions(ctx context.Context, b *backends, topology *engine.Topology, action engine.Action,
+	wanted func(store.Position) bool) ([]engine.Resolution, error) {
 	until := time.Now().Add(settling)
 	for {
-		resolutions, err := pipeline.PlanResolutions(ctx, b.store, b.broker, topology, action, wanted)
-		if !errors.Is(err, pipeline.ErrUnsettled) {
+		resolutions, err := engine.PlanResolutions(ctx, b.store, b.broker, topology, action, wanted)
+		if !errors.Is(err, engine.ErrUnsettled) {
 			return resolutions, err
 		}
 		if time.Now().After(until) {
@@ -116,11 +116,11 @@ The command says what is lost before it asks. The service may keep running.`,
 			if err != nil {
 				return err
 			}
-			target, err := pipeline.ParseTarget(to)
+			target, err := engine.ParseTarget(to)
 			if err != nil {
 				return fmt.Errorf("%w: --to: %w", errUsage, err)
 			}
-			if target == pipeline.ToStart && len(args) > 1 {
+			if target == engine.ToStart && len(args) > 1 {
 				return fmt.Errorf("%w: a projection starts over as a whole: name the stage alone", errUsage)
 			}
 			cfg, err := a.load()
@@ -142,20 +142,20 @@ The command says what is lost before it asks. The service may keep running.`,
 }
 
 func (a *app) reset(ctx context.Context, stdin io.Reader, b *backends, m *modules, stage string,
-	wanted func(store.Position) bool, target pipeline.Target, confirm confirmation) error {
+	wanted func(store.Position) bool, target engine.Target, confirm confirmation) error {
 	topology, err := b.lookup(ctx)
 	if err != nil {
 		return err
 	}
 	var also func(*store.Tx) error
-	if target == pipeline.ToStart {
+	if target == engine.ToStart {
 		fold, err := projections.OfStage(ctx, b.store, m.projections, stage)
 		if err != nil {
 			return err
 		}
 		also = func(tx *store.Tx) error { return fold.Empty(ctx, tx) }
 	}
-	resets, err := pipeline.Resets(ctx, b.store, b.broker, topology, wanted, target)
+	resets, err := engine.Resets(ctx, b.store, b.broker, topology, wanted, target)
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (a *app) reset(ctx context.Context, stdin io.Reader, b *backends, m *module
 	if err := a.confirm(stdin, confirm, resets); err != nil {
 		return err
 	}
-	return pipeline.Reset(ctx, b.store, resets, also)
+	return engine.Reset(ctx, b.store, resets, also)
 }
 
 // positionFilter reads [STAGE [TOPIC [PARTITION]]].
@@ -197,7 +197,7 @@ func (c *confirmation) flags(command *cobra.Command) {
 var errDeclined = errors.New("nothing was changed")
 
 // confirm shows what is lost, and asks.
-func (a *app) confirm(stdin io.Reader, c confirmation, resolutions []pipeline.Resolution) error {
+func (a *app) confirm(stdin io.Reader, c confirmation, resolutions []engine.Resolution) error {
 	err := a.print(c.output, resolutions, func(w io.Writer) {
 		fmt.Fprintln(w, "STAGE\tTOPIC\tPARTITION\tLOSES")
 		for _, l := range resolutions {

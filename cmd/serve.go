@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pricemill/pricemill/httpapi"
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/requests"
@@ -56,8 +56,8 @@ type service struct {
 	config   config
 	backends *backends
 	modules  *modules
-	topology *pipeline.Topology
-	runtime  *pipeline.Runtime
+	topology *engine.Topology
+	runtime  *engine.Runtime
 	listener net.Listener
 	log      *slog.Logger
 	// started is called once all of it runs.
@@ -125,7 +125,7 @@ func unlessStopped(ctx context.Context, err error, log *slog.Logger) error {
 }
 
 // newRuntime prepares topics, tables and stages.
-func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slog.Logger) (*pipeline.Topology, *pipeline.Runtime, error) {
+func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slog.Logger) (*engine.Topology, *engine.Runtime, error) {
 	topology, err := b.topology(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -136,10 +136,10 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 	if err := m.openProjections(ctx, c, b, log); err != nil {
 		return nil, nil, err
 	}
-	work := pipeline.Config{Stages: m.stages, Sources: m.sources, Registry: m.registry,
+	work := engine.Config{Stages: m.stages, Sources: m.sources, Registry: m.registry,
 		Serving: func(ctx context.Context) ([]string, error) { return m.serving(ctx, b.store) }}
 	if c.Roles.Projections {
-		work.Changing = func(ctx context.Context) ([]pipeline.StageSpec, error) {
+		work.Changing = func(ctx context.Context) ([]engine.StageSpec, error) {
 			return projections.Following(ctx, b.store, m.projections)
 		}
 	}
@@ -148,7 +148,7 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 }
 
 // newRuntimeOf completes the description of a runtime whose stages are given.
-func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline.Topology, work pipeline.Config, log *slog.Logger) (*pipeline.Runtime, error) {
+func newRuntimeOf(ctx context.Context, c config, b *backends, topology *engine.Topology, work engine.Config, log *slog.Logger) (*engine.Runtime, error) {
 	owner, err := nameProcess(ctx, c, b)
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func newRuntimeOf(ctx context.Context, c config, b *backends, topology *pipeline
 	work.GroupPrefix, work.Owner, work.Relay = c.GroupPrefix, owner, c.Roles.Relay
 	// The server should have let go of a statement before its stage does.
 	work.TransactionLimit = c.DatabaseTimeout + 5*time.Second
-	return pipeline.New(work)
+	return engine.New(work)
 }
 
 // nameProcess names this process among those that share the work. One with an
@@ -240,7 +240,7 @@ func registerConnections(registry *prometheus.Registry, connections *httpapi.Con
 }
 
 // answer serves until ctx is done, and gives the requests under way a while.
-func answer(ctx context.Context, c config, r *pipeline.Runtime, handler *httpapi.API, listener net.Listener, log *slog.Logger) error {
+func answer(ctx context.Context, c config, r *engine.Runtime, handler *httpapi.API, listener net.Listener, log *slog.Logger) error {
 	server, connections := httpapi.NewServer(c.HTTPAddr, handler, c.Connections, log)
 	server.RegisterOnShutdown(handler.Drain)
 	registerConnections(r.Registry(), connections)

@@ -17,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -46,7 +48,7 @@ func TestTheMainJob(t *testing.T) {
 
 	status, stdout, stderr := run(t, p.env, "stages", "list", "-o", "json")
 	require.Zero(t, status, stderr)
-	var stages []pipeline.StageStatus
+	var stages []engine.StageStatus
 	require.NoError(t, json.Unmarshal([]byte(stdout), &stages))
 	assert.NotEmpty(t, stages)
 	status, stdout, stderr = run(t, p.env, "replay", "price-events")
@@ -103,8 +105,8 @@ func TestAPoisonRecordIsADeadLetterWithItsBytes(t *testing.T) {
 	p.eventually("/readyz", http.StatusOK)
 	broker := connect(t, p.env)
 	poison := []byte("{\"price\": NaN, \xff\xfe")
-	errs := broker.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 1},
-		Records: []pipeline.OutgoingRecord{{Key: []byte("k"), Headers: []schema.Header{{Key: "h", Value: []byte{0, 1}}}, Value: poison}}}})
+	errs := broker.Send(t.Context(), []log.PartitionBatch{{TopicPartition: pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 1},
+		Records: []log.OutgoingRecord{{Key: []byte("k"), Headers: []schema.Header{{Key: "h", Value: []byte{0, 1}}}, Value: poison}}}})
 	require.NoError(t, errs[0])
 	const readers = 4 // processed-prices, moving-averages, latest-prices, requests
 	var letters []store.DeadLetterSummary
@@ -165,7 +167,7 @@ func TestMetrics(t *testing.T) {
 	}
 	status, stdout, stderr := run(t, p.env, "stages", "list", "-o", "json")
 	require.Zero(t, status, stderr)
-	var stages []pipeline.StageStatus
+	var stages []engine.StageStatus
 	require.NoError(t, json.Unmarshal([]byte(stdout), &stages))
 	applied := 0.0
 	for _, s := range stages {
@@ -200,11 +202,11 @@ func TestAHaltIsSeen(t *testing.T) {
 	p.eventually("/readyz", http.StatusOK)
 	broker := connect(t, p.env)
 	const partition = 3
-	record := pipeline.OutgoingRecord{Key: []byte("k"), Value: []byte("{}"), Headers: []schema.Header{
+	record := log.OutgoingRecord{Key: []byte("k"), Value: []byte("{}"), Headers: []schema.Header{
 		{Key: "ce_outboxid", Value: []byte("another")}, {Key: "ce_outboxseq", Value: []byte("7")}}}
-	errs := broker.Send(t.Context(), []pipeline.PartitionBatch{{
+	errs := broker.Send(t.Context(), []log.PartitionBatch{{
 		TopicPartition: pipeline.TopicPartition{Topic: schema.StoredQuotes, Partition: partition},
-		Records:        []pipeline.OutgoingRecord{record, record}}})
+		Records:        []log.OutgoingRecord{record, record}}})
 	require.NoError(t, errs[0])
 	notReady := p.eventually("/readyz", http.StatusServiceUnavailable)
 	assert.Contains(t, notReady.body, "stage normalize on stored-quotes/3")

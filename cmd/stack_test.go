@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/internal/kafkatest"
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -182,7 +182,7 @@ func openDatabase(env environment) (*store.Store, error) {
 
 // eventLog is the log of a stack.
 type eventLog interface {
-	pipeline.Broker
+	log.Broker
 	OffsetsAt(ctx context.Context, topic schema.Topic, moment time.Time) ([]int64, error)
 	Close() error
 }

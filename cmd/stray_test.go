@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -20,9 +21,9 @@ func TestARecordOfAnotherProgram(t *testing.T) {
 	p.feed(oneEach(0, 10))
 	broker := connect(t, p.env)
 	at := pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 1}
-	var forged pipeline.OutgoingRecord
+	var forged log.OutgoingRecord
 	require.NoError(t, broker.Read(t.Context(), at, 9, 10, func(records []pipeline.Record) error {
-		forged = pipeline.OutgoingRecord{Timestamp: records[0].Timestamp, Key: records[0].Key, Value: records[0].Value}
+		forged = log.OutgoingRecord{Timestamp: records[0].Timestamp, Key: records[0].Key, Value: records[0].Value}
 		for _, h := range records[0].Headers {
 			switch h.Key {
 			case "ce_id":
@@ -34,7 +35,7 @@ func TestARecordOfAnotherProgram(t *testing.T) {
 		}
 		return nil
 	}))
-	for _, err := range broker.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at, Records: []pipeline.OutgoingRecord{forged}}}) {
+	for _, err := range broker.Send(t.Context(), []log.PartitionBatch{{TopicPartition: at, Records: []log.OutgoingRecord{forged}}}) {
 		require.NoError(t, err)
 	}
 	p.halts("never gave a number above 10", "price-events 1")

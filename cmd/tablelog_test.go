@@ -14,6 +14,7 @@ import (
 
 	"github.com/pricemill/pricemill/internal/kafkatest"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -140,7 +141,7 @@ func TestAStandbyTakesOver(t *testing.T) {
 
 	standby := start(t, env)
 	ready := standby.eventually("/readyz", http.StatusOK)
-	assert.Contains(t, ready.body, pipeline.ErrStandby.Error())
+	assert.Contains(t, ready.body, log.ErrStandby.Error())
 	standby.eventually("/api/v1/prices/latest?symbol=AAPL", http.StatusOK)
 	require.NoError(t, process.Process.Kill())
 	_ = process.Wait() // killed
@@ -168,13 +169,13 @@ func TestAStandbyTakesOver(t *testing.T) {
 func TestReplayOfATable(t *testing.T) {
 	t.Parallel()
 	env := newStack(t, environment{"KAFKA_BOOTSTRAP_SERVERS": ""})
-	withLog(t, env, func(log eventLog) {
-		_, err := log.EnsureTopics(t.Context(), schema.Topics())
+	withLog(t, env, func(logger eventLog) {
+		_, err := logger.EnsureTopics(t.Context(), schema.Topics())
 		require.NoError(t, err)
 		for i := range 6 {
-			record := pipeline.OutgoingRecord{Key: []byte("k"), Value: []byte("{}"), Timestamp: noon.Add(time.Duration(i) * time.Minute)}
-			require.NoError(t, log.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: pipeline.TopicPartition{Topic: schema.PriceEvents},
-				Records: []pipeline.OutgoingRecord{record, record}}})[0])
+			record := log.OutgoingRecord{Key: []byte("k"), Value: []byte("{}"), Timestamp: noon.Add(time.Duration(i) * time.Minute)}
+			require.NoError(t, logger.Send(t.Context(), []log.PartitionBatch{{TopicPartition: pipeline.TopicPartition{Topic: schema.PriceEvents},
+				Records: []log.OutgoingRecord{record, record}}})[0])
 		}
 	})
 	at := func(minutes int) string { return noon.Add(time.Duration(minutes) * time.Minute).Format(time.RFC3339) }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -44,7 +45,7 @@ func awaitDrained(t testing.TB, env environment) {
 	defer func() { assert.NoError(t, db.Close()) }()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	withLog(t, env, func(log eventLog) { require.NoError(t, pipeline.CatchUp(ctx, db, log, nil, nil)) })
+	withLog(t, env, func(log eventLog) { require.NoError(t, engine.CatchUp(ctx, db, log, nil, nil)) })
 }
 
 // observed is a price as the log has it.

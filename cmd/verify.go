@@ -14,6 +14,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/audit"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 )
@@ -214,7 +215,7 @@ type proving struct {
 	b        *backends
 	m        *modules
 	v        verification
-	topology *pipeline.Topology
+	topology *engine.Topology
 	scratch  *projections.Scratch
 	log      *slog.Logger
 	bar      *progress
@@ -257,7 +258,7 @@ func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*audi
 func (r proving) drained(ctx context.Context, before []store.Chain) (*audit.Finding, error) {
 	r.bar.describe("waiting for the relay")
 	f := audit.NewFinding("outbox", r.v.differences)
-	n, err := pipeline.AwaitSent(ctx, r.b.store, before, r.v.wait-time.Since(r.began))
+	n, err := engine.AwaitSent(ctx, r.b.store, before, r.v.wait-time.Since(r.began))
 	if n > 0 {
 		f.Add(n, 0, 0, fmt.Sprintf("%d events wait for a relay, and have for %v: is a service running, and what does its /readyz say?",
 			n, time.Since(r.began).Round(time.Millisecond)))

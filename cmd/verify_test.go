@@ -14,6 +14,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/audit"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -83,9 +84,9 @@ func noScratch(t testing.TB, env environment) {
 // append brings a record straight into the log, as another producer might.
 func appendRecord(t testing.TB, env environment, tp pipeline.TopicPartition, key, value string, headers ...schema.Header) {
 	t.Helper()
-	withLog(t, env, func(log eventLog) {
-		errs := log.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp,
-			Records: []pipeline.OutgoingRecord{{Key: []byte(key), Headers: headers, Value: []byte(value)}}}})
+	withLog(t, env, func(logger eventLog) {
+		errs := logger.Send(t.Context(), []log.PartitionBatch{{TopicPartition: tp,
+			Records: []log.OutgoingRecord{{Key: []byte(key), Headers: headers, Value: []byte(value)}}}})
 		require.NoError(t, errs[0])
 	})
 }

@@ -9,9 +9,9 @@ import (
 )
 
 // WaitCaughtUp returns once a projection has folded all events of a topic that were
-// written to the outbox before it was called: see pipeline.WaitCaughtUp.
+// written to the outbox before it was called: see store.WaitCaughtUp.
 func WaitCaughtUp(ctx context.Context, q store.Querier, projection string, topic schema.Topic) error {
-	err := pipeline.WaitCaughtUp(ctx, q, topic, func(ctx context.Context) (string, error) {
+	err := store.WaitCaughtUp(ctx, q, topic, func(ctx context.Context) (string, error) {
 		g := pipeline.Generation{Projection: projection}
 		err := q.Get(ctx, &g.Number, `SELECT number FROM generations WHERE projection = $1 AND active = 1`, projection)
 		return stageName(g), err

@@ -9,6 +9,8 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/audit"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -17,12 +19,12 @@ import (
 // required.
 type CompareConfig struct {
 	Store    *store.Store
-	Broker   pipeline.Broker
-	Topology *pipeline.Topology
+	Broker   log.Broker
+	Topology *engine.Topology
 	Log      *slog.Logger
-	// Progress is as in pipeline.BackfillConfig.
+	// Progress is as in engine.BackfillConfig.
 	Progress func(records int)
-	// Beside is as in pipeline.BackfillConfig.
+	// Beside is as in engine.BackfillConfig.
 	Beside bool
 	// Most is how many differences are described.
 	Most int
@@ -38,7 +40,7 @@ type Comparison struct {
 	fold       string // that serves
 	serving    pipeline.Generation
 	backfilled pipeline.Generation
-	backfill   *pipeline.Backfill
+	backfill   *engine.Backfill
 	// tolerant has a table that only one of them has be a difference.
 	tolerant bool
 }
@@ -59,11 +61,11 @@ func (s *Scratch) Compare(ctx context.Context, cfg CompareConfig, p pipeline.Pro
 			c.fold, fingerprint(p))
 		return c, nil
 	}
-	var spec pipeline.StageSpec
+	var spec engine.StageSpec
 	if c.backfilled, spec, err = s.Create(ctx, p); err != nil {
 		return nil, err
 	}
-	c.backfill = pipeline.NewBackfill(pipeline.BackfillConfig{Store: cfg.Store, Broker: cfg.Broker, Topology: cfg.Topology, Stage: spec,
+	c.backfill = engine.NewBackfill(engine.BackfillConfig{Store: cfg.Store, Broker: cfg.Broker, Topology: cfg.Topology, Stage: spec,
 		Log: cfg.Log, Progress: cfg.Progress, Beside: cfg.Beside})
 	return c, nil
 }
@@ -112,7 +114,7 @@ func (c *Comparison) targets(ctx context.Context, q store.Querier) (map[pipeline
 }
 
 func topicsOf(p pipeline.Projection) []schema.Topic {
-	return pipeline.StageSpec{Consumes: p.Consumes()}.Topics()
+	return engine.StageSpec{Consumes: p.Consumes()}.Topics()
 }
 
 // limits notes what the log does not have any more.
@@ -166,8 +168,8 @@ func (c *Comparison) backfillTo(ctx context.Context, q store.Querier) error {
 	}
 	err = c.backfill.To(ctx, targets)
 	switch {
-	case errors.Is(err, pipeline.ErrHalted), errors.Is(err, pipeline.ErrBeyond), errors.Is(err, pipeline.ErrPast),
-		errors.Is(err, pipeline.ErrDamaged):
+	case errors.Is(err, engine.ErrHalted), errors.Is(err, engine.ErrBeyond), errors.Is(err, engine.ErrPast),
+		errors.Is(err, log.ErrDamaged):
 		c.finding.CannotTell("%v", err)
 		c.backfill = nil
 		return nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -72,7 +73,7 @@ func generationsOf(ctx context.Context, q store.Querier, projection string) ([]g
 // Open makes sure that the projection has a generation that serves, and returns
 // the stage that feeds it. Where another fold built it, it stays, and the stage of
 // this binary does not touch it: see Renew.
-func Open(ctx context.Context, db *store.Store, p pipeline.Projection) (pipeline.StageSpec, error) {
+func Open(ctx context.Context, db *store.Store, p pipeline.Projection) (engine.StageSpec, error) {
 	generation := pipeline.Generation{Projection: p.Name(), Number: 1, Active: true}
 	err := db.Write(ctx, func(tx *store.Tx) error {
 		if err := tx.Alone(ctx); err != nil {
@@ -85,7 +86,7 @@ func Open(ctx context.Context, db *store.Store, p pipeline.Projection) (pipeline
 		return err
 	})
 	if err != nil {
-		return pipeline.StageSpec{}, fmt.Errorf("opening projection %s: %w", p.Name(), err)
+		return engine.StageSpec{}, fmt.Errorf("opening projection %s: %w", p.Name(), err)
 	}
 	return following(p, generation), nil
 }
@@ -94,13 +95,13 @@ func Open(ctx context.Context, db *store.Store, p pipeline.Projection) (pipeline
 func stageName(g pipeline.Generation) string { return g.Projection + ".g" + strconv.Itoa(g.Number) }
 
 // following is the stage that feeds a generation as the log goes on.
-func following(p pipeline.Projection, g pipeline.Generation) pipeline.StageSpec {
-	return pipeline.StageSpec{Name: stageName(g), Consumes: p.Consumes(), Handler: Fold{p, g, true}}
+func following(p pipeline.Projection, g pipeline.Generation) engine.StageSpec {
+	return engine.StageSpec{Name: stageName(g), Consumes: p.Consumes(), Handler: Fold{p, g, true}}
 }
 
 // backfilling is the stage that feeds a generation which is no part of the service yet.
-func backfilling(p pipeline.Projection, g pipeline.Generation) pipeline.StageSpec {
-	return pipeline.StageSpec{Name: scratchStage(g), Consumes: p.Consumes(), Handler: Fold{p, g, false}}
+func backfilling(p pipeline.Projection, g pipeline.Generation) engine.StageSpec {
+	return engine.StageSpec{Name: scratchStage(g), Consumes: p.Consumes(), Handler: Fold{p, g, false}}
 }
 
 // nextNumber is one that no generation has, nor had one that was rebuilt.
@@ -169,7 +170,7 @@ type Fold struct {
 }
 
 var (
-	_ pipeline.Temporary  = Fold{}
+	_ engine.Temporary    = Fold{}
 	_ pipeline.Sequential = Fold{}
 )
 
@@ -182,7 +183,7 @@ func (f Fold) RefusesLate() error {
 		"pricemill rebuild %s --promote auto takes this one in its place", f.projection.Name(), f.projection.Name())
 }
 
-// Lasts implements pipeline.Temporary.
+// Lasts implements engine.Temporary.
 func (f Fold) Lasts(ctx context.Context, q store.Querier) error {
 	_, err := f.current(ctx, q)
 	return err
@@ -190,20 +191,20 @@ func (f Fold) Lasts(ctx context.Context, q store.Querier) error {
 
 // Stages are the stages that feed the generations there are, by whatever fold:
 // to look at, not to run.
-func Stages(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pipeline.StageSpec, error) {
+func Stages(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]engine.StageSpec, error) {
 	return stagesWhere(ctx, db, all, func(pipeline.Projection, generationRow) bool { return true })
 }
 
 // Serving are the stages of the generations that readers see and that this binary
 // can feed.
-func Serving(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pipeline.StageSpec, error) {
+func Serving(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]engine.StageSpec, error) {
 	return stagesWhere(ctx, db, all, func(p pipeline.Projection, r generationRow) bool { return r.Active == 1 && r.Fold == fingerprint(p) })
 }
 
 // Fed are the stages of the generations that readers see: those that this binary can
 // feed, and those of another fold that some process feeds.
-func Fed(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pipeline.StageSpec, error) {
-	running, err := pipeline.RunningStages(ctx, db)
+func Fed(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]engine.StageSpec, error) {
+	running, err := engine.RunningStages(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -214,17 +215,17 @@ func Fed(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pi
 
 // Following are the stages that this binary can run now: of the generations that
 // were built by its folds, whether readers see them or not.
-func Following(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]pipeline.StageSpec, error) {
+func Following(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]engine.StageSpec, error) {
 	return stagesWhere(ctx, db, all, func(p pipeline.Projection, r generationRow) bool { return r.Fold == fingerprint(p) })
 }
 
 func stagesWhere(ctx context.Context, db store.Querier, all []pipeline.Projection,
-	wanted func(pipeline.Projection, generationRow) bool) ([]pipeline.StageSpec, error) {
+	wanted func(pipeline.Projection, generationRow) bool) ([]engine.StageSpec, error) {
 	var rows []generationRow
 	if err := db.Select(ctx, &rows, `SELECT `+generationColumns+` FROM generations WHERE following = 1 ORDER BY projection, number`); err != nil {
 		return nil, fmt.Errorf("reading the generations: %w", err)
 	}
-	var stages []pipeline.StageSpec
+	var stages []engine.StageSpec
 	for _, p := range all {
 		for _, r := range rows {
 			if r.Projection == p.Name() && wanted(p, r) {

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
@@ -65,7 +66,7 @@ func (tally) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, 
 
 var quiet = slog.New(slog.DiscardHandler)
 
-func open(t *testing.T, db *store.Store, p pipeline.Projection) pipeline.StageSpec {
+func open(t *testing.T, db *store.Store, p pipeline.Projection) engine.StageSpec {
 	t.Helper()
 	spec, err := projections.Open(t.Context(), db, p)
 	require.NoError(t, err)
@@ -74,7 +75,7 @@ func open(t *testing.T, db *store.Store, p pipeline.Projection) pipeline.StageSp
 
 // feed delivers n prices to the stage, from the start of its log or from where
 // it stands.
-func feed(t *testing.T, rig *pipelinetest.Rig, spec pipeline.StageSpec, log []pipeline.Record) {
+func feed(t *testing.T, rig *pipelinetest.Rig, spec engine.StageSpec, log []pipeline.Record) {
 	t.Helper()
 	stage := rig.Start(t, spec)
 	require.NoError(t, stage.Deliver(log...))
@@ -179,7 +180,7 @@ func TestAReplacedGenerationDoesNotWrite(t *testing.T) {
 	open(t, rig.DB, tally{version: 1})
 	other := open(t, rig.DB, tally{version: 2})
 	log := prices(t, rig, 2)
-	err := pipeline.NewLane().Run(t.Context(), rig.DB, func(tx *pipeline.Tx) error {
+	err := engine.NewLane().Run(t.Context(), rig.DB, func(tx *pipeline.Tx) error {
 		_, err := other.Handler.Handle(t.Context(), tx, log)
 		return err
 	})

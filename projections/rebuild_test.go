@@ -18,6 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
@@ -35,14 +37,14 @@ type ledger struct {
 
 const ledgerPartitions = 3
 
-func (l *ledger) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+func (l *ledger) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
 	return l.Topics(ctx, topics)
 }
 
-func (l *ledger) Topics(_ context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
-	infos := map[schema.Topic]pipeline.TopicInfo{}
+func (l *ledger) Topics(_ context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
+	infos := map[schema.Topic]log.TopicInfo{}
 	for _, topic := range topics {
-		infos[topic] = pipeline.TopicInfo{ID: "id of " + string(topic), Partitions: ledgerPartitions}
+		infos[topic] = log.TopicInfo{ID: "id of " + string(topic), Partitions: ledgerPartitions}
 	}
 	return infos, nil
 }
@@ -51,22 +53,22 @@ func (l *ledger) LimitedRetention(context.Context, []schema.Topic) (map[schema.T
 	return nil, nil
 }
 
-func (l *ledger) Offsets(_ context.Context, topic schema.Topic) ([]pipeline.OffsetRange, error) {
+func (l *ledger) Offsets(_ context.Context, topic schema.Topic) ([]log.OffsetRange, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ranges := make([]pipeline.OffsetRange, ledgerPartitions)
+	ranges := make([]log.OffsetRange, ledgerPartitions)
 	for i := range ranges {
 		tp := pipeline.TopicPartition{Topic: topic, Partition: int32(i)}
-		ranges[i] = pipeline.OffsetRange{Oldest: l.oldest[tp], End: int64(len(l.log[tp]))}
+		ranges[i] = log.OffsetRange{Oldest: l.oldest[tp], End: int64(len(l.log[tp]))}
 	}
 	return ranges, nil
 }
 
-func (l *ledger) Send(context.Context, []pipeline.PartitionBatch) []error {
+func (l *ledger) Send(context.Context, []log.PartitionBatch) []error {
 	panic("the test itself appends")
 }
 
-func (l *ledger) Subscriber(pipeline.SubscriberConfig) (message.Subscriber, error) {
+func (l *ledger) Subscriber(log.SubscriberConfig) (message.Subscriber, error) {
 	panic("nothing subscribes")
 }
 
@@ -113,7 +115,7 @@ type bench struct {
 	t        *testing.T
 	db       *store.Store
 	ledger   *ledger
-	topology *pipeline.Topology
+	topology *engine.Topology
 }
 
 func newBench(t *testing.T, prices int) *bench {
@@ -121,7 +123,7 @@ func newBench(t *testing.T, prices int) *bench {
 	b := &bench{t: t, db: pipelinetest.OpenStore(t, filepath.Join(t.TempDir(), "db")),
 		ledger: &ledger{log: map[pipeline.TopicPartition][]pipeline.Record{}, oldest: map[pipeline.TopicPartition]int64{}}}
 	var err error
-	b.topology, err = pipeline.NewTopology(t.Context(), b.db, b.ledger, schema.Topics(), partitionOf)
+	b.topology, err = engine.NewTopology(t.Context(), b.db, b.ledger, schema.Topics(), partitionOf)
 	require.NoError(t, err)
 	b.ledger.append(t, prices)
 	return b
@@ -137,14 +139,14 @@ func (b *bench) work(folds ...pipeline.Projection) {
 	}
 }
 
-func (b *bench) feed(stage pipeline.StageSpec) error {
+func (b *bench) feed(stage engine.StageSpec) error {
 	ranges, err := b.ledger.Offsets(b.t.Context(), schema.PriceEvents)
 	require.NoError(b.t, err)
 	targets := map[pipeline.TopicPartition]int64{}
 	for i, r := range ranges {
 		targets[pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: int32(i)}] = r.End
 	}
-	return pipeline.NewBackfill(pipeline.BackfillConfig{Store: b.db, Broker: b.ledger, Topology: b.topology, Stage: stage, Log: quiet}).To(b.t.Context(), targets)
+	return engine.NewBackfill(engine.BackfillConfig{Store: b.db, Broker: b.ledger, Topology: b.topology, Stage: stage, Log: quiet}).To(b.t.Context(), targets)
 }
 
 func (b *bench) rebuilder(folds ...pipeline.Projection) *projections.Rebuilder {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/audit"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -175,7 +177,7 @@ func (b *build) settle(ctx, held context.Context, err error) error {
 		return errors.Join(err, rowErr)
 	case !row.State.Open():
 		return nil // it was ended, which is why
-	case errors.Is(err, pipeline.ErrPoison), errors.Is(err, pipeline.ErrHalted), b.Store.IsFull(err):
+	case errors.Is(err, engine.ErrPoison), errors.Is(err, engine.ErrHalted), b.Store.IsFull(err):
 		b.Log.Error("a rebuild failed", "rebuild", row.ID, "error", err)
 		return retrying(ctx, func() error {
 			return b.Store.Write(ctx, func(tx *store.Tx) error {
@@ -301,8 +303,8 @@ func (b *build) begin(ctx context.Context) error {
 }
 
 // newBackfill is the backfill of its generation: the engine's fastest path.
-func (b *build) newBackfill() *pipeline.Backfill {
-	cfg := pipeline.BackfillConfig{Store: b.Store, Broker: b.Broker, Topology: b.Topology, Stage: backfilling(b.projection, b.row.generation()),
+func (b *build) newBackfill() *engine.Backfill {
+	cfg := engine.BackfillConfig{Store: b.Store, Broker: b.Broker, Topology: b.Topology, Stage: backfilling(b.projection, b.row.generation()),
 		Log: b.Log, Strict: b.row.SkipPoison == 0, Beside: b.Beside, Progress: func(n int) {
 			b.read.Add(int64(n))
 			if b.Progress != nil {
@@ -312,7 +314,7 @@ func (b *build) newBackfill() *pipeline.Backfill {
 	if b.row.RateLimit > 0 {
 		cfg.Limit = rate.NewLimiter(rate.Limit(b.row.RateLimit), max(1, b.row.RateLimit/10))
 	}
-	return pipeline.NewBackfill(cfg)
+	return engine.NewBackfill(cfg)
 }
 
 // prove fills up to where the generation that serves stands, and compares the two
@@ -375,7 +377,7 @@ func (b *build) reachEnd(ctx context.Context) error {
 }
 
 // backfillToEnd fills up to where the log ends now.
-func backfillToEnd(ctx context.Context, broker pipeline.Broker, p pipeline.Projection, backfill *pipeline.Backfill) error {
+func backfillToEnd(ctx context.Context, broker log.Broker, p pipeline.Projection, backfill *engine.Backfill) error {
 	targets := map[pipeline.TopicPartition]int64{}
 	for _, topic := range topicsOf(p) {
 		ranges, err := broker.Offsets(ctx, topic)
@@ -395,7 +397,7 @@ func (b *build) awaitConsumers(ctx context.Context) error {
 	if b.Alone {
 		return nil
 	}
-	running, err := pipeline.RunningStages(ctx, b.Store)
+	running, err := engine.RunningStages(ctx, b.Store)
 	if err != nil || len(running) == 0 {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -101,7 +102,7 @@ func scratchStage(g pipeline.Generation) string { return store.Scratch + stageNa
 
 // Create makes an empty generation of a projection, and returns the stage that
 // feeds it.
-func (s *Scratch) Create(ctx context.Context, p pipeline.Projection) (pipeline.Generation, pipeline.StageSpec, error) {
+func (s *Scratch) Create(ctx context.Context, p pipeline.Projection) (pipeline.Generation, engine.StageSpec, error) {
 	g := pipeline.Generation{Projection: p.Name()}
 	err := s.db.Write(ctx, func(tx *store.Tx) error {
 		if err := s.check(ctx, tx); err != nil {
@@ -114,7 +115,7 @@ func (s *Scratch) Create(ctx context.Context, p pipeline.Projection) (pipeline.G
 		return create(ctx, tx, p, g, scratchKind)
 	})
 	if err != nil {
-		return g, pipeline.StageSpec{}, fmt.Errorf("making a scratch generation of %s: %w", p.Name(), err)
+		return g, engine.StageSpec{}, fmt.Errorf("making a scratch generation of %s: %w", p.Name(), err)
 	}
 	return g, backfilling(p, g), nil
 }

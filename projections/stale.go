@@ -34,7 +34,7 @@ func StaleGenerations(ctx context.Context, q store.Querier, all []pipeline.Proje
 		}
 		behind := false
 		for _, topic := range topicsOf(p) {
-			late, err := pipeline.IsBehind(ctx, q, topic, stageName(serves))
+			late, err := store.IsBehind(ctx, q, topic, stageName(serves))
 			if err != nil {
 				return nil, err
 			}

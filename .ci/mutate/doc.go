@@ -6,7 +6,7 @@
 // environment variable says which of them is in force. A first run of each test
 // shows which mutants it reaches, so that only those tests decide about them.
 //
-//	go run . -root ../.. pipeline/plan.go pipeline/chain/chain.go
+//	go run . -root ../.. pipeline/engine/plan.go pipeline/chain/chain.go
 //
 // What swallows an error that is only passed on (if err != nil { return err }) is
 // tried with -errors alone: there is much of it, and to notice one takes a fault of

@@ -15,8 +15,8 @@ import (
 
 // usual are the files whose mistakes cost data.
 var usual = []string{
-	"pipeline/stage.go", "pipeline/attempt.go", "pipeline/plan.go", "pipeline/chain/chain.go", "pipeline/relay.go", "pipeline/relayhealth.go", "pipeline/reconcile.go",
-	"pipeline/resolution.go", "projections/movingaverages/window.go", "handlers/fetch/budget.go",
+	"pipeline/engine/stage.go", "pipeline/engine/attempt.go", "pipeline/engine/plan.go", "pipeline/chain/chain.go", "pipeline/engine/relay.go", "pipeline/engine/relayhealth.go", "pipeline/engine/reconcile.go",
+	"pipeline/engine/resolution.go", "projections/movingaverages/window.go", "handlers/fetch/budget.go",
 }
 
 func main() {

@@ -12,7 +12,7 @@ import (
 
 var _ audit.Audited = (*handler)(nil)
 
-// Audit implements pipeline.Audited: each request has one outcome, or waits for
+// Audit implements audit.Audited: each request has one outcome, or waits for
 // it in the queue, and nothing waits that was not requested.
 func (h *handler) Audit(ctx context.Context, view *audit.View) (audit.Auditor, error) {
 	var open []string
@@ -33,7 +33,7 @@ type auditor struct {
 	open map[string]bool // requests in the queue that nobody was met for
 }
 
-// Partition implements pipeline.Auditor.
+// Partition implements audit.Auditor.
 func (a *auditor) Partition(pipeline.TopicPartition) audit.PartitionAuditor {
 	return &partition{auditor: a}
 }
@@ -41,7 +41,7 @@ func (a *auditor) Partition(pipeline.TopicPartition) audit.PartitionAuditor {
 // partition is the work on one partition.
 type partition struct{ *auditor }
 
-// Applied implements pipeline.PartitionAuditor. An outcome that a provider had a
+// Applied implements audit.PartitionAuditor. An outcome that a provider had a
 // part in is emitted, with an id that follows from the request's; where there was
 // no such provider, it is derived. Two of one id are for the audit to find.
 func (p *partition) Applied(_ context.Context, r *pipeline.Record, events int) error {
@@ -69,10 +69,10 @@ func (p *partition) Applied(_ context.Context, r *pipeline.Record, events int) e
 	return nil
 }
 
-// End implements pipeline.PartitionAuditor.
+// End implements audit.PartitionAuditor.
 func (*partition) End(context.Context) error { return nil }
 
-// End implements pipeline.Auditor.
+// End implements audit.Auditor.
 func (a *auditor) End(context.Context) error {
 	if len(a.open) > 0 && !a.view.Whole(schema.FetchRequests) {
 		a.view.Finding.Limit("requests in fetch_queue may be older than what the log holds")

@@ -45,7 +45,7 @@ type Config struct {
 type Sink struct {
 	// Known are those of the ids whose quotes are stored already.
 	Known func(ctx context.Context, ids []string) ([]string, error)
-	// Append brings events into the log, as pipeline.Appender does.
+	// Append brings events into the log, as engine.Appender does.
 	Append func(ctx context.Context, events []schema.Event) error
 	// Stored returns once what was appended is stored; nil: nobody waits.
 	Stored func(ctx context.Context) error

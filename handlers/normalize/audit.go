@@ -9,7 +9,7 @@ import (
 
 var _ audit.Audited = (*handler)(nil)
 
-// Audit implements pipeline.Audited: from each stored answer follows something. It
+// Audit implements audit.Audited: from each stored answer follows something. It
 // holds at least one price, each of which is observed or unchanged, or it is
 // rejected. How many prices it holds is for its provider to say, and may be said
 // otherwise by another version of it.

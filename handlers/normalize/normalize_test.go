@@ -17,6 +17,7 @@ import (
 
 	"github.com/pricemill/pricemill/handlers/normalize"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -310,7 +311,7 @@ func TestRememberedAndLoadedStateAreTheSame(t *testing.T) {
 		})
 		require.NoError(t, err)
 		log := rig.AppendAll(t, drawAnswers(t)...)
-		stage := rig.Start(t, pipeline.StageSpec{Name: fmt.Sprint("normalize-", round), Handler: newHandler(t),
+		stage := rig.Start(t, engine.StageSpec{Name: fmt.Sprint("normalize-", round), Handler: newHandler(t),
 			Consumes: []schema.EventType{schema.QuoteStored{}.EventType()},
 			Produces: []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType()}})
 		defer stage.Close(t)

@@ -38,7 +38,7 @@ func (k *keptTime) Scan(src any) error {
 	return nil
 }
 
-// Audit implements pipeline.Audited: each answer that was applied is one row, byte
+// Audit implements audit.Audited: each answer that was applied is one row, byte
 // for byte, or its event's id is that of another row; and there is no other row.
 func (handler) Audit(_ context.Context, view *audit.View) (audit.Auditor, error) {
 	return &auditor{view: view, topic: view.Topic(schema.RawQuotes), seen: map[int32]bool{}}, nil
@@ -52,7 +52,7 @@ type auditor struct {
 	seen map[int32]bool // partitions whose rows were looked at
 }
 
-// Partition implements pipeline.Auditor. The ids of rows rise with the offsets of
+// Partition implements audit.Auditor. The ids of rows rise with the offsets of
 // their records, so both are read in one order.
 func (a *auditor) Partition(tp pipeline.TopicPartition) audit.PartitionAuditor {
 	a.mu.Lock()
@@ -62,7 +62,7 @@ func (a *auditor) Partition(tp pipeline.TopicPartition) audit.PartitionAuditor {
 	return &partition{auditor: a, tp: tp, after: first - 1, last: last, oldest: a.view.Oldest(tp)}
 }
 
-// End implements pipeline.Auditor.
+// End implements audit.Auditor.
 func (a *auditor) End(ctx context.Context) error {
 	var total, ours int64
 	if err := a.view.Get(ctx, &total, `SELECT COUNT(*) FROM raw_market_data`); err != nil {
@@ -111,7 +111,7 @@ const (
 	repeatPage = 500
 )
 
-// Applied implements pipeline.PartitionAuditor.
+// Applied implements audit.PartitionAuditor.
 func (p *partition) Applied(ctx context.Context, r *pipeline.Record, events int) error {
 	id, err := r.RowID(0)
 	if err != nil {
@@ -221,7 +221,7 @@ func (p *partition) look(ctx context.Context) error {
 	return nil
 }
 
-// End implements pipeline.PartitionAuditor.
+// End implements audit.PartitionAuditor.
 func (p *partition) End(ctx context.Context) error {
 	if _, err := p.row(ctx, p.last+1); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pricemill/pricemill/handlers/rawstore"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -128,7 +129,7 @@ func TestAnAnswerThatComesAgainIsKeptOnce(t *testing.T) {
 				first[id] = answer
 			}
 		}
-		stage := rig.Start(t, pipeline.StageSpec{Name: fmt.Sprint("raw-store-", round), Handler: newHandler(t),
+		stage := rig.Start(t, engine.StageSpec{Name: fmt.Sprint("raw-store-", round), Handler: newHandler(t),
 			Consumes: []schema.EventType{schema.QuoteFetched{}.EventType()}, Produces: []schema.EventType{schema.QuoteStored{}.EventType()}})
 		defer stage.Close(t)
 		pipelinetest.DeliverInPieces(t, stage, rig.Append(t, events...))

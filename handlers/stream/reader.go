@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -101,5 +100,5 @@ func (r Reader) Open(ctx context.Context, ids []string) (open int, known []strin
 // it was called, by whatever process: a stream that the table does not have then
 // did not exist. When ctx is done first, it returns that error.
 func (r Reader) WaitCaughtUp(ctx context.Context) error {
-	return pipeline.WaitCaughtUp(ctx, r.DB, schema.StreamStarted{}.Topic(), func(context.Context) (string, error) { return Name, nil })
+	return store.WaitCaughtUp(ctx, r.DB, schema.StreamStarted{}.Topic(), func(context.Context) (string, error) { return Name, nil })
 }

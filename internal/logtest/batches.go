@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -20,7 +21,7 @@ func testLanes(r *rig) {
 	for partition := range int32(Partitions) {
 		r.send(l, at(topic, partition), numbered(0, n)...)
 	}
-	messages := r.subscribe(l, pipeline.SubscriberConfig{BatchSize: 10, Lanes: lanes}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{BatchSize: 10, Lanes: lanes}, string(topic))
 	var inFlight [lanes]atomic.Int32
 	var seen atomic.Int32
 	done := make(chan struct{})
@@ -33,7 +34,7 @@ func testLanes(r *rig) {
 					if !open {
 						return
 					}
-					batch, _ := pipeline.BatchOf(msg)
+					batch, _ := log.BatchOf(msg)
 					assert.EqualValues(r, 1, inFlight[batch.Lane].Add(1), "batches of lane %d in flight", batch.Lane)
 					for _, record := range batch.Records {
 						assert.Equal(r, batch.Lane, int(record.Partition)%lanes)
@@ -60,7 +61,7 @@ func testSharedLanes(r *rig) {
 		r.send(l, at(first, partition), numbered(0, 10)...)
 		r.send(l, at(second, partition), numbered(0, 10)...)
 	}
-	messages := r.subscribe(l, pipeline.SubscriberConfig{Lanes: Partitions}, string(first)+", "+string(second))
+	messages := r.subscribe(l, log.SubscriberConfig{Lanes: Partitions}, string(first)+", "+string(second))
 	lanes := map[pipeline.TopicPartition]int{}
 	for seen := 0; seen < 20*Partitions; {
 		msg, batch := r.receive(messages)
@@ -93,7 +94,7 @@ func testBatchSizes(r *rig) {
 		r.Run(strconv.Itoa(size), func(t *testing.T) {
 			t.Parallel()
 			r := &rig{T: t, cfg: r.cfg, open: r.open}
-			messages := r.subscribe(l, pipeline.SubscriberConfig{BatchSize: size, Lanes: 3}, string(first)+","+string(second))
+			messages := r.subscribe(l, log.SubscriberConfig{BatchSize: size, Lanes: 3}, string(first)+","+string(second))
 			next := map[pipeline.TopicPartition]int64{}
 			for seen := 0; seen < 2*Partitions*n; {
 				msg, batch := r.receive(messages)
@@ -119,7 +120,7 @@ func testBatchBytes(r *rig) {
 		record[0].Value = make([]byte, size)
 		r.send(l, at(topic, 0), record...)
 	}
-	messages := r.subscribe(l, pipeline.SubscriberConfig{}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{}, string(topic))
 	for next := int64(0); next < records; {
 		msg, batch := r.receive(messages)
 		assert.Less(r, len(batch.Records)*size, limit+size)
@@ -135,9 +136,9 @@ func testBatchBytes(r *rig) {
 func testSingle(r *rig) {
 	l := r.log()
 	topic := r.topic(l)
-	r.send(l, at(topic, 0), pipeline.OutgoingRecord{}, pipeline.OutgoingRecord{Value: []byte{0xff, 0x00},
+	r.send(l, at(topic, 0), log.OutgoingRecord{}, log.OutgoingRecord{Value: []byte{0xff, 0x00},
 		Headers: []schema.Header{{Key: "a", Value: []byte("1")}}})
-	messages := r.subscribe(l, pipeline.SubscriberConfig{BatchSize: 1}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{BatchSize: 1}, string(topic))
 	for i, want := range []string{"", "\xff\x00"} {
 		msg, batch := r.receive(messages)
 		require.Len(r, batch.Records, 1)

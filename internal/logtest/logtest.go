@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -26,8 +27,8 @@ const patience = 30 * time.Second
 
 // Log is what the suite needs of a log.
 type Log interface {
-	pipeline.Broker
-	pipeline.Follower
+	log.Broker
+	log.Follower
 	// OffsetsAt returns, for each partition of a topic, the offset of the first record
 	// written at or after a moment, or the end.
 	OffsetsAt(ctx context.Context, topic schema.Topic, moment time.Time) ([]int64, error)
@@ -118,9 +119,9 @@ func (r *rig) topic(l Log) schema.Topic {
 	return topic
 }
 
-func (r *rig) send(l Log, tp pipeline.TopicPartition, records ...pipeline.OutgoingRecord) {
+func (r *rig) send(l Log, tp pipeline.TopicPartition, records ...log.OutgoingRecord) {
 	r.Helper()
-	require.NoError(r, l.Send(r.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: records}})[0])
+	require.NoError(r, l.Send(r.Context(), []log.PartitionBatch{{TopicPartition: tp, Records: records}})[0])
 }
 
 // read returns what a partition holds.
@@ -142,7 +143,7 @@ func (r *rig) headers(record pipeline.Record) []schema.Header {
 	return slices.DeleteFunc(slices.Clone(record.Headers), func(h schema.Header) bool { return slices.Contains(r.cfg.OwnHeaders, h.Key) })
 }
 
-func (r *rig) subscriber(l Log, cfg pipeline.SubscriberConfig) message.Subscriber {
+func (r *rig) subscriber(l Log, cfg log.SubscriberConfig) message.Subscriber {
 	r.Helper()
 	if cfg.Group == "" {
 		cfg.Group = r.cfg.Unique("group")
@@ -152,7 +153,7 @@ func (r *rig) subscriber(l Log, cfg pipeline.SubscriberConfig) message.Subscribe
 	return subscriber
 }
 
-func (r *rig) subscribe(l Log, cfg pipeline.SubscriberConfig, topics string) <-chan *message.Message {
+func (r *rig) subscribe(l Log, cfg log.SubscriberConfig, topics string) <-chan *message.Message {
 	r.Helper()
 	messages, err := r.subscriber(l, cfg).Subscribe(r.Context(), topics)
 	require.NoError(r, err)
@@ -160,11 +161,11 @@ func (r *rig) subscribe(l Log, cfg pipeline.SubscriberConfig, topics string) <-c
 }
 
 // receive returns the next message with its batch.
-func (r *rig) receive(messages <-chan *message.Message) (*message.Message, *pipeline.Batch) {
+func (r *rig) receive(messages <-chan *message.Message) (*message.Message, *log.Batch) {
 	r.Helper()
 	msg := wait(r, "a message", messages)
 	require.NotNil(r, msg, "the channel was closed")
-	batch, ok := pipeline.BatchOf(msg)
+	batch, ok := log.BatchOf(msg)
 	require.True(r, ok, "the message carries no batch")
 	return msg, batch
 }
@@ -202,10 +203,10 @@ func at(topic schema.Topic, partition int32) pipeline.TopicPartition {
 }
 
 // numbered makes n records whose values are first, first+1, …
-func numbered(first, n int) []pipeline.OutgoingRecord {
-	records := make([]pipeline.OutgoingRecord, n)
+func numbered(first, n int) []log.OutgoingRecord {
+	records := make([]log.OutgoingRecord, n)
 	for i := range records {
-		records[i] = pipeline.OutgoingRecord{Key: []byte("simulated/AAPL"), Value: fmt.Appendf(nil, "%d", first+i),
+		records[i] = log.OutgoingRecord{Key: []byte("simulated/AAPL"), Value: fmt.Appendf(nil, "%d", first+i),
 			Headers: []schema.Header{{Key: "ce_type", Value: []byte("test")}}}
 	}
 	return records
@@ -217,15 +218,15 @@ type positions struct {
 	next   map[pipeline.TopicPartition]int64
 	before func() error // called first in Assign
 	only   func(pipeline.TopicPartition) bool
-	called chan []pipeline.Claim
+	called chan []log.Claim
 	again  func() // ends the session
 }
 
 func newPositions() *positions {
-	return &positions{next: map[pipeline.TopicPartition]int64{}, called: make(chan []pipeline.Claim, 1000)}
+	return &positions{next: map[pipeline.TopicPartition]int64{}, called: make(chan []log.Claim, 1000)}
 }
 
-func (p *positions) Assign(_ context.Context, claims []pipeline.Claim, restart func()) (map[pipeline.TopicPartition]int64, error) {
+func (p *positions) Assign(_ context.Context, claims []log.Claim, restart func()) (map[pipeline.TopicPartition]int64, error) {
 	if p.before != nil {
 		if err := p.before(); err != nil {
 			return nil, err

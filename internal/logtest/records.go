@@ -15,13 +15,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
 func testTopics(r *rig) {
 	first, second := schema.Topic(r.cfg.Unique("topic")), schema.Topic(r.cfg.Unique("topic"))
 	topics := []schema.Topic{first, second, first}
-	answers := make([]map[schema.Topic]pipeline.TopicInfo, 4)
+	answers := make([]map[schema.Topic]log.TopicInfo, 4)
 	var creators sync.WaitGroup
 	for i := range answers {
 		l := r.log()
@@ -73,7 +74,7 @@ func moment(n int) time.Time {
 }
 
 // written makes records that were written at these moments.
-func written(moments ...int) []pipeline.OutgoingRecord {
+func written(moments ...int) []log.OutgoingRecord {
 	records := numbered(0, len(moments))
 	for i, n := range moments {
 		records[i].Timestamp = moment(n)
@@ -87,7 +88,7 @@ func testValues(r *rig) {
 	infos, err := l.Topics(r.Context(), []schema.Topic{topic})
 	require.NoError(r, err)
 	empty := []byte{}
-	want := []pipeline.OutgoingRecord{
+	want := []log.OutgoingRecord{
 		{Value: []byte("no key"), Timestamp: moment(40)},
 		{Key: empty, Value: empty, Timestamp: moment(10).Add(999 * time.Microsecond)},
 		{Key: []byte{0, 0xff}, Timestamp: moment(86_400_000), Headers: []schema.Header{
@@ -120,7 +121,7 @@ func testValues(r *rig) {
 	}
 	check(r.read(l, at(topic, 2)))
 	check(r.read(r.log(), at(topic, 2)))
-	msg, batch := r.receive(r.subscribe(l, pipeline.SubscriberConfig{}, string(topic)))
+	msg, batch := r.receive(r.subscribe(l, log.SubscriberConfig{}, string(topic)))
 	check(batch.Records)
 	assert.Equal(r, string(topic)+"/2@0-3", msg.UUID)
 	assert.Empty(r, msg.Payload)
@@ -135,9 +136,9 @@ func testOrder(r *rig) {
 	for _, topic := range []schema.Topic{one, two} {
 		senders.Go(func() {
 			for round := range rounds {
-				var batches []pipeline.PartitionBatch
+				var batches []log.PartitionBatch
 				for partition := range int32(Partitions) {
-					batches = append(batches, pipeline.PartitionBatch{TopicPartition: at(topic, partition), Records: numbered(round*size, size)})
+					batches = append(batches, log.PartitionBatch{TopicPartition: at(topic, partition), Records: numbered(round*size, size)})
 				}
 				assert.NoError(r, errors.Join(l.Send(r.Context(), batches)...))
 			}
@@ -161,13 +162,13 @@ func testLarge(r *rig) {
 	topic := r.topic(l)
 	source := rand.NewChaCha8([32]byte{1})
 	var want [][]byte
-	for _, size := range []int{1, 511, 512, 513, 64 << 10, 256<<10 - 1, 256 << 10, 256<<10 + 1, pipeline.MaxEventBytes} {
+	for _, size := range []int{1, 511, 512, 513, 64 << 10, 256<<10 - 1, 256 << 10, 256<<10 + 1, log.MaxEventBytes} {
 		random := make([]byte, size)
 		_, _ = source.Read(random) // never fails
 		want = append(want, random, bytes.Repeat([]byte{'a'}, size))
 	}
 	for _, value := range want {
-		r.send(l, at(topic, 0), pipeline.OutgoingRecord{Key: []byte("k"), Value: value})
+		r.send(l, at(topic, 0), log.OutgoingRecord{Key: []byte("k"), Value: value})
 	}
 	got := r.read(l, at(topic, 0))
 	require.Len(r, got, len(want))
@@ -181,7 +182,7 @@ func testSendErrors(r *rig) {
 	topic, unknown := r.topic(l), schema.Topic(r.cfg.Unique("unknown"))
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second) // a cluster is asked again until then
 	defer cancel()
-	errs := l.Send(ctx, []pipeline.PartitionBatch{
+	errs := l.Send(ctx, []log.PartitionBatch{
 		{TopicPartition: at(topic, 0), Records: numbered(0, 1)},
 		{TopicPartition: at(unknown, 0), Records: numbered(0, 1)},
 		{TopicPartition: at(topic, Partitions), Records: numbered(0, 1)},
@@ -200,7 +201,7 @@ func testSendErrors(r *rig) {
 	assert.Len(r, r.read(l, at(topic, 0)), 2)
 	canceled, cancel := context.WithCancel(r.Context())
 	cancel()
-	assert.Error(r, l.Send(canceled, []pipeline.PartitionBatch{{TopicPartition: at(topic, 1), Records: numbered(0, 1)}})[0])
+	assert.Error(r, l.Send(canceled, []log.PartitionBatch{{TopicPartition: at(topic, 1), Records: numbered(0, 1)}})[0])
 	assert.Empty(r, l.Send(r.Context(), nil))
 }
 
@@ -209,12 +210,12 @@ func testOffsets(r *rig) {
 	topic := r.topic(l)
 	ranges, err := l.Offsets(r.Context(), topic)
 	require.NoError(r, err)
-	assert.Equal(r, make([]pipeline.OffsetRange, Partitions), ranges)
+	assert.Equal(r, make([]log.OffsetRange, Partitions), ranges)
 	r.send(l, at(topic, 2), numbered(0, 7)...)
 	for _, l := range []Log{l, r.log()} {
 		ranges, err = l.Offsets(r.Context(), topic)
 		require.NoError(r, err)
-		assert.Equal(r, []pipeline.OffsetRange{{}, {}, {Oldest: 0, End: 7}, {}}, ranges)
+		assert.Equal(r, []log.OffsetRange{{}, {}, {Oldest: 0, End: 7}, {}}, ranges)
 	}
 }
 
@@ -313,7 +314,7 @@ func testReadGrowing(r *rig) {
 	for partition := range int32(2) {
 		writing.Go(func() {
 			for sent := 0; sent < n; sent += 10 {
-				errs := writer.Send(r.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, partition), Records: numbered(sent, 10)}})
+				errs := writer.Send(r.Context(), []log.PartitionBatch{{TopicPartition: at(topic, partition), Records: numbered(sent, 10)}})
 				assert.NoError(r, errs[0])
 			}
 		})

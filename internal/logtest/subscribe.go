@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 )
 
 func testStarts(r *rig) {
@@ -18,7 +19,7 @@ func testStarts(r *rig) {
 	topic := r.topic(l)
 	r.send(l, at(topic, 0), numbered(0, 200)...)
 	assignor := newPositions()
-	messages := r.subscribe(l, pipeline.SubscriberConfig{Assignor: assignor, BatchSize: 10}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{Assignor: assignor, BatchSize: 10}, string(topic))
 	// The first is of a group without offsets; then above what was acked, and below.
 	for i, start := range []int64{40, 90, 5} {
 		if i == 0 {
@@ -43,7 +44,7 @@ func testStarts(r *rig) {
 		claims := <-assignor.called
 		require.Len(r, claims, Partitions)
 		assert.Equal(r, at(topic, 0), claims[0].TopicPartition)
-		assert.Equal(r, pipeline.OffsetRange{Oldest: 0, End: 200}, claims[0].OffsetRange)
+		assert.Equal(r, log.OffsetRange{Oldest: 0, End: 200}, claims[0].OffsetRange)
 		assert.EqualValues(r, Partitions, claims[0].Partitions)
 		assert.NotEmpty(r, claims[0].ID)
 	}
@@ -56,7 +57,7 @@ func testStartsOutside(r *rig) {
 	assignor := newPositions()
 	assignor.set(at(topic, 0), 11)
 	reports := make(chan error, 1000)
-	messages := r.subscribe(l, pipeline.SubscriberConfig{Assignor: assignor, Report: func(err error) { reports <- err }}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{Assignor: assignor, Report: func(err error) { reports <- err }}, string(topic))
 	var err error
 	for err == nil {
 		err = wait(r, "a report", reports)
@@ -84,7 +85,7 @@ func testAssignorFails(r *rig) {
 		}
 		return nil
 	}
-	msg, _ := r.receive(r.subscribe(l, pipeline.SubscriberConfig{Assignor: assignor}, string(topic)))
+	msg, _ := r.receive(r.subscribe(l, log.SubscriberConfig{Assignor: assignor}, string(topic)))
 	msg.Ack()
 }
 
@@ -98,7 +99,7 @@ func testMissingClaims(r *rig) {
 		r.send(l, at(topic, 0), numbered(sent, 5000)...)
 		r.send(l, at(topic, 1), numbered(sent, 5000)...)
 	}
-	messages := r.subscribe(l, pipeline.SubscriberConfig{Assignor: assignor, Lanes: 1}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{Assignor: assignor, Lanes: 1}, string(topic))
 	for next := int64(0); next < n; {
 		msg, batch := r.receive(messages)
 		for _, record := range batch.Records {
@@ -124,7 +125,7 @@ func testRestart(r *rig) {
 		assert.Zero(r, inFlight.Load(), "a batch is in flight")
 		return nil
 	}
-	messages := r.subscribe(l, pipeline.SubscriberConfig{Assignor: assignor, Lanes: 2, BatchSize: 10}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{Assignor: assignor, Lanes: 2, BatchSize: 10}, string(topic))
 	for range 5 {
 		wait(r, "an assignment", assignor.called)
 		msg, _ := r.receive(messages)
@@ -157,7 +158,7 @@ func testPause(r *rig) {
 		r.send(l, at(topic, partition), numbered(0, n)...)
 	}
 	assignor := newPositions()
-	messages := r.subscribe(l, pipeline.SubscriberConfig{Assignor: assignor, Lanes: 1, BatchSize: 10}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{Assignor: assignor, Lanes: 1, BatchSize: 10}, string(topic))
 	paused, next := false, int64(0)
 	for !paused || next < n {
 		msg, batch := r.receive(messages)
@@ -200,7 +201,7 @@ func testNack(r *rig) {
 	l := r.log()
 	topic := r.topic(l)
 	r.send(l, at(topic, 0), numbered(0, 20)...)
-	messages := r.subscribe(l, pipeline.SubscriberConfig{BatchSize: 10}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{BatchSize: 10}, string(topic))
 	msg, batch := r.receive(messages)
 	name := msg.UUID
 	for range 3 {
@@ -235,7 +236,7 @@ func testStraggler(r *rig) {
 		assert.Zero(r, inFlight.Load(), "a batch is in flight")
 		return nil
 	}
-	messages := r.subscribe(l, pipeline.SubscriberConfig{Assignor: assignor, Lanes: 1}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{Assignor: assignor, Lanes: 1}, string(topic))
 	wait(r, "the first session", assignor.called)
 	msg, _ := r.receive(messages)
 	inFlight.Add(1)
@@ -260,7 +261,7 @@ func testGroup(r *rig) {
 	l := r.log()
 	topic := r.topic(l)
 	r.send(l, at(topic, 0), numbered(0, 20)...)
-	cfg := pipeline.SubscriberConfig{BatchSize: 10, Group: r.cfg.Unique("group")}
+	cfg := log.SubscriberConfig{BatchSize: 10, Group: r.cfg.Unique("group")}
 	subscriber := r.subscriber(l, cfg)
 	messages, err := subscriber.Subscribe(r.Context(), string(topic))
 	require.NoError(r, err)
@@ -283,7 +284,7 @@ func testGroups(r *rig) {
 		r.send(l, at(topic, partition), numbered(0, n)...)
 	}
 	for range 3 {
-		r.follow(r.subscribe(l, pipeline.SubscriberConfig{}, string(topic)), map[pipeline.TopicPartition]int64{}, Partitions, n)
+		r.follow(r.subscribe(l, log.SubscriberConfig{}, string(topic)), map[pipeline.TopicPartition]int64{}, Partitions, n)
 	}
 }
 
@@ -291,13 +292,13 @@ func testGrowth(r *rig) {
 	const n = 500
 	l := r.log()
 	topic := r.topic(l)
-	messages := r.subscribe(l, pipeline.SubscriberConfig{BatchSize: 20}, string(topic))
+	messages := r.subscribe(l, log.SubscriberConfig{BatchSize: 20}, string(topic))
 	var writing sync.WaitGroup
 	defer writing.Wait()
 	for partition := range int32(Partitions) {
 		writing.Go(func() {
 			for sent := 0; sent < n; sent += 10 {
-				errs := l.Send(r.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, partition), Records: numbered(sent, 10)}})
+				errs := l.Send(r.Context(), []log.PartitionBatch{{TopicPartition: at(topic, partition), Records: numbered(sent, 10)}})
 				if !assert.NoError(r, errs[0]) {
 					return
 				}
@@ -316,7 +317,7 @@ func testGrowth(r *rig) {
 func testOtherProcess(r *rig) {
 	reader, writer := r.log(), r.log()
 	topic := r.topic(writer)
-	messages := r.subscribe(reader, pipeline.SubscriberConfig{}, string(topic))
+	messages := r.subscribe(reader, log.SubscriberConfig{}, string(topic))
 	next := map[pipeline.TopicPartition]int64{}
 	for i := range 10 {
 		r.send(writer, at(topic, 2), numbered(i, 1)...)
@@ -331,7 +332,7 @@ func testContext(r *rig) {
 	type key struct{}
 	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), key{}, "of the subscription"))
 	defer cancel()
-	messages, err := r.subscriber(l, pipeline.SubscriberConfig{}).Subscribe(ctx, string(topic))
+	messages, err := r.subscriber(l, log.SubscriberConfig{}).Subscribe(ctx, string(topic))
 	require.NoError(r, err)
 	msg, _ := r.receive(messages)
 	assert.NotNil(r, msg.Context().Value(key{}), "the context is derived from that of Subscribe")
@@ -344,10 +345,10 @@ func testContext(r *rig) {
 func testClose(r *rig) {
 	l := r.log()
 	topic := r.topic(l)
-	subscriber := r.subscriber(l, pipeline.SubscriberConfig{})
+	subscriber := r.subscriber(l, log.SubscriberConfig{})
 	messages, err := subscriber.Subscribe(r.Context(), string(topic))
 	require.NoError(r, err)
-	other := r.subscribe(l, pipeline.SubscriberConfig{}, string(topic))
+	other := r.subscribe(l, log.SubscriberConfig{}, string(topic))
 	for range 2 {
 		require.NoError(r, subscriber.Close())
 	}
@@ -358,17 +359,17 @@ func testClose(r *rig) {
 		require.NoError(r, l.Close())
 	}
 	r.closed(other)
-	_, err = l.Subscriber(pipeline.SubscriberConfig{Group: "g"})
+	_, err = l.Subscriber(log.SubscriberConfig{Group: "g"})
 	require.ErrorIs(r, err, r.cfg.Closed)
-	assert.Error(r, l.Send(r.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: numbered(0, 1)}})[0])
+	assert.Error(r, l.Send(r.Context(), []log.PartitionBatch{{TopicPartition: at(topic, 0), Records: numbered(0, 1)}})[0])
 }
 
 func testFaults(r *rig) {
 	l := r.log()
-	_, err := l.Subscriber(pipeline.SubscriberConfig{BatchSize: -1, Lanes: -1, Linger: -1})
+	_, err := l.Subscriber(log.SubscriberConfig{BatchSize: -1, Lanes: -1, Linger: -1})
 	for _, want := range []string{"group", "batch size", "lanes", "linger"} {
 		assert.ErrorContains(r, err, want)
 	}
-	_, err = r.subscriber(l, pipeline.SubscriberConfig{}).Subscribe(r.Context(), "a,,b")
+	_, err = r.subscriber(l, log.SubscriberConfig{}).Subscribe(r.Context(), "a,,b")
 	assert.Error(r, err)
 }

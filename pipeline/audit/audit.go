@@ -12,6 +12,8 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -37,7 +39,7 @@ type audit struct {
 	// same with the last number of each, ends what the log holds.
 	current        map[pipeline.TopicPartition]store.Chain
 	names, limited map[pipeline.TopicPartition]chain.Timelines
-	ends           map[schema.Topic][]pipeline.OffsetRange
+	ends           map[schema.Topic][]log.OffsetRange
 	// epochs is how many incarnations of a topic the database has seen.
 	epochs    map[schema.Topic]int
 	positions map[stagePartition]store.Position
@@ -78,10 +80,10 @@ func (p place) String() string {
 type Config struct {
 	// View is the moment to look at.
 	View     *store.Snapshot
-	Broker   pipeline.Broker
-	Topology *pipeline.Topology
+	Broker   log.Broker
+	Topology *engine.Topology
 	// Stages are those of the service, the folds of projections among them.
-	Stages []pipeline.StageSpec
+	Stages []engine.StageSpec
 	// Repeatable reports whether events of a source may come more than once, each
 	// time through an outbox, as commands do that a client sends again.
 	Repeatable func(source string) bool
@@ -160,7 +162,7 @@ func (a *audit) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.names, a.limited = pipeline.TimelinesOf(known, false), pipeline.TimelinesOf(known, true)
+	a.names, a.limited = engine.TimelinesOf(known, false), engine.TimelinesOf(known, true)
 	if err := a.loadTopics(ctx); err != nil {
 		return err
 	}
@@ -175,7 +177,7 @@ func (a *audit) load(ctx context.Context) error {
 		}
 	}
 	// Behind the snapshot: see audit.
-	a.ends = map[schema.Topic][]pipeline.OffsetRange{}
+	a.ends = map[schema.Topic][]log.OffsetRange{}
 	for _, name := range a.Topology.Names() {
 		if a.ends[name], err = a.Broker.Offsets(ctx, name); err != nil {
 			return fmt.Errorf("asking for the ends of %s: %w", name, err)
@@ -215,7 +217,7 @@ func (a *audit) loadTopics(ctx context.Context) error {
 }
 
 // eachPartition calls f for all partitions, side by side.
-func (a *audit) eachPartition(ctx context.Context, f func(context.Context, pipeline.TopicPartition, pipeline.OffsetRange) error) error {
+func (a *audit) eachPartition(ctx context.Context, f func(context.Context, pipeline.TopicPartition, log.OffsetRange) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, name := range a.Topology.Names() {
@@ -233,7 +235,7 @@ func (a *audit) eachPartition(ctx context.Context, f func(context.Context, pipel
 }
 
 // startLink is where the chain begins in what a partition holds.
-func startLink(held pipeline.OffsetRange) chain.Link {
+func startLink(held log.OffsetRange) chain.Link {
 	if held.Oldest > 0 {
 		return chain.Link{}.In(chain.AnyNext)
 	}

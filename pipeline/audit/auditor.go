@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -58,7 +59,7 @@ func (v *View) Epochs(name schema.Topic) int { return v.audit.epochs[name] }
 // Whole reports whether the log holds all that there ever was of a topic.
 func (v *View) Whole(name schema.Topic) bool {
 	return v.audit.epochs[name] == 1 && !v.audit.foreign &&
-		!slices.ContainsFunc(v.audit.ends[name], func(r pipeline.OffsetRange) bool { return r.Oldest > 0 })
+		!slices.ContainsFunc(v.audit.ends[name], func(r log.OffsetRange) bool { return r.Oldest > 0 })
 }
 
 // Lose notes that nothing follows from a record that the stage applied, unless it

@@ -7,6 +7,8 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -29,7 +31,7 @@ type chainAudit struct {
 
 // walkChain looks whether a chain is unbroken, goes on in the outbox, and notes
 // each of its events once.
-func (a *audit) walkChain(ctx context.Context, tp pipeline.TopicPartition, held pipeline.OffsetRange) error {
+func (a *audit) walkChain(ctx context.Context, tp pipeline.TopicPartition, held log.OffsetRange) error {
 	c := &chainAudit{audit: a, tp: tp, chain: a.current[tp], names: a.names[tp], limited: a.limited[tp], passed: a.passed(tp),
 		last: startLink(held), highest: map[string]int64{}}
 	err := a.Broker.Read(ctx, tp, held.Oldest, held.End, func(records []pipeline.Record) error {
@@ -41,7 +43,7 @@ func (a *audit) walkChain(ctx context.Context, tp pipeline.TopicPartition, held 
 		a.Progress(len(records))
 		return nil
 	})
-	if errors.Is(err, pipeline.ErrDamaged) {
+	if errors.Is(err, log.ErrDamaged) {
 		a.chains.Add(1, 1, 0, err.Error())
 		a.chains.Limit("%s: what follows the damage is not looked at", tp)
 		return nil
@@ -71,7 +73,7 @@ func (c *chainAudit) record(ctx context.Context, r *pipeline.Record, end int64) 
 		what = chain.Repeat // of a name before the present one, which the database does not know
 	}
 	if what == chain.Gap || what == chain.Foreign {
-		to, stray, err := c.skip(ctx, pipeline.ChainBreak{TopicPartition: c.tp, What: what, Last: c.last, Next: link, Offset: r.Offset, End: end, Names: names})
+		to, stray, err := c.skip(ctx, engine.ChainBreak{TopicPartition: c.tp, What: what, Last: c.last, Next: link, Offset: r.Offset, End: end, Names: names})
 		if err != nil {
 			return err
 		}
@@ -102,7 +104,7 @@ func (c *chainAudit) record(ctx context.Context, r *pipeline.Record, end int64) 
 }
 
 // skip is what stages do that an operator told to skip a break.
-func (a *audit) skip(ctx context.Context, b pipeline.ChainBreak) (chain.Link, bool, error) {
+func (a *audit) skip(ctx context.Context, b engine.ChainBreak) (chain.Link, bool, error) {
 	b.Sent = chain.Unlimited
 	if chain := a.current[b.TopicPartition]; chain.Timeline == b.Last.Timeline {
 		b.Sent = chain.Sent
@@ -156,7 +158,7 @@ func (c *chainAudit) add(at place, source string, derived bool) {
 const outboxPage = 500
 
 // outbox looks whether the chain goes on in the outbox where the log ends.
-func (c *chainAudit) outbox(ctx context.Context, held pipeline.OffsetRange) error {
+func (c *chainAudit) outbox(ctx context.Context, held log.OffsetRange) error {
 	highest := c.highest[c.chain.Timeline]
 	if highest < c.chain.Sent {
 		if highest == 0 && held.Oldest > 0 {

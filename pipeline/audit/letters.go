@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -101,7 +102,7 @@ func (a *audit) checkLetters(ctx context.Context) error {
 	for _, g := range groups {
 		a.letters.Count("dead letters", g.N)
 		tp := pipeline.TopicPartition{Topic: g.Topic, Partition: g.Part}
-		at := slices.IndexFunc(a.Stages, func(s pipeline.StageSpec) bool { return s.Name == g.Stage })
+		at := slices.IndexFunc(a.Stages, func(s engine.StageSpec) bool { return s.Name == g.Stage })
 		_, stands := a.positions[stagePartition{g.Stage, tp}]
 		switch {
 		case at < 0:

@@ -9,6 +9,8 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -16,12 +18,12 @@ import (
 // stageAudit is what is found of one stage.
 type stageAudit struct {
 	*audit
-	spec    pipeline.StageSpec
+	spec    engine.StageSpec
 	finding *Finding
 	auditor Auditor // nil where the handler has none
 }
 
-func newStageAudit(ctx context.Context, a *audit, spec pipeline.StageSpec) (*stageAudit, error) {
+func newStageAudit(ctx context.Context, a *audit, spec engine.StageSpec) (*stageAudit, error) {
 	s := &stageAudit{audit: a, spec: spec, finding: NewFinding("stage "+spec.Name, a.Most)}
 	if audited, ok := spec.Handler.(Audited); ok {
 		var err error
@@ -45,7 +47,7 @@ func (s *stageAudit) end(ctx context.Context) error {
 // walkStages judges each record of a partition as each of its stages did that has
 // gone beyond it: one was a repeat, one became a dead letter, one was none of its
 // events, and of all others the effects must be there.
-func (a *audit) walkStages(ctx context.Context, tp pipeline.TopicPartition, held pipeline.OffsetRange) error {
+func (a *audit) walkStages(ctx context.Context, tp pipeline.TopicPartition, held log.OffsetRange) error {
 	topic, _ := a.Topology.Topic(tp.Topic)
 	var walks []*stageWalk
 	end := held.Oldest
@@ -103,7 +105,7 @@ func (a *audit) walkStages(ctx context.Context, tp pipeline.TopicPartition, held
 // judgeStageRepeats looks whether the event of each record that a stage passed over
 // as a repeat was met under a number that is none. It reads the partition again
 // where there are repeats.
-func (a *audit) judgeStageRepeats(ctx context.Context, tp pipeline.TopicPartition, held pipeline.OffsetRange, end int64, walks []*stageWalk) error {
+func (a *audit) judgeStageRepeats(ctx context.Context, tp pipeline.TopicPartition, held log.OffsetRange, end int64, walks []*stageWalk) error {
 	walks = slices.DeleteFunc(slices.Clone(walks), func(w *stageWalk) bool { return len(w.repeats) == 0 })
 	if len(walks) == 0 {
 		return nil
@@ -130,7 +132,7 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp pipeline.TopicPartitio
 		}
 		return nil
 	})
-	if errors.Is(err, pipeline.ErrDamaged) {
+	if errors.Is(err, log.ErrDamaged) {
 		for _, w := range walks {
 			w.finding.CannotTell("%v", err)
 		}
@@ -152,12 +154,12 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp pipeline.TopicPartitio
 type chainWalk struct {
 	audit *audit
 	tp    pipeline.TopicPartition
-	held  pipeline.OffsetRange
+	held  log.OffsetRange
 	names chain.Timelines
 	last  chain.Link
 }
 
-func (a *audit) newChainWalk(tp pipeline.TopicPartition, held pipeline.OffsetRange) chainWalk {
+func (a *audit) newChainWalk(tp pipeline.TopicPartition, held log.OffsetRange) chainWalk {
 	return chainWalk{a, tp, held, a.limited[tp], startLink(held)}
 }
 
@@ -166,7 +168,7 @@ func (a *audit) newChainWalk(tp pipeline.TopicPartition, held pipeline.OffsetRan
 func (c *chainWalk) step(ctx context.Context, next chain.Link, derived bool, offset int64) (chain.Verdict, error) {
 	what := c.last.Follow(next, derived, c.names)
 	if what == chain.Gap || what == chain.Foreign {
-		to, stray, err := c.audit.skip(ctx, pipeline.ChainBreak{TopicPartition: c.tp, What: what, Last: c.last, Next: next, Offset: offset,
+		to, stray, err := c.audit.skip(ctx, engine.ChainBreak{TopicPartition: c.tp, What: what, Last: c.last, Next: next, Offset: offset,
 			End: c.held.End, Names: c.names})
 		if err != nil || stray {
 			return chain.Foreign, err
@@ -235,7 +237,7 @@ func (w *stageWalk) record(ctx context.Context, r *pipeline.Record) error {
 	}
 	var fault error
 	if what == chain.Apply {
-		fault = pipeline.FaultOf(w.Topology, r, link, broken)
+		fault = engine.FaultOf(w.Topology, r, link, broken)
 	}
 	letter, err := w.letterAt(ctx, r.Offset)
 	if err != nil {

@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // Cluster is the Kafka cluster that a log is moved to.
 type Cluster interface {
-	pipeline.Broker
+	log.Broker
 	// DeleteTopics deletes topics with all their records.
 	DeleteTopics(ctx context.Context, topics []schema.Topic) error
 }
@@ -37,13 +37,13 @@ type Choice interface {
 type Config struct {
 	// Source is the database to be read, and Log the log in it.
 	Source *store.Store
-	Log    pipeline.Broker
+	Log    log.Broker
 	// Target is the database to be filled.
 	Target *store.Store
 	// TargetLog is the log in the database; see store.RecordLog.
 	TargetLog string
 	// TargetTable is the log in the target, where it stays a table.
-	TargetTable pipeline.Broker
+	TargetTable log.Broker
 	// Cluster connects to Kafka, where topics are created with so many partitions. Nil: the
 	// log stays a table.
 	Cluster func(ctx context.Context, partitions int32) (Cluster, error)

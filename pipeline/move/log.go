@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -128,7 +130,7 @@ func (m *mover) createTopic(ctx context.Context, t clusterTopic, recorded string
 
 // lookUp describes a topic, whose id is empty where it does not exist. It refuses one with
 // the records of others.
-func (m *mover) lookUp(ctx context.Context, t clusterTopic, recorded string) (info pipeline.TopicInfo, held []pipeline.OffsetRange, err error) {
+func (m *mover) lookUp(ctx context.Context, t clusterTopic, recorded string) (info log.TopicInfo, held []log.OffsetRange, err error) {
 	infos, err := t.cluster.Topics(ctx, []schema.Topic{t.name})
 	if err != nil {
 		return info, nil, err
@@ -147,7 +149,7 @@ func (m *mover) lookUp(ctx context.Context, t clusterTopic, recorded string) (in
 }
 
 // hasRecords reports whether a partition holds, or held, records.
-func hasRecords(r pipeline.OffsetRange) bool { return r.End > 0 }
+func hasRecords(r log.OffsetRange) bool { return r.End > 0 }
 
 // deleteTopic deletes a topic, and waits until it is gone: the next one has the same name.
 func (m *mover) deleteTopic(ctx context.Context, t clusterTopic, id string) error {
@@ -213,7 +215,7 @@ func endsOf(ctx context.Context, view *store.Snapshot, topics []store.Topic) (ma
 
 // continues reports by errAgain a topic that does not hold the beginning of the log: an
 // offset must be the number less one, so no record may be there twice.
-func (m *mover) continues(ctx context.Context, t clusterTopic, held []pipeline.OffsetRange) error {
+func (m *mover) continues(ctx context.Context, t clusterTopic, held []log.OffsetRange) error {
 	ends := m.ends[t.Epoch]
 	if len(held) != len(ends) {
 		return errAgain
@@ -242,11 +244,11 @@ func (m *mover) copyLog(ctx context.Context, topics []clusterTopic) error {
 		if err != nil {
 			return fmt.Errorf("asking for the ends of %s: %w", t.name, err)
 		}
-		var spans []pipeline.Span
+		var spans []engine.Span
 		for part, end := range ends {
-			spans = append(spans, pipeline.Span{TopicPartition: t.at(part), From: min(held[part].End, end), To: end})
+			spans = append(spans, engine.Span{TopicPartition: t.at(part), From: min(held[part].End, end), To: end})
 		}
-		if _, err := pipeline.Copy(ctx, pipeline.CopyConfig{Source: m.Log, Target: t.cluster, Spans: spans, To: t.name, Grace: copyGrace, Progress: m.Progress}); err != nil {
+		if _, err := engine.Copy(ctx, engine.CopyConfig{Source: m.Log, Target: t.cluster, Spans: spans, To: t.name, Grace: copyGrace, Progress: m.Progress}); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pricemill/pricemill/internal/kafkatest"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/move"
@@ -100,9 +101,9 @@ func (r *rig) append(n int) {
 		r.sent++
 		for _, topic := range topics {
 			for partition := range int32(partitions) {
-				require.NoError(r.t, errors.Join(r.log.Send(r.t.Context(), []pipeline.PartitionBatch{{
+				require.NoError(r.t, errors.Join(r.log.Send(r.t.Context(), []log.PartitionBatch{{
 					TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: partition},
-					Records: []pipeline.OutgoingRecord{{Key: []byte("k"), Value: fmt.Appendf(nil, "value %d", r.sent),
+					Records: []log.OutgoingRecord{{Key: []byte("k"), Value: fmt.Appendf(nil, "value %d", r.sent),
 						Headers: []schema.Header{{Key: "h", Value: []byte("1")}}, Timestamp: time.UnixMilli(int64(1000 + r.sent))}}}})...))
 			}
 		}
@@ -164,13 +165,13 @@ func (r *rig) move(ctx context.Context, g goal, at func(step string)) (move.Resu
 func (r *rig) equal(g goal) {
 	r.t.Helper()
 	ctx := r.t.Context()
-	var log string
-	require.NoError(r.t, g.db.Get(ctx, &log, `SELECT log FROM instance`))
-	assert.Equal(r.t, map[bool]string{true: store.TableLog, false: "cluster"}[g.cluster == nil], log)
+	var logger string
+	require.NoError(r.t, g.db.Get(ctx, &logger, `SELECT log FROM instance`))
+	assert.Equal(r.t, map[bool]string{true: store.TableLog, false: "cluster"}[g.cluster == nil], logger)
 	var stages []string
 	require.NoError(r.t, g.db.Select(ctx, &stages, `SELECT stage FROM positions`))
 	assert.Equal(r.t, []string{"raw-store"}, stages)
-	var broker pipeline.Broker = g.log
+	var broker log.Broker = g.log
 	if g.cluster != nil {
 		broker = g.cluster
 	}
@@ -207,7 +208,7 @@ func (r *rig) equal(g goal) {
 var errUndone = errors.New("undone")
 
 // records are all that a topic holds, in words.
-func (r *rig) records(broker pipeline.Broker, topic schema.Topic) (all []string) {
+func (r *rig) records(broker log.Broker, topic schema.Topic) (all []string) {
 	r.t.Helper()
 	ranges, err := broker.Offsets(r.t.Context(), topic)
 	require.NoError(r.t, err)
@@ -339,7 +340,7 @@ func TestATopicThatHasRecordsTwice(t *testing.T) {
 	r, g := newRig(t), newKafkaGoal(t)
 	again := func() {
 		tp := pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 1}
-		assert.NoError(t, errors.Join(g.cluster.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: []pipeline.OutgoingRecord{{Value: []byte("again")}}}})...))
+		assert.NoError(t, errors.Join(g.cluster.Send(t.Context(), []log.PartitionBatch{{TopicPartition: tp, Records: []log.OutgoingRecord{{Value: []byte("again")}}}})...))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -371,7 +372,7 @@ func TestATopicOfAnother(t *testing.T) {
 	_, err := g.cluster.EnsureTopics(t.Context(), topics)
 	require.NoError(t, err)
 	tp := pipeline.TopicPartition{Topic: schema.PriceEvents}
-	require.NoError(t, errors.Join(g.cluster.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: []pipeline.OutgoingRecord{{Value: []byte("theirs")}}}})...))
+	require.NoError(t, errors.Join(g.cluster.Send(t.Context(), []log.PartitionBatch{{TopicPartition: tp, Records: []log.OutgoingRecord{{Value: []byte("theirs")}}}})...))
 	_, err = r.move(t.Context(), g, nil)
 	require.ErrorIs(t, err, move.ErrTarget)
 	assert.ErrorContains(t, err, "topic price-events of the cluster has records")
@@ -449,7 +450,7 @@ func TestPlan(t *testing.T) {
 	_, err := g.cluster.EnsureTopics(t.Context(), topics)
 	require.NoError(t, err)
 	tp := pipeline.TopicPartition{Topic: schema.PriceEvents}
-	require.NoError(t, errors.Join(g.cluster.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: []pipeline.OutgoingRecord{{Value: []byte("theirs")}}}})...))
+	require.NoError(t, errors.Join(g.cluster.Send(t.Context(), []log.PartitionBatch{{TopicPartition: tp, Records: []log.OutgoingRecord{{Value: []byte("theirs")}}}})...))
 	_, err = move.Plan(t.Context(), newRig(t).config(g, nil))
 	require.ErrorIs(t, err, move.ErrTarget)
 }

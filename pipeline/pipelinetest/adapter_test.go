@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -21,7 +22,7 @@ var priceType, unchangedType = schema.PriceObserved{}.EventType(), schema.QuoteU
 // startPlain runs a plain Watermill handler function in the chain.
 func startPlain(t *testing.T, rig *pipelinetest.Rig, f message.HandlerFunc) *pipelinetest.Stage {
 	t.Helper()
-	stage := rig.Start(t, pipeline.StageSpec{Name: "plain", Consumes: []schema.EventType{priceType},
+	stage := rig.Start(t, engine.StageSpec{Name: "plain", Consumes: []schema.EventType{priceType},
 		Produces: []schema.EventType{unchangedType}, Handler: pipeline.Watermill(f, unchangedType)})
 	t.Cleanup(func() { stage.Close(t) })
 	return stage

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -100,7 +101,7 @@ func (s HandlerSuite) made(t TB, rig *Rig) []string {
 		if m.Name != s.Name {
 			continue
 		}
-		for _, topic := range (pipeline.StageSpec{Consumes: m.Produces}).Topics() {
+		for _, topic := range (engine.StageSpec{Consumes: m.Produces}).Topics() {
 			for _, e := range rig.Events(t, topic) {
 				_, value, err := e.Encode()
 				require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -62,8 +63,8 @@ func CheckFold(t *testing.T, p pipeline.Projection, draw func(*rapid.T) []schema
 }
 
 // FoldStage is the stage that folds the log into a generation.
-func FoldStage(p pipeline.Projection, g pipeline.Generation) pipeline.StageSpec {
-	return pipeline.StageSpec{Name: fmt.Sprintf("%s.g%d", g.Projection, g.Number), Consumes: p.Consumes(), Handler: folder{p, g}}
+func FoldStage(p pipeline.Projection, g pipeline.Generation) engine.StageSpec {
+	return engine.StageSpec{Name: fmt.Sprintf("%s.g%d", g.Projection, g.Number), Consumes: p.Consumes(), Handler: folder{p, g}}
 }
 
 // DropTables drops the tables of a generation.

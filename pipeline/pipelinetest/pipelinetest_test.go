@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -59,7 +60,7 @@ func price(n int) schema.PriceObserved {
 
 func start(t *testing.T, rig *pipelinetest.Rig, h pipeline.Handler) *pipelinetest.Stage {
 	t.Helper()
-	stage := rig.Start(t, pipeline.StageSpec{Name: "echo", Consumes: []schema.EventType{schema.PriceObserved{}.EventType()},
+	stage := rig.Start(t, engine.StageSpec{Name: "echo", Consumes: []schema.EventType{schema.PriceObserved{}.EventType()},
 		Produces: []schema.EventType{schema.QuoteUnchanged{}.EventType()}, Handler: h})
 	t.Cleanup(func() { stage.Close(t) })
 	return stage

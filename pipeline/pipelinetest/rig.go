@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
 	"github.com/pricemill/pricemill/schema"
@@ -31,7 +33,7 @@ const Partitions = 3
 type Rig struct {
 	DB *store.Store
 
-	topology *pipeline.Topology
+	topology *engine.Topology
 	emitter  pipeline.Emitter
 
 	mu   sync.Mutex
@@ -63,10 +65,10 @@ func OpenStore(t testing.TB, path string) *store.Store {
 func On(t TB, db *store.Store) *Rig {
 	t.Helper()
 	r := &Rig{DB: db, ends: map[pipeline.TopicPartition]int64{}, read: map[pipeline.TopicPartition]int64{}}
-	topology, err := pipeline.NewTopology(context.Background(), db, broker{rig: r}, schema.Topics(), partition)
+	topology, err := engine.NewTopology(context.Background(), db, broker{rig: r}, schema.Topics(), partition)
 	require.NoError(t, err)
 	r.topology = topology
-	runtime, err := pipeline.New(pipeline.Config{Store: db, Broker: broker{rig: r}, Topology: topology, Log: discard})
+	runtime, err := engine.New(engine.Config{Store: db, Broker: broker{rig: r}, Topology: topology, Log: discard})
 	require.NoError(t, err)
 	r.emitter = runtime.Emitter()
 	return r
@@ -156,16 +158,16 @@ func (r *Rig) Sent() []pipeline.Record {
 }
 
 // claims are all partitions of some topics.
-func (r *Rig) claims(topics []schema.Topic) []pipeline.Claim {
+func (r *Rig) claims(topics []schema.Topic) []log.Claim {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var claims []pipeline.Claim
+	var claims []log.Claim
 	for _, topic := range topics {
 		for partition := range int32(Partitions) {
 			tp := pipeline.TopicPartition{Topic: topic, Partition: partition}
-			claims = append(claims, pipeline.Claim{TopicPartition: tp,
-				TopicInfo:   pipeline.TopicInfo{ID: topicID(topic), Partitions: Partitions},
-				OffsetRange: pipeline.OffsetRange{End: r.ends[tp]}})
+			claims = append(claims, log.Claim{TopicPartition: tp,
+				TopicInfo:   log.TopicInfo{ID: topicID(topic), Partitions: Partitions},
+				OffsetRange: log.OffsetRange{End: r.ends[tp]}})
 		}
 	}
 	return claims

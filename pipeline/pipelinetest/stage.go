@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -21,7 +23,7 @@ import (
 // a time may use it.
 type Stage struct {
 	rig   *Rig
-	spec  pipeline.StageSpec
+	spec  engine.StageSpec
 	queue *queue
 	stop  context.CancelFunc
 	ended chan error
@@ -30,11 +32,11 @@ type Stage struct {
 
 // Start runs a stage until Close, and makes the tables of a TableOwner. A Runner among the handlers is not started:
 // the test calls its Run with the rig's Emitter.
-func (r *Rig) Start(t TB, spec pipeline.StageSpec) *Stage {
+func (r *Rig) Start(t TB, spec engine.StageSpec) *Stage {
 	t.Helper()
 	s := &Stage{rig: r, queue: &queue{messages: make(chan *message.Message)}, ended: make(chan error, 1)}
 	if owner, ok := spec.Handler.(pipeline.TableOwner); ok {
-		require.NoError(t, pipeline.CreateTables(context.Background(), r.DB, owner))
+		require.NoError(t, engine.CreateTables(context.Background(), r.DB, owner))
 	}
 	// Neither wrapper is a Runner.
 	wrapped := undone{spec.Handler, &s.undo}
@@ -44,8 +46,8 @@ func (r *Rig) Start(t TB, spec pipeline.StageSpec) *Stage {
 		spec.Handler = wrapped
 	}
 	s.spec = spec
-	runtime, err := pipeline.New(pipeline.Config{Store: r.DB, Broker: broker{r, s.queue}, Topology: r.topology,
-		GroupPrefix: "pipelinetest", Owner: "pipelinetest", Stages: []pipeline.StageSpec{spec}, Log: discard})
+	runtime, err := engine.New(engine.Config{Store: r.DB, Broker: broker{r, s.queue}, Topology: r.topology,
+		GroupPrefix: "pipelinetest", Owner: "pipelinetest", Stages: []engine.StageSpec{spec}, Log: discard})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -65,7 +67,7 @@ func (r *Rig) StartHandler(t TB, name string, h pipeline.Handler) *Stage {
 	t.Helper()
 	for _, m := range pipeline.Handlers() {
 		if m.Name == name {
-			return r.Start(t, pipeline.StageSpec{Name: name, Consumes: m.Consumes, Produces: m.Produces, Handler: h})
+			return r.Start(t, engine.StageSpec{Name: name, Consumes: m.Consumes, Produces: m.Produces, Handler: h})
 		}
 	}
 	require.Fail(t, "no such handler", name)
@@ -103,7 +105,7 @@ func (s *Stage) Deliver(records ...pipeline.Record) error {
 	}
 	var halted []string
 	msg := message.NewMessage("batch", nil)
-	msg.SetContext(pipeline.WithBatch(context.Background(), &pipeline.Batch{Records: slices.Clone(records),
+	msg.SetContext(log.WithBatch(context.Background(), &log.Batch{Records: slices.Clone(records),
 		Pause: func(tp pipeline.TopicPartition) { halted = append(halted, tp.String()) }}))
 	s.queue.messages <- msg
 	select {
@@ -168,16 +170,16 @@ type broker struct {
 	queue *queue
 }
 
-var _ pipeline.Broker = broker{}
+var _ log.Broker = broker{}
 
-func (b broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+func (b broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
 	return b.Topics(ctx, topics)
 }
 
-func (broker) Topics(_ context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
-	infos := map[schema.Topic]pipeline.TopicInfo{}
+func (broker) Topics(_ context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
+	infos := map[schema.Topic]log.TopicInfo{}
 	for _, topic := range topics {
-		infos[topic] = pipeline.TopicInfo{ID: topicID(topic), Partitions: Partitions}
+		infos[topic] = log.TopicInfo{ID: topicID(topic), Partitions: Partitions}
 	}
 	return infos, nil
 }
@@ -186,17 +188,17 @@ func (broker) LimitedRetention(context.Context, []schema.Topic) (map[schema.Topi
 	return nil, nil
 }
 
-func (b broker) Offsets(_ context.Context, topic schema.Topic) ([]pipeline.OffsetRange, error) {
+func (b broker) Offsets(_ context.Context, topic schema.Topic) ([]log.OffsetRange, error) {
 	b.rig.mu.Lock()
 	defer b.rig.mu.Unlock()
-	ranges := make([]pipeline.OffsetRange, Partitions)
+	ranges := make([]log.OffsetRange, Partitions)
 	for partition := range ranges {
 		ranges[partition].End = b.rig.ends[pipeline.TopicPartition{Topic: topic, Partition: int32(partition)}]
 	}
 	return ranges, nil
 }
 
-func (b broker) Send(_ context.Context, batches []pipeline.PartitionBatch) []error {
+func (b broker) Send(_ context.Context, batches []log.PartitionBatch) []error {
 	b.rig.mu.Lock()
 	defer b.rig.mu.Unlock()
 	errs := make([]error, len(batches))
@@ -219,14 +221,14 @@ func (broker) Read(context.Context, pipeline.TopicPartition, int64, int64, func(
 	return errors.ErrUnsupported
 }
 
-func (b broker) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, error) {
+func (b broker) Subscriber(cfg log.SubscriberConfig) (message.Subscriber, error) {
 	b.queue.assignor = cfg.Assignor
 	return b.queue, nil
 }
 
 // queue is the subscriber of a stage fed by hand.
 type queue struct {
-	assignor pipeline.Assignor
+	assignor log.Assignor
 	messages chan *message.Message
 	closed   sync.Once
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -78,7 +79,7 @@ type feed struct {
 	// kept are the prices of all markets, by offset; those before evicted are gone.
 	kept    []*entry
 	evicted int64
-	repeats *pipeline.Repeats // where there may be some
+	repeats *log.Repeats // where there may be some
 	ended   bool
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -18,7 +20,7 @@ import (
 type Config struct {
 	Store    *store.Store
 	Log      Log
-	Topology *pipeline.Topology
+	Topology *engine.Topology
 	Kinds    Kinds
 	// Changed returns a channel that is closed when a stage of this process commits.
 	Changed func() <-chan struct{}
@@ -122,21 +124,21 @@ func (h *Hub) logSum(ctx context.Context) (uint32, error) {
 
 // join has a stream watch a partition; the feed begins with the first of them, at the end
 // of the log.
-func (h *Hub) join(part int32, log uint32, end int64, views bool) (*feed, error) {
+func (h *Hub) join(part int32, logger uint32, end int64, views bool) (*feed, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.drained {
 		return nil, ErrEnded
 	}
 	f := h.feeds[part]
-	if f != nil && (f.log != log || f.hasEnded()) {
+	if f != nil && (f.log != logger || f.hasEnded()) {
 		f = nil // its streams leave it
 	}
 	if f == nil {
 		ctx, stop := context.WithCancel(h.life)
-		f = &feed{hub: h, tp: pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: part}, log: log, stop: stop,
+		f = &feed{hub: h, tp: pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: part}, log: logger, stop: stop,
 			next: end, moved: make(chan struct{}), markets: map[string]*market{}}
-		_, own := h.cfg.Log.(pipeline.TransactionalLog)
+		_, own := h.cfg.Log.(log.TransactionalLog)
 		f.mayRepeat = !own
 		h.feeds[part] = f
 		h.work.Go(func() { f.run(ctx) })
@@ -216,8 +218,8 @@ func (f *feed) follow(ctx context.Context) error {
 }
 
 // repeatsBefore knows the records before an offset.
-func (h *Hub) repeatsBefore(ctx context.Context, tp pipeline.TopicPartition, offset int64) (*pipeline.Repeats, error) {
-	repeats := &pipeline.Repeats{}
+func (h *Hub) repeatsBefore(ctx context.Context, tp pipeline.TopicPartition, offset int64) (*log.Repeats, error) {
+	repeats := &log.Repeats{}
 	ranges, err := h.cfg.Log.Offsets(ctx, tp.Topic)
 	if err != nil {
 		return nil, err

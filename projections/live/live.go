@@ -18,7 +18,7 @@ import (
 	"errors"
 	"sync"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -47,8 +47,8 @@ const (
 
 // Log is the log that a Hub follows.
 type Log interface {
-	pipeline.Broker
-	pipeline.Follower
+	log.Broker
+	log.Follower
 }
 
 // Event is what a client gets.

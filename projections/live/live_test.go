@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -37,21 +38,21 @@ type rig struct {
 	*testing.T
 	db       *store.Store
 	hub      *live.Hub
-	appender *pipeline.Appender
+	appender *engine.Appender
 	sent     int
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	engine, err := sqlite.Open(filepath.Join(t.TempDir(), "db"))
+	eng, err := sqlite.Open(filepath.Join(t.TempDir(), "db"))
 	require.NoError(t, err)
-	db, err := store.Open(t.Context(), engine)
+	db, err := store.Open(t.Context(), eng)
 	require.NoError(t, err)
 	log := table.Open(table.Config{Store: db, Partitions: 2, Partitioner: kafka.Partition, Poll: time.Millisecond})
-	topology, err := pipeline.NewTopology(t.Context(), db, log, schema.Topics(), kafka.Partition)
+	topology, err := engine.NewTopology(t.Context(), db, log, schema.Topics(), kafka.Partition)
 	require.NoError(t, err)
 	quiet := slog.New(slog.DiscardHandler)
-	var stages []pipeline.StageSpec
+	var stages []engine.StageSpec
 	indicators := map[string]projections.Indicator{}
 	for _, module := range pipeline.Projections() {
 		p, err := module.New(pipeline.Env{})
@@ -63,7 +64,7 @@ func newRig(t *testing.T) *rig {
 			indicators[p.Name()] = indicator
 		}
 	}
-	runtime, err := pipeline.New(pipeline.Config{Store: db, Broker: log, Topology: topology, GroupPrefix: "test", Owner: "test", Stages: stages, Log: quiet})
+	runtime, err := engine.New(engine.Config{Store: db, Broker: log, Topology: topology, GroupPrefix: "test", Owner: "test", Stages: stages, Log: quiet})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -77,7 +78,7 @@ func newRig(t *testing.T) *rig {
 		assert.NoError(t, log.Close())
 		assert.NoError(t, db.Close())
 	})
-	return &rig{T: t, db: db, hub: hub, appender: pipeline.NewAppender(log, topology)}
+	return &rig{T: t, db: db, hub: hub, appender: engine.NewAppender(log, topology)}
 }
 
 // append puts prices into the log, in one transaction: each of a symbol, at a second.

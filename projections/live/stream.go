@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -55,7 +55,7 @@ type part struct {
 	cursors []int64
 	// at is how far the past was read, and target is up to where it has to be.
 	at, target int64
-	repeats    *pipeline.Repeats // of the past
+	repeats    *log.Repeats // of the past
 	joined     bool
 }
 
@@ -138,7 +138,7 @@ func order(k Kind) int {
 func (s *Stream) prices() bool { return s.kinds[0].isPrice() }
 
 // attach watches the markets.
-func (s *Stream) attach(held []pipeline.OffsetRange) error {
+func (s *Stream) attach(held []log.OffsetRange) error {
 	parts := map[int32]*part{}
 	for _, symbol := range s.req.Symbols {
 		number, err := s.hub.cfg.Topology.PartitionOf(schema.PriceEvents, []byte(schema.MarketKey(s.req.Provider, symbol)))
@@ -175,7 +175,7 @@ func (s *Stream) attach(held []pipeline.OffsetRange) error {
 }
 
 // begin begins with snapshots.
-func (s *Stream) begin(ctx context.Context, held []pipeline.OffsetRange) error {
+func (s *Stream) begin(ctx context.Context, held []log.OffsetRange) error {
 	done, err := s.hub.turn(ctx)
 	if err != nil {
 		return err
@@ -253,7 +253,7 @@ func (s *Stream) skip(missing int64) {
 }
 
 // resume continues at a position, or says why that is not possible.
-func (s *Stream) resume(after position, held []pipeline.OffsetRange) (reason string) {
+func (s *Stream) resume(after position, held []log.OffsetRange) (reason string) {
 	if after.log != s.log || len(after.offsets) != len(s.parts) {
 		return "the position is of another log"
 	}

@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
 	"github.com/pricemill/pricemill/projections"
@@ -171,11 +172,11 @@ func TestAveragesEqualARecomputation(t *testing.T) {
 		projection := newProjection(t, windows...)
 		recreate(t, db, projection)
 		records := drawLog(t)
-		lane := pipeline.NewLane()
+		lane := engine.NewLane()
 		for rest := records; len(rest) > 0; {
 			n := rapid.IntRange(1, len(rest)).Draw(t, "batch")
 			if rapid.Bool().Draw(t, "restart") {
-				lane = pipeline.NewLane()
+				lane = engine.NewLane()
 			}
 			if rapid.IntRange(0, 3).Draw(t, "fails") == 0 {
 				require.Error(t, lane.Run(context.Background(), db, func(tx *pipeline.Tx) error {
@@ -222,7 +223,7 @@ func TestHistoryEqualsARecomputation(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		recreate(t, db, prices)
 		log := drawLog(t)
-		require.NoError(t, pipeline.NewLane().Run(context.Background(), db, func(tx *pipeline.Tx) error {
+		require.NoError(t, engine.NewLane().Run(context.Background(), db, func(tx *pipeline.Tx) error {
 			return prices.Apply(context.Background(), tx, generation, log)
 		}))
 		window := rapid.IntRange(1, 12).Draw(t, "window")
@@ -278,7 +279,7 @@ func TestQueries(t *testing.T) {
 			Symbol: "A", Source: "p", Price: schema.MustDecimal(price), Timestamp: at, ReceivedAt: at}}})
 	}
 	for _, projection := range []pipeline.Projection{averages, prices} {
-		require.NoError(t, pipeline.NewLane().Run(t.Context(), db, func(tx *pipeline.Tx) error {
+		require.NoError(t, engine.NewLane().Run(t.Context(), db, func(tx *pipeline.Tx) error {
 			return projection.Apply(t.Context(), tx, generation, records)
 		}))
 	}

@@ -6,13 +6,13 @@ import (
 	"runtime"
 	"strings"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // Complete fills the settings of a subscriber in that are zero, each log's Linger apart,
 // and checks all of them. Its error names every fault.
-func Complete(cfg *pipeline.SubscriberConfig, batchSize int) error {
+func Complete(cfg *log.SubscriberConfig, batchSize int) error {
 	if cfg.BatchSize == 0 {
 		cfg.BatchSize = batchSize
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -20,24 +21,24 @@ const MaxBatchBytes = 4 << 20
 // Message makes the message of a batch. Its context ends with ctx, or by the returned
 // function, whichever is first. With single, the one record of the batch is the message:
 // see recordMessage.
-func Message(ctx context.Context, batch *pipeline.Batch, single bool) (*message.Message, context.CancelFunc) {
+func Message(ctx context.Context, batch *log.Batch, single bool) (*message.Message, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	msg := message.NewMessage(rangeName(batch.Records), nil)
 	if single {
 		msg = recordMessage(&batch.Records[0])
 	}
-	msg.SetContext(pipeline.WithBatch(ctx, batch))
+	msg.SetContext(log.WithBatch(ctx, batch))
 	return msg, cancel
 }
 
 // Record is the record of a message, without a key: what watermill-kafka's
 // DefaultMarshaler makes of it.
-func Record(msg *message.Message) pipeline.OutgoingRecord {
+func Record(msg *message.Message) log.OutgoingRecord {
 	headers := []schema.Header{{Key: wkafka.UUIDHeaderKey, Value: []byte(msg.UUID)}}
 	for key, value := range msg.Metadata {
 		headers = append(headers, schema.Header{Key: key, Value: []byte(value)})
 	}
-	return pipeline.OutgoingRecord{Headers: headers, Value: msg.Payload}
+	return log.OutgoingRecord{Headers: headers, Value: msg.Payload}
 }
 
 // recordMessage reads a record as watermill-kafka's DefaultMarshaler does. A

@@ -7,15 +7,15 @@ import (
 
 	"github.com/IBM/sarama"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// EnsureTopics implements pipeline.Broker. Topics are created with records kept
+// EnsureTopics implements log.Broker. Topics are created with records kept
 // for ever, and it returns once each partition has a leader. The ID is the
 // UUID in Kafka's own text form. A topic whose records are not kept for ever is
 // logged as a warning; see LimitedRetention.
-func (b *Broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+func (b *Broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	infos, err := b.describeTopics(ctx, topics)
@@ -40,8 +40,8 @@ func (b *Broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[s
 	return infos, nil
 }
 
-// Topics implements pipeline.Broker.
-func (b *Broker) Topics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+// Topics implements log.Broker.
+func (b *Broker) Topics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	return b.describeTopics(ctx, topics)
@@ -91,7 +91,7 @@ func (b *Broker) createTopics(ctx context.Context, topics []schema.Topic) error 
 }
 
 // awaitTopics waits until all topics are known and led.
-func (b *Broker) awaitTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+func (b *Broker) awaitTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
 	for attempt := 1; ; attempt++ {
 		infos, err := b.describeTopics(ctx, topics)
 		if err != nil {
@@ -116,9 +116,9 @@ func unique(topics []schema.Topic) map[schema.Topic]struct{} {
 
 // describeTopics describes those topics that exist. One with a partition that
 // has no leader is waited for: it exists, whatever it still lacks.
-func (b *Broker) describeTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+func (b *Broker) describeTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
 	if len(topics) == 0 {
-		return map[schema.Topic]pipeline.TopicInfo{}, nil
+		return map[schema.Topic]log.TopicInfo{}, nil
 	}
 	roles := make(map[string]schema.Topic, len(topics))
 	names := make([]string, 0, len(topics))
@@ -126,9 +126,9 @@ func (b *Broker) describeTopics(ctx context.Context, topics []schema.Topic) (map
 		roles[b.cfg.name(topic)] = topic
 		names = append(names, b.cfg.name(topic))
 	}
-	var infos map[schema.Topic]pipeline.TopicInfo
+	var infos map[schema.Topic]log.TopicInfo
 	err := b.retry(ctx, "describing topics", func() error {
-		infos = make(map[schema.Topic]pipeline.TopicInfo, len(names))
+		infos = make(map[schema.Topic]log.TopicInfo, len(names))
 		metadata, err := b.metadata(ctx, names)
 		if err != nil {
 			return err
@@ -140,7 +140,7 @@ func (b *Broker) describeTopics(ctx context.Context, topics []schema.Topic) (map
 			if err := led(topic); err != nil {
 				return err
 			}
-			infos[roles[topic.Name]] = pipeline.TopicInfo{ID: topic.Uuid.String(), Partitions: int32(len(topic.Partitions))}
+			infos[roles[topic.Name]] = log.TopicInfo{ID: topic.Uuid.String(), Partitions: int32(len(topic.Partitions))}
 		}
 		return nil
 	})

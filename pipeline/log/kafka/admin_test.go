@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -19,7 +19,7 @@ func TestEnsureTopicsSideBySide(t *testing.T) {
 	t.Parallel()
 	first, second := schema.Topic(unique("ensured")), schema.Topic(unique("ensured"))
 	topics := []schema.Topic{first, second, first}
-	answers := make([]map[schema.Topic]pipeline.TopicInfo, 4)
+	answers := make([]map[schema.Topic]log.TopicInfo, 4)
 	var creators sync.WaitGroup
 	for i := range answers {
 		b := newBroker(t)
@@ -47,7 +47,7 @@ func TestOffsets(t *testing.T) {
 	topic := newTopic(t, b)
 	send(t, b, at(topic, 2), numbered(0, 7)...)
 	got, err := b.Offsets(t.Context(), topic)
-	if err != nil || !slices.Equal(got, []pipeline.OffsetRange{{}, {}, {Oldest: 0, End: 7}, {}}) {
+	if err != nil || !slices.Equal(got, []log.OffsetRange{{}, {}, {Oldest: 0, End: 7}, {}}) {
 		t.Errorf("got %v: %v", got, err)
 	}
 	if _, err := b.Offsets(t.Context(), noTopic()); !errors.Is(err, kafka.ErrUnknownTopic) {
@@ -66,7 +66,7 @@ func TestTopicsByOtherNames(t *testing.T) {
 	}
 	send(t, b, at(schema.PriceEvents, 3), numbered(0, 1)...)
 	assignor := newPositions()
-	msg, batch := receive(t, subscribe(t, b, pipeline.SubscriberConfig{Assignor: assignor}, string(schema.PriceEvents)))
+	msg, batch := receive(t, subscribe(t, b, log.SubscriberConfig{Assignor: assignor}, string(schema.PriceEvents)))
 	msg.Ack()
 	if batch.Records[0].TopicPartition != at(schema.PriceEvents, 3) {
 		t.Errorf("got %s", batch.Records[0].TopicPartition)

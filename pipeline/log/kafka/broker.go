@@ -12,7 +12,7 @@ import (
 
 	"github.com/IBM/sarama"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 )
 
 // Broker is a cluster. Its methods are safe for concurrent use.
@@ -43,8 +43,8 @@ type Broker struct {
 }
 
 var (
-	_ pipeline.Broker   = (*Broker)(nil)
-	_ pipeline.Follower = (*Broker)(nil)
+	_ log.Broker   = (*Broker)(nil)
+	_ log.Follower = (*Broker)(nil)
 )
 
 // New connects to the cluster. It fails when no broker answers, after

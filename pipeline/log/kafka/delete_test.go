@@ -6,7 +6,7 @@ import (
 
 	"github.com/IBM/sarama"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -20,7 +20,7 @@ func TestDelete(t *testing.T) {
 	for _, group := range groups {
 		own := newBroker(t)
 		send(t, b, at(gone, 0), numbered(0, 1)...)
-		msg, _ := receive(t, subscribe(t, own, pipeline.SubscriberConfig{Group: group}, string(gone)))
+		msg, _ := receive(t, subscribe(t, own, log.SubscriberConfig{Group: group}, string(gone)))
 		msg.Ack()
 		if err := own.Close(); err != nil {
 			t.Fatal(err)

@@ -1,5 +1,5 @@
 // Package kafka is the log on Apache Kafka, or on any cluster that speaks its
-// protocol. It implements pipeline.Broker over sarama, which nothing else imports.
+// protocol. It implements log.Broker over sarama, which nothing else imports.
 //
 // Read it in this order: config.go, broker.go (the connections), admin.go,
 // retention.go and offsets.go (what the cluster has), partitioner.go, sender.go

@@ -13,6 +13,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 )
 
 // Failures that callers tell apart.
@@ -55,7 +56,7 @@ type OutOfRangeError struct {
 	// From and To bound the offsets asked for; To is not included.
 	From, To int64
 	// OffsetRange is what the partition holds.
-	pipeline.OffsetRange
+	log.OffsetRange
 }
 
 func (e *OutOfRangeError) Error() string {

@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 )
 
@@ -18,7 +18,7 @@ func TestFailpointOfTheSender(t *testing.T) {
 	b := newBroker(t)
 	topic := newTopic(t, b)
 	pipelinetest.Fail(t, failpoint.SenderAnswered, 1, func(context.Context) error { return errors.New("injected") })
-	errs := b.Send(t.Context(), []pipeline.PartitionBatch{
+	errs := b.Send(t.Context(), []log.PartitionBatch{
 		{TopicPartition: at(topic, 0), Records: numbered(0, 2)}, {TopicPartition: at(topic, 0), Records: numbered(2, 1)}})
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func TestFailpointOfSetup(t *testing.T) {
 		}
 		return nil
 	})
-	messages := subscribe(t, b, pipeline.SubscriberConfig{Assignor: newPositions()}, string(topic))
+	messages := subscribe(t, b, log.SubscriberConfig{Assignor: newPositions()}, string(topic))
 	for next := 0; next < 10; {
 		msg, batch := receive(t, messages)
 		for _, r := range batch.Records {

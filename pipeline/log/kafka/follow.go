@@ -10,7 +10,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 )
 
-// Follow implements pipeline.Follower. Each call has a connection of its own, over which
+// Follow implements log.Follower. Each call has a connection of its own, over which
 // a fetch waits at the broker for the next records. Failures that pass are waited out as
 // long as Config.Timeout.
 func (b *Broker) Follow(ctx context.Context, tp pipeline.TopicPartition, from int64, f func([]pipeline.Record) error) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pricemill/pricemill/internal/proxytest"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -68,8 +69,8 @@ func TestABrokerHangs(t *testing.T) {
 	}
 	tp := pipeline.TopicPartition{Topic: schema.PriceEvents}
 	send := func(ctx context.Context) error {
-		return b.Send(ctx, []pipeline.PartitionBatch{{TopicPartition: tp,
-			Records: []pipeline.OutgoingRecord{{Key: []byte("k"), Value: make([]byte, 900_000)}}}})[0]
+		return b.Send(ctx, []log.PartitionBatch{{TopicPartition: tp,
+			Records: []log.OutgoingRecord{{Key: []byte("k"), Value: make([]byte, 900_000)}}}})[0]
 	}
 	const sent = 8 // more than one fetch brings
 	for range sent {
@@ -77,7 +78,7 @@ func TestABrokerHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sub, err := b.Subscriber(pipeline.SubscriberConfig{Group: unique("group"), BatchSize: 1})
+	sub, err := b.Subscriber(log.SubscriberConfig{Group: unique("group"), BatchSize: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/delivery"
 )
 
@@ -196,7 +197,7 @@ func (l *lane) deliver(ctx context.Context, records []pipeline.Record) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		batch := &pipeline.Batch{Lane: l.number, Records: records, Pause: l.session.pause}
+		batch := &log.Batch{Lane: l.number, Records: records, Pause: l.session.pause}
 		msg, cancel := delivery.Message(ctx, batch, l.size == 1)
 		select {
 		case l.session.sub.out <- msg:

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pricemill/pricemill/internal/kafkatest"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -152,10 +153,10 @@ func at(topic schema.Topic, partition int32) pipeline.TopicPartition {
 }
 
 // numbered makes n records whose values are first, first+1, …
-func numbered(first, n int) []pipeline.OutgoingRecord {
-	records := make([]pipeline.OutgoingRecord, n)
+func numbered(first, n int) []log.OutgoingRecord {
+	records := make([]log.OutgoingRecord, n)
 	for i := range records {
-		records[i] = pipeline.OutgoingRecord{
+		records[i] = log.OutgoingRecord{
 			Key:     []byte("simulated/AAPL"),
 			Headers: []schema.Header{{Key: "ce_type", Value: []byte("test")}},
 			Value:   fmt.Appendf(nil, "%d", first+i),
@@ -164,9 +165,9 @@ func numbered(first, n int) []pipeline.OutgoingRecord {
 	return records
 }
 
-func send(t testing.TB, b *kafka.Broker, tp pipeline.TopicPartition, records ...pipeline.OutgoingRecord) {
+func send(t testing.TB, b *kafka.Broker, tp pipeline.TopicPartition, records ...log.OutgoingRecord) {
 	t.Helper()
-	if err := b.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: records}})[0]; err != nil {
+	if err := b.Send(t.Context(), []log.PartitionBatch{{TopicPartition: tp, Records: records}})[0]; err != nil {
 		t.Fatal(err)
 	}
 }
@@ -175,18 +176,18 @@ func send(t testing.TB, b *kafka.Broker, tp pipeline.TopicPartition, records ...
 type positions struct {
 	mu     sync.Mutex
 	next   map[pipeline.TopicPartition]int64
-	calls  [][]pipeline.Claim
+	calls  [][]log.Claim
 	before func() error // called first in Assign
 	only   func(pipeline.TopicPartition) bool
-	called chan []pipeline.Claim
+	called chan []log.Claim
 	again  func() // ends the session
 }
 
 func newPositions() *positions {
-	return &positions{next: map[pipeline.TopicPartition]int64{}, called: make(chan []pipeline.Claim, 1000)}
+	return &positions{next: map[pipeline.TopicPartition]int64{}, called: make(chan []log.Claim, 1000)}
 }
 
-func (p *positions) Assign(_ context.Context, claims []pipeline.Claim, restart func()) (map[pipeline.TopicPartition]int64, error) {
+func (p *positions) Assign(_ context.Context, claims []log.Claim, restart func()) (map[pipeline.TopicPartition]int64, error) {
 	if p.before != nil {
 		if err := p.before(); err != nil {
 			return nil, err
@@ -219,7 +220,7 @@ func (p *positions) set(tp pipeline.TopicPartition, next int64) {
 	p.next[tp] = next
 }
 
-func subscribe(t testing.TB, b *kafka.Broker, cfg pipeline.SubscriberConfig, topics string) <-chan *message.Message {
+func subscribe(t testing.TB, b *kafka.Broker, cfg log.SubscriberConfig, topics string) <-chan *message.Message {
 	t.Helper()
 	sub := newSubscriber(t, b, cfg)
 	messages, err := sub.Subscribe(t.Context(), topics)
@@ -229,7 +230,7 @@ func subscribe(t testing.TB, b *kafka.Broker, cfg pipeline.SubscriberConfig, top
 	return messages
 }
 
-func newSubscriber(t testing.TB, b *kafka.Broker, cfg pipeline.SubscriberConfig) message.Subscriber {
+func newSubscriber(t testing.TB, b *kafka.Broker, cfg log.SubscriberConfig) message.Subscriber {
 	t.Helper()
 	if cfg.Group == "" {
 		cfg.Group = cluster.prefix + "group-" + t.Name()
@@ -242,14 +243,14 @@ func newSubscriber(t testing.TB, b *kafka.Broker, cfg pipeline.SubscriberConfig)
 }
 
 // receive returns the next message with its batch.
-func receive(t testing.TB, messages <-chan *message.Message) (*message.Message, *pipeline.Batch) {
+func receive(t testing.TB, messages <-chan *message.Message) (*message.Message, *log.Batch) {
 	t.Helper()
 	select {
 	case msg, open := <-messages:
 		if !open {
 			t.Fatal("the channel was closed")
 		}
-		batch, ok := pipeline.BatchOf(msg)
+		batch, ok := log.BatchOf(msg)
 		if !ok {
 			t.Fatal("the message carries no batch")
 		}

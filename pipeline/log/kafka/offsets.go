@@ -9,12 +9,13 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Offsets implements pipeline.Broker: the range of partition number i is the
+// Offsets implements log.Broker: the range of partition number i is the
 // i-th. The error wraps ErrUnknownTopic for a topic that does not exist.
-func (b *Broker) Offsets(ctx context.Context, topic schema.Topic) ([]pipeline.OffsetRange, error) {
+func (b *Broker) Offsets(ctx context.Context, topic schema.Topic) ([]log.OffsetRange, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	partitions, err := b.partitions(ctx, topic)
@@ -25,7 +26,7 @@ func (b *Broker) Offsets(ctx context.Context, topic schema.Topic) ([]pipeline.Of
 	if err != nil {
 		return nil, err
 	}
-	ordered := make([]pipeline.OffsetRange, len(partitions))
+	ordered := make([]log.OffsetRange, len(partitions))
 	for i, tp := range partitions {
 		ordered[i] = ranges[tp]
 	}
@@ -62,7 +63,7 @@ func (b *Broker) OffsetsAt(ctx context.Context, topic schema.Topic, moment time.
 // askAt asks for what each partition holds and then, so that no record that comes
 // in between lies below an end that stands for "none is that young", for its first
 // record from a time on, which is negative where there is none.
-func (b *Broker) askAt(ctx context.Context, topic schema.Topic, millis int64) (map[pipeline.TopicPartition]pipeline.OffsetRange,
+func (b *Broker) askAt(ctx context.Context, topic schema.Topic, millis int64) (map[pipeline.TopicPartition]log.OffsetRange,
 	map[pipeline.TopicPartition]int64, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
@@ -84,7 +85,7 @@ var errFound = errors.New("found")
 // lookFor reads a partition until a record is young enough. Brokers look into one
 // segment only, the first that ever had such a record: where it went with the head
 // of the log, they answer that there is none, whatever lies behind.
-func (b *Broker) lookFor(ctx context.Context, tp pipeline.TopicPartition, held pipeline.OffsetRange, moment time.Time) (int64, error) {
+func (b *Broker) lookFor(ctx context.Context, tp pipeline.TopicPartition, held log.OffsetRange, moment time.Time) (int64, error) {
 	at := held.End
 	err := b.Read(ctx, tp, held.Oldest, held.End, func(records []pipeline.Record) error {
 		for i := range records {
@@ -130,7 +131,7 @@ func (b *Broker) partitions(ctx context.Context, topic schema.Topic) ([]pipeline
 
 // offsetRanges asks the leaders for what each partition holds: two requests a
 // leader, however many partitions it leads.
-func (b *Broker) offsetRanges(ctx context.Context, tps []pipeline.TopicPartition) (map[pipeline.TopicPartition]pipeline.OffsetRange, error) {
+func (b *Broker) offsetRanges(ctx context.Context, tps []pipeline.TopicPartition) (map[pipeline.TopicPartition]log.OffsetRange, error) {
 	oldest, err := b.listOffsets(ctx, tps, sarama.OffsetOldest)
 	if err != nil {
 		return nil, err
@@ -140,9 +141,9 @@ func (b *Broker) offsetRanges(ctx context.Context, tps []pipeline.TopicPartition
 	if err != nil {
 		return nil, err
 	}
-	ranges := make(map[pipeline.TopicPartition]pipeline.OffsetRange, len(tps))
+	ranges := make(map[pipeline.TopicPartition]log.OffsetRange, len(tps))
 	for _, tp := range tps {
-		ranges[tp] = pipeline.OffsetRange{Oldest: oldest[tp], End: ends[tp]}
+		ranges[tp] = log.OffsetRange{Oldest: oldest[tp], End: ends[tp]}
 	}
 	return ranges, nil
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/IBM/sarama"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -20,7 +20,7 @@ func moment(n int) time.Time {
 }
 
 // written makes records that were written at these moments.
-func written(moments ...int) []pipeline.OutgoingRecord {
+func written(moments ...int) []log.OutgoingRecord {
 	records := numbered(0, len(moments))
 	for i, n := range moments {
 		records[i].Timestamp = moment(n)
@@ -57,13 +57,13 @@ func TestSendWhatWasRead(t *testing.T) {
 	from, to := newTopic(t, b), newTopic(t, b)
 	empty := []byte{}
 	send(t, b, at(from, 1),
-		pipeline.OutgoingRecord{Value: []byte("no key"), Timestamp: moment(1)},
-		pipeline.OutgoingRecord{Key: empty, Value: empty, Timestamp: moment(2)},
-		pipeline.OutgoingRecord{Key: []byte{0, 0xff}, Timestamp: moment(3), Headers: []schema.Header{
+		log.OutgoingRecord{Value: []byte("no key"), Timestamp: moment(1)},
+		log.OutgoingRecord{Key: empty, Value: empty, Timestamp: moment(2)},
+		log.OutgoingRecord{Key: []byte{0, 0xff}, Timestamp: moment(3), Headers: []schema.Header{
 			{Key: "twice", Value: []byte("b")}, {Key: "", Value: nil}, {Key: "twice", Value: []byte("a")}, {Key: "e", Value: empty}}})
 	want := readAll(t, b, at(from, 1))
 	for _, r := range want {
-		send(t, b, at(to, 1), pipeline.OutgoingRecord{Key: r.Key, Headers: r.Headers, Value: r.Value, Timestamp: r.Timestamp})
+		send(t, b, at(to, 1), log.OutgoingRecord{Key: r.Key, Headers: r.Headers, Value: r.Value, Timestamp: r.Timestamp})
 	}
 	same := func(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
 	for i, got := range readAll(t, b, at(to, 1)) {

@@ -7,6 +7,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -16,7 +17,7 @@ func TestErrorsOfAPartitionAreReported(t *testing.T) {
 	t.Parallel()
 	var told []error
 	s := &subscription{
-		subscriber: &Subscriber{cfg: pipeline.SubscriberConfig{Report: func(err error) { told = append(told, err) }}},
+		subscriber: &Subscriber{cfg: log.SubscriberConfig{Report: func(err error) { told = append(told, err) }}},
 		roleOf:     map[string]schema.Topic{"test.price-events": schema.PriceEvents},
 	}
 	cause := errors.New("CRC didn't match")
@@ -26,7 +27,7 @@ func TestErrorsOfAPartitionAreReported(t *testing.T) {
 	if len(told) != 1 {
 		t.Fatalf("told %v", told)
 	}
-	var of *pipeline.PartitionError
+	var of *log.PartitionError
 	want := pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 3}
 	if !errors.As(told[0], &of) || of.TopicPartition != want || !errors.Is(told[0], cause) {
 		t.Errorf("told %v", told[0])

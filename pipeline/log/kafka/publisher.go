@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -52,7 +53,7 @@ type queue struct {
 
 // group is what one call of Publish has for one partition.
 type group struct {
-	records []pipeline.OutgoingRecord
+	records []log.OutgoingRecord
 	done    chan error // buffered
 }
 
@@ -145,12 +146,12 @@ func (p *Publisher) partition(key []byte, count int32) int32 {
 	return Partition(key, count)
 }
 
-func (p *Publisher) marshal(topic string, msg *message.Message) (pipeline.OutgoingRecord, error) {
+func (p *Publisher) marshal(topic string, msg *message.Message) (log.OutgoingRecord, error) {
 	produced, err := p.cfg.Marshaler.Marshal(topic, msg)
 	if err != nil {
-		return pipeline.OutgoingRecord{}, err
+		return log.OutgoingRecord{}, err
 	}
-	var record pipeline.OutgoingRecord
+	var record log.OutgoingRecord
 	if record.Key, err = encode(produced.Key); err != nil {
 		return record, fmt.Errorf("encoding the key: %w", err)
 	}
@@ -204,15 +205,15 @@ func (p *Publisher) flush(tp pipeline.TopicPartition, q *queue) {
 			return
 		}
 		p.mu.Unlock()
-		batch := pipeline.PartitionBatch{TopicPartition: tp, Records: records}
-		err := p.broker.Send(p.broker.life, []pipeline.PartitionBatch{batch})[0]
+		batch := log.PartitionBatch{TopicPartition: tp, Records: records}
+		err := p.broker.Send(p.broker.life, []log.PartitionBatch{batch})[0]
 		p.settle(q, members, err)
 	}
 }
 
 // cut takes the records of a batch off the queue. A group that does not fit
 // stays in front with the rest of its records.
-func (p *Publisher) cut(waiting []*group) (records []pipeline.OutgoingRecord, members, rest []*group) {
+func (p *Publisher) cut(waiting []*group) (records []log.OutgoingRecord, members, rest []*group) {
 	bytes := batchOverhead
 	for i, g := range waiting {
 		taken := 0

@@ -28,7 +28,7 @@ const (
 // errNothingFetched is an answer without records where there may be some.
 var errNothingFetched = fmt.Errorf("fetch came back empty: %w", sarama.ErrIncompleteResponse)
 
-// Read implements pipeline.Broker. Where the partition does not hold all of the
+// Read implements log.Broker. Where the partition does not hold all of the
 // offsets, the error is an *OutOfRangeError; this is checked before f is called
 // first, though retention may still overtake a slow reader. Offsets that hold
 // no record, as those of transactions, are stepped over.

@@ -10,6 +10,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
@@ -174,7 +175,7 @@ func BenchmarkSubscribe(b *testing.B) {
 		}
 	}
 	assignor := newPositions()
-	messages := subscribe(b, broker, pipeline.SubscriberConfig{Assignor: assignor}, string(topic))
+	messages := subscribe(b, broker, log.SubscriberConfig{Assignor: assignor}, string(topic))
 	received := 0
 	for b.Loop() {
 		for seen := 0; seen < 4*n; {

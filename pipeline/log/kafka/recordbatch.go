@@ -6,7 +6,7 @@ import (
 
 	"github.com/IBM/sarama"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 )
 
 // batchOverhead is the size of a batch without its records, in format 2:
@@ -19,7 +19,7 @@ const noProducer = -1
 
 // timestamp is what the log says of when a record was written: now, as records of
 // one batch are written together, but for a copy, which keeps what it has.
-func timestamp(r *pipeline.OutgoingRecord, now time.Time) time.Time {
+func timestamp(r *log.OutgoingRecord, now time.Time) time.Time {
 	if r.Timestamp.IsZero() {
 		return now.Truncate(time.Millisecond)
 	}
@@ -27,7 +27,7 @@ func timestamp(r *pipeline.OutgoingRecord, now time.Time) time.Time {
 }
 
 // recordBatch makes one batch of the log out of records, one at least.
-func recordBatch(records []pipeline.OutgoingRecord, now time.Time, codec sarama.CompressionCodec) *sarama.RecordBatch {
+func recordBatch(records []log.OutgoingRecord, now time.Time, codec sarama.CompressionCodec) *sarama.RecordBatch {
 	first := timestamp(&records[0], now)
 	batch := &sarama.RecordBatch{
 		Version:          2,
@@ -75,7 +75,7 @@ func recordBatch(records []pipeline.OutgoingRecord, now time.Time, codec sarama.
 }
 
 // batchBytes is the exact size of a batch, uncompressed.
-func batchBytes(records []pipeline.OutgoingRecord, now time.Time) int {
+func batchBytes(records []log.OutgoingRecord, now time.Time) int {
 	total := batchOverhead
 	if len(records) == 0 {
 		return total
@@ -89,7 +89,7 @@ func batchBytes(records []pipeline.OutgoingRecord, now time.Time) int {
 
 // recordBytes is the exact size of the record number delta of a batch, which was
 // written so long after the first.
-func recordBytes(r *pipeline.OutgoingRecord, delta int, after time.Duration) int {
+func recordBytes(r *log.OutgoingRecord, delta int, after time.Duration) int {
 	const attributes = 1
 	body := attributes + varintBytes(after.Milliseconds()) + varintBytes(int64(delta)) + fieldBytes(r.Key) + fieldBytes(r.Value) +
 		varintBytes(int64(len(r.Headers)))

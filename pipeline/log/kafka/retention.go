@@ -33,7 +33,7 @@ func keptForEver() map[string]*string {
 	return map[string]*string{cleanupPolicy: &policy, retentionMS: &forEver, retentionBytes: &forEver}
 }
 
-// LimitedRetention implements pipeline.Broker.
+// LimitedRetention implements log.Broker.
 func (b *Broker) LimitedRetention(ctx context.Context, topics []schema.Topic) (map[schema.Topic]string, error) {
 	settings, err := b.topicSettings(ctx, topics, cleanupPolicy, retentionMS, retentionBytes)
 	if err != nil {

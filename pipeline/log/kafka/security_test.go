@@ -24,6 +24,7 @@ import (
 
 	"github.com/pricemill/pricemill/internal/tlstest"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -121,7 +122,7 @@ func useAll(t *testing.T, cfg kafka.Config) {
 	}))
 	assert.Equal(t, []string{"0", "1", "2"}, values)
 
-	messages := subscribe(t, b, pipeline.SubscriberConfig{Lanes: 1}, string(topic))
+	messages := subscribe(t, b, log.SubscriberConfig{Lanes: 1}, string(topic))
 	for received := 0; received < 4; {
 		msg, batch := receive(t, messages)
 		received += len(batch.Records)
@@ -273,7 +274,7 @@ func TestRefusalsInWords(t *testing.T) {
 		c.KeepControl()
 		return nil, errors.New("hanging up"), true
 	})
-	err = b.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at("another", 0), Records: numbered(0, 1)}})[0]
+	err = b.Send(t.Context(), []log.PartitionBatch{{TopicPartition: at("another", 0), Records: numbered(0, 1)}})[0]
 	require.ErrorIs(t, err, sarama.ErrSASLAuthenticationFailed)
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
 	_, err = kafka.New(t.Context(), cfg)

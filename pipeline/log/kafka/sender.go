@@ -13,6 +13,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/pipeline/log"
 )
 
 const (
@@ -35,7 +36,7 @@ type outgoing struct {
 	err     error // of the last attempt
 }
 
-// Send implements pipeline.Broker. Each batch becomes one batch of the log;
+// Send implements log.Broker. Each batch becomes one batch of the log;
 // leaders are sent to side by side. Whatever may pass is tried again until ctx
 // is done, at most for Config.Timeout. Where the same partition occurs more
 // than once, its batches are sent one after another, and after a failure those
@@ -49,7 +50,7 @@ type outgoing struct {
 // A batch larger than Config.MaxMessageBytes gives a *TooLargeError. The
 // records' slices must not be changed until Send returns, and after an error never:
 // they may still be on their way.
-func (b *Broker) Send(ctx context.Context, batches []pipeline.PartitionBatch) []error {
+func (b *Broker) Send(ctx context.Context, batches []log.PartitionBatch) []error {
 	errs := make([]error, len(batches))
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
@@ -80,7 +81,7 @@ type chain struct{ behind []*outgoing }
 
 // prepare makes a batch ready; nil stands for an empty one. One that is too
 // large has that error from the start.
-func (b *Broker) prepare(index int, batch pipeline.PartitionBatch) *outgoing {
+func (b *Broker) prepare(index int, batch log.PartitionBatch) *outgoing {
 	if len(batch.Records) == 0 {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pricemill/pricemill/internal/kafkatest"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
@@ -51,9 +52,9 @@ func TestSendGivesEachBatchItsError(t *testing.T) {
 	// As long as the topic that does not exist is waited for.
 	b := newBroker(t, func(c *kafka.Config) { c.Timeout = 3 * time.Second })
 	topic := newTopic(t, newBroker(t))
-	errs := b.Send(t.Context(), []pipeline.PartitionBatch{
+	errs := b.Send(t.Context(), []log.PartitionBatch{
 		{TopicPartition: at(topic, 0), Records: numbered(0, 1)},
-		{TopicPartition: at(topic, 1), Records: []pipeline.OutgoingRecord{{Value: make([]byte, 1_040_000)}}},
+		{TopicPartition: at(topic, 1), Records: []log.OutgoingRecord{{Value: make([]byte, 1_040_000)}}},
 		{TopicPartition: at(noTopic(), 0), Records: numbered(0, 1)},
 		{TopicPartition: at(topic, 2)},
 		{TopicPartition: at(topic, 1), Records: numbered(0, 1)}, // behind the one too large
@@ -87,7 +88,7 @@ func TestSendGivesEachBatchItsError(t *testing.T) {
 // of a batch have one time and where they have others.
 func TestSendMeasuresExactly(t *testing.T) {
 	t.Parallel()
-	for name, records := range map[string][]pipeline.OutgoingRecord{
+	for name, records := range map[string][]log.OutgoingRecord{
 		"of one time": numbered(0, 200), "of other times": written(0, 1, -100, 1_000_000, -8_640_000_000),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,7 +98,7 @@ func TestSendMeasuresExactly(t *testing.T) {
 	}
 }
 
-func testSendMeasures(t *testing.T, records []pipeline.OutgoingRecord) {
+func testSendMeasures(t *testing.T, records []log.OutgoingRecord) {
 	t.Helper()
 	last := len(records) - 1
 	const brokersLimit = 1_048_588
@@ -107,7 +108,7 @@ func testSendMeasures(t *testing.T, records []pipeline.OutgoingRecord) {
 		records[last].Value = make([]byte, filler)
 		var large *kafka.TooLargeError
 		tiny := newBroker(t, func(c *kafka.Config) { c.MaxMessageBytes = 100 })
-		err := tiny.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0]
+		err := tiny.Send(t.Context(), []log.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0]
 		if !errors.As(err, &large) {
 			t.Fatalf("no size in %v", err)
 		}
@@ -120,7 +121,7 @@ func testSendMeasures(t *testing.T, records []pipeline.OutgoingRecord) {
 	}
 	send(t, b, at(topic, 0), records...)
 	records[last].Value = make([]byte, filler+1)
-	err := b.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0]
+	err := b.Send(t.Context(), []log.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0]
 	if !errors.Is(err, kafka.ErrTooLarge) {
 		t.Errorf("a byte more than the broker takes: %v", err)
 	}
@@ -141,25 +142,25 @@ func TestSendCompressed(t *testing.T) {
 func TestSendAfterTheBrokerCameBack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	log, err := kafkatest.Start(kafkatest.Config{Dir: dir})
+	logger, err := kafkatest.Start(kafkatest.Config{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, err := net.SplitHostPort(log.Addr())
+	_, port, err := net.SplitHostPort(logger.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBroker(t, func(c *kafka.Config) { c.Brokers = []string{log.Addr()} })
+	b := newBroker(t, func(c *kafka.Config) { c.Brokers = []string{logger.Addr()} })
 	topic := newTopic(t, b)
-	messages := subscribe(t, b, pipeline.SubscriberConfig{}, string(topic))
+	messages := subscribe(t, b, log.SubscriberConfig{}, string(topic))
 	send(t, b, at(topic, 0), numbered(0, 10)...)
-	if err := log.Close(); err != nil {
+	if err := logger.Close(); err != nil {
 		t.Fatal(err)
 	}
 
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	batch := []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: numbered(10, 10)}}
+	batch := []log.PartitionBatch{{TopicPartition: at(topic, 0), Records: numbered(10, 10)}}
 	if err := b.Send(ctx, batch)[0]; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("sending to a broker that is gone: %v", err)
 	}
@@ -168,7 +169,7 @@ func TestSendAfterTheBrokerCameBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err = kafkatest.Start(kafkatest.Config{Dir: dir, Port: number})
+	logger, err = kafkatest.Start(kafkatest.Config{Dir: dir, Port: number})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +177,7 @@ func TestSendAfterTheBrokerCameBack(t *testing.T) {
 		if err := b.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := log.Close(); err != nil {
+		if err := logger.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -201,11 +202,11 @@ func TestClosedBrokerSendsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	err := b.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: numbered(0, 1)}})[0]
+	err := b.Send(t.Context(), []log.PartitionBatch{{TopicPartition: at(topic, 0), Records: numbered(0, 1)}})[0]
 	if err == nil {
 		t.Error("a closed broker sends")
 	}
-	if _, err := b.Subscriber(pipeline.SubscriberConfig{Group: "g"}); !errors.Is(err, kafka.ErrClosed) {
+	if _, err := b.Subscriber(log.SubscriberConfig{Group: "g"}); !errors.Is(err, kafka.ErrClosed) {
 		t.Errorf("subscribing: %v", err)
 	}
 	if _, err := b.Publisher(kafka.PublisherConfig{}); !errors.Is(err, kafka.ErrClosed) {
@@ -220,9 +221,9 @@ func BenchmarkSend(b *testing.B) {
 	for i := range records {
 		records[i].Value = make([]byte, 150)
 	}
-	var batches []pipeline.PartitionBatch
+	var batches []log.PartitionBatch
 	for partition := range int32(4) {
-		batches = append(batches, pipeline.PartitionBatch{TopicPartition: at(topic, partition), Records: records})
+		batches = append(batches, log.PartitionBatch{TopicPartition: at(topic, partition), Records: records})
 	}
 	sent := 0
 	for b.Loop() {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/delivery"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -44,7 +45,7 @@ type session struct {
 
 	// Written by Setup alone, before the others start.
 	ctx    context.Context
-	topics map[schema.Topic]pipeline.TopicInfo
+	topics map[schema.Topic]log.TopicInfo
 	starts map[pipeline.TopicPartition]int64 // nil: all claims are consumed
 	lanes  map[int]*lane
 	done   sync.WaitGroup
@@ -98,11 +99,11 @@ func (s *session) Setup(gs sarama.ConsumerGroupSession) error {
 
 // assign asks the Assignor where to start and seeks there.
 func (s *session) assign(
-	gs sarama.ConsumerGroupSession, claimed []pipeline.TopicPartition, ranges map[pipeline.TopicPartition]pipeline.OffsetRange,
+	gs sarama.ConsumerGroupSession, claimed []pipeline.TopicPartition, ranges map[pipeline.TopicPartition]log.OffsetRange,
 ) error {
-	claims := make([]pipeline.Claim, len(claimed))
+	claims := make([]log.Claim, len(claimed))
 	for i, tp := range claimed {
-		claims[i] = pipeline.Claim{TopicPartition: tp, TopicInfo: s.topics[tp.Topic], OffsetRange: ranges[tp]}
+		claims[i] = log.Claim{TopicPartition: tp, TopicInfo: s.topics[tp.Topic], OffsetRange: ranges[tp]}
 	}
 	slices.SortFunc(claims, compareClaims)
 	starts, err := s.askAssignor(claims)
@@ -134,7 +135,7 @@ func (s *session) assign(
 // parkOthers moves the claims that are not consumed to the head of the log.
 // sarama opens them all the same, and where what the group has committed is no
 // longer in the log, it ends the session for all.
-func (s *session) parkOthers(gs sarama.ConsumerGroupSession, ranges map[pipeline.TopicPartition]pipeline.OffsetRange) {
+func (s *session) parkOthers(gs sarama.ConsumerGroupSession, ranges map[pipeline.TopicPartition]log.OffsetRange) {
 	for tp, held := range ranges {
 		if _, consumed := s.starts[tp]; !consumed {
 			name := s.sub.broker.cfg.name(tp.Topic)
@@ -146,7 +147,7 @@ func (s *session) parkOthers(gs sarama.ConsumerGroupSession, ranges map[pipeline
 
 // askAssignor tries again here, since the end of the session would make sarama
 // rejoin, and the whole group rebalance, without a pause.
-func (s *session) askAssignor(claims []pipeline.Claim) (map[pipeline.TopicPartition]int64, error) {
+func (s *session) askAssignor(claims []log.Claim) (map[pipeline.TopicPartition]int64, error) {
 	for attempt := 1; ; attempt++ {
 		starts, err := s.sub.subscriber.cfg.Assignor.Assign(s.ctx, slices.Clone(claims), s.restart)
 		if err == nil {
@@ -160,7 +161,7 @@ func (s *session) askAssignor(claims []pipeline.Claim) (map[pipeline.TopicPartit
 	}
 }
 
-func compareClaims(a, b pipeline.Claim) int {
+func compareClaims(a, b log.Claim) int {
 	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 }
 
@@ -209,7 +210,7 @@ func (s *session) ConsumeClaim(gs sarama.ConsumerGroupSession, claim sarama.Cons
 	}
 	if s.ctx.Err() == nil {
 		// The claim ended by itself: its position has left the log.
-		s.sub.tell(&pipeline.PartitionError{TopicPartition: tp, Err: errors.New("its consumer ended by itself: the position has left the log")})
+		s.sub.tell(&log.PartitionError{TopicPartition: tp, Err: errors.New("its consumer ended by itself: the position has left the log")})
 		s.failed.Store(true)
 		s.end()
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
@@ -18,7 +19,7 @@ func TestAssignSeeks(t *testing.T) {
 	topic := newTopic(t, b)
 	send(t, b, at(topic, 0), numbered(0, 200)...)
 	assignor := newPositions()
-	messages := subscribe(t, b, pipeline.SubscriberConfig{Assignor: assignor, BatchSize: 10}, string(topic))
+	messages := subscribe(t, b, log.SubscriberConfig{Assignor: assignor, BatchSize: 10}, string(topic))
 	// Raised above nothing, raised above what is committed, lowered below it.
 	for _, start := range []int64{40, 90, 5} {
 		assignor.set(at(topic, 0), start)
@@ -45,7 +46,7 @@ func TestAssignSeeks(t *testing.T) {
 		if len(claims) != 4 {
 			t.Fatalf("%d claims, want 4", len(claims))
 		}
-		want := pipeline.OffsetRange{Oldest: 0, End: 200}
+		want := log.OffsetRange{Oldest: 0, End: 200}
 		if c := claims[0]; c.TopicPartition != at(topic, 0) || c.OffsetRange != want || c.Partitions != 4 || c.ID == "" {
 			t.Errorf("claim is %+v", c)
 		}
@@ -65,7 +66,7 @@ func TestAssignIsAskedAgain(t *testing.T) {
 		}
 		return nil
 	}
-	msg, _ := receive(t, subscribe(t, b, pipeline.SubscriberConfig{Assignor: assignor}, string(topic)))
+	msg, _ := receive(t, subscribe(t, b, log.SubscriberConfig{Assignor: assignor}, string(topic)))
 	msg.Ack()
 }
 
@@ -76,7 +77,7 @@ func TestAssignOutsideTheLogIsRefused(t *testing.T) {
 	send(t, b, at(topic, 0), numbered(0, 10)...)
 	assignor := newPositions()
 	assignor.set(at(topic, 0), 11)
-	messages := subscribe(t, b, pipeline.SubscriberConfig{Assignor: assignor}, string(topic))
+	messages := subscribe(t, b, log.SubscriberConfig{Assignor: assignor}, string(topic))
 	wait(t, "the first assignment", assignor.called)
 	assignor.set(at(topic, 0), 10)
 	wait(t, "the second", assignor.called)
@@ -100,7 +101,7 @@ func TestClaimWithoutAnswerIsNotConsumed(t *testing.T) {
 		send(t, b, at(topic, 0), numbered(sent, 5000)...)
 		send(t, b, at(topic, 1), numbered(sent, 5000)...)
 	}
-	messages := subscribe(t, b, pipeline.SubscriberConfig{Assignor: assignor, Lanes: 1}, string(topic))
+	messages := subscribe(t, b, log.SubscriberConfig{Assignor: assignor, Lanes: 1}, string(topic))
 	for next := int64(0); next < 10_000; {
 		msg, batch := receive(t, messages)
 		for _, r := range batch.Records {
@@ -121,7 +122,7 @@ func TestUnconsumedClaimMayHaveLostItsOffset(t *testing.T) {
 	topic := newTopic(t, b)
 	send(t, b, at(topic, 0), numbered(0, 10)...)
 	group := unique("group")
-	before := newSubscriber(t, b, pipeline.SubscriberConfig{Group: group, BatchSize: 1})
+	before := newSubscriber(t, b, log.SubscriberConfig{Group: group, BatchSize: 1})
 	consumed, err := before.Subscribe(t.Context(), string(topic))
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +139,7 @@ func TestUnconsumedClaimMayHaveLostItsOffset(t *testing.T) {
 	deleteRecords(t, at(topic, 0), 15)
 	assignor := newPositions()
 	assignor.only = func(tp pipeline.TopicPartition) bool { return tp.Partition == 1 }
-	messages := subscribe(t, b, pipeline.SubscriberConfig{Group: group, Assignor: assignor, Lanes: 1}, string(topic))
+	messages := subscribe(t, b, log.SubscriberConfig{Group: group, Assignor: assignor, Lanes: 1}, string(topic))
 	for next := int64(0); next < 10; {
 		msg, batch := receive(t, messages)
 		for _, r := range batch.Records {
@@ -171,7 +172,7 @@ func TestPauseStopsAPartition(t *testing.T) {
 	send(t, b, at(topic, 0), numbered(0, 5000)...)
 	send(t, b, at(topic, 1), numbered(0, 5000)...)
 	assignor := newPositions()
-	messages := subscribe(t, b, pipeline.SubscriberConfig{Assignor: assignor, Lanes: 1, BatchSize: 10}, string(topic))
+	messages := subscribe(t, b, log.SubscriberConfig{Assignor: assignor, Lanes: 1, BatchSize: 10}, string(topic))
 	paused, next := false, int64(0)
 	for next < 5000 {
 		msg, batch := receive(t, messages)
@@ -238,13 +239,13 @@ func TestRebalanceWaitsForTheBatchInFlight(t *testing.T) {
 		}
 		return nil
 	}
-	first := subscribe(t, b, pipeline.SubscriberConfig{Assignor: assignor, Lanes: 1}, string(topic))
+	first := subscribe(t, b, log.SubscriberConfig{Assignor: assignor, Lanes: 1}, string(topic))
 	wait(t, "the first session", assignor.called)
 	msg, _ := receive(t, first)
 	inFlight.Add(1)
 
 	other := newPositions()
-	subscribe(t, b, pipeline.SubscriberConfig{Assignor: other, Lanes: 1}, string(topic))
+	subscribe(t, b, log.SubscriberConfig{Assignor: other, Lanes: 1}, string(topic))
 	// The handler is stuck for longer than the grace: the new member gets its
 	// partitions, the old one does not start anew.
 	if claims := wait(t, "the other member's session", other.called); len(claims) == 0 || len(claims) == 4 {
@@ -266,7 +267,7 @@ func TestGroupGoesOnFromWhatWasAcked(t *testing.T) {
 	b := newBroker(t)
 	topic := newTopic(t, b)
 	send(t, b, at(topic, 0), numbered(0, 20)...)
-	cfg := pipeline.SubscriberConfig{BatchSize: 10, Group: unique("group")}
+	cfg := log.SubscriberConfig{BatchSize: 10, Group: unique("group")}
 	sub := newSubscriber(t, b, cfg)
 	messages, err := sub.Subscribe(t.Context(), string(topic))
 	if err != nil {
@@ -295,9 +296,9 @@ func TestStaticMembersOfOneProcess(t *testing.T) {
 	b := newBroker(t, func(c *kafka.Config) { c.InstanceID = "node-1" })
 	topic := newTopic(t, b)
 	one, two := newPositions(), newPositions()
-	subscribe(t, b, pipeline.SubscriberConfig{Assignor: one}, string(topic))
+	subscribe(t, b, log.SubscriberConfig{Assignor: one}, string(topic))
 	wait(t, "the first member", one.called)
-	subscribe(t, b, pipeline.SubscriberConfig{Assignor: two}, string(topic))
+	subscribe(t, b, log.SubscriberConfig{Assignor: two}, string(topic))
 	if claims := wait(t, "the second member", two.called); len(claims) != 2 {
 		t.Errorf("the second member has %d partitions, want 2", len(claims))
 	}

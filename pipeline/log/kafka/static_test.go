@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
@@ -59,7 +59,7 @@ func runMember(text string) error {
 		return err
 	}
 	assignor := newPositions()
-	sub, err := b.Subscriber(pipeline.SubscriberConfig{Group: m.Group, Assignor: assignor, BatchSize: 1})
+	sub, err := b.Subscriber(log.SubscriberConfig{Group: m.Group, Assignor: assignor, BatchSize: 1})
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func runMember(text string) error {
 	}
 }
 
-func partitionsOf(claims []pipeline.Claim) []int32 {
+func partitionsOf(claims []log.Claim) []int32 {
 	var partitions []int32
 	for _, claim := range claims {
 		partitions = append(partitions, claim.Partition)
@@ -176,7 +176,7 @@ func testStaticMember(t *testing.T, leads bool) {
 		lines, process = join()
 		awaitAssigned(t, lines, 4)
 	}
-	messages := subscribe(t, b, pipeline.SubscriberConfig{Group: member.Group, Assignor: other, BatchSize: 1}, string(topic))
+	messages := subscribe(t, b, log.SubscriberConfig{Group: member.Group, Assignor: other, BatchSize: 1}, string(topic))
 	if !leads {
 		wait(t, "the first member", other.called)
 		lines, process = join()
@@ -231,9 +231,9 @@ func TestTwoProcessesOfOneInstanceID(t *testing.T) {
 	second := newBroker(t, func(c *kafka.Config) { c.InstanceID = "node-1" })
 	topic := newTopic(t, first)
 	one, two := newPositions(), newPositions()
-	subscribe(t, first, pipeline.SubscriberConfig{Assignor: one}, string(topic))
+	subscribe(t, first, log.SubscriberConfig{Assignor: one}, string(topic))
 	awaitClaims(t, one, 4)
-	messages := subscribe(t, second, pipeline.SubscriberConfig{Assignor: two}, string(topic))
+	messages := subscribe(t, second, log.SubscriberConfig{Assignor: two}, string(topic))
 	awaitClaims(t, two, 4)
 	send(t, first, at(topic, 0), numbered(0, 1)...)
 	inFlight, _ := receive(t, messages)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/delivery"
 )
 
@@ -29,7 +29,7 @@ const (
 // session of the subscription starts.
 type Subscriber struct {
 	broker *Broker
-	cfg    pipeline.SubscriberConfig
+	cfg    log.SubscriberConfig
 
 	life    context.Context
 	endLife context.CancelFunc
@@ -44,8 +44,8 @@ var (
 	_ message.SubscribeInitializer = (*Subscriber)(nil)
 )
 
-// Subscriber implements pipeline.Broker. It returns a *Subscriber.
-func (b *Broker) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, error) {
+// Subscriber implements log.Broker. It returns a *Subscriber.
+func (b *Broker) Subscriber(cfg log.SubscriberConfig) (message.Subscriber, error) {
 	setDefault(&cfg.Linger, defaultLinger)
 	if err := delivery.Complete(&cfg, defaultBatchSize); err != nil {
 		return nil, err

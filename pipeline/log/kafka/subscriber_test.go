@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -17,12 +17,12 @@ func TestRecordIsWhatWasSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := time.Now().Add(-time.Second)
-	send(t, b, at(topic, 2), pipeline.OutgoingRecord{
+	send(t, b, at(topic, 2), log.OutgoingRecord{
 		Key:     []byte("key"),
 		Headers: []schema.Header{{Key: "a", Value: []byte("1")}, {Key: "b", Value: []byte("2")}},
 		Value:   []byte("value"),
 	})
-	msg, batch := receive(t, subscribe(t, b, pipeline.SubscriberConfig{}, string(topic)))
+	msg, batch := receive(t, subscribe(t, b, log.SubscriberConfig{}, string(topic)))
 	defer msg.Ack()
 	r := batch.Records[0]
 	if len(batch.Records) != 1 || r.TopicPartition != at(topic, 2) || r.TopicID != infos[topic].ID ||
@@ -42,7 +42,7 @@ func TestLingerFillsABatchOfAnIdleLane(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t)
 	topic := newTopic(t, b)
-	messages := subscribe(t, b, pipeline.SubscriberConfig{Linger: time.Hour, BatchSize: 3, Lanes: 1}, string(topic))
+	messages := subscribe(t, b, log.SubscriberConfig{Linger: time.Hour, BatchSize: 3, Lanes: 1}, string(topic))
 	for i := range 3 {
 		send(t, b, at(topic, 0), numbered(i, 1)...)
 	}

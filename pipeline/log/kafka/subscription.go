@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -187,7 +188,7 @@ func (s *subscription) tellPartition(err error) {
 	var of *sarama.ConsumerError
 	if errors.As(err, &of) {
 		if role, ours := s.roleOf[of.Topic]; ours {
-			s.tell(&pipeline.PartitionError{TopicPartition: pipeline.TopicPartition{Topic: role, Partition: of.Partition}, Err: of.Err})
+			s.tell(&log.PartitionError{TopicPartition: pipeline.TopicPartition{Topic: role, Partition: of.Partition}, Err: of.Err})
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
@@ -53,6 +53,6 @@ func pubSubOfGroup(marshaler wkafka.Marshaler) tests.ConsumerGroupPubSubConstruc
 		if err != nil {
 			t.Fatal(err)
 		}
-		return pub, newSubscriber(t, b, pipeline.SubscriberConfig{Group: group, BatchSize: 1})
+		return pub, newSubscriber(t, b, log.SubscriberConfig{Group: group, BatchSize: 1})
 	}
 }

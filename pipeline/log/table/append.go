@@ -7,10 +7,11 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
-// AppendTx implements pipeline.TransactionalLog.
+// AppendTx implements log.TransactionalLog.
 func (l *Log) AppendTx(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 	now := time.Now()
 	entries := make([]entry, len(rows))
@@ -69,8 +70,8 @@ func (l *Log) append(ctx context.Context, tx *store.Tx, places []place, entries 
 	return numbers, nil
 }
 
-// Send implements pipeline.Broker. What can be appended is, in one transaction.
-func (l *Log) Send(ctx context.Context, batches []pipeline.PartitionBatch) []error {
+// Send implements log.Broker. What can be appended is, in one transaction.
+func (l *Log) Send(ctx context.Context, batches []log.PartitionBatch) []error {
 	packed, errs := l.packAll(ctx, batches)
 	err := l.write(ctx, packed)
 	for i := range errs {
@@ -88,7 +89,7 @@ type packed struct {
 }
 
 // packAll packs batches, but for those with an error.
-func (l *Log) packAll(ctx context.Context, batches []pipeline.PartitionBatch) (packed, []error) {
+func (l *Log) packAll(ctx context.Context, batches []log.PartitionBatch) (packed, []error) {
 	now := time.Now()
 	errs := make([]error, len(batches))
 	refused := map[pipeline.TopicPartition]error{}
@@ -129,7 +130,7 @@ func (l *Log) write(ctx context.Context, all packed) error {
 }
 
 // pack makes the entries of a batch.
-func (l *Log) pack(ctx context.Context, batch pipeline.PartitionBatch, now time.Time) (store.Topic, []entry, error) {
+func (l *Log) pack(ctx context.Context, batch log.PartitionBatch, now time.Time) (store.Topic, []entry, error) {
 	topic, err := l.topic(ctx, batch.Topic)
 	if err != nil {
 		return store.Topic{}, nil, err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -196,7 +197,7 @@ func TestACommitWakesConsumers(t *testing.T) {
 	l := openLog(t, db, func(c *table.Config) { c.Poll = time.Hour })
 	topic := newTopic(t, l)
 	epoch := epochOf(t, db, topic)
-	subscriber, err := l.Subscriber(pipeline.SubscriberConfig{Group: unique("group")})
+	subscriber, err := l.Subscriber(log.SubscriberConfig{Group: unique("group")})
 	require.NoError(t, err)
 	messages, err := subscriber.Subscribe(t.Context(), string(topic))
 	require.NoError(t, err)
@@ -211,10 +212,10 @@ func TestACommitWakesConsumers(t *testing.T) {
 				return l.AppendTx(t.Context(), tx, []store.OutboxRow{row(epoch, int32(i%4), text)})
 			}))
 		} else {
-			send(t, l, at(topic, int32(i%4)), pipeline.OutgoingRecord{Value: []byte(text)})
+			send(t, l, at(topic, int32(i%4)), log.OutgoingRecord{Value: []byte(text)})
 		}
 		msg := wait(t, "a message", messages)
-		batch, _ := pipeline.BatchOf(msg)
+		batch, _ := log.BatchOf(msg)
 		require.Len(t, batch.Records, 1)
 		assert.Equal(t, text, string(batch.Records[0].Value))
 		msg.Ack()
@@ -228,7 +229,7 @@ func TestIdleProcessesWriteNothing(t *testing.T) {
 	l := openLog(t, db, func(c *table.Config) { c.Poll = time.Millisecond })
 	topic := newTopic(t, l)
 	assigned := make(chan struct{}, 10)
-	subscriber, err := l.Subscriber(pipeline.SubscriberConfig{Group: unique("group"), Report: func(error) { assigned <- struct{}{} }})
+	subscriber, err := l.Subscriber(log.SubscriberConfig{Group: unique("group"), Report: func(error) { assigned <- struct{}{} }})
 	require.NoError(t, err)
 	_, err = subscriber.Subscribe(t.Context(), string(topic))
 	require.NoError(t, err)
@@ -249,13 +250,13 @@ func TestFailpointsOfAppend(t *testing.T) {
 			db := onSQLite(t)(t)
 			l := openLog(t, db)
 			topic := newTopic(t, l)
-			subscriber, err := l.Subscriber(pipeline.SubscriberConfig{Group: unique("group"), Assignor: fromStart{}})
+			subscriber, err := l.Subscriber(log.SubscriberConfig{Group: unique("group"), Assignor: fromStart{}})
 			require.NoError(t, err)
 			messages, err := subscriber.Subscribe(t.Context(), string(topic))
 			require.NoError(t, err)
 			injected := errors.New("injected")
 			pipelinetest.Fail(t, c.point, 1, func(context.Context) error { return injected })
-			errs := l.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 1), Records: numbered(0, 1)}})
+			errs := l.Send(t.Context(), []log.PartitionBatch{{TopicPartition: at(topic, 1), Records: numbered(0, 1)}})
 			require.ErrorIs(t, errs[0], injected)
 			assert.Equal(t, c.there, len(values(t, l, at(topic, 1))) == 1)
 			send(t, l, at(topic, 1), numbered(1, 1)...)
@@ -266,7 +267,7 @@ func TestFailpointsOfAppend(t *testing.T) {
 			var got []string
 			for len(got) < len(want) {
 				msg := wait(t, "a message", messages)
-				batch, _ := pipeline.BatchOf(msg)
+				batch, _ := log.BatchOf(msg)
 				for _, r := range batch.Records {
 					got = append(got, string(r.Value))
 				}
@@ -280,7 +281,7 @@ func TestFailpointsOfAppend(t *testing.T) {
 // fromStart is an Assignor that has every partition start with its first record.
 type fromStart struct{}
 
-func (fromStart) Assign(_ context.Context, claims []pipeline.Claim, _ func()) (map[pipeline.TopicPartition]int64, error) {
+func (fromStart) Assign(_ context.Context, claims []log.Claim, _ func()) (map[pipeline.TopicPartition]int64, error) {
 	starts := map[pipeline.TopicPartition]int64{}
 	for _, c := range claims {
 		starts[c.TopicPartition] = c.Oldest

@@ -9,16 +9,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // prices makes n records as the service's are, with the nine headers of an event.
-func prices(n int) []pipeline.OutgoingRecord {
-	records := make([]pipeline.OutgoingRecord, n)
+func prices(n int) []log.OutgoingRecord {
+	records := make([]log.OutgoingRecord, n)
 	for i := range records {
-		records[i] = pipeline.OutgoingRecord{Key: []byte("simulated/AAPL"), Value: fmt.Appendf(nil,
+		records[i] = log.OutgoingRecord{Key: []byte("simulated/AAPL"), Value: fmt.Appendf(nil,
 			`{"symbol":"AAPL","price":"%d.25","timestamp":"2026-01-02T03:04:05.678901Z","source":"simulated","raw_response_id":"%d"}`, i, i)}
 		for h := range 9 {
 			records[i].Headers = append(records[i].Headers, schema.Header{Key: fmt.Sprint("ce_header", h), Value: fmt.Appendf(nil, "value-%d-%d", h, i)})
@@ -27,7 +28,7 @@ func prices(n int) []pipeline.OutgoingRecord {
 	return records
 }
 
-func benchLog(b *testing.B) (*store.Store, pipeline.Broker, schema.Topic) {
+func benchLog(b *testing.B) (*store.Store, log.Broker, schema.Topic) {
 	b.Helper()
 	engine, err := sqlite.Open(filepath.Join(b.TempDir(), "db"), sqlite.Expendable)
 	require.NoError(b, err)
@@ -41,7 +42,7 @@ func BenchmarkRead(b *testing.B) {
 	const n = 100_000
 	records := prices(500)
 	for range n / len(records) {
-		require.NoError(b, l.Send(b.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0])
+		require.NoError(b, l.Send(b.Context(), []log.PartitionBatch{{TopicPartition: at(topic, 0), Records: records}})[0])
 	}
 	b.ReportAllocs()
 	read := 0
@@ -59,7 +60,7 @@ func BenchmarkReadSingles(b *testing.B) {
 	_, l, topic := benchLog(b)
 	const n = 5_000
 	for _, r := range prices(n) {
-		require.NoError(b, l.Send(b.Context(), []pipeline.PartitionBatch{{TopicPartition: at(topic, 0), Records: []pipeline.OutgoingRecord{r}}})[0])
+		require.NoError(b, l.Send(b.Context(), []log.PartitionBatch{{TopicPartition: at(topic, 0), Records: []log.OutgoingRecord{r}}})[0])
 	}
 	b.ReportAllocs()
 	read := 0
@@ -77,9 +78,9 @@ func BenchmarkAppend(b *testing.B) {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			_, l, topic := benchLog(b)
 			records := prices(size)
-			var batches []pipeline.PartitionBatch
+			var batches []log.PartitionBatch
 			for partition := range int32(4) {
-				batches = append(batches, pipeline.PartitionBatch{TopicPartition: at(topic, partition), Records: records})
+				batches = append(batches, log.PartitionBatch{TopicPartition: at(topic, partition), Records: records})
 			}
 			b.ReportAllocs()
 			sent := 0

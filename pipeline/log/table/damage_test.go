@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -225,7 +226,7 @@ func (d *damaged) consume(t *testing.T, want int64, failure error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	reports := make(chan error, 1000)
-	subscriber, err := d.log.Subscriber(pipeline.SubscriberConfig{Group: unique("group"), Lanes: 1, BatchSize: 7, Report: func(err error) { reports <- err }})
+	subscriber, err := d.log.Subscriber(log.SubscriberConfig{Group: unique("group"), Lanes: 1, BatchSize: 7, Report: func(err error) { reports <- err }})
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, subscriber.Close()) }()
 	messages, err := subscriber.Subscribe(ctx, string(d.topic))
@@ -250,7 +251,7 @@ func (d *damaged) consume(t *testing.T, want int64, failure error) {
 			continue
 		}
 		msg := wait(t, "a message", messages)
-		batch, _ := pipeline.BatchOf(msg)
+		batch, _ := log.BatchOf(msg)
 		for _, r := range batch.Records {
 			require.Equal(t, next[r.Partition], r.Offset)
 			require.Equal(t, strconv.FormatInt(r.Offset, 10), string(r.Value))

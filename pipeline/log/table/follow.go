@@ -17,7 +17,7 @@ func (f *following) Close() error {
 	return nil
 }
 
-// Follow implements pipeline.Follower. The commit wakes it where this process writes the
+// Follow implements log.Follower. The commit wakes it where this process writes the
 // records; for those of others the log looks as it does for subscribers.
 func (l *Log) Follow(ctx context.Context, tp pipeline.TopicPartition, from int64, f func([]pipeline.Record) error) error {
 	topic, err := l.topic(ctx, tp.Topic)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
@@ -126,7 +127,7 @@ func TestSessionsNeedTheLease(t *testing.T) {
 		send(t, l, at(topic, 0), numbered(0, 1)...)
 		var assigned atomic.Int32
 		reports := make(chan error, 1000)
-		subscriber, err := l.Subscriber(pipeline.SubscriberConfig{Group: unique("group"), Assignor: counted{&assigned}, Report: func(err error) { reports <- err }})
+		subscriber, err := l.Subscriber(log.SubscriberConfig{Group: unique("group"), Assignor: counted{&assigned}, Report: func(err error) { reports <- err }})
 		require.NoError(t, err)
 		messages, err := subscriber.Subscribe(t.Context(), string(topic))
 		require.NoError(t, err)
@@ -147,7 +148,7 @@ func TestSessionsNeedTheLease(t *testing.T) {
 		for len(reports) > 0 {
 			// Where it takes long until the lease is back, that it stands by is reported.
 			if err := <-reports; err != nil {
-				assert.ErrorIs(t, err, pipeline.ErrStandby)
+				assert.ErrorIs(t, err, log.ErrStandby)
 			}
 		}
 	})
@@ -156,7 +157,7 @@ func TestSessionsNeedTheLease(t *testing.T) {
 // counted is an Assignor that counts its calls.
 type counted struct{ calls *atomic.Int32 }
 
-func (c counted) Assign(ctx context.Context, claims []pipeline.Claim, restart func()) (map[pipeline.TopicPartition]int64, error) {
+func (c counted) Assign(ctx context.Context, claims []log.Claim, restart func()) (map[pipeline.TopicPartition]int64, error) {
 	c.calls.Add(1)
 	return fromStart{}.Assign(ctx, claims, restart)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -80,8 +81,8 @@ type Log struct {
 }
 
 var (
-	_ pipeline.TransactionalLog = (*Log)(nil)
-	_ pipeline.Follower         = (*Log)(nil)
+	_ log.TransactionalLog = (*Log)(nil)
+	_ log.Follower         = (*Log)(nil)
 )
 
 // Open returns the log of a database.
@@ -210,8 +211,8 @@ func (l *Log) endWatch() bool {
 	return !l.watching
 }
 
-// EnsureTopics implements pipeline.Broker.
-func (l *Log) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+// EnsureTopics implements log.Broker.
+func (l *Log) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
 	infos, err := l.Topics(ctx, topics)
 	if err != nil || len(infos) == len(topics) {
 		return infos, err
@@ -227,15 +228,15 @@ func (l *Log) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[sche
 	return l.Topics(ctx, topics)
 }
 
-// Topics implements pipeline.Broker.
-func (l *Log) Topics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]pipeline.TopicInfo, error) {
+// Topics implements log.Broker.
+func (l *Log) Topics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
 	known, err := l.lookUp(ctx, topics)
 	if err != nil {
 		return nil, err
 	}
-	infos := make(map[schema.Topic]pipeline.TopicInfo, len(topics))
+	infos := make(map[schema.Topic]log.TopicInfo, len(topics))
 	for name, topic := range known {
-		infos[name] = pipeline.TopicInfo{ID: topic.ID, Partitions: topic.Partitions}
+		infos[name] = log.TopicInfo{ID: topic.ID, Partitions: topic.Partitions}
 	}
 	return infos, nil
 }
@@ -299,14 +300,14 @@ func (l *Log) topic(ctx context.Context, name schema.Topic) (store.Topic, error)
 	return topic, nil
 }
 
-// LimitedRetention implements pipeline.Broker: the table keeps all records.
+// LimitedRetention implements log.Broker: the table keeps all records.
 func (l *Log) LimitedRetention(context.Context, []schema.Topic) (map[schema.Topic]string, error) {
 	return nil, nil
 }
 
-// Offsets implements pipeline.Broker. The log keeps all records: a partition whose first
+// Offsets implements log.Broker. The log keeps all records: a partition whose first
 // ones are missing is damaged, and begins with them all the same.
-func (l *Log) Offsets(ctx context.Context, name schema.Topic) ([]pipeline.OffsetRange, error) {
+func (l *Log) Offsets(ctx context.Context, name schema.Topic) ([]log.OffsetRange, error) {
 	topic, err := l.topic(ctx, name)
 	if err != nil {
 		return nil, err
@@ -315,7 +316,7 @@ func (l *Log) Offsets(ctx context.Context, name schema.Topic) ([]pipeline.Offset
 	if err != nil {
 		return nil, err
 	}
-	ranges := make([]pipeline.OffsetRange, topic.Partitions)
+	ranges := make([]log.OffsetRange, topic.Partitions)
 	for _, chain := range chains {
 		if chain.Epoch == topic.Epoch && chain.Part < topic.Partitions {
 			ranges[chain.Part].End = chain.Last

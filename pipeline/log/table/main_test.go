@@ -20,6 +20,7 @@ import (
 	"github.com/pricemill/pricemill/internal/logtest"
 	"github.com/pricemill/pricemill/internal/proxytest"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
@@ -153,18 +154,18 @@ func at(topic schema.Topic, partition int32) pipeline.TopicPartition {
 }
 
 // numbered makes n records whose values are first, first+1, …
-func numbered(first, n int) []pipeline.OutgoingRecord {
-	records := make([]pipeline.OutgoingRecord, n)
+func numbered(first, n int) []log.OutgoingRecord {
+	records := make([]log.OutgoingRecord, n)
 	for i := range records {
-		records[i] = pipeline.OutgoingRecord{Key: []byte("simulated/AAPL"), Value: fmt.Appendf(nil, "%d", first+i),
+		records[i] = log.OutgoingRecord{Key: []byte("simulated/AAPL"), Value: fmt.Appendf(nil, "%d", first+i),
 			Headers: []schema.Header{{Key: "ce_type", Value: []byte("test")}}}
 	}
 	return records
 }
 
-func send(t testing.TB, l *table.Log, tp pipeline.TopicPartition, records ...pipeline.OutgoingRecord) {
+func send(t testing.TB, l *table.Log, tp pipeline.TopicPartition, records ...log.OutgoingRecord) {
 	t.Helper()
-	require.NoError(t, l.Send(t.Context(), []pipeline.PartitionBatch{{TopicPartition: tp, Records: records}})[0])
+	require.NoError(t, l.Send(t.Context(), []log.PartitionBatch{{TopicPartition: tp, Records: records}})[0])
 }
 
 func wait[T any](t testing.TB, what string, from <-chan T) (v T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/delivery"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -98,8 +99,8 @@ func (p *Publisher) begin() error {
 }
 
 // batches sorts messages by partition.
-func (p *Publisher) batches(topic store.Topic, messages []*message.Message) ([]pipeline.PartitionBatch, error) {
-	batches := make([]pipeline.PartitionBatch, topic.Partitions)
+func (p *Publisher) batches(topic store.Topic, messages []*message.Message) ([]log.PartitionBatch, error) {
+	batches := make([]log.PartitionBatch, topic.Partitions)
 	for part := range batches {
 		batches[part].TopicPartition = pipeline.TopicPartition{Topic: schema.Topic(topic.Name), Partition: int32(part)}
 	}
@@ -125,7 +126,7 @@ func (p *Publisher) partition(key []byte, partitions int32) int32 {
 }
 
 // send appends all batches or none.
-func (p *Publisher) send(ctx context.Context, batches []pipeline.PartitionBatch) error {
+func (p *Publisher) send(ctx context.Context, batches []log.PartitionBatch) error {
 	packed, errs := p.l.packAll(ctx, batches)
 	if err := errors.Join(errs...); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -28,7 +29,7 @@ type OutOfRangeError struct {
 	// From and To bound the offsets asked for; To is not included.
 	From, To int64
 	// OffsetRange is what the partition holds.
-	pipeline.OffsetRange
+	log.OffsetRange
 }
 
 func (e *OutOfRangeError) Error() string {
@@ -38,7 +39,7 @@ func (e *OutOfRangeError) Error() string {
 // Unwrap makes it an ErrOutOfRange.
 func (e *OutOfRangeError) Unwrap() error { return ErrOutOfRange }
 
-// Read implements pipeline.Broker. Where the partition does not hold all of the offsets,
+// Read implements log.Broker. Where the partition does not hold all of the offsets,
 // the error wraps ErrOutOfRange; where it should, and does not, ErrDamaged.
 func (l *Log) Read(ctx context.Context, tp pipeline.TopicPartition, from, to int64, f func([]pipeline.Record) error) error {
 	topic, err := l.topic(ctx, tp.Topic)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/klauspost/compress/s2"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -37,7 +37,7 @@ const (
 // Why a partition cannot be read.
 var (
 	// ErrDamaged is wrapped where the log does not read as it was written.
-	ErrDamaged = pipeline.ErrDamaged
+	ErrDamaged = log.ErrDamaged
 	// ErrUnknownFormat is wrapped where a newer version wrote the log.
 	ErrUnknownFormat = errors.New("the log is written in a format that this version does not know")
 )

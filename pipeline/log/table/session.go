@@ -14,6 +14,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/delivery"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -43,7 +44,7 @@ func (s *subscription) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if s.l.cfg.Consumer != nil {
-		waiting := time.AfterFunc(standbyAfter, func() { s.tell(pipeline.ErrStandby) })
+		waiting := time.AfterFunc(standbyAfter, func() { s.tell(log.ErrStandby) })
 		held, err := s.l.cfg.Consumer.Acquire(ctx)
 		waiting.Stop()
 		if err != nil {
@@ -100,7 +101,7 @@ func (s *session) assign(ctx context.Context) ([]partition, error) {
 	if s.topics, err = l.lookUp(ctx, s.sub.topics); err != nil {
 		return nil, err
 	}
-	var claims []pipeline.Claim
+	var claims []log.Claim
 	for _, name := range s.sub.topics {
 		topic, exists := s.topics[name]
 		if !exists {
@@ -111,8 +112,8 @@ func (s *session) assign(ctx context.Context) ([]partition, error) {
 			return nil, err
 		}
 		for part, held := range ranges {
-			claims = append(claims, pipeline.Claim{TopicPartition: pipeline.TopicPartition{Topic: name, Partition: int32(part)},
-				TopicInfo: pipeline.TopicInfo{ID: topic.ID, Partitions: topic.Partitions}, OffsetRange: held})
+			claims = append(claims, log.Claim{TopicPartition: pipeline.TopicPartition{Topic: name, Partition: int32(part)},
+				TopicInfo: log.TopicInfo{ID: topic.ID, Partitions: topic.Partitions}, OffsetRange: held})
 		}
 	}
 	starts, err := s.starts(ctx, claims)
@@ -137,7 +138,7 @@ func (s *session) assign(ctx context.Context) ([]partition, error) {
 	return partitions, nil
 }
 
-func (s *session) starts(ctx context.Context, claims []pipeline.Claim) (map[pipeline.TopicPartition]int64, error) {
+func (s *session) starts(ctx context.Context, claims []log.Claim) (map[pipeline.TopicPartition]int64, error) {
 	if assignor := s.sub.cfg.Assignor; assignor != nil {
 		starts, err := assignor.Assign(ctx, slices.Clone(claims), s.end)
 		if err != nil {
@@ -304,7 +305,7 @@ func (l *lane) read(ctx context.Context, ends []int64) ([]pipeline.Record, error
 func (l *lane) deliver(ctx context.Context, records []pipeline.Record) error {
 	sub := l.session.sub
 	for len(records) > 0 {
-		batch := &pipeline.Batch{Lane: l.number, Records: records, Pause: l.session.pause}
+		batch := &log.Batch{Lane: l.number, Records: records, Pause: l.session.pause}
 		msg, cancel := delivery.Message(ctx, batch, l.size == 1)
 		select {
 		case sub.out <- msg:

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
@@ -87,19 +88,19 @@ func (h fold) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record)
 func life(ctx context.Context, t *testing.T, db *store.Store, k *killer) {
 	l := table.Open(table.Config{Store: db, Partitions: 4, Partitioner: partitioner, NackPause: time.Millisecond, Grace: time.Second})
 	defer func() { assert.NoError(t, l.Close()) }()
-	topology, err := pipeline.NewTopology(context.Background(), db, l, schema.Topics(), partitioner)
+	topology, err := engine.NewTopology(context.Background(), db, l, schema.Topics(), partitioner)
 	if !assert.NoError(t, err) {
 		return
 	}
-	stage := func(name string, takes, gives schema.Payload, h pipeline.Handler) pipeline.StageSpec {
-		spec := pipeline.StageSpec{Name: name, Consumes: []schema.EventType{takes.EventType()}, Handler: h}
+	stage := func(name string, takes, gives schema.Payload, h pipeline.Handler) engine.StageSpec {
+		spec := engine.StageSpec{Name: name, Consumes: []schema.EventType{takes.EventType()}, Handler: h}
 		if gives != nil {
 			spec.Produces = []schema.EventType{gives.EventType()}
 		}
 		return spec
 	}
-	runtime, err := pipeline.New(pipeline.Config{Store: db, Broker: l, Topology: topology, GroupPrefix: "test", Owner: "test", BatchSize: 50,
-		Log: slog.New(slog.DiscardHandler), Stages: []pipeline.StageSpec{
+	runtime, err := engine.New(engine.Config{Store: db, Broker: l, Topology: topology, GroupPrefix: "test", Owner: "test", BatchSize: 50,
+		Log: slog.New(slog.DiscardHandler), Stages: []engine.StageSpec{
 			stage("unchange", schema.PriceObserved{}, schema.QuoteUnchanged{}, unchange{k}),
 			stage("stop-jobs", schema.QuoteUnchanged{}, schema.PollingJobStopped{}, stopJobs{k}),
 			stage("fold", schema.PollingJobStopped{}, nil, fold{k}),
@@ -124,11 +125,11 @@ func newFolded(t *testing.T, open opener) *store.Store {
 // another process does.
 func feed(t *testing.T, db *store.Store, n int) {
 	l := openLog(t, db)
-	topology, err := pipeline.NewTopology(t.Context(), db, l, schema.Topics(), partitioner)
+	topology, err := engine.NewTopology(t.Context(), db, l, schema.Topics(), partitioner)
 	if !assert.NoError(t, err) {
 		return
 	}
-	appender := pipeline.NewAppender(l, topology)
+	appender := engine.NewAppender(l, topology)
 	for sent := 0; sent < n; {
 		var events []schema.Event
 		for range min(1+sent%13, n-sent) {

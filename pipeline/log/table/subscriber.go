@@ -9,7 +9,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/delivery"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -31,7 +31,7 @@ const defaultBatchSize = 2000
 // database that the batch before is written to.
 type Subscriber struct {
 	l   *Log
-	cfg pipeline.SubscriberConfig
+	cfg log.SubscriberConfig
 
 	life    context.Context
 	endLife context.CancelFunc
@@ -46,8 +46,8 @@ var (
 	_ message.SubscribeInitializer = (*Subscriber)(nil)
 )
 
-// Subscriber implements pipeline.Broker. It returns a *Subscriber.
-func (l *Log) Subscriber(cfg pipeline.SubscriberConfig) (message.Subscriber, error) {
+// Subscriber implements log.Broker. It returns a *Subscriber.
+func (l *Log) Subscriber(cfg log.SubscriberConfig) (message.Subscriber, error) {
 	if err := delivery.Complete(&cfg, defaultBatchSize); err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (s *Subscriber) Close() error {
 // subscription is one call of Subscribe: one session after another.
 type subscription struct {
 	l      *Log
-	cfg    pipeline.SubscriberConfig
+	cfg    log.SubscriberConfig
 	topics []schema.Topic
 	out    chan *message.Message
 	log    *slog.Logger

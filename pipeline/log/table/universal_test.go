@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
@@ -62,7 +62,7 @@ func pubSubOfGroup(db *store.Store, key keyOf) tests.ConsumerGroupPubSubConstruc
 		l := openLog(t, db)
 		publisher, err := l.Publisher(table.PublisherConfig{Key: key, CreateTopics: true})
 		require.NoError(t, err)
-		subscriber, err := l.Subscriber(pipeline.SubscriberConfig{Group: group, BatchSize: 1})
+		subscriber, err := l.Subscriber(log.SubscriberConfig{Group: group, BatchSize: 1})
 		require.NoError(t, err)
 		return publisher, subscriber
 	}
@@ -85,7 +85,7 @@ func TestPublisher(t *testing.T) {
 	require.ErrorIs(t, publisher.Publish(string(topic), message.NewMessage("1", []byte("small")), large), table.ErrTooLarge)
 	ranges, err := l.Offsets(t.Context(), topic)
 	require.NoError(t, err)
-	assert.Equal(t, make([]pipeline.OffsetRange, 4), ranges)
+	assert.Equal(t, make([]log.OffsetRange, 4), ranges)
 
 	// Messages without a key are spread.
 	var messages []*message.Message
@@ -95,7 +95,7 @@ func TestPublisher(t *testing.T) {
 	require.NoError(t, publisher.Publish(string(topic), messages...))
 	ranges, err = l.Offsets(t.Context(), topic)
 	require.NoError(t, err)
-	assert.Equal(t, []pipeline.OffsetRange{{End: 2}, {End: 2}, {End: 2}, {End: 2}}, ranges)
+	assert.Equal(t, []log.OffsetRange{{End: 2}, {End: 2}, {End: 2}, {End: 2}}, ranges)
 	for range 2 {
 		require.NoError(t, publisher.Close())
 	}

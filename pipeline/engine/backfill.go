@@ -1,0 +1,396 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// BackfillConfig describes a Backfill. Store, Broker, Topology, Stage and Log are required.
+type BackfillConfig struct {
+	Store    *store.Store
+	Broker   log.Broker
+	Topology *Topology
+	// Stage is the stage to backfill, which nothing else runs.
+	Stage StageSpec
+	Log   *slog.Logger
+	// Progress is told how many records more were read. It is called from several
+	// goroutines.
+	Progress func(records int)
+	// Strict has the backfill stop with ErrPoison before a record that a stage would
+	// put into the dead letters.
+	Strict bool
+	// Limit, if not nil, is how many records a second are read at the most.
+	Limit *rate.Limiter
+	// Beside says that other processes write to the database as well. Where
+	// writers wait for each other, the backfill then always rests, and otherwise only
+	// where somebody else in this process wrote.
+	Beside bool
+}
+
+// Backfill brings a stage to given places of the log, without a consumer group:
+// partitions side by side, and otherwise by what runs a stage, from the rule of
+// the chain to the dead letters. Where writers wait for each other, its
+// transactions are one at a time, and short, with a rest behind each for as long as
+// it took; unless nobody else writes: then they are longer, and without a rest.
+// Elsewhere it rests while this process has other work: whoever answers requests
+// next to a backfill needs the processor too.
+type Backfill struct {
+	cfg   BackfillConfig
+	stage *Stage
+	turn  sync.Mutex
+	// own are the transactions it began.
+	own    atomic.Int64
+	others others
+	// seen is what others had written when it last looked, with turn taken.
+	seen int64
+	// alone says that nobody else wrote between the last two looks.
+	alone atomic.Bool
+	// work is what the transactions took since turn was taken.
+	work time.Duration
+	// breaks are those it went on behind.
+	breaks []Resolution
+}
+
+// NewBackfill prepares a backfill; nothing moves before To.
+func NewBackfill(cfg BackfillConfig) *Backfill {
+	f := &Backfill{cfg: cfg}
+	f.stage = newStage(cfg.Stage, cfg.Store, cfg.Topology, cfg.Log, newMetrics(prometheus.NewRegistry()), func() {})
+	f.stage.patience, f.stage.strict = backfillPatience, cfg.Strict
+	if cfg.Store.Turn() > 0 {
+		f.stage.worked = func(d time.Duration) { f.work += d }
+	}
+	if f.cfg.Progress == nil {
+		f.cfg.Progress = func(int) {}
+	}
+	return f
+}
+
+const (
+	// backfillPatience is how long a database that does not answer is asked again.
+	backfillPatience = 30 * time.Second
+	// backfillBatch is the most records of a transaction. Where its time is bounded,
+	// backfillFirst are those of the first one, and backfillLeast the fewest: on a machine
+	// that is busy with other things, it takes long whatever it holds.
+	backfillBatch = 2000
+	backfillFirst = 100
+	backfillLeast = 20
+)
+
+// Targets that cannot be reached.
+var (
+	// ErrPast says that the stage stands behind its target, since that went back.
+	ErrPast = errors.New("it is past its target")
+	// ErrBeyond says that the log does not reach so far.
+	ErrBeyond = errors.New("the log does not reach so far")
+)
+
+// Breaks are the breaks of the log that the backfill continued after, in the way in
+// which an operator has a stage skip them.
+func (f *Backfill) Breaks() []Resolution { return f.breaks }
+
+// To fills the stage up to these offsets, whose partitions must be of its topics,
+// and creates positions at the start of the log where it has none. Where the log
+// broke before a target, whoever stands there went on behind the break on an
+// operator's word; the backfill does so as by Skip, and Breaks tells. ErrHalted is
+// wrapped where that is no way.
+func (f *Backfill) To(ctx context.Context, targets map[pipeline.TopicPartition]int64) error {
+	for {
+		claims, err := f.claims(ctx, targets)
+		if err != nil {
+			return err
+		}
+		halted, err := f.session(ctx, claims, targets)
+		if err != nil || len(halted) == 0 {
+			return err
+		}
+		if err := f.resumeAt(ctx, halted); err != nil {
+			return err
+		}
+	}
+}
+
+// claims are the partitions with a target.
+func (f *Backfill) claims(ctx context.Context, targets map[pipeline.TopicPartition]int64) ([]log.Claim, error) {
+	topics := f.cfg.Stage.Topics()
+	infos, err := f.cfg.Broker.Topics(ctx, topics)
+	if err != nil {
+		return nil, fmt.Errorf("looking at the topics: %w", err)
+	}
+	var claims []log.Claim
+	var fresh []store.Position
+	for _, topic := range topics {
+		ranges, err := f.cfg.Broker.Offsets(ctx, topic)
+		if err != nil {
+			return nil, fmt.Errorf("asking for the ends of %s: %w", topic, err)
+		}
+		for part, held := range ranges {
+			tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
+			target, wanted := targets[tp]
+			if !wanted {
+				continue
+			}
+			if target > held.End {
+				return nil, fmt.Errorf("filling %s up to offset %d: %w: %s ends at %d", f.cfg.Stage.Name, target, ErrBeyond, tp, held.End)
+			}
+			claims = append(claims, log.Claim{TopicPartition: tp, TopicInfo: infos[topic], OffsetRange: held})
+			fresh = append(fresh, f.start(tp, infos[topic].ID, held))
+		}
+	}
+	return claims, f.cfg.Store.Write(ctx, func(tx *store.Tx) error { return f.cfg.Stage.create(ctx, tx, fresh) })
+}
+
+// start is a position at the start of what a partition holds.
+func (f *Backfill) start(tp pipeline.TopicPartition, topicID string, held log.OffsetRange) store.Position {
+	p := store.Position{Stage: f.cfg.Stage.Name, Topic: string(tp.Topic), Part: tp.Partition, TopicID: topicID,
+		Next: held.Oldest, MovedAt: schema.NewTime(time.Now())}
+	if held.Oldest > 0 {
+		from := chain.Link{}.In(chain.AnyNext)
+		p.Timeline, p.Seq = from.Timeline, from.Seq
+	}
+	return p
+}
+
+// session fills until all targets are reached or a partition halted, and returns
+// those that did.
+func (f *Backfill) session(ctx context.Context, claims []log.Claim, targets map[pipeline.TopicPartition]int64) (map[pipeline.TopicPartition]bool, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	starts, err := f.stage.Assign(ctx, claims, func() {
+		cancel(fmt.Errorf("filling %s: somebody else moves its positions", f.cfg.Stage.Name))
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := backfillSession{backfill: f, targets: targets, halted: map[pipeline.TopicPartition]bool{}}
+	lanes := map[int32][]pipeline.TopicPartition{}
+	for _, claim := range claims {
+		tp := claim.TopicPartition
+		switch from, goes := starts[tp]; {
+		case !goes:
+			s.halted[tp] = true
+		case from > targets[tp]:
+			return nil, fmt.Errorf("filling %s up to offset %d of %s: %w: %d", f.cfg.Stage.Name, targets[tp], tp, ErrPast, from)
+		case from < targets[tp]:
+			lanes[tp.Partition] = append(lanes[tp.Partition], tp)
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, number := range slices.Sorted(maps.Keys(lanes)) {
+		group.Go(func() error {
+			for _, tp := range lanes[number] {
+				if err := s.read(ctx, int(number), tp, starts[tp]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
+			return nil, cause
+		}
+		return nil, err
+	}
+	return s.halted, nil
+}
+
+// resumeAt lets the stage continue after what it halted at.
+func (f *Backfill) resumeAt(ctx context.Context, halted map[pipeline.TopicPartition]bool) error {
+	positions, err := store.Positions(ctx, f.cfg.Store, f.cfg.Stage.Name)
+	if err != nil {
+		return err
+	}
+	positions = slices.DeleteFunc(positions, func(p store.Position) bool { return !halted[positionAt(p)] })
+	resolutions, err := planResolutions(ctx, f.cfg.Store, f.cfg.Broker, f.cfg.Topology, Skip, positions)
+	if err != nil {
+		return fmt.Errorf("filling %s: %w: %w", f.cfg.Stage.Name, ErrHalted, err)
+	}
+	f.breaks = append(f.breaks, resolutions...)
+	return ApplyResolutions(ctx, f.cfg.Store, resolutions)
+}
+
+// backfillSession is one run over the partitions.
+type backfillSession struct {
+	backfill *Backfill
+	targets  map[pipeline.TopicPartition]int64
+
+	mu     sync.Mutex
+	halted map[pipeline.TopicPartition]bool
+}
+
+// errPaused ends reading a partition that halted.
+var errPaused = errors.New("the partition halted")
+
+// read brings one partition to its target.
+func (s *backfillSession) read(ctx context.Context, lane int, tp pipeline.TopicPartition, from int64) error {
+	f := s.backfill
+	pace := pace{turn: f.cfg.Store.Turn(), size: backfillBatch}
+	if pace.turn > 0 {
+		pace.size = backfillFirst
+	}
+	err := f.cfg.Broker.Read(ctx, tp, from, s.targets[tp], func(records []pipeline.Record) error {
+		for len(records) > 0 {
+			n := min(pace.next(f.alone.Load()), len(records))
+			if err := s.apply(ctx, lane, records[:n:n], &pace); err != nil {
+				return err
+			}
+			f.cfg.Progress(n)
+			records = records[n:]
+			if s.paused(tp) {
+				return errPaused
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errPaused) {
+		return nil
+	}
+	return err
+}
+
+func (s *backfillSession) paused(tp pipeline.TopicPartition) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.halted[tp]
+}
+
+// apply is what a stage does with a batch.
+func (s *backfillSession) apply(ctx context.Context, lane int, records []pipeline.Record, pace *pace) error {
+	f := s.backfill
+	batch := &log.Batch{Lane: lane, Records: records, Pause: func(tp pipeline.TopicPartition) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.halted[tp] = true
+	}}
+	if err := f.wait(ctx, len(records)); err != nil {
+		return err
+	}
+	f.stage.decode(records)
+	if err := f.stage.prepare(ctx, batch); err != nil {
+		return err
+	}
+	if pace.turn == 0 && !f.others.busy(f.written()) {
+		f.own.Add(1)
+		return f.stage.run(ctx, batch, records)
+	}
+	// One at a time, the rest included: two would take turns with each other.
+	f.turn.Lock()
+	defer f.turn.Unlock()
+	f.work = 0
+	f.own.Add(1)
+	began := time.Now()
+	if err := f.stage.run(ctx, batch, records); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	if pace.turn > 0 {
+		took = f.work // to wait for others is none
+		pace.note(len(records), took)
+		if f.alone.Store(!f.disturbs()); f.alone.Load() {
+			return nil
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(min(took, maxRest)):
+		return nil
+	}
+}
+
+// wait keeps to the limit.
+func (f *Backfill) wait(ctx context.Context, records int) error {
+	for f.cfg.Limit != nil && records > 0 {
+		n := min(records, max(1, f.cfg.Limit.Burst()))
+		if err := f.cfg.Limit.WaitN(ctx, n); err != nil {
+			return err
+		}
+		records -= n
+	}
+	return nil
+}
+
+// written is how many transactions others in this process began: one of the fill is
+// one, and one that was tried again more.
+func (f *Backfill) written() int64 { return f.cfg.Store.Writes() - f.own.Load() }
+
+// disturbs reports whether somebody else wrote since it was last asked.
+func (f *Backfill) disturbs() bool {
+	before := f.seen
+	f.seen = f.written()
+	return f.cfg.Beside || f.seen > before
+}
+
+// others are those who write beside a fill whose partitions go side by side.
+type others struct {
+	mu     sync.Mutex
+	seen   int64
+	at     time.Time
+	active bool
+}
+
+const (
+	// othersWindow is how long they are watched before it is said whether they work,
+	// and restingWrites how often a second a service writes that has nothing to do.
+	othersWindow  = 100 * time.Millisecond
+	restingWrites = 20
+)
+
+// busy takes how often they have written, and reports whether they work.
+func (o *others) busy(written int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	if passed := now.Sub(o.at); passed >= othersWindow {
+		o.active = float64(written-o.seen) > restingWrites*passed.Seconds()
+		o.seen, o.at = written, now
+	}
+	return o.active
+}
+
+// maxRest bounds a rest, as behind a batch that was halved again and again.
+const maxRest = 50 * time.Millisecond
+
+// pace finds how many records fit into a transaction of some length.
+type pace struct {
+	turn time.Duration
+	size int // what fits into a turn
+}
+
+// aloneTurns is how many turns a transaction may take while nobody else writes:
+// fewer commits, and less that one writes and the next one overwrites. Who comes then
+// waits that long, once.
+const aloneTurns = 5
+
+// next is how many records the next transaction may have.
+func (p *pace) next(alone bool) int {
+	if p.turn > 0 && alone {
+		return min(aloneTurns*p.size, backfillBatch)
+	}
+	return p.size
+}
+
+// note has the next size follow from what the last one took, at most doubled.
+func (p *pace) note(records int, took time.Duration) {
+	fitting := int(float64(records) * float64(p.turn) / float64(max(took, time.Microsecond)))
+	p.size = max(backfillLeast, min(fitting, 2*p.size, backfillBatch))
+}

@@ -1,0 +1,429 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/store"
+)
+
+const (
+	leaseName = "relay"
+	// leaseTime is how long a relay that died keeps the others out; it is only
+	// comfort, since two relays at once do no harm.
+	leaseTime = 3 * time.Second
+	// relayPoll is how soon events of another process's transaction are seen;
+	// those of our own wake the relay.
+	relayPoll = 10 * time.Millisecond
+	// relayRows and relayBytes bound what goes to a partition in one round.
+	relayRows  = 2000
+	relayBytes = 900_000
+	// relayNote is how long the note of what was sent may wait for more: while it is
+	// written, stages wait to take numbers. What was sent and not noted when a
+	// relay dies is sent again.
+	relayNote = 100 * time.Millisecond
+	// relayGrace is how long the relay goes on once it is asked to stop: it notes
+	// what was sent, and sends what was committed last. Before that the note takes
+	// what it takes: to give up, and send the same again, would never end on a
+	// machine that is too slow for a limit.
+	relayGrace = 1500 * time.Millisecond
+)
+
+// chainID names a chain.
+type chainID struct {
+	epoch  int64
+	part   int32
+	outbox string
+}
+
+func idOf(c store.Chain) chainID { return chainID{c.Epoch, c.Part, c.Timeline} }
+
+// Relay moves events from the outbox to the log. Of each chain it sends one
+// batch, waits until it is acknowledged, and only then the next; what fails is
+// sent again. So the log of a partition never holds a later number before an
+// earlier one, whatever fails, and repeats are dropped by their consumers.
+//
+// One relay works at a time per database, by a lease; overlap is harmless.
+type Relay struct {
+	db       *store.Store
+	broker   log.Broker
+	topology *Topology
+	owner    string
+	log      *slog.Logger
+	wake     chan struct{}
+
+	// marking is done when a stop waits no longer for the note of what was sent.
+	marking context.Context
+	// sent is how far this relay knows each chain to be in the log, and noted how far
+	// the database was seen to say so.
+	sent, noted map[chainID]int64
+	// unnoted are chains that are further in the log than the database says; since is
+	// from when the first of them is.
+	unnoted map[chainID]store.Sent
+	since   time.Time
+	// looked are the records that haltedLinks has looked at.
+	looked map[haltedRecord]bool
+	// ready says that the chains were held against the log since the lease was
+	// taken.
+	ready bool
+
+	mu      sync.Mutex
+	trouble error
+	busy    time.Time // since when the outbox has not been empty; zero while it is
+	// late are the numbers that chains with waiting events had reached when this relay
+	// first saw them wait, and when that was.
+	late map[chainID]lateMark
+}
+
+func newRelay(db *store.Store, broker log.Broker, topology *Topology, owner string, log *slog.Logger) *Relay {
+	return &Relay{db: db, broker: broker, topology: topology, owner: owner,
+		log: log.With("component", "relay"), wake: make(chan struct{}, 1), marking: context.Background(),
+		sent: map[chainID]int64{}, noted: map[chainID]int64{}, unnoted: map[chainID]store.Sent{}, looked: map[haltedRecord]bool{}}
+}
+
+// Wake says that a transaction with events was committed.
+func (r *Relay) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default: // it is about to look anyway
+	}
+}
+
+// Run works until ctx is done.
+func (r *Relay) Run(ctx context.Context) {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, 2*time.Second
+	last, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(relayGrace, cancel) })()
+	r.marking = last
+	var renewed time.Time
+	for ctx.Err() == nil {
+		held := true
+		var err error
+		if !r.ready || time.Since(renewed) > leaseTime/3 {
+			if held, err = r.takeLease(ctx); held && err == nil {
+				renewed = time.Now()
+			}
+		}
+		more := false
+		if err == nil && held {
+			more, err = r.round(ctx)
+		} else {
+			r.setTrouble(err)
+		}
+		switch {
+		case err != nil && ctx.Err() == nil:
+			pause := pauses.NextBackOff()
+			r.log.Warn("relaying failed, trying again", "after", pause, "error", err)
+			r.wait(ctx, pause, nil)
+		case !held:
+			r.setBusy(false) // another one's work
+			r.mark(nil)
+			r.wait(ctx, leaseTime/3, nil)
+		case !more:
+			pauses.Reset()
+			r.wait(ctx, relayPoll, r.wake)
+		}
+	}
+	// What was committed last should not have to wait for the next start.
+	held, err := r.takeLease(last)
+	for more := held && err == nil; more && last.Err() == nil; {
+		if more, err = r.round(last); err != nil {
+			r.log.Info("some events stay in the outbox until the next start", "error", err)
+			break
+		}
+	}
+	if err := r.note(); err != nil {
+		r.log.Info("some events stay in the outbox, and are sent again by the next relay", "error", err)
+	}
+	if err := r.db.ReleaseLease(last, leaseName, r.owner); err != nil {
+		r.log.Debug("releasing the lease failed; it ends by itself", "error", err)
+	}
+}
+
+// takeLease takes or renews the lease, and looks at what may have changed before
+// anything is sent.
+func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
+	if held, err = r.db.AcquireLease(ctx, leaseName, r.owner, leaseTime); err != nil || !held {
+		r.ready = false
+		return held, err
+	}
+	// Numbers of a topic's chains must not go to another incarnation.
+	if err := r.topology.Refresh(ctx); err != nil {
+		return true, err
+	}
+	if r.ready {
+		strange, err := r.strange(ctx)
+		if err != nil || !strange {
+			return true, err
+		}
+		r.ready = false
+	}
+	// A new tenure: another relay, or another state of the database, may have been
+	// before us.
+	if err := r.topology.reconcile(ctx); err != nil {
+		return true, err
+	}
+	clear(r.sent)
+	clear(r.noted)
+	clear(r.unnoted)
+	r.ready = true
+	return true, nil
+}
+
+// strange reports whether a stage has halted before a record with a number that this
+// database did not send: all chains must be held against the log again.
+func (r *Relay) strange(ctx context.Context) (bool, error) {
+	halted, err := r.topology.haltedLinks(ctx, r.looked)
+	if err != nil || len(halted) == 0 {
+		return false, err
+	}
+	if err := r.note(); err != nil {
+		return false, err
+	}
+	chains, err := store.Chains(ctx, r.db)
+	if err != nil {
+		return false, err
+	}
+	for _, chain := range chains {
+		topic, _ := r.topology.AtEpoch(chain.Epoch)
+		for link := range halted[pipeline.TopicPartition{Topic: topic, Partition: chain.Part}] {
+			if link.Timeline == chain.Timeline && link.Seq > chain.Sent {
+				r.log.Warn("a stage halted before a record with a number that was not sent: looking at the ends of all chains",
+					"topic", topic, "partition", chain.Part, "number", link.Seq, "sent", chain.Sent)
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+func (r *Relay) wait(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-wake:
+	}
+}
+
+// round sends one batch of each chain that has something to send, and reports
+// whether there may be more. From time to time it notes what was sent.
+func (r *Relay) round(ctx context.Context) (more bool, err error) {
+	pending, err := r.db.Pending(ctx)
+	if err != nil {
+		r.setTrouble(err)
+		return false, err
+	}
+	r.mark(pending)
+	var stuck []error
+	defer func() { r.setTrouble(errors.Join(append(stuck, err)...)) }()
+	var waiting []store.Chain
+	for _, chain := range pending {
+		if _, known := r.topology.AtEpoch(chain.Epoch); !known {
+			if err := errors.Join(r.note(), r.carryOver(ctx, chain)); err != nil {
+				stuck = append(stuck, err) // no reason for the other chains to wait
+				continue
+			}
+			more = true
+			continue
+		}
+		if err := r.wentBack(chain); err != nil {
+			r.ready = false // before the next round, all chains are held against the log
+			stuck = append(stuck, err)
+			continue
+		}
+		if r.sent[idOf(chain)] < chain.Last {
+			waiting = append(waiting, chain)
+		}
+	}
+	r.setBusy(len(waiting)+len(stuck) > 0)
+	unsent, faults, err := r.send(ctx, waiting)
+	stuck = append(stuck, faults...)
+	if len(r.unnoted) > 0 && time.Since(r.since) >= relayNote {
+		err = errors.Join(err, r.note())
+	}
+	return more || unsent, err
+}
+
+// send sends one batch of each of these chains, and reports whether there is more of
+// one, and the faults of chains that the others need not wait for.
+func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stuck []error, err error) {
+	if len(waiting) == 0 {
+		return false, nil, nil
+	}
+	behind := make([]store.Behind, len(waiting))
+	for i, chain := range waiting {
+		id := idOf(chain)
+		behind[i] = store.Behind{Epoch: chain.Epoch, Part: chain.Part, After: r.sent[id]}
+		if _, waits := r.unnoted[id]; waits {
+			behind[i].After-- // the last one that was sent must still be there
+		}
+	}
+	rows, err := r.db.ReadOutbox(ctx, 1+relayRows, log.MaxEventBytes+relayBytes, behind...)
+	if err != nil {
+		return false, nil, err
+	}
+	var sent []store.Sent
+	var batches []log.PartitionBatch
+	for _, chain := range waiting {
+		n := 0
+		for n < len(rows) && rows[n].Epoch == chain.Epoch && rows[n].Part == chain.Part {
+			n++
+		}
+		own, err := r.following(chain, rows[:n])
+		rows = rows[n:]
+		if err != nil {
+			r.ready = false // before the next round, all chains are held against the log
+			stuck = append(stuck, err)
+			continue
+		}
+		batch, err := outgoing(own, chain, r.sent[idOf(chain)])
+		if err != nil {
+			// Another relay may have been faster; if not, the next round says the same.
+			stuck = append(stuck, err)
+		}
+		if len(batch) == 0 {
+			continue // another relay was faster
+		}
+		last := own[len(batch)-1]
+		topic, _ := r.topology.AtEpoch(chain.Epoch)
+		sent = append(sent, store.Sent{Chain: chain, Now: last.Seq, Headers: last.Headers})
+		batches = append(batches, log.PartitionBatch{TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: chain.Part}, Records: batch})
+		more = more || last.Seq < chain.Last
+	}
+	answers := r.broker.Send(ctx, batches)
+	if err := failpoint.Hit(ctx, failpoint.RelayAcked); err != nil {
+		return false, stuck, err
+	}
+	var errs []error
+	for i, err := range answers {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sending to %s: %w", batches[i].TopicPartition, err))
+			continue
+		}
+		if len(r.unnoted) == 0 {
+			r.since = time.Now()
+		}
+		id := idOf(sent[i].Chain)
+		r.sent[id], r.unnoted[id] = sent[i].Now, sent[i]
+	}
+	return more, stuck, errors.Join(errs...)
+}
+
+// following are the rows behind what was sent. Where that is not noted yet, the first
+// row must be the last one sent: the database may have been set back, and have given
+// the number to another event.
+func (r *Relay) following(chain store.Chain, rows []store.OutboxRow) ([]store.OutboxRow, error) {
+	sent, waits := r.unnoted[idOf(chain)]
+	switch {
+	case !waits:
+		return rows, nil
+	case len(rows) == 0 || rows[0].Seq > sent.Now:
+		return nil, nil // another relay noted it
+	case !bytes.Equal(rows[0].Headers, sent.Headers):
+		return nil, fmt.Errorf("number %d of chain %d/%d is another event than the one that was sent: the database was set back",
+			sent.Now, chain.Epoch, chain.Part)
+	}
+	return rows[1:], nil
+}
+
+// note tells the database how far the chains are in the log. Sent is sent: it lets the
+// rows go although the relay is asked to stop.
+func (r *Relay) note() error {
+	sent := slices.Collect(maps.Values(r.unnoted))
+	err := r.db.MarkSent(r.marking, sent)
+	switch {
+	case err == nil:
+		for id, chain := range r.unnoted {
+			r.noted[id] = chain.Now
+		}
+		clear(r.unnoted)
+	case errors.Is(err, store.ErrOvertaken):
+		// By another relay, or because the database was set back: before the next
+		// round, all chains are held against the log.
+		r.ready = false
+	}
+	return err
+}
+
+// carryOver brings the events of an incarnation of a topic that is gone into the
+// chains of the present one.
+func (r *Relay) carryOver(ctx context.Context, chain store.Chain) error {
+	to, known, err := r.topology.successor(ctx, chain.Epoch)
+	if err == nil && !known {
+		err = errors.New("the topic is not one of this run's")
+	}
+	if err == nil {
+		r.log.Warn("a topic was created again, or its log lost its end: events that wait for it are numbered anew",
+			"topic", to.Name, "partition", chain.Part, "events", chain.Last-chain.Sent)
+		err = r.db.Write(ctx, func(tx *store.Tx) error {
+			return tx.CarryOver(ctx, chain, to, func(key []byte) int32 { return r.topology.partitioner(key, to.Partitions) })
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("chain %d/%d has %d events for a topic that is no more: %w",
+			chain.Epoch, chain.Part, chain.Last-chain.Sent, err)
+	}
+	return nil
+}
+
+// wentBack notices a database that was set back to an earlier state while this
+// process ran: numbers it gives now are in the log already, and would be taken
+// for repeats.
+func (r *Relay) wentBack(chain store.Chain) error {
+	id := idOf(chain)
+	if chain.Sent < r.noted[id] || chain.Last < r.sent[id] {
+		return fmt.Errorf("chain %d/%d was noted as sent up to number %d, and is up to %d; the database says %d of %d: it was set back",
+			chain.Epoch, chain.Part, r.noted[id], r.sent[id], chain.Sent, chain.Last)
+	}
+	r.noted[id], r.sent[id] = chain.Sent, max(r.sent[id], chain.Sent)
+	if sent, waits := r.unnoted[id]; waits && chain.Sent < sent.Now {
+		sent.Chain = chain // another relay may have moved it
+		r.unnoted[id] = sent
+	} else {
+		delete(r.unnoted, id)
+	}
+	return nil
+}
+
+// outgoing turns rows of a chain behind number after into the records of one batch,
+// as many as fit. They get the present timeline of the chain: it may have been another
+// one when the rows were written.
+func outgoing(rows []store.OutboxRow, of store.Chain, after int64) ([]log.OutgoingRecord, error) {
+	var records []log.OutgoingRecord
+	size := 0
+	for _, row := range rows {
+		if row.Seq != after+1 {
+			return nil, fmt.Errorf("the outbox of chain %d/%d goes from %d to %d: rows were deleted by hand?",
+				row.Epoch, row.Part, after, row.Seq)
+		}
+		size += len(row.Key) + len(row.Headers) + len(row.Payload) + chain.LinkBytes
+		if len(records) > 0 && size > relayBytes {
+			break
+		}
+		headers, err := store.DecodeHeaders(row.Headers)
+		if err != nil {
+			return nil, fmt.Errorf("reading row %d of chain %d/%d: %w", row.Seq, row.Epoch, row.Part, err)
+		}
+		headers = append(headers, chain.Link{Timeline: of.Timeline, Seq: row.Seq}.Headers()...)
+		records = append(records, log.OutgoingRecord{Key: row.Key, Headers: headers, Value: row.Payload})
+		after = row.Seq
+	}
+	return records, nil
+}

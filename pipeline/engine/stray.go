@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// ChainBreak is what the chain of a partition shows before a record.
+type ChainBreak struct {
+	pipeline.TopicPartition
+	What       chain.Verdict // gap or foreign
+	Last, Next chain.Link
+	Offset     int64
+	End        int64 // of the log
+	Names      chain.Timelines
+	// Sent is up to where the timeline in use is known to be in the log; unlimited where
+	// Last is on another one.
+	Sent int64
+}
+
+// Skip is Link.Skip, and looks ahead at a gap: what is missing may not have been
+// sent yet, or come later.
+func (b ChainBreak) Skip(ctx context.Context, broker log.Broker) (to chain.Link, stray bool, err error) {
+	to, stray = b.Last.Skip(b.Next, b.What, b.Names)
+	if b.What != chain.Gap || b.Last.Timeline != b.Next.Timeline {
+		return to, stray, nil
+	}
+	last, _ := b.Last.Reached()
+	missing := chain.Link{Timeline: b.Last.Timeline, Seq: last + 1}
+	stray = missing.Seq > b.Sent
+	if !stray {
+		stray, err = b.comesLater(ctx, broker, missing)
+	}
+	if stray {
+		to = b.Last
+	}
+	return to, stray, err
+}
+
+// errFound ends reading a partition.
+var errFound = errors.New("found")
+
+func (b ChainBreak) comesLater(ctx context.Context, broker log.Broker, wanted chain.Link) (bool, error) {
+	err := broker.Read(ctx, b.TopicPartition, b.Offset+1, b.End, func(records []pipeline.Record) error {
+		for _, r := range records {
+			if link, _, err := chain.LinkOf(r.Headers); err == nil && link == wanted {
+				return errFound
+			}
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errFound):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("looking for number %d after offset %d of %s: %w", wanted.Seq, b.Offset, b.TopicPartition, err)
+	}
+	return false, nil
+}
+
+// strayRun is how many records from the stray one on are stray like it, and the
+// offset after them.
+func (b ChainBreak) strayRun(ctx context.Context, broker log.Broker) (n, next int64, err error) {
+	err = broker.Read(ctx, b.TopicPartition, b.Offset, b.End, func(records []pipeline.Record) error {
+		for _, r := range records {
+			link, derived, err := chain.LinkOf(r.Headers)
+			if err != nil || link == (chain.Link{}) {
+				return errFound
+			}
+			what := b.Last.Follow(link, derived, b.Names)
+			_, stray := b.Last.Skip(link, what, b.Names)
+			if !stray && (what != chain.Gap || link.Timeline != b.Last.Timeline) {
+				return errFound
+			}
+			n, next = n+1, r.Offset+1
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return n, next, err
+}
+
+// haltedRecord is a record that a stage halted before.
+type haltedRecord struct {
+	pipeline.TopicPartition
+	offset int64
+}
+
+// haltedLinks are the links of the records that stages halted before, but for those
+// in looked, to which it adds them, and the ids of their events.
+func (t *Topology) haltedLinks(ctx context.Context, looked map[haltedRecord]bool) (map[pipeline.TopicPartition]map[chain.Link]string, error) {
+	positions, err := store.Positions(ctx, t.db, "")
+	if err != nil {
+		return nil, err
+	}
+	links := map[pipeline.TopicPartition]map[chain.Link]string{}
+	for _, p := range positions {
+		at := haltedRecord{positionAt(p), p.Next}
+		topic, ours := t.Topic(at.Topic)
+		if p.Halted == "" || !ours || topic.ID != p.TopicID || looked[at] {
+			continue
+		}
+		r, err := t.recordAt(ctx, at)
+		if err != nil {
+			return nil, fmt.Errorf("reading where %s halted on %s: %w", p.Stage, at.TopicPartition, err)
+		}
+		if link, _, err := chain.LinkOf(r.Headers); err == nil && link != (chain.Link{}) { // else its stage says so
+			if links[at.TopicPartition] == nil {
+				links[at.TopicPartition] = map[chain.Link]string{}
+			}
+			links[at.TopicPartition][link] = schema.EventID(r.Headers)
+		}
+		looked[at] = true
+	}
+	return links, nil
+}
+
+// recordAt is a record; the zero Record where there is none.
+func (t *Topology) recordAt(ctx context.Context, at haltedRecord) (found pipeline.Record, err error) {
+	ranges, err := t.broker.Offsets(ctx, at.Topic)
+	if err != nil || int(at.Partition) >= len(ranges) || at.offset < ranges[at.Partition].Oldest || at.offset >= ranges[at.Partition].End {
+		return pipeline.Record{}, err
+	}
+	err = t.broker.Read(ctx, at.TopicPartition, at.offset, at.offset+1, func(records []pipeline.Record) error {
+		for _, r := range records {
+			found = r
+		}
+		return nil
+	})
+	return found, err
+}

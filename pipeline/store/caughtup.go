@@ -1,0 +1,93 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pricemill/pricemill/schema"
+)
+
+// A stage is looked at after pauses that double from firstLook to lastLook.
+const (
+	firstLook = 5 * time.Millisecond
+	lastLook  = 80 * time.Millisecond
+)
+
+// numbered is how far a chain is written, or read, on one partition.
+type numbered struct {
+	Part     int32  `db:"part"`
+	Timeline string `db:"outbox"` // of the chain
+	Number   int64  `db:"number"`
+}
+
+// WaitCaughtUp returns once a stage has applied all events of a topic that were written
+// to the outbox before it was called, by whatever process: what it does not know
+// then did not exist. stage is asked at each look, since a projection may get
+// another generation meanwhile. When ctx is done first, WaitCaughtUp returns its error.
+func WaitCaughtUp(ctx context.Context, q Querier, topic schema.Topic, stage func(context.Context) (string, error)) error {
+	written, err := writtenOf(ctx, q, topic)
+	if err != nil {
+		return err
+	}
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		name, err := stage(ctx)
+		if err != nil {
+			return err
+		}
+		read, err := readOf(ctx, q, topic, name)
+		if err != nil || caughtUp(read, written) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s to catch up with the log: %w", name, ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+}
+
+// IsBehind reports whether a stage has yet to apply what was written to a topic
+// through the outbox.
+func IsBehind(ctx context.Context, q Querier, topic schema.Topic, stage string) (bool, error) {
+	written, err := writtenOf(ctx, q, topic)
+	if err != nil {
+		return false, err
+	}
+	read, err := readOf(ctx, q, topic, stage)
+	return !caughtUp(read, written), err
+}
+
+// newestEpoch: a topic that was created again has a chain of its own.
+const newestEpoch = `(SELECT MAX(epoch) FROM topics WHERE name = $1)`
+
+func writtenOf(ctx context.Context, q Querier, topic schema.Topic) (written []numbered, err error) {
+	err = q.Select(ctx, &written, `SELECT part, outbox, last AS number FROM chains WHERE epoch = `+newestEpoch, topic)
+	if err != nil {
+		err = fmt.Errorf("reading how far %s is written: %w", topic, err)
+	}
+	return written, err
+}
+
+func readOf(ctx context.Context, q Querier, topic schema.Topic, stage string) (read []numbered, err error) {
+	err = q.Select(ctx, &read, `SELECT part, chain_outbox AS outbox, chain_seq AS number FROM positions WHERE topic = $1 AND stage = $2
+		AND topic_id = (SELECT topic_id FROM topics WHERE epoch = `+newestEpoch+`)`, topic, stage)
+	if err != nil {
+		err = fmt.Errorf("reading how far %s is: %w", stage, err)
+	}
+	return read, err
+}
+
+func caughtUp(read, written []numbered) bool {
+	at := map[int32]numbered{}
+	for _, r := range read {
+		at[r.Part] = r
+	}
+	for _, w := range written {
+		// Numbers of different names say nothing about each other.
+		if r := at[w.Part]; w.Number > 0 && (r.Timeline != w.Timeline || r.Number < w.Number) {
+			return false
+		}
+	}
+	return true
+}
