@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/log/table"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
 	"github.com/pricemill/pricemill/schema"
@@ -141,7 +141,7 @@ func checkBackup(ctx context.Context, c config) (err error) {
 			}
 		}
 	}
-	stages, err := engine.Status(ctx, store.Reader(eng), log)
+	stages, err := operator.Status(ctx, store.Reader(eng), log)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/pricemill/pricemill/httpapi"
-	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -51,7 +51,7 @@ func (f flow) Flow() []httpapi.TopicFlow { return f.topics }
 
 // Stages implements httpapi.Pipeline.
 func (f flow) Stages(ctx context.Context) ([]httpapi.StagePosition, error) {
-	statuses, err := engine.Status(ctx, f.backends.store, f.backends.broker)
+	statuses, err := operator.Status(ctx, f.backends.store, f.backends.broker)
 	if err != nil {
 		return nil, projections.QueryError("the positions of the stages", err)
 	}

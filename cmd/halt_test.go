@@ -20,6 +20,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -136,7 +137,7 @@ func (p *program) resolveWith(action string) map[string]int64 {
 		if !assert.Zero(p.t, status, stderr) {
 			return true
 		}
-		var resolutions []engine.Resolution
+		var resolutions []operator.Resolution
 		if json.Unmarshal([]byte(stdout), &resolutions) == nil {
 			for _, l := range resolutions {
 				p.t.Logf("%s %s on %s/%d loses %s; it had halted: %s", action, l.Stage, l.Topic, l.Partition, l.Loses, l.Halted)

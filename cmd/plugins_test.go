@@ -15,10 +15,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/engine"
-
 	_ "github.com/pricemill/pricemill/handlers/pricealerts"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	_ "github.com/pricemill/pricemill/projections/bollinger"
 	_ "github.com/pricemill/pricemill/projections/candles"
 	_ "github.com/pricemill/pricemill/projections/ema"
@@ -30,7 +29,7 @@ func offsets(t *testing.T, env environment) map[string]int64 {
 	t.Helper()
 	status, stdout, stderr := run(t, env, "stages", "list", "-o", "json")
 	require.Zero(t, status, stderr)
-	var stages []engine.StageStatus
+	var stages []operator.StageStatus
 	require.NoError(t, json.Unmarshal([]byte(stdout), &stages))
 	all := map[string]int64{}
 	for _, s := range stages {

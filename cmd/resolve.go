@@ -13,19 +13,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/halt"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 )
 
 func newResume(a *app) *cobra.Command {
-	return newResolve(a, engine.Resume, "Go on with the record a stage halted at",
+	return newResolve(a, halt.Resume, "Go on with the record a stage halted at",
 		`Let halted stages go on with the record they halted at, as if nothing were
 wrong: after partitions were added, after what was wrong has been put right, or
 to apply what another database wrote as it is.`)
 }
 
 func newSkip(a *app) *cobra.Command {
-	return newResolve(a, engine.Skip, "Go on behind what a stage cannot have",
+	return newResolve(a, halt.Skip, "Go on behind what a stage cannot have",
 		`Let halted stages go on behind what is missing from the log: deleted records, a
 topic that was created again, a log that lost its end, a gap in the chain. Of
 what another database wrote, or a later state of this one, what stages derived
@@ -33,7 +35,7 @@ is stepped over, since they derive it again, and the rest is applied.`)
 }
 
 // newResolve is resume and skip.
-func newResolve(a *app, action engine.Action, short, long string) *cobra.Command {
+func newResolve(a *app, action halt.Action, short, long string) *cobra.Command {
 	var confirm confirmation
 	c := &cobra.Command{
 		Use:   string(action) + " [STAGE [TOPIC [PARTITION]]]",
@@ -65,7 +67,7 @@ asks, and does it for all partitions or for none.`,
 				if err := a.confirm(c.InOrStdin(), confirm, resolutions); err != nil {
 					return err
 				}
-				return engine.ApplyResolutions(ctx, b.store, resolutions)
+				return operator.ApplyResolutions(ctx, b.store, resolutions)
 			})
 		},
 	}
@@ -78,12 +80,12 @@ asks, and does it for all partitions or for none.`,
 const settling = 10 * time.Second
 
 // settledResolutions are the resolutions, once a relay has held the database against the log.
-func settledResolutions(ctx context.Context, b *backends, topology *engine.Topology, action engine.Action,
-	wanted func(store.Position) bool) ([]engine.Resolution, error) {
+func settledResolutions(ctx context.Context, b *backends, topology *engine.Topology, action halt.Action,
+	wanted func(store.Position) bool) ([]operator.Resolution, error) {
 	until := time.Now().Add(settling)
 	for {
-		resolutions, err := engine.PlanResolutions(ctx, b.store, b.broker, topology, action, wanted)
-		if !errors.Is(err, engine.ErrUnsettled) {
+		resolutions, err := operator.PlanResolutions(ctx, b.store, b.broker, topology, action, wanted)
+		if !errors.Is(err, operator.ErrUnsettled) {
 			return resolutions, err
 		}
 		if time.Now().After(until) {
@@ -116,11 +118,11 @@ The command says what is lost before it asks. The service may keep running.`,
 			if err != nil {
 				return err
 			}
-			target, err := engine.ParseTarget(to)
+			target, err := operator.ParseTarget(to)
 			if err != nil {
 				return fmt.Errorf("%w: --to: %w", errUsage, err)
 			}
-			if target == engine.ToStart && len(args) > 1 {
+			if target == operator.ToStart && len(args) > 1 {
 				return fmt.Errorf("%w: a projection starts over as a whole: name the stage alone", errUsage)
 			}
 			cfg, err := a.load()
@@ -142,20 +144,20 @@ The command says what is lost before it asks. The service may keep running.`,
 }
 
 func (a *app) reset(ctx context.Context, stdin io.Reader, b *backends, m *modules, stage string,
-	wanted func(store.Position) bool, target engine.Target, confirm confirmation) error {
+	wanted func(store.Position) bool, target operator.Target, confirm confirmation) error {
 	topology, err := b.lookup(ctx)
 	if err != nil {
 		return err
 	}
 	var also func(*store.Tx) error
-	if target == engine.ToStart {
+	if target == operator.ToStart {
 		fold, err := projections.OfStage(ctx, b.store, m.projections, stage)
 		if err != nil {
 			return err
 		}
 		also = func(tx *store.Tx) error { return fold.Empty(ctx, tx) }
 	}
-	resets, err := engine.Resets(ctx, b.store, b.broker, topology, wanted, target)
+	resets, err := operator.Resets(ctx, b.store, b.broker, topology, wanted, target)
 	if err != nil {
 		return err
 	}
@@ -165,7 +167,7 @@ func (a *app) reset(ctx context.Context, stdin io.Reader, b *backends, m *module
 	if err := a.confirm(stdin, confirm, resets); err != nil {
 		return err
 	}
-	return engine.Reset(ctx, b.store, resets, also)
+	return operator.Reset(ctx, b.store, resets, also)
 }
 
 // positionFilter reads [STAGE [TOPIC [PARTITION]]].
@@ -197,7 +199,7 @@ func (c *confirmation) flags(command *cobra.Command) {
 var errDeclined = errors.New("nothing was changed")
 
 // confirm shows what is lost, and asks.
-func (a *app) confirm(stdin io.Reader, c confirmation, resolutions []engine.Resolution) error {
+func (a *app) confirm(stdin io.Reader, c confirmation, resolutions []operator.Resolution) error {
 	err := a.print(c.output, resolutions, func(w io.Writer) {
 		fmt.Fprintln(w, "STAGE\tTOPIC\tPARTITION\tLOSES")
 		for _, l := range resolutions {

@@ -17,9 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -48,7 +48,7 @@ func TestTheMainJob(t *testing.T) {
 
 	status, stdout, stderr := run(t, p.env, "stages", "list", "-o", "json")
 	require.Zero(t, status, stderr)
-	var stages []engine.StageStatus
+	var stages []operator.StageStatus
 	require.NoError(t, json.Unmarshal([]byte(stdout), &stages))
 	assert.NotEmpty(t, stages)
 	status, stdout, stderr = run(t, p.env, "replay", "price-events")
@@ -167,7 +167,7 @@ func TestMetrics(t *testing.T) {
 	}
 	status, stdout, stderr := run(t, p.env, "stages", "list", "-o", "json")
 	require.Zero(t, status, stderr)
-	var stages []engine.StageStatus
+	var stages []operator.StageStatus
 	require.NoError(t, json.Unmarshal([]byte(stdout), &stages))
 	applied := 0.0
 	for _, s := range stages {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/operator"
 )
 
 func newStages(a *app) *cobra.Command {
@@ -25,7 +25,7 @@ func newStages(a *app) *cobra.Command {
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
-				statuses, err := engine.Status(ctx, b.store, b.broker)
+				statuses, err := operator.Status(ctx, b.store, b.broker)
 				if err != nil {
 					return err
 				}

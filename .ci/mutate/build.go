@@ -110,10 +110,15 @@ func apply(source []byte, mutants []mutant) []byte {
 
 func sign(n int) int { return cmp.Compare(n, 0) }
 
-// binary is the test binary of a package, with the mutants that it contains.
+// testedBy names the package whose tests hold another one, which has few of its own:
+// what an operator does is tested with stages.
+var testedBy = map[string]string{"pipeline/operator": "pipeline/engine", "pipeline/halt": "pipeline/engine"}
+
+// binary is the test binary of a package, with the mutants that it contains. dir is the
+// folder of the tests, mutated that of the mutants.
 type binary struct {
-	path, dir string
-	mutants   []mutant
+	path, dir, mutated string
+	mutants            []mutant
 }
 
 var compilerLine = regexp.MustCompile(`(?m)^(?:\./)?([\w./-]+\.go):(\d+):`)
@@ -121,8 +126,9 @@ var compilerLine = regexp.MustCompile(`(?m)^(?:\./)?([\w./-]+\.go):(\d+):`)
 // build compiles the tests of a package with these mutants in it, without those
 // that do not compile, such as the difference of two texts.
 func build(root, dir, work string, mutants []mutant) (*binary, error) {
-	b := &binary{path: filepath.Join(work, filepath.Base(dir)+".test"), dir: filepath.Join(root, dir), mutants: mutants}
-	name, err := run(b.dir, "go", "list", "-f", "{{.Name}}", ".")
+	b := &binary{path: filepath.Join(work, filepath.Base(dir)+".test"), mutated: filepath.Join(root, dir), mutants: mutants}
+	b.dir = filepath.Join(root, cmp.Or(testedBy[dir], dir))
+	name, err := run(b.mutated, "go", "list", "-f", "{{.Name}}", ".")
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +176,7 @@ func (b *binary) overlay(root, work, name string) error {
 			return err
 		}
 	}
-	if err := put(filepath.Join(b.dir, "mutants_generated.go"), fmt.Appendf(nil, helpers, name)); err != nil {
+	if err := put(filepath.Join(b.mutated, "mutants_generated.go"), fmt.Appendf(nil, helpers, name)); err != nil {
 		return err
 	}
 	text, err := json.Marshal(map[string]any{"Replace": replace})

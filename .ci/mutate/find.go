@@ -165,7 +165,8 @@ func (f *finder) deletable(s ast.Stmt, returns bool) bool {
 	return false
 }
 
-var quiet = regexp.MustCompile(`\b(log|slog|metrics|failpoint|complaints)\b`)
+// The package log is not the log of a stage.
+var quiet = regexp.MustCompile(`\b(slog|metrics|failpoint|complaints)\b|\blog($|[^.\w]|\.(Debug|Info|Warn|Error|Log|With)\b)`)
 
 // unobserved reports a statement of the log, the metrics or the failpoints.
 func (f *finder) unobserved(s ast.Stmt) bool {

@@ -16,7 +16,7 @@ import (
 // usual are the files whose mistakes cost data.
 var usual = []string{
 	"pipeline/engine/stage.go", "pipeline/engine/attempt.go", "pipeline/engine/plan.go", "pipeline/chain/chain.go", "pipeline/engine/relay.go", "pipeline/engine/relayhealth.go", "pipeline/engine/reconcile.go",
-	"pipeline/engine/resolution.go", "projections/movingaverages/window.go", "handlers/fetch/budget.go",
+	"pipeline/operator/resolution.go", "projections/movingaverages/window.go", "handlers/fetch/budget.go",
 }
 
 func main() {

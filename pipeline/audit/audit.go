@@ -13,6 +13,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -162,7 +163,7 @@ func (a *audit) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.names, a.limited = engine.TimelinesOf(known, false), engine.TimelinesOf(known, true)
+	a.names, a.limited = halt.TimelinesOf(known, false), halt.TimelinesOf(known, true)
 	if err := a.loadTopics(ctx); err != nil {
 		return err
 	}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
-	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -73,7 +73,7 @@ func (c *chainAudit) record(ctx context.Context, r *pipeline.Record, end int64) 
 		what = chain.Repeat // of a name before the present one, which the database does not know
 	}
 	if what == chain.Gap || what == chain.Foreign {
-		to, stray, err := c.skip(ctx, engine.ChainBreak{TopicPartition: c.tp, What: what, Last: c.last, Next: link, Offset: r.Offset, End: end, Names: names})
+		to, stray, err := c.skip(ctx, halt.ChainBreak{TopicPartition: c.tp, What: what, Last: c.last, Next: link, Offset: r.Offset, End: end, Names: names})
 		if err != nil {
 			return err
 		}
@@ -104,7 +104,7 @@ func (c *chainAudit) record(ctx context.Context, r *pipeline.Record, end int64) 
 }
 
 // skip is what stages do that an operator told to skip a break.
-func (a *audit) skip(ctx context.Context, b engine.ChainBreak) (chain.Link, bool, error) {
+func (a *audit) skip(ctx context.Context, b halt.ChainBreak) (chain.Link, bool, error) {
 	b.Sent = chain.Unlimited
 	if chain := a.current[b.TopicPartition]; chain.Timeline == b.Last.Timeline {
 		b.Sent = chain.Sent

@@ -10,6 +10,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -168,7 +169,7 @@ func (a *audit) newChainWalk(tp pipeline.TopicPartition, held log.OffsetRange) c
 func (c *chainWalk) step(ctx context.Context, next chain.Link, derived bool, offset int64) (chain.Verdict, error) {
 	what := c.last.Follow(next, derived, c.names)
 	if what == chain.Gap || what == chain.Foreign {
-		to, stray, err := c.audit.skip(ctx, engine.ChainBreak{TopicPartition: c.tp, What: what, Last: c.last, Next: next, Offset: offset,
+		to, stray, err := c.audit.skip(ctx, halt.ChainBreak{TopicPartition: c.tp, What: what, Last: c.last, Next: next, Offset: offset,
 			End: c.held.End, Names: c.names})
 		if err != nil || stray {
 			return chain.Foreign, err

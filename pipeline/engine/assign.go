@@ -10,6 +10,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -66,13 +67,13 @@ func (s *Stage) Assign(ctx context.Context, claims []log.Claim, restart func()) 
 			// Rows would get the epoch of the topic that is gone.
 			return nil, fmt.Errorf("topic %s is being created again: its id is %s, and was %s a moment ago", claim.Topic, topic.ID, claim.ID)
 		}
-		if b := breakAt(position, topic, claim); b.kind == endLost && position.Halted == "" {
+		if b := halt.At(position, topic, claim); b.Kind == halt.EndLost && position.Halted == "" {
 			// Unless the position has moved since the end was asked for.
 			if err := topology.haltBeyond(ctx); err != nil {
 				return nil, err
 			}
-			return nil, fmt.Errorf("%s: %s", claim.TopicPartition, b.reason)
-		} else if b.kind != unbroken && position.Halted == "" {
+			return nil, fmt.Errorf("%s: %s", claim.TopicPartition, b.Reason)
+		} else if b.Kind != halt.Unbroken && position.Halted == "" {
 			position.Halted = b.String()
 			if err := s.halt(ctx, position); err != nil {
 				return nil, err
@@ -95,11 +96,6 @@ func (s *Stage) Assign(ctx context.Context, claims []log.Claim, restart func()) 
 
 // errNoPosition says that a position which was just made is gone.
 var errNoPosition = errors.New("somebody deleted its position")
-
-// positionAt is the partition that a position is of.
-func positionAt(p store.Position) pipeline.TopicPartition {
-	return pipeline.TopicPartition{Topic: schema.Topic(p.Topic), Partition: p.Part}
-}
 
 // createPositions gives partitions that this stage never saw a position at the
 // start of the log.
@@ -136,13 +132,13 @@ func (s *Stage) loadPositions(ctx context.Context) (map[pipeline.TopicPartition]
 	}
 	positions := make(map[pipeline.TopicPartition]store.Position, len(rows))
 	for _, p := range rows {
-		positions[positionAt(p)] = p
+		positions[log.PartitionOf(p)] = p
 	}
 	return positions, nil
 }
 
 func (s *session) setNames(known []store.KnownChain) {
-	s.names, s.limited = TimelinesOf(known, false), TimelinesOf(known, true)
+	s.names, s.limited = halt.TimelinesOf(known, false), halt.TimelinesOf(known, true)
 }
 
 // gave notes the last number that a chain has given.

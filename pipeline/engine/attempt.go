@@ -117,7 +117,7 @@ func (s *Stage) beyondGiven(sess *session, moves []store.Move) (beyond []store.C
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range moves {
-		tp := positionAt(m.From)
+		tp := log.PartitionOf(m.From)
 		if name, known := sess.limited[tp][m.Timeline]; known && name.Sent == chain.Unlimited && m.Seq > name.Given {
 			topic, _ := s.outbox.topology.Topic(tp.Topic)
 			beyond = append(beyond, store.Chain{Epoch: topic.Epoch, Part: tp.Partition})
@@ -218,7 +218,7 @@ func isRecordFault(err error) bool { return pipeline.IsPermanent(err) && !errors
 func (s *Stage) advance(sess *session, batch *log.Batch, plan plan) {
 	s.mu.Lock()
 	for _, m := range plan.moves {
-		tp := positionAt(m.From)
+		tp := log.PartitionOf(m.From)
 		delete(s.stuck, tp) // its records come
 		p := m.From
 		p.Next, p.Timeline, p.Seq, p.Halted = m.Next, m.Timeline, m.Seq, m.Halted
@@ -228,7 +228,7 @@ func (s *Stage) advance(sess *session, batch *log.Batch, plan plan) {
 	for _, m := range plan.moves {
 		if m.Halted != "" {
 			s.log.Error("stage halted", "topic", m.From.Topic, "partition", m.From.Part, "offset", m.Next, "reason", m.Halted)
-			batch.Pause(positionAt(m.From))
+			batch.Pause(log.PartitionOf(m.From))
 		}
 	}
 }
@@ -254,7 +254,7 @@ func (s *Stage) recover(ctx context.Context, sess *session, batch *log.Batch, pl
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range plan.moves {
-		tp := positionAt(m.From)
+		tp := log.PartitionOf(m.From)
 		now, exists := stored[tp]
 		moved = moved || now.Next != m.From.Next || now.Halted != m.From.Halted || now.Retried != m.From.Retried
 		behind = behind || !exists || now.Next < m.From.Next

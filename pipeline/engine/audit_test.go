@@ -15,6 +15,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -176,7 +177,7 @@ func TestAnAuditFindsDamage(t *testing.T) {
 		"a number is missing, and the stage was told to skip it": {func(r *engine.Rig) {
 			r.Append(3, 9, nil) // behind 7
 			r.Consume()
-			r.Resolve(engine.Skip)
+			r.Resolve(halt.Skip)
 			r.Consume()
 			r.Relay()
 		}, "log", "lost 1 records before offset 9", 1, 0},
@@ -337,7 +338,7 @@ func TestAnAuditKnowsItsLimits(t *testing.T) {
 				restored.Emit(1, 1)
 				restored.Relay()
 				restored.Consume()
-				restored.Resolve(engine.Skip)
+				restored.Resolve(halt.Skip)
 			}
 			restored.Consume()
 			restored.Relay()
@@ -346,7 +347,7 @@ func TestAnAuditKnowsItsLimits(t *testing.T) {
 		"a topic was created again": {func(t *testing.T, r *engine.Rig) *engine.Rig {
 			r.Recreate("topic-again")
 			r.Consume()
-			r.Resolve(engine.Skip)
+			r.Resolve(halt.Skip)
 			r.Emit(1, 3)
 			r.Relay()
 			r.Consume()

@@ -18,7 +18,9 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -66,7 +68,7 @@ type Backfill struct {
 	// work is what the transactions took since turn was taken.
 	work time.Duration
 	// breaks are those it went on behind.
-	breaks []Resolution
+	breaks []operator.Resolution
 }
 
 // NewBackfill prepares a backfill; nothing moves before To.
@@ -104,7 +106,7 @@ var (
 
 // Breaks are the breaks of the log that the backfill continued after, in the way in
 // which an operator has a stage skip them.
-func (f *Backfill) Breaks() []Resolution { return f.breaks }
+func (f *Backfill) Breaks() []operator.Resolution { return f.breaks }
 
 // To fills the stage up to these offsets, whose partitions must be of its topics,
 // and creates positions at the start of the log where it has none. Where the log
@@ -219,13 +221,13 @@ func (f *Backfill) resumeAt(ctx context.Context, halted map[pipeline.TopicPartit
 	if err != nil {
 		return err
 	}
-	positions = slices.DeleteFunc(positions, func(p store.Position) bool { return !halted[positionAt(p)] })
-	resolutions, err := planResolutions(ctx, f.cfg.Store, f.cfg.Broker, f.cfg.Topology, Skip, positions)
+	positions = slices.DeleteFunc(positions, func(p store.Position) bool { return !halted[log.PartitionOf(p)] })
+	resolutions, err := operator.PlanAt(ctx, f.cfg.Store, f.cfg.Broker, f.cfg.Topology, halt.Skip, positions)
 	if err != nil {
 		return fmt.Errorf("filling %s: %w: %w", f.cfg.Stage.Name, ErrHalted, err)
 	}
 	f.breaks = append(f.breaks, resolutions...)
-	return ApplyResolutions(ctx, f.cfg.Store, resolutions)
+	return operator.ApplyResolutions(ctx, f.cfg.Store, resolutions)
 }
 
 // backfillSession is one run over the partitions.

@@ -131,7 +131,7 @@ func (c *catchUp) beginRound(ctx context.Context) error {
 		return err
 	}
 	for _, p := range positions {
-		at := positionAt(p)
+		at := log.PartitionOf(p)
 		held, ends := slices.Contains(c.reads[p.Stage], at.Topic), c.ends[at.Topic]
 		if !held || p.TopicID != ends.id || int(p.Part) >= len(ends.ranges) {
 			continue
@@ -277,7 +277,7 @@ func (c *catchUp) unapplied(ctx context.Context) (int64, error) {
 	}
 	at := make(map[place]store.Position, len(positions))
 	for _, p := range positions {
-		at[place{p.Stage, positionAt(p)}] = p
+		at[place{p.Stage, log.PartitionOf(p)}] = p
 	}
 	var n int64
 	for stage, topics := range c.reads {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -90,7 +91,7 @@ func TestCatchUpFollowsWhatIsCarriedOver(t *testing.T) {
 			r.assign() // the stage knows the topic that is gone
 			r.Broker.Infos[schema.PriceEvents] = log.TopicInfo{ID: "topic-9", Partitions: Partitions}
 			r.assign()
-			r.Resolve(Skip)
+			r.Resolve(halt.Skip)
 			relay := newRelay(r.DB, r.Broker, r.topology(), "test", r.Stage.log)
 			_, err := relay.round(t.Context()) // carries over, and sends nothing
 			require.NoError(t, err)

@@ -8,8 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -47,14 +48,14 @@ func TestAResolutionGoesByTheNextRecordOfTheChain(t *testing.T) {
 	r.Append(1, 5, nil)
 	r.assign()
 	r.setPosition(1, `halted = 'by hand'`)
-	resolutions, err := PlanResolutions(t.Context(), r.DB, unreadable{r.Broker}, r.topology(), Skip, everyPosition)
+	resolutions, err := operator.PlanResolutions(t.Context(), r.DB, unreadable{r.Broker}, r.topology(), halt.Skip, everyPosition)
 	require.ErrorIs(t, err, errUnreadable)
 	require.Empty(t, resolutions)
-	resolutions, err = PlanResolutions(t.Context(), r.DB, oneByOne{r.Broker}, r.topology(), Skip, everyPosition)
+	resolutions, err = operator.PlanResolutions(t.Context(), r.DB, oneByOne{r.Broker}, r.topology(), halt.Skip, everyPosition)
 	require.NoError(t, err)
 	assert.Equal(t, int64(2), lostOne(t, resolutions).Lost)
 	assert.Equal(t, "2 records that are missing from the log before offset 1", resolutions[0].Loses)
-	require.NoError(t, ApplyResolutions(t.Context(), r.DB, resolutions))
+	require.NoError(t, operator.ApplyResolutions(t.Context(), r.DB, resolutions))
 	r.Consume()
 	assert.Len(t, r.effects(), 2)
 	assert.Contains(t, r.position(1).Halted, "goes from number 3 of outbox-1 to 5 of outbox-1")
@@ -66,12 +67,12 @@ func TestAResolutionThatFailsIsNotAmongTheOthers(t *testing.T) {
 	r.assign()
 	r.setPosition(1, `halted = 'by hand', topic = 'of-another-binary'`)
 	r.setPosition(2, `halted = 'by hand'`)
-	resolutions, err := r.resolutions(Skip)
+	resolutions, err := r.resolutions(halt.Skip)
 	require.ErrorContains(t, err, "test on of-another-binary/1: no event of this binary is on topic of-another-binary")
 	resolution := lostOne(t, resolutions)
 	assert.Equal(t, int32(2), resolution.Partition)
 	assert.Equal(t, "by hand", resolution.Halted)
-	require.NoError(t, ApplyResolutions(t.Context(), r.DB, resolutions))
+	require.NoError(t, operator.ApplyResolutions(t.Context(), r.DB, resolutions))
 	assert.Empty(t, r.position(2).Halted)
 }
 
@@ -86,7 +87,7 @@ func TestSkipAnEndThatIsLostUnnoticed(t *testing.T) {
 	r.setPosition(1, `halted = 'by hand'`)
 	r.Broker.Log[at(1)] = r.Broker.Log[at(1)][:5]
 	require.Nil(t, r.position(1).LogEnded)
-	resolution := lostOne(t, r.Resolve(Skip))
+	resolution := lostOne(t, r.Resolve(halt.Skip))
 	assert.Contains(t, resolution.Loses, "whatever others had written behind offset 7")
 	assert.Equal(t, int64(5), r.position(1).Next)
 }
@@ -103,7 +104,7 @@ func TestWhatWasAppliedOfATopicThatIsGoneIsNotSentAgain(t *testing.T) {
 	r.Broker.Infos[schema.PriceEvents] = log.TopicInfo{ID: "topic-9", Partitions: Partitions}
 	r.Broker.Log = map[pipeline.TopicPartition][]pipeline.Record{}
 	assert.NotContains(t, r.assign(), at(1))
-	r.Resolve(Skip)
+	r.Resolve(halt.Skip)
 	r.Relay()
 	r.Emit(1, 2)
 	r.Relay()
@@ -125,30 +126,18 @@ func TestSkipPassesOverNothingBeforeAStrayRecord(t *testing.T) {
 	r.forge(1, 10_000)
 	r.Emit(1, 5)
 	r.Relay()
-	resolution := lostOne(t, r.Resolve(Skip))
+	resolution := lostOne(t, r.Resolve(halt.Skip))
 	assert.Zero(t, resolution.Lost)
 	assert.Equal(t, "nothing", resolution.Loses)
 	r.Consume()
 	assert.Len(t, r.effects(), 4+1)
 	assert.Contains(t, r.position(1).Halted, "number 10000")
-	_, err := r.resolutions(Resume)
-	require.ErrorIs(t, err, ErrNotResolved, "this database did not write it")
-	resolution = lostOne(t, r.Resolve(Skip))
+	_, err := r.resolutions(halt.Resume)
+	require.ErrorIs(t, err, operator.ErrNotResolved, "this database did not write it")
+	resolution = lostOne(t, r.Resolve(halt.Skip))
 	assert.Equal(t, int64(1), resolution.Lost)
 	assert.Contains(t, resolution.Loses, "1 records from offset 5 on, which are out of order")
 	r.Consume()
 	assert.Len(t, r.effects(), 4+1+5)
 	assert.Empty(t, r.position(1).Halted)
-}
-
-func TestHowFarAChainIsKnownToBeSent(t *testing.T) {
-	t.Parallel()
-	d := diagnosis{known: []store.KnownChain{
-		{Topic: "price-events", Part: 1, Timeline: "former", Sent: 3, Given: 4},
-		{Topic: "price-events", Part: 1, Timeline: "present", Sent: 5, Given: 6, Current: true},
-		{Topic: "price-events", Part: 2, Timeline: "of another", Sent: 7, Given: 8, Current: true},
-	}}
-	for name, want := range map[string]int64{"present": 5, "former": chain.Unlimited, "of another": chain.Unlimited, "": chain.Unlimited} {
-		assert.Equal(t, want, d.sent(store.Position{Topic: "price-events", Part: 1, Timeline: name}), name)
-	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -23,7 +24,7 @@ const (
 // checkLateness warns of stages that readers depend on and that a record has waited for
 // too long, in whatever process they run. A halted partition has a check of its own.
 func (r *Runtime) checkLateness(ctx context.Context, own ownStages) []Check {
-	stages, err := Status(ctx, r.cfg.Store, r.cfg.Broker)
+	stages, err := operator.Status(ctx, r.cfg.Store, r.cfg.Broker)
 	if err != nil {
 		return []Check{{"lag", CheckWarning, err.Error()}}
 	}
@@ -58,7 +59,7 @@ func (r *Runtime) checkLateness(ctx context.Context, own ownStages) []Check {
 
 // waited is how long the first record that a stage has not applied on a partition has
 // waited; zero where it is gone.
-func (r *Runtime) waited(ctx context.Context, s StageStatus, now time.Time) (time.Duration, error) {
+func (r *Runtime) waited(ctx context.Context, s operator.StageStatus, now time.Time) (time.Duration, error) {
 	var at time.Time
 	tp := pipeline.TopicPartition{Topic: schema.Topic(s.Topic), Partition: s.Partition}
 	err := r.cfg.Broker.Read(ctx, tp, s.Position, s.Position+1, func(records []pipeline.Record) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -61,7 +62,7 @@ func (s *Stage) planRecord(p *plan, m *store.Move, r pipeline.Record, names chai
 	last := chain.Link{Timeline: m.Timeline, Seq: m.Seq}
 	j := judge(s.outbox.topology, last, &r, names)
 	if j.step == chain.Gap || j.step == chain.Foreign {
-		m.Halted = breakBefore(m.From, last, j.link, r.Offset, j.step, names).String()
+		m.Halted = halt.Before(m.From, last, j.link, r.Offset, j.step, names).String()
 		p.broken = true
 		return
 	}

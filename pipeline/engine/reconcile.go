@@ -12,6 +12,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -60,7 +61,7 @@ func (t *Topology) reconcile(ctx context.Context) error {
 			continue
 		}
 		current = append(current, chain)
-		isLater, err := t.isLater(ctx, tails[partitionOf(chain)], chain, known)
+		isLater, err := t.isLater(ctx, tails[log.PartitionOfChain(chain)], chain, known)
 		if err != nil {
 			return err
 		}
@@ -75,7 +76,7 @@ func (t *Topology) reconcile(ctx context.Context) error {
 	})
 	return t.db.Write(ctx, func(tx *store.Tx) error {
 		for _, chain := range current {
-			if err := tx.RenewChain(ctx, chain.Epoch, chain.Part, chain.Timeline, tails[partitionOf(chain)].look(chain.Timeline)); err != nil {
+			if err := tx.RenewChain(ctx, chain.Epoch, chain.Part, chain.Timeline, tails[log.PartitionOfChain(chain)].look(chain.Timeline)); err != nil {
 				return err
 			}
 		}
@@ -108,10 +109,6 @@ func (t *Topology) isLater(ctx context.Context, end tail, chain store.KnownChain
 		}
 	}
 	return false, nil
-}
-
-func partitionOf(chain store.KnownChain) pipeline.TopicPartition {
-	return pipeline.TopicPartition{Topic: schema.Topic(chain.Topic), Partition: chain.Part}
 }
 
 // tail is the end of a partition.
@@ -234,7 +231,7 @@ func (t *Topology) haltBeyond(ctx context.Context) error {
 			}
 			end := ranges[p.Part].End
 			p.LogEnded = &end
-			p.Halted = breakAt(p, topic, log.Claim{TopicPartition: positionAt(p), TopicInfo: log.TopicInfo{ID: topic.ID, Partitions: topic.Seen}, OffsetRange: ranges[p.Part]}).String()
+			p.Halted = halt.At(p, topic, log.Claim{TopicPartition: log.PartitionOf(p), TopicInfo: log.TopicInfo{ID: topic.ID, Partitions: topic.Seen}, OffsetRange: ranges[p.Part]}).String()
 			beyond = append(beyond, p)
 		}
 		if len(beyond) == 0 {

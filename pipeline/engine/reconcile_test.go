@@ -11,7 +11,9 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -276,7 +278,7 @@ func TestAllThatLiesBeyondTheLog(t *testing.T) {
 // A halt whose reason has gone is resolved at no loss, by either action.
 func TestResolveAHaltWhoseReasonHasGone(t *testing.T) {
 	t.Parallel()
-	for _, action := range []Action{Resume, Skip} {
+	for _, action := range []halt.Action{halt.Resume, halt.Skip} {
 		r := NewRig(t, &Recorder{})
 		r.Emit(1, 2)
 		r.Relay()
@@ -313,13 +315,13 @@ func TestResolveWhatTheBinaryOrTheTopicLacks(t *testing.T) {
 	topology := r.topology()
 	r.Broker.Infos[schema.PriceEvents] = log.TopicInfo{ID: TestTopicID, Partitions: 3}
 	all := func(store.Position) bool { return true }
-	_, err := PlanResolutions(t.Context(), r.DB, r.Broker, topology, Skip, all)
+	_, err := operator.PlanResolutions(t.Context(), r.DB, r.Broker, topology, halt.Skip, all)
 	assert.ErrorContains(t, err, "the topic has 3 partitions now")
 	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `UPDATE positions SET topic = 'of-another-binary' WHERE part = 3`)
 		return err
 	}))
-	_, err = PlanResolutions(t.Context(), r.DB, r.Broker, topology, Skip, all)
+	_, err = operator.PlanResolutions(t.Context(), r.DB, r.Broker, topology, halt.Skip, all)
 	assert.ErrorContains(t, err, "no event of this binary is on topic of-another-binary")
 }
 
@@ -337,7 +339,7 @@ func TestSkipATopicThatWasCreatedAgainAndLostItsHead(t *testing.T) {
 	r.Emit(1, 3)
 	r.Relay()
 	r.Broker.Oldest[at(1)] = 1
-	r.Resolve(Skip)
+	r.Resolve(halt.Skip)
 	assert.Equal(t, int64(1), r.position(1).Next)
 	r.Consume()
 	assert.Empty(t, r.position(1).Halted)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -96,7 +97,7 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	for tp, log := range broker.log {
 		var last chain.Link
 		for at, next := range log {
-			switch last.Follow(next, false, TimelinesOf(known, false)[tp]) {
+			switch last.Follow(next, false, halt.TimelinesOf(known, false)[tp]) {
 			case chain.Apply:
 				applied++
 				last = last.Advance(next)

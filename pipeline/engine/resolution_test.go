@@ -17,7 +17,9 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
 	"github.com/pricemill/pricemill/schema"
@@ -25,19 +27,19 @@ import (
 
 // resolutions works out what an action would do everywhere, as the command does in a
 // process of its own.
-func (r *Rig) resolutions(action Action) ([]Resolution, error) {
+func (r *Rig) resolutions(action halt.Action) ([]operator.Resolution, error) {
 	r.T.Helper()
 	topology, err := LookupTopology(r.T.Context(), r.DB, r.Broker, RigTopics, ByLastDigit)
 	require.NoError(r.T, err)
-	return PlanResolutions(r.T.Context(), r.DB, r.Broker, topology, action, func(store.Position) bool { return true })
+	return operator.PlanResolutions(r.T.Context(), r.DB, r.Broker, topology, action, func(store.Position) bool { return true })
 }
 
 // Resolve is resolutions, applied.
-func (r *Rig) Resolve(action Action) []Resolution {
+func (r *Rig) Resolve(action halt.Action) []operator.Resolution {
 	r.T.Helper()
 	resolutions, err := r.resolutions(action)
 	require.NoError(r.T, err)
-	require.NoError(r.T, ApplyResolutions(r.T.Context(), r.DB, resolutions))
+	require.NoError(r.T, operator.ApplyResolutions(r.T.Context(), r.DB, resolutions))
 	return resolutions
 }
 
@@ -87,7 +89,7 @@ func (r *Rig) Relay() {
 }
 
 // lostOne is the one resolution there must be.
-func lostOne(t *testing.T, resolutions []Resolution) Resolution {
+func lostOne(t *testing.T, resolutions []operator.Resolution) operator.Resolution {
 	t.Helper()
 	require.Len(t, resolutions, 1)
 	return resolutions[0]
@@ -108,9 +110,9 @@ func TestSkipRecordsThatWereDeleted(t *testing.T) {
 	r.Broker.Oldest[at(1)] = 7
 	assert.NotContains(t, r.assign(), at(1))
 	assert.Contains(t, r.position(1).Halted, "3 records are gone; to go on: pricemill stages skip test price-events 1")
-	_, err := r.resolutions(Resume)
-	require.ErrorIs(t, err, ErrNotResolved)
-	resolution := lostOne(t, r.Resolve(Skip))
+	_, err := r.resolutions(halt.Resume)
+	require.ErrorIs(t, err, operator.ErrNotResolved)
+	resolution := lostOne(t, r.Resolve(halt.Skip))
 	assert.Equal(t, int64(3), resolution.Lost)
 	assert.Contains(t, resolution.Loses, "offsets 4 to 6")
 	r.Consume()
@@ -129,9 +131,9 @@ func TestResumeWithMorePartitions(t *testing.T) {
 	r.Broker.Infos[schema.PriceEvents] = log.TopicInfo{ID: TestTopicID, Partitions: 9}
 	assert.Empty(t, r.assign())
 	assert.Contains(t, r.position(2).Halted, "has 9 partitions, and had 4; to go on: pricemill stages resume test price-events 2")
-	_, err := r.resolutions(Skip)
-	require.ErrorIs(t, err, ErrNotResolved)
-	for _, l := range r.Resolve(Resume) {
+	_, err := r.resolutions(halt.Skip)
+	require.ErrorIs(t, err, operator.ErrNotResolved)
+	for _, l := range r.Resolve(halt.Resume) {
 		assert.Zero(t, l.Lost)
 		assert.Contains(t, l.Loses, "nothing: keys stay on the 4 partitions they were on")
 	}
@@ -162,7 +164,7 @@ func TestSkipATopicThatWasCreatedAgain(t *testing.T) {
 	r.Broker.Log = map[pipeline.TopicPartition][]pipeline.Record{}
 	assert.NotContains(t, r.assign(), at(1))
 	assert.Contains(t, r.position(1).Halted, "its id is topic-9, and was topic-1; to go on: pricemill stages skip test price-events 1")
-	resolutions := r.Resolve(Skip)
+	resolutions := r.Resolve(halt.Skip)
 	require.Len(t, resolutions, Partitions)
 	assert.Equal(t, int64(2), resolutions[1].Lost)
 	assert.Contains(t, resolutions[1].Loses, "2 records that pricemill had sent to the topic that is gone")
@@ -190,7 +192,7 @@ func TestSkipALogThatLostItsEnd(t *testing.T) {
 
 	r.topology() // the next start notices, before the relay fills the difference
 	assert.Contains(t, r.position(1).Halted, "the log ended at offset 5, and the stage has applied up to 8: the log lost its end")
-	resolution := lostOne(t, r.Resolve(Skip))
+	resolution := lostOne(t, r.Resolve(halt.Skip))
 	assert.Equal(t, int64(2), resolution.Lost)
 	assert.Contains(t, resolution.Loses, "2 records that pricemill had sent and that this stage had not applied")
 	r.Relay()
@@ -224,7 +226,7 @@ func TestAnEndThatIsLostIsMissedByThoseBehind(t *testing.T) {
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:8]...))
 	r.Broker.Log[at(1)] = r.Broker.Log[at(1)][:5]
 	r.topology()
-	r.Resolve(Skip)
+	r.Resolve(halt.Skip)
 	r.Emit(1, 3)
 	r.Relay()
 
@@ -236,7 +238,7 @@ func TestAnEndThatIsLostIsMissedByThoseBehind(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, int64(5), positions[1].Next)
 	assert.Contains(t, positions[1].Halted, "the log lost 5 records before offset 5")
-	assert.Equal(t, int64(5), lostOne(t, r.Resolve(Skip)).Lost)
+	assert.Equal(t, int64(5), lostOne(t, r.Resolve(halt.Skip)).Lost)
 	r.Consume()
 	positions, err = store.Positions(t.Context(), r.DB, "behind")
 	require.NoError(t, err)
@@ -251,9 +253,9 @@ func TestSkipAGap(t *testing.T) {
 	}
 	r.Consume()
 	assert.Len(t, r.effects(), 2)
-	_, err := r.resolutions(Resume)
-	require.ErrorIs(t, err, ErrNotResolved)
-	resolution := lostOne(t, r.Resolve(Skip))
+	_, err := r.resolutions(halt.Resume)
+	require.ErrorIs(t, err, operator.ErrNotResolved)
+	resolution := lostOne(t, r.Resolve(halt.Skip))
 	assert.Equal(t, int64(2), resolution.Lost)
 	assert.Equal(t, "2 records that are missing from the log before offset 2", resolution.Loses)
 	r.Consume()
@@ -293,10 +295,10 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 	p := restored.position(1)
 	assert.Equal(t, int64(4), p.Next)
 	assert.Contains(t, p.Halted, "was it restored from a copy?; to go on: pricemill stages skip test price-events 1")
-	_, err = restored.resolutions(Skip)
-	require.ErrorIs(t, err, ErrUnsettled, "before a relay has looked")
+	_, err = restored.resolutions(halt.Skip)
+	require.ErrorIs(t, err, operator.ErrUnsettled, "before a relay has looked")
 	restored.Relay()
-	assert.Contains(t, lostOne(t, restored.Resolve(Skip)).Loses, "the events that stages derived are stepped over")
+	assert.Contains(t, lostOne(t, restored.Resolve(halt.Skip)).Loses, "the events that stages derived are stepped over")
 	restored.Emit(1, 2)
 	restored.Relay()
 	restored.Consume()
@@ -306,13 +308,13 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 
 	again := r.Restore(copied)
 	again.Consume()
-	_, err = again.resolutions(Resume)
-	require.ErrorIs(t, err, ErrUnsettled, "before a relay has looked")
+	_, err = again.resolutions(halt.Resume)
+	require.ErrorIs(t, err, operator.ErrUnsettled, "before a relay has looked")
 	again.Relay()
-	assert.Contains(t, lostOne(t, again.Resolve(Resume)).Loses, "is applied as it is")
+	assert.Contains(t, lostOne(t, again.Resolve(halt.Resume)).Loses, "is applied as it is")
 	again.Consume()
 	assert.Len(t, again.effects(), 4+3+2, "resume applies what the later state wrote, derived or not")
-	lostOne(t, again.Resolve(Resume)) // what the other copy wrote is strange too
+	lostOne(t, again.Resolve(halt.Resume)) // what the other copy wrote is strange too
 	again.Consume()
 	assert.Len(t, again.effects(), 4+3+2+2)
 }
@@ -350,16 +352,16 @@ func TestSkipWhatHasTheSameNumberAgain(t *testing.T) {
 		restored := r.Restore(copied)
 		restored.Consume()
 		assert.Contains(t, restored.position(1).Halted, "was it restored from a copy?")
-		_, err := restored.resolutions(Skip)
-		require.ErrorIs(t, err, ErrUnsettled)
+		_, err := restored.resolutions(halt.Skip)
+		require.ErrorIs(t, err, operator.ErrUnsettled)
 		derive(restored, 4, again)
-		restored.Resolve(Skip) // it has these numbers itself by now
+		restored.Resolve(halt.Skip) // it has these numbers itself by now
 		restored.Consume()
 		restored.Relay()
 		derive(restored, 4+again, 3-again)
 		restored.Relay()
 		for restored.Consume(); restored.position(1).Halted != ""; restored.Consume() {
-			restored.Resolve(Skip)
+			restored.Resolve(halt.Skip)
 		}
 		assert.Len(t, restored.effects(), 7, "%d again", again)
 		derive(restored, 7, 2)
@@ -410,7 +412,7 @@ func TestAnEmptyDatabaseHaltsAtTheLogOfAnother(t *testing.T) {
 	}))
 	other.Consume()
 	assert.Contains(t, other.position(1).Halted, "was written by another database")
-	other.Resolve(Skip)
+	other.Resolve(halt.Skip)
 	other.Consume()
 	assert.Len(t, other.effects(), 4, "what no stage derived is applied")
 }
@@ -456,7 +458,7 @@ func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
 			require.NoError(t, relay.Trouble())
 			restored.Consume()
 			assert.Contains(t, restored.position(1).Halted, "was it restored from a copy?")
-			lostOne(t, restored.Resolve(Skip))
+			lostOne(t, restored.Resolve(halt.Skip))
 			restored.Consume()
 			assert.Len(t, restored.effects(), 4+4+since, "noted %v, %d since", noted, since)
 			assert.Empty(t, restored.letters())
@@ -471,10 +473,10 @@ func TestAResolutionIsForWhatTheOperatorSaw(t *testing.T) {
 		r.Append(0, seq, nil)
 	}
 	r.Consume()
-	resolutions, err := r.resolutions(Skip)
+	resolutions, err := r.resolutions(halt.Skip)
 	require.NoError(t, err)
-	require.NoError(t, ApplyResolutions(t.Context(), r.DB, resolutions))
-	require.ErrorIs(t, ApplyResolutions(t.Context(), r.DB, resolutions), store.ErrMoved)
+	require.NoError(t, operator.ApplyResolutions(t.Context(), r.DB, resolutions))
+	require.ErrorIs(t, operator.ApplyResolutions(t.Context(), r.DB, resolutions), store.ErrMoved)
 }
 
 func TestResetGoesForwardOnly(t *testing.T) {
@@ -486,21 +488,21 @@ func TestResetGoesForwardOnly(t *testing.T) {
 	r.assign()
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:4]...))
 	on1 := func(p store.Position) bool { return p.Part == 1 }
-	_, err := Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, ToOffset(3))
-	require.ErrorIs(t, err, ErrReset)
-	_, err = Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, ToOffset(11))
-	require.ErrorIs(t, err, ErrReset)
+	_, err := operator.Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, operator.ToOffset(3))
+	require.ErrorIs(t, err, operator.ErrReset)
+	_, err = operator.Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, operator.ToOffset(11))
+	require.ErrorIs(t, err, operator.ErrReset)
 
-	resets, err := Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, ToOffset(6))
+	resets, err := operator.Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, operator.ToOffset(6))
 	require.NoError(t, err)
 	require.Len(t, resets, 1)
 	assert.Equal(t, int64(2), resets[0].Lost)
-	require.NoError(t, Reset(t.Context(), r.DB, resets, nil))
+	require.NoError(t, operator.Reset(t.Context(), r.DB, resets, nil))
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[4:]...), "the holder of the partition continues from there")
 	r.Consume()
 	assert.Len(t, r.effects(), 2+10-2)
 
-	resets, err = Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, ToEnd)
+	resets, err = operator.Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, operator.ToEnd)
 	require.NoError(t, err)
 	assert.Zero(t, resets[0].Lost)
 }
@@ -516,9 +518,9 @@ func TestResetToTheStart(t *testing.T) {
 	r.Consume()
 	before := r.effects()
 	require.Len(t, r.letters(), 1)
-	resets, err := Resets(t.Context(), r.DB, r.Broker, r.topology(), func(store.Position) bool { return true }, ToStart)
+	resets, err := operator.Resets(t.Context(), r.DB, r.Broker, r.topology(), func(store.Position) bool { return true }, operator.ToStart)
 	require.NoError(t, err)
-	require.NoError(t, Reset(t.Context(), r.DB, resets, func(tx *store.Tx) error {
+	require.NoError(t, operator.Reset(t.Context(), r.DB, resets, func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `DELETE FROM effects`)
 		return err
 	}))
@@ -558,7 +560,7 @@ func TestWhatWasAppliedOfALostEndIsNotSentAgain(t *testing.T) {
 	r.unsend(1, 6)
 	r.Broker.Log[at(1)] = r.Broker.Log[at(1)][:5]
 	r.topology()
-	assert.Zero(t, lostOne(t, r.Resolve(Skip)).Lost)
+	assert.Zero(t, lostOne(t, r.Resolve(halt.Skip)).Lost)
 	r.Relay()
 	r.Emit(1, 2)
 	r.Relay()
@@ -581,7 +583,7 @@ func TestALostEndIsRefilledBeforeAnybodyActs(t *testing.T) {
 		r.Append(1, 0, nil)
 	}
 	assert.NotContains(t, r.assign(), at(1), "it stays halted although the log is long enough")
-	resolution := lostOne(t, r.Resolve(Skip))
+	resolution := lostOne(t, r.Resolve(halt.Skip))
 	assert.Zero(t, resolution.Lost)
 	assert.Contains(t, resolution.Halted, "the log ended at offset 5")
 	r.Consume()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -98,7 +99,7 @@ func TestAChainIsNamedAnewDuringASession(t *testing.T) {
 	require.NoError(t, err)
 	name := ""
 	for _, k := range known {
-		if k.Current && partitionOf(k) == at(1) {
+		if k.Current && log.PartitionOfChain(k) == at(1) {
 			name = k.Timeline
 		}
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/halt"
+	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -70,13 +72,13 @@ func TestSkipANumberThatWasNeverGiven(t *testing.T) {
 			r.Append(1, 0, nil) // of a stream: without a link
 			r.Consume()
 			assert.Contains(t, r.position(1).Halted, "this database never gave a number above 4")
-			for _, action := range []Action{Skip, Resume} {
+			for _, action := range []halt.Action{halt.Skip, halt.Resume} {
 				_, err := r.resolutions(action)
-				require.ErrorIs(t, err, ErrUnsettled, "%s, before the relay has looked", action)
+				require.ErrorIs(t, err, operator.ErrUnsettled, "%s, before the relay has looked", action)
 			}
 			r.Emit(1, 5)
 			round()
-			assert.Equal(t, int64(len(forged)), lostOne(t, r.Resolve(Skip)).Lost)
+			assert.Equal(t, int64(len(forged)), lostOne(t, r.Resolve(halt.Skip)).Lost)
 			r.Consume()
 			r.Emit(1, 3)
 			round()
@@ -92,7 +94,7 @@ func TestSkipANumberThatWasNeverGiven(t *testing.T) {
 			r.Stage = newStage(StageSpec{Name: "late", Consumes: r.Stage.spec.Consumes, Handler: ignorer{}}, r.DB, r.topology(),
 				slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 			r.Consume()
-			r.Resolve(Skip)
+			r.Resolve(halt.Skip)
 			r.Consume()
 			positions, err := store.Positions(t.Context(), r.DB, "late")
 			require.NoError(t, err)
@@ -116,7 +118,7 @@ func TestSkipTheNumberThatIsGivenNext(t *testing.T) {
 	assert.Contains(t, r.position(1).Halted, "this database never gave a number above 4")
 	r.Emit(1, 5)
 	round()
-	r.Resolve(Skip)
+	r.Resolve(halt.Skip)
 	r.Consume()
 	assert.Empty(t, r.position(1).Halted)
 	assert.Len(t, r.effects(), 4+1+5)
@@ -159,7 +161,7 @@ func TestARelayLooksAtWhatAStageHaltedBefore(t *testing.T) {
 	r.Emit(1, 30)
 	round()
 	assert.True(t, relay.ready)
-	r.Resolve(Skip)
+	r.Resolve(halt.Skip)
 	r.Consume()
 	assert.Equal(t, 4+10+30+int(tailRecords[1])+10, len(r.effects())) // too many to print
 }
@@ -183,7 +185,7 @@ func TestSkipANumberThatWasGivenSince(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, relay.note())
 		}
-		assert.Equal(t, int64(2), lostOne(t, r.Resolve(Skip)).Lost)
+		assert.Equal(t, int64(2), lostOne(t, r.Resolve(halt.Skip)).Lost)
 		round()
 		r.Consume()
 		assert.Empty(t, r.position(1).Halted)

@@ -1,4 +1,4 @@
-package engine
+package halt
 
 import (
 	"context"
@@ -8,8 +8,6 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/log"
-	"github.com/pricemill/pricemill/pipeline/store"
-	"github.com/pricemill/pricemill/schema"
 )
 
 // ChainBreak is what the chain of a partition shows before a record.
@@ -65,9 +63,9 @@ func (b ChainBreak) comesLater(ctx context.Context, broker log.Broker, wanted ch
 	return false, nil
 }
 
-// strayRun is how many records from the stray one on are stray like it, and the
+// StrayRun is how many records from the stray one on are stray like it, and the
 // offset after them.
-func (b ChainBreak) strayRun(ctx context.Context, broker log.Broker) (n, next int64, err error) {
+func (b ChainBreak) StrayRun(ctx context.Context, broker log.Broker) (n, next int64, err error) {
 	err = broker.Read(ctx, b.TopicPartition, b.Offset, b.End, func(records []pipeline.Record) error {
 		for _, r := range records {
 			link, derived, err := chain.LinkOf(r.Headers)
@@ -87,54 +85,4 @@ func (b ChainBreak) strayRun(ctx context.Context, broker log.Broker) (n, next in
 		err = nil
 	}
 	return n, next, err
-}
-
-// haltedRecord is a record that a stage halted before.
-type haltedRecord struct {
-	pipeline.TopicPartition
-	offset int64
-}
-
-// haltedLinks are the links of the records that stages halted before, but for those
-// in looked, to which it adds them, and the ids of their events.
-func (t *Topology) haltedLinks(ctx context.Context, looked map[haltedRecord]bool) (map[pipeline.TopicPartition]map[chain.Link]string, error) {
-	positions, err := store.Positions(ctx, t.db, "")
-	if err != nil {
-		return nil, err
-	}
-	links := map[pipeline.TopicPartition]map[chain.Link]string{}
-	for _, p := range positions {
-		at := haltedRecord{positionAt(p), p.Next}
-		topic, ours := t.Topic(at.Topic)
-		if p.Halted == "" || !ours || topic.ID != p.TopicID || looked[at] {
-			continue
-		}
-		r, err := t.recordAt(ctx, at)
-		if err != nil {
-			return nil, fmt.Errorf("reading where %s halted on %s: %w", p.Stage, at.TopicPartition, err)
-		}
-		if link, _, err := chain.LinkOf(r.Headers); err == nil && link != (chain.Link{}) { // else its stage says so
-			if links[at.TopicPartition] == nil {
-				links[at.TopicPartition] = map[chain.Link]string{}
-			}
-			links[at.TopicPartition][link] = schema.EventID(r.Headers)
-		}
-		looked[at] = true
-	}
-	return links, nil
-}
-
-// recordAt is a record; the zero Record where there is none.
-func (t *Topology) recordAt(ctx context.Context, at haltedRecord) (found pipeline.Record, err error) {
-	ranges, err := t.broker.Offsets(ctx, at.Topic)
-	if err != nil || int(at.Partition) >= len(ranges) || at.offset < ranges[at.Partition].Oldest || at.offset >= ranges[at.Partition].End {
-		return pipeline.Record{}, err
-	}
-	err = t.broker.Read(ctx, at.TopicPartition, at.offset, at.offset+1, func(records []pipeline.Record) error {
-		for _, r := range records {
-			found = r
-		}
-		return nil
-	})
-	return found, err
 }

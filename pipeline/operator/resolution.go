@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -9,20 +9,10 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
-)
-
-// Action is what an operator does about a halt.
-type Action string
-
-const (
-	// Resume continues with the record the stage halted at, as if nothing were
-	// wrong.
-	Resume Action = "resume"
-	// Skip continues after what is missing or superseded.
-	Skip Action = "skip"
 )
 
 // ErrUnsettled is wrapped where it is too early to say what an action would do: the
@@ -49,23 +39,29 @@ type Resolution struct {
 	seen     int32 // partitions to agree to, or 0
 }
 
+// Topics knows the present incarnations of topics.
+type Topics interface {
+	// Topic is what is known of a topic; false where it is not one of this run's.
+	Topic(name schema.Topic) (store.Topic, bool)
+}
+
 // ErrNotResolved is wrapped where an action does not resolve a halt.
 var ErrNotResolved = errors.New("the stage would halt again")
 
 // PlanResolutions works out, for each halted position that wanted accepts, what action
 // would do, and changes nothing. The error reports the positions that the action does
 // not resolve; the resolutions of the others are returned with it.
-func PlanResolutions(ctx context.Context, db *store.Store, broker log.Broker, topology *Topology, action Action, wanted func(store.Position) bool) ([]Resolution, error) {
+func PlanResolutions(ctx context.Context, db *store.Store, broker log.Broker, topics Topics, action halt.Action, wanted func(store.Position) bool) ([]Resolution, error) {
 	positions, err := store.Positions(ctx, db, "")
 	if err != nil {
 		return nil, err
 	}
-	return planResolutions(ctx, db, broker, topology, action, slices.DeleteFunc(positions, func(p store.Position) bool { return !wanted(p) }))
+	return PlanAt(ctx, db, broker, topics, action, slices.DeleteFunc(positions, func(p store.Position) bool { return !wanted(p) }))
 }
 
-// planResolutions is PlanResolutions for these positions.
-func planResolutions(ctx context.Context, db *store.Store, broker log.Broker, topology *Topology, action Action, positions []store.Position) ([]Resolution, error) {
-	d := diagnosis{db: db, broker: broker, topology: topology, action: action}
+// PlanAt is PlanResolutions for these positions, which may be of a backfill.
+func PlanAt(ctx context.Context, db *store.Store, broker log.Broker, topics Topics, action halt.Action, positions []store.Position) ([]Resolution, error) {
+	d := diagnosis{db: db, broker: broker, topics: topics, action: action}
 	var resolutions []Resolution
 	var errs []error
 	for _, p := range positions {
@@ -74,7 +70,7 @@ func planResolutions(ctx context.Context, db *store.Store, broker log.Broker, to
 		}
 		resolution, err := d.resolve(ctx, p)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s on %s: %w", p.Stage, positionAt(p), err))
+			errs = append(errs, fmt.Errorf("%s on %s: %w", p.Stage, log.PartitionOf(p), err))
 			continue
 		}
 		resolutions = append(resolutions, resolution)
@@ -114,16 +110,16 @@ func (l Resolution) apply(ctx context.Context, tx *store.Tx) error {
 
 // diagnosis works out resolutions.
 type diagnosis struct {
-	db       *store.Store
-	broker   log.Broker
-	topology *Topology
-	known    []store.KnownChain
-	action   Action
+	db     *store.Store
+	broker log.Broker
+	topics Topics
+	known  []store.KnownChain
+	action halt.Action
 }
 
 func (d diagnosis) resolve(ctx context.Context, p store.Position) (Resolution, error) {
-	tp := positionAt(p)
-	topic, known := d.topology.Topic(tp.Topic)
+	tp := log.PartitionOf(p)
+	topic, known := d.topics.Topic(tp.Topic)
 	if !known {
 		return Resolution{}, fmt.Errorf("no event of this binary is on topic %s", tp.Topic)
 	}
@@ -145,8 +141,8 @@ func (d diagnosis) resolve(ctx context.Context, p store.Position) (Resolution, e
 	}
 	resolution := Resolution{Stage: p.Stage, Topic: tp.Topic, Partition: p.Part, Halted: p.Halted, Loses: "nothing",
 		from: p, to: p, topic: topic}
-	b := breakAt(p, topic, claim)
-	if b.kind != unbroken {
+	b := halt.At(p, topic, claim)
+	if b.Kind != halt.Unbroken {
 		return d.atPosition(resolution, b, claim)
 	}
 	next, found, err := d.nextLink(ctx, p, claim.OffsetRange)
@@ -157,27 +153,27 @@ func (d diagnosis) resolve(ctx context.Context, p store.Position) (Resolution, e
 }
 
 // refuse says that the action does not resolve a break.
-func (d diagnosis) refuse(b logBreak) error {
+func (d diagnosis) refuse(b halt.Break) error {
 	return fmt.Errorf("%w after %q: %s", ErrNotResolved, d.action, b)
 }
 
-// atPosition is for what breakAt finds.
-func (d diagnosis) atPosition(l Resolution, b logBreak, claim log.Claim) (Resolution, error) {
-	if b.kind.action() != d.action {
+// atPosition is for what At finds.
+func (d diagnosis) atPosition(l Resolution, b halt.Break, claim log.Claim) (Resolution, error) {
+	if b.Kind.Action() != d.action {
 		return Resolution{}, d.refuse(b)
 	}
 	p := l.from
-	switch b.kind {
-	case partitionsAdded:
+	switch b.Kind {
+	case halt.PartitionsAdded:
 		l.seen = claim.Partitions
 		l.Loses = fmt.Sprintf("nothing: keys stay on the %d partitions they were on; records that others write by the new number "+
 			"of partitions have no order with earlier ones of their keys", l.topic.Partitions)
-	case recordsDeleted:
+	case halt.RecordsDeleted:
 		l.Lost = claim.Oldest - p.Next
 		l.Loses = fmt.Sprintf("%d records: offsets %d to %d, which the log no longer has", l.Lost, p.Next, claim.Oldest-1)
 		l.to.Next = claim.Oldest
 		l.resumeAt(chain.Link{Timeline: p.Timeline, Seq: p.Seq}.In(chain.AnyNext))
-	case topicRecreated:
+	case halt.TopicRecreated:
 		l.Lost = d.unapplied(p)
 		l.Loses = fmt.Sprintf("%d records that pricemill had sent to the topic that is gone and that this stage had not applied, "+
 			"and whatever others had written there from offset %d on", l.Lost, p.Next)
@@ -186,7 +182,7 @@ func (d diagnosis) atPosition(l Resolution, b logBreak, claim log.Claim) (Resolu
 		if claim.Oldest > 0 {
 			l.resumeAt(chain.Link{}.In(chain.AnyNext))
 		}
-	case endLost:
+	case halt.EndLost:
 		l.Lost = d.unapplied(p)
 		l.Loses = fmt.Sprintf("%d records that pricemill had sent and that this stage had not applied, and whatever others had written "+
 			"behind offset %d; what was applied of the lost end stays in the tables", l.Lost, p.Next-1)
@@ -205,23 +201,26 @@ func (l *Resolution) resumeAt(from chain.Link) { l.to.Timeline, l.to.Seq = from.
 // unapplied is how many numbers were sent on the timelines before the one in use,
 // and not applied at a position.
 func (d diagnosis) unapplied(p store.Position) int64 {
-	return chain.SentBetween(chain.Link{Timeline: p.Timeline, Seq: p.Seq}, "", TimelinesOf(d.known, true)[positionAt(p)])
+	return chain.SentBetween(chain.Link{Timeline: p.Timeline, Seq: p.Seq}, "", halt.TimelinesOf(d.known, true)[log.PartitionOf(p)])
 }
+
+// errNext ends reading at the next link.
+var errNext = errors.New("found")
 
 // nextLink reads the first record with a link from a position on.
 func (d diagnosis) nextLink(ctx context.Context, p store.Position, held log.OffsetRange) (next linked, found bool, err error) {
-	err = d.broker.Read(ctx, positionAt(p), p.Next, held.End, func(records []pipeline.Record) error {
+	err = d.broker.Read(ctx, log.PartitionOf(p), p.Next, held.End, func(records []pipeline.Record) error {
 		for _, r := range records {
 			link, derived, err := chain.LinkOf(r.Headers)
 			if err == nil && link != (chain.Link{}) {
 				next.Link, next.derived, next.offset, found = link, derived, r.Offset, true
-				return errFound
+				return errNext
 			}
 			next.after = true
 		}
 		return nil
 	})
-	if errors.Is(err, errFound) {
+	if errors.Is(err, errNext) {
 		err = nil
 	}
 	return next, found, err
@@ -239,11 +238,11 @@ type linked struct {
 // beforeRecord is for what the chain shows.
 func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, end int64) (Resolution, error) {
 	p := l.from
-	names := TimelinesOf(d.known, true)[positionAt(p)]
+	names := halt.TimelinesOf(d.known, true)[log.PartitionOf(p)]
 	last := chain.Link{Timeline: p.Timeline, Seq: p.Seq}
 	what := last.Follow(next.Link, next.derived, names)
-	b := breakBefore(p, last, next.Link, next.offset, what, names)
-	if b.kind == unbroken {
+	b := halt.Before(p, last, next.Link, next.offset, what, names)
+	if b.Kind == halt.Unbroken {
 		return l, nil
 	}
 	if what == chain.Foreign && names[next.Timeline].Sent == chain.Unlimited {
@@ -254,23 +253,23 @@ func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, 
 		// under this name.
 		return Resolution{}, fmt.Errorf("%w: what comes next is number %d of chain %s, which is still in use", ErrUnsettled, next.Seq, next.Timeline)
 	}
-	broken := ChainBreak{positionAt(p), what, last, next.Link, next.offset, end, names, d.sent(p)}
+	broken := halt.ChainBreak{TopicPartition: log.PartitionOf(p), What: what, Last: last, Next: next.Link, Offset: next.offset, End: end, Names: names, Sent: d.sent(p)}
 	to, stray, err := broken.Skip(ctx, d.broker)
 	if err != nil {
 		return Resolution{}, err
 	}
 	switch {
-	case stray && d.action == Skip:
+	case stray && d.action == halt.Skip:
 		return passOver(ctx, d.broker, l, broken, next.after)
-	case what == chain.Foreign && d.action == Skip:
+	case what == chain.Foreign && d.action == halt.Skip:
 		l.resumeAt(to)
 		l.Loses = fmt.Sprintf("nothing that can be made again: of what chain %s goes on with, the events that stages derived are "+
 			"stepped over, since those stages derive them again from what they read; the others are applied", next.Timeline)
-	case what == chain.Foreign && !stray && d.action == Resume:
+	case what == chain.Foreign && !stray && d.action == halt.Resume:
 		l.resumeAt(chain.Link{Timeline: next.Timeline, Seq: next.Seq - 1}.In(chain.AnyNext))
 		l.Loses = fmt.Sprintf("nothing: what chain %s goes on with is applied as it is; what stages of this database derive again "+
 			"is then there twice", next.Timeline)
-	case what == chain.Gap && d.action == Skip:
+	case what == chain.Gap && d.action == halt.Skip:
 		l.Lost = chain.Missing(last, next.Link, names)
 		l.Loses = fmt.Sprintf("%d records that are missing from the log before offset %d", l.Lost, next.offset)
 		l.resumeAt(to)
@@ -282,11 +281,11 @@ func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, 
 
 // passOver has a stage continue after stray records. It does not pass over records
 // before them: those are applied, and the stage halts again.
-func passOver(ctx context.Context, broker log.Broker, l Resolution, b ChainBreak, after bool) (Resolution, error) {
+func passOver(ctx context.Context, broker log.Broker, l Resolution, b halt.ChainBreak, after bool) (Resolution, error) {
 	if after {
 		return l, nil
 	}
-	n, next, err := b.strayRun(ctx, broker)
+	n, next, err := b.StrayRun(ctx, broker)
 	if err != nil {
 		return Resolution{}, err
 	}
@@ -301,7 +300,7 @@ func passOver(ctx context.Context, broker log.Broker, l Resolution, b ChainBreak
 // unlimited where it is on a new timeline by now.
 func (d diagnosis) sent(p store.Position) int64 {
 	for _, k := range d.known {
-		if k.Current && partitionOf(k) == positionAt(p) && k.Timeline == p.Timeline {
+		if k.Current && log.PartitionOfChain(k) == log.PartitionOf(p) && k.Timeline == p.Timeline {
 			return k.Sent
 		}
 	}

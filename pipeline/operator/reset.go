@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -51,7 +51,7 @@ var ErrReset = errors.New("the position cannot be put there")
 // ToStart, all taken again: that is for folds alone, whose tables Reset empties,
 // since a handler would give its events a second time. Of records that are taken
 // again the dead letters go.
-func Resets(ctx context.Context, db *store.Store, broker log.Broker, topology *Topology, wanted func(store.Position) bool, to Target) ([]Resolution, error) {
+func Resets(ctx context.Context, db *store.Store, broker log.Broker, topics Topics, wanted func(store.Position) bool, to Target) ([]Resolution, error) {
 	positions, err := store.Positions(ctx, db, "")
 	if err != nil {
 		return nil, err
@@ -61,8 +61,8 @@ func Resets(ctx context.Context, db *store.Store, broker log.Broker, topology *T
 		if !wanted(p) {
 			continue
 		}
-		tp := positionAt(p)
-		topic, known := topology.Topic(tp.Topic)
+		tp := log.PartitionOf(p)
+		topic, known := topics.Topic(tp.Topic)
 		if !known {
 			return nil, fmt.Errorf("%w: no event of this binary is on topic %s", ErrReset, tp.Topic)
 		}

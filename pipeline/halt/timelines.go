@@ -1,8 +1,9 @@
-package engine
+package halt
 
 import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -11,7 +12,7 @@ import (
 func TimelinesOf(known []store.KnownChain, limited bool) map[pipeline.TopicPartition]chain.Timelines {
 	names := map[pipeline.TopicPartition]chain.Timelines{}
 	for _, k := range known {
-		tp := partitionOf(k)
+		tp := log.PartitionOfChain(k)
 		if names[tp] == nil {
 			names[tp] = chain.Timelines{}
 		}
