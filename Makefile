@@ -22,7 +22,7 @@ test: ## Run all tests; needs nothing but Go
 
 .PHONY: test-race
 test-race: ## Run all tests under the race detector; needs a C compiler
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 40m ./...
 
 .PHONY: test-kill
 test-kill: ## Kill the service 20 times at random moments, and check every table
