@@ -38,6 +38,10 @@ func charted(t *testing.T, more environment) *program {
 			return strings.Contains(p.get("/api/v1/"+target+"?symbol=ACME").body, `"timestamp"`)
 		}, 20*time.Second, 20*time.Millisecond, target)
 	}
+	require.Eventually(t, func() bool {
+		known := p.get("/api/v1/symbols").body
+		return strings.Contains(known, `"ACME"`) && strings.Contains(known, `"GLOBEX"`)
+	}, 20*time.Second, 20*time.Millisecond, "symbols")
 	return p
 }
 
