@@ -124,7 +124,7 @@ func TestTheDemoGivesWayToRealPrices(t *testing.T) {
 	})
 }
 
-// A log that takes nothing is an error, which the runtime logs; the time goes on.
+// A log that takes nothing is an error, which the runtime logs. The hour is not prolonged.
 func TestTheDemoFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

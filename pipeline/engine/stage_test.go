@@ -471,7 +471,7 @@ type asker struct {
 
 func (a *asker) Prepare(_ context.Context, in []pipeline.Record) error {
 	if a.outages--; a.outages >= 0 {
-		return pipeline.RetryAfter(time.Microsecond, errors.New("nobody answers"))
+		return pipeline.RetryAfter(time.Microsecond, errors.New("no answer"))
 	}
 	for i := range in {
 		price := in[i].Event.Payload.(schema.PriceObserved).Price.String()
