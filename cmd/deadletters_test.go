@@ -37,8 +37,17 @@ func (h *wrongForNow) Handle(_ context.Context, tx *pipeline.Tx, in []pipeline.R
 }
 
 // makeDeadLetters writes n records to a topic that no stage can read, and waits until
-// each stage of it has them.
+// each of the stages has that many dead letters.
 func makeDeadLetters(t *testing.T, p *program, topic schema.Topic, n int, stages ...string) {
+	t.Helper()
+	sendUnreadable(t, p, topic, n)
+	for _, stage := range stages {
+		p.awaitLetters(stage, n)
+	}
+}
+
+// sendUnreadable writes n records to a topic that no stage can read.
+func sendUnreadable(t testing.TB, p *program, topic schema.Topic, n int) {
 	t.Helper()
 	records := make([]log.OutgoingRecord, n)
 	for i := range records {
@@ -47,20 +56,28 @@ func makeDeadLetters(t *testing.T, p *program, topic schema.Topic, n int, stages
 	errs := connect(t, p.env).Send(t.Context(), []log.PartitionBatch{{
 		TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: 1}, Records: records}})
 	require.NoError(t, errors.Join(errs...))
-	for _, stage := range stages {
-		p.awaitLetters(stage, n)
+}
+
+// deadLettersOf returns the dead letters of a stage; none where the service does not answer.
+func (p *program) deadLettersOf(stage string) []store.DeadLetterSummary {
+	p.t.Helper()
+	var body struct{ Items []store.DeadLetterSummary }
+	answer := p.get("/api/v1/dead-letters?limit=1000&stage=" + stage)
+	if answer.status != http.StatusOK || json.Unmarshal([]byte(answer.body), &body) != nil {
+		return nil
 	}
+	return body.Items
 }
 
 // awaitLetters returns the dead letters of a stage once there are n.
 func (p *program) awaitLetters(stage string, n int) []store.DeadLetterSummary {
 	p.t.Helper()
-	var body struct{ Items []store.DeadLetterSummary }
+	var letters []store.DeadLetterSummary
 	require.Eventually(p.t, func() bool {
-		answer := p.get("/api/v1/dead-letters?limit=1000&stage=" + stage)
-		return answer.status == http.StatusOK && json.Unmarshal([]byte(answer.body), &body) == nil && len(body.Items) == n
+		letters = p.deadLettersOf(stage)
+		return len(letters) == n
 	}, time.Minute, 50*time.Millisecond, stage)
-	return body.Items
+	return letters
 }
 
 // letterCheck is the check of the dead letters in /readyz.

@@ -205,6 +205,39 @@ func (c *campaign) unreached() []string {
 	return missing
 }
 
+// focusOn has requests follow for the operations that lack an answer, and for those of
+// the same collection: a job is resumed only once it is created and paused.
+func (c *campaign) focusOn(missing []string) {
+	var operations []string
+	for _, m := range missing {
+		_, path, _ := strings.Cut(m, " ")
+		path, _, _ = strings.Cut(path, ": ")
+		collection, _, _ := strings.Cut(path, "/{")
+		for _, o := range c.document.Operations() {
+			if o.Path == collection || strings.HasPrefix(o.Path, collection+"/") {
+				operations = append(operations, o.String())
+			}
+		}
+	}
+	c.generator.Focus(operations...)
+}
+
+// deadLetterStage is the stage that the dead letters of a campaign are of.
+const deadLetterStage = "normalize"
+
+// renewDeadLetters makes dead letters in place of those that requests deleted, and
+// retries them, for the generator to know a retry.
+func (c *campaign) renewDeadLetters() {
+	sendUnreadable(c.t, c.program, schema.StoredQuotes, 5)
+	require.Eventually(c.t, func() bool { return len(c.program.deadLettersOf(deadLetterStage)) > 0 }, time.Minute, 50*time.Millisecond, "dead letters")
+	client := c.client()
+	defer client.Close()
+	c.send(client, contracttest.Request{
+		Operation: c.document.Find(http.MethodPost, "/api/v1/dead-letter-retries"), Kind: "a retry of all dead letters",
+		Method: http.MethodPost, Path: "/api/v1/dead-letter-retries", Query: []string{"stage=" + deadLetterStage, "confirm=yes"},
+		Statuses: []int{http.StatusOK, http.StatusAccepted}})
+}
+
 // TestFaultsGeneratedRequests: whatever is sent, every answer is one that the
 // document has, and nothing breaks.
 func TestFaultsGeneratedRequests(t *testing.T) {
@@ -214,19 +247,15 @@ func TestFaultsGeneratedRequests(t *testing.T) {
 		"PLUGINS":          "ema", // of which the document speaks
 		"MAX_ACTIVE_JOBS":  "4", "MAX_ACTIVE_STREAMS": "1"}))
 	p.eventually("/readyz", http.StatusOK)
-	makeDeadLetters(t, p, schema.StoredQuotes, 20, "normalize") // 17 is that of the document
+	makeDeadLetters(t, p, schema.StoredQuotes, 20, deadLetterStage) // 17 is that of the document
 	n := sizeOf(3_000, 20_000, 100_000)
 	c := newCampaign(t, p, sizeOf(30, 60, 100))
 	began := time.Now()
 	c.run(n)
 	// What depends on luck may take some more.
 	for more := 0; more < 10 && len(c.wrong) == 0 && len(c.unreached()) > 0; more++ {
-		var operations []string
-		for _, missing := range c.unreached() {
-			operation, _, _ := strings.Cut(missing, ": ")
-			operations = append(operations, operation)
-		}
-		c.generator.Focus(operations...)
+		c.focusOn(c.unreached())
+		c.renewDeadLetters()
 		c.run(1000)
 		n += 1000
 	}
