@@ -132,11 +132,12 @@ bench: build ## Measure chain, rebuild, reads and API on the stack that the sett
 	./bin/pricemill bench api
 
 .PHONY: lint
-lint: ## Check format, vet, staticcheck, and the third-party licences and notices
+lint: ## Check format, vet, staticcheck, English, and the third-party licences and notices; needs a C compiler
 	@test -z "$$(gofmt -l cmd pipeline handlers projections httpapi internal schema | tee >(cat >&2))"
 	$(GO) vet ./...
 	$(GO) vet -tags failpoints ./...
 	$(GO) run $(STATICCHECK) ./...
+	.ci/prose/run
 	cd .ci/licenses && $(GO) vet . && $(GO) run . -check
 
 .PHONY: licenses
