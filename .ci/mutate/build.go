@@ -110,12 +110,12 @@ func apply(source []byte, mutants []mutant) []byte {
 
 func sign(n int) int { return cmp.Compare(n, 0) }
 
-// testedBy names the package whose tests hold another one, which has few of its own:
+// alsoTestedBy names the package whose tests hold another one besides its own tests:
 // what an operator does is tested with stages.
-var testedBy = map[string]string{"pipeline/operator": "pipeline/engine", "pipeline/halt": "pipeline/engine"}
+var alsoTestedBy = map[string]string{"pipeline/operator": "pipeline/engine", "pipeline/halt": "pipeline/engine"}
 
-// binary is the test binary of a package, with the mutants that it contains. dir is the
-// folder of the tests, mutated that of the mutants.
+// binary is the test binary of a package, with the mutants of that package or of one
+// that it tests. dir is the folder of the tests, mutated that of the mutants.
 type binary struct {
 	path, dir, mutated string
 	mutants            []mutant
@@ -123,11 +123,10 @@ type binary struct {
 
 var compilerLine = regexp.MustCompile(`(?m)^(?:\./)?([\w./-]+\.go):(\d+):`)
 
-// build compiles the tests of a package with these mutants in it, without those
-// that do not compile, such as the difference of two texts.
-func build(root, dir, work string, mutants []mutant) (*binary, error) {
-	b := &binary{path: filepath.Join(work, filepath.Base(dir)+".test"), mutated: filepath.Join(root, dir), mutants: mutants}
-	b.dir = filepath.Join(root, cmp.Or(testedBy[dir], dir))
+// build compiles the tests of one package with these mutants of another in it, or of the
+// same, without those that do not compile, such as the difference of two texts.
+func build(root, tests, dir, work string, mutants []mutant) (*binary, error) {
+	b := &binary{path: filepath.Join(work, filepath.Base(tests)+".test"), dir: filepath.Join(root, tests), mutated: filepath.Join(root, dir), mutants: mutants}
 	name, err := run(b.mutated, "go", "list", "-f", "{{.Name}}", ".")
 	if err != nil {
 		return nil, err

@@ -107,42 +107,60 @@ func (t *trial) runPackage(root, dir string, mutants []mutant) error {
 		}
 		return nil
 	}
-	todo := 0
-	for _, m := range mutants {
-		if _, done := t.known[m.key]; !done {
-			todo++
+	open := slices.DeleteFunc(slices.Clone(mutants), func(m mutant) bool {
+		_, done := t.known[m.key]
+		return done
+	})
+	tests := []string{dir}
+	if also := alsoTestedBy[dir]; also != "" {
+		tests = append(tests, also)
+	}
+	for i, in := range tests {
+		var err error
+		if open, err = t.tryTests(root, in, dir, open, i == len(tests)-1); err != nil {
+			return err
 		}
 	}
-	var tests *suite
-	if todo > 0 {
-		work, err := os.MkdirTemp("", "mutate-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(work)
-		b, err := build(root, dir, work, mutants)
-		if err != nil {
-			return err
-		}
-		if tests, err = newSuite(b, work); err != nil {
-			return err
-		}
-		mutants = b.mutants
-	}
 	for _, m := range mutants {
-		result, done := t.known[m.key]
-		if !done {
-			var by string
-			result, by = tests.try(m)
-			t.known[m.key] = result
-			if err := appendResult(t.results, m.key, result); err != nil {
-				return err
-			}
-			fmt.Printf("%-9s %s:%d %s\t%s\n", result, m.file, m.line, m.kind, by)
+		if result, done := t.known[m.key]; done { // else it does not compile
+			t.note(m, result)
 		}
-		t.note(m, result)
 	}
 	return nil
+}
+
+// tryTests tries mutants of a package with the tests of one, and returns the survivors
+// for others to try; none with the last ones.
+func (t *trial) tryTests(root, tests, dir string, mutants []mutant, last bool) (survivors []mutant, err error) {
+	if len(mutants) == 0 {
+		return nil, nil
+	}
+	work, err := os.MkdirTemp("", "mutate-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(work)
+	b, err := build(root, tests, dir, work, mutants)
+	if err != nil {
+		return nil, err
+	}
+	suite, err := newSuite(b, work)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range b.mutants {
+		result, by := suite.try(m)
+		if result == survived && !last {
+			survivors = append(survivors, m)
+			continue
+		}
+		t.known[m.key] = result
+		if err := appendResult(t.results, m.key, result); err != nil {
+			return nil, err
+		}
+		fmt.Printf("%-9s %s:%d %s\t%s\n", result, m.file, m.line, m.kind, by)
+	}
+	return survivors, nil
 }
 
 func (t *trial) note(m mutant, result outcome) {

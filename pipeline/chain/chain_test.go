@@ -71,6 +71,9 @@ func TestFollow(t *testing.T) {
 	assert.Equal(t, a(7), a(7).Advance(Link{}), "a record from elsewhere does not end the chain")
 	assert.Equal(t, b(1), a(7).Advance(b(1)))
 	assert.Equal(t, x(5).In(Superseded), x(4).In(Superseded).Advance(x(5)))
+	assert.Equal(t, a(1), x(4).In(Superseded).Advance(a(1)), "another timeline is followed in order")
+	assert.Equal(t, a(5), a(4).Advance(a(5)))
+	assert.Equal(t, a(5), a(3).In(AnyNext).Advance(a(5)), "from there on in order")
 	assert.Equal(t, a(1), x(4).In(Superseded).Advance(a(1)))
 	assert.Equal(t, a(4), Link{}.In(AnyNext).Advance(a(4)))
 	for _, n := range []int64{0, 1, 2, 7} {
@@ -96,6 +99,9 @@ func TestLinkOf(t *testing.T) {
 	_, derived, err = LinkOf(append(Link{"a", 12}.Headers(), schema.Header{Key: HeaderDerived, Value: []byte("true")}))
 	require.NoError(t, err)
 	assert.True(t, derived)
+	link, _, err = LinkOf(Link{"a", 1}.Headers())
+	require.NoError(t, err)
+	assert.Equal(t, Link{"a", 1}, link, "the first of a timeline")
 	link, derived, err = LinkOf([]schema.Header{{Key: HeaderDerived, Value: []byte("true")}})
 	require.NoError(t, err)
 	assert.Equal(t, Link{}, link)
@@ -112,6 +118,27 @@ func TestLinkOf(t *testing.T) {
 		assert.Equal(t, Link{}, link, name)
 		assert.False(t, derived, name)
 	}
+}
+
+func TestDirectHeaders(t *testing.T) {
+	t.Parallel()
+	id, trace := schema.Header{Key: "ce_id", Value: []byte("1")}, schema.Header{Key: "traceparent", Value: []byte("00")}
+	mark := schema.Header{Key: HeaderDirect, Value: []byte("true")}
+	place := Link{"a", 12}.Headers()
+	for name, headers := range map[string][]schema.Header{
+		"from elsewhere":                 {id, trace},
+		"with a place in another log":    {id, place[0], trace, place[1]},
+		"marked already":                 {mark, id, trace},
+		"marked with another value":      {id, trace, {Key: HeaderDirect, Value: []byte("false")}},
+		"marked, with a place, and more": {place[1], id, mark, place[0], trace},
+	} {
+		direct := DirectHeaders(headers)
+		assert.Equal(t, []schema.Header{id, trace, mark}, direct, name)
+		assert.True(t, IsDirect(direct), name)
+	}
+	assert.Equal(t, []schema.Header{mark}, DirectHeaders(nil))
+	assert.False(t, IsDirect(append(place, id)))
+	assert.False(t, IsDirect(nil))
 }
 
 // The model below is the protocol of outbox, relay, log and consumer, without
