@@ -14,14 +14,14 @@ import (
 // is all. One kill in four follows the last before its partitions move again.
 func TestFaultsKills(t *testing.T) {
 	s := newScenario(t, "killed with SIGKILL under load", sqliteStack, servicesStack)
-	var c *crew
+	var c *fleet
 	var kills int
 	var drawn []*worker
 	if onServices() {
 		kills = pick(s, 5, 200)
 		// Three share six evenly, so that each has as much to hold after a kill as
 		// before.
-		c = newCrew(s, environment{"KAFKA_SESSION_TIMEOUT": "6s", "KAFKA_PARTITIONS": "6"})
+		c = newFleet(s, environment{"KAFKA_SESSION_TIMEOUT": "6s", "KAFKA_PARTITIONS": "6"})
 		one := c.add(workerRoles, "worker-1", environment{"KAFKA_INSTANCE_ID": "worker-1"})
 		two := c.add(workerRoles, "worker-2", environment{"KAFKA_INSTANCE_ID": "worker-2"})
 		three := c.add(workerRoles, "worker-3", nil)
@@ -29,7 +29,7 @@ func TestFaultsKills(t *testing.T) {
 		drawn = []*worker{one, one, one, one, two, two, two, two, three, api}
 	} else {
 		kills = pick(s, 3, 50)
-		c = newCrew(s, nil)
+		c = newFleet(s, nil)
 		drawn = []*worker{c.addServer("all")}
 	}
 	c.begin(c.workers...)
@@ -45,7 +45,7 @@ type recovery struct {
 }
 
 // killAtRandom kills one of the processes that are drawn from, again and again.
-func (c *crew) killAtRandom(kills int, drawn []*worker) {
+func (c *fleet) killAtRandom(kills int, drawn []*worker) {
 	c.t.Helper()
 	recoveries := make(chan recovery, kills)
 	kinds := map[string][]time.Duration{}
@@ -81,7 +81,7 @@ func (c *crew) killAtRandom(kills int, drawn []*worker) {
 
 // awaitRecovery waits until all partitions move again, and where clients are asked,
 // until they are answered.
-func (c *crew) awaitRecovery(victim *worker, stood standing) error {
+func (c *fleet) awaitRecovery(victim *worker, stood standing) error {
 	ctx, cancel := context.WithTimeout(c.t.Context(), stallLimit)
 	defer cancel()
 	if victim == c.server {

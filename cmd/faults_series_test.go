@@ -66,7 +66,7 @@ type series struct {
 }
 
 // sample looks at the process now.
-func (c *crew) sample(ctx context.Context, s *series) {
+func (c *fleet) sample(ctx context.Context, s *series) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	found, err := gauges(ctx, s.url)
@@ -91,7 +91,7 @@ func (c *crew) sample(ctx context.Context, s *series) {
 }
 
 // record samples processes until the function that it returns is called.
-func (c *crew) record(every time.Duration, of ...*worker) (end func() []*series) {
+func (c *fleet) record(every time.Duration, of ...*worker) (end func() []*series) {
 	ctx, cancel := context.WithCancel(c.t.Context())
 	all := make([]*series, len(of))
 	for i, w := range of {
@@ -121,7 +121,7 @@ func (c *crew) record(every time.Duration, of ...*worker) (end func() []*series)
 // partitions has less of everything, be it for a third of a short run, so the middle of
 // a part says little. Between halves, what grows all the time has grown by half of it,
 // and the bounds of keptInAll are for two thirds.
-func (c *crew) checkSeries(s *series) {
+func (c *fleet) checkSeries(s *series) {
 	c.t.Helper()
 	warm := s.values[len(s.values)/5:]
 	half := len(warm) / 2

@@ -23,12 +23,12 @@ func TestFaultsSoak(t *testing.T) {
 	lasting := pick(s, 20*time.Second, 15*time.Minute)
 	settings := environment{"KAFKA_SESSION_TIMEOUT": "6s", "FETCH_TIMEOUT": "1s",
 		"SIMULATED_FAULTS": "FAIL=fail,HANG=hang,SLOW=late:200ms,NOPE=unknown,JUNK=garbage,ZERO=zero,HUGE=too_large"}
-	var c *crew
+	var c *fleet
 	var live []*worker // through it all
 	var faults []fault
 	if onServices() {
 		settings["KAFKA_PARTITIONS"] = "6"
-		c = newCrew(s, settings)
+		c = newFleet(s, settings)
 		steady := c.add(workerRoles, "steady", nil)
 		one := c.add(workerRoles, "worker-1", environment{"KAFKA_INSTANCE_ID": "worker-1"})
 		two := c.add(workerRoles, "worker-2", nil)
@@ -36,7 +36,7 @@ func TestFaultsSoak(t *testing.T) {
 		mortals := []*worker{one, two}
 		faults = []fault{c.someKill(mortals), c.someRestart(mortals), c.someFreeze([]*worker{steady, one, two}), c.someSession, c.someIntruder}
 	} else {
-		c = newCrew(s, settings)
+		c = newFleet(s, settings)
 		live = []*worker{c.addServer("all")}
 		faults = []fault{c.someFreeze(live)} // a table log has no groups to join
 	}
@@ -62,7 +62,7 @@ func TestFaultsSoak(t *testing.T) {
 type fault func()
 
 // someKill kills one of the processes, and starts it again.
-func (c *crew) someKill(of []*worker) fault {
+func (c *fleet) someKill(of []*worker) fault {
 	return func() {
 		w := of[c.random.IntN(len(of))]
 		c.t.Logf("%s is killed", w.name)
@@ -72,7 +72,7 @@ func (c *crew) someKill(of []*worker) fault {
 }
 
 // someRestart stops one of the processes as an operator does, and starts it again.
-func (c *crew) someRestart(of []*worker) fault {
+func (c *fleet) someRestart(of []*worker) fault {
 	return func() {
 		w := of[c.random.IntN(len(of))]
 		c.t.Logf("%s is stopped", w.name)
@@ -83,7 +83,7 @@ func (c *crew) someRestart(of []*worker) fault {
 
 // someFreeze stops one of the processes with SIGSTOP, often for longer than its
 // session lasts.
-func (c *crew) someFreeze(of []*worker) fault {
+func (c *fleet) someFreeze(of []*worker) fault {
 	return func() {
 		w := of[c.random.IntN(len(of))]
 		lasting := time.Duration(c.random.IntN(pick(c.scenario, 4000, 12000))) * time.Millisecond
@@ -95,7 +95,7 @@ func (c *crew) someFreeze(of []*worker) fault {
 }
 
 // someSession ends a session of the database, of any process.
-func (c *crew) someSession() {
+func (c *fleet) someSession() {
 	var sessions []struct {
 		PID  int    `db:"pid"`
 		Name string `db:"application_name"`
@@ -111,7 +111,7 @@ func (c *crew) someSession() {
 
 // someIntruder joins the group of a stage as a member that does nothing, so that
 // others lose partitions to it and get them back.
-func (c *crew) someIntruder() {
+func (c *fleet) someIntruder() {
 	stages := []struct {
 		name  string
 		topic schema.Topic

@@ -17,14 +17,14 @@ import (
 func TestFaultsRebalanceStorm(t *testing.T) {
 	s := newScenario(t, "a worker joins or leaves every 2 s", servicesStack)
 	lasting := pick(s, 12*time.Second, time.Minute)
-	c := newCrew(s, environment{"KAFKA_SESSION_TIMEOUT": "6s"})
+	c := newFleet(s, environment{"KAFKA_SESSION_TIMEOUT": "6s"})
 	for i := range 4 {
 		c.add(workerRoles, "worker-"+strconv.Itoa(i+1), nil)
 	}
 	workers := slices.Clone(c.workers)
 	c.begin(append(workers[:2:2], c.addServer("api"))...)
 
-	storm := &storm{crew: c, workers: workers, leaving: map[*worker]<-chan error{}}
+	storm := &storm{fleet: c, workers: workers, leaving: map[*worker]<-chan error{}}
 	began, before := time.Now(), c.applied()
 	storm.progress, storm.at = before, began
 	for next := began.Add(stormStep); next.Sub(began) <= lasting; next = next.Add(stormStep) {
@@ -38,7 +38,7 @@ func TestFaultsRebalanceStorm(t *testing.T) {
 	storm.watch()
 	applied := c.applied() - before
 	t.Logf("%d joined, %d left, %d were killed; %d answers came in, %d averages' worth was applied meanwhile, and nothing for %v at the longest",
-		storm.joined, storm.left, storm.killed, int(over.Sub(began).Seconds()*crewRate), applied, storm.still.Round(10*time.Millisecond))
+		storm.joined, storm.left, storm.killed, int(over.Sub(began).Seconds()*fleetRate), applied, storm.still.Round(10*time.Millisecond))
 	assert.Positive(t, applied, "it goes on during the storm")
 
 	stood := c.standing()
@@ -54,7 +54,7 @@ const stormStep = 2 * time.Second
 
 // storm has workers come and go.
 type storm struct {
-	*crew
+	*fleet
 	workers []*worker
 	// leaving are those that were asked to end, with what their ends come to.
 	leaving map[*worker]<-chan error

@@ -25,7 +25,7 @@ import (
 func TestFaultsZombieRelay(t *testing.T) {
 	s := newScenario(t, "the relay stopped before and after it sends, replaced, woken up", servicesStack)
 	cycles := pick(s, 2, 10)
-	c := newCrew(s, nil)
+	c := newFleet(s, nil)
 	c.add("handlers,projections", "worker", nil)
 	for _, name := range []string{"relay-1", "relay-2"} {
 		// The owner's name in the lease begins with it.
@@ -37,7 +37,7 @@ func TestFaultsZombieRelay(t *testing.T) {
 	// the chains, and a command needs one.
 	c.clients.refusable = true
 	c.begin(c.workers...)
-	z := zombies{crew: c, kinds: map[string][]time.Duration{}}
+	z := zombies{fleet: c, kinds: map[string][]time.Duration{}}
 	var tenures []tenure
 	for n := range cycles {
 		c.awaitLoad()
@@ -84,7 +84,7 @@ func (z *zombies) replaceRelay(sent bool) tenure {
 const untilLease = "from the stop until another one had the lease"
 
 // relay is the process that holds the lease; nil while nobody does.
-func (c *crew) relay() *worker {
+func (c *fleet) relay() *worker {
 	c.t.Helper()
 	var owners []string
 	require.NoError(c.t, c.look.db.Select(c.t.Context(), &owners,
@@ -100,7 +100,7 @@ func (c *crew) relay() *worker {
 // freezeRelay stops the process that relays, having sent what is not noted, or else
 // with something to be sent of which nothing is. It returns the transaction that
 // was to note it, if one was begun.
-func (c *crew) freezeRelay(sent bool) (*worker, []openTransaction, time.Time) {
+func (c *fleet) freezeRelay(sent bool) (*worker, []openTransaction, time.Time) {
 	c.t.Helper()
 	deadline := time.Now().Add(stallLimit)
 	for tries := 1; ; tries++ {
@@ -126,7 +126,7 @@ func (c *crew) freezeRelay(sent bool) (*worker, []openTransaction, time.Time) {
 
 // unsent counts the events that wait in the outbox, and those of them that are in
 // the log.
-func (c *crew) unsent() (waiting, unnoted int64) {
+func (c *fleet) unsent() (waiting, unnoted int64) {
 	c.t.Helper()
 	topics, err := c.look.db.Topics(c.t.Context())
 	require.NoError(c.t, err)
@@ -148,7 +148,7 @@ func (c *crew) unsent() (waiting, unnoted int64) {
 }
 
 // ends are those of the topics on which nothing is but what the relay sends.
-func (c *crew) ends() map[pipeline.TopicPartition]int64 {
+func (c *fleet) ends() map[pipeline.TopicPartition]int64 {
 	c.t.Helper()
 	ends := map[pipeline.TopicPartition]int64{}
 	for _, topic := range chainTopics[1:] {
@@ -162,7 +162,7 @@ func (c *crew) ends() map[pipeline.TopicPartition]int64 {
 }
 
 // readNumbers reads the numbers that a chain gave the records of a partition.
-func (c *crew) readNumbers(tp pipeline.TopicPartition, from, to int64, f func(offset, number int64)) {
+func (c *fleet) readNumbers(tp pipeline.TopicPartition, from, to int64, f func(offset, number int64)) {
 	c.t.Helper()
 	require.NoError(c.t, c.look.broker.Read(c.t.Context(), tp, from, to, func(records []pipeline.Record) error {
 		for _, r := range records {
@@ -182,7 +182,7 @@ func (c *crew) readNumbers(tp pipeline.TopicPartition, from, to int64, f func(of
 
 // repeats counts the records that were in the log before: those that the next relay
 // sent, and those that came when the one before it woke up. No number is left out.
-func (c *crew) repeats(tenures []tenure) (again, late int) {
+func (c *fleet) repeats(tenures []tenure) (again, late int) {
 	c.t.Helper()
 	for tp, end := range c.ends() {
 		highest := int64(0)

@@ -22,12 +22,12 @@ import (
 func TestFaultsZombieWorkers(t *testing.T) {
 	s := newScenario(t, "a worker stopped in a transaction, taken over, woken up", servicesStack)
 	cycles := pick(s, 2, 10)
-	c := newCrew(s, environment{"KAFKA_SESSION_TIMEOUT": "6s"})
+	c := newFleet(s, environment{"KAFKA_SESSION_TIMEOUT": "6s"})
 	one, two := c.add(workerRoles, "worker-1", nil), c.add(workerRoles, "worker-2", nil)
 	c.addServer("api")
 	c.mayRefuse()
 	c.begin(c.workers...)
-	z := zombies{crew: c, kinds: map[string][]time.Duration{}}
+	z := zombies{fleet: c, kinds: map[string][]time.Duration{}}
 	for n := range cycles {
 		c.awaitLoad()
 		victim := []*worker{one, two}[s.random.IntN(2)]
@@ -44,7 +44,7 @@ func TestFaultsZombieWorkers(t *testing.T) {
 
 // zombies counts what became of workers that were stopped.
 type zombies struct {
-	*crew
+	*fleet
 	undone, committed int // transactions
 	fenced, ended     int // batches
 	kinds             map[string][]time.Duration
@@ -139,7 +139,7 @@ type openTransaction struct {
 // freezeInTransaction stops a worker while a stage of it is in a transaction that
 // has moved positions and waits for what the worker says next, and returns those
 // transactions.
-func (c *crew) freezeInTransaction(w *worker) ([]openTransaction, time.Time) {
+func (c *fleet) freezeInTransaction(w *worker) ([]openTransaction, time.Time) {
 	c.t.Helper()
 	deadline := time.Now().Add(stallLimit)
 	for tries := 1; ; tries++ {
@@ -157,7 +157,7 @@ func (c *crew) freezeInTransaction(w *worker) ([]openTransaction, time.Time) {
 
 // openTransactions are those of a stopped process that have written to a table and
 // wait for the process.
-func (c *crew) openTransactions(w *worker, table string) []openTransaction {
+func (c *fleet) openTransactions(w *worker, table string) []openTransaction {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
@@ -179,7 +179,7 @@ func (c *crew) openTransactions(w *worker, table string) []openTransaction {
 }
 
 // outcome is what became of a transaction: in progress, committed, or aborted.
-func (c *crew) outcome(o openTransaction) string {
+func (c *fleet) outcome(o openTransaction) string {
 	c.t.Helper()
 	// What a session shows of it counts to 2^32 and then again.
 	var outcome string
@@ -198,7 +198,7 @@ type siege struct {
 
 // siege looks for those who wait for transactions. What a session says of a
 // statement is its beginning.
-func (c *crew) siege(ctx context.Context, open []openTransaction) (siege, error) {
+func (c *fleet) siege(ctx context.Context, open []openTransaction) (siege, error) {
 	var pids, xids []string
 	for _, o := range open {
 		pids, xids = append(pids, strconv.Itoa(o.PID)), append(xids, o.XID)
@@ -214,7 +214,7 @@ func (c *crew) siege(ctx context.Context, open []openTransaction) (siege, error)
 
 // awaitTakeover waits until another process wants to move a position that a stopped
 // one holds, or holds no more.
-func (c *crew) awaitTakeover(open []openTransaction) {
+func (c *fleet) awaitTakeover(open []openTransaction) {
 	c.t.Helper()
 	require.Eventually(c.t, func() bool {
 		s, err := c.siege(c.t.Context(), open)

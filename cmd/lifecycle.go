@@ -14,8 +14,8 @@ import (
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
-// living is a module that works in this process.
-type living struct {
+// activeModule is a module that works in this process.
+type activeModule struct {
 	name   string // with its kind
 	module any
 }
@@ -32,14 +32,14 @@ func (m *modules) made(name string, module any, err error, here bool) error {
 		}
 	}
 	if here {
-		m.living = append(m.living, living{name, module})
+		m.active = append(m.active, activeModule{name, module})
 	}
 	return nil
 }
 
 // createTables makes the tables that handlers and sources have.
 func (m *modules) createTables(ctx context.Context, db *store.Store) error {
-	for _, l := range m.living {
+	for _, l := range m.active {
 		if owner, ok := l.module.(pipeline.TableOwner); ok {
 			if err := engine.CreateTables(ctx, db, owner); err != nil {
 				return fmt.Errorf("%s: %w", l.name, err)
@@ -53,7 +53,7 @@ func (m *modules) createTables(ctx context.Context, db *store.Store) error {
 // what closes those that have a Close, in the reverse order. Where one fails, those
 // before it are closed.
 func (m *modules) start(ctx context.Context) (stop func() error, err error) {
-	begun := make([]living, 0, len(m.living))
+	begun := make([]activeModule, 0, len(m.active))
 	stop = func() error {
 		var errs []error
 		for _, l := range slices.Backward(begun) {
@@ -65,7 +65,7 @@ func (m *modules) start(ctx context.Context) (stop func() error, err error) {
 		}
 		return errors.Join(errs...)
 	}
-	for _, l := range m.living {
+	for _, l := range m.active {
 		if s, ok := l.module.(pipeline.Starter); ok {
 			if err := s.Start(ctx); err != nil {
 				return nil, errors.Join(fmt.Errorf("starting %s: %w", l.name, err), stop())
@@ -86,7 +86,7 @@ func (m *modules) checks(ctx context.Context) []httpapi.Check {
 	defer cancel()
 	var names []string
 	var answers []chan error
-	for _, l := range m.living {
+	for _, l := range m.active {
 		c, ok := l.module.(pipeline.Checker)
 		if !ok {
 			continue

@@ -26,9 +26,9 @@ type modules struct {
 	sources   []engine.SourceSpec
 	// parts are all that work in the service, in whatever process.
 	parts []topology.Component
-	// living are the modules that work in this process and have something to do
+	// active are the modules that work in this process and have something to do
 	// besides.
-	living []living
+	active []activeModule
 	// projections are built here, and become stages once there is a database.
 	projections []pipeline.Projection
 	// switchedOff are the indicators that PLUGINS could switch on.
@@ -39,7 +39,7 @@ type modules struct {
 // build makes the modules that the roles of this process need. It does no I/O,
 // so wrong settings are reported before anything starts.
 func build(c config, log *slog.Logger) (*modules, error) {
-	m := &modules{providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry(), parts: slices.Clone(entrances),
+	m := &modules{providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry(), parts: slices.Clone(builtinSources),
 		switchedOff: map[string]projections.IndicatorDoc{}}
 	env := func(name string) pipeline.Env {
 		return pipeline.Env{Settings: c.Modules[name], Log: log.With("module", name), Now: time.Now, Version: releaseName(),

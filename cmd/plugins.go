@@ -66,8 +66,8 @@ func readPlugins(text string, wrong *faults) switches {
 // served are the read models that the API needs.
 var served = []string{jobs.Name, latestprices.Name, movingaverages.Name, processedprices.Name, requests.Name}
 
-// entrances are where events come from that no module gives.
-var entrances = []topology.Component{
+// builtinSources are where events come from that no module gives.
+var builtinSources = []topology.Component{
 	{Kind: topology.SourceComponent, Name: "api", Doc: "Commands and questions of clients.", Produces: []schema.EventType{
 		schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(), schema.PollingJobResumed{}.EventType(),
 		schema.PollingJobStopped{}.EventType(), schema.FetchRequested{}.EventType(), schema.StreamStarted{}.EventType(), schema.StreamStopped{}.EventType()}},

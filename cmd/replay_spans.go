@@ -16,8 +16,8 @@ import (
 
 // bounds are --from and --to. Nil, to is the end of the log.
 type bounds struct {
-	from engine.Bound
-	to   *engine.Bound
+	from engine.OffsetOrTime
+	to   *engine.OffsetOrTime
 }
 
 // errRecreated says that a topic changed while it was looked at.
@@ -28,14 +28,14 @@ const toEnd = "-1"
 
 // bounds reads the flags.
 func (r replaying) bounds(now time.Time) (bounds, error) {
-	from, err := engine.ParseBound(r.from, now)
+	from, err := engine.ParseOffsetOrTime(r.from, now)
 	if err != nil {
 		return bounds{}, fmt.Errorf("%w: --from: %w", errUsage, err)
 	}
 	if r.to == toEnd {
 		return bounds{from: from}, nil
 	}
-	to, err := engine.ParseBound(r.to, now)
+	to, err := engine.ParseOffsetOrTime(r.to, now)
 	if err != nil {
 		return bounds{}, fmt.Errorf("%w: --to: %w", errUsage, err)
 	}
@@ -48,7 +48,7 @@ func (r replaying) bounds(now time.Time) (bounds, error) {
 // outsideError says that none of the partitions has what was asked for.
 type outsideError struct {
 	flag  string
-	bound engine.Bound
+	bound engine.OffsetOrTime
 	held  []holding
 }
 
@@ -109,7 +109,7 @@ func (r replaying) spans(ctx context.Context, broker eventLog, within bounds, ra
 			spans = append(spans, engine.Span{TopicPartition: h.TopicPartition, From: first, To: end})
 		}
 	}
-	if asked := within.to != nil || within.from != (engine.Bound{}); len(spans) == 0 && asked {
+	if asked := within.to != nil || within.from != (engine.OffsetOrTime{}); len(spans) == 0 && asked {
 		log.Warn("no record lies within the bounds", "topic", r.topic, "from", within.from.String(), "to", within.end())
 	}
 	return spans, nil
@@ -124,7 +124,7 @@ func (b bounds) end() string {
 }
 
 // places is where a bound lies on each partition.
-func places(ctx context.Context, broker eventLog, topic schema.Topic, at *engine.Bound, ranges []log.OffsetRange) ([]int64, error) {
+func places(ctx context.Context, broker eventLog, topic schema.Topic, at *engine.OffsetOrTime, ranges []log.OffsetRange) ([]int64, error) {
 	if at != nil && at.IsMoment() {
 		offsets, err := broker.OffsetsAt(ctx, topic, at.Moment)
 		if err == nil && len(offsets) < len(ranges) {

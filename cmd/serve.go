@@ -140,7 +140,7 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 		Serving: func(ctx context.Context) ([]string, error) { return m.serving(ctx, b.store) }}
 	if c.Roles.Projections {
 		work.Changing = func(ctx context.Context) ([]engine.StageSpec, error) {
-			return projections.Following(ctx, b.store, m.projections)
+			return projections.RunnableStages(ctx, b.store, m.projections)
 		}
 	}
 	runtime, err := newRuntimeOf(ctx, c, b, topology, work, log)

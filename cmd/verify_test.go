@@ -233,7 +233,7 @@ var damages = []damage{
 		"positions", "normalize has halted", 0, 0, nil},
 	{"a number of a chain", []string{"UPDATE chains SET last = last + 1 WHERE part = 1 AND epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events')"},
 		"log", "are neither in the log nor in the outbox", 1, 0, &tableEnds},
-	{"a number noted as sent", []string{"UPDATE chains SET last = last + 1, sent = sent + 1 WHERE part = 1 AND epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events')"},
+	{"a number checkpointed as sent", []string{"UPDATE chains SET last = last + 1, sent = sent + 1 WHERE part = 1 AND epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events')"},
 		"log", "lost 1 records at its end", 1, 0, &tableEnds},
 	{"an event that nobody sends", []string{
 		"UPDATE chains SET last = last + 1 WHERE part = 1 AND epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events')",

@@ -24,8 +24,8 @@ func (a *API) showAge(w http.ResponseWriter, projections ...string) {
 	}
 }
 
-// reading is a handler that answers from tables of projections.
-func (a *API) reading(serve func(http.ResponseWriter, *http.Request) error, projections ...string) func(http.ResponseWriter, *http.Request) error {
+// withAge is a handler that answers from tables of projections.
+func (a *API) withAge(serve func(http.ResponseWriter, *http.Request) error, projections ...string) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		a.showAge(w, projections...)
 		err := serve(w, r)

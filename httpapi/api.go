@@ -88,19 +88,19 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, redocScript, redoc.getScript},
 		route{http.MethodGet, "/openapi.json", docs.getOpenAPI},
 		route{http.MethodGet, "/asyncapi.json", a.getAsyncAPI},
-		route{http.MethodGet, "/api/v1/symbols", a.reading(a.getSymbols, latestprices.Name)},
+		route{http.MethodGet, "/api/v1/symbols", a.withAge(a.getSymbols, latestprices.Name)},
 		route{http.MethodGet, "/api/v1/providers", a.getProviders},
 		route{http.MethodGet, "/api/v1/indicators", a.getIndicators},
 		route{http.MethodGet, latestPath, a.getLatest},
-		route{http.MethodGet, historyPath, a.reading(a.getHistory, processedprices.Name)},
-		route{http.MethodGet, "/api/v1/prices/chart.svg", a.reading(a.getChart(chart.SVG), processedprices.Name)},
-		route{http.MethodGet, "/api/v1/prices/chart.png", a.reading(a.getChart(chart.PNG), processedprices.Name)},
-		route{http.MethodGet, "/api/v1/prices/moving-average", a.reading(a.getAverage, movingaverages.Name, processedprices.Name)},
-		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.reading(a.getAverageHistory, processedprices.Name)},
+		route{http.MethodGet, historyPath, a.withAge(a.getHistory, processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/chart.svg", a.withAge(a.getChart(chart.SVG), processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/chart.png", a.withAge(a.getChart(chart.PNG), processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/moving-average", a.withAge(a.getAverage, movingaverages.Name, processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.withAge(a.getAverageHistory, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/stream", a.getPriceStream},
 		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
-		route{http.MethodGet, "/api/v1/prices/poll", a.reading(a.getJobs, jobs.Name)},
-		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.reading(a.getJob, jobs.Name)},
+		route{http.MethodGet, "/api/v1/prices/poll", a.withAge(a.getJobs, jobs.Name)},
+		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.withAge(a.getJob, jobs.Name)},
 		route{http.MethodDelete, "/api/v1/prices/poll/{job_id}", a.stopJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/pause", a.pauseJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/resume", a.resumeJob},
@@ -173,15 +173,15 @@ func (a *API) mount(routes []route) {
 		if rt.method == http.MethodGet {
 			methods = append(methods, http.MethodHead)
 		}
-		a.router.Path(rt.path).Methods(methods...).Handler(a.reporting(rt.serve))
+		a.router.Path(rt.path).Methods(methods...).Handler(a.withErrors(rt.serve))
 	}
-	a.router.NotFoundHandler = a.reporting(a.notFound)
-	a.router.MethodNotAllowedHandler = a.reporting(a.methodNotAllowed)
+	a.router.NotFoundHandler = a.withErrors(a.notFound)
+	a.router.MethodNotAllowedHandler = a.withErrors(a.methodNotAllowed)
 	a.handler = a.recovered(a.guarded(newRateLimiter(a.config).wrap(a.router, a.writeError)))
 }
 
-// reporting turns a returned error into a response.
-func (a *API) reporting(serve func(http.ResponseWriter, *http.Request) error) http.Handler {
+// withErrors turns a returned error into a response.
+func (a *API) withErrors(serve func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := serve(w, r); err != nil {
 			a.writeError(w, r, err)
@@ -245,7 +245,7 @@ func (a *API) methods(r *http.Request) []string {
 	return allowed
 }
 
-// querying gives a handler's calls of a port their time limit.
-func querying(r *http.Request) (context.Context, context.CancelFunc) {
+// withQueryTimeout gives a handler's calls of a port their time limit.
+func withQueryTimeout(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(r.Context(), queryTimeout)
 }

@@ -34,7 +34,7 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	symbol = a.config.symbol(provider, symbol)
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	var average movingaverages.Average
 	if asOf.IsZero() {

@@ -128,7 +128,7 @@ func (a *API) getChart(format chart.Format) func(http.ResponseWriter, *http.Requ
 		if err != nil {
 			return err
 		}
-		ctx, cancel := querying(r)
+		ctx, cancel := withQueryTimeout(r)
 		defer cancel()
 		picture, err := a.readChart(ctx, asked)
 		if err != nil {

@@ -205,7 +205,7 @@ func (a *API) withLetter(r *http.Request, doing string, do func(ctx context.Cont
 	if err != nil || id < 1 {
 		return newError(codeNotFound, "There is no dead letter %q", abbreviate(text))
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	err = do(ctx, id)
 	switch {
@@ -259,7 +259,7 @@ func (a *API) withLetters(w http.ResponseWriter, r *http.Request, doing string, 
 	if err := q.faults.orNil(); err != nil {
 		return err
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	which := WhichDeadLetters{Stage: stage}
 	counts, err := a.ports.DeadLetters.Count(ctx, which)
@@ -285,7 +285,7 @@ func (a *API) getLetterRetry(w http.ResponseWriter, r *http.Request) error {
 	if !isText(id) {
 		return noSuchRetry(id)
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	order, err := a.ports.DeadLetters.ReadRetry(ctx, id)
 	switch {

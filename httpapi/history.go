@@ -117,7 +117,7 @@ func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	prices, err := a.ports.Prices.Prices(ctx, asked.oneMore())
 	if err != nil {
@@ -141,7 +141,7 @@ func (a *API) getAverageHistory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	points, err := a.ports.Averages.History(ctx, window, asked.oneMore())
 	if err != nil {

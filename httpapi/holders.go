@@ -119,7 +119,7 @@ func (a *API) withOthers(r *http.Request, err error, provider schema.Provider, s
 	if !errors.As(err, &known) || known.code != codeNotFound {
 		return err
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	return a.notFoundAt(ctx, provider, symbol, known.detail)
 }

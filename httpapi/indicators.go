@@ -78,7 +78,7 @@ func (a *API) serveIndicator(w http.ResponseWriter, r *http.Request, name string
 	if err != nil {
 		return err
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	points, err := indicator.Points(ctx, projections.IndicatorQuery{Provider: asked.Provider, Symbol: asked.Symbol, Parameters: parameters,
 		Behind: asked.Behind, From: asked.From, Limit: asked.Limit + 1})

@@ -70,7 +70,7 @@ func (a *API) getJobs(w http.ResponseWriter, r *http.Request) error {
 	if err := q.faults.orNil(); err != nil {
 		return err
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	found, err := a.ports.Jobs.List(ctx, behind, limit+1)
 	if err != nil {
@@ -83,7 +83,7 @@ func (a *API) getJobs(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	job, err := a.findJob(ctx, mux.Vars(r)["job_id"])
 	if err != nil {
@@ -149,7 +149,7 @@ func (a *API) stopJob(w http.ResponseWriter, r *http.Request) error {
 // written for a job that seems paused too, since a resume may be under way. That
 // a job is stopped is never out of date.
 func (a *API) commandJob(w http.ResponseWriter, r *http.Request, event func(id string, now schema.Time) schema.Payload) error {
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	job, err := a.findJob(ctx, mux.Vars(r)["job_id"])
 	if err != nil {

@@ -18,7 +18,7 @@ func (a *API) readJobsPage(r *http.Request) (dashboard.Jobs, error) {
 	view := dashboard.Jobs{Frame: a.frame("Jobs", "jobs"), MinInterval: int(a.config.MinInterval / time.Second), MaxSymbols: schema.MaxJobSymbols,
 		Providers: a.choose(a.config.Providers), Streamers: a.choose(a.config.Streamers)}
 	view.Notice = notice(r)
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	found, err := a.ports.Jobs.List(ctx, jobs.Place{}, pageJobs)
 	if err != nil {

@@ -56,7 +56,7 @@ func (a *API) getLatest(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	known, err := a.ports.LatestPrices.Latest(ctx, asked.provider, asked.symbol)
 	isKnown := err == nil

@@ -49,7 +49,7 @@ func answerLast[T any](a *API, w http.ResponseWriter, r *http.Request, what stri
 	if err := q.faults.orNil(); err != nil {
 		return err
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	found, err := list(ctx, int(limit))
 	if err != nil {

@@ -63,7 +63,7 @@ func (a *API) readPipelinePage(r *http.Request) (dashboard.Pipeline, error) {
 			view.Checks = append(view.Checks, dashboard.Check{Name: c.Name, State: string(c.State), Reason: c.Reason})
 		}
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	positions, err := a.ports.Pipeline.Stages(ctx)
 	if err != nil {

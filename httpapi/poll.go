@@ -52,7 +52,7 @@ func (a *API) postPoll(w http.ResponseWriter, r *http.Request) error {
 		Provider:  provider,
 		CreatedAt: schema.NewTime(a.config.Now()),
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	if key == "" {
 		err = a.createJob(ctx, w, job, body.provider)

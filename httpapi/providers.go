@@ -84,7 +84,7 @@ type statusItem struct {
 // getProviders lists all providers in one page: there are as many as the binary
 // was built with.
 func (a *API) getProviders(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	var status map[schema.Provider]ProviderStatus
 	if a.ports.ProviderStatus != nil {

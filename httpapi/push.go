@@ -70,7 +70,7 @@ func (a *API) getPriceStream(w http.ResponseWriter, r *http.Request) error {
 		a.describePush(w, asked.Provider)
 		return nil
 	}
-	opening, cancel := querying(r)
+	opening, cancel := withQueryTimeout(r)
 	defer cancel()
 	stream, err := a.ports.Live.Open(opening, asked)
 	switch {

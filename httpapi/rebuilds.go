@@ -56,7 +56,7 @@ func (a *API) postRebuild(w http.ResponseWriter, r *http.Request) error {
 	if known := a.ports.Rebuilds.Projections(); !slices.Contains(known, projection) {
 		return newError(codeNotFound, "Unknown projection %q; known are %s", abbreviate(projection), strings.Join(known, ", "))
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	rebuild, err := a.ports.Rebuilds.Start(ctx, projection, order)
 	if err != nil {
@@ -160,7 +160,7 @@ func (a *API) answerRebuild(w http.ResponseWriter, r *http.Request, doing string
 	if !isText(id) {
 		return noSuchRebuild(id)
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	rebuild, err := do(ctx, id)
 	switch {

@@ -50,7 +50,7 @@ func (a *API) postStream(w http.ResponseWriter, r *http.Request) error {
 	}
 	stream := schema.StreamStarted{StreamID: newStreamID(), Provider: provider, Symbols: a.config.symbols(provider, symbols),
 		StartedAt: schema.NewTime(a.config.Now())}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	err = a.streams.publish(ctx, stream.StreamID, func() error {
 		token, err := a.ports.Commands.Publish(ctx, stream)
@@ -97,7 +97,7 @@ func (a *API) getStreams(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	stream, err := a.findStream(ctx, mux.Vars(r)["stream_id"])
 	if err != nil {
@@ -115,7 +115,7 @@ type streamCommanded struct {
 
 // deleteStream stops a stream. Its row stays, and says so.
 func (a *API) deleteStream(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	stream, err := a.findStream(ctx, mux.Vars(r)["stream_id"])
 	if err != nil {

@@ -88,7 +88,7 @@ func (a *API) readSymbolPage(r *http.Request) (dashboard.Symbol, error) {
 	view := dashboard.Symbol{Frame: a.frame(string(asked.symbol), "symbol"), Symbol: asked.symbol, Provider: asked.provider,
 		Simulated: a.isSimulated(asked.provider), Controls: a.controls(asked), Charts: a.charts(asked),
 		CSV: "/dashboard/history.csv?" + url.Values{"symbol": {string(asked.symbol)}, "provider": {string(asked.provider)}, "limit": {strconv.Itoa(maxLimit)}}.Encode()}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	found, err := a.ports.Symbols.Symbols(ctx, latestprices.SymbolQuery{Provider: asked.provider, Symbol: asked.symbol, Limit: 1})
 	if err != nil {

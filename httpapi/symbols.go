@@ -40,7 +40,7 @@ func (a *API) getSymbols(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	asked.Limit = limit + 1
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	symbols, err := a.ports.Symbols.Symbols(ctx, asked)
 	if err != nil {

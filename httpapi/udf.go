@@ -45,9 +45,9 @@ func (a *API) udfRoutes() []route {
 	return []route{
 		{http.MethodGet, udfPath + "config", a.getUDFConfig},
 		{http.MethodGet, udfPath + "time", a.getUDFTime},
-		{http.MethodGet, udfPath + "symbols", a.reading(a.getUDFSymbol, latestprices.Name)},
-		{http.MethodGet, udfPath + "search", a.reading(a.searchUDF, latestprices.Name)},
-		{http.MethodGet, udfPath + "history", a.reading(a.getUDFHistory, latestprices.Name)},
+		{http.MethodGet, udfPath + "symbols", a.withAge(a.getUDFSymbol, latestprices.Name)},
+		{http.MethodGet, udfPath + "search", a.withAge(a.searchUDF, latestprices.Name)},
+		{http.MethodGet, udfPath + "history", a.withAge(a.getUDFHistory, latestprices.Name)},
 	}
 }
 
@@ -148,7 +148,7 @@ func (a *API) getUDFSymbol(w http.ResponseWriter, r *http.Request) error {
 	if err := q.faults.orNil(); err != nil {
 		return err
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	known, err := a.ports.Symbols.Symbols(ctx, latestprices.SymbolQuery{Provider: provider, Symbol: symbol, Limit: 1})
 	if err != nil {
@@ -197,7 +197,7 @@ func (a *API) searchUDF(w http.ResponseWriter, r *http.Request) error {
 	}
 	found := []udfFound{}
 	if some {
-		ctx, cancel := querying(r)
+		ctx, cancel := withQueryTimeout(r)
 		defer cancel()
 		symbols, err := a.ports.Symbols.Symbols(ctx, asked)
 		if err != nil {
@@ -250,7 +250,7 @@ func (a *API) getUDFHistory(w http.ResponseWriter, r *http.Request) error {
 	if err := q.faults.orNil(); err != nil {
 		return err
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	asked.Behind = projections.Before(schema.NewTime(time.Unix(to, 0)))
 	if count == 0 {
@@ -275,7 +275,7 @@ func (a *API) getUDFHistory(w http.ResponseWriter, r *http.Request) error {
 
 // noUDFBars answers that there are none, and where a chart should look instead.
 func (a *API) noUDFBars(w http.ResponseWriter, r *http.Request, asked chartQuery) error {
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	asked.From = schema.Time{}
 	earlier, _, err := a.readBars(ctx, asked)

@@ -52,7 +52,7 @@ func (a *API) readWatchList(r *http.Request) (dashboard.WatchList, error) {
 	if place := q.cursor(list, 2, 2); place != nil { // one that is none leads to the first page
 		asked.AfterProvider, asked.AfterSymbol = schema.Provider(place[0]), schema.Symbol(place[1])
 	}
-	ctx, cancel := querying(r)
+	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	symbols, err := a.ports.Symbols.Symbols(ctx, asked)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // may run beside processes that still feed and read that one.
 func OpenFirst(ctx context.Context, db *store.Store, p pipeline.Projection) (made bool, err error) {
 	err = db.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.Alone(ctx); err != nil {
+		if err := tx.LockSchema(ctx); err != nil {
 			return err
 		}
 		var generations int

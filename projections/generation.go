@@ -76,7 +76,7 @@ func generationsOf(ctx context.Context, q store.Querier, projection string) ([]g
 func Open(ctx context.Context, db *store.Store, p pipeline.Projection) (engine.StageSpec, error) {
 	generation := pipeline.Generation{Projection: p.Name(), Number: 1, Active: true}
 	err := db.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.Alone(ctx); err != nil {
+		if err := tx.LockSchema(ctx); err != nil {
 			return err
 		}
 		err := tx.Get(ctx, &generation.Number, `SELECT number FROM generations WHERE projection = $1 AND active = 1`, p.Name())
@@ -170,7 +170,7 @@ type Fold struct {
 }
 
 var (
-	_ engine.Temporary    = Fold{}
+	_ engine.Expiring     = Fold{}
 	_ pipeline.Sequential = Fold{}
 )
 
@@ -183,8 +183,8 @@ func (f Fold) RefusesLate() error {
 		"pricemill rebuild %s --promote auto takes this one in its place", f.projection.Name(), f.projection.Name())
 }
 
-// Lasts implements engine.Temporary.
-func (f Fold) Lasts(ctx context.Context, q store.Querier) error {
+// CheckAlive implements engine.Temporary.
+func (f Fold) CheckAlive(ctx context.Context, q store.Querier) error {
 	_, err := f.current(ctx, q)
 	return err
 }
@@ -213,9 +213,9 @@ func Fed(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]en
 	})
 }
 
-// Following are the stages that this binary can run now: of the generations that
+// RunnableStages are the stages that this binary can run now: of the generations that
 // were built by its folds, whether readers see them or not.
-func Following(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]engine.StageSpec, error) {
+func RunnableStages(ctx context.Context, db store.Querier, all []pipeline.Projection) ([]engine.StageSpec, error) {
 	return stagesWhere(ctx, db, all, func(p pipeline.Projection, r generationRow) bool { return r.Fold == fingerprint(p) })
 }
 

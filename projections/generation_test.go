@@ -122,7 +122,7 @@ func TestOpenLeavesAGenerationOfAnotherFoldAlone(t *testing.T) {
 		assert.Equal(t, "tally.g1", spec.Name, step.what)
 		assert.Equal(t, step.fold.Consumes(), spec.Consumes, step.what)
 		assert.Equal(t, step.found, count(t, rig.DB, total), step.what)
-		running, err := projections.Following(t.Context(), rig.DB, []pipeline.Projection{step.fold})
+		running, err := projections.RunnableStages(t.Context(), rig.DB, []pipeline.Projection{step.fold})
 		require.NoError(t, err)
 		assert.Len(t, running, map[bool]int{true: 1, false: 0}[step.feeds], step.what)
 		if step.feeds {
@@ -216,7 +216,7 @@ func TestOpenFirst(t *testing.T) {
 	again, err := projections.OpenFirst(t.Context(), stores[0], tally{version: 2})
 	require.NoError(t, err)
 	assert.False(t, again)
-	running, err := projections.Following(t.Context(), stores[0], []pipeline.Projection{tally{version: 1}})
+	running, err := projections.RunnableStages(t.Context(), stores[0], []pipeline.Projection{tally{version: 1}})
 	require.NoError(t, err)
 	assert.Len(t, running, 1, "the generation is still the first fold's")
 	_, err = projections.OpenFirst(t.Context(), pipelinetest.OpenStore(t, filepath.Join(t.TempDir(), "db")), tally{broken: true})

@@ -78,7 +78,7 @@ func Generations(ctx context.Context, q store.Querier) ([]GenerationInfo, error)
 func DropGeneration(ctx context.Context, db *store.Store, p pipeline.Projection, number int) error {
 	return retrying(ctx, func() error {
 		return db.Write(ctx, func(tx *store.Tx) error {
-			if err := errors.Join(tx.BoundLocks(ctx, lockWait), tx.Alone(ctx)); err != nil {
+			if err := errors.Join(tx.BoundLocks(ctx, lockWait), tx.LockSchema(ctx)); err != nil {
 				return err
 			}
 			rows, err := generationsOf(ctx, tx, p.Name())

@@ -85,7 +85,7 @@ func (s *Served) Make(ctx context.Context, target *store.Store) error {
 	for _, r := range s.serve {
 		p, _ := s.projection(r.Projection)
 		err := target.Write(ctx, func(tx *store.Tx) error {
-			if err := tx.Alone(ctx); err != nil {
+			if err := tx.LockSchema(ctx); err != nil {
 				return err
 			}
 			made, err := generationsOf(ctx, tx, r.Projection)
@@ -112,7 +112,7 @@ func (s *Served) Make(ctx context.Context, target *store.Store) error {
 func (s *Served) Drop(ctx context.Context, target *store.Store) error {
 	for _, p := range s.all {
 		err := target.Write(ctx, func(tx *store.Tx) error {
-			if err := tx.Alone(ctx); err != nil {
+			if err := tx.LockSchema(ctx); err != nil {
 				return err
 			}
 			rows, err := generationsOf(ctx, tx, p.Name())

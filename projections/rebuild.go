@@ -160,7 +160,7 @@ type Order struct {
 func NewRebuild(ctx context.Context, db *store.Store, p pipeline.Projection, o Order) (Rebuild, error) {
 	var id string
 	err := db.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.Alone(ctx); err != nil {
+		if err := tx.LockSchema(ctx); err != nil {
 			return err
 		}
 		serves, _, err := servedGeneration(ctx, tx, p.Name())
@@ -214,7 +214,7 @@ func asInt(b bool) int {
 // or has rolled back, it is left to him.
 func Renew(ctx context.Context, db *store.Store, p pipeline.Projection, promote Promotion, log *slog.Logger) error {
 	err := db.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.Alone(ctx); err != nil {
+		if err := tx.LockSchema(ctx); err != nil {
 			return err
 		}
 		rows, err := generationsOf(ctx, tx, p.Name())
@@ -328,7 +328,7 @@ func sweep(ctx context.Context, db *store.Store, all []pipeline.Projection, id s
 // locked begins a transaction that changes generations: alone, and without waiting
 // for readers for long, since others would wait behind it.
 func locked(ctx context.Context, tx *store.Tx, all []pipeline.Projection, id string) (rebuildRow, pipeline.Projection, error) {
-	if err := errors.Join(tx.BoundLocks(ctx, lockWait), tx.Alone(ctx)); err != nil {
+	if err := errors.Join(tx.BoundLocks(ctx, lockWait), tx.LockSchema(ctx)); err != nil {
 		return rebuildRow{}, nil, err
 	}
 	row, err := getRow(ctx, tx, id)

@@ -132,7 +132,7 @@ func newBench(t *testing.T, prices int) *bench {
 // work runs the stages that follow the log with these folds, up to its end.
 func (b *bench) work(folds ...pipeline.Projection) {
 	b.t.Helper()
-	stages, err := projections.Following(b.t.Context(), b.db, folds)
+	stages, err := projections.RunnableStages(b.t.Context(), b.db, folds)
 	require.NoError(b.t, err)
 	for _, stage := range stages {
 		require.NoError(b.t, b.feed(stage))
@@ -548,7 +548,7 @@ func TestADroppedGenerationStaysAway(t *testing.T) {
 	b := newFed(t, 20)
 	r := b.rebuild(first, projections.Order{Promote: projections.PromoteAuto})
 	require.Equal(t, projections.RebuildPromoted, r.State)
-	stages, err := projections.Following(t.Context(), b.db, []pipeline.Projection{first})
+	stages, err := projections.RunnableStages(t.Context(), b.db, []pipeline.Projection{first})
 	require.NoError(t, err)
 	require.Len(t, stages, 2)
 	require.NoError(t, projections.DropGeneration(t.Context(), b.db, first, 1))

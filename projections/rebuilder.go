@@ -194,7 +194,7 @@ func (b *build) settle(ctx, held context.Context, err error) error {
 
 // check is for transactions that change what the rebuild has come to.
 func (b *build) check(ctx context.Context, tx *store.Tx) error {
-	if err := tx.Alone(ctx); err != nil {
+	if err := tx.LockSchema(ctx); err != nil {
 		return err
 	}
 	return b.hold.check(ctx, tx)
@@ -225,7 +225,7 @@ func (b *build) update(ctx context.Context, tx *store.Tx, set string, args ...an
 func (b *build) watch(ctx context.Context, filled string, stop context.CancelFunc) {
 	ticker := time.NewTicker(rebuildPoll)
 	defer ticker.Stop()
-	var pace speedometer
+	var pace rateMeter
 	for {
 		select {
 		case <-ctx.Done():
@@ -236,7 +236,7 @@ func (b *build) watch(ctx context.Context, filled string, stop context.CancelFun
 		if err != nil {
 			continue // it is only shown
 		}
-		speeds, err := json.Marshal(pace.look(positions, time.Now()))
+		speeds, err := json.Marshal(pace.observe(positions, time.Now()))
 		if err == nil {
 			err = b.Store.Write(ctx, func(tx *store.Tx) error { return b.update(ctx, tx, `speeds = $1`, string(speeds)) })
 		}

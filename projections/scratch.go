@@ -92,7 +92,7 @@ func (s *Scratch) drop(ctx context.Context) error {
 // check is for the transactions that make and drop tables: they come one by one,
 // and only while the lease is held.
 func (s *Scratch) check(ctx context.Context, tx *store.Tx) error {
-	if err := tx.Alone(ctx); err != nil {
+	if err := tx.LockSchema(ctx); err != nil {
 		return err
 	}
 	return s.heldLease.check(ctx, tx)

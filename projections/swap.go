@@ -136,7 +136,7 @@ func catchUp(ctx context.Context, tx *store.Tx, last, next pipeline.Generation, 
 		if behind == 0 || stale {
 			break
 		}
-		if tx.Turns() || time.Now().After(until) {
+		if tx.SingleWriter() || time.Now().After(until) {
 			return fmt.Errorf("generation %d of %s lacks %d records: %w", next.Number, next.Projection, behind, ErrBehind)
 		}
 		select {

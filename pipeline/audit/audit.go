@@ -44,7 +44,7 @@ type audit struct {
 	// epochs is how many incarnations of a topic the database has seen.
 	epochs    map[schema.Topic]int
 	positions map[stagePartition]store.Position
-	given     *given
+	index     *eventIndex
 
 	chains, places, letters *Finding
 	stages                  []*stageAudit
@@ -110,7 +110,7 @@ func Run(ctx context.Context, cfg Config) ([]*Finding, error) {
 	if cfg.Progress == nil {
 		cfg.Progress = func(int) {}
 	}
-	a := &audit{Config: cfg, given: newGiven(), chains: NewFinding("log", cfg.Most),
+	a := &audit{Config: cfg, index: newEventIndex(), chains: NewFinding("log", cfg.Most),
 		places: NewFinding("positions", cfg.Most), letters: NewFinding("dead letters", cfg.Most)}
 	if err := a.load(ctx); errors.Is(err, store.ErrUnreadable) {
 		a.places.Differ("%v", err)
@@ -262,7 +262,7 @@ func (a *audit) topicID(tp pipeline.TopicPartition) string {
 // judgeRepeats is for what can only be said once all events are known.
 func (a *audit) judgeRepeats() {
 	for _, r := range a.repeats {
-		if !a.given.has(keyOf(r.id)) {
+		if !a.index.has(keyOf(r.id)) {
 			a.chains.Lose("the %s has a number that another event has: nobody applies it", r)
 		}
 	}

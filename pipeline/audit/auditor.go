@@ -81,7 +81,7 @@ func (v *View) Oldest(tp pipeline.TopicPartition) int64 {
 
 // Emitted reports whether an event of this id came through the outbox that
 // follows from no record, as those of a Runner.
-func (v *View) Emitted(id string) bool { return v.audit.given.claim(id, "") }
+func (v *View) Emitted(id string) bool { return v.audit.index.claim(id, "") }
 
 // EachApplied is an Auditor that needs to know nothing but the record.
 func EachApplied(f func(ctx context.Context, r *pipeline.Record, events int) error) Auditor {

@@ -88,7 +88,7 @@ func (c *chainAudit) record(ctx context.Context, r *pipeline.Record, end int64) 
 	switch what {
 	case chain.Repeat:
 		c.repeats++
-		if !c.given.has(keyOf(at.id)) {
+		if !c.index.has(keyOf(at.id)) {
 			c.mu.Lock()
 			c.audit.repeats = append(c.audit.repeats, at)
 			c.mu.Unlock()
@@ -141,7 +141,7 @@ func (c *chainAudit) broken(what chain.Verdict, link chain.Link, offset int64, s
 func (c *chainAudit) add(at place, source string, derived bool) {
 	stage := derivedBy(source, derived)
 	switch {
-	case c.given.add(at.id, stage):
+	case c.index.add(at.id, stage):
 		c.chains.Count("events", 1)
 	case stage != "":
 		c.chains.Double("the %s, derived by %s, is there under another number as well", at, stage)
@@ -211,7 +211,7 @@ func (c *chainAudit) waits(row store.OutboxRow, inLog int64) error {
 	}
 	at := place{c.tp, fmt.Sprintf("number %d of the outbox", row.Seq), schema.EventID(headers)}
 	if row.Seq <= inLog {
-		if !c.given.has(keyOf(at.id)) {
+		if !c.index.has(keyOf(at.id)) {
 			c.chains.Lose("the %s has a number that the log has for another event", at)
 		}
 		return nil

@@ -57,7 +57,7 @@ func (a *audit) walkStages(ctx context.Context, tp pipeline.TopicPartition, held
 		if !stands || p.TopicID != topic.ID || !slices.Contains(s.spec.Topics(), tp.Topic) {
 			continue
 		}
-		w := &stageWalk{stageAudit: s, chainWalk: a.newChainWalk(tp, held), position: p, next: held.Oldest, renewed: topic.Renewed,
+		w := &stageWalk{stageAudit: s, chainWalk: a.newChainWalk(tp, held), position: p, next: held.Oldest, truncations: topic.Renewed,
 			repeats: map[eventKey]place{}, letters: letterCursor{view: a.View, stage: p.Stage, topicID: p.TopicID, part: p.Part, after: -1}, counts: map[string]int64{}}
 		if s.auditor != nil {
 			w.auditor = s.auditor.Partition(tp)
@@ -197,14 +197,14 @@ func (w *stageWalk) stops(err error) bool {
 type stageWalk struct {
 	*stageAudit
 	chainWalk
-	position store.Position
-	renewed  int        // how often the log of the topic lost its end
-	first    chain.Link // the first link that was met
-	next     int64
-	letters  letterCursor
-	auditor  PartitionAuditor
-	counts   map[string]int64
-	stopped  bool // at a row that cannot be read
+	position    store.Position
+	truncations int        // how often the log of the topic lost its end
+	first       chain.Link // the first link that was met
+	next        int64
+	letters     letterCursor
+	auditor     PartitionAuditor
+	counts      map[string]int64
+	stopped     bool // at a row that cannot be read
 	// repeats are the records that were passed over as repeats.
 	repeats map[eventKey]place
 }
@@ -297,13 +297,13 @@ func (w *stageWalk) fate(r *pipeline.Record, what chain.Verdict, fault error, le
 // Where the log lost its end, the record may be from before or from since; those
 // of a lost record of the same offset are claimed, but not counted.
 func (w *stageWalk) derived(r *pipeline.Record) int {
-	if !w.given.gives(w.spec.Name) {
+	if !w.index.gives(w.spec.Name) {
 		return 0
 	}
 	events := 0
-	for renewed := w.renewed; renewed >= 0; renewed-- {
+	for renewed := w.truncations; renewed >= 0; renewed-- {
 		n := 0
-		for w.given.claim(pipeline.DerivedID(w.spec.Name, r, renewed, n), w.spec.Name) {
+		for w.index.claim(pipeline.DerivedID(w.spec.Name, r, renewed, n), w.spec.Name) {
 			n++
 		}
 		if events == 0 {
@@ -351,7 +351,7 @@ func (w *stageWalk) checkLink() {
 
 // checkUnclaimed is for events that no walk has met the record of.
 func (a *audit) checkUnclaimed() {
-	left := a.given.unclaimed()
+	left := a.index.unclaimed()
 	for _, s := range a.stages {
 		keys := left[s.spec.Name]
 		delete(left, s.spec.Name)

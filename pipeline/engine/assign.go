@@ -119,8 +119,8 @@ func (s StageSpec) create(ctx context.Context, tx *store.Tx, fresh []store.Posit
 	if err := tx.CreatePositions(ctx, fresh); err != nil {
 		return err
 	}
-	if h, ok := s.Handler.(Temporary); ok {
-		return h.Lasts(ctx, tx)
+	if h, ok := s.Handler.(Expiring); ok {
+		return h.CheckAlive(ctx, tx)
 	}
 	return nil
 }
@@ -217,11 +217,11 @@ func (s *Stage) assigned() map[pipeline.TopicPartition]store.Position {
 	return maps.Clone(s.session.positions)
 }
 
-// Temporary is a Handler whose stage may end, for all processes, while this one
+// Expiring is a Handler whose stage may end, for all processes, while this one
 // still runs it.
-type Temporary interface {
+type Expiring interface {
 	pipeline.Handler
-	// Lasts returns an error where the stage has ended. It is asked in the
+	// CheckAlive returns an error where the stage has ended. It is asked in the
 	// transaction that would give it positions again.
-	Lasts(ctx context.Context, q store.Querier) error
+	CheckAlive(ctx context.Context, q store.Querier) error
 }

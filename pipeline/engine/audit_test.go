@@ -171,7 +171,7 @@ func TestAnAuditFindsDamage(t *testing.T) {
 			r.Emit(1, 3)
 			r.Exec(`DELETE FROM outbox WHERE epoch = $1 AND part = 1 AND seq = 10`, r.Epoch(schema.PriceEvents))
 		}, "log", "numbers 10 to 10 of chain", 1, 0},
-		"an event was noted as sent, and was not": {func(r *engine.Rig) {
+		"an event was checkpointed as sent, and was not": {func(r *engine.Rig) {
 			r.Logged(schema.PriceEvents, 2, 1)
 		}, "log", "lost 1 records at its end", 1, 0},
 		"a number is missing, and the stage was told to skip it": {func(r *engine.Rig) {

@@ -76,7 +76,7 @@ func NewBackfill(cfg BackfillConfig) *Backfill {
 	f := &Backfill{cfg: cfg}
 	f.stage = newStage(cfg.Stage, cfg.Store, cfg.Topology, cfg.Log, newMetrics(prometheus.NewRegistry()), func() {})
 	f.stage.patience, f.stage.strict = backfillPatience, cfg.Strict
-	if cfg.Store.Turn() > 0 {
+	if cfg.Store.MaxWriteHold() > 0 {
 		f.stage.worked = func(d time.Duration) { f.work += d }
 	}
 	if f.cfg.Progress == nil {
@@ -245,7 +245,7 @@ var errPaused = errors.New("the partition halted")
 // read brings one partition to its target.
 func (s *backfillSession) read(ctx context.Context, lane int, tp pipeline.TopicPartition, from int64) error {
 	f := s.backfill
-	pace := pace{turn: f.cfg.Store.Turn(), size: backfillBatch}
+	pace := pace{turn: f.cfg.Store.MaxWriteHold(), size: backfillBatch}
 	if pace.turn > 0 {
 		pace.size = backfillFirst
 	}

@@ -58,7 +58,7 @@ func TestCatchUpFollowsAnEventThroughItsStages(t *testing.T) {
 		func() { require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...)) },
 		func() {
 			_, err := relay.round(t.Context())
-			require.NoError(t, errors.Join(err, relay.note()))
+			require.NoError(t, errors.Join(err, relay.checkpoint()))
 		},
 		moveSecond,
 	}

@@ -32,7 +32,7 @@ const (
 	relayRows  = 2000
 	relayBytes = 900_000
 	// relayNote is how long the note of what was sent may wait for more: while it is
-	// written, stages wait to take numbers. What was sent and not noted when a
+	// written, stages wait to take numbers. What was sent and not checkpointed when a
 	// relay dies is sent again.
 	relayNote = 100 * time.Millisecond
 	// relayGrace is how long the relay goes on once it is asked to stop: it notes
@@ -67,13 +67,13 @@ type Relay struct {
 
 	// marking is done when a stop waits no longer for the note of what was sent.
 	marking context.Context
-	// sent is how far this relay knows each chain to be in the log, and noted how far
+	// sent is how far this relay knows each chain to be in the log, and checkpointed how far
 	// the database was seen to say so.
-	sent, noted map[chainID]int64
-	// unnoted are chains that are further in the log than the database says; since is
+	sent, checkpointed map[chainID]int64
+	// acked are chains that are further in the log than the database says; since is
 	// from when the first of them is.
-	unnoted map[chainID]store.Sent
-	since   time.Time
+	acked map[chainID]store.Sent
+	since time.Time
 	// looked are the records that haltedLinks has looked at.
 	looked map[haltedRecord]bool
 	// ready says that the chains were held against the log since the lease was
@@ -91,7 +91,7 @@ type Relay struct {
 func newRelay(db *store.Store, broker log.Broker, topology *Topology, owner string, log *slog.Logger) *Relay {
 	return &Relay{db: db, broker: broker, topology: topology, owner: owner,
 		log: log.With("component", "relay"), wake: make(chan struct{}, 1), marking: context.Background(),
-		sent: map[chainID]int64{}, noted: map[chainID]int64{}, unnoted: map[chainID]store.Sent{}, looked: map[haltedRecord]bool{}}
+		sent: map[chainID]int64{}, checkpointed: map[chainID]int64{}, acked: map[chainID]store.Sent{}, looked: map[haltedRecord]bool{}}
 }
 
 // Wake says that a transaction with events was committed.
@@ -147,7 +147,7 @@ func (r *Relay) Run(ctx context.Context) {
 			break
 		}
 	}
-	if err := r.note(); err != nil {
+	if err := r.checkpoint(); err != nil {
 		r.log.Info("some events stay in the outbox, and are sent again by the next relay", "error", err)
 	}
 	if err := r.db.ReleaseLease(last, leaseName, r.owner); err != nil {
@@ -179,8 +179,8 @@ func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
 		return true, err
 	}
 	clear(r.sent)
-	clear(r.noted)
-	clear(r.unnoted)
+	clear(r.checkpointed)
+	clear(r.acked)
 	r.ready = true
 	return true, nil
 }
@@ -192,7 +192,7 @@ func (r *Relay) strange(ctx context.Context) (bool, error) {
 	if err != nil || len(halted) == 0 {
 		return false, err
 	}
-	if err := r.note(); err != nil {
+	if err := r.checkpoint(); err != nil {
 		return false, err
 	}
 	chains, err := store.Chains(ctx, r.db)
@@ -236,14 +236,14 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 	var waiting []store.Chain
 	for _, chain := range pending {
 		if _, known := r.topology.AtEpoch(chain.Epoch); !known {
-			if err := errors.Join(r.note(), r.carryOver(ctx, chain)); err != nil {
+			if err := errors.Join(r.checkpoint(), r.carryOver(ctx, chain)); err != nil {
 				stuck = append(stuck, err) // no reason for the other chains to wait
 				continue
 			}
 			more = true
 			continue
 		}
-		if err := r.wentBack(chain); err != nil {
+		if err := r.detectRollback(chain); err != nil {
 			r.ready = false // before the next round, all chains are held against the log
 			stuck = append(stuck, err)
 			continue
@@ -255,8 +255,8 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 	r.setBusy(len(waiting)+len(stuck) > 0)
 	unsent, faults, err := r.send(ctx, waiting)
 	stuck = append(stuck, faults...)
-	if len(r.unnoted) > 0 && time.Since(r.since) >= relayNote {
-		err = errors.Join(err, r.note())
+	if len(r.acked) > 0 && time.Since(r.since) >= relayNote {
+		err = errors.Join(err, r.checkpoint())
 	}
 	return more || unsent, err
 }
@@ -271,7 +271,7 @@ func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stu
 	for i, chain := range waiting {
 		id := idOf(chain)
 		behind[i] = store.Behind{Epoch: chain.Epoch, Part: chain.Part, After: r.sent[id]}
-		if _, waits := r.unnoted[id]; waits {
+		if _, waits := r.acked[id]; waits {
 			behind[i].After-- // the last one that was sent must still be there
 		}
 	}
@@ -317,25 +317,25 @@ func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stu
 			errs = append(errs, fmt.Errorf("sending to %s: %w", batches[i].TopicPartition, err))
 			continue
 		}
-		if len(r.unnoted) == 0 {
+		if len(r.acked) == 0 {
 			r.since = time.Now()
 		}
 		id := idOf(sent[i].Chain)
-		r.sent[id], r.unnoted[id] = sent[i].Now, sent[i]
+		r.sent[id], r.acked[id] = sent[i].Now, sent[i]
 	}
 	return more, stuck, errors.Join(errs...)
 }
 
-// following are the rows behind what was sent. Where that is not noted yet, the first
+// following are the rows behind what was sent. Where that is not checkpointed yet, the first
 // row must be the last one sent: the database may have been set back, and have given
 // the number to another event.
 func (r *Relay) following(chain store.Chain, rows []store.OutboxRow) ([]store.OutboxRow, error) {
-	sent, waits := r.unnoted[idOf(chain)]
+	sent, waits := r.acked[idOf(chain)]
 	switch {
 	case !waits:
 		return rows, nil
 	case len(rows) == 0 || rows[0].Seq > sent.Now:
-		return nil, nil // another relay noted it
+		return nil, nil // another relay checkpointed it
 	case !bytes.Equal(rows[0].Headers, sent.Headers):
 		return nil, fmt.Errorf("number %d of chain %d/%d is another event than the one that was sent: the database was set back",
 			sent.Now, chain.Epoch, chain.Part)
@@ -343,17 +343,17 @@ func (r *Relay) following(chain store.Chain, rows []store.OutboxRow) ([]store.Ou
 	return rows[1:], nil
 }
 
-// note tells the database how far the chains are in the log. Sent is sent: it lets the
+// checkpoint tells the database how far the chains are in the log. Sent is sent: it lets the
 // rows go although the relay is asked to stop.
-func (r *Relay) note() error {
-	sent := slices.Collect(maps.Values(r.unnoted))
+func (r *Relay) checkpoint() error {
+	sent := slices.Collect(maps.Values(r.acked))
 	err := r.db.MarkSent(r.marking, sent)
 	switch {
 	case err == nil:
-		for id, chain := range r.unnoted {
-			r.noted[id] = chain.Now
+		for id, chain := range r.acked {
+			r.checkpointed[id] = chain.Now
 		}
-		clear(r.unnoted)
+		clear(r.acked)
 	case errors.Is(err, store.ErrOvertaken):
 		// By another relay, or because the database was set back: before the next
 		// round, all chains are held against the log.
@@ -383,21 +383,21 @@ func (r *Relay) carryOver(ctx context.Context, chain store.Chain) error {
 	return nil
 }
 
-// wentBack notices a database that was set back to an earlier state while this
+// detectRollback notices a database that was set back to an earlier state while this
 // process ran: numbers it gives now are in the log already, and would be taken
 // for repeats.
-func (r *Relay) wentBack(chain store.Chain) error {
+func (r *Relay) detectRollback(chain store.Chain) error {
 	id := idOf(chain)
-	if chain.Sent < r.noted[id] || chain.Last < r.sent[id] {
-		return fmt.Errorf("chain %d/%d was noted as sent up to number %d, and is up to %d; the database says %d of %d: it was set back",
-			chain.Epoch, chain.Part, r.noted[id], r.sent[id], chain.Sent, chain.Last)
+	if chain.Sent < r.checkpointed[id] || chain.Last < r.sent[id] {
+		return fmt.Errorf("chain %d/%d was checkpointed as sent up to number %d, and is up to %d; the database says %d of %d: it was set back",
+			chain.Epoch, chain.Part, r.checkpointed[id], r.sent[id], chain.Sent, chain.Last)
 	}
-	r.noted[id], r.sent[id] = chain.Sent, max(r.sent[id], chain.Sent)
-	if sent, waits := r.unnoted[id]; waits && chain.Sent < sent.Now {
+	r.checkpointed[id], r.sent[id] = chain.Sent, max(r.sent[id], chain.Sent)
+	if sent, waits := r.acked[id]; waits && chain.Sent < sent.Now {
 		sent.Chain = chain // another relay may have moved it
-		r.unnoted[id] = sent
+		r.acked[id] = sent
 	} else {
-		delete(r.unnoted, id)
+		delete(r.acked, id)
 	}
 	return nil
 }

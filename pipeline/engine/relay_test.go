@@ -152,7 +152,7 @@ func (b *steadyBroker) Send(_ context.Context, batches []log.PartitionBatch) []e
 	return make([]error, len(batches))
 }
 
-// Each round sends more, however large the events, noted or not.
+// Each round sends more, however large the events, checkpointed or not.
 func TestARelayGoesOnBehindALargeEvent(t *testing.T) {
 	t.Parallel()
 	r := NewRig(t, &Recorder{})

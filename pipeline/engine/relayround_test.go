@@ -52,8 +52,8 @@ func (w *working) chain(partition int32) store.Chain {
 	return chains[0]
 }
 
-// notedElsewhere is what another relay does that has sent a chain up to a number.
-func (w *working) notedElsewhere(partition int32, to int64) {
+// checkpointedElsewhere is what another relay does that has sent a chain up to a number.
+func (w *working) checkpointedElsewhere(partition int32, to int64) {
 	w.T.Helper()
 	require.NoError(w.T, w.DB.Write(w.T.Context(), func(tx *store.Tx) error {
 		chain := w.chain(partition)
@@ -77,8 +77,8 @@ func TestARoundSaysWhetherThereIsMore(t *testing.T) {
 	assert.False(t, w.round())
 	assert.Equal(t, relayRows+3+1, w.broker.count())
 	assert.False(t, w.round())
-	assert.Zero(t, w.relay.age(), "what was sent and is not noted yet does not wait")
-	assert.NotEmpty(t, w.relay.unnoted)
+	assert.Zero(t, w.relay.age(), "what was sent and is not checkpointed yet does not wait")
+	assert.NotEmpty(t, w.relay.acked)
 	assert.Equal(t, relayRows+3+1, w.broker.count())
 }
 
@@ -148,40 +148,40 @@ func TestARoundCarriesEventsOver(t *testing.T) {
 	assert.Error(t, w.relay.carryOver(t.Context(), store.Chain{Epoch: former.Epoch, Part: Partitions + 1}), "there is no such chain")
 }
 
-// Another relay may have noted some, or all, of what this one has sent.
+// Another relay may have checkpointed some, or all, of what this one has sent.
 func TestARelayWhoseEventsAnotherHasNoted(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		noted int64
-		more  int // events that come then
+		checkpointed int64
+		more         int // events that come then
 	}{{0, 1}, {1, 1}, {2, 1}, {3, 1}, {0, 0}, {1, 0}, {2, 0}} {
 		w := newRounds(t)
 		w.insert(1, 3, 1)
 		w.round()
-		w.notedElsewhere(1, test.noted)
+		w.checkpointedElsewhere(1, test.checkpointed)
 		w.insert(1, test.more, 1)
 		w.round()
 		assert.Equal(t, 3+test.more, w.broker.count(), "%v", test)
-		require.NoError(t, w.relay.note(), "%v", test)
+		require.NoError(t, w.relay.checkpoint(), "%v", test)
 		assert.Zero(t, w.pending(), "%v", test)
 		assert.True(t, w.relay.ready, "%v", test)
 	}
 }
 
-// What can follow on what was sent and is not noted.
+// What can follow on what was sent and is not checkpointed.
 func TestRowsThatFollow(t *testing.T) {
 	t.Parallel()
 	chain := store.Chain{Epoch: 1, Part: 1, Timeline: "a", Last: 9}
 	row := func(seq int64, headers string) store.OutboxRow {
 		return store.OutboxRow{Epoch: 1, Part: 1, Seq: seq, Headers: []byte(headers)}
 	}
-	relay := &Relay{unnoted: map[chainID]store.Sent{idOf(chain): {Chain: chain, Now: 3, Headers: []byte("h")}}}
+	relay := &Relay{acked: map[chainID]store.Sent{idOf(chain): {Chain: chain, Now: 3, Headers: []byte("h")}}}
 	for name, test := range map[string]struct {
 		rows, own []store.OutboxRow
 	}{
-		"the last one sent, and more":      {[]store.OutboxRow{row(3, "h"), row(4, "x")}, []store.OutboxRow{row(4, "x")}},
-		"another relay noted all":          {nil, nil},
-		"another relay noted the last one": {[]store.OutboxRow{row(4, "x")}, nil},
+		"the last one sent, and more":             {[]store.OutboxRow{row(3, "h"), row(4, "x")}, []store.OutboxRow{row(4, "x")}},
+		"another relay checkpointed all":          {nil, nil},
+		"another relay checkpointed the last one": {[]store.OutboxRow{row(4, "x")}, nil},
 	} {
 		own, err := relay.following(chain, test.rows)
 		require.NoError(t, err, name)
@@ -189,7 +189,7 @@ func TestRowsThatFollow(t *testing.T) {
 	}
 	_, err := relay.following(chain, []store.OutboxRow{row(3, "x")})
 	assert.ErrorContains(t, err, "the database was set back", "another event has the number")
-	clear(relay.unnoted)
+	clear(relay.acked)
 	own, err := relay.following(chain, []store.OutboxRow{row(4, "x")})
 	require.NoError(t, err)
 	assert.Len(t, own, 1)
@@ -206,21 +206,21 @@ func TestANote(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()
 	w.relay.marking = ended
-	require.ErrorIs(t, w.relay.note(), context.Canceled)
+	require.ErrorIs(t, w.relay.checkpoint(), context.Canceled)
 	assert.True(t, w.relay.ready, "nothing is wrong with the chains")
-	assert.Len(t, w.relay.unnoted, 1)
+	assert.Len(t, w.relay.acked, 1)
 	w.relay.marking = t.Context()
-	require.NoError(t, w.relay.note())
+	require.NoError(t, w.relay.checkpoint())
 	assert.True(t, w.relay.ready)
-	assert.Empty(t, w.relay.unnoted)
-	assert.Equal(t, int64(2), w.relay.noted[id])
+	assert.Empty(t, w.relay.acked)
+	assert.Equal(t, int64(2), w.relay.checkpointed[id])
 
 	w.insert(1, 2, 1)
 	w.round()
-	w.notedElsewhere(1, 3)
-	require.ErrorIs(t, w.relay.note(), store.ErrOvertaken)
+	w.checkpointedElsewhere(1, 3)
+	require.ErrorIs(t, w.relay.checkpoint(), store.ErrOvertaken)
 	assert.False(t, w.relay.ready)
-	assert.Equal(t, int64(2), w.relay.noted[id])
+	assert.Equal(t, int64(2), w.relay.checkpointed[id])
 }
 
 // A batch ends before the event that makes it too large, but has one in any case.
@@ -285,7 +285,7 @@ func TestWhatIsStrange(t *testing.T) {
 		w.Rig.assign()
 		w.insert(1, 4, 1)
 		w.round()
-		require.NoError(t, w.relay.note())
+		require.NoError(t, w.relay.checkpoint())
 		w.as(1, link)
 		w.Exec(`UPDATE positions SET halted = 'by hand' WHERE part = 1`)
 		return w
@@ -316,7 +316,7 @@ func TestWhatIsStrange(t *testing.T) {
 	assert.NotEqual(t, before, w.names(), "the chains have other names")
 }
 
-// What was sent does not wait, noted or not.
+// What was sent does not wait, checkpointed or not.
 func TestWhatWasSentIsNotLate(t *testing.T) {
 	t.Parallel()
 	w := newRounds(t)

@@ -84,7 +84,7 @@ func TestARelayInTheCourseOfTime(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, 2, w.broker.count(), "woken, at once")
 		after(relayNote + 2*relayPoll)
-		assert.Zero(t, w.pending(), "noted")
+		assert.Zero(t, w.pending(), "checkpointed")
 		assert.Zero(t, w.relay.age())
 		assert.Zero(t, w.relay.lag())
 		w.topics.now(nil)
@@ -204,7 +204,7 @@ func TestARelayThatStopsLeavesTheRest(t *testing.T) {
 	}
 }
 
-// An answer that comes too late is not noted: a stop ends in time, and the events are
+// An answer that comes too late is not checkpointed: a stop ends in time, and the events are
 // sent again.
 func TestARelayThatStopsDoesNotNoteTooLate(t *testing.T) {
 	t.Parallel()

@@ -84,7 +84,7 @@ func (r *Rig) Relay() {
 		more, err = relay.round(r.T.Context())
 		require.NoError(r.T, err)
 	}
-	require.NoError(r.T, relay.note())
+	require.NoError(r.T, relay.checkpoint())
 	require.NoError(r.T, relay.Trouble())
 }
 
@@ -419,12 +419,12 @@ func TestAnEmptyDatabaseHaltsAtTheLogOfAnother(t *testing.T) {
 
 // A relay whose database goes back under it must not send numbers again: the
 // chains get another name, however many numbers were given meanwhile.
-// A database is set back while a relay runs: the relay notices by what was noted, or,
+// A database is set back while a relay runs: the relay notices by what was checkpointed, or,
 // where that was not yet, by the event that was sent last.
 func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
 	t.Parallel()
 	for _, since := range []int{1, 2, 6} {
-		for _, noted := range []bool{true, false} {
+		for _, checkpointed := range []bool{true, false} {
 			r := NewRig(t, &Recorder{})
 			topology := r.Stage.outbox.topology
 			relay := newRelay(r.DB, r.Broker, topology, "test", slog.New(slog.DiscardHandler))
@@ -439,13 +439,13 @@ func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
 			}
 			r.emitAs(topology, 1, 4)
 			round()
-			require.NoError(t, relay.note())
+			require.NoError(t, relay.checkpoint())
 			copied := filepath.Join(t.TempDir(), "copy")
 			r.CopyTo(copied)
 			r.emitAs(topology, 1, 4)
 			round()
-			if noted {
-				require.NoError(t, relay.note())
+			if checkpointed {
+				require.NoError(t, relay.checkpoint())
 			}
 
 			restored := r.Restore(copied)
@@ -454,13 +454,13 @@ func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
 			round()
 			require.ErrorContains(t, relay.Trouble(), "was set back")
 			round()
-			require.NoError(t, relay.note())
+			require.NoError(t, relay.checkpoint())
 			require.NoError(t, relay.Trouble())
 			restored.Consume()
 			assert.Contains(t, restored.position(1).Halted, "was it restored from a copy?")
 			lostOne(t, restored.Resolve(halt.Skip))
 			restored.Consume()
-			assert.Len(t, restored.effects(), 4+4+since, "noted %v, %d since", noted, since)
+			assert.Len(t, restored.effects(), 4+4+since, "checkpointed %v, %d since", checkpointed, since)
 			assert.Empty(t, restored.letters())
 		}
 	}

@@ -185,7 +185,7 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 		})
 	}
 	background.Go(func() { r.announce(ctx) })
-	c := newCrew(ctx, r, applying)
+	c := newRouters(ctx, r, applying)
 	c.start(r.present()...)
 	if r.cfg.Changing != nil {
 		if err := c.change(ctx); err != nil {

@@ -494,7 +494,7 @@ func (a *asker) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Recor
 // is being assigned.
 type ending struct{ Recorder }
 
-func (h *ending) Lasts(ctx context.Context, q store.Querier) error {
+func (h *ending) CheckAlive(ctx context.Context, q store.Querier) error {
 	_, err := q.(*store.Tx).Exec(ctx, `DELETE FROM positions WHERE stage = 'test' AND part = 2`)
 	return err
 }

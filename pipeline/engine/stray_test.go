@@ -44,7 +44,7 @@ func (r *Rig) runningRelay() (relay *Relay, round func()) {
 			more, err = relay.round(r.T.Context())
 			require.NoError(r.T, err)
 		}
-		require.NoError(r.T, relay.note())
+		require.NoError(r.T, relay.checkpoint())
 	}
 }
 
@@ -183,7 +183,7 @@ func TestSkipANumberThatWasGivenSince(t *testing.T) {
 		if sent {
 			_, err := relay.round(t.Context())
 			require.NoError(t, err)
-			require.NoError(t, relay.note())
+			require.NoError(t, relay.checkpoint())
 		}
 		assert.Equal(t, int64(2), lostOne(t, r.Resolve(halt.Skip)).Lost)
 		round()

@@ -11,7 +11,7 @@ import (
 // CreateTables makes the tables of an owner.
 func CreateTables(ctx context.Context, db *store.Store, owner pipeline.TableOwner) error {
 	return db.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.Alone(ctx); err != nil {
+		if err := tx.LockSchema(ctx); err != nil {
 			return err
 		}
 		for _, ddl := range owner.Tables() {

@@ -46,7 +46,7 @@ type outcome struct {
 // handle runs the handler over records under the watchdog, which aborts the
 // transaction after watchdogLimit without a statement.
 func (s *Stage) handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
-	limit, rests := s.limit, s.db.Turn() > 0
+	limit, rests := s.limit, s.db.MaxWriteHold() > 0
 	if rests {
 		limit = min(limit, s.watchdogLimit)
 	}

@@ -49,9 +49,9 @@ type Engine interface {
 	// way at the same time: questions that come besides are better asked together.
 	// 0 where a statement costs little more than its work.
 	ReadsAtOnce() int
-	// Turn is how long a transaction may take whose work is in no hurry, so that
+	// MaxWriteHold is how long a transaction may take whose work is in no hurry, so that
 	// others have their turn; 0 where writers do not wait for each other.
-	Turn() time.Duration
+	MaxWriteHold() time.Duration
 	// Inserts calls f with the statements that insert rows by the engine's fastest
 	// path, one after the other.
 	Inserts(ctx context.Context, q sqlx.QueryerContext, rows Rows, f func(query string, args []any) error) error
@@ -158,9 +158,9 @@ func (s *Store) EngineName() string { return s.engine.Name() }
 // ReadsAtOnce implements Committed.
 func (s *Store) ReadsAtOnce() int { return s.engine.ReadsAtOnce() }
 
-// Turn is how long a transaction may take whose work is in no hurry; 0 where
+// MaxWriteHold is how long a transaction may take whose work is in no hurry; 0 where
 // writers do not wait for each other.
-func (s *Store) Turn() time.Duration { return s.engine.Turn() }
+func (s *Store) MaxWriteHold() time.Duration { return s.engine.MaxWriteHold() }
 
 // Writes is how many transactions this process has begun.
 func (s *Store) Writes() int64 { return s.writes.Load() }
@@ -350,10 +350,10 @@ func (t *Tx) LockRows(table string) string { return t.store.engine.LockRows(tabl
 // left out: what workers need that each take some rows of a queue.
 func (t *Tx) LockFreeRows(table string) string { return t.store.engine.LockFreeRows(table) }
 
-// Alone waits until no other transaction that called it is under way, in any
+// LockSchema waits until no other transaction that called it is under way, in any
 // process. Two processes that create the same tables at once would disturb each
 // other however carefully each looks before. It comes first in its transaction.
-func (t *Tx) Alone(ctx context.Context) error {
+func (t *Tx) LockSchema(ctx context.Context) error {
 	var id string
 	if err := t.Get(ctx, &id, `SELECT id FROM instance `+t.LockRows("instance")); err != nil {
 		return fmt.Errorf("waiting for other changes of the tables: %w", err)
@@ -361,8 +361,8 @@ func (t *Tx) Alone(ctx context.Context) error {
 	return nil
 }
 
-// Turns reports whether nobody else writes while this transaction lasts.
-func (t *Tx) Turns() bool { return t.store.engine.Turn() > 0 }
+// SingleWriter reports whether nobody else writes while this transaction lasts.
+func (t *Tx) SingleWriter() bool { return t.store.engine.MaxWriteHold() > 0 }
 
 // BoundLocks has the rest of the transaction wait for a lock no longer than d: for
 // what is better tried again than waited for by all others.

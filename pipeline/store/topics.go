@@ -51,7 +51,7 @@ func (s *Store) RegisterTopic(ctx context.Context, name, topicID string, partiti
 	topic, err := currentTopic(ctx, s, name, topicID)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = s.Write(ctx, func(tx *Tx) error {
-			if err := tx.Alone(ctx); err != nil {
+			if err := tx.LockSchema(ctx); err != nil {
 				return err
 			}
 			topic, err = currentTopic(ctx, tx, name, topicID)
@@ -74,7 +74,7 @@ func (s *Store) EnsureTopic(ctx context.Context, name string, partitions int32) 
 		return fmt.Errorf("making an id for topic %s: %w", name, err)
 	}
 	err = s.Write(ctx, func(tx *Tx) error {
-		if err := tx.Alone(ctx); err != nil {
+		if err := tx.LockSchema(ctx); err != nil {
 			return err
 		}
 		var exists bool
@@ -100,7 +100,7 @@ func currentTopic(ctx context.Context, q Querier, name, topicID string) (topic T
 // RenewEpoch begins another epoch of a topic whose log lost its end: offsets
 // will be given out again, and rows that stem from them must have other ids.
 func (t *Tx) RenewEpoch(ctx context.Context, topic Topic) (Topic, error) {
-	if err := t.Alone(ctx); err != nil {
+	if err := t.LockSchema(ctx); err != nil {
 		return Topic{}, err
 	}
 	now, err := currentTopic(ctx, t, topic.Name, topic.ID)

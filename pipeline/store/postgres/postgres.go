@@ -218,8 +218,8 @@ func (e *Engine) SetLastID(ctx context.Context, tx *sqlx.Tx, table string, last 
 // server's and then a goroutine here, which costs several times the look-up.
 func (e *Engine) ReadsAtOnce() int { return runtime.GOMAXPROCS(0) }
 
-// Turn implements store.Engine: writers wait for rows only.
-func (e *Engine) Turn() time.Duration { return 0 }
+// MaxWriteHold implements store.Engine: writers wait for rows only.
+func (e *Engine) MaxWriteHold() time.Duration { return 0 }
 
 // BoundLocks implements store.Engine.
 func (e *Engine) BoundLocks(d time.Duration) string { return "SET LOCAL lock_timeout = " + millis(d) }

@@ -198,8 +198,8 @@ func (e *Engine) SetLastID(ctx context.Context, tx *sqlx.Tx, table string, last 
 // one for many would keep one processor busy instead of all.
 func (e *Engine) ReadsAtOnce() int { return 0 }
 
-// Turn implements store.Engine: there is one writer, and others wait for it.
-func (e *Engine) Turn() time.Duration { return maxAge }
+// MaxWriteHold implements store.Engine: there is one writer, and others wait for it.
+func (e *Engine) MaxWriteHold() time.Duration { return maxAge }
 
 // BoundLocks implements store.Engine: there is one writer.
 func (e *Engine) BoundLocks(time.Duration) string { return "" }

@@ -396,7 +396,7 @@ func testAlone(t *testing.T, opener Opener) {
 		s := open(t, opener)
 		wait.Go(func() {
 			assert.NoError(t, s.Write(t.Context(), func(tx *store.Tx) error {
-				if err := tx.Alone(t.Context()); err != nil {
+				if err := tx.LockSchema(t.Context()); err != nil {
 					return err
 				}
 				var known int

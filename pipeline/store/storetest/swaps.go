@@ -33,7 +33,7 @@ func testClaims(t *testing.T, opener Opener) {
 
 func testBoundLocks(t *testing.T, opener Opener) {
 	s, other := open(t, opener), open(t, opener)
-	if s.Turn() > 0 {
+	if s.MaxWriteHold() > 0 {
 		require.NoError(t, s.Write(t.Context(), func(tx *store.Tx) error { return tx.BoundLocks(t.Context(), time.Millisecond) }))
 		t.Skip("there is one writer: nobody waits for a lock")
 	}

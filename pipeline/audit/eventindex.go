@@ -11,9 +11,9 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// given are the events that came through the outbox, each once, by the 128 bits
+// eventIndex are the events that came through the outbox, each once, by the 128 bits
 // of its id. It is safe for concurrent use.
-type given struct {
+type eventIndex struct {
 	mu     sync.Mutex
 	events map[eventKey]mark
 	// stages numbers those that derived any, from 1.
@@ -29,8 +29,8 @@ type mark uint16
 
 const claimed mark = 1 << 15
 
-func newGiven() *given {
-	return &given{events: map[eventKey]mark{}, stages: map[string]mark{}, derived: map[string]int64{}}
+func newEventIndex() *eventIndex {
+	return &eventIndex{events: map[eventKey]mark{}, stages: map[string]mark{}, derived: map[string]int64{}}
 }
 
 // keyOf is the id itself where it is a UUID, as all of ours are, or else what a
@@ -50,7 +50,7 @@ func (k eventKey) String() string { return uuid.UUID(k).String() }
 
 // add notes an event that stage derived, or nobody where it is "". It returns
 // false where there is one of this id already.
-func (g *given) add(id, stage string) bool {
+func (g *eventIndex) add(id, stage string) bool {
 	key := keyOf(id)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -69,7 +69,7 @@ func (g *given) add(id, stage string) bool {
 	return true
 }
 
-func (g *given) has(key eventKey) bool {
+func (g *eventIndex) has(key eventKey) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	_, there := g.events[key]
@@ -78,7 +78,7 @@ func (g *given) has(key eventKey) bool {
 
 // claim reports whether there is an event of this id, derived by stage or by
 // nobody, and notes that it was asked for.
-func (g *given) claim(id, stage string) bool {
+func (g *eventIndex) claim(id, stage string) bool {
 	key := keyOf(id)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -91,14 +91,14 @@ func (g *given) claim(id, stage string) bool {
 }
 
 // gives reports whether the stage derived any event.
-func (g *given) gives(stage string) bool {
+func (g *eventIndex) gives(stage string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.derived[stage] > 0
 }
 
 // unclaimed are the events that a stage derived and nobody asked for.
-func (g *given) unclaimed() map[string][]eventKey {
+func (g *eventIndex) unclaimed() map[string][]eventKey {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	names := map[mark]string{}

@@ -13,9 +13,9 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// crew are the routers of a runtime: one for the stages that it was made with, and
+// routers are the routers of a runtime: one for the stages that it was made with, and
 // one for each that came since, so that each of these can go alone.
-type crew struct {
+type routers struct {
 	runtime  *Runtime
 	applying context.Context
 	ctx      context.Context // done as soon as a router fails
@@ -23,34 +23,34 @@ type crew struct {
 
 	mu sync.Mutex
 	// ready are closed once routers have subscribed.
-	ready []<-chan struct{}
-	came  map[string]member // by stage
+	ready   []<-chan struct{}
+	running map[string]dynamicStage // by stage
 }
 
-// member is a stage that came while the runtime ran.
-type member struct {
-	stage *Stage
-	leave context.CancelFunc
-	left  chan struct{}
+// dynamicStage is a stage that came while the runtime ran.
+type dynamicStage struct {
+	stage   *Stage
+	stop    context.CancelFunc
+	stopped chan struct{}
 }
 
 // changePoll is how soon a process sees that a stage came or goes.
 const changePoll = 500 * time.Millisecond
 
-func newCrew(ctx context.Context, r *Runtime, applying context.Context) *crew {
+func newRouters(ctx context.Context, r *Runtime, applying context.Context) *routers {
 	group, ctx := errgroup.WithContext(ctx)
-	return &crew{runtime: r, applying: applying, ctx: ctx, group: group, came: map[string]member{}}
+	return &routers{runtime: r, applying: applying, ctx: ctx, group: group, running: map[string]dynamicStage{}}
 }
 
-// start runs stages under a router of their own until the crew ends.
-func (c *crew) start(stages ...*Stage) {
+// start runs stages under a router of their own until all of them end.
+func (c *routers) start(stages ...*Stage) {
 	if len(stages) == 0 {
 		return
 	}
 	c.run(c.ctx, stages, func() {})
 }
 
-func (c *crew) run(ctx context.Context, stages []*Stage, end func()) {
+func (c *routers) run(ctx context.Context, stages []*Stage, end func()) {
 	ready := make(chan struct{})
 	c.mu.Lock()
 	c.ready = append(c.ready, ready)
@@ -62,7 +62,7 @@ func (c *crew) run(ctx context.Context, stages []*Stage, end func()) {
 }
 
 // subscribed waits until all routers that were started by now have subscribed.
-func (c *crew) subscribed(ctx context.Context) bool {
+func (c *routers) subscribed(ctx context.Context) bool {
 	c.mu.Lock()
 	ready := slices.Clone(c.ready)
 	c.mu.Unlock()
@@ -77,10 +77,10 @@ func (c *crew) subscribed(ctx context.Context) bool {
 }
 
 // wait returns once all routers have ended.
-func (c *crew) wait() error { return c.group.Wait() }
+func (c *routers) wait() error { return c.group.Wait() }
 
 // keepChanging has stages come and go until ctx is done.
-func (c *crew) keepChanging(ctx context.Context) {
+func (c *routers) keepChanging(ctx context.Context) {
 	ticker := time.NewTicker(changePoll)
 	defer ticker.Stop()
 	for {
@@ -96,13 +96,13 @@ func (c *crew) keepChanging(ctx context.Context) {
 }
 
 // change looks once which stages run now. One that goes finishes its batch.
-func (c *crew) change(ctx context.Context) error {
+func (c *routers) change(ctx context.Context) error {
 	wanted, err := c.runtime.cfg.Changing(ctx)
 	if err != nil {
 		return err
 	}
 	for _, spec := range wanted {
-		if _, here := c.came[spec.Name]; here {
+		if _, here := c.running[spec.Name]; here {
 			continue
 		}
 		if err := checkStages([]StageSpec{spec}); err != nil {
@@ -110,7 +110,7 @@ func (c *crew) change(ctx context.Context) error {
 		}
 		c.add(spec)
 	}
-	for name, m := range c.came {
+	for name, m := range c.running {
 		if !slices.ContainsFunc(wanted, func(s StageSpec) bool { return s.Name == name }) {
 			c.remove(ctx, name, m)
 		}
@@ -118,25 +118,25 @@ func (c *crew) change(ctx context.Context) error {
 	return nil
 }
 
-func (c *crew) add(spec StageSpec) {
+func (c *routers) add(spec StageSpec) {
 	r := c.runtime
 	r.cfg.Log.Info("a stage begins", "stage", spec.Name)
 	ctx, leave := context.WithCancel(c.ctx)
-	m := member{r.newStage(spec), leave, make(chan struct{})}
-	c.came[spec.Name] = m
+	m := dynamicStage{r.newStage(spec), leave, make(chan struct{})}
+	c.running[spec.Name] = m
 	r.mu.Lock()
 	r.stages = append(r.stages, m.stage)
 	r.mu.Unlock()
-	c.run(ctx, []*Stage{m.stage}, func() { leave(); close(m.left) })
+	c.run(ctx, []*Stage{m.stage}, func() { leave(); close(m.stopped) })
 }
 
-func (c *crew) remove(ctx context.Context, name string, m member) {
+func (c *routers) remove(ctx context.Context, name string, m dynamicStage) {
 	r := c.runtime
 	r.cfg.Log.Info("a stage ends", "stage", name)
-	delete(c.came, name)
-	m.leave()
+	delete(c.running, name)
+	m.stop()
 	select {
-	case <-m.left:
+	case <-m.stopped:
 	case <-ctx.Done():
 	}
 	r.mu.Lock()

@@ -11,13 +11,13 @@ import (
 
 func TestASpeedometerFollowsEachPartition(t *testing.T) {
 	t.Parallel()
-	var s speedometer
+	var s rateMeter
 	at := func(second int, next ...int64) map[string]int64 {
 		positions := make([]store.Position, len(next))
 		for part, n := range next {
 			positions[part] = store.Position{Topic: "t", Part: int32(part), Next: n}
 		}
-		return s.look(positions, time.Unix(int64(second), 0))
+		return s.observe(positions, time.Unix(int64(second), 0))
 	}
 	assert.Empty(t, at(0, 0, 0), "nobody knows where they were")
 	assert.Equal(t, map[string]int64{"t/0": 100}, at(2, 200, 0))

@@ -8,15 +8,15 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// speedometer tells how fast positions move, by partition.
-type speedometer struct {
+// rateMeter tells how fast positions move, by partition.
+type rateMeter struct {
 	at     time.Time
 	next   map[string]int64
 	smooth map[string]float64
 }
 
-// look returns records a second, for the partitions that move.
-func (s *speedometer) look(positions []store.Position, now time.Time) map[string]int64 {
+// observe returns records a second, for the partitions that move.
+func (s *rateMeter) observe(positions []store.Position, now time.Time) map[string]int64 {
 	speeds, next, smooth := map[string]int64{}, map[string]int64{}, map[string]float64{}
 	for _, p := range positions {
 		key := pipeline.TopicPartition{Topic: schema.Topic(p.Topic), Partition: p.Part}.String()

@@ -16,14 +16,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// crewRate is how many answers a second are fed to a crew: enough that all of its
+// fleetRate is how many answers a second are fed to a fleet: enough that all of its
 // processes are at work at any moment, and few enough that what a quarter of an
 // hour of it leaves can be recomputed in the memory of the test.
-const crewRate = 300
+const fleetRate = 300
 
-// crew are the processes of one installation, put under faults while answers come
+// fleet are the processes of one installation, put under faults while answers come
 // in and clients ask.
-type crew struct {
+type fleet struct {
 	*scenario
 	env     environment
 	workers []*worker // those that answer clients as well
@@ -34,15 +34,15 @@ type crew struct {
 	before  map[*worker]footprint
 }
 
-// newCrew prepares a stack whose processes do not run yet.
-func newCrew(s *scenario, settings environment) *crew {
+// newFleet prepares a stack whose processes do not run yet.
+func newFleet(s *scenario, settings environment) *fleet {
 	s.t.Helper()
 	env := newStack(s.t, environment{"MOVING_AVERAGE_WINDOW": "5,20"}.with(settings))
-	return &crew{scenario: s, env: env, before: map[*worker]footprint{}}
+	return &fleet{scenario: s, env: env, before: map[*worker]footprint{}}
 }
 
-// add describes a process of the crew. The database knows its sessions by its name.
-func (c *crew) add(roles, name string, settings environment) *worker {
+// add describes a process of the fleet. The database knows its sessions by its name.
+func (c *fleet) add(roles, name string, settings environment) *worker {
 	c.t.Helper()
 	env := c.env.with(settings)
 	if database := env["DATABASE_URL"]; database != "" {
@@ -59,7 +59,7 @@ func (c *crew) add(roles, name string, settings environment) *worker {
 }
 
 // addServer describes the process that clients ask.
-func (c *crew) addServer(roles string) *worker {
+func (c *fleet) addServer(roles string) *worker {
 	c.t.Helper()
 	// It has the same address when it comes back.
 	address := freeAddress(c.t, c.random)
@@ -71,7 +71,7 @@ func (c *crew) addServer(roles string) *worker {
 // mayRefuse allows answers of 503 with Retry-After: a process that is stopped keeps
 // the rows that its transactions have locked until the database ends its session,
 // and a command that must write one of them is refused after five seconds.
-func (c *crew) mayRefuse() { c.clients.refusable = true }
+func (c *fleet) mayRefuse() { c.clients.refusable = true }
 
 // freeAddress is one that nobody listens at, below the ports that systems take for
 // connections.
@@ -91,7 +91,7 @@ func freeAddress(t testing.TB, random *rand.Rand) string {
 // begin starts the processes that are given, the load and the clients, and notes
 // what the processes hold of what they might leak. It returns when all of it is
 // under way.
-func (c *crew) begin(first ...*worker) {
+func (c *fleet) begin(first ...*worker) {
 	c.t.Helper()
 	for _, w := range first {
 		w.start()
@@ -99,7 +99,7 @@ func (c *crew) begin(first ...*worker) {
 	c.look = newObserver(c.t, c.env)
 	// Some at once, for the clients to have something to ask for.
 	const ahead = 2000
-	c.load = c.feedAt(crewRate, c.env, time.Now().Add(-ahead*time.Second/crewRate))
+	c.load = c.feedAt(fleetRate, c.env, time.Now().Add(-ahead*time.Second/fleetRate))
 	awaitSymbols(c.t, c.look)
 	c.clients.askAll()
 	c.t.Cleanup(c.clients.close)
@@ -112,7 +112,7 @@ func (c *crew) begin(first ...*worker) {
 
 // awaitShares waits until each stage's partitions are shared evenly among the
 // processes that have it: what a process holds grows with its partitions.
-func (c *crew) awaitShares() {
+func (c *fleet) awaitShares() {
 	c.t.Helper()
 	// By stage and topic, what each process has.
 	shares := func() (map[[2]string][]int, error) {
@@ -164,14 +164,14 @@ func (c *crew) awaitShares() {
 var positionGauge = regexp.MustCompile(`^pricemill_stage_position\{partition="\d+",stage="([^"]+)",topic="([^"]+)"\}$`)
 
 // note notes what a process holds, once it holds what its share needs.
-func (c *crew) note(w *worker) {
+func (c *fleet) note(w *worker) {
 	c.t.Helper()
 	c.before[w] = c.level(c.env, w.url())
 }
 
 // end stops load and clients, and looks at what came of them, and at what the
 // processes hold.
-func (c *crew) end() {
+func (c *fleet) end() {
 	c.t.Helper()
 	fed := c.load.end()
 	c.clients.close()
@@ -188,7 +188,7 @@ func (c *crew) end() {
 }
 
 // awaitFetched waits until each request to a provider has an outcome.
-func (c *crew) awaitFetched() {
+func (c *fleet) awaitFetched() {
 	c.t.Helper()
 	require.Eventually(c.t, func() bool {
 		var open int
@@ -196,11 +196,11 @@ func (c *crew) awaitFetched() {
 	}, time.Minute, 20*time.Millisecond)
 }
 
-func (c *crew) running() []*worker {
+func (c *fleet) running() []*worker {
 	return slices.DeleteFunc(slices.Clone(c.workers), func(w *worker) bool { return w.process == nil })
 }
 
-func (c *crew) standing() standing {
+func (c *fleet) standing() standing {
 	c.t.Helper()
 	s, err := c.look.standing(c.t.Context())
 	require.NoError(c.t, err)
@@ -211,7 +211,7 @@ func (c *crew) standing() standing {
 const stallLimit = 3 * time.Minute
 
 // awaitMoves waits until all partitions move again.
-func (c *crew) awaitMoves(since standing) {
+func (c *fleet) awaitMoves(since standing) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), stallLimit)
 	defer cancel()
@@ -219,7 +219,7 @@ func (c *crew) awaitMoves(since standing) {
 }
 
 // applied is how many prices have become averages.
-func (c *crew) applied() int {
+func (c *fleet) applied() int {
 	c.t.Helper()
 	n, err := applied(c.t.Context(), c.look.db)
 	require.NoError(c.t, err)
@@ -227,15 +227,15 @@ func (c *crew) applied() int {
 }
 
 // awaitLoad waits until a number of further records is applied, drawn at random.
-func (c *crew) awaitLoad() {
+func (c *fleet) awaitLoad() {
 	c.t.Helper()
-	to := c.applied() + c.random.IntN(crewRate)
+	to := c.applied() + c.random.IntN(fleetRate)
 	require.Eventually(c.t, func() bool { return c.applied() >= to }, stallLimit, 5*time.Millisecond)
 }
 
 // kill kills a process, and returns when it is gone, how far the stages were then,
 // and when that was.
-func (c *crew) kill(w *worker) (standing, time.Time) {
+func (c *fleet) kill(w *worker) (standing, time.Time) {
 	c.t.Helper()
 	if w == c.server {
 		c.clients.died()
@@ -249,7 +249,7 @@ func (c *crew) kill(w *worker) (standing, time.Time) {
 }
 
 // start starts a process that was killed.
-func (c *crew) start(w *worker) {
+func (c *fleet) start(w *worker) {
 	c.t.Helper()
 	w.start()
 	if w == c.server {
@@ -259,7 +259,7 @@ func (c *crew) start(w *worker) {
 }
 
 // awaitNoSessions waits until the database has no session of a process any more.
-func (c *crew) awaitNoSessions(w *worker) {
+func (c *fleet) awaitNoSessions(w *worker) {
 	c.t.Helper()
 	if !onPostgres() {
 		return

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Bound is a place in the log of a topic: an offset, which is that of another
+// OffsetOrTime is a place in the log of a topic: an offset, which is that of another
 // record on each partition, or a moment.
-type Bound struct {
+type OffsetOrTime struct {
 	// Offset counts where Moment is zero.
 	Offset int64
 	// Moment stands for the first record of each partition whose timestamp is at
@@ -18,22 +18,22 @@ type Bound struct {
 	Moment time.Time
 }
 
-// ErrBound says that a text is no place in the log.
-var ErrBound = errors.New("neither an offset nor a time")
+// ErrOffsetOrTime says that a text is no place in the log.
+var ErrOffsetOrTime = errors.New("neither an offset nor a time")
 
-// ParseBound reads an offset (1200), a time (2026-03-01T09:30:00Z), or how long
+// ParseOffsetOrTime reads an offset (1200), a time (2026-03-01T09:30:00Z), or how long
 // ago (90m), counted from now.
-func ParseBound(text string, now time.Time) (Bound, error) {
+func ParseOffsetOrTime(text string, now time.Time) (OffsetOrTime, error) {
 	if offset, err := strconv.ParseUint(text, 10, 63); err == nil {
-		return Bound{Offset: int64(offset)}, nil
+		return OffsetOrTime{Offset: int64(offset)}, nil
 	}
 	if moment, err := time.Parse(time.RFC3339, text); err == nil {
-		return Bound{Moment: sinceEpoch(moment)}, nil
+		return OffsetOrTime{Moment: sinceEpoch(moment)}, nil
 	}
 	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
-		return Bound{Moment: sinceEpoch(now.Add(-ago))}, nil
+		return OffsetOrTime{Moment: sinceEpoch(now.Add(-ago))}, nil
 	}
-	return Bound{}, fmt.Errorf("%w: %q is not like 1200, 2026-03-01T09:30:00Z or 90m", ErrBound, text)
+	return OffsetOrTime{}, fmt.Errorf("%w: %q is not like 1200, 2026-03-01T09:30:00Z or 90m", ErrOffsetOrTime, text)
 }
 
 func sinceEpoch(moment time.Time) time.Time {
@@ -43,12 +43,12 @@ func sinceEpoch(moment time.Time) time.Time {
 	return moment.UTC()
 }
 
-// IsMoment says whether the bound is a moment, and not an offset.
-func (b Bound) IsMoment() bool { return !b.Moment.IsZero() }
+// IsMoment says whether the place is a moment, and not an offset.
+func (b OffsetOrTime) IsMoment() bool { return !b.Moment.IsZero() }
 
 // Before says whether b lies before other on every partition. Of an offset and a
 // moment, only the log knows.
-func (b Bound) Before(other Bound) bool {
+func (b OffsetOrTime) Before(other OffsetOrTime) bool {
 	if b.IsMoment() != other.IsMoment() {
 		return false
 	}
@@ -56,7 +56,7 @@ func (b Bound) Before(other Bound) bool {
 }
 
 // String is what ParseBound reads, at any time.
-func (b Bound) String() string {
+func (b OffsetOrTime) String() string {
 	if b.IsMoment() {
 		return b.Moment.Format(time.RFC3339Nano)
 	}
