@@ -175,7 +175,7 @@ func (v *victim) up(points string) *program {
 	v.t.Helper()
 	v.start(points)
 	p := &program{t: v.t, env: v.env, logs: v.logs, url: v.logs.await(v.t, "listening")["url"].(string)}
-	v.logs.await(v.t, "the pipeline runs")
+	v.logs.await(v.t, "pipeline running")
 	return p
 }
 

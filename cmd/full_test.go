@@ -192,7 +192,7 @@ func serve(t testing.TB, env environment) *server {
 		}
 	})
 	p := &program{t: t, env: env, logs: l, url: l.await(t, "listening")["url"].(string)}
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 	return &server{p, process}
 }
 

@@ -69,7 +69,7 @@ func TestFaultsHugeRecords(t *testing.T) {
 	n := pick(s, 100, 1000)
 	env := newStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"})
 	process, l := spawn(t, env)
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 	answers := makeAnswers(s.random, 1000, time.Date(2025, 6, 15, 14, 0, 0, 0, time.UTC))
 	feed(t, env, answers[:500])
 	awaitDrained(t, env)

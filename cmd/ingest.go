@@ -40,11 +40,11 @@ func newIngest(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ingest FILE",
 		Short: "Import quotes from a file through the pipeline",
-		Long: `Bring the quotes of a file through the whole chain, and end when the last price
+		Long: `Import quotes from a file through the same pipeline, and end when the last price
 and average that follow from them are committed. Each quote has an identity: a
 trade, or a row's symbol, time and price, and how many equal rows of the file come
-before it. What was ingested before is found out and left alone, so to ingest a
-file again, or to go on after a failure, changes nothing twice.
+before it. What was ingested before is recognised and skipped, so importing a
+file twice, or again after a failure, changes nothing.
 
 Provider csv, the default, reads separated values. Files of many services are
 known by their first line, and are read as they were downloaded; what is assumed

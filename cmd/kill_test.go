@@ -42,7 +42,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 			t.Logf("the log of the last process:\n%s", l)
 		}
 	})
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 	fed := make(chan struct{})
 	go func() { feed(t, env, answers); close(fed) }()
 	began := time.Now()
@@ -54,7 +54,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 		require.ErrorAs(t, process.Wait(), &exit)
 		process, l = spawn(t, env)
 		restarted := time.Now()
-		l.await(t, "the pipeline runs")
+		l.await(t, "pipeline running")
 		t.Logf("kill %d: back after %v", i+1, time.Since(restarted))
 	}
 	<-fed

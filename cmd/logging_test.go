@@ -48,7 +48,7 @@ func serveUntil(t *testing.T, env environment, last string) string {
 func TestTheBanner(t *testing.T) {
 	t.Parallel()
 	log := serveUntil(t, environment{"LOG_FORMAT": "text"}, "Ctrl-C")
-	match := regexp.MustCompile(`(?s)msg="the pipeline runs"\n\npricemill \S+ on (http://127\.0\.0\.1:\d+)\n` +
+	match := regexp.MustCompile(`(?s)msg="pipeline running"\n\npricemill \S+ on (http://127\.0\.0\.1:\d+)\n` +
 		`  data      (.+?)(?:, which holds the log too|, and the log on Kafka at \S+)\n  prices    simulated, made up and not of any market; for real ones ask with provider=coinbase or provider=yahoo, [^\n]+\n` +
 		`  look at   (\S+)/ in a browser, and (\S+)/docs for the API\n  try       curl -s '(\S+)/api/v1/prices/latest\?symbol=AAPL'\n  stop it   Ctrl-C\n\n`).FindStringSubmatch(log)
 	require.NotNil(t, match, log)
@@ -68,7 +68,7 @@ func TestTheBanner(t *testing.T) {
 
 func TestLogLevelsAndFormats(t *testing.T) {
 	t.Parallel()
-	log := serveUntil(t, environment{"LOG_LEVEL": "debug"}, `"the pipeline runs"`)
+	log := serveUntil(t, environment{"LOG_LEVEL": "debug"}, `"pipeline running"`)
 	for line := range strings.Lines(log) {
 		assert.True(t, json.Valid([]byte(line)), line)
 	}

@@ -42,7 +42,7 @@ func TestLonelyRecords(t *testing.T) {
 	}
 	env := newStack(t, environment{"KAFKA_BOOTSTRAP_SERVERS": ""}) // it is about the log in the database
 	process, l := spawn(t, env)
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 
 	// The first half comes while the service runs, the second while it does not.
 	appendLonely(t, env, 0, total/2)
@@ -55,7 +55,7 @@ func TestLonelyRecords(t *testing.T) {
 	for _, name := range []string{"after kill -9, before half of the log is applied", "after kill -9, with all of it applied"} {
 		began := time.Now()
 		process, l = spawn(t, env)
-		l.await(t, "the pipeline runs")
+		l.await(t, "pipeline running")
 		took := time.Since(began)
 		awaitLonely(t, env, process, total)
 		awaitDrained(t, env) // the other read models

@@ -195,7 +195,7 @@ func start(t testing.TB, env environment) *program {
 		assert.Zero(t, p.stop(), "exit status; log:\n%s", p.logs)
 	})
 	p.url = p.logs.await(t, "listening")["url"].(string)
-	p.logs.await(t, "the pipeline runs")
+	p.logs.await(t, "pipeline running")
 	return p
 }
 

@@ -74,7 +74,7 @@ func (tu *tutorial) serve(block string) (stop func()) {
 	require.NoError(tu.t, c.Start())
 	followed := make(chan struct{})
 	go func() { said.follow(reader); close(followed) }()
-	said.await(tu.t, "the pipeline runs")
+	said.await(tu.t, "pipeline running")
 	said.await(tu.t, "listening")
 	stopped := false
 	stop = func() {

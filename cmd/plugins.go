@@ -66,7 +66,7 @@ func readPlugins(text string, wrong *faults) switches {
 // served are the read models that the API needs.
 var served = []string{jobs.Name, latestprices.Name, movingaverages.Name, processedprices.Name, requests.Name}
 
-// builtinSources are where events come from that no module gives.
+// builtinSources are the sources of events that no module produces.
 var builtinSources = []topology.Component{
 	{Kind: topology.SourceComponent, Name: "api", Doc: "Commands and questions of clients.", Produces: []schema.EventType{
 		schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(), schema.PollingJobResumed{}.EventType(),

@@ -35,7 +35,7 @@ func spawnServer(t testing.TB, roles string, env environment) *program {
 		_ = process.Wait() // the status says it
 		return process.ProcessState.ExitCode()
 	}
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 	return p
 }
 
@@ -68,7 +68,7 @@ func newWorkerAs(t testing.TB, roles, name string, env environment) *worker {
 }
 
 // running is what a process logs once it works.
-const running = "the pipeline runs"
+const running = "pipeline running"
 
 func (w *worker) start() {
 	w.t.Helper()

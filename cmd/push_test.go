@@ -233,7 +233,7 @@ func TestPushIsGaplessOverKills(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed(t), 0))
 	answers := makeAnswers(random, 4000, time.Date(2025, 6, 15, 14, 0, 0, 0, time.UTC))
 	process, l := spawn(t, env)
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 	workers, apis := &atomic.Pointer[string]{}, &atomic.Pointer[string]{}
 	url := l.await(t, "listening")["url"].(string)
 	workers.Store(&url)

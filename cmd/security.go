@@ -16,7 +16,7 @@ import (
 const maxSecret = 64 << 10
 
 // fromEnvironment looks a setting up; an empty variable counts as none, since
-// compose files pass those. A secret may stand in a file that NAME_FILE names
+// compose files pass those. A secret can be read from a file that NAME_FILE names
 // instead.
 func (a *app) fromEnvironment(s setting, wrong *faults) string {
 	name := strings.ToUpper(s.key)

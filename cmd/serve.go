@@ -181,7 +181,7 @@ func (s *service) run(ctx context.Context) error {
 	defer stopPipeline()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		return s.runtime.Run(pipelineCtx, func() { s.log.Info("the pipeline runs"); s.started() })
+		return s.runtime.Run(pipelineCtx, func() { s.log.Info("pipeline running"); s.started() })
 	})
 	if s.config.Roles.Projections {
 		rebuilder := s.modules.rebuilder(s.backends, s.topology, s.log)

@@ -276,7 +276,7 @@ func TestSigtermDrainsAndExitsZero(t *testing.T) {
 	t.Parallel()
 	process, l := spawn(t, newStack(t, nil))
 	url := l.await(t, "listening")["url"].(string)
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 	response, err := http.Get(url + "/api/v1/prices/latest?symbol=AAPL")
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())

@@ -211,7 +211,7 @@ func TestFaultsSlowConnections(t *testing.T) {
 	env := newStack(t, environment{"DEFAULT_PROVIDER": "csv"})
 	_, l := spawn(t, env)
 	p := &program{t: t, env: env, logs: l, url: l.await(t, "listening")["url"].(string)}
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 	p.eventually("/readyz", http.StatusOK)
 	newHistory(t, p)
 	healthy := newSteady(p.url)

@@ -44,7 +44,7 @@ func TestFaultsStopWhileServicesHang(t *testing.T) {
 	for way := range ways[:pick(s, 1, len(ways))] {
 		for _, service := range hung {
 			process, l := spawn(t, env.with(detour))
-			l.await(t, "the pipeline runs")
+			l.await(t, "pipeline running")
 			awaitSymbols(t, look)
 			visitor := newVisitor("visitor", l.await(t, "listening")["url"].(string))
 			pause(time.Duration(s.random.IntN(500)) * time.Millisecond)
@@ -61,7 +61,7 @@ func TestFaultsStopWhileServicesHang(t *testing.T) {
 	close(enough)
 	total := <-fed
 	process, l := spawn(t, env)
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 	s.check(env, answers[:total])
 	stop(t, process, l)
 }

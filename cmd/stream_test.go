@@ -201,7 +201,7 @@ func TestAStreamIsTakenOver(t *testing.T) {
 	owner, l := spawn(t, env)
 	p := &program{t: t, env: env, logs: l}
 	p.url = l.await(t, "listening")["url"].(string)
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 	path := startStream(t, p, frames)
 	<-reached
 

@@ -135,7 +135,7 @@ func TestAStandbyTakesOver(t *testing.T) {
 	}
 	env := newStack(t, nil)
 	process, l := spawn(t, env)
-	l.await(t, "the pipeline runs")
+	l.await(t, "pipeline running")
 	feed(t, env, oneEach(0, 10))
 	awaitDrained(t, env)
 

@@ -120,7 +120,7 @@ func (c *routers) change(ctx context.Context) error {
 
 func (c *routers) add(spec StageSpec) {
 	r := c.runtime
-	r.cfg.Log.Info("a stage begins", "stage", spec.Name)
+	r.cfg.Log.Info("stage started", "stage", spec.Name)
 	ctx, leave := context.WithCancel(c.ctx)
 	m := dynamicStage{r.newStage(spec), leave, make(chan struct{})}
 	c.running[spec.Name] = m
@@ -132,7 +132,7 @@ func (c *routers) add(spec StageSpec) {
 
 func (c *routers) remove(ctx context.Context, name string, m dynamicStage) {
 	r := c.runtime
-	r.cfg.Log.Info("a stage ends", "stage", name)
+	r.cfg.Log.Info("stage ended", "stage", name)
 	delete(c.running, name)
 	m.stop()
 	select {

@@ -62,7 +62,7 @@ func keepRunning(ctx context.Context, runner pipeline.Runner, emit pipeline.Emit
 		if time.Since(began) > runnerPause {
 			pause = 0 // it had been running well
 		}
-		log.Log(ctx, level, "a runner stopped, starting it again", "after", pause, "error", err)
+		log.Log(ctx, level, "runner failed, restarting", "after", pause, "error", err)
 		select {
 		case <-ctx.Done():
 			return

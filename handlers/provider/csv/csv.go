@@ -17,7 +17,7 @@ const Name schema.Provider = "csv"
 func init() {
 	pipeline.RegisterProvider(pipeline.ProviderModule{
 		Name:          Name,
-		Doc:           "Prices from files of comma-separated values, by pricemill ingest; it cannot be asked.",
+		Doc:           "Prices from files of comma-separated values, by pricemill ingest; import only.",
 		CaseSensitive: true, // as files are of some provider that may be
 		New:           New,
 	})
@@ -42,7 +42,7 @@ func (provider) Configured() bool { return false }
 // CodeNotConfigured.
 func (provider) Quote(context.Context, schema.Symbol) (schema.RawResponse, error) {
 	return nil, pipeline.Quotef(schema.CodeNotConfigured,
-		"prices of this provider come from files, by pricemill ingest: it cannot be asked for one")
+		"this provider is import only: its prices come from files, with pricemill ingest")
 }
 
 // answer is a row as it is kept. It stands for itself: which columns were read,

@@ -33,7 +33,7 @@ func init() {
 	pipeline.RegisterProvider(pipeline.ProviderModule{
 		Name:     Name,
 		Aliases:  []schema.Provider{"yahoo_finance"},
-		Doc:      "Prices from Yahoo Finance by an unofficial endpoint, without any promise; needs no key.",
+		Doc:      "Prices from Yahoo Finance, via an unofficial endpoint with no guarantees; needs no key.",
 		Settings: defaults,
 		New:      New,
 	})
