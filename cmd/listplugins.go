@@ -80,15 +80,21 @@ plugin's name.`,
 }
 
 func newTopology(a *app) *cobra.Command {
-	return &cobra.Command{
+	var output string
+	draw := map[string]func([]topology.Component) string{"mermaid": topology.Mermaid, "svg": topology.SVG}
+	c := &cobra.Command{
 		Use:   "topology",
-		Short: "Print topics, stages and read models as a Mermaid flowchart",
+		Short: "Print topics, stages and read models as a picture",
 		Long: `Print the topics, and the sources, handlers and projections that produce to them and
-consume from them, as a Mermaid flowchart (https://mermaid.js.org). No service is
-needed.`,
-		Example: "  pricemill topology\n  PLUGINS=all pricemill topology",
+consume from them, as a Mermaid flowchart (https://mermaid.js.org) or as an SVG
+picture. No service is needed.`,
+		Example: "  pricemill topology\n  PLUGINS=all pricemill topology -o svg >topology.svg",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
+			picture, known := draw[output]
+			if !known {
+				return fmt.Errorf("%w: --output: %q is not mermaid or svg", errUsage, output)
+			}
 			c, err := a.load()
 			if err != nil {
 				return err
@@ -97,8 +103,10 @@ needed.`,
 			if err != nil {
 				return err
 			}
-			_, err = io.WriteString(a.stdout, topology.Mermaid(m.parts))
+			_, err = io.WriteString(a.stdout, picture(m.parts))
 			return err
 		},
 	}
+	c.Flags().StringVarP(&output, "output", "o", "mermaid", "mermaid, or svg")
+	return c
 }

@@ -102,31 +102,19 @@ func topicsOf(types []schema.EventType) []schema.Topic {
 // Mermaid draws the components as a flowchart in the language of Mermaid:
 // topics as stadiums, tables as cylinders.
 func Mermaid(components []Component) string {
+	g := newGraph(components)
 	var b strings.Builder
 	b.WriteString("flowchart TD\n")
-	id := func(kind, name string) string {
-		return kind + "_" + strings.NewReplacer("-", "_", ".", "_").Replace(name)
+	id := func(n int) string {
+		return string(g.nodes[n].kind) + "_" + strings.NewReplacer("-", "_", ".", "_").Replace(g.nodes[n].name)
 	}
-	drawn := map[schema.Topic]bool{}
-	for _, p := range components {
-		for _, topic := range topicsOf(append(slices.Clone(p.Consumes), p.Produces...)) {
-			drawn[topic] = true
-		}
-	}
-	for _, topic := range schema.Topics() {
-		if drawn[topic] {
-			fmt.Fprintf(&b, "  %s([%s])\n", id("topic", string(topic)), topic)
-		}
-	}
-	shapes := map[ComponentKind]string{SourceComponent: "  %s[/%s/]\n", HandlerComponent: "  %s[%s]\n", ProjectionComponent: "  %s[(%s)]\n"}
-	for _, p := range components {
-		self := id(string(p.Kind), p.Name)
-		fmt.Fprintf(&b, shapes[p.Kind], self, p.Name)
-		for _, topic := range topicsOf(p.Consumes) {
-			fmt.Fprintf(&b, "  %s --> %s\n", id("topic", string(topic)), self)
-		}
-		for _, topic := range topicsOf(p.Produces) {
-			fmt.Fprintf(&b, "  %s --> %s\n", self, id("topic", string(topic)))
+	shapes := map[ComponentKind]string{topicNode: "  %s([%s])\n", SourceComponent: "  %s[/%s/]\n", HandlerComponent: "  %s[%s]\n", ProjectionComponent: "  %s[(%s)]\n"}
+	edges := g.edges
+	for i, n := range g.nodes {
+		fmt.Fprintf(&b, shapes[n.kind], id(i), n.name)
+		for n.kind != topicNode && len(edges) > 0 && (edges[0].from == i || edges[0].to == i) {
+			fmt.Fprintf(&b, "  %s --> %s\n", id(edges[0].from), id(edges[0].to))
+			edges = edges[1:]
 		}
 	}
 	return b.String()
