@@ -220,16 +220,24 @@ func follow(doc map[string]any, ref string) any {
 	return at
 }
 
-// The picture of docs/architecture.md, to which the README leads, is what the program
-// prints without any setting.
+// The picture that the README and docs/architecture.md show is what the program draws
+// without any setting. To renew it: bin/pricemill topology -o svg >docs/images/topology.svg
 func TestThePictureOfTheTopology(t *testing.T) {
 	t.Parallel()
-	status, stdout, stderr := run(t, environment{}, "topology")
+	status, stdout, stderr := run(t, environment{}, "topology", "-o", "svg")
 	require.Zero(t, status, stderr)
-	architecture, err := os.ReadFile("../docs/architecture.md")
+	picture, err := os.ReadFile("../docs/images/topology.svg")
 	require.NoError(t, err)
-	assert.Contains(t, string(architecture), "## Topology\n\n```mermaid\n"+stdout+"```\n")
-	readme, err := os.ReadFile("../README.md")
-	require.NoError(t, err)
-	assert.Contains(t, string(readme), "](docs/architecture.md#topology)")
+	assert.Equal(t, string(picture), stdout)
+	for document, link := range map[string]string{"../README.md": "](docs/images/topology.svg)", "../docs/architecture.md": "](images/topology.svg)"} {
+		content, err := os.ReadFile(document)
+		require.NoError(t, err)
+		assert.Contains(t, string(content), link, document)
+	}
+	status, stdout, stderr = run(t, environment{}, "topology")
+	require.Zero(t, status, stderr)
+	assert.True(t, strings.HasPrefix(stdout, "flowchart TD\n"), stdout)
+	status, _, stderr = run(t, environment{}, "topology", "-o", "png")
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, `"png" is not mermaid or svg`)
 }
