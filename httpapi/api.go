@@ -95,6 +95,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, historyPath, a.withAge(a.getHistory, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/chart.svg", a.withAge(a.getChart(chart.SVG), processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/chart.png", a.withAge(a.getChart(chart.PNG), processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/chart.json", a.withAge(a.getChartNumbers, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.withAge(a.getAverage, movingaverages.Name, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.withAge(a.getAverageHistory, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/stream", a.getPriceStream},

@@ -124,17 +124,8 @@ func (a *API) readChartQuery(r *http.Request) (chartQuery, error) {
 // getChart makes the handler that draws charts in a format.
 func (a *API) getChart(format chart.Format) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		asked, err := a.readChartQuery(r)
+		_, picture, err := a.readPicture(w, r)
 		if err != nil {
-			return err
-		}
-		ctx, cancel := withQueryTimeout(r)
-		defer cancel()
-		picture, err := a.readChart(ctx, asked)
-		if err != nil {
-			return err
-		}
-		if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(picture.Bars)); err != nil {
 			return err
 		}
 		image, err := picture.Draw(format)
@@ -147,6 +138,22 @@ func (a *API) getChart(format chart.Format) func(http.ResponseWriter, *http.Requ
 		newDocument(chartContent[format], image).write(w, r, cacheQuote)
 		return nil
 	}
+}
+
+// readPicture reads what a request for a chart asks for, and sets the headers that every
+// chart has.
+func (a *API) readPicture(w http.ResponseWriter, r *http.Request) (chartQuery, chart.Picture, error) {
+	asked, err := a.readChartQuery(r)
+	if err != nil {
+		return asked, chart.Picture{}, err
+	}
+	ctx, cancel := withQueryTimeout(r)
+	defer cancel()
+	picture, err := a.readChart(ctx, asked)
+	if err != nil {
+		return asked, picture, err
+	}
+	return asked, picture, a.markList(ctx, w, asked.Provider, asked.Symbol, len(picture.Bars))
 }
 
 // readChart reads what a chart shows.

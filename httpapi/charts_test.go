@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"image/png"
@@ -17,6 +18,8 @@ import (
 const (
 	svgPath = "/api/v1/prices/chart.svg"
 	pngPath = "/api/v1/prices/chart.png"
+	// numbersPath has the numbers of the picture at svgPath.
+	numbersPath = "/api/v1/prices/chart.json"
 )
 
 // drawnPrices is an API that knows five prices of a symbol.
@@ -145,10 +148,64 @@ func TestChartsThatAreRefused(t *testing.T) {
 		"symbol=A&from=2025-06-16T00:00:00Z&to=2025-06-15T00:00:00Z": http.StatusUnprocessableEntity,
 		"symbol=A&indicators=" + strings.Repeat("a", 201):            http.StatusUnprocessableEntity,
 	} {
-		for _, path := range []string{svgPath, pngPath} {
+		for _, path := range []string{svgPath, pngPath, numbersPath} {
 			if w := get(t, api, path+"?"+query); w.Code != status {
 				t.Errorf("%s?%s: %d %s, want %d", path, query, w.Code, w.Body, status)
 			}
 		}
+	}
+}
+
+// TestChartInNumbers: the bars and lines of the picture, to the digit, one value a bar, and
+// where the picture of that size has them.
+func TestChartInNumbers(t *testing.T) {
+	t.Parallel()
+	api := drawnPrices(t)
+	const query = "?symbol=AAPL&interval=1s&indicators=average,bands&window=3&kind=candles&width=400&height=240"
+	w := get(t, api, numbersPath+query)
+	var got struct {
+		Symbol, Provider, Interval string
+		Bars                       []struct {
+			Start                  string
+			Open, High, Low, Close json.Number
+			Volume                 *json.Number
+		}
+		Lines []struct {
+			Name   string
+			Values []*json.Number
+		}
+		Plot struct {
+			Left, Right, Top, Bottom, End, Low, High float64
+			Slots                                    int
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != http.StatusOK {
+		t.Fatalf("%d %v %s", w.Code, err, w.Body)
+	}
+	if got.Symbol != "AAPL" || got.Provider != "finnhub" || got.Interval != "1s" || len(got.Bars) != 5 {
+		t.Fatalf("%+v", got)
+	}
+	history := get(t, api, "/api/v1/prices/history?symbol=AAPL").Body.String()
+	for _, b := range got.Bars {
+		if !strings.Contains(history, `"price":`+b.Close.String()+",") || b.Open != b.Close || b.High != b.Low || b.Volume != nil {
+			t.Errorf("a bar of one price is %+v, the prices %s", b, history)
+		}
+	}
+	if len(got.Lines) < 3 || got.Lines[0].Name != "Average 3" || got.Lines[1].Name == "" || got.Lines[2].Name == "" {
+		t.Errorf("lines %+v", got.Lines)
+	}
+	for _, line := range got.Lines {
+		if len(line.Values) != len(got.Bars) {
+			t.Errorf("%s has %d values for %d bars", line.Name, len(line.Values), len(got.Bars))
+		}
+	}
+	p := got.Plot
+	if p.Left < 0 || p.Right <= p.Left || p.Right >= 400 || p.Top >= p.Bottom || p.End < p.Bottom || p.End >= 240 || p.Slots < 5 || p.Low >= p.High {
+		t.Errorf("plot %+v", p)
+	}
+
+	none := get(t, newAPI(t, nil), numbersPath+"?symbol=AAPL")
+	if body := none.Body.String(); none.Code != http.StatusOK || !strings.Contains(body, `"bars":[],"lines":[]`) || strings.Contains(body, "plot") {
+		t.Errorf("%d %s", none.Code, body)
 	}
 }

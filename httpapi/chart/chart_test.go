@@ -2,7 +2,9 @@ package chart_test
 
 import (
 	"bytes"
+	"fmt"
 	"image/png"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -107,4 +109,63 @@ func TestTheAxisNamesRoundPrices(t *testing.T) {
 		}
 	}
 	assert.Fail(t, "no label of the axis is a round price", string(svg))
+}
+
+// TestVolumesHaveAPane: where a bar says its volume, columns are drawn below the prices,
+// and their greatest is named; where none does, the prices have the room.
+func TestVolumesHaveAPane(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []chart.Kind{chart.Lines, chart.Candles} {
+		p := picture(kind, "100")
+		bare, without := p.Plot(), columns(t, p)
+		volume, other := schema.MustDecimal("1250"), schema.MustDecimal("0.5")
+		p.Bars[0].Volume, p.Bars[1].Volume = &volume, &other
+		plot, with := p.Plot(), columns(t, p)
+		assert.Equal(t, bare.Bottom, bare.End)
+		assert.Zero(t, without)
+		assert.Less(t, plot.Bottom, plot.End-20)
+		assert.Equal(t, bare.End, plot.End)
+		assert.Equal(t, 2, with, "one column for each bar with a volume")
+		svg, err := p.Draw(chart.SVG)
+		require.NoError(t, err)
+		assert.Contains(t, string(svg), ">1.25k<")
+		p.Bars[1].Volume = nil
+		assert.Equal(t, 1, columns(t, p))
+	}
+}
+
+// columns counts what is drawn in the colour of volumes, which is that of nothing else.
+func columns(t *testing.T, p chart.Picture) int {
+	t.Helper()
+	p.Theme = chart.Light
+	svg, err := p.Draw(chart.SVG)
+	require.NoError(t, err)
+	return strings.Count(string(svg), "fill:rgb(213,218,225)")
+}
+
+// TestThePlotIsThatOfThePicture: bars are in slots of equal width from left to right, and
+// prices between low and high from bottom to top.
+func TestThePlotIsThatOfThePicture(t *testing.T) {
+	t.Parallel()
+	p := picture(chart.Candles, "100") // bars at 100 and 200
+	p.Lines = nil
+	plot := p.Plot()
+	assert.Equal(t, 40, plot.Slots)
+	assert.LessOrEqual(t, plot.Low, 100.0)
+	assert.GreaterOrEqual(t, plot.High, 200.0)
+	svg, err := p.Draw(chart.SVG)
+	require.NoError(t, err)
+	for slot, price := range []float64{100, 200} {
+		middle := plot.Left + (float64(slot)+0.5)*(plot.Right-plot.Left)/float64(plot.Slots)
+		height := plot.Bottom - (price-plot.Low)/(plot.High-plot.Low)*(plot.Bottom-plot.Top)
+		// The wick, four of whose pixels are one.
+		assert.Contains(t, string(svg), fmt.Sprintf("M %.0f %.0f", math.Round(4*(middle-0.5)), math.Round(4*height)), "the bar at %v", price)
+	}
+}
+
+func TestVolumesAreShort(t *testing.T) {
+	t.Parallel()
+	for volume, want := range map[float64]string{0: "0", 0.00012: "0.00012", 1: "1", 9.5: "9.5", 950: "950", 1250: "1.25k", 3.1e6: "3.1M", 100_000: "100k", 2e9: "2B", 5e15: "5000T"} {
+		assert.Equal(t, want, chart.Short(volume), "%v", volume)
+	}
 }

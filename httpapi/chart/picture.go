@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"slices"
-	"strconv"
-	"time"
 
 	"github.com/go-analyze/charts"
 
@@ -63,17 +60,22 @@ type Picture struct {
 // Draw returns the picture. The same picture is the same bytes.
 func (p Picture) Draw(format Format) ([]byte, error) {
 	d := newDrawing(p, format)
-	painter, err := d.render()
-	if err != nil {
-		return nil, fmt.Errorf("drawing a chart of %s: %w", p.Title, err)
+	d.fill(box{0, 0, float64(p.Width), float64(p.Height)}, d.background)
+	d.heading()
+	if len(p.Bars) == 0 {
+		d.write("No prices in this period", margin, float64(p.Height)/2, d.font(titleSize, d.text))
+	} else {
+		d.axes()
+		d.volumes()
+		d.prices()
+		d.overlays()
 	}
-	d.heading(painter)
-	out, err := painter.Bytes()
+	out, err := d.painter.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("drawing a chart of %s: %w", p.Title, err)
 	}
 	if format == SVG {
-		out = sized(out, p.Width, p.Height)
+		out = bytes.Replace(out, []byte(" viewBox="), fmt.Appendf(nil, ` width="%d" height="%d" viewBox=`, p.Width, p.Height), 1)
 	}
 	return out, nil
 }
@@ -82,220 +84,160 @@ func (p Picture) Draw(format Format) ([]byte, error) {
 // everything at whole pixels, which alone makes lines look like stairs.
 const fine = 4
 
-// sized gives an SVG its size in pixels, and the lines whose width the library alone
-// decides that of a pixel: grid and wicks.
-func sized(svg []byte, width, height int) []byte {
-	svg = bytes.ReplaceAll(svg, []byte("stroke-width:1;"), fmt.Appendf(nil, "stroke-width:%d;", fine))
-	return bytes.Replace(svg, []byte(" viewBox="), fmt.Appendf(nil, ` width="%d" height="%d" viewBox=`, width, height), 1)
-}
-
-// drawing is a picture being drawn.
-type drawing struct {
-	Picture
-	colours
-	format Format
-	scale  int
-}
-
-// fewestCandles is how many candles a picture has room for, at least: a lone one would
-// fill it.
-const fewestCandles = 40
-
-func newDrawing(p Picture, format Format) *drawing {
-	d := &drawing{Picture: p, colours: themes[p.Theme], format: format, scale: 1}
-	if format == SVG {
-		d.scale = fine
-	}
-	return d
-}
-
-// font is text of some pixels.
-func (d *drawing) font(size float64, colour charts.Color) charts.FontStyle {
-	return charts.NewFontStyleWithSize(size * float64(d.scale)).WithColor(colour)
-}
-
-func (d *drawing) box(left, top, right, bottom int) charts.Box {
-	return charts.NewBox(left*d.scale, top*d.scale, right*d.scale, bottom*d.scale)
-}
-
-// The layout, in pixels.
+// Sizes, in pixels.
 const (
 	margin        = 12
 	headingHeight = 34
 	labelSize     = 9.0
 	titleSize     = 12.0
+	lineWidth     = 1.25
 )
 
-func (d *drawing) render() (*charts.Painter, error) {
-	series, seriesColours := d.series()
-	opt := charts.ChartOption{
-		OutputFormat: string(d.format), Width: d.Width * d.scale, Height: d.Height * d.scale,
-		Theme:   d.palette(d.Theme == Dark, seriesColours),
-		Padding: d.box(margin, headingHeight, margin, margin-2),
-		Legend:  charts.LegendOption{Show: charts.Ptr(false)}, SeriesList: series,
-		LineStrokeWidth: 1.25 * float64(d.scale), Symbol: charts.Symbol{Shape: charts.SymbolNone},
-		XAxis: charts.XAxisOption{Labels: d.timeLabels(), LabelCount: len(d.Bars) + d.empty(), LabelFontStyle: d.font(labelSize, d.faint),
-			BoundaryGap: charts.Ptr(true)},
-		YAxis: []charts.YAxisOption{d.priceAxis()},
-	}
-	if len(d.Bars) == 0 {
-		opt.SeriesList, opt.YAxis, opt.XAxis.Labels = nil, nil, nil
-		painter := charts.NewPainter(charts.PainterOptions{OutputFormat: opt.OutputFormat, Width: opt.Width, Height: opt.Height, Theme: opt.Theme})
-		painter.FilledRect(0, 0, opt.Width, opt.Height, d.background, d.background, 0)
-		painter.Text("No prices in this period", margin*d.scale, opt.Height/2, 0, d.font(titleSize, d.text))
-		return painter, nil
-	}
-	return charts.Render(opt)
+// drawing is a picture being drawn. Its coordinates are pixels of the picture.
+type drawing struct {
+	Picture
+	colours
+	layout
+	painter *charts.Painter
+	scale   float64
 }
 
-// empty is how much room is left free after the last bar.
-func (d *drawing) empty() int {
-	if d.Kind != Candles {
-		return 0
+func newDrawing(p Picture, format Format) *drawing {
+	d := &drawing{Picture: p, colours: themes[p.Theme], scale: 1}
+	if format == SVG {
+		d.scale = fine
 	}
-	return max(0, fewestCandles-len(d.Bars))
+	d.painter = charts.NewPainter(charts.PainterOptions{OutputFormat: string(format), Width: d.at(float64(p.Width)), Height: d.at(float64(p.Height))})
+	d.layout = newLayout(p, func(label string) float64 { return d.width(label, d.font(labelSize, d.faint)) })
+	return d
 }
 
-// series are the prices and the lines, and the colour of each.
-func (d *drawing) series() (charts.GenericSeriesList, []charts.Color) {
-	var list charts.GenericSeriesList
-	var all []charts.Color
-	if d.Kind == Candles {
-		none := charts.GetNullValue()
-		ohlc := slices.Repeat([]charts.OHLCData{{Open: none, High: none, Low: none, Close: none}}, len(d.Bars)+d.empty())
-		for i, b := range d.Bars {
-			ohlc[i] = charts.OHLCData{Open: pixels(b.Open), High: pixels(b.High), Low: pixels(b.Low), Close: pixels(b.Close)}
-		}
-		list = charts.CandlestickSeriesList{{Data: ohlc}}.ToGenericSeriesList()
-	} else {
-		closes := make([]float64, len(d.Bars))
-		for i, b := range d.Bars {
-			closes[i] = pixels(b.Close)
-		}
-		list = charts.GenericSeriesList{{Type: charts.ChartTypeLine, Values: closes}}
-	}
-	all = append(all, d.price)
-	named := -1
-	for _, line := range d.Lines {
-		if line.Name != "" {
-			named++
-		}
-		values := slices.Repeat([]float64{charts.GetNullValue()}, len(line.Values)+d.empty())
-		for i, v := range line.Values {
-			if v != nil {
-				values[i] = pixels(*v)
-			}
-		}
-		list = append(list, charts.GenericSeries{Type: charts.ChartTypeLine, Values: values})
-		all = append(all, d.lines[max(0, named)%len(d.lines)])
-	}
-	return list, all
+// at is a coordinate in the library's pixels.
+func (d *drawing) at(pixels float64) int { return int(math.Round(pixels * d.scale)) }
+
+func (d *drawing) font(size float64, colour charts.Color) charts.FontStyle {
+	return charts.NewFontStyleWithSize(size * d.scale).WithColor(colour)
 }
 
-// pixels is where a price becomes a float: as a height in a picture.
-func pixels(d schema.Decimal) float64 {
-	f, _ := strconv.ParseFloat(d.String(), 64) // a decimal is always a number
-	return f
+func (d *drawing) fill(b box, colour charts.Color) {
+	d.painter.FilledRect(d.at(b.left), d.at(b.top), d.at(b.right), d.at(b.bottom), colour, colour, 0)
 }
 
-// priceAxis ends at round numbers around all that is drawn.
-func (d *drawing) priceAxis() charts.YAxisOption {
-	low, high := math.Inf(1), math.Inf(-1)
-	see := func(v float64) { low, high = min(low, v), max(high, v) }
-	for _, b := range d.Bars {
-		if see(pixels(b.Close)); d.Kind == Candles {
-			see(pixels(b.Low))
-			see(pixels(b.High))
-		}
-	}
-	for _, line := range d.Lines {
-		for _, v := range line.Values {
-			if v != nil {
-				see(pixels(*v))
-			}
-		}
-	}
-	if len(d.Bars) == 0 {
-		low, high = 0, 1
-	}
-	from, to, step, digits := roundAxis(low, high, max(2, (d.Height-headingHeight)/56))
-	return charts.YAxisOption{
-		Min: charts.Ptr(from), Max: charts.Ptr(to), LabelCount: int(math.Round((to-from)/step)) + 1, Position: charts.PositionRight,
-		LabelFontStyle: d.font(labelSize, d.faint), SplitLineShow: charts.Ptr(true),
-		ValueFormatter: func(v float64) string { return strconv.FormatFloat(v, 'f', digits, 64) },
-	}
+func (d *drawing) write(text string, x, baseline float64, style charts.FontStyle) {
+	d.painter.Text(text, d.at(x), d.at(baseline), 0, style)
 }
 
-// roundAxis returns an axis of about so many steps that has low and high in it, and
-// the digits after the point that its labels need.
-func roundAxis(low, high float64, steps int) (from, to, step float64, digits int) {
-	span := high - low
-	if span <= math.Abs(high)*1e-9 { // one price: an axis around it
-		span = max(math.Abs(high)*0.01, 1e-12)
-		low, high = low-span/2, high+span/2
-	}
-	exponent := math.Floor(math.Log10(span / float64(steps)))
-	step = math.Pow(10, exponent)
-	for _, factor := range []float64{1, 2, 5, 10} {
-		if step = factor * math.Pow(10, exponent); span/step <= float64(steps) {
-			break
-		}
-	}
-	from, to = math.Floor(low/step)*step, math.Ceil(high/step)*step
-	return from, to, step, max(0, int(-math.Floor(math.Log10(step)+1e-9)))
-}
-
-// labelWidth is the room of a time, in pixels.
-const labelWidth = 110
-
-// timeLabels says of bars at equal distances when they start, as exactly as the interval
-// and the period ask for. The others have an empty label, so that none covers another.
-func (d *drawing) timeLabels() []string {
-	labels := make([]string, len(d.Bars)+d.empty())
-	if len(d.Bars) == 0 {
-		return labels
-	}
-	format := "15:04"
-	switch period := d.Bars[len(d.Bars)-1].Start.Sub(d.Bars[0].Start.Time); {
-	case d.Interval.Length >= 24*time.Hour:
-		format = "2 Jan 2006"
-	case period >= 24*time.Hour:
-		format = "2 Jan 15:04"
-	case d.Interval.Length < time.Minute:
-		format = "15:04:05"
-	}
-	most := max(1, d.Width/labelWidth)
-	step := (len(labels) + most - 1) / most
-	for i := step / 2; i < len(labels); i += step { // not at the edges, where a label is cut off
-		start := d.Bars[min(i, len(d.Bars)-1)].Start.Add(time.Duration(max(0, i+1-len(d.Bars))) * d.Interval.Length)
-		labels[i] = start.UTC().Format(format)
-	}
-	return labels
+func (d *drawing) width(text string, style charts.FontStyle) float64 {
+	return float64(d.painter.MeasureText(text, 0, style).Width()) / d.scale
 }
 
 // heading writes the title and, after it, the names of the lines.
-func (d *drawing) heading(painter *charts.Painter) {
-	s := d.scale
-	x, y := margin*s, 22*s
-	put := func(text string, size float64, colour charts.Color, gap int) {
+func (d *drawing) heading() {
+	x, y := float64(margin), 22.0
+	put := func(text string, size float64, colour charts.Color, gap float64) {
 		style := d.font(size, colour)
-		painter.Text(text, x, y, 0, style)
-		x += painter.MeasureText(text, 0, style).Width() + gap*s
+		d.write(text, x, y, style)
+		x += d.width(text, style) + gap
 	}
 	put(d.Title, titleSize, d.strong, 8)
 	put(d.Subtitle, labelSize, d.faint, 16)
-	named := 0
-	for _, line := range d.Lines {
+	for i, line := range d.Lines {
 		if line.Name == "" {
 			continue
 		}
-		colour := d.lines[named%len(d.lines)]
-		named++
-		if x+(30+6*len(line.Name))*s > (d.Width-margin)*s { // no room is left
+		if x+30+6*float64(len(line.Name)) > float64(d.Width-margin) { // no room is left
 			return
 		}
-		painter.FilledRect(x, y-5*s, x+14*s, y-3*s, colour, colour, 0)
-		x += 18 * s
+		d.fill(box{x, y - 5, x + 14, y - 3}, d.colourOf(i))
+		x += 18
 		put(line.Name, labelSize, d.text, 14)
+	}
+}
+
+// colourOf is the colour of a line: that of the last one up to it that has a name.
+func (d *drawing) colourOf(line int) charts.Color {
+	named := -1
+	for _, l := range d.Lines[:line+1] {
+		if l.Name != "" {
+			named++
+		}
+	}
+	return d.lines[max(0, named)%len(d.lines)]
+}
+
+// axes draws the grid and its labels: prices to the right, times below.
+func (d *drawing) axes() {
+	style := d.font(labelSize, d.faint)
+	for _, v := range d.values {
+		y := d.y(v)
+		d.fill(box{d.plot.left, y, d.plot.right, y + 1}, d.grid)
+		d.write(d.label(v), d.plot.right+labelGap, y+labelSize/2-1, style)
+	}
+	if d.hasVolume() {
+		d.fill(box{d.plot.left, d.volume.bottom, d.plot.right, d.volume.bottom + 1}, d.grid)
+		d.write(short(d.most), d.plot.right+labelGap, d.volume.top+labelSize, style)
+	}
+	for i, text := range d.timeLabels() {
+		if text != "" {
+			d.write(text, d.x(i)-d.width(text, style)/2, float64(d.Height)-margin, style)
+		}
+	}
+}
+
+// volumes draws a column for each bar that has a volume.
+func (d *drawing) volumes() {
+	for i, b := range d.Bars {
+		if d.hasVolume() && b.Volume != nil && b.Volume.Sign() > 0 {
+			height := max(1, pixels(*b.Volume)/d.most*d.volume.height())
+			d.fill(box{d.x(i) - d.body()/2, d.volume.bottom - height, d.x(i) + d.body()/2, d.volume.bottom}, d.column)
+		}
+	}
+}
+
+// prices draws the bars, as candles or as a line through their last prices.
+func (d *drawing) prices() {
+	if d.Kind != Candles {
+		closes := make([]*schema.Decimal, len(d.Bars))
+		for i := range d.Bars {
+			closes[i] = &d.Bars[i].Close
+		}
+		d.line(closes, d.price)
+		return
+	}
+	for i, b := range d.Bars {
+		colour := d.up
+		if b.Close.Cmp(b.Open) < 0 {
+			colour = d.down
+		}
+		x, open, last := d.x(i), d.y(pixels(b.Open)), d.y(pixels(b.Close))
+		d.fill(box{x - 0.5, d.y(pixels(b.High)), x + 0.5, d.y(pixels(b.Low))}, colour)
+		top := min(open, last)
+		d.fill(box{x - d.body()/2, top, x + d.body()/2, max(open, last, top+1)}, colour)
+	}
+}
+
+// overlays draws the lines over the prices.
+func (d *drawing) overlays() {
+	for i, line := range d.Lines {
+		d.line(line.Values, d.colourOf(i))
+	}
+}
+
+// line draws a line through values, which breaks where one is missing. A value alone is
+// a dot.
+func (d *drawing) line(values []*schema.Decimal, colour charts.Color) {
+	var run []charts.Point
+	for i := 0; i <= len(values); i++ {
+		if i < len(values) && values[i] != nil {
+			run = append(run, charts.Point{X: d.at(d.x(i)), Y: d.at(d.y(pixels(*values[i])))})
+			continue
+		}
+		switch {
+		case len(run) > 1:
+			d.painter.LineStroke(run, colour, lineWidth*d.scale)
+		case len(run) == 1:
+			d.painter.Dots(run, colour, colour, 0, 1.5*d.scale)
+		}
+		run = nil
 	}
 }

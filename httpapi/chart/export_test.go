@@ -1,0 +1,4 @@
+package chart
+
+// Short is short.
+var Short = short
