@@ -13,7 +13,9 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/httpapi/dashboard"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/live"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -134,6 +136,34 @@ func TestPagesEscapeSymbols(t *testing.T) {
 	}
 }
 
+// TestTheStreamOfASymbolsPage has the events after which the page shows something else:
+// those of the read models of its table, its chart and its indicators.
+func TestTheStreamOfASymbolsPage(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, func(s *setup) {
+		s.Prices = past(5)
+		s.Symbols = symbolList{{Symbol: "AAPL", Provider: "finnhub", Prices: 5, First: eventTime, Last: eventTime, LastPrice: schema.MustDecimal("1")}}
+		s.Live = liveOf{"bands": nil, "candles": nil, "rsi": nil}
+	})
+	page := get(t, api, "/dashboard/symbol?symbol=AAPL&window=7").Body.String()
+	if want := `data-events="price,average:7,bands,candle"`; !strings.Contains(page, want) {
+		t.Errorf("no %s in %s", want, page)
+	}
+}
+
+// liveOf has events of these indicators.
+type liveOf map[string]projections.Indicator
+
+func (l liveOf) Kinds() live.Kinds {
+	return live.Kinds{Window: 5, MaxWindow: 1000, Indicators: l}
+}
+
+func (liveOf) Open(context.Context, live.Request) (httpapi.LiveStream, error) {
+	return nil, live.ErrEnded
+}
+
+func (liveOf) Drain() {}
+
 func TestErrorsArePages(t *testing.T) {
 	t.Parallel()
 	api := watched(t, "AAPL")
@@ -174,17 +204,17 @@ func TestAPanicOfARowIsAFaultOfTheRequest(t *testing.T) {
 func TestTheWatchListHasPages(t *testing.T) {
 	t.Parallel()
 	var names []schema.Symbol
-	for i := range 150 {
+	for i := range 250 {
 		names = append(names, schema.Symbol(fmt.Sprintf("S%03d", i)))
 	}
 	api := watched(t, names...)
 	first := get(t, api, "/", "Accept", browser).Body.String()
 	next := regexp.MustCompile(`rel="next" href="([^"]*)"`).FindStringSubmatch(first)
-	if strings.Count(first, "<tr data-symbol=") != 100 || next == nil {
+	if strings.Count(first, "<tr data-symbol=") != 200 || next == nil {
 		t.Fatalf("%d rows, next %q", strings.Count(first, "<tr data-symbol="), next)
 	}
 	second := get(t, api, html.UnescapeString(next[1]), "Accept", browser).Body.String()
-	if strings.Count(second, "<tr data-symbol=") != 51 || !strings.Contains(second, ">S100<") || strings.Contains(second, `rel="next"`) {
+	if strings.Count(second, "<tr data-symbol=") != 51 || !strings.Contains(second, ">S200<") || strings.Contains(second, `rel="next"`) {
 		t.Errorf("the second page is %s", second)
 	}
 	other := visible(get(t, api, "/?provider=simulated", "Accept", browser).Body.String())
@@ -209,7 +239,7 @@ func TestHistoryIsAFile(t *testing.T) {
 func TestDashboardFiles(t *testing.T) {
 	t.Parallel()
 	api := watched(t)
-	for name, media := range map[string]string{"live.js": "text/javascript; charset=utf-8", "style.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"} {
+	for name, media := range map[string]string{"live.js": "text/javascript; charset=utf-8", "chart.js": "text/javascript; charset=utf-8", "numbers.js": "text/javascript; charset=utf-8", "style.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"} {
 		w := get(t, api, "/dashboard/assets/"+name)
 		if w.Code != http.StatusOK || w.Header().Get("Content-Type") != media {
 			t.Errorf("%s: %d %s", name, w.Code, w.Header().Get("Content-Type"))

@@ -16,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/httpapi/dashboard"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/live"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -86,7 +87,7 @@ func (a *API) readSymbolPage(r *http.Request) (dashboard.Symbol, error) {
 		return dashboard.Symbol{}, err
 	}
 	view := dashboard.Symbol{Frame: a.frame(string(asked.symbol), "symbol"), Symbol: asked.symbol, Provider: asked.provider,
-		Simulated: a.isSimulated(asked.provider), Controls: a.controls(asked), Charts: a.charts(asked),
+		Simulated: a.isSimulated(asked.provider), Controls: a.controls(asked), Charts: a.charts(asked), Events: a.events(asked),
 		CSV: "/dashboard/history.csv?" + url.Values{"symbol": {string(asked.symbol)}, "provider": {string(asked.provider)}, "limit": {strconv.Itoa(maxLimit)}}.Encode()}
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
@@ -191,6 +192,21 @@ func (a *API) controls(asked symbolQuery) dashboard.Controls {
 		c.Lines = append(c.Lines, dashboard.Choice{Name: name, Text: name, Chosen: slices.Contains(asked.lines, name)})
 	}
 	return c
+}
+
+// events are those of the stream that change what the page shows: each comes once its read
+// model has applied a price.
+func (a *API) events(asked symbolQuery) string {
+	wanted := []string{live.PriceEvent, live.AverageEvent + ":" + strconv.Itoa(asked.window)}
+	for _, name := range a.ports.Live.Kinds().Names() {
+		switch {
+		case name == live.CandleEvent && slices.Contains(a.candleIntervals(), asked.interval):
+			wanted = append(wanted, name+":"+asked.interval)
+		case name == live.CandleEvent || name != averageLine && slices.Contains(a.chartLines(), name):
+			wanted = append(wanted, name)
+		}
+	}
+	return strings.Join(wanted[:min(maxPushEvents, len(wanted))], ",")
 }
 
 // charts are the addresses of the pictures.

@@ -20,7 +20,7 @@ import (
 
 const (
 	// watchListLength is how many symbols a page of the watch list has.
-	watchListLength = 100
+	watchListLength = 200
 	// sparklinePrices is how many prices a sparkline has, as in live.js.
 	sparklinePrices = 60
 	// pageQueries bounds the queries that one page has under way.

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
 
@@ -27,7 +26,7 @@ func (p *tab) axe() []string {
 	var findings []string
 	p.run(chromedp.Evaluate(script+";undefined", nil), chromedp.Evaluate(`axe.run(document, { resultTypes: ["violations"] }).then((r) =>
 		r.violations.filter((v) => v.impact === "serious" || v.impact === "critical").map((v) => v.id + ": " + v.help + ": " + v.nodes[0].html.slice(0, 200)))`,
-		&findings, func(e *runtime.EvaluateParams) *runtime.EvaluateParams { return e.WithAwaitPromise(true) }))
+		&findings, awaited))
 	return findings
 }
 

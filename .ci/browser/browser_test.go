@@ -107,6 +107,9 @@ func value[T any](p *tab, expression string) T {
 	return v
 }
 
+// awaited has Evaluate wait for a promise.
+func awaited(e *runtime.EvaluateParams) *runtime.EvaluateParams { return e.WithAwaitPromise(true) }
+
 // check fails where anything went wrong.
 func (p *tab) check(what string) {
 	p.t.Helper()

@@ -19,6 +19,7 @@ import (
 type service struct {
 	t   *testing.T
 	url string
+	dir string // of its data
 	// patience is how long eventually waits; 0 means a minute.
 	patience time.Duration
 }
@@ -30,8 +31,9 @@ func launch(t *testing.T, settings ...string) *service {
 	if binary == "" {
 		t.Fatal("PRICEMILL_TEST_BINARY is not set: run make test-browser")
 	}
+	s := &service{t: t, dir: t.TempDir()}
 	command := exec.Command(binary, "serve")
-	command.Env = append(append(os.Environ(), "DATA_DIR="+t.TempDir(), "HTTP_ADDR=127.0.0.1:0", "LOG_FORMAT=json"), settings...)
+	command.Env = append(append(os.Environ(), "DATA_DIR="+s.dir, "HTTP_ADDR=127.0.0.1:0", "LOG_FORMAT=json"), settings...)
 	out, err := command.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +55,6 @@ func launch(t *testing.T, settings ...string) *service {
 			}
 		}
 	}()
-	s := &service{t: t}
 	select {
 	case s.url = <-address:
 	case <-time.After(time.Minute):
@@ -76,6 +77,18 @@ func startService(t *testing.T) *service {
 		return strings.Count(body, `"price"`) >= 3
 	})
 	return s
+}
+
+// ingest brings lines of time, symbol, price and size into the running service, and waits
+// until they are committed.
+func (s *service) ingest(lines ...string) {
+	s.t.Helper()
+	command := exec.Command(os.Getenv("PRICEMILL_TEST_BINARY"), "ingest", "--columns", "time,symbol,price,size", "--no-header", "-")
+	command.Env = append(os.Environ(), "DATA_DIR="+s.dir)
+	command.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
+	if out, err := command.CombinedOutput(); err != nil {
+		s.t.Fatalf("ingesting: %v\n%s", err, out)
+	}
 }
 
 func (s *service) eventually(what string, holds func() bool) {

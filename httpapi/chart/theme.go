@@ -26,7 +26,7 @@ var themes = map[Theme]colours{
 	},
 	Dark: {
 		background: hex("#15181d"), text: hex("#9aa4b0"), strong: hex("#e8ebef"), faint: hex("#7d8794"), grid: hex("#252a31"),
-		up: hex("#3bb28c"), down: hex("#e2695f"), price: hex("#7fabf0"), column: hex("#333a44"),
+		up: hex("#3bb28c"), down: hex("#e2695f"), price: hex("#7fabf0"), column: hex("#414b57"),
 		lines: []charts.Color{hex("#e0a33e"), hex("#b391e6"), hex("#5fc1d8"), hex("#df83bb"), hex("#a3c25a"), hex("#a6acb5")},
 	},
 }

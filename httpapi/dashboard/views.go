@@ -57,6 +57,8 @@ type Symbol struct {
 	// Others are the providers that have the symbol too, with links.
 	Others []Link
 	Controls
+	// Events are those of the stream that change what the page shows.
+	Events string
 	// Charts are the picture for wide and narrow, light and dark.
 	Charts     Charts
 	Indicators []Indicator

@@ -3,47 +3,24 @@
 // Prices come from the stream of server-sent events. Where there is none, the page is
 // fetched again every two seconds, and the tables in it are replaced.
 
+import { redraw } from "./chart.js";
+import { decimal, digitsOf, fixed, parse, signed } from "./numbers.js";
+
 const pollEvery = 2000;
 const chartEvery = 2000;
+const listEvery = 10_000;
 const staleAfter = 15 * 60 * 1000;
 const maxStreams = 3; // of the six connections that browsers keep to one host
-const maxSymbols = 100; // of one stream
+const maxSymbols = 250; // of one stream
 
 const connection = document.getElementById("connection");
+const page = document.querySelector("[data-events]"); // the part that follows a stream
 
 function setConnection(state, text) {
   if (connection.dataset.state === state) return;
   connection.dataset.state = state;
   connection.textContent = text;
 }
-
-// Numbers keep their digits: a price is text from the network to the screen.
-function parse(text) {
-  return JSON.parse(text, (_, value, context) =>
-    typeof value === "number" ? context?.source ?? String(value) : value);
-}
-
-// decimal splits text such as "-1.25" into units of ten to the minus eighteen.
-function decimal(text) {
-  const negative = text.startsWith("-");
-  const [whole, fraction = ""] = text.replace("-", "").split(".");
-  const units = BigInt(whole + fraction.padEnd(18, "0").slice(0, 18));
-  return negative ? -units : units;
-}
-
-const digitsOf = (text) => (text.split(".")[1] ?? "").length;
-
-// fixed writes units with so many digits after the point.
-function fixed(units, digits) {
-  const negative = units < 0n;
-  const scale = 10n ** BigInt(18 - digits);
-  const rounded = ((negative ? -units : units) + scale / 2n) / scale;
-  const text = rounded.toString().padStart(digits + 1, "0");
-  const out = digits ? text.slice(0, -digits) + "." + text.slice(-digits) : text;
-  return (negative && rounded ? "−" : "") + out;
-}
-
-const signed = (units, text) => (units > 0n ? "+" + text : text);
 
 function age(milliseconds) {
   const seconds = Math.floor(milliseconds / 1000);
@@ -60,30 +37,38 @@ function write(element, text) {
   if (element && element.textContent !== text) element.textContent = text;
 }
 
+// flash begins the animation anew: each of two classes has its own.
 function flash(element) {
-  element.classList.remove("changed");
-  requestAnimationFrame(() => element.classList.add("changed"));
+  element.classList.toggle("again", element.classList.contains("changed") && !element.classList.contains("again"));
+  element.classList.add("changed");
 }
 
 // Quotes are the places of the page that show the newest price of a symbol.
 const quotes = new Map();
 
+const keyOf = ({ dataset }) => dataset.provider + "\n" + dataset.symbol;
+
 function findQuotes() {
   quotes.clear();
   for (const element of document.querySelectorAll("[data-symbol][data-reference]")) {
-    quotes.set(element.dataset.provider + "\n" + element.dataset.symbol, { element, pending: null, average: null });
+    quotes.set(keyOf(element), { element, pending: null, average: null });
   }
 }
 
-// Frames: whatever came since the last one is drawn at once.
+// Frames: whatever came since the last one is drawn at once, and nothing is written
+// between them.
 let drawing = false;
+let agesAreDue = false;
 
 function draw() {
   drawing = false;
+  const now = Date.now();
   for (const quote of quotes.values()) {
-    if (quote.pending) drawPrice(quote);
+    const drawn = quote.pending && drawPrice(quote);
+    if (drawn || agesAreDue) drawAge(quote.element, now);
     if (quote.average) drawAverage(quote);
   }
+  agesAreDue = false;
 }
 
 function drawSoon() {
@@ -95,7 +80,7 @@ function drawSoon() {
 function drawPrice(quote) {
   const { element, pending } = quote;
   quote.pending = null;
-  if (Date.parse(pending.timestamp) < Date.parse(element.dataset.time)) return; // a late one
+  if (Date.parse(pending.timestamp) < Date.parse(element.dataset.time)) return false; // a late one
   element.dataset.time = pending.timestamp;
   const price = part(element, "price");
   // With as many digits as it had, so that the points of a column stay below each other.
@@ -107,7 +92,7 @@ function drawPrice(quote) {
   }
   drawChange(element, pending.price, digits);
   drawSparkline(element, pending.price);
-  drawAge(element, Date.now());
+  return true;
 }
 
 function drawChange(element, price, digits) {
@@ -159,8 +144,8 @@ function drawAge(element, now) {
 }
 
 setInterval(() => {
-  const now = Date.now();
-  for (const { element } of quotes.values()) drawAge(element, now);
+  agesAreDue = true;
+  drawSoon();
 }, 1000);
 
 // The stream.
@@ -168,7 +153,6 @@ setInterval(() => {
 function onPrice(price) {
   const quote = quotes.get(price.provider + "\n" + price.symbol);
   if (!quote) return;
-  pageIsOld(); // with a late price, its history and its chart
   if (quote.pending && Date.parse(price.timestamp) < Date.parse(quote.pending.timestamp)) return;
   quote.pending = price;
   drawSoon();
@@ -176,14 +160,13 @@ function onPrice(price) {
 
 function onAverage(provider, average) {
   const quote = quotes.get(provider + "\n" + average.symbol);
-  const window = document.querySelector("[data-window]")?.dataset.window;
-  if (!quote || (window && average.window_size !== window)) return;
+  if (!quote || average.window_size !== page.dataset.window) return;
   quote.average = average.value;
   drawSoon();
 }
 
 function stream(provider, symbols) {
-  const query = new URLSearchParams({ symbols: symbols.join(","), provider, events: "price,average", max_rate: "10" });
+  const query = new URLSearchParams({ symbols: symbols.join(","), provider, events: page.dataset.events, max_rate: "10" });
   const source = new EventSource("/api/v1/prices/stream?" + query);
   source.onopen = () => setConnection("live", "Live");
   source.onerror = () => {
@@ -194,6 +177,7 @@ function stream(provider, symbols) {
     }
   };
   source.addEventListener("price", (event) => onPrice(parse(event.data)));
+  for (const kind of page.dataset.events.split(",")) source.addEventListener(kind.split(":")[0], pageIsOld);
   source.addEventListener("average", (event) => onAverage(provider, parse(event.data)));
   source.addEventListener("snapshot", (event) => {
     const { price, average } = parse(event.data);
@@ -201,23 +185,34 @@ function stream(provider, symbols) {
     if (average) onAverage(provider, average);
   });
   source.addEventListener("reset", refresh); // what the page shows may have been rebuilt
+  return source;
 }
+
+const streams = [];
 
 function start() {
   findQuotes();
+  while (streams.length) streams.pop().close();
   const providers = Map.groupBy([...quotes.values()], ({ element }) => element.dataset.provider);
-  if (!quotes.size || providers.size > maxStreams) {
+  const all = [...providers].map(([provider, those]) => [provider, those.map(({ element }) => element.dataset.symbol)]);
+  if (!all.length || all.length > maxStreams || all.some(([, symbols]) => symbols.length > maxSymbols || symbols.some((symbol) => symbol.includes(",")))) {
     poll();
     return;
   }
-  for (const [provider, all] of providers) {
-    const symbols = all.map(({ element }) => element.dataset.symbol);
-    if (symbols.length > maxSymbols || symbols.some((symbol) => symbol.includes(","))) {
-      poll();
-      return;
-    }
-    stream(provider, symbols);
-  }
+  polling = false;
+  for (const [provider, symbols] of all) streams.push(stream(provider, symbols));
+}
+
+// The watch list grows when a symbol has its first price, of which no stream tells.
+async function lookForOthers() {
+  if (document.hidden || polling) return;
+  const before = [...quotes.keys()].join();
+  const response = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "error" });
+  if (!response.ok) return;
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  if ([...fresh.querySelectorAll("[data-reference]")].map(keyOf).join() === before) return;
+  replace(fresh);
+  if ([...quotes.keys()].join() !== before) start();
 }
 
 // Polling: the tables of the page as the server has them now.
@@ -232,7 +227,12 @@ function poll() {
 }
 
 function next(wait) {
-  setTimeout(async () => next(document.hidden ? pollEvery : await refresh()), wait);
+  setTimeout(async () => {
+    const empty = quotes.size === 0;
+    const pause = document.hidden ? pollEvery : await refresh();
+    if (empty && quotes.size) start();
+    if (polling) next(pause);
+  }, wait);
 }
 
 // refresh replaces what the page shows, and returns when to do so again.
@@ -244,7 +244,8 @@ async function refresh() {
       return 1000 * (Number(response.headers.get("Retry-After")) || 5);
     }
     if (!response.ok) throw new Error(response.status);
-    await replace(new DOMParser().parseFromString(await response.text(), "text/html"));
+    replace(new DOMParser().parseFromString(await response.text(), "text/html"));
+    await redraw();
     if (polling) setConnection("polling", "Polling");
   } catch {
     setConnection("lost", "Connection lost");
@@ -253,7 +254,7 @@ async function refresh() {
   return pollEvery;
 }
 
-async function replace(fresh) {
+function replace(fresh) {
   let changed = false;
   for (const element of document.querySelectorAll("[data-refresh]")) {
     const other = fresh.querySelector(`[data-refresh="${element.dataset.refresh}"]`);
@@ -262,45 +263,26 @@ async function replace(fresh) {
     element.replaceChildren(...other.childNodes);
     changed = true;
   }
-  if (!changed) return;
-  findQuotes();
-  if (document.getElementById("chart")) await redraw();
+  if (changed) findQuotes();
 }
 
 // The page of a symbol shows what the stream does not send, too: its history, its
-// indicators and its chart. They follow after a price came.
+// indicators and its chart. They follow after a price came, or what is computed from it:
+// a late price may change each of them.
 
-let oldTimer = null;
+let isOld = false, following = false;
 
-function pageIsOld() {
-  if (oldTimer || polling || !document.getElementById("chart")) return;
-  oldTimer = setTimeout(async () => {
+async function pageIsOld() {
+  isOld = true;
+  if (following || polling || !document.getElementById("chart")) return;
+  following = true;
+  while (isOld) {
+    await new Promise((resolve) => setTimeout(resolve, chartEvery));
+    isOld = false; // what comes while the page is being read makes it old again
     await refresh();
-    oldTimer = null;
-  }, chartEvery);
-}
-
-// The chart is a picture of the server's. It is drawn again by the same address, up to
-// a later time.
-
-async function redraw() {
-  const picture = document.getElementById("chart");
-  const image = picture.querySelector("img");
-  const until = new Date(Date.now() + 60_000).toISOString();
-  const later = (address) => {
-    const url = new URL(address, location.href);
-    url.searchParams.set("to", until);
-    return url.pathname + url.search;
-  };
-  const ready = new Image();
-  ready.src = later(image.currentSrc || image.src);
-  try {
-    await ready.decode();
-  } catch {
-    return; // the one that is there stays
   }
-  for (const source of picture.querySelectorAll("source")) source.srcset = later(source.srcset);
-  image.src = later(image.src);
+  following = false;
 }
 
 if (document.querySelector("[data-refresh]")) start();
+if (document.body.dataset.page === "watchlist") setInterval(() => lookForOthers().catch(() => {}), listEvery); // or the next time
