@@ -49,12 +49,8 @@ func newChartBody(asked chartQuery, p chart.Picture) chartBody {
 	for _, b := range p.Bars {
 		body.Bars = append(body.Bars, barBody{b.Start, b.Open, b.High, b.Low, b.Close, b.Volume})
 	}
-	name := ""
 	for _, line := range p.Lines {
-		if line.Name != "" { // else it belongs to the one before it
-			name = line.Name
-		}
-		body.Lines = append(body.Lines, lineBody{name, line.Values})
+		body.Lines = append(body.Lines, lineBody{line.Label, line.Values})
 	}
 	if len(p.Bars) > 0 {
 		plot := p.Plot()

@@ -286,7 +286,8 @@ func (a *API) readLines(ctx context.Context, asked chartQuery, name string, bars
 	for i, p := range points {
 		values[i] = chart.Price{Timestamp: p.Timestamp, Price: p.Value}
 	}
-	return []chart.Line{{Name: "Average " + strconv.Itoa(asked.window), Values: chart.Align(bars, values, length)}}, nil
+	label := "Average " + strconv.Itoa(asked.window)
+	return []chart.Line{{Name: label, Label: label, Values: chart.Align(bars, values, length)}}, nil
 }
 
 // readIndicatorLines reads one line for each column of prices. Where an indicator has
@@ -302,7 +303,7 @@ func (a *API) readIndicatorLines(ctx context.Context, asked chartQuery, name str
 		if err != nil {
 			return nil, fmt.Errorf("reading indicator %s of %s at %s: %w", name, asked.Symbol, asked.Provider, err)
 		}
-		label := labelOf(name, d, parameters)
+		legend := labelOf(name, d, parameters)
 		for c, column := range d.Columns {
 			if !isDrawn(column) {
 				continue
@@ -313,8 +314,8 @@ func (a *API) readIndicatorLines(ctx context.Context, asked chartQuery, name str
 					values = append(values, chart.Price{Timestamp: p.Timestamp, Price: value})
 				}
 			}
-			lines = append(lines, chart.Line{Name: label, Values: chart.Align(bars, values, length)})
-			label = "" // the next one belongs to this one
+			lines = append(lines, chart.Line{Name: legend, Label: columnLabel(name, d, parameters, column), Values: chart.Align(bars, values, length)})
+			legend = "" // the next one belongs to this one
 		}
 	}
 	return lines, nil
@@ -326,6 +327,11 @@ func labelOf(name string, d projections.IndicatorDoc, parameters map[string]stri
 		name += " " + parameters[p.Name]
 	}
 	return name
+}
+
+// columnLabel names a column of an indicator: bollinger 20 upper, but ema 12.
+func columnLabel(name string, d projections.IndicatorDoc, parameters map[string]string, c projections.Column) string {
+	return labelOf(name, d, parameters) + strings.TrimSuffix(" "+c.Name, " value")
 }
 
 // maxVariants is of how many values of a parameter a chart has lines.

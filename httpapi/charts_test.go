@@ -191,8 +191,12 @@ func TestChartInNumbers(t *testing.T) {
 			t.Errorf("a bar of one price is %+v, the prices %s", b, history)
 		}
 	}
-	if len(got.Lines) < 3 || got.Lines[0].Name != "Average 3" || got.Lines[1].Name == "" || got.Lines[2].Name == "" {
-		t.Errorf("lines %+v", got.Lines)
+	var names []string
+	for _, line := range got.Lines {
+		names = append(names, line.Name)
+	}
+	if got := strings.Join(names, "|"); got != "Average 3|bands 1m 2 upper|bands 1h 2 upper|bands 1d 2 upper" {
+		t.Errorf("lines %s", got)
 	}
 	for _, line := range got.Lines {
 		if len(line.Values) != len(got.Bars) {

@@ -160,7 +160,7 @@ func (a *API) readIndicators(ctx context.Context, asked symbolQuery, digits int)
 					continue
 				}
 				if value, known := points[0].Values[c].(schema.Decimal); known {
-					all = append(all, dashboard.Indicator{Name: labelOf(name, d, parameters) + strings.TrimSuffix(" "+column.Name, " value"),
+					all = append(all, dashboard.Indicator{Name: columnLabel(name, d, parameters, column),
 						Value: dashboard.NewFigure(value, digits)})
 				}
 			}

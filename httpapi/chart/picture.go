@@ -39,6 +39,8 @@ type Line struct {
 	// Name is for the legend. A line without one belongs to the line before it, and
 	// has its colour.
 	Name string
+	// Label is the name of this line alone, for readers of its numbers.
+	Label string
 	// Values has one value for each bar; nil where there is none.
 	Values []*schema.Decimal
 }

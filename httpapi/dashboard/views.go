@@ -1,6 +1,10 @@
 package dashboard
 
-import "github.com/pricemill/pricemill/schema"
+import (
+	"slices"
+
+	"github.com/pricemill/pricemill/schema"
+)
 
 // WatchList is the first page: the symbols that there are.
 type WatchList struct {
@@ -12,6 +16,11 @@ type WatchList struct {
 	Provider string
 	// Next leads to the next page; empty on the last one.
 	Next string
+}
+
+// AllSimulated reports whether no price on the page is of a market.
+func (l WatchList) AllSimulated() bool {
+	return !slices.ContainsFunc(l.Rows, func(r Row) bool { return !r.Simulated })
 }
 
 func (WatchList) template() string { return "watchlist" }
