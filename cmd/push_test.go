@@ -354,7 +354,7 @@ func TestPushOverASwap(t *testing.T) {
 		p.reaches(id, projections.RebuildPromoted)
 	}
 	require.Equal(t, len(answers), <-fed)
-	awaitApplied(t, p.env, len(answers))
+	awaitDrained(t, p.env)
 	averages, prices := storedOf(t, p.env, averagesInOrder), storedOf(t, p.env, pricesInOrder)
 	require.Eventually(t, func() bool {
 		got := s.of(t, "average")

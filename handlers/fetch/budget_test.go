@@ -278,6 +278,17 @@ func TestTheEdgesOfABudget(t *testing.T) {
 	assert.Zero(t, lowered.left())
 	assert.Equal(t, int64(2004+1000+1), lowered.next(), "of the last four, since the first was used up")
 
+	// A call counts up to the end of its period, and is forgotten after it.
+	edge := budget(`{"1000":{"5001":1}}`, 0, pipeline.Limit{Calls: 1, Per: time.Second})
+	for now, want := range map[int64]int{5001: 0, 6001: 0, 6002: 1} {
+		assert.Equal(t, want, edge.forecast(now).left(), now)
+	}
+	for now, want := range map[int64]string{6001: `{"1000":{"5001":1}}`, 6002: `{"1000":{}}`} {
+		text, err := budget(`{"1000":{"5001":1}}`, 0, pipeline.Limit{Calls: 1, Per: time.Second}).text(now)
+		require.NoError(t, err)
+		assert.JSONEq(t, want, text, now)
+	}
+
 	free := budget(nothingSpent, 7, pipeline.Limit{Calls: 2, Per: time.Second})
 	assert.Zero(t, free.forecast(6).left(), "the service wants to be left alone")
 	assert.Equal(t, 2, free.forecast(7).left())

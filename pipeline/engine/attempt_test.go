@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -347,4 +348,38 @@ func TestPrepareIsNotCalledForNothing(t *testing.T) {
 	r.assign()
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Equal(t, int64(2), r.position(1).Next)
+}
+
+// A record must lie where the key of its event says; one of an outbox where its own key
+// says as well. A producer that writes by itself may use any key.
+func TestWhereARecordMayLie(t *testing.T) {
+	t.Parallel()
+	r := NewRig(t, &counter{})
+	place := chain.Link{Timeline: testOutbox, Seq: 1}
+	for name, test := range map[string]struct {
+		symbol, key string
+		link        chain.Link
+		direct      bool
+		fault       string
+	}{
+		"where both keys say":                        {"S1", "simulated/S1", place, false, ""},
+		"where only the event's key says":            {"S1", "simulated/S2", place, false, `key "simulated/S2" lies on partition 1`},
+		"where only its own key says":                {"S2", "simulated/S1", place, false, `key "simulated/S2" lies on partition 1`},
+		"of another producer, with a key of its own": {"S1", "S2", chain.Link{}, false, ""},
+		"of another producer, elsewhere":             {"S2", "S1", chain.Link{}, false, `key "simulated/S2" lies on partition 1`},
+		"appended by itself, with a key of its own":  {"S1", "S2", place, true, ""},
+	} {
+		record := pipeline.Record{TopicPartition: pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 1}, Key: []byte(test.key),
+			Event: schema.Event{Payload: PriceNo(test.symbol, 1)}}
+		if test.direct {
+			record.Headers = chain.DirectHeaders(nil)
+		}
+		err := FaultOf(r.Stage.outbox.topology, &record, test.link, nil)
+		if test.fault == "" {
+			assert.NoError(t, err, name)
+			continue
+		}
+		require.ErrorIs(t, err, schema.ErrEnvelope, name)
+		assert.ErrorContains(t, err, test.fault, name)
+	}
 }
