@@ -83,24 +83,25 @@ func (s *Stream) look(p *part) (all []taken, missed, evicted int64, err error) {
 	return all, missed, f.evicted, nil
 }
 
-// collect takes the values of a kind, unless some that come first are asked for yet.
+// collect takes the values of a kind that follow from prices before the first one without
+// a value; none where prices that come first are asked for yet.
 func (s *Stream) collect(p *part, k int, t *taken) bool {
+	text := s.kinds[k].Text
 	for _, place := range p.places {
-		v := place.market.views[s.kinds[k].Text]
-		first, waits := v.first()
+		first, waits := place.market.views[text].first()
 		if waits && first < place.gate[k] {
 			return false
 		}
 		if waits {
 			t.next = min(t.next, first)
 		}
-		for _, e := range v.values {
-			if e.offset >= p.cursors[k] {
+	}
+	for _, place := range p.places {
+		for _, e := range place.market.views[text].values {
+			if e.offset >= p.cursors[k] && e.offset < t.next {
 				t.entries = append(t.entries, e)
 			}
 		}
-	}
-	for _, place := range p.places {
 		place.gate[k] = 0
 	}
 	return true
