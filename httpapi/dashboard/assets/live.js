@@ -48,39 +48,60 @@ const quotes = new Map();
 
 const keyOf = ({ dataset }) => dataset.provider + "\n" + dataset.symbol;
 
+// Those in view, or nearly.
+const seen = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    const quote = quotes.get(keyOf(target));
+    if (quote) quote.inView = isIntersecting;
+  }
+}, { rootMargin: "100px" });
+
 function findQuotes() {
   quotes.clear();
+  waiting.clear();
+  seen.disconnect();
   for (const element of document.querySelectorAll("[data-symbol][data-reference]")) {
-    quotes.set(keyOf(element), { element, pending: null, average: null });
+    quotes.set(keyOf(element), { element, pending: null, average: null, inView: true });
+    seen.observe(element);
   }
 }
 
 // Frames: whatever came since the last one is drawn at once, and nothing is written
-// between them.
+// between them. Rows out of view take turns, a few a frame, so that a long list costs
+// little more than the part of it in view.
+const turns = 4;
+const waiting = new Set(); // quotes, first come, first served
 let drawing = false;
-let agesAreDue = false;
+
+function drawSoon() {
+  if (drawing || !waiting.size) return;
+  drawing = true;
+  requestAnimationFrame(draw);
+}
 
 function draw() {
   drawing = false;
   const now = Date.now();
-  for (const quote of quotes.values()) {
-    const drawn = quote.pending && drawPrice(quote);
-    if (drawn || agesAreDue) drawAge(quote.element, now);
+  let left = turns;
+  for (const quote of waiting) {
+    if (!quote.inView && left-- <= 0) continue;
+    waiting.delete(quote);
+    if (quote.pending) drawPrice(quote);
     if (quote.average) drawAverage(quote);
+    drawAge(quote.element, now);
   }
-  agesAreDue = false;
+  drawSoon();
 }
 
-function drawSoon() {
-  if (drawing) return;
-  drawing = true;
-  requestAnimationFrame(draw);
+function wait(quote) {
+  waiting.add(quote);
+  drawSoon();
 }
 
 function drawPrice(quote) {
   const { element, pending } = quote;
   quote.pending = null;
-  if (Date.parse(pending.timestamp) < Date.parse(element.dataset.time)) return false; // a late one
+  if (Date.parse(pending.timestamp) < Date.parse(element.dataset.time)) return; // a late one
   element.dataset.time = pending.timestamp;
   const price = part(element, "price");
   // With as many digits as it had, so that the points of a column stay below each other.
@@ -88,11 +109,10 @@ function drawPrice(quote) {
   const text = fixed(decimal(pending.price), digits);
   if (price.textContent !== text) {
     write(price, text);
-    flash(price);
+    if (quote.inView) flash(price);
   }
   drawChange(element, pending.price, digits);
   drawSparkline(element, pending.price);
-  return true;
 }
 
 function drawChange(element, price, digits) {
@@ -144,8 +164,7 @@ function drawAge(element, now) {
 }
 
 setInterval(() => {
-  agesAreDue = true;
-  drawSoon();
+  for (const quote of quotes.values()) wait(quote);
 }, 1000);
 
 // The stream.
@@ -155,14 +174,14 @@ function onPrice(price) {
   if (!quote) return;
   if (quote.pending && Date.parse(price.timestamp) < Date.parse(quote.pending.timestamp)) return;
   quote.pending = price;
-  drawSoon();
+  wait(quote);
 }
 
 function onAverage(provider, average) {
   const quote = quotes.get(provider + "\n" + average.symbol);
   if (!quote || average.window_size !== page.dataset.window) return;
   quote.average = average.value;
-  drawSoon();
+  wait(quote);
 }
 
 function stream(provider, symbols) {
