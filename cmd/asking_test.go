@@ -193,7 +193,7 @@ func (c *client) askFresh() error {
 		http.StatusOK, http.StatusNotFound, http.StatusBadGateway, http.StatusGatewayTimeout)
 }
 
-// postJob asks for a symbol to be polled that nobody feeds.
+// postJob asks for a symbol to be polled that no one feeds.
 func (c *client) postJob() error {
 	var answer struct {
 		JobID string `json:"job_id"`

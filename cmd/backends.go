@@ -62,7 +62,7 @@ const (
 	reading
 )
 
-// What lies in the data directory.
+// What is in the data directory.
 const (
 	databaseFile = "pricemill.db"
 	// lockFile is locked by the process that consumes the log of that database.
@@ -72,7 +72,7 @@ const (
 )
 
 // checkPatience bounds how long a start waits for a look through the database. One
-// that takes longer goes on, and /readyz says what it finds.
+// that takes longer continues, and /readyz says what it finds.
 const checkPatience = 5 * time.Second
 
 // errLocked says that another process consumes the log.
@@ -244,7 +244,7 @@ func checkLog(ctx context.Context, c config, engine store.Engine, log string) er
 		"name the brokers of the former, or choose another database", store.ErrOtherLog, recorded, log)
 }
 
-// openTable opens the log that lies in the database.
+// openTable opens the log that is in the database.
 func (b *backends) openTable(ctx context.Context, c config, how access, log *slog.Logger) error {
 	cfg := table.Config{Store: b.store, Partitions: c.Partitions, Partitioner: kafka.Partition, Grace: batchGrace, Logger: log}
 	if c.DatabaseURL != "" {

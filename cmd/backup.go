@@ -60,7 +60,7 @@ func (a *app) backup(ctx context.Context, c config, target string) (err error) {
 	if _, err := os.Stat(filepath.Join(c.DataDir, databaseFile)); err != nil {
 		return fmt.Errorf("there is nothing to copy: %w", err)
 	}
-	// Beside the target, so that it can be given its name in one step.
+	// Next to the target, so that it can be given its name in one step.
 	unfinished, err := os.MkdirTemp(filepath.Dir(target), filepath.Base(target)+".unfinished-")
 	if err != nil {
 		return fmt.Errorf("making a directory for the backup: %w", err)
@@ -100,7 +100,7 @@ func refuseContent(target string) error {
 }
 
 // copyDatabase copies the database of a data directory, which holds the log too, as of one
-// moment. Others go on writing meanwhile.
+// moment. Others continue writing meanwhile.
 func copyDatabase(ctx context.Context, from, to string) (err error) {
 	engine, err := sqlite.Open(filepath.Join(from, databaseFile))
 	if err != nil {

@@ -78,7 +78,7 @@ var (
 	release    = sync.OnceFunc(func() { close(stuckUntil) })
 )
 
-// idle does nothing in its transaction, for ever or until its context is done.
+// idle does nothing in its transaction, forever or until its context is done.
 type idle struct{ minds bool }
 
 func (i idle) Handle(ctx context.Context, _ *pipeline.Tx, _ []pipeline.Record) ([]schema.Event, error) {
@@ -151,6 +151,6 @@ func TestAPluginHarmsNoOther(t *testing.T) {
 	assert.Contains(t, ready.body, `"name":"handler wrong-check","state":"failed"`)
 	assert.NotContains(t, ready.body, `"name":"stage wrong-panic","state":"failed"`)
 	assert.Contains(t, ready.body, `"name":"stage normalize","state":"ok"`)
-	assert.Zero(t, p.stop(), "a plugin that blocks keeps nobody from stopping")
+	assert.Zero(t, p.stop(), "a plugin that blocks keeps no one from stopping")
 	release()
 }

@@ -98,7 +98,7 @@ func (m *measurement) run(ctx context.Context, title string, measure func(contex
 	})
 }
 
-// prepare reads the settings, and changes those that would stand in the way.
+// prepare reads the settings, and changes those that would be in the way.
 func (m *measurement) prepare() error {
 	if err := checkOutput(m.output); err != nil {
 		return err
@@ -221,7 +221,7 @@ func figuresOf(events int, took time.Duration, each []time.Duration) figures {
 	return f
 }
 
-// against returns the figures beside a limit.
+// against returns the figures next to a limit.
 func (f figures) against(limitPerSecond float64) figures {
 	f.Limit, f.Ratio = limitPerSecond, f.PerSecond/limitPerSecond
 	return f

@@ -91,7 +91,7 @@ func (b chainBench) run(ctx context.Context, s *service) (report, error) {
 	if err != nil {
 		return report{}, err
 	}
-	// What it took counts for all stages, also those behind no average.
+	// What it took counts for all stages, also those that no average follows from.
 	if err := engine.CatchUp(ctx, s.backends.store, s.backends.broker, nil, nil); err != nil {
 		return report{}, err
 	}

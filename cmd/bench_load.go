@@ -23,7 +23,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// ticks are a stream's answers, made while they are sent, so that none lie in the
+// ticks are a stream's answers, made while they are sent, so that none are in the
 // memory of the process that is measured.
 type ticks struct {
 	random  *rand.Rand

@@ -59,7 +59,7 @@ func (m *measurement) withScratch(ctx context.Context, f func(context.Context, c
 			return fmt.Errorf("finding DATA_DIR: %w", err)
 		}
 		if c.DataDir, err = os.MkdirTemp(filepath.Dir(beside), "."+name+"_"); err != nil {
-			return fmt.Errorf("making a directory beside DATA_DIR: %w", err)
+			return fmt.Errorf("making a directory next to DATA_DIR: %w", err)
 		}
 		made = append(made, func(context.Context) error { return os.RemoveAll(c.DataDir) })
 	}
@@ -71,7 +71,7 @@ func (m *measurement) withScratch(ctx context.Context, f func(context.Context, c
 		made = append(made, scratch.Drop)
 		c.DatabaseURL = scratch.URL
 	}
-	// Behind the user's own prefixes, which may be all that a cluster allows.
+	// After the user's own prefixes, which may be all that a cluster allows.
 	c.GroupPrefix += "." + name
 	c.nameTopics(strings.TrimSuffix(c.Topics[schema.RawQuotes], string(schema.RawQuotes))+name+".", "")
 	if len(c.Brokers) > 0 {

@@ -28,7 +28,7 @@ func newBenchStack(t *testing.T) environment {
 	return newStack(t, environment{"DATA_DIR": filepath.Join(t.TempDir(), "data"), "KAFKA_PARTITIONS": "2"})
 }
 
-// leftBehind lists what a benchmark left: files beside DATA_DIR, tables with
+// leftBehind lists what a benchmark left: files next to DATA_DIR, tables with
 // rows, topics, groups.
 func leftBehind(t *testing.T, env environment) []string {
 	t.Helper()

@@ -26,7 +26,7 @@ func promotion(text string, wrong *faults) projections.Promotion {
 	return projections.Promotion(text)
 }
 
-// checkAddress refuses an address beyond loopback: whoever reaches the API may
+// checkAddress refuses an address beyond loopback: anyone who reaches the API may
 // post commands.
 func (c *config) checkAddress(allowRemote bool, wrong *faults) {
 	host, port, err := net.SplitHostPort(c.HTTPAddr)

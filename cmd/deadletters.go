@@ -281,7 +281,7 @@ func (a *app) retryLetters(ctx context.Context, db *store.Store, which store.Let
 		return fmt.Errorf("%d of %d dead letters are still to be retried: the process that runs their stage does it as soon as it can; does it run?",
 			order.Pending, order.Letters)
 	case order.Withdrawn > 0:
-		return fmt.Errorf("%d of %d dead letters were discarded meanwhile, or their stage began anew", order.Withdrawn, order.Letters)
+		return fmt.Errorf("%d of %d dead letters were discarded meanwhile, or their stage began again", order.Withdrawn, order.Letters)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// wrongForNow panics at each record until it is mended, and counts what it takes.
+// wrongForNow panics at each record until it is fixed, and counts what it takes.
 type wrongForNow struct {
 	mended atomic.Bool
 	taken  atomic.Int64
@@ -98,7 +98,7 @@ func (p *program) letterCheck() string {
 }
 
 // A plugin that panics at each record says so, in the log and on /readyz; once it is
-// mended, its records are retried, each once, and everything is accounted for.
+// fixed, its records are retried, each once, and everything is accounted for.
 func TestDeadLettersAreRetried(t *testing.T) {
 	t.Parallel()
 	const stage = "wrong-for-now"

@@ -17,7 +17,7 @@ import (
 // become another one.
 
 // TestFaultsFailpointReset kills the command that has a projection start over,
-// before and behind its commit, while answers come in.
+// before and after its commit, while answers come in.
 func TestFaultsFailpointReset(t *testing.T) {
 	s := newScenario(t, "`stages reset` killed at a commit", sqliteFirst()...)
 	v := s.newVictim(nil)
@@ -43,7 +43,7 @@ func TestFaultsFailpointReset(t *testing.T) {
 
 // TestFaultsFailpointCarryOver has events wait for a topic that is created again,
 // and kills the relay while it brings them into the new chains, and then the
-// command that lets the stage go on. Each time it is a stack of its own, whose topic
+// command that lets the stage continue. Each time it is a stack of its own, whose topic
 // held nothing yet: so nothing is lost with it.
 func TestFaultsFailpointCarryOver(t *testing.T) {
 	s := newScenario(t, fmt.Sprintf("a topic created again: killed at `%s`, and `stages skip` at a commit", failpoint.StoreMoving), sqliteFirst()...)
@@ -54,7 +54,7 @@ func TestFaultsFailpointCarryOver(t *testing.T) {
 
 func (s *scenario) carryOver(answers []fedAnswer) {
 	v := s.newVictim(newKafkaStack(s.t, nil))
-	// Somebody else holds the relay's lease, and does nothing: what raw-store gives
+	// Someone else holds the relay's lease, and does nothing: what raw-store gives
 	// waits in the outbox.
 	held, err := v.tables().AcquireLease(s.t.Context(), "relay", "idle", time.Hour)
 	require.NoError(s.t, err)
@@ -111,7 +111,7 @@ func TestFaultsFailpointRenewal(t *testing.T) {
 		v.judged()
 		add(p)
 	}
-	// By the tables: the log still holds the prices that were stepped over, beside
+	// By the tables: the log still holds the prices that were skipped, next to
 	// those that came in their place.
 	expect(t, v.env, len(answers), len(answers))
 	s.verify(v.env)

@@ -29,7 +29,7 @@ type pointHits struct {
 	point failpoint.Point
 	// most hits go by before the process is killed.
 	most int
-	// first, and every so many hits behind it, is an error.
+	// first, and every so many hits after it, is an error.
 	first, every int
 }
 
@@ -86,7 +86,7 @@ func TestFaultsFailpointKills(t *testing.T) {
 	})
 }
 
-// TestFaultsFailpointErrors has a process that goes on fail at the points again and
+// TestFaultsFailpointErrors has a process that continues fail at the points again and
 // again while answers come in. Then it holds no more than one without faults.
 func TestFaultsFailpointErrors(t *testing.T) {
 	eachPoint(t, "errors", func(t *testing.T, name string, points []pointHits) {

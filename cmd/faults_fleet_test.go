@@ -73,7 +73,7 @@ func (c *fleet) addServer(roles string) *worker {
 // and a command that must write one of them is refused after five seconds.
 func (c *fleet) mayRefuse() { c.clients.refusable = true }
 
-// freeAddress is one that nobody listens at, below the ports that systems take for
+// freeAddress is one that no one listens at, below the ports that systems take for
 // connections.
 func freeAddress(t testing.TB, random *rand.Rand) string {
 	t.Helper()
@@ -169,7 +169,7 @@ func (c *fleet) note(w *worker) {
 	c.before[w] = c.level(c.env, w.url())
 }
 
-// end stops load and clients, and looks at what came of them, and at what the
+// end stops load and clients, and looks at what resulted from them, and at what the
 // processes hold.
 func (c *fleet) end() {
 	c.t.Helper()
@@ -207,7 +207,7 @@ func (c *fleet) standing() standing {
 	return s
 }
 
-// stallLimit is when something counts as standing still for ever.
+// stallLimit is when something counts as standing still forever.
 const stallLimit = 3 * time.Minute
 
 // awaitMoves waits until all partitions move again.
@@ -243,7 +243,7 @@ func (c *fleet) kill(w *worker) (standing, time.Time) {
 	w.kill()
 	killed := time.Now()
 	// The server may still be at the last it was asked: that is no move of
-	// somebody who took over.
+	// someone who took over.
 	c.awaitNoSessions(w)
 	return c.standing(), killed
 }

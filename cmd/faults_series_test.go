@@ -116,9 +116,9 @@ func (c *fleet) record(every time.Duration, of ...*worker) (end func() []*series
 	return func() []*series { cancel(); <-done; return all }
 }
 
-// checkSeries compares the level that each half reaches, behind a fifth of the time
+// checkSeries compares the level that each half reaches, after a fifth of the time
 // for warming up: nine tenths of its moments lie below. A process that waits for its
-// partitions has less of everything, be it for a third of a short run, so the middle of
+// partitions has less of everything, even for a third of a short run, so the middle of
 // a part says little. Between halves, what grows all the time has grown by half of it,
 // and the bounds of keptInAll are for two thirds.
 func (c *fleet) checkSeries(s *series) {

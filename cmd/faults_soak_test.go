@@ -100,7 +100,7 @@ func (c *fleet) someSession() {
 		PID  int    `db:"pid"`
 		Name string `db:"application_name"`
 	}
-	// The test's own have the name that is nobody's.
+	// The test's own have the name that is no one's.
 	require.NoError(c.t, c.look.db.Select(c.t.Context(), &sessions, `SELECT pid, application_name FROM pg_stat_activity
 		WHERE datname = current_database() AND application_name <> 'pricemill' ORDER BY pid`))
 	drawn := sessions[c.random.IntN(len(sessions))]
@@ -118,7 +118,7 @@ func (c *fleet) someIntruder() {
 	}{{"raw-store", schema.RawQuotes}, {"normalize", schema.StoredQuotes}, {"moving-averages.g1", schema.PriceEvents}}
 	stage := stages[c.random.IntN(len(stages))]
 	staying := time.Duration(c.random.IntN(2000)) * time.Millisecond
-	c.t.Logf("somebody joins the group of %s for %v", stage.name, staying)
+	c.t.Logf("someone joins the group of %s for %v", stage.name, staying)
 	config := sarama.NewConfig()
 	config.Version = sarama.V2_8_0_0
 	config.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyRange()}
@@ -140,7 +140,7 @@ func (c *fleet) someIntruder() {
 	select {
 	case <-i.joined:
 	case <-ctx.Done():
-		assert.Fail(c.t, "nobody could join the group")
+		assert.Fail(c.t, "no one could join the group")
 	}
 	pause(staying)
 	leave()

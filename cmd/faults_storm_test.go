@@ -39,7 +39,7 @@ func TestFaultsRebalanceStorm(t *testing.T) {
 	applied := c.applied() - before
 	t.Logf("%d joined, %d left, %d were killed; %d answers came in, %d averages' worth was applied meanwhile, and nothing for %v at the longest",
 		storm.joined, storm.left, storm.killed, int(over.Sub(began).Seconds()*fleetRate), applied, storm.still.Round(10*time.Millisecond))
-	assert.Positive(t, applied, "it goes on during the storm")
+	assert.Positive(t, applied, "it continues during the storm")
 
 	stood := c.standing()
 	c.awaitMoves(stood)
@@ -96,7 +96,7 @@ func (s *storm) step() {
 		w.launch()
 		s.joined++
 	case len(ready) < 2:
-		s.t.Log("nobody may leave yet")
+		s.t.Log("no one may leave yet")
 	case s.random.IntN(5) == 0:
 		w := ready[s.random.IntN(len(ready))]
 		s.t.Logf("%s is killed", w.name)
@@ -129,7 +129,7 @@ func (s *storm) gone(w *worker, err error) {
 	w.process = nil
 }
 
-// calm waits until nobody is about to join or leave any more, and ends those that
+// calm waits until no one is about to join or leave any more, and ends those that
 // were not there at first.
 func (s *storm) calm() {
 	s.t.Helper()

@@ -52,7 +52,7 @@ func thisStack() stack {
 	return sqliteStack
 }
 
-// scenario is one kind of fault, and what came of it.
+// scenario is one kind of fault, and what resulted from it.
 type scenario struct {
 	t      *testing.T
 	name   string
@@ -67,7 +67,7 @@ type scenario struct {
 }
 
 // newScenario begins a scenario, on these stacks; it is skipped on others. At the
-// end of the test its row is written, whatever came of it.
+// end of the test its row is written, whatever the result of it.
 func newScenario(t *testing.T, name string, on ...stack) *scenario {
 	t.Helper()
 	switch length := os.Getenv(faultsVariable); length {
@@ -148,7 +148,7 @@ func (s *scenario) check(env environment, answers []fedAnswer) {
 	s.verify(env)
 }
 
-// verify has the program prove, beside the service, that everything it keeps is
+// verify has the program prove, next to the service, that everything it keeps is
 // what the log says.
 func (s *scenario) verify(env environment) {
 	s.t.Helper()

@@ -69,7 +69,7 @@ type victim struct {
 	logs    *logs
 	db      *store.Store // nil until it is needed
 	// mark is how far all stages together had come at the last death, and since
-	// are the deaths behind which nothing has moved yet.
+	// are the deaths after which nothing has moved yet.
 	mark  int64
 	since []time.Time
 }
@@ -130,7 +130,7 @@ func awaitKilled(t testing.TB, process *exec.Cmd, l *logs, look func()) {
 	require.Len(t, l.all(failpoint.Message), 1, "it died of its failpoint and of nothing else:\n%s", l)
 }
 
-// look notes for each death behind which something moves again that the service
+// look notes for each death after which something moves again that the service
 // has recovered from it.
 func (v *victim) look() {
 	if len(v.since) == 0 || v.moved() <= v.mark {
@@ -142,7 +142,7 @@ func (v *victim) look() {
 	v.since = nil
 }
 
-// judged counts deaths behind which an operator had to act, so that a time would
+// judged counts deaths after which an operator had to act, so that a time would
 // be the operator's.
 func (v *victim) judged() {
 	v.cycles += len(v.since)

@@ -17,7 +17,7 @@ import (
 )
 
 // TestFaultsZombieRelay stops the process that holds the relay's lease with
-// SIGSTOP, waits until another one has it and has gone on, and lets the first go on
+// SIGSTOP, waits until another one has it and has continued, and lets the first continue
 // as well. By turns that is when the log has something that the database does not
 // know to be there yet, which its successor sends again; and when there is something
 // to be sent of which the log has nothing, which a relay that has read it sends
@@ -54,7 +54,7 @@ type tenure struct {
 	stopped, awake map[pipeline.TopicPartition]int64
 }
 
-// replaceRelay stops the relay, and wakes it when another one has gone on: having
+// replaceRelay stops the relay, and wakes it when another one has continued: having
 // sent what is not noted, or else with something to be sent of which nothing is.
 func (z *zombies) replaceRelay(sent bool) tenure {
 	z.t.Helper()
@@ -73,7 +73,7 @@ func (z *zombies) replaceRelay(sent bool) tenure {
 	waited()
 	of.awake = z.ends()
 	relay.thaw()
-	// Until it has looked whose the lease is: behind whatever it still sent.
+	// Until it has looked whose the lease is: after whatever it still sent.
 	z.awaitMoves(z.standing())
 	for _, o := range open {
 		z.count(o)
@@ -83,7 +83,7 @@ func (z *zombies) replaceRelay(sent bool) tenure {
 
 const untilLease = "from the stop until another one had the lease"
 
-// relay is the process that holds the lease; nil while nobody does.
+// relay is the process that holds the lease; nil while no one does.
 func (c *fleet) relay() *worker {
 	c.t.Helper()
 	var owners []string
@@ -147,7 +147,7 @@ func (c *fleet) unsent() (waiting, unnoted int64) {
 	return waiting, unnoted
 }
 
-// ends are those of the topics on which nothing is but what the relay sends.
+// ends are those of the topics that have only what the relay sends.
 func (c *fleet) ends() map[pipeline.TopicPartition]int64 {
 	c.t.Helper()
 	ends := map[pipeline.TopicPartition]int64{}

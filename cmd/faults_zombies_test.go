@@ -14,7 +14,7 @@ import (
 )
 
 // TestFaultsZombieWorkers stops a worker with SIGSTOP in the middle of a
-// transaction, for longer than its session in the group lasts, and lets it go on
+// transaction, for longer than its session in the group lasts, and lets it continue
 // when another one has its partitions. Two times in three that is when the other
 // one has gone past what the zombie held, once the database ended its session; then
 // its transaction must be undone. Else it is while the other one waits for the
@@ -56,7 +56,7 @@ const (
 	othersWaited     = "others waited for its rows"
 )
 
-// wakeLate wakes the worker when the others have gone on without it.
+// wakeLate wakes the worker when the others have continued without it.
 func (z *zombies) wakeLate(victim *worker) {
 	z.t.Helper()
 	open, stopped := z.freezeInTransaction(victim)
@@ -97,7 +97,7 @@ func (z *zombies) noteMoves(stopped time.Time) {
 }
 
 // settled waits until the worker that was stopped has work again, and counts what
-// became of that which it had.
+// became of what it had.
 func (z *zombies) settled(victim *worker, open []openTransaction, failed int) {
 	z.t.Helper()
 	z.awaitMoves(z.standing())

@@ -111,7 +111,7 @@ func feedWhenDue(t testing.TB, env environment, answers []fedAnswer, patience ti
 			var err error
 			if broker, partitions, err = reach(env); err != nil {
 				if due(from) < 0 {
-					break // nobody waits for the rest, and there may be no broker any more
+					break // no one waits for the rest, and there may be no broker any more
 				}
 				pause(20 * time.Millisecond)
 				continue

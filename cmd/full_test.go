@@ -142,7 +142,7 @@ func fullPostgres(t testing.TB, ballast int) *full {
 	db := openTables(t, env)
 	t.Cleanup(func() { assert.NoError(t, db.Close()) })
 	const nobodys = -1 // epoch: the relay looks at those of its topics
-	// What the relay has sent leaves room in the outbox: commands could go on.
+	// What the relay has sent leaves room in the outbox: commands could continue.
 	f.useUp = func() {
 		for seq, rows := 0, 100; rows > 0; seq += rows {
 			err := db.Write(t.Context(), func(tx *store.Tx) error {
@@ -271,7 +271,7 @@ func (p *server) lags() string {
 
 // TestFaultsDatabaseFull: the database has no room left. What was written stays to
 // be read, commands are refused for a while, no record is to blame, and once there
-// is room all goes on by itself.
+// is room all continues by itself.
 func TestFaultsDatabaseFull(t *testing.T) {
 	s := newScenario(t, "database full", sqliteStack, servicesStack)
 	cycles := pick(s, 1, 3)
@@ -367,7 +367,7 @@ func (f *full) checkWhileFull(t testing.TB, p *server, commands []int) (accepted
 			assert.Fail(t, "a command", "%d %s", answer.status, answer.body)
 		}
 	}
-	assert.Contains(t, commands, last, "what comes of commands")
+	assert.Contains(t, commands, last, "what results from commands")
 	pause(3 * time.Second)
 	spent, took := processorTime(t, p.process.Process.Pid)-used, time.Since(began)
 	t.Logf("while full, it used %v of %v", spent, took.Round(time.Millisecond))

@@ -76,7 +76,7 @@ type wrongAnswer struct {
 	err     error
 }
 
-// maxWrong is how many wrong answers are looked at; those behind them are mostly
+// maxWrong is how many wrong answers are looked at; those after them are mostly
 // the same.
 const maxWrong = 5
 

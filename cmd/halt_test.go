@@ -27,7 +27,7 @@ import (
 
 // The breaks of the log are made by the cluster's own means, and by copying a
 // database, on whatever stack the tests run. For each: the stage halts, /readyz
-// says why and names a command, that command goes on, and what it says is lost
+// says why and names a command, that command continues, and what it says is lost
 // is what is lost.
 
 func topicName(env environment, topic schema.Topic) string {
@@ -126,7 +126,7 @@ func (p *program) halts(reason, command string) {
 
 // resolveWith runs the command that /readyz named, for all that has halted, until
 // all that is in the log went through the chain, and returns what it said is lost
-// by stage. A stage may meet a break only after those before it have gone on.
+// by stage. A stage may meet a break only after those before it have continued.
 func (p *program) resolveWith(action string) map[string]int64 {
 	p.t.Helper()
 	db, broker := openTables(p.t, p.env), connect(p.t, p.env)
@@ -163,7 +163,7 @@ func TestTheHeadOfTheLogIsDeleted(t *testing.T) {
 	env := p.env
 	p.feed(oneEach(0, 10))
 	p.stopped()
-	// 20 more of each while nobody works, then the oldest records go: from each
+	// 20 more of each while no one works, then the oldest records go: from each
 	// partition some that were applied, and some that were not.
 	const deleted = 3
 	feed(t, env, oneEach(10, 20))
@@ -217,7 +217,7 @@ func TestATopicIsCreatedAgain(t *testing.T) {
 	p.feed(oneEach(0, 10))
 	p.stopped()
 	const unread = 6
-	feed(t, env, oneEach(10, unread)) // nobody will have read these
+	feed(t, env, oneEach(10, unread)) // no one will have read these
 	deleteTopic(t, env, schema.RawQuotes)
 	p = start(t, env)
 	p.halts("the topic was created again", "pricemill stages skip raw-store raw-quotes 1")
@@ -318,7 +318,7 @@ func TestTheDatabaseIsRestored(t *testing.T) {
 	restore()
 	p = start(t, env)
 	p.halts("was it restored from a copy?", "pricemill stages skip")
-	feed(t, env, oneEach(20, 5)) // life goes on meanwhile
+	feed(t, env, oneEach(20, 5)) // life continues meanwhile
 	for stage, lost := range p.resolveWith("skip") {
 		assert.Zero(t, lost, stage)
 	}
@@ -407,7 +407,7 @@ func TestResolutionsAsk(t *testing.T) {
 	status, stdout, stderr = run(t, env, "stages", "reset", "moving-averages.g1", "--to", "start")
 	assert.Equal(t, 1, status)
 	assert.Contains(t, stdout, "nothing: all records are taken again")
-	assert.Contains(t, stderr, "Go on? [y/N]")
+	assert.Contains(t, stderr, "Continue? [y/N]")
 	assert.Contains(t, stderr, "nothing was changed")
 	for _, args := range [][]string{{"reset", "normalize", "--to", "start", "--yes"}, {"reset", "normalize", "--to", "0", "--yes"}} {
 		status, _, stderr = run(t, env, append([]string{"stages"}, args...)...)

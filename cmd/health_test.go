@@ -76,7 +76,7 @@ func TestHealthOfOthers(t *testing.T) {
 }
 
 // TestHealthAsksOnLoopback: an address that stands for all interfaces is one to
-// listen on, not to ask. Nobody listens on this port.
+// listen on, not to ask. No one listens on this port.
 func TestHealthAsksOnLoopback(t *testing.T) {
 	t.Parallel()
 	for address, asked := range map[string]string{

@@ -58,7 +58,7 @@ func anonymousMemory(t testing.TB, pid int) int {
 	return 0
 }
 
-// mostMemory is what a process may need for whatever lies in the log. It has four
+// mostMemory is what a process may need for whatever is in the log. It has four
 // stages on one topic here, each with two lanes and four partitions.
 const mostMemory = 1 << 30
 

@@ -79,7 +79,7 @@ all ingested before is no failure.`,
 	flags.SortFlags = false
 	flags.StringVar(&i.provider, "provider", string(csv.Name), "provider whose quotes the file holds")
 	flags.BoolVar(&i.dryRun, "dry-run", false, "show the first rows as they would be taken, and end")
-	flags.BoolVar(&i.skipBad, "skip-bad-rows", false, "report lines that are wrong, count them, and go on")
+	flags.BoolVar(&i.skipBad, "skip-bad-rows", false, "report lines that are wrong, count them, and continue")
 	flags.BoolVar(&i.work, "work", false, "do the work in this process, even on Kafka")
 	flags.BoolVar(&i.noWait, "no-wait", false, "end when all is in the log; do no work")
 	outputFlag(c, &i.output)
@@ -159,7 +159,7 @@ func (a *app) ingest(ctx context.Context, i ingestion) error {
 	}))
 }
 
-// ingestFile returns a summary, also beside an error, unless the fault is found
+// ingestFile returns a summary, also next to an error, unless the fault is found
 // before anything begins.
 func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules, log *slog.Logger) (_ *ingest.Summary, err error) {
 	reader, err := m.fileReader(schema.Provider(i.provider))

@@ -238,7 +238,7 @@ func TestIngestMonthlyCloses(t *testing.T) {
 	checkIngested(t, env, "csv", both)
 }
 
-// Beside a service, that service does the work, and serves what came of it.
+// Next to a service, that service does the work, and serves what resulted from it.
 func TestIngestBesideAService(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
@@ -260,7 +260,7 @@ func TestIngestBesideAService(t *testing.T) {
 	checkIngested(t, p.env, "coinbase", session)
 }
 
-// Where nobody works, it says so, and what it wrote waits in the log.
+// Where no one works, it says so, and what it wrote waits in the log.
 func TestIngestWhereNobodyWorks(t *testing.T) {
 	t.Parallel()
 	env := newStack(t, nil)

@@ -85,7 +85,7 @@ func (l letters) known(ctx context.Context, stage string) error {
 	return letterError(err)
 }
 
-// letterError translates refusals; any other error is that the database is away, or
+// letterError translates refusals; any other error is that the database is down, or
 // was too slow.
 func letterError(err error) error {
 	switch {

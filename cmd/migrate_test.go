@@ -23,7 +23,7 @@ func TestMigrate(t *testing.T) {
 		alone[name] = value
 	}
 	if onServices() {
-		alone["KAFKA_BOOTSTRAP_SERVERS"] = "127.0.0.1:1" // nobody
+		alone["KAFKA_BOOTSTRAP_SERVERS"] = "127.0.0.1:1" // no one
 	}
 	var outputs [3]string
 	var all sync.WaitGroup

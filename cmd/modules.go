@@ -26,8 +26,8 @@ type modules struct {
 	sources   []engine.SourceSpec
 	// parts are all that work in the service, in whatever process.
 	parts []topology.Component
-	// active are the modules that work in this process and have something to do
-	// besides.
+	// active are the modules that work in this process and have something else
+	// to do.
 	active []activeModule
 	// projections are built here, and become stages once there is a database.
 	projections []pipeline.Projection
@@ -160,7 +160,7 @@ func (m *modules) streamers() []schema.Provider {
 }
 
 // openProjections makes sure that all have tables, and orders rebuilds of those whose
-// fold is a later one than that which built them.
+// fold is a later one than what built them.
 func (m *modules) openProjections(ctx context.Context, c config, b *backends, log *slog.Logger) error {
 	for _, p := range m.projections {
 		if _, err := projections.Open(ctx, b.store, p); err != nil {

@@ -23,7 +23,7 @@ import (
 const patience = 15 * time.Second
 
 // question is what a visitor asks, and which statuses may answer it while the
-// services are away. 503 must say when to ask again, unless it is a check.
+// services are down. 503 must say when to ask again, unless it is a check.
 type question struct {
 	name    string
 	pause   time.Duration
@@ -36,7 +36,7 @@ type question struct {
 	look func(answer) error
 }
 
-// tally is what came of a question.
+// tally is what resulted from a question.
 type tally struct {
 	statuses map[int]int
 	slowest  time.Duration

@@ -24,9 +24,9 @@ import (
 )
 
 // TestFaultsPoison writes records that no stage can take among good ones, at
-// random, to every topic that a stage reads: whoever reaches the log can. Each is
+// random, to every topic that a stage reads: anyone who reaches the log can. Each is
 // a dead letter of each stage of its topic, with all its bytes, and everything
-// else goes on as if they were not there. The events of the scenario are the good
+// else continues as if they were not there. The events of the scenario are the good
 // records, its cycles the others.
 //
 // What of these is no dead letter: a good event without a key, or with a key of
@@ -199,7 +199,7 @@ type letterPlace struct {
 	Offset int64
 }
 
-// checkLetters holds the dead letters against the poison that lies in the log: one
+// checkLetters holds the dead letters against the poison that is in the log: one
 // of each record in each stage of its topic, byte for byte, and no other. It
 // returns their number.
 func checkLetters(t testing.TB, env environment, poison []poisonOf) int {

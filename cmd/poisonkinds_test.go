@@ -278,5 +278,5 @@ var unpriced = map[string]struct {
 	"the year 966":          {`{"simulated":true,"provider":"simulated","symbol":%q,"price":"1","time":"0966-10-14T09:00:00Z"}`, "simulated", schema.CodeBadResponse},
 	"a time years ahead":    {`{"simulated":true,"provider":"simulated","symbol":%q,"price":"1","time":"2125-06-15T14:30:00Z"}`, "simulated", schema.CodeBadResponse},
 	"neither UTF-8":         {"\xff\x00 %q", "simulated", schema.CodeBadResponse},
-	"a provider nobody has": {`{"price":"1","symbol":%q}`, "nobody", schema.CodeUnknownProvider},
+	"a provider no one has": {`{"price":"1","symbol":%q}`, "nobody", schema.CodeUnknownProvider},
 }

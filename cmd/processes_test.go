@@ -104,7 +104,7 @@ func (w *worker) freeze() {
 	}
 }
 
-// thaw lets the process go on.
+// thaw lets the process continue.
 func (w *worker) thaw() {
 	w.t.Helper()
 	require.NoError(w.t, w.process.Process.Signal(syscall.SIGCONT))
@@ -175,7 +175,7 @@ func (o *observer) standing(ctx context.Context) (standing, error) {
 	return s, err
 }
 
-// awaitMoves waits until somebody works again on each partition of each stage that
+// awaitMoves waits until someone works again on each partition of each stage that
 // an answer passes. Answers must come in on all partitions.
 func (o *observer) awaitMoves(ctx context.Context, since standing) error {
 	for _, topic := range chainTopics {
@@ -196,7 +196,7 @@ func (o *observer) backlog(ctx context.Context) (backlog, error) {
 
 // awaitTables waits until the backlog has gone through the chain and into every
 // table. Each stage must come to where the one before it was when that had done
-// its part: by offset in raw-quotes, behind it by the numbers of the chains,
+// its part: by offset in raw-quotes, after it by the numbers of the chains,
 // which do not count repeats.
 func (o *observer) awaitTables(ctx context.Context, b backlog) error {
 	err := o.awaitPositions(ctx, schema.RawQuotes, func(p store.Position) bool { return p.Next >= b[p.Part].End })

@@ -376,7 +376,7 @@ func TestPushOverASwap(t *testing.T) {
 }
 
 // TestPushOfAPositionThatIsNotThere: who comes with the position of another log is told,
-// and begins anew.
+// and begins again.
 func TestPushOfAPositionThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	other, p := start(t, nil), start(t, nil)

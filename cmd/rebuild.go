@@ -105,7 +105,7 @@ func (a *app) rebuild(ctx context.Context, name string, r rebuilding) error {
 	})
 }
 
-// withModules opens the backends, beside a service if there is one, and makes the
+// withModules opens the backends, next to a service if there is one, and makes the
 // modules: those that are switched on, and those that the installation runs.
 func (a *app) withModules(ctx context.Context, f func(ctx context.Context, b *backends, m *modules, log *slog.Logger) error) error {
 	cfg, err := a.load()
@@ -131,7 +131,7 @@ func (a *app) withModules(ctx context.Context, f func(ctx context.Context, b *ba
 }
 
 // following shows a rebuild until it has come to its end, and works on it where
-// nobody else does.
+// no one else does.
 type following struct {
 	app       *app
 	backends  *backends
@@ -181,7 +181,7 @@ func (f following) follow(ctx context.Context, id string) error {
 			if working = false; err != nil {
 				return err
 			}
-			idle = time.Now() // it has ended, or somebody else has begun
+			idle = time.Now() // it has ended, or someone else has begun
 		case <-ctx.Done():
 			if working {
 				<-worked // it lets go of it
@@ -248,7 +248,7 @@ func (s *shown) show(r projections.Rebuild) {
 	}
 	if changed := r.State != s.said.State || r.Settled(); changed || r.Done != s.said.Done && time.Since(s.at) >= time.Second {
 		s.said, s.at = r, time.Now()
-		_ = json.NewEncoder(s.app.stdout).Encode(r) // whoever reads it may have gone
+		_ = json.NewEncoder(s.app.stdout).Encode(r) // anyone who reads it may have gone
 	}
 }
 
@@ -340,7 +340,7 @@ func newRebuildSwap(a *app, action, short string,
 	c := &cobra.Command{
 		Use:   action + " REBUILD",
 		Short: short,
-		Long: short + `, in one transaction. What served goes on following the
+		Long: short + `, in one transaction. What served continues following the
 log, so that it can be swapped again.`,
 		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -255,7 +255,7 @@ func assertEqualGenerations(t testing.TB, env environment) {
 }
 
 // TestRebuildOfAChangedFold: other settings are another fold. What was built by the
-// old one serves until somebody says so, and again when he takes it back.
+// old one serves until an operator promotes, and again after a rollback.
 func TestRebuildOfAChangedFold(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
@@ -356,8 +356,8 @@ func TestRebuildWithoutAService(t *testing.T) {
 	proven(t, p.env)
 }
 
-// TestRebuildMeetsPoison: a record that the service stepped over stops a rebuild,
-// which names it, unless it is to step over it as well. All projections are built
+// TestRebuildMeetsPoison: a record that the service skipped stops a rebuild,
+// which names it, unless it is to skip it as well. All projections are built
 // again.
 func TestRebuildMeetsPoison(t *testing.T) {
 	t.Parallel()
@@ -380,8 +380,8 @@ func TestRebuildMeetsPoison(t *testing.T) {
 }
 
 // TestRebuildRate measures the fill of a rebuild in a service that has nothing else
-// to do, beside what "pricemill bench rebuild" measures. It is for `make
-// test-rebuild`: beside other tests its figures say nothing.
+// to do, next to what "pricemill bench rebuild" measures. It is for `make
+// test-rebuild`: next to other tests its figures say nothing.
 func TestRebuildRate(t *testing.T) {
 	if os.Getenv(rebuildVariable) == "" {
 		t.Skip("it measures: make test-rebuild")
@@ -411,7 +411,7 @@ func TestRebuildRate(t *testing.T) {
 	t.Logf("filled at %.0f records/s, proven and ready after %v; bench rebuild: %.0f/s; ratio %.2f", rate, all, bench.PerSecond, rate/bench.PerSecond)
 }
 
-// TestRebuildIsKilled kills the service at random moments of a rebuild: it goes on,
+// TestRebuildIsKilled kills the service at random moments of a rebuild: it continues,
 // and what serves meanwhile stays as it is.
 func TestRebuildIsKilled(t *testing.T) {
 	t.Parallel()

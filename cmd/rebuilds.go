@@ -78,8 +78,8 @@ func (r rebuilds) after(ctx context.Context, id string, err error) (projections.
 	return r.Get(ctx, id)
 }
 
-// passing marks what is no refusal: somebody held a table for too long, or the
-// database is away.
+// passing marks what is no refusal: someone held a table for too long, or the
+// database is down.
 func passing(err error) error {
 	for _, refusal := range []error{nil, projections.ErrNotFound, projections.ErrRebuilding, projections.ErrRebuildState, projections.ErrBehind,
 		projections.ErrServes} {
@@ -133,7 +133,7 @@ func (f *staleness) age(name string) (time.Duration, bool) {
 	return one.Age, there
 }
 
-// checks warn of what nobody feeds: it serves, and grows old.
+// checks warn of what no one feeds: it serves, and grows old.
 func (f *staleness) checks(ctx context.Context) []httpapi.Check {
 	found := f.look(ctx)
 	var checks []httpapi.Check

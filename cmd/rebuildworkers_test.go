@@ -14,8 +14,8 @@ import (
 )
 
 // A process that only answers requests orders a rebuild; one of two workers does it,
-// and the other one goes on when that is killed. All that comes later is in both
-// generations, whoever feeds them.
+// and the other one continues when that is killed. All that comes later is in both
+// generations, no matter which process feeds them.
 func TestRebuildByWorkers(t *testing.T) {
 	t.Parallel()
 	env := newSharedStack(t, nil)

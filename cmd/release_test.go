@@ -15,7 +15,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
-// builds are where a program is built that somebody uses.
+// builds are where a program is built that someone uses.
 var builds = map[string]*regexp.Regexp{
 	"Makefile":   regexp.MustCompile(`(?m)^build:.*\n\t(.*\$\(GO\) build .*)$`),
 	"Dockerfile": regexp.MustCompile(`(?m)^RUN (.* go build (?:.*\\\n)*.*)$`),

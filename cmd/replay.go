@@ -44,7 +44,7 @@ says so.
 
 --to-topic, which needs Kafka, copies the records instead, as they are: key, headers, value, timestamp
 and partition, in their order. Their offsets become others. The topic is created
-with as many partitions, and keeps its records for ever; one that has records
+with as many partitions, and keeps its records forever; one that has records
 already is refused without --append. It is never one of pricemill's own, behind
 whatever prefix: those belong to their service alone.
 
@@ -53,7 +53,7 @@ also ce_outboxid and ce_outboxseq, by which pricemill's stages notice records
 that are missing; an installation whose KAFKA_TOPIC_PRICE_EVENTS names a copy of
 another one's topic halts at its first record, as one that another database wrote.
 
-A copy that is interrupted says how far each partition came, and how to go on.
+A copy that is interrupted says how far each partition came, and how to continue.
 Where an answer of Kafka was lost, records may be in the copy twice; the summary
 counts them as beyond.`,
 		Example: "  pricemill replay price-events\n  pricemill replay price-events --partition 2 --from 100 --to 200\n" +
@@ -69,7 +69,7 @@ counts them as beyond.`,
 	flags.StringVar(&r.to, "to", "-1", "where it ends, before that record: an offset, a time, or how long ago; -1: the end of the log as it is now")
 	flags.Int32Var(&r.partition, "partition", -1, "only this partition; -1: all")
 	flags.StringVar(&target, "to-topic", "", "copy into this topic instead of printing")
-	flags.BoolVar(&r.append, "append", false, "copy into a topic that has records, behind them")
+	flags.BoolVar(&r.append, "append", false, "copy into a topic that has records, after them")
 	return c
 }
 

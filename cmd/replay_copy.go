@@ -48,14 +48,14 @@ type copySummary struct {
 	Topic   schema.Topic `json:"topic"`
 	ToTopic schema.Topic `json:"to_topic"`
 	Records int64        `json:"records"`
-	// Beyond is what the target got besides; see engine.Copied.
+	// Beyond is what else the target got; see engine.Copied.
 	Beyond     int64           `json:"beyond"`
 	Complete   bool            `json:"complete"`
 	Seconds    float64         `json:"seconds"`
 	Partitions []engine.Copied `json:"partitions"`
 }
 
-// interruptedError says why a copy ended early, and how to go on.
+// interruptedError says why a copy ended early, and how to continue.
 type interruptedError struct {
 	summary copySummary
 	cause   error
@@ -67,11 +67,11 @@ func (e *interruptedError) Error() string {
 		if c.Done() {
 			continue
 		}
-		text += fmt.Sprintf("\ngo on with: pricemill replay %s --partition %d --from %d --to %d --to-topic %s --append",
+		text += fmt.Sprintf("\ncontinue with: pricemill replay %s --partition %d --from %d --to %d --to-topic %s --append",
 			e.summary.Topic, c.Partition, c.Next, c.To, e.summary.ToTopic)
 	}
 	if e.summary.Beyond > 0 {
-		text += fmt.Sprintf("\n%d records lie in %s besides those that were counted, and may come again", e.summary.Beyond, e.summary.ToTopic)
+		text += fmt.Sprintf("\n%d records are in %s in addition to those that were counted, and may come again", e.summary.Beyond, e.summary.ToTopic)
 	}
 	return text
 }
@@ -115,7 +115,7 @@ func (a *app) copyTopic(ctx context.Context, c config, b *backends, r replaying,
 		return &interruptedError{summary, copyErr}
 	}
 	if summary.Beyond > 0 {
-		log.Warn("the topic got more than the copy: records may be there twice, as an answer was lost, or somebody else writes to it",
+		log.Warn("the topic got more than the copy: records may be there twice, as an answer was lost, or someone else writes to it",
 			"topic", r.toTopic, "beyond", summary.Beyond)
 	}
 	return nil
@@ -153,7 +153,7 @@ func (r replaying) prepare(ctx context.Context, b *backends, target *kafka.Broke
 		return err
 	}
 	if full := slices.IndexFunc(held, func(h log.OffsetRange) bool { return h.Oldest < h.End }); full >= 0 && !r.append {
-		return fmt.Errorf("%w: %s has records, as on partition %d from %d to %d; --append copies behind them",
+		return fmt.Errorf("%w: %s has records, as on partition %d from %d to %d; --append copies after them",
 			errTarget, r.toTopic, full, held[full].Oldest, held[full].End-1)
 	}
 	return nil

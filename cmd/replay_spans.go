@@ -63,7 +63,7 @@ func (h holding) String() string {
 	case h.Oldest < h.End:
 		return fmt.Sprintf("%s holds %d to %d", h.TopicPartition, h.Oldest, h.End-1)
 	case h.End > 0:
-		return fmt.Sprintf("%s holds nothing any more, and goes on at %d", h.TopicPartition, h.End)
+		return fmt.Sprintf("%s holds nothing any more, and continues at %d", h.TopicPartition, h.End)
 	}
 	return fmt.Sprintf("%s holds nothing yet", h.TopicPartition)
 }
@@ -123,7 +123,7 @@ func (b bounds) end() string {
 	return b.to.String()
 }
 
-// places is where a bound lies on each partition.
+// places is where a bound is on each partition.
 func places(ctx context.Context, broker eventLog, topic schema.Topic, at *engine.OffsetOrTime, ranges []log.OffsetRange) ([]int64, error) {
 	if at != nil && at.IsMoment() {
 		offsets, err := broker.OffsetsAt(ctx, topic, at.Moment)
@@ -141,8 +141,8 @@ func places(ctx context.Context, broker eventLog, topic schema.Topic, at *engine
 	return offsets, nil
 }
 
-// outside is an *outsideError where an offset lies on no partition: as the first
-// one behind its end, as the last one before what it still has.
+// outside is an *outsideError where an offset is on no partition: as the first
+// one after its end, as the last one before what it still has.
 func (b bounds) outside(held []holding) error {
 	begins, ends := false, b.to == nil || b.to.IsMoment()
 	for _, h := range held {
@@ -158,7 +158,7 @@ func (b bounds) outside(held []holding) error {
 	return nil
 }
 
-// sayWhatIsMissing logs where a partition, on which from lies at first, holds less
+// sayWhatIsMissing logs where a partition, on which from is at first, holds less
 // than was asked for.
 func (b bounds) sayWhatIsMissing(h holding, first int64, log *slog.Logger) {
 	log = log.With("topic", h.Topic, "partition", h.Partition, "oldest", h.Oldest, "end", h.End)

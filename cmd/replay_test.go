@@ -63,7 +63,7 @@ func TestTheFlagsOfReplay(t *testing.T) {
 var noon = time.Date(2024, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // replayStack is a log of 6, 3, 2 and no records of price-events, and its broker,
-// beside which no service runs. They are of no program of ours.
+// next to which no service runs. They are of no program of ours.
 func replayStack(t *testing.T) (environment, eventLog) {
 	t.Helper()
 	env := newKafkaStack(t, nil)
@@ -228,7 +228,7 @@ func TestReplayIntoATopic(t *testing.T) {
 	status, stdout, stderr := run(t, env, "replay", "price-events", "--to-topic", target)
 	assert.Equal(t, 1, status)
 	assert.Empty(t, stdout)
-	assert.Contains(t, stderr, "has records, as on partition 0 from 0 to 5; --append copies behind them")
+	assert.Contains(t, stderr, "has records, as on partition 0 from 0 to 5; --append copies after them")
 
 	part := copyTo(t, env, target, "--append", "--partition", "0", "--from", "4")
 	assert.Equal(t, []engine.Copied{{From: 4, To: 6, Next: 6, Records: 2}}, part.Partitions)
@@ -249,7 +249,7 @@ func TestReplayIntoATopic(t *testing.T) {
 	})
 }
 
-// Topics that somebody made otherwise than a copy needs.
+// Topics that someone made otherwise than a copy needs.
 func TestReplayIntoATopicThatIsThere(t *testing.T) {
 	t.Parallel()
 	env, _ := replayStack(t)
@@ -284,11 +284,11 @@ func TestReplayIntoATopicThatIsThere(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(stdout), &summary), stdout)
 	assert.Equal(t, copied{Partitions: []engine.Copied{{From: 1, To: 6, Next: 1}}}, summary)
 	assert.Contains(t, stderr, "batch too large")
-	assert.Contains(t, stderr, "go on with: pricemill replay price-events --partition 0 --from 1 --to 6 --to-topic "+name("narrow")+" --append")
+	assert.Contains(t, stderr, "continue with: pricemill replay price-events --partition 0 --from 1 --to 6 --to-topic "+name("narrow")+" --append")
 }
 
-// A copy that is stopped on its way, and gone on with as it says, is whole. Where it
-// came through before it was stopped, there is nothing to go on with.
+// A copy that is stopped on its way, and continued with as it says, is whole. Where it
+// came through before it was stopped, there is nothing to continue with.
 func TestReplayIntoATopicIsStopped(t *testing.T) {
 	t.Parallel()
 	env, broker := replayStack(t)
@@ -322,7 +322,7 @@ func TestReplayIntoATopicIsStopped(t *testing.T) {
 	assert.Equal(t, summary.Complete, status == 0, errs.String())
 	t.Logf("stopped after %d of %d records", summary.Records, 4*12*4+11)
 	for _, line := range strings.Split(errs.String(), "\n") {
-		if _, goOn, found := strings.Cut(line, "go on with: pricemill "); found {
+		if _, goOn, found := strings.Cut(line, "continue with: pricemill "); found {
 			status, _, stderr := run(t, env, strings.Fields(goOn)...)
 			require.Zero(t, status, stderr)
 		}
@@ -337,7 +337,7 @@ func TestReplayIntoATopicIsStopped(t *testing.T) {
 	assert.Zero(t, summary.Beyond, "more than it had said")
 }
 
-// Beside a running service, of what it wrote itself; and a topic that the database
+// Next to a running service, of what it wrote itself; and a topic that the database
 // knows takes no copy, whatever its name.
 func TestReplayIntoATopicBesideAService(t *testing.T) {
 	t.Parallel()

@@ -20,18 +20,18 @@ import (
 )
 
 func newResume(a *app) *cobra.Command {
-	return newResolve(a, halt.Resume, "Go on with the record a stage halted at",
-		`Let halted stages go on with the record they halted at, as if nothing were
+	return newResolve(a, halt.Resume, "Continue with the record a stage halted at",
+		`Let halted stages continue with the record they halted at, as if nothing were
 wrong: after partitions were added, after what was wrong has been put right, or
 to apply what another database wrote as it is.`)
 }
 
 func newSkip(a *app) *cobra.Command {
-	return newResolve(a, halt.Skip, "Go on behind what a stage cannot have",
-		`Let halted stages go on behind what is missing from the log: deleted records, a
+	return newResolve(a, halt.Skip, "Continue after what a stage cannot have",
+		`Let halted stages continue after what is missing from the log: deleted records, a
 topic that was created again, a log that lost its end, a gap in the chain. Of
 what another database wrote, or a later state of this one, what stages derived
-is stepped over, since they derive it again, and the rest is applied.`)
+is skipped, since they derive it again, and the rest is applied.`)
 }
 
 // newResolve is resume and skip.
@@ -195,7 +195,7 @@ func (c *confirmation) flags(command *cobra.Command) {
 	outputFlag(command, &c.output)
 }
 
-// errDeclined says that nobody said yes.
+// errDeclined says that no one said yes.
 var errDeclined = errors.New("nothing was changed")
 
 // confirm shows what is lost, and asks.
@@ -209,7 +209,7 @@ func (a *app) confirm(stdin io.Reader, c confirmation, resolutions []operator.Re
 	if err != nil || c.yes {
 		return err
 	}
-	fmt.Fprint(a.stderr, "Go on? [y/N] ")
+	fmt.Fprint(a.stderr, "Continue? [y/N] ")
 	answer, err := bufio.NewReader(stdin).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("reading the answer: %w", err)

@@ -13,14 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// outageRate is how many answers a second are fed while services are away.
+// outageRate is how many answers a second are fed while services are down.
 const outageRate = 300
 
 // TestFaultsKafkaRestarts kills Kafka with SIGKILL under load and starts it again.
 func TestFaultsKafkaRestarts(t *testing.T) {
 	s := newScenario(t, "Kafka killed with SIGKILL and started again", servicesStack)
 	r := newOutage(s, newStack(t, outageSettings), nil)
-	t.Cleanup(func() { services(t, "up", "kafka") }) // whatever came of the test
+	t.Cleanup(func() { services(t, "up", "kafka") }) // whatever the result of the test
 	for cycle := range pick(s, 2, 10) {
 		r.awaitLoad()
 		services(t, "kill", "kafka")
@@ -34,7 +34,7 @@ func TestFaultsKafkaRestarts(t *testing.T) {
 		assert.Equal(t, 200, ready.status)
 		// After some seconds no worker counts as consuming either.
 		states := slices.DeleteFunc(statesOf(ready), func(state string) bool { return state == "workers: warning" })
-		assert.Equal(t, []string{"broker: warning"}, states, "the API goes on without it, and says so")
+		assert.Equal(t, []string{"broker: warning"}, states, "the API continues without it, and says so")
 		services(t, "up", "kafka")
 		r.recovers(time.Now())
 	}
@@ -152,7 +152,7 @@ func (o *outage) recovers(back time.Time) {
 	o.s.recovered(time.Since(back))
 }
 
-// end stops load and questions, and checks what came of them.
+// end stops load and questions, and checks what resulted from them.
 func (o *outage) end() {
 	t := o.s.t
 	t.Helper()

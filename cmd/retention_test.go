@@ -29,7 +29,7 @@ func TestATopicThatForgetsIsAWarning(t *testing.T) {
 		}
 	})
 	p := start(t, env)
-	p.logs.await(t, "a topic does not keep its records for ever")
+	p.logs.await(t, "a topic does not keep its records forever")
 	warnings := func() map[string]string {
 		answer := p.eventually("/readyz", http.StatusOK)
 		var body struct {
@@ -52,7 +52,7 @@ func TestATopicThatForgetsIsAWarning(t *testing.T) {
 	assert.Contains(t, got["topic price-events"], "retention.ms is 604800000")
 	assert.Contains(t, got["topic stored-quotes"], "cleanup.policy is compact")
 
-	// The answer is of now: an operator who mends a topic sees that it is.
+	// The answer is of now: an operator who fixes a topic sees that it is.
 	administer(t, env, func(admin sarama.ClusterAdmin) {
 		for topic := range settings {
 			require.NoError(t, admin.AlterConfig(sarama.TopicResource, env["KAFKA_TOPIC_PREFIX"]+string(topic),

@@ -256,7 +256,7 @@ func TestActiveJobsAndStreamsAreLimited(t *testing.T) {
 }
 
 // TestSecretsFromFiles: each setting whose value is not shown, and no other, may
-// stand in a file.
+// be in a file.
 func TestSecretsFromFiles(t *testing.T) {
 	t.Parallel()
 	status, stdout, stderr := run(t, environment{}, "config")

@@ -194,8 +194,8 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// A record of a chain that nobody knows halts its partition. All who look can see
-// it, the lag stays, and the other partitions go on.
+// A record of a chain that no one knows halts its partition. All who look can see
+// it, the lag stays, and the other partitions continue.
 func TestAHaltIsSeen(t *testing.T) {
 	t.Parallel()
 	p := start(t, newKafkaStack(t, nil))

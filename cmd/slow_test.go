@@ -21,7 +21,7 @@ import (
 )
 
 // slowClients are clients that take their time over everything, each with one
-// connection. One that the server ends is opened anew.
+// connection. One that the server ends is opened again.
 type slowClients struct {
 	address string
 	end     context.CancelFunc
@@ -82,7 +82,7 @@ func (s *slowClients) connect(ctx context.Context, how slowly, opened func()) {
 		s.failed.Add(1)
 		return
 	}
-	defer func() { _ = conn.Close() }() // whoever ended it
+	defer func() { _ = conn.Close() }() // no matter who ended it
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	_ = conn.(*net.TCPConn).SetReadBuffer(4096) // so that an answer does not fit
 	if _, err := io.WriteString(conn, how.request); err != nil {
@@ -239,7 +239,7 @@ func TestFaultsSlowConnections(t *testing.T) {
 		assert.Less(c, now["go_goroutines"], level["go_goroutines"]+50)
 		assert.Less(c, now["process_open_fds"], level["process_open_fds"]+50)
 	}, time.Minute, 100*time.Millisecond, "the service holds what it held before")
-	row := fmt.Sprintf("| %d slow connections, %d requests/s beside them: %s (before: %s) | %s | %d | – | – | – | – |",
+	row := fmt.Sprintf("| %d slow connections, %d requests/s next to them: %s (before: %s) | %s | %d | – | – | – | – |",
 		slow, rate, during, before, thisStack(), clients.opened.Load())
 	t.Log(row)
 	writeRow(t, row)

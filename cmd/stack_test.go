@@ -119,7 +119,7 @@ func newDatabase(t testing.TB, name string) string {
 	_, err := admin.Exec("CREATE DATABASE " + name)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		// Whoever used it has gone by now, the killed as well, and took the
+		// Anyone who used it has gone by now, the killed as well, and took the
 		// sessions along.
 		var sessions int
 		assert.Eventually(t, func() bool {

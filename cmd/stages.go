@@ -47,7 +47,7 @@ func outputFlag(c *cobra.Command, output *string) {
 	c.Flags().StringVarP(output, "output", "o", "table", "table or json")
 }
 
-// withBackends opens the backends beside a running service, if there is one.
+// withBackends opens the backends next to a running service, if there is one.
 func (a *app) withBackends(ctx context.Context, f func(context.Context, *backends) error) error {
 	c, err := a.load()
 	if err != nil {

@@ -175,7 +175,7 @@ func checkAveragesOf(t testing.TB, p *program, frames []exchangetest.Frame) {
 	}
 }
 
-// TestAStreamIsTakenOver kills the process that owns a stream; the other goes on.
+// TestAStreamIsTakenOver kills the process that owns a stream; the other continues.
 func TestAStreamIsTakenOver(t *testing.T) {
 	if !onServices() {
 		t.Log("on SQLite one process works: there the stream is taken over after a restart")

@@ -90,7 +90,7 @@ func readLog(t testing.TB, env environment, topic schema.Topic, f func(partition
 	return repeats
 }
 
-// place is where a record lies on a topic.
+// place is where a record is on a topic.
 type place struct {
 	Part   int32 `db:"part"`
 	Offset int64 `db:"log_offset"`
@@ -111,7 +111,7 @@ func deadOffsets(t testing.TB, env environment, topic schema.Topic) map[place]bo
 }
 
 // checkTables holds every table against the log and against what was fed into
-// it. Other answers may have come in beside those that were fed.
+// it. Other answers may have come in next to those that were fed.
 func checkTables(t testing.TB, env environment, answers []fedAnswer) {
 	t.Helper()
 	checkTablesBeside(t, env, answers, 0)

@@ -46,7 +46,7 @@ func (v verdict) String() string {
 	return string(text)
 }
 
-// verify runs "pricemill verify" beside whatever runs.
+// verify runs "pricemill verify" next to whatever runs.
 func verify(t testing.TB, env environment, args ...string) (verdict, int) {
 	t.Helper()
 	status, stdout, stderr := run(t, env, append([]string{"verify", "-o", "json"}, args...)...)
@@ -93,7 +93,7 @@ func appendRecord(t testing.TB, env environment, tp pipeline.TopicPartition, key
 
 // live gives a service something of each kind: prices of a stream, some of them
 // twice, a price that was asked for, one that no provider has, a job, and a record
-// that nobody can read.
+// that no one can read.
 func live(t testing.TB, p *program) {
 	t.Helper()
 	answers := oneEach(0, 10)
@@ -211,8 +211,8 @@ var damages = []damage{
 		"stage raw-store", "symbol is not that of the answer", 1, 0, nil},
 	{"an open request that was answered", []string{"INSERT INTO fetch_queue (request_id, provider, symbol, requested_at, deadline, traceparent, claimed_by, claimed_until) SELECT request_id, provider, symbol, received_at, received_at, '', '', 0 FROM requests WHERE state = 'observed' AND symbol = 'POLLED' ORDER BY request_id LIMIT 1"},
 		"stage fetch", "has more than one outcome, or has one and waits for another", 0, 1, nil},
-	{"an open request of nobody", []string{"INSERT INTO fetch_queue (request_id, provider, symbol, requested_at, deadline, traceparent, claimed_by, claimed_until) SELECT 'nobody', provider, symbol, received_at, received_at, '', '', 0 FROM requests WHERE state = 'observed' AND symbol = 'POLLED' ORDER BY request_id LIMIT 1"},
-		"stage fetch", "request nobody waits in fetch_queue, and no record asks for it", 0, 1, nil},
+	{"an open request of no one", []string{"INSERT INTO fetch_queue (request_id, provider, symbol, requested_at, deadline, traceparent, claimed_by, claimed_until) SELECT 'nobody', provider, symbol, received_at, received_at, '', '', 0 FROM requests WHERE state = 'observed' AND symbol = 'POLLED' ORDER BY request_id LIMIT 1"},
+		"stage fetch", "request no one waits in fetch_queue, and no record asks for it", 0, 1, nil},
 
 	{"a dead letter too few", []string{"DELETE FROM dead_letters WHERE stage = 'raw-store' AND part = 1"},
 		"stage raw-store", "should be a dead letter, and is not", 1, 0, nil},
@@ -235,7 +235,7 @@ var damages = []damage{
 		"log", "are neither in the log nor in the outbox", 1, 0, &tableEnds},
 	{"a number checkpointed as sent", []string{"UPDATE chains SET last = last + 1, sent = sent + 1 WHERE part = 1 AND epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events')"},
 		"log", "lost 1 records at its end", 1, 0, &tableEnds},
-	{"an event that nobody sends", []string{
+	{"an event that no one sends", []string{
 		"UPDATE chains SET last = last + 1 WHERE part = 1 AND epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events')",
 		"INSERT INTO outbox (epoch, part, seq, msg_key, headers, payload) SELECT c.epoch, 1, c.last, l.payload, l.headers, l.payload FROM chains c, dead_letters l WHERE c.part = 1 AND c.epoch = (SELECT MAX(epoch) FROM topics WHERE name = 'price-events') AND l.stage = 'raw-store' AND l.part = 1"},
 		"outbox", "1 events wait for a relay", 0, 0, &tableEnds},
@@ -303,7 +303,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 }
 
 // damageTables runs a statement that changes one row. What engines write
-// differently stands in braces.
+// differently is in braces.
 func damageTables(t testing.TB, env environment, statement string) {
 	t.Helper()
 	words := map[string]string{"{price}": "price", "{value}": "value", "{later}": "timestamp + interval '1 microsecond'",

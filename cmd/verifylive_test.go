@@ -34,7 +34,7 @@ func TestVerifyWhileTheServiceWorks(t *testing.T) {
 			default:
 			}
 			p.get("/api/v1/prices/latest?symbol=ASKED") // it may be too late, on a busy machine
-			pause(10 * time.Millisecond)                // the prices are what verify is beside
+			pause(10 * time.Millisecond)                // the prices are what verify is next to
 		}
 	})
 	for range 3 {
@@ -85,7 +85,7 @@ func newFilled(t testing.TB) *program {
 	return p
 }
 
-// A verify that was killed leaves a generation, which disturbs nobody, and which
+// A verify that was killed leaves a generation, which disturbs no one, and which
 // the next one drops.
 func TestVerifyIsKilled(t *testing.T) {
 	t.Parallel()
@@ -105,7 +105,7 @@ func TestVerifyIsKilled(t *testing.T) {
 	assert.Zero(t, status, stderr)
 	assert.NotContains(t, stdout, store.Scratch)
 	feed(t, p.env, oneEach(0, 3))
-	awaitDrained(t, p.env) // all stages that ever ran, and nobody runs those
+	awaitDrained(t, p.env) // all stages that ever ran, and no one runs those
 	p.stopped()
 	p = start(t, p.env)
 	p.eventually("/readyz", http.StatusOK)
@@ -143,7 +143,7 @@ func freeze(process *exec.Cmd) bool {
 }
 
 // A process that was stopped for so long that another one took over ends with an
-// error when it goes on.
+// error when it continues.
 func TestVerifyIsOvertaken(t *testing.T) {
 	t.Parallel()
 	p := newFilled(t)

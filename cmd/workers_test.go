@@ -19,7 +19,7 @@ import (
 
 // workersVariable is for how long TestWorkersAreTakenOver kills, such as 2m. The
 // workers' KAFKA_SESSION_TIMEOUT and KAFKA_INSTANCE_ID, which gets a number
-// behind it, may be set too, to measure by other than the default.
+// after it, may be set too, to measure by other than the default.
 const (
 	workersVariable = "PRICEMILL_TEST_WORKERS"
 	standardWorkers = 20 * time.Second
@@ -109,7 +109,7 @@ func killInTurns(t *testing.T, look *observer, pair []*worker, from, until time.
 	return &takenOver
 }
 
-// timeTakeover logs when somebody works on each partition again, and when what
+// timeTakeover logs when someone works on each partition again, and when what
 // was in the log at the kill has reached every table.
 func timeTakeover(t *testing.T, look *observer, kill int, killed time.Time) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)

@@ -1,5 +1,5 @@
 // Package standard is the modules of the program as it is: a main of your own imports
-// it, and your plugins beside it.
+// it, and your plugins next to it.
 package standard
 
 import (
