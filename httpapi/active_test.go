@@ -75,7 +75,7 @@ func TestABurstOfJobs(t *testing.T) {
 // was takes none again.
 func TestWhatTakesNoRoom(t *testing.T) {
 	t.Parallel()
-	log := &commands{err: errors.New("the log is away")}
+	log := &commands{err: errors.New("the log is down")}
 	api := newAPI(t, func(s *setup) { s.Jobs, s.Commands, s.MaxActiveJobs = &jobList{}, log, 1 })
 	for range 3 {
 		if w := poll(t, api, jobOfA); w.Code != http.StatusInternalServerError {

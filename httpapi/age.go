@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// showAge says by Age how old the tables are that answer a request, where nobody
+// showAge says by Age how old the tables are that answer a request, where no one
 // feeds them: those of an earlier version of the service, until their rebuild takes
 // their place.
 func (a *API) showAge(w http.ResponseWriter, projections ...string) {

@@ -163,7 +163,7 @@ func (a *API) operations() []route {
 	}
 }
 
-// mount puts the routes behind what they all share.
+// mount puts the routes after what they all share.
 func (a *API) mount(routes []route) {
 	a.routes = routes
 	// A path is taken as it is sent: mux would answer //health with a redirect

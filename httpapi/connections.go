@@ -14,7 +14,7 @@ const (
 	DefaultMaxConnectionsPerClient = 128
 )
 
-// reservedConnections are for clients on this machine: whoever runs "pricemill
+// reservedConnections are for clients on this machine: anyone who runs "pricemill
 // health" here gets an answer although others hold all places that they can get.
 const reservedConnections = 16
 
@@ -23,7 +23,7 @@ const reservedConnections = 16
 const MinMaxConnections = 4 * reservedConnections
 
 // ConnectionLimits bound the connections that are open at one time. One too many
-// is closed at once, without an answer: whoever holds a place for long does not
+// is closed at once, without an answer: anyone who holds a place for long does not
 // send anything that could be answered.
 type ConnectionLimits struct {
 	// Total is for all clients together. It bounds memory and open files, of which

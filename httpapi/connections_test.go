@@ -168,7 +168,7 @@ type connElsewhere struct{ net.Conn }
 
 func (connElsewhere) RemoteAddr() net.Addr { return remoteAddr("192.0.2.1:1") }
 
-// TestRefusedOverTCP: the client learns at once, and those inside go on.
+// TestRefusedOverTCP: the client learns at once, and those inside continue.
 func TestRefusedOverTCP(t *testing.T) {
 	t.Parallel()
 	listener := listenTCP(t)

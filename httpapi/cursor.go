@@ -25,7 +25,7 @@ type listing []string
 
 // cursor is the text that stands for a place in the list: version, checksum,
 // and the place as JSON. The checksum is over the listing too. It has no key:
-// whoever computes it anew gets to a place that the list could be read up to
+// anyone who computes it again gets to a place that the list could be read up to
 // anyway.
 func (l listing) cursor(place ...string) string {
 	// Text that is not UTF-8 is replaced, and refused when it comes back.

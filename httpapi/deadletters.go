@@ -13,7 +13,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// DeadLetter is a record that a stage stepped over, with all its bytes, which are
+// DeadLetter is a record that a stage skipped, with all its bytes, which are
 // base64 in JSON and null where the record has none.
 type DeadLetter struct {
 	ID        int64       `json:"id"`
@@ -81,7 +81,7 @@ type DeadLetterRetry struct {
 	Refused int64 `json:"refused"`
 	// Pending wait for the process that runs their stage.
 	Pending int64 `json:"pending"`
-	// Withdrawn were discarded meanwhile, or their stage began anew.
+	// Withdrawn were discarded meanwhile, or their stage began again.
 	Withdrawn int64 `json:"withdrawn"`
 	// Reason is why the last one failed or was refused.
 	Reason    string      `json:"reason"`
@@ -91,7 +91,7 @@ type DeadLetterRetry struct {
 // ErrRetrying says that a dead letter is being retried already.
 var ErrRetrying = errors.New("a retry is under way already")
 
-// DeadLetters are the records that stages stepped over. Errors wrap
+// DeadLetters are the records that stages skipped. Errors wrap
 // projections.ErrNotFound where there is no such dead letter, stage or retry.
 type DeadLetters interface {
 	// List returns at most limit dead letters, of a stage or, where it is "", of all,
@@ -168,7 +168,7 @@ func (a *API) retryDeadLetter(w http.ResponseWriter, r *http.Request) error {
 		case order.Failed+order.Refused > 0:
 			return newError(codeConflict, "Dead letter %d was not applied: %s", id, order.Reason)
 		case order.Withdrawn > 0:
-			return newError(codeConflict, "Dead letter %d was discarded meanwhile, or its stage began anew", id)
+			return newError(codeConflict, "Dead letter %d was discarded meanwhile, or its stage began again", id)
 		}
 		a.writeJSON(w, r, orderStatus(order), order)
 		return nil

@@ -25,7 +25,7 @@
 // Commands to a job are events, so what the read model says of it is a little
 // old. The log's order decides; see commandJob and findJob.
 //
-// A fetch belongs to no client: it goes on when the client that began it hangs
+// A fetch belongs to no client: it continues when the client that began it hangs
 // up, since others may have joined it, and since the client's next attempt can.
 // API.Close ends what is left.
 //

@@ -97,7 +97,7 @@ func newRendering() *rendering { return &rendering{header: http.Header{}, status
 func (r *rendering) Header() http.Header    { return r.header }
 func (r *rendering) WriteHeader(status int) { r.status = status }
 
-// pagePolicy allows the scripts that stand in the page by their hashes and
+// pagePolicy allows the scripts that are in the page by their hashes and
 // nothing that comes from elsewhere. Swagger UI sets styles on elements and
 // shows icons from data URLs.
 func pagePolicy(page string) string {

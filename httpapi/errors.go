@@ -28,7 +28,7 @@ const (
 	codeTooLarge
 	codeMisdirected // another host was asked for
 	codeRateLimited
-	codeClientGone      // nobody is left to answer
+	codeClientGone      // no one is left to answer
 	codeProviderFailed  // the provider gave no price
 	codeUnavailable     // we cannot answer now
 	codeProviderTimeout // no outcome in time

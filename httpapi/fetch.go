@@ -62,7 +62,7 @@ type landing struct {
 }
 
 // get asks the provider for the price, or joins a fetch of it that is under
-// way. It returns early when ctx is done; the fetch goes on for the others.
+// way. It returns early when ctx is done; the fetch continues for the others.
 //
 // A client that joins waits no longer than the fetch it joined, whose time may
 // be nearly up.

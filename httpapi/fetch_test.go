@@ -97,7 +97,7 @@ func TestAFetchOutlivesTheClientThatBeganIt(t *testing.T) {
 		if c.dropped.Load() != 1 || c.answers[0].Body.Len() != 0 || !strings.Contains(logged.String(), "status=499") {
 			t.Errorf("the client that left: %d dropped, %v\n%s", c.dropped.Load(), c.answers[0], &logged)
 		}
-		// Nobody is left for a moment; the next client joins all the same.
+		// No one is left for a moment; the next client joins all the same.
 		c.leave[1]()
 		synctest.Wait()
 		c.join(t, latestAAPL)

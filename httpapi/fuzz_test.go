@@ -191,7 +191,7 @@ func FuzzAccept(f *testing.F) {
 			t.Errorf("%q gets %s", accept, got)
 		}
 		if with := media(accept + ", image/png"); with != got {
-			t.Errorf("%q gets %s, and %s beside a picture", accept, got, with)
+			t.Errorf("%q gets %s, and %s next to a picture", accept, got, with)
 		}
 	})
 }

@@ -100,7 +100,7 @@ func TestOperations(t *testing.T) {
 }
 
 // TestWatchersShareALook: many who ask at once cost no more than one, and one who
-// leaves spoils it for nobody.
+// leaves spoils it for no one.
 func TestWatchersShareALook(t *testing.T) {
 	mustContract(t)
 	synctest.Test(t, func(t *testing.T) {

@@ -26,7 +26,7 @@ import (
 const history, averageHistory = "/api/v1/prices/history", "/api/v1/prices/moving-average/history"
 
 // past makes prices of one second each, the newest first, with the digits of
-// their number behind the point.
+// their number after the point.
 func past(n int) pastPrices {
 	var all pastPrices
 	for i := n; i > 0; i-- {

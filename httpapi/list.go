@@ -26,7 +26,7 @@ type listBody[T any] struct {
 }
 
 // newPage makes a page of rows, of which one more than limit was asked for: if
-// it came, there is another page, which begins behind the last row of this one.
+// it came, there is another page, which begins after the last row of this one.
 func newPage[R, T any](rows []R, limit int, item func(R) T, cursor func(R) string) listBody[T] {
 	var page listBody[T]
 	if len(rows) > limit {

@@ -53,8 +53,8 @@ func (a *API) recovered(next http.Handler) http.Handler {
 		out := &observed{ResponseWriter: w}
 		secure(w.Header())
 		if len(r.TransferEncoding) > 0 {
-			// net/http lets chunks win over a Content-Length beside them, and forgets
-			// that there was one. Whoever stands between us and the client may have seen
+			// net/http lets chunks win over a Content-Length next to them, and forgets
+			// that there was one. Anyone who stands between us and the client may have seen
 			// it the other way: what follows is not read as a request (RFC 9112, 6.3).
 			w.Header().Set("Connection", "close")
 		}

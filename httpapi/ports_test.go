@@ -237,7 +237,7 @@ func TestFaultsOfPorts(t *testing.T) {
 				}
 			}
 			if !maps.Equal(got, want) {
-				t.Errorf("%d came of  %q,\nthe document has it of %q", test.status, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+				t.Errorf("%d resulted from %q,\nthe document has it of %q", test.status, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
 			}
 		})
 	}

@@ -66,7 +66,7 @@ type providerItem struct {
 	Configured   bool              `json:"configured"`
 	Capabilities []Capability      `json:"capabilities"`
 	Limits       []limitItem       `json:"limits"`
-	// Status is null where nobody keeps it.
+	// Status is null where no one keeps it.
 	Status *statusItem `json:"status"`
 }
 

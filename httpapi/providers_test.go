@@ -19,7 +19,7 @@ func TestGetProviders(t *testing.T) {
 		status func(context.Context) (map[schema.Provider]httpapi.ProviderStatus, error)
 		want   string
 	}{
-		"nobody watches": {nil, `null`},
+		"no one watches": {nil, `null`},
 		"well": {func(context.Context) (map[schema.Provider]httpapi.ProviderStatus, error) {
 			return map[schema.Provider]httpapi.ProviderStatus{"finnhub": {CallsLeft: &left, Breaker: httpapi.BreakerClosed}}, nil
 		}, `{"calls_left":7,"breaker":"closed","retry_at":null}`},

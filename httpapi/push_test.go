@@ -64,7 +64,7 @@ func (s scriptedStream) Next(ctx context.Context, tick <-chan time.Time) ([]live
 	select {
 	case events := <-s.script.events:
 		if events == nil {
-			return nil, errors.New("the database is away")
+			return nil, errors.New("the database is down")
 		}
 		return events, nil
 	case <-tick:

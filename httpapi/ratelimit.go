@@ -13,7 +13,7 @@ import (
 )
 
 // maxClients bounds the clients whose rate is remembered, some 200 bytes each.
-// Beyond it the one that was silent longest is forgotten, and starts anew.
+// Beyond it the one that was silent longest is forgotten, and starts again.
 const maxClients = 10_000
 
 // rateLimiter limits requests by client address.
@@ -68,7 +68,7 @@ func (l *rateLimiter) limits(r *http.Request) (clientAddress, bool) {
 		return clientAddress{}, false
 	}
 	switch r.URL.Path {
-	case "/health", "/livez", "/readyz", "/metrics": // whoever asks these watches over us
+	case "/health", "/livez", "/readyz", "/metrics": // anyone who asks these watches over us
 		return clientAddress{}, false
 	}
 	from := clientOf(r.RemoteAddr)

@@ -26,7 +26,7 @@ type Rebuilds interface {
 	List(ctx context.Context, limit int) ([]projections.Rebuild, error)
 	// Cancel ends a rebuild, and drops its tables.
 	Cancel(ctx context.Context, id string) (projections.Rebuild, error)
-	// Promote has what it built serve; stale allows it to be behind what serves.
+	// Promote has what it built serve; stale allows it to be after what serves.
 	Promote(ctx context.Context, id string, stale bool) (projections.Rebuild, error)
 	// RollBack has that serve again which it took the place of.
 	RollBack(ctx context.Context, id string, stale bool) (projections.Rebuild, error)

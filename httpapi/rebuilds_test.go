@@ -172,7 +172,7 @@ func TestCommandsToRebuilds(t *testing.T) {
 		`{"detail":"Starting a rebuild of moving-averages: a rebuild of this projection is there already: promote or cancel it first"}`)
 }
 
-// While nobody feeds what answers, Age says how old it is.
+// While no one feeds what answers, Age says how old it is.
 func TestTheAgeOfStaleTables(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t, func(s *setup) {

@@ -82,7 +82,7 @@ func dialTCP(t testing.TB, address, text string) *net.TCPConn {
 }
 
 // TestServerEndsAConnectionWhoseBodyIsTooLarge: over a real connection the
-// client is answered before it has sent its body, and cannot go on sending.
+// client is answered before it has sent its body, and cannot continue sending.
 func TestServerEndsAConnectionWhoseBodyIsTooLarge(t *testing.T) {
 	t.Parallel()
 	address := serveTCP(t, newAPI(t, nil))

@@ -58,7 +58,7 @@ func TestSlowClientsAreEnded(t *testing.T) {
 		{"header after header", "GET /version HTTP/1.1\r\n", "X: y\r\n", true, 5 * time.Second, ""},
 		{"a body byte by byte", post + "Content-Length: 60000\r\n\r\n", " ", true, 15 * time.Second, "HTTP/1.1 400 "},
 		{"a body in small chunks", post + "Transfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n", true, 15 * time.Second, "HTTP/1.1 400 "},
-		{"a body that nobody asked for", "GET /version HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n", " ", true,
+		{"a body that no one asked for", "GET /version HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n", " ", true,
 			15 * time.Second, "HTTP/1.1 200 "},
 		{"never reads", "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n", "", false, time.Minute, ""},
 		{"never reads, and asks on", strings.Repeat("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", 50), "", false, time.Minute, ""},
