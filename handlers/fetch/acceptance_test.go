@@ -22,7 +22,7 @@ import (
 )
 
 // service allows so many calls within any period, and counts them when they
-// reach it, which takes a while that nobody knows beforehand.
+// reach it, which takes a while that no one knows beforehand.
 type service struct {
 	pipeline.Provider
 	limit  pipeline.Limit
@@ -144,7 +144,7 @@ func TestAHundredJobsOnOneKey(t *testing.T) {
 		}
 		t.Logf("%d calls, longest time without a price %v, failures %v", asked.total, longest, codes)
 		// Two of five wait for the next minute. A call comes back a little later each
-		// minute, as long as somebody waits for it then: else it misses one.
+		// minute, as long as someone waits for it then: else it misses one.
 		assert.LessOrEqual(t, longest, 3*time.Minute+15*time.Second)
 		assert.GreaterOrEqual(t, asked.total, 60*minutes*9/10)
 		assert.Equal(t, []schema.Code{schema.CodeRateLimited}, slices.Collect(maps.Keys(codes)), "the reason of all failures")

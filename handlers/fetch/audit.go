@@ -30,7 +30,7 @@ type auditor struct {
 	view *audit.View
 
 	mu   sync.Mutex
-	open map[string]bool // requests in the queue that nobody was met for
+	open map[string]bool // requests in the queue that no one was met for
 }
 
 // Partition implements audit.Auditor.

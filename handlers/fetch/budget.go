@@ -19,7 +19,7 @@ import (
 // calls, when the last was granted, one at least was held no longer, so it had
 // reached the service more than a period before.
 //
-// Of a process that died nobody learns when its calls ended. So each is entered
+// Of a process that died no one learns when its calls ended. So each is entered
 // with the time by which it must have ended, its deadline, and moved to its real
 // end once that is known.
 

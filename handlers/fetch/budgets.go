@@ -11,7 +11,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// budgetRow is a row of fetch_budgets, with the database's clock beside it.
+// budgetRow is a row of fetch_budgets, with the database's clock next to it.
 type budgetRow struct {
 	Provider schema.Provider `db:"provider"`
 	Closed   int64           `db:"closed_until"`
@@ -146,7 +146,7 @@ func endCalls(ctx context.Context, tx *pipeline.Tx, outcomes []outcome, limits f
 	return nil
 }
 
-// forgetRefused is how long the place of a symbol is kept that nobody asks for
+// forgetRefused is how long the place of a symbol is kept that no one asks for
 // again: longer than the longest interval of a polling job.
 const forgetRefused = 2 * time.Hour
 

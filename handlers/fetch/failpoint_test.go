@@ -26,7 +26,7 @@ func TestFailpointsOfFetch(t *testing.T) {
 	for point, asked := range map[failpoint.Point]int{
 		failpoint.FetchAnswered:   2, // the answer is gone
 		failpoint.StoreCommitting: 2, // and so it is here
-		failpoint.StoreCommitted:  1, // the outcome is stored, although nobody heard of it
+		failpoint.StoreCommitted:  1, // the outcome is stored, although no one heard of it
 	} {
 		t.Run(string(point), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

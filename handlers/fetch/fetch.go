@@ -2,7 +2,7 @@
 //
 // Requests wait in a table until they have an outcome, and are worked on
 // outside of the stage's batches: a batch must be finished before the lane goes
-// on, so one provider that hangs would hold up every request behind it.
+// on, so one provider that hangs would hold up every request after it.
 package fetch
 
 import (
@@ -239,7 +239,7 @@ func (h *handler) classify(r request, err error) *pipeline.QuoteError {
 	case errors.Is(err, context.DeadlineExceeded):
 		return pipeline.Quotef(schema.CodeTimeout, "the provider did not answer in time")
 	case errors.Is(err, context.Canceled):
-		// We stop: nobody will see this outcome.
+		// We stop: no one will see this outcome.
 	default:
 		h.log.Error("a provider failed in a way that it does not explain",
 			"provider", r.Provider, "symbol", r.Symbol, "request_id", r.ID, "error", err)

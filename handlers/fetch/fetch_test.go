@@ -219,7 +219,7 @@ func TestWhatBecomesOfARequest(t *testing.T) {
 		}
 		require.Len(t, got["STRANGER"], 1)
 		assert.Equal(t, schema.CodeUnknownProvider, got["STRANGER"][0].Payload.(schema.QuoteFailed).Code)
-		assert.NotContains(t, known["p"].asked, schema.Symbol("OVERDUE"), "nobody is asked in vain")
+		assert.NotContains(t, known["p"].asked, schema.Symbol("OVERDUE"), "no one is asked in vain")
 		assert.Empty(t, open(t, rig.DB))
 		assert.Contains(t, log.String(), secret, "what happened is in our own log")
 	})

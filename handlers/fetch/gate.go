@@ -15,7 +15,7 @@ import (
 const (
 	// maxFailures in a row open the breaker.
 	maxFailures = 5
-	// openTime is how long nobody is asked then; after it one call at a time is
+	// openTime is how long no one is asked then; after it one call at a time is
 	// a probe, until one succeeds.
 	openTime = 10 * time.Second
 	// fairTime is what a provider must have been given for its silence to count

@@ -10,7 +10,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// A provider may ask for a pause, but not for ever.
+// A provider may ask for a pause, but not forever.
 func TestPausesAreBounded(t *testing.T) {
 	t.Parallel()
 	h := &handler{provider: func(schema.Provider) (pipeline.Provider, bool) { return nil, false }}

@@ -98,7 +98,7 @@ func TestARequestWithoutACall(t *testing.T) {
 	})
 }
 
-// When more is asked than allowed for ever, symbols take turns: one that was
+// When more is asked than allowed forever, symbols take turns: one that was
 // refused comes before those that had a price since, and before newcomers.
 func TestSymbolsTakeTurns(t *testing.T) {
 	t.Parallel()

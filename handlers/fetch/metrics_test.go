@@ -44,7 +44,7 @@ func TestMetrics(t *testing.T) {
 		}, gather(t, registry))
 		time.Sleep(2 * time.Minute)
 		got := gather(t, registry)
-		assert.Equal(t, 9.0, got["pricemill_fetch_calls_left provider=p"], "they come back although nobody asks")
+		assert.Equal(t, 9.0, got["pricemill_fetch_calls_left provider=p"], "they come back although no one asks")
 		assert.Equal(t, 1.0, got["pricemill_fetch_breaker_state provider=p"], "half-open")
 	})
 }

@@ -15,7 +15,7 @@ type lineup struct {
 	slots    int                  // calls that this process may start now
 	jobSlots int                  // of them, those that may be for jobs
 	sinceJob int                  // calls for clients since the last one for a job
-	shut     *pipeline.QuoteError // why it may start none, whoever waits; or nil
+	shut     *pipeline.QuoteError // why it may start none, no matter who waits; or nil
 	budget   *budget
 	open     []request
 }
@@ -68,7 +68,7 @@ func interleave(clients, jobs []request, sinceJob int) []request {
 }
 
 // decide serves the requests of one provider in their order, as far as slots and
-// budget go. Those behind them wait, each for the next call that comes free; one
+// budget go. Those after them wait, each for the next call that comes free; one
 // that cannot wait so long will get none, and is told so at once. Of slots and calls
 // a part is kept from jobs, so that a client need not wait for theirs to end.
 func (p *plan) decide(l lineup, local schema.Time, now int64) {

@@ -46,7 +46,7 @@ const (
 //
 // Where a transaction locks rows of several tables, it does so in one order:
 // fetch_queue, fetch_budgets, fetch_refused, failing_jobs, the outbox. Once it has rows of
-// fetch_budgets, it waits for none of fetch_queue any more: it passes over those
+// fetch_budgets, it waits for none of fetch_queue any more: it skips those
 // that others hold.
 type queue struct {
 	owner string
@@ -222,7 +222,7 @@ func (q *queue) renewIn(ctx context.Context, tx *pipeline.Tx) error {
 	return nil
 }
 
-// release gives up all claims, so that whoever comes next need not wait until
+// release gives up all claims, so that anyone who comes next need not wait until
 // they end.
 func (q *queue) release(ctx context.Context) error {
 	_, err := q.emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {

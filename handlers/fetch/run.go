@@ -23,7 +23,7 @@ type outcome struct {
 const poll = 250 * time.Millisecond
 
 // grace is how long outcomes may take to be stored once we are asked to stop.
-// What is not stored by then is asked again by whoever takes over.
+// What is not stored by then is asked again by the process that takes over.
 const grace = 2 * time.Second
 
 // graceful returns a context that ends the grace time after ctx.

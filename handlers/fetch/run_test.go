@@ -18,7 +18,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// One provider that hangs takes its own slots only; and what waits behind it
+// One provider that hangs takes its own slots only; and what waits after it
 // fails by its deadline although no slot comes free.
 func TestAHangingProviderDelaysNobodyElse(t *testing.T) {
 	t.Parallel()
@@ -166,7 +166,7 @@ func TestStoppingLeavesRequestsOpen(t *testing.T) {
 		stop()
 		assert.Zero(t, time.Since(began), "at once")
 		assert.Empty(t, outcomes(t, rig))
-		assert.Equal(t, []string{"r1 ", "r2 ", "r3 "}, open(t, rig.DB), "nobody's")
+		assert.Equal(t, []string{"r1 ", "r2 ", "r3 "}, open(t, rig.DB), "no one's")
 
 		known["p"].quote = answering
 		stop = process(t, rig, newHandler(t, known, quiet))
@@ -190,7 +190,7 @@ func TestTheClaimOfADeadOwnerEnds(t *testing.T) {
 		setClaim(t, rig.DB, "dead", 1<<60)
 		defer process(t, rig, runner)()
 		time.Sleep(time.Minute)
-		assert.Zero(t, known["p"].total(), "somebody else works on it")
+		assert.Zero(t, known["p"].total(), "someone else works on it")
 		assert.Equal(t, []string{"r dead"}, open(t, rig.DB))
 		setClaim(t, rig.DB, "dead", 1)
 		time.Sleep(250 * time.Millisecond)

@@ -42,7 +42,7 @@ type handler struct {
 var _ pipeline.Handler = (*handler)(nil)
 
 // last is the newest price known of one symbol in the answers for a key. The
-// answers for one key lie on one partition; another key's answers may hold the
+// answers for one key are on one partition; another key's answers may hold the
 // same symbol, but are read by another lane or process, and must not share what
 // is remembered.
 type last struct {
@@ -161,7 +161,7 @@ func (h *handler) read(r *pipeline.Record) read {
 }
 
 // normalize makes an error of a panic, so that the answer is rejected and
-// whoever waits for its outcome learns of it.
+// anyone who waits for its outcome learns of it.
 func normalize(provider pipeline.Provider, quote schema.QuoteFetched) (prices []pipeline.Price, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -296,7 +296,7 @@ func drawAnswers(t *rapid.T) []schema.Payload {
 	return payloads
 }
 
-// What a lane remembers is what SQL holds: with sessions that begin anew at any
+// What a lane remembers is what SQL holds: with sessions that begin again at any
 // point, batches of any size, rolled back or not, and partitions in any order,
 // the events are those of the model.
 func TestRememberedAndLoadedStateAreTheSame(t *testing.T) {

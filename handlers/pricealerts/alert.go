@@ -61,7 +61,7 @@ func parseAlert(text string) (alert, error) {
 			return alert{}, fmt.Errorf("%q: %w", text, err)
 		}
 		if order := a.again.Cmp(a.threshold); order > 0 && a.direction == Above || order < 0 && a.direction == Below {
-			return alert{}, fmt.Errorf("%q: again must lie on the other side of the threshold", text)
+			return alert{}, fmt.Errorf("%q: again must be on the other side of the threshold", text)
 		}
 	}
 	return a, nil
@@ -100,7 +100,7 @@ type state struct {
 	Newest schema.Time `db:"newest"`
 }
 
-// see is the state behind a price, and whether the alert fires by it.
+// see is the state after a price, and whether the alert fires by it.
 func (a alert) see(s state, p schema.PriceObserved) (state, bool) {
 	if p.Timestamp.Before(s.Newest.Time) {
 		return s, false

@@ -115,7 +115,7 @@ func TestSettings(t *testing.T) {
 	require.ErrorContains(t, err, `did you mean "alerts"?`)
 }
 
-// The shape of the event, as it will have to be read for ever.
+// The shape of the event, as it will have to be read forever.
 func TestEventKeepsItsShape(t *testing.T) {
 	t.Parallel()
 	at := schema.NewTime(time.Date(2025, 6, 15, 14, 30, 0, 0, time.UTC))

@@ -92,7 +92,7 @@ type partition struct {
 	*auditor
 	tp     pipeline.TopicPartition
 	oldest int64
-	// Rows behind after, up to last, are still to be read.
+	// Rows after after, up to last, are still to be read.
 	after, last int64
 	page        []kept
 	ended       bool

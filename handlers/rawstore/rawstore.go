@@ -34,7 +34,7 @@ var columns = []string{"id", "event_id", "symbol", "provider", "raw_response", "
 
 // Handle inserts the answers that are not known yet. The id of an event is that
 // of the fact (a trade, a file's line, a request), so an answer that a stream
-// repeats after a reconnect, or a file ingested twice, is one row and goes on
+// repeats after a reconnect, or a file ingested twice, is one row and passed on
 // once.
 func (handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
 	rows := store.Rows{Table: "raw_market_data", Columns: columns,

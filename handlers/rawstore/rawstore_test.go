@@ -142,7 +142,7 @@ func TestAnAnswerThatComesAgainIsKeptOnce(t *testing.T) {
 		}
 		require.Equal(t, first, kept)
 		published := stored(t, rig)
-		require.Len(t, published, len(first), "each goes on once")
+		require.Len(t, published, len(first), "each is passed on once")
 		for _, q := range published {
 			require.Equal(t, kept[q.RawResponseID], string(q.RawResponse))
 		}

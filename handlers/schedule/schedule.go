@@ -70,7 +70,7 @@ type job struct {
 
 const columns = `job_id, symbols, interval_s, provider, status, next_run`
 
-// after is the job behind one more of its events; the zero value is one that
+// after is the job after one more of its events; the zero value is one that
 // does not exist.
 func (j job) after(event schema.Payload) (job, error) {
 	if created, ok := event.(schema.PollingJobCreated); ok && j.Status == "" {
@@ -119,7 +119,7 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 }
 
 // hold reads the jobs of a batch, and keeps the runner from moving their next
-// run meanwhile. The runner passes over rows that are held, so it never waits
+// run meanwhile. The runner skips rows that are held, so it never waits
 // for a row here while it holds another.
 func hold(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (map[string]job, error) {
 	ids := map[string]bool{}

@@ -124,7 +124,7 @@ func TestMissedSlotsAreSkipped(t *testing.T) {
 		stop()
 		assert.Equal(t, []string{"a 0s 0s"}, runs(t, rig, begin))
 
-		time.Sleep(10*time.Minute + 30*time.Second) // nobody runs
+		time.Sleep(10*time.Minute + 30*time.Second) // no one runs
 		stop = process(t, rig, newHandler(t, time.Now, nil))
 		defer stop()
 		synctest.Wait()
@@ -160,7 +160,7 @@ func stopped(id string) schema.Payload {
 	return schema.PollingJobStopped{JobID: id, StoppedAt: schema.NewTime(time.Now())}
 }
 
-// A paused job makes no requests and goes on with its next slot, however often
+// A paused job makes no requests and continues with its next slot, however often
 // it is told; a stopped one never does again. The others run on.
 func TestPauseResumeAndStop(t *testing.T) {
 	t.Parallel()

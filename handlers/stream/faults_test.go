@@ -102,7 +102,7 @@ func TestFaultsThatAreShown(t *testing.T) {
 		"not explained": {fails(errors.New("key=canary")), "the provider failed in a way that it does not explain"},
 		"no error":      {fails(nil), "the provider failed in a way that it does not explain"},
 		"a panic":       {func(context.Context, func(pipeline.StreamMessage) error) error { panic("canary") }, "the provider failed in a way that it does not explain"},
-		"not asked for": {wrong(func(m *pipeline.StreamMessage) { m.Symbol = "B" }), "a quote came for a symbol that nobody asked for"},
+		"not asked for": {wrong(func(m *pipeline.StreamMessage) { m.Symbol = "B" }), "a quote came for a symbol that no one asked for"},
 		"empty":         {wrong(func(m *pipeline.StreamMessage) { m.RawResponse = nil }), "a message of 0 bytes, not within 1 and 262144"},
 		"too large":     {wrong(func(m *pipeline.StreamMessage) { m.RawResponse = make([]byte, 1<<18+1) }), "a message of 262145 bytes, not within 1 and 262144"},
 	} {

@@ -44,7 +44,7 @@ func (w *world) Append(ctx context.Context, events []schema.Event) error {
 
 func (w *world) Emit(ctx context.Context, f func(*pipeline.Tx) ([]schema.Event, error)) ([]pipeline.Token, error) {
 	if w.dbFails.Load() {
-		return nil, errors.New("the database is away")
+		return nil, errors.New("the database is down")
 	}
 	return w.Emitter.Emit(ctx, f)
 }
@@ -60,7 +60,7 @@ func (w *world) largest() int {
 }
 
 // While the log takes nothing, a bounded number of messages is taken from the
-// connection, the wait counts as nobody's silence, and then all of them come.
+// connection, the wait counts as no one's silence, and then all of them come.
 func TestALogThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -146,13 +146,13 @@ func TestTheStreamsOfADeadOwnerAreTakenOver(t *testing.T) {
 		second := newHandler(t, provider, nil)
 		defer process(t, rig.Emitter(), second)()
 		settle(20 * time.Second)
-		assert.Empty(t, provider.connections(), "somebody else has it")
+		assert.Empty(t, provider.connections(), "someone else has it")
 		setClaim(t, rig.DB, "dead", 1)
 		settle(time.Second)
 		assert.Len(t, provider.connections(), 1)
 		assert.Equal(t, []string{"trade-1", "trade-2", "trade-2", "trade-5"}, sent(rig))
 		shown := get(t, rig, "s")
-		assert.EqualValues(t, 4, shown.Messages, "the numbers go on")
+		assert.EqualValues(t, 4, shown.Messages, "the numbers continue")
 		assert.EqualValues(t, 1, shown.Gaps)
 		assert.EqualValues(t, 2, shown.Missed, "between two owners too")
 	})
@@ -180,7 +180,7 @@ func TestAnOwnerThatLostItsClaimStops(t *testing.T) {
 	})
 }
 
-// A database that is away for less than a claim lasts disturbs nobody; beyond
+// A database that is down for less than a claim lasts disturbs no one; beyond
 // that others may own the streams, so they are let go.
 func TestADatabaseThatIsAway(t *testing.T) {
 	t.Parallel()
@@ -209,7 +209,7 @@ func TestADatabaseThatIsAway(t *testing.T) {
 		assert.EqualValues(t, 1, ended.Load())
 		select {
 		case err := <-result:
-			assert.ErrorContains(t, err, "the database is away")
+			assert.ErrorContains(t, err, "the database is down")
 		default:
 			assert.Fail(t, "it still runs")
 		}

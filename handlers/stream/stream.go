@@ -34,7 +34,7 @@ type Settings struct {
 	Silence time.Duration `mapstructure:"silence" doc:"how long a provider may send nothing before its connection counts as broken"`
 	// BackoffMin and BackoffMax bound the pause before another connection: it
 	// grows from one to the other, half as long or half as much again by chance,
-	// and begins anew after a connection that held for as long as Silence.
+	// and begins again after a connection that held for as long as Silence.
 	// Default 500ms and 30s.
 	BackoffMin time.Duration `mapstructure:"backoff_min" doc:"the shortest pause before another connection"`
 	BackoffMax time.Duration `mapstructure:"backoff_max" doc:"the longest pause before another connection"`

@@ -158,7 +158,7 @@ func (s *subscription) connect(ctx context.Context) (err error) {
 func (s *subscription) receive(ctx context.Context, m pipeline.StreamMessage) error {
 	if m.ID != "" {
 		if !slices.Contains(s.symbols, m.Symbol) {
-			return pipeline.Quotef(schema.CodeBadResponse, "a quote came for a symbol that nobody asked for")
+			return pipeline.Quotef(schema.CodeBadResponse, "a quote came for a symbol that no one asked for")
 		}
 		if size := len(m.RawResponse); size == 0 || size > schema.MaxRawResponse {
 			return pipeline.Quotef(schema.CodeTooLarge, "a message of %d bytes, not within 1 and %d", size, schema.MaxRawResponse)
@@ -224,7 +224,7 @@ func (s *subscription) append(ctx context.Context, batch []pipeline.StreamMessag
 func (p *progress) follow(m pipeline.StreamMessage) {
 	last := p.sequences[m.Symbol]
 	if m.Sequence <= last {
-		return // a repeat, or nobody counts
+		return // a repeat, or no one counts
 	}
 	if missed := m.Sequence - last - 1; last > 0 && missed > 0 {
 		p.gaps++

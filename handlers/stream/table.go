@@ -59,10 +59,10 @@ func (p progress) clone() progress {
 	return p
 }
 
-// take claims streams that nobody owns, the oldest first.
+// take claims streams that no one owns, the oldest first.
 func take(ctx context.Context, tx *pipeline.Tx, owner string, most int) ([]row, error) {
 	var taken []row
-	// Rows that another process is about to take are passed over.
+	// Rows that another process is about to take are skipped.
 	err := tx.Select(ctx, &taken, `WITH held AS (SELECT stream_id FROM streams
 			WHERE status <> 'stopped' AND claimed_until < `+tx.NowMillis()+`
 			ORDER BY started_at, stream_id LIMIT $3 `+tx.LockFreeRows("streams")+`)
@@ -87,7 +87,7 @@ func renew(ctx context.Context, tx *pipeline.Tx, owner, id string, p progress) (
 }
 
 // release writes the progress of a stream and gives up the claim on it, so that
-// whoever comes next need not wait until it ends.
+// anyone who comes next need not wait until it ends.
 func release(ctx context.Context, tx *pipeline.Tx, owner, id string, p progress) error {
 	_, err := p.write(ctx, tx, owner, id, `claimed_until = $11, claimed_by = $12`, ``, 0, "")
 	return err

@@ -70,7 +70,7 @@ func TestReadFile(t *testing.T) {
 			t.Parallel()
 			quotes, bad, last := providertest.FileLines(t, newReader(t), "\n"+test.line+"\n"+ticker, nil)
 			require.NoError(t, last)
-			require.NotEmpty(t, quotes, "reading goes on")
+			require.NotEmpty(t, quotes, "reading continues")
 			assert.Equal(t, 3, quotes[len(quotes)-1].Number)
 			switch {
 			case test.bad != "":

@@ -196,7 +196,7 @@ func TestNobodyListens(t *testing.T) {
 	assert.Equal(t, schema.CodeUnavailable, q.Code)
 }
 
-// A server whose certificate nobody vouches for is not spoken to.
+// A server whose certificate no one vouches for is not spoken to.
 func TestAnUnknownCertificateIsRefused(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -226,7 +226,7 @@ func TestFeedURLs(t *testing.T) {
 }
 
 // Every frame of the session is a trade of its own. The ids must never change: they
-// lie in logs.
+// are in logs.
 func TestTradesOfTheSession(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
@@ -283,7 +283,7 @@ func TestBackPressure(t *testing.T) {
 		last = count
 		return still
 	}, 20*time.Second, 300*time.Millisecond)
-	assert.Less(t, last, frames, "sent while nobody reads")
+	assert.Less(t, last, frames, "sent while no one reads")
 	close(release)
 	require.ErrorIs(t, <-ended, io.EOF)
 	assert.Equal(t, frames, got, "nothing was lost")

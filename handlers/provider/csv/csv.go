@@ -38,7 +38,7 @@ var _ pipeline.FileReader = provider{}
 // Configured implements pipeline.Configurable: no setting makes a file answer.
 func (provider) Configured() bool { return false }
 
-// Quote implements pipeline.Provider: there is nobody to ask. The code is
+// Quote implements pipeline.Provider: there is no one to ask. The code is
 // CodeNotConfigured.
 func (provider) Quote(context.Context, schema.Symbol) (schema.RawResponse, error) {
 	return nil, pipeline.Quotef(schema.CodeNotConfigured,

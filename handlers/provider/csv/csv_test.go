@@ -179,14 +179,14 @@ func TestReadingFails(t *testing.T) {
 		var quotes int
 		var last error
 		for line, err := range newReader(t).ReadFile(file, nil) {
-			require.NoError(t, last, "something comes behind the last error")
+			require.NoError(t, last, "something comes after the last error")
 			if last = err; err == nil && line.ID != "" {
 				quotes++
 			}
 		}
 		assert.Equal(t, 1, quotes, cut)
 		require.ErrorIs(t, last, io.ErrUnexpectedEOF, cut)
-		assert.ErrorContains(t, last, "behind line 2", cut)
+		assert.ErrorContains(t, last, "after line 2", cut)
 	}
 }
 

@@ -40,7 +40,7 @@ func newFile(start *bufio.Reader, skip int, delimiter rune) *file {
 	return &file{text: text, rows: rows, skipped: skip}
 }
 
-// skipLine steps over a line. An error comes again.
+// skipLine skips a line. An error comes again.
 func skipLine(r *bufio.Reader) {
 	for {
 		if _, err := r.ReadSlice('\n'); !errors.Is(err, bufio.ErrBufferFull) {
@@ -77,9 +77,9 @@ func (f *file) next() (fields []string, row []byte, err error) {
 		f.line += f.skipped
 	}
 	if err != nil && !errors.Is(err, io.EOF) && !errors.As(err, new(*pipeline.LineError)) {
-		err = fmt.Errorf("reading behind line %d: %w", f.line, err)
+		err = fmt.Errorf("reading after line %d: %w", f.line, err)
 	}
-	// Empty lines before a row were stepped over.
+	// Empty lines before a row were skipped.
 	return fields, bytes.Trim(f.text.take(end), "\r\n"), err
 }
 

@@ -70,7 +70,7 @@ func Options() []Option {
 		{Name: OptionDecimal, Default: ".", Doc: "decimal mark"},
 		{Name: OptionThousands, Doc: "character between groups of digits, or space"},
 		{Name: OptionCurrency, Doc: "sign of a currency before or after numbers, such as $"},
-		{Name: OptionMissing, Doc: `what is written where there is no price, such as "NaN,null": such rows are passed over`},
+		{Name: OptionMissing, Doc: `what is written where there is no price, such as "NaN,null": such rows are skipped`},
 		{Name: OptionNegative, Switch: true, Doc: "take prices of zero and below"},
 		{Name: OptionExact, Switch: true, Doc: "refuse numbers of more than 18 digits after the point instead of rounding them half-even"},
 	}

@@ -14,7 +14,7 @@ import (
 
 // FileLines reads a file, and holds every provider's duties against what comes:
 // a quote is an event with a price in it, lines are in order, a second reading
-// gives the same, and nothing comes behind the last error. It returns the quotes,
+// gives the same, and nothing comes after the last error. It returns the quotes,
 // the errors of lines, and the last error.
 func FileLines(t testing.TB, p pipeline.FileReader, file string, options map[string]string) (quotes []pipeline.FileLine, bad []error, last error) {
 	t.Helper()
@@ -30,7 +30,7 @@ func fileLines(t testing.TB, p pipeline.FileReader, file string, options map[str
 	t.Helper()
 	number := 0
 	for line, err := range p.ReadFile(strings.NewReader(file), options) {
-		require.NoError(t, last, "something comes behind the last error")
+		require.NoError(t, last, "something comes after the last error")
 		var wrong *pipeline.LineError
 		switch {
 		case errors.As(err, &wrong):
@@ -54,7 +54,7 @@ func fileLines(t testing.TB, p pipeline.FileReader, file string, options map[str
 	return quotes, bad, last
 }
 
-// FuzzReadFile is the body of a provider's fuzz target of files. Its seeds lie in
+// FuzzReadFile is the body of a provider's fuzz target of files. Its seeds are in
 // testdata/fuzz.
 func FuzzReadFile(f *testing.F, p pipeline.FileReader, options map[string]string) {
 	f.Helper()

@@ -123,7 +123,7 @@ func (s Suite) checkGolden(p pipeline.Provider, c goldenCase) error {
 
 func noPrices(prices []pipeline.Price) error {
 	if len(prices) > 0 {
-		return fmt.Errorf("prices %v beside an error", prices)
+		return fmt.Errorf("prices %v next to an error", prices)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func answerHoldsThePrice(ctx context.Context, s Suite, p pipeline.Provider) erro
 	return fmt.Errorf("no price of %s in the answer", s.Symbol)
 }
 
-// answersShareNoMemory overwrites an answer, as whoever holds it may.
+// answersShareNoMemory overwrites an answer, as anyone who holds it may.
 func answersShareNoMemory(ctx context.Context, s Suite, p pipeline.Provider) error {
 	first, err := s.fresh(ctx, p)
 	if err != nil {
@@ -86,7 +86,7 @@ func cancelEndsHangingQuote(ctx context.Context, s Suite, p pipeline.Provider) e
 	return checkEnded(s.quote(asking, p, s.Hanging))
 }
 
-// signalOnDone is a context that tells when somebody first asks for its end.
+// signalOnDone is a context that tells when someone first asks for its end.
 type signalOnDone struct {
 	context.Context
 	once  sync.Once

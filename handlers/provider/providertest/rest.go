@@ -30,7 +30,7 @@ type REST struct {
 	// Symbol is one that the service has a price of. Required.
 	Symbol schema.Symbol
 	// Request is what the provider asks for Symbol: path and query as they are
-	// on the wire, behind the base URL. Required.
+	// on the wire, after the base URL. Required.
 	Request string
 	// Answer is a good answer to Request. Required.
 	Answer string
@@ -160,10 +160,10 @@ func (s REST) answer(w http.ResponseWriter, r *http.Request) {
 func write(w http.ResponseWriter, status int, body string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(body)) // whoever asked may be gone
+	_, _ = w.Write([]byte(body)) // anyone who asked may be gone
 }
 
-// hang answers once nobody waits for it.
+// hang answers once no one waits for it.
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
 const (
@@ -252,7 +252,7 @@ func (p *play) asked() []*http.Request {
 	return append([]*http.Request(nil), p.requests...)
 }
 
-// quote asks for a symbol, and looks for the key in all that comes of it.
+// quote asks for a symbol, and looks for the key in everything that results.
 func (p *play) quote(ctx context.Context, symbol schema.Symbol) (schema.RawResponse, error) {
 	raw, err := p.suite().quote(ctx, p.provider, symbol)
 	if strings.Contains(fmt.Sprintf("%v %+v %#v", err, err, errors.Unwrap(err)), key) {

@@ -92,7 +92,7 @@ func redirectElsewhere(ctx context.Context, s REST) error {
 	return errors.Join(errs...)
 }
 
-// redirectWithinTheHost is followed, but not for ever.
+// redirectWithinTheHost is followed, but not forever.
 func redirectWithinTheHost(ctx context.Context, s REST) error {
 	p, err := s.open(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/moved" {
@@ -120,7 +120,7 @@ func redirectWithinTheHost(ctx context.Context, s REST) error {
 	return err
 }
 
-// withoutKey: the provider is there, says what is missing, and asks nobody.
+// withoutKey: the provider is there, says what is missing, and asks no one.
 func withoutKey(ctx context.Context, s REST) error {
 	p, err := s.open(s.answer)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 func bytesStayAsTheyCame(ctx context.Context, s REST) error {
 	want := s.Answer + strings.Repeat(" \r\n\t", (schema.MaxRawResponse-len(s.Answer))/4)
 	p, err := s.open(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, want[:10]) // whoever asked may be gone
+		_, _ = io.WriteString(w, want[:10]) // anyone who asked may be gone
 		_ = http.NewResponseController(w).Flush()
 		_, _ = io.WriteString(w, want[10:])
 	})
@@ -155,7 +155,7 @@ func notHTTP(ctx context.Context, s REST) error {
 	})
 }
 
-// eachRaw answers with bytes and hangs up. What comes of it may be called
+// eachRaw answers with bytes and hangs up. What results from it may be called
 // unavailable or a bad response.
 func (s REST) eachRaw(ctx context.Context, answers map[string]string) error {
 	var errs []error
@@ -173,7 +173,7 @@ func (s REST) failsOnRaw(ctx context.Context, text string) error {
 		if err != nil {
 			return
 		}
-		_, _ = io.WriteString(conn, text) // whoever asked may be gone
+		_, _ = io.WriteString(conn, text) // anyone who asked may be gone
 		_ = conn.Close()
 	})
 	if err != nil {
@@ -246,7 +246,7 @@ func cancelWhileAnswerComes(ctx context.Context, s REST) error {
 	for _, began := range []string{"", s.Answer[:len(s.Answer)/2]} {
 		ctx, cancel := context.WithCancel(ctx)
 		p, err := s.open(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.WriteString(w, began) // whoever asked may be gone
+			_, _ = io.WriteString(w, began) // anyone who asked may be gone
 			_ = http.NewResponseController(w).Flush()
 			cancel()
 			hang(w, r)
@@ -291,7 +291,7 @@ func oneThatHangsDelaysNoOther(ctx context.Context, s REST) error {
 		return fmt.Errorf("a quote that should hang: %w", err)
 	}
 	if _, err := p.quote(ctx, s.Symbol); err != nil {
-		return fmt.Errorf("beside a quote that hangs: %w", err)
+		return fmt.Errorf("next to a quote that hangs: %w", err)
 	}
 	select {
 	case err := <-ended:

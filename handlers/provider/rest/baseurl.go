@@ -10,7 +10,7 @@ import (
 
 // ParseBaseURL reads the URL below which a service lies: scheme, host and
 // perhaps a path. It must be https, since answers become prices and a key may go
-// along; http is for this machine alone. The text is not in the error: whoever
+// along; http is for this machine alone. The text is not in the error: anyone who
 // puts a password there should not find it in a log.
 func ParseBaseURL(text string) (*url.URL, error) { return parseURL(text, "https", "http") }
 

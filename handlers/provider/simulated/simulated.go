@@ -81,7 +81,7 @@ func New(cfg Config) (*Provider, error) {
 	return &Provider{walk: w, latency: cfg.Latency, faults: maps.Clone(cfg.Faults), clock: cfg.Clock}, nil
 }
 
-// answer is the payload. It says twice what it is, so that nobody who finds one
+// answer is the payload. It says twice what it is, so that no one who finds one
 // takes it for a real quote.
 type answer struct {
 	Simulated bool            `json:"simulated"`
@@ -99,7 +99,7 @@ type answer struct {
 
 const unknownSymbol = "unknown symbol"
 
-// Quote implements pipeline.Provider. Beside the errors that a Fault asks for
+// Quote implements pipeline.Provider. Apart from the errors that a Fault asks for
 // it knows two: CodeUnknownSymbol for what is no symbol at all, and CodeTimeout
 // where ctx ends first; that one wraps the error of ctx.
 func (p *Provider) Quote(ctx context.Context, symbol schema.Symbol) (schema.RawResponse, error) {

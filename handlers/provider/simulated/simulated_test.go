@@ -50,7 +50,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// These prices lie in logs and in screenshots of documents: a change of the walk
+// These prices are in logs and in screenshots of documents: a change of the walk
 // is a change of every market.
 func TestQuoteIsStable(t *testing.T) {
 	t.Parallel()
@@ -177,7 +177,7 @@ func TestNewReportsAllFaults(t *testing.T) {
 	}
 }
 
-// The caller's map is his: what he does to it later changes no provider.
+// The map stays the caller's: changing it later changes no provider.
 func TestNewCopiesFaults(t *testing.T) {
 	t.Parallel()
 	faults := map[schema.Symbol]simulated.Fault{"A": {Kind: simulated.Fail}}

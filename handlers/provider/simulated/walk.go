@@ -14,7 +14,7 @@ import (
 // walk is a random walk without memory. A true one would have to add up every
 // step since the beginning; this one adds noise of 17 periods, the k-th 2^k
 // slots long and 2^(k/2) times as strong, which wanders like it over up to
-// 2^16 slots and stays within 18 % of the base price for ever, so above zero.
+// 2^16 slots and stays within 18 % of the base price forever, so above zero.
 //
 // All of it is integer arithmetic: floats may differ between processors.
 type walk struct {
