@@ -83,7 +83,7 @@ func TestWaitCaughtUp(t *testing.T) {
 	second := write()
 	require.False(t, catchesUp(t, rig.DB))
 
-	// Whoever waits while the stage catches up goes on, whatever is written then.
+	// Anyone who waits while the stage catches up continues, whatever is written then.
 	looks, settled := watch(t.Context(), rig.DB)
 	for range 3 { // the ends, the generation, the positions
 		<-looks
@@ -97,7 +97,7 @@ func TestWaitCaughtUp(t *testing.T) {
 	require.True(t, catchesUp(t, rig.DB))
 
 	exec(t, rig.DB, `UPDATE chains SET outbox = 'renamed', last = 1`)
-	require.False(t, catchesUp(t, rig.DB), "the chain has another name, and its numbers began anew")
+	require.False(t, catchesUp(t, rig.DB), "the chain has another name, and its numbers began again")
 	open(t, rig.DB, tally{version: 2})
 	require.False(t, catchesUp(t, rig.DB), "another generation has seen nothing")
 	exec(t, rig.DB, `INSERT INTO topics (epoch, name, topic_id, partitions, seen) VALUES (1000, $1, 'another', 1, 1)`, schema.PriceEvents)

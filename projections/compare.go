@@ -31,7 +31,7 @@ type CompareConfig struct {
 }
 
 // Comparison compares what a projection serves with what the log says: it fills
-// another generation, while the one that serves goes on, and compares the two at
+// another generation, while the one that serves continues, and compares the two at
 // equal positions.
 type Comparison struct {
 	cfg        CompareConfig
@@ -105,7 +105,7 @@ func (c *Comparison) targets(ctx context.Context, q store.Querier) (map[pipeline
 	for _, p := range positions {
 		tp := pipeline.TopicPartition{Topic: schema.Topic(p.Topic), Partition: p.Part}
 		if infos[tp.Topic].ID != p.TopicID {
-			c.finding.CannotTell("%s was created again, and %s stands in the topic that is gone: see pricemill stages list", tp.Topic, p.Stage)
+			c.finding.CannotTell("%s was created again, and %s is in the topic that is gone: see pricemill stages list", tp.Topic, p.Stage)
 			continue
 		}
 		targets[tp] = p.Next
@@ -126,7 +126,7 @@ func (c *Comparison) limits(ctx context.Context, q store.Querier) error {
 		}
 		for part, r := range held {
 			if r.Oldest > 0 {
-				c.finding.Limit("%s/%d begins at offset %d: what came of earlier records cannot be made again", topic, part, r.Oldest)
+				c.finding.Limit("%s/%d begins at offset %d: what resulted from earlier records cannot be made again", topic, part, r.Oldest)
 			}
 		}
 		var epochs int
@@ -134,7 +134,7 @@ func (c *Comparison) limits(ctx context.Context, q store.Querier) error {
 			return fmt.Errorf("reading the incarnations of %s: %w", topic, err)
 		}
 		if epochs > 1 {
-			c.finding.Limit("%s was created again, or its log lost its end: what came of records that are gone cannot be made again", topic)
+			c.finding.Limit("%s was created again, or its log lost its end: what resulted from records that are gone cannot be made again", topic)
 		}
 	}
 	return nil
@@ -177,7 +177,7 @@ func (c *Comparison) backfillTo(ctx context.Context, q store.Querier) error {
 	return err
 }
 
-// Prove fills up to where the generation that serves stands in a snapshot, and
+// Prove fills up to where the generation that serves is in a snapshot, and
 // compares the two.
 func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (*audit.Finding, error) {
 	if c.backfill == nil {
@@ -228,7 +228,7 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*audit.Fi
 		return nil, err
 	}
 	for _, r := range c.backfill.Breaks() {
-		c.finding.Limit("%s/%d: %s; an operator had the service go on: that loses %s", r.Topic, r.Partition, r.Halted, r.Loses)
+		c.finding.Limit("%s/%d: %s; an operator had the service continue: that loses %s", r.Topic, r.Partition, r.Halted, r.Loses)
 	}
 	if c.finding.Found > 0 && len(c.finding.Limits) > 0 {
 		c.finding.Lost, c.finding.Doubled = 0, 0
@@ -250,7 +250,7 @@ type letter struct {
 	Offset  int64  `db:"log_offset"`
 }
 
-// compareLetters: both generations must have stepped over the same records. What
+// compareLetters: both generations must have skipped the same records. What
 // is lost by it shows in the rows, or in the audit of the stage.
 func (c *Comparison) compareLetters(ctx context.Context, live, fresh *store.Snapshot) error {
 	const query = `SELECT topic, topic_id, part, log_offset FROM dead_letters WHERE stage = $1`

@@ -10,7 +10,7 @@ import (
 
 // OpenFirst makes the tables of a projection that has none yet, and reports
 // whether it did. Unlike Open it leaves a generation of another fold alone, so it
-// may run beside processes that still feed and read that one.
+// may run next to processes that still feed and read that one.
 func OpenFirst(ctx context.Context, db *store.Store, p pipeline.Projection) (made bool, err error) {
 	err = db.Write(ctx, func(tx *store.Tx) error {
 		if err := tx.LockSchema(ctx); err != nil {

@@ -94,7 +94,7 @@ func Open(ctx context.Context, db *store.Store, p pipeline.Projection) (engine.S
 // stageName: each generation is a stage of its own, with positions of its own.
 func stageName(g pipeline.Generation) string { return g.Projection + ".g" + strconv.Itoa(g.Number) }
 
-// following is the stage that feeds a generation as the log goes on.
+// following is the stage that feeds a generation as the log continues.
 func following(p pipeline.Projection, g pipeline.Generation) engine.StageSpec {
 	return engine.StageSpec{Name: stageName(g), Consumes: p.Consumes(), Handler: Fold{p, g, true}}
 }
@@ -253,7 +253,7 @@ func OfStage(ctx context.Context, db *store.Store, all []pipeline.Projection, st
 	return Fold{}, fmt.Errorf("stage %s: %w", stage, ErrNoFold)
 }
 
-// Empty deletes all rows of the generation. It comes behind the locks of the
+// Empty deletes all rows of the generation. It comes after the locks of the
 // stage's positions.
 func (f Fold) Empty(ctx context.Context, tx *store.Tx) error {
 	g, err := f.current(ctx, tx)
@@ -272,8 +272,8 @@ func (f Fold) Empty(ctx context.Context, tx *store.Tx) error {
 // or is not fed by this stage any more.
 var ErrReplaced = errors.New("the generation is gone, or another fold's, or another stage's")
 
-// current is the generation as it is now. Whoever swaps generations holds the
-// positions of their stages before he does, and a batch moves its own before its
+// current is the generation as it is now. A swap of generations holds the positions
+// of their stages first, and a batch moves its own before its
 // handler asks: so what is said here is true until the transaction ends, whatever
 // process swaps.
 func (f Fold) current(ctx context.Context, q store.Querier) (pipeline.Generation, error) {

@@ -113,7 +113,7 @@ func TestOpenLeavesAGenerationOfAnotherFoldAlone(t *testing.T) {
 		feeds bool
 	}{
 		{"the first open creates", tally{version: 1, configuration: "a"}, 0, true},
-		{"the same fold goes on", tally{version: 1, configuration: "a"}, 5, true},
+		{"the same fold continues", tally{version: 1, configuration: "a"}, 5, true},
 		{"other settings do not", tally{version: 1, configuration: "b"}, 5, false},
 		{"nor a new version", tally{version: 2, configuration: "b"}, 5, false},
 		{"the first one still does", tally{version: 1, configuration: "a"}, 5, true},
@@ -170,7 +170,7 @@ func TestFailedTablesLeaveEverythingAsItWas(t *testing.T) {
 	assert.Zero(t, count(t, rig.DB, `SELECT COUNT(*) FROM rebuilds`))
 	assert.Equal(t, 3, count(t, rig.DB, total), "the old generation stands")
 	feed(t, rig, spec, append(log, prices(t, rig, 1)...))
-	assert.Equal(t, 4, count(t, rig.DB, total), "and goes on from its positions")
+	assert.Equal(t, 4, count(t, rig.DB, total), "and continues from its positions")
 }
 
 // A process of another fold must not write, nor one whose generation was dropped.

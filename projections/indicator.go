@@ -84,7 +84,7 @@ type IndicatorQuery struct {
 	Symbol   schema.Symbol
 	// Parameters has a valid value for each Parameter.
 	Parameters map[string]string
-	// Behind leaves the points that are listed behind this place.
+	// Behind leaves the points that are listed after this place.
 	Behind Place
 	// From is the oldest event time that is wanted. The zero value is no bound.
 	From schema.Time

@@ -46,7 +46,7 @@ type Proof struct {
 func (p Proof) Equal() bool { return p.Missing == 0 && p.Extra == 0 && p.Differing == 0 }
 
 // ErrOtherTable says that two generations have no such table in common. Of one fold,
-// somebody has changed one of them by hand.
+// someone has changed one of them by hand.
 var ErrOtherTable = errors.New("the tables cannot be compared")
 
 // Prove compares a table of the generation that serves, as live has it, with that
@@ -241,13 +241,13 @@ func show(value any) string {
 // side is one of the two tables, as it is read.
 type side struct {
 	rows  *store.TableRows
-	row   []any // nil behind the last
+	row   []any // nil after the last
 	count int64
 	hash  hash.Hash
 	form  []byte
 }
 
-// newSide stands at the first row.
+// newSide is at the first row.
 func newSide(ctx context.Context, s *store.Snapshot, t store.Table) (*side, error) {
 	rows, err := s.Rows(ctx, t)
 	if err != nil {

@@ -32,7 +32,7 @@ const (
 	RebuildRolledBack RebuildState = "rolled_back"
 	// RebuildFailed: it could not be built; its tables are gone.
 	RebuildFailed RebuildState = "failed"
-	// RebuildCancelled: somebody deleted it; its tables are gone.
+	// RebuildCancelled: someone deleted it; its tables are gone.
 	RebuildCancelled RebuildState = "cancelled"
 )
 
@@ -67,7 +67,7 @@ type Rebuild struct {
 	// for none.
 	Generation int `json:"generation"`
 	Replaced   int `json:"replaced,omitempty"`
-	// Fold is that which builds it.
+	// Fold is what builds it.
 	Fold       string `json:"fold"`
 	SkipPoison bool   `json:"skip_poison"`
 	// RateLimit is in records a second; 0 for none.
@@ -148,7 +148,7 @@ var (
 // Order is what is asked for.
 type Order struct {
 	Promote Promotion
-	// SkipPoison steps over records that cannot be applied, as a stage does;
+	// SkipPoison skips records that cannot be applied, as a stage does;
 	// otherwise they stop the rebuild.
 	SkipPoison bool
 	// RateLimit is in records a second; 0 for none.
@@ -209,9 +209,9 @@ func asInt(b bool) int {
 }
 
 // Renew orders a rebuild where the generation that serves was built by an earlier
-// version of the fold, or by other settings. Poison is stepped over, as it was when
-// it came. Where one of this fold is there already, which somebody has not promoted
-// or has rolled back, it is left to him.
+// version of the fold, or by other settings. Poison is skipped, as it was when
+// it came. It leaves an unpromoted or rolled-back rebuild of this fold to the
+// operator.
 func Renew(ctx context.Context, db *store.Store, p pipeline.Projection, promote Promotion, log *slog.Logger) error {
 	err := db.Write(ctx, func(tx *store.Tx) error {
 		if err := tx.LockSchema(ctx); err != nil {
@@ -282,11 +282,11 @@ func versionOf(fold string) int {
 	return version
 }
 
-// leaseOf is the lease of whoever works on a rebuild.
+// leaseOf is the lease of the process that works on a rebuild.
 func leaseOf(id string) string { return "rebuild/" + id }
 
 // CancelRebuild ends a rebuild, and drops its generation. One that serves cannot
-// be cancelled: ErrServes. Whoever works on it may read its tables for a moment yet;
+// be cancelled: ErrServes. The process that works on it may read its tables for a moment yet;
 // where they cannot be dropped now, a Rebuilder does it.
 func CancelRebuild(ctx context.Context, db *store.Store, all []pipeline.Projection, id string) error {
 	err := retrying(ctx, func() error {

@@ -283,7 +283,7 @@ func TestARebuildAwaitsTheConsumersOfAService(t *testing.T) {
 	}
 }
 
-// Generations that replace each other leave no name behind that a later one needs.
+// Generations that replace each other leave no name that a later one needs.
 func TestRebuildsFollowEachOther(t *testing.T) {
 	t.Parallel()
 	b := newFed(t, 50)
@@ -305,7 +305,7 @@ func TestRebuildsFollowEachOther(t *testing.T) {
 	assert.Equal(t, 6, all[0].Generation)
 }
 
-// What somebody did to the tables is a difference, and is put right.
+// What someone did to the tables is a difference, and is put right.
 func TestARebuildOfTablesThatWereChanged(t *testing.T) {
 	t.Parallel()
 	b := newFed(t, 100)
@@ -325,7 +325,7 @@ func TestARebuildOfTablesThatWereChanged(t *testing.T) {
 	assert.Equal(t, 100, count(t, b.db, total))
 }
 
-// A raised version starts a rebuild, and what served goes on.
+// A raised version starts a rebuild, and what served continues.
 func TestARaisedVersionStartsARebuild(t *testing.T) {
 	t.Parallel()
 	b := newFed(t, 60)
@@ -338,7 +338,7 @@ func TestARaisedVersionStartsARebuild(t *testing.T) {
 		return all
 	}
 	assert.Empty(t, renew(first, projections.PromoteAuto), "the same fold")
-	b.ledger.append(t, 10) // which nobody applies to the old tables
+	b.ledger.append(t, 10) // which no one applies to the old tables
 	ordered := renew(second, projections.PromoteManual)
 	require.Len(t, ordered, 1)
 	assert.True(t, ordered[0].SkipPoison)
@@ -372,7 +372,7 @@ func TestARaisedVersionStartsARebuild(t *testing.T) {
 	require.ErrorContains(t, err, "generation 1 of tally lacks 10 records")
 	require.NoError(t, projections.RollBackRebuild(t.Context(), b.db, all, r.ID, true))
 	assert.Equal(t, 60, count(t, b.db, total), "as it stood")
-	assert.Len(t, renew(second, projections.PromoteAuto), 1, "whoever rolled back decides")
+	assert.Len(t, renew(second, projections.PromoteAuto), 1, "the operator who rolled back decides")
 	require.NoError(t, projections.PromoteRebuild(t.Context(), b.db, all, r.ID, false))
 	assert.Equal(t, 70, count(t, b.db, total))
 	assert.Len(t, renew(first, projections.PromoteAuto), 1, "an old binary changes nothing")
@@ -386,7 +386,7 @@ func TestARaisedVersionStartsARebuild(t *testing.T) {
 }
 
 // Settings that come back are built again, although what they replaced is there:
-// nobody may have fed it.
+// no one may have fed it.
 func TestSettingsComeBack(t *testing.T) {
 	t.Parallel()
 	b := newFed(t, 30)
@@ -414,7 +414,7 @@ func TestOutcomesOfRebuilds(t *testing.T) {
 		b.work(first)
 		assert.Equal(t, 5, count(t, b.db, total))
 	})
-	t.Run("tables that nobody ever fed", func(t *testing.T) {
+	t.Run("tables that no one ever fed", func(t *testing.T) {
 		t.Parallel()
 		b := newBench(t, 20)
 		_, err := projections.Open(t.Context(), b.db, first)
@@ -481,7 +481,7 @@ func TestOutcomesOfRebuilds(t *testing.T) {
 		assert.Equal(t, 1, count(t, b.db, tables), "it gives its room back")
 		b.ledger.append(t, 50)
 		b.work(first)
-		assert.Equal(t, 150, count(t, b.db, total), "what serves goes on")
+		assert.Equal(t, 150, count(t, b.db, total), "what serves continues")
 	})
 	t.Run("it is cancelled while it is filled", func(t *testing.T) {
 		t.Parallel()
@@ -513,7 +513,7 @@ func TestOutcomesOfRebuilds(t *testing.T) {
 		stop()
 		running.Wait()
 	})
-	t.Run("its process stops and another one goes on", func(t *testing.T) {
+	t.Run("its process stops and another one continues", func(t *testing.T) {
 		t.Parallel()
 		b := newFed(t, 900)
 		ordered, err := projections.NewRebuild(t.Context(), b.db, first, projections.Order{Promote: projections.PromoteIfEqual})
@@ -575,7 +575,7 @@ func (w wide) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation,
 }
 
 // One process works on a rebuild; what one that was killed has begun, another one
-// goes on with, as soon as the time of the first is up. Time is virtual.
+// continues with, as soon as the time of the first is up. Time is virtual.
 func TestOneProcessWorksOnARebuild(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newFed(t, 100)

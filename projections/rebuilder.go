@@ -22,13 +22,13 @@ import (
 // Rebuilder does the work of rebuilds: it fills, proves, and promotes those that
 // are to be promoted by themselves. Any number of processes may have one; a
 // rebuild is worked on by one of them, and taken over from one that was killed.
-// What it has come to is in the database, so whoever goes on begins where the last
+// What it has come to is in the database, so the next process begins where the last
 // one committed.
 type Rebuilder struct {
 	CompareConfig
 	// Projections are those of this binary; rebuilds of other folds are left alone.
 	Projections []pipeline.Projection
-	// Alone says that nobody runs stages.
+	// Alone says that no one runs stages.
 	Alone bool
 }
 
@@ -62,7 +62,7 @@ func (r *Rebuilder) Run(ctx context.Context) {
 	}
 }
 
-// look works on each rebuild that nobody else works on.
+// look works on each rebuild that no one else works on.
 func (r *Rebuilder) look(ctx context.Context) error {
 	var rows []rebuildRow
 	err := r.Store.Select(ctx, &rows, `SELECT `+rebuildColumns+` FROM rebuilds WHERE state IN ('running', 'proving', 'ready') ORDER BY created_at, id`)
@@ -70,7 +70,7 @@ func (r *Rebuilder) look(ctx context.Context) error {
 		return fmt.Errorf("looking for rebuilds: %w", err)
 	}
 	var errs []error
-	var left []string // whose tables somebody held when they ended
+	var left []string // whose tables someone held when they ended
 	err = r.Store.Select(ctx, &left, `SELECT id FROM rebuilds WHERE state IN ('cancelled', 'failed') AND EXISTS (
 		SELECT 1 FROM generations WHERE generations.projection = rebuilds.projection AND generations.number = rebuilds.number)`)
 	if err != nil {
@@ -157,7 +157,7 @@ type build struct {
 	read       atomic.Int64
 }
 
-// errEnded says that somebody has ended the rebuild.
+// errEnded says that someone has ended the rebuild.
 var errEnded = errors.New("the rebuild was ended")
 
 // settle decides what an error means. What may pass is tried again, by this process
@@ -167,7 +167,7 @@ func (b *build) settle(ctx, held context.Context, err error) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return nil // whoever comes next goes on
+		return nil // the next process continues
 	case held.Err() != nil:
 		return context.Cause(held)
 	}
@@ -220,8 +220,8 @@ func (b *build) update(ctx context.Context, tx *store.Tx, set string, args ...an
 	return err
 }
 
-// watch notes how fast it goes, and ends the work when somebody ends the rebuild. It
-// runs beside the work, whose row it does not look at but for the id.
+// watch notes how fast it goes, and ends the work when someone ends the rebuild. It
+// runs next to the work, whose row it does not look at but for the id.
 func (b *build) watch(ctx context.Context, filled string, stop context.CancelFunc) {
 	ticker := time.NewTicker(rebuildPoll)
 	defer ticker.Stop()
@@ -247,7 +247,7 @@ func (b *build) watch(ctx context.Context, filled string, stop context.CancelFun
 	}
 }
 
-// run goes on from wherever the rebuild is.
+// run continues from wherever the rebuild is.
 func (b *build) run(ctx context.Context) error {
 	if b.row.State != RebuildReady {
 		if err := b.begin(ctx); err != nil {
@@ -318,7 +318,7 @@ func (b *build) newBackfill() *engine.Backfill {
 }
 
 // prove fills up to where the generation that serves stands, and compares the two
-// there. One that nobody feeds may stand far behind the end of the log.
+// there. One that no one feeds may stand far after the end of the log.
 func (b *build) prove(ctx context.Context) error {
 	c, err := newComparison(ctx, b.CompareConfig, b.projection)
 	if err != nil {
@@ -415,7 +415,7 @@ func (b *build) awaitConsumers(ctx context.Context) error {
 	return nil
 }
 
-// follow makes the generation a part of the service: its stage goes on where the
+// follow makes the generation a part of the service: its stage continues where the
 // fill stands, in every process of this fold.
 func (b *build) follow(ctx context.Context) error {
 	g := b.row.generation()

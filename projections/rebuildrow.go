@@ -129,7 +129,7 @@ func (r rebuildRow) rebuild(ctx context.Context, q store.Querier) (Rebuild, erro
 	return b, nil
 }
 
-// secondsLeft is how long records take at a rate; nil where nobody can tell.
+// secondsLeft is how long records take at a rate; nil where no one can tell.
 func secondsLeft(records, rate int64) *int64 {
 	if rate <= 0 {
 		return nil

@@ -66,7 +66,7 @@ func (s *Scratch) Release(ctx context.Context) error {
 }
 
 // drop drops the scratch generations there are of the projections, one by one:
-// each takes a moment in which nobody else can write.
+// each takes a moment in which no one else can write.
 func (s *Scratch) drop(ctx context.Context) error {
 	for _, p := range s.all {
 		var numbers []int

@@ -28,7 +28,7 @@ func take(t *testing.T, db *store.Store, p pipeline.Projection) *projections.Scr
 	return scratch
 }
 
-// The service goes on as if a scratch generation were not there.
+// The service continues as if a scratch generation were not there.
 func TestAScratchGenerationIsNoPartOfTheService(t *testing.T) {
 	t.Parallel()
 	rig := pipelinetest.New(t)

@@ -38,7 +38,7 @@ type Series[S any] struct {
 	// Wants reports whether a price belongs to the series. Default: each does.
 	Wants func(schema.PriceObserved) bool
 	// Session names what a price belongs to, such as its day. Where it is not that of
-	// the price before, the state begins anew with the zero value. Default: it never
+	// the price before, the state begins again with the zero value. Default: it never
 	// does.
 	Session func(SeriesPrice) string
 	// Step adds a price to a state, of which the zero value is the first. It is pure: no
@@ -48,8 +48,8 @@ type Series[S any] struct {
 	// one that led to it.
 	Step func(before S, p SeriesPrice) (after S, err error)
 	// Join is the state of two sets of prices of a session, of the states of each, for a
-	// state that does not depend on their order, such as sums. It spares steps over all
-	// prices after a late one. Default: there is none.
+	// state that does not depend on their order, such as sums. It saves reading all prices
+	// after a late one. Default: there is none.
 	Join func(a, b S) S
 	// Point is the values of the point at a price, one for each Column, or nil where it
 	// has none. at is the state after the price, and parameters has a valid value for

@@ -85,7 +85,7 @@ func (p *series[S]) follow(rows []seriesRow, n int, all bool) (standings []stand
 		}
 		return p.Session(rows[i].price())
 	}
-	first := n - 1 // the oldest one to be stepped over
+	first := n - 1 // the oldest one to be skipped
 	var at standing[S]
 	for {
 		next := first + 1 // older by one

@@ -16,7 +16,7 @@ type Stale struct {
 	Generation int
 	// Serves is its fold, Is that of this binary.
 	Serves, Is string
-	// Age is how long ago somebody fed it.
+	// Age is how long ago someone fed it.
 	Age time.Duration
 }
 

@@ -24,7 +24,7 @@ const (
 
 // PromoteRebuild has the generation of a rebuild take the place of the one that
 // serves. Readers see the one or the other, never a mixture, and never an older
-// value behind a newer one: a generation that is behind does not serve, unless
+// value after a newer one: a generation that is behind does not serve, unless
 // stale says that it may.
 func PromoteRebuild(ctx context.Context, db *store.Store, all []pipeline.Projection, id string, stale bool) error {
 	return retrying(ctx, func() error {
@@ -167,13 +167,13 @@ func behind(first, second []store.Position) int64 {
 	return n
 }
 
-// retrying tries a transaction again that changes generations: somebody may have
+// retrying tries a transaction again that changes generations: someone may have
 // held a table or a position for too long. What is refused is refused.
 func retrying(ctx context.Context, f func() error) error {
 	began := time.Now()
 	for rest := swapRest; ; rest *= 2 {
 		err := f()
-		// Whoever holds a table reads it, maybe from end to end; each attempt has
+		// Anyone who holds a table reads it, maybe from end to end; each attempt has
 		// batches wait.
 		longest := time.Second
 		if errors.Is(err, ErrBehind) {

@@ -72,7 +72,7 @@ func checkBands(t *rapid.T, last []schema.PriceObserved, ddof int, values []any)
 	require.Zero(t, new(big.Rat).Add(middle, width).Cmp(upper))
 }
 
-// Where the root lies in the middle of two decimals, the even one is taken: of the
+// Where the root is in the middle of two decimals, the even one is taken: of the
 // prices 1u and 2u the deviation is u/2, of 1u and 4u it is 3u/2.
 func TestTiesOfTheRoot(t *testing.T) {
 	t.Parallel()

@@ -74,7 +74,7 @@ type row struct {
 const columns = `id, job_id, symbols, interval, provider, status, created_at, last_run, next_run, runs`
 
 // Apply follows each job through its events. The first creation counts, and
-// what stands behind it in the log: the events of a job lie on one partition.
+// what stands after it in the log: the events of a job are on one partition.
 func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
 	jobs, err := load(ctx, tx, g, in)
 	if err != nil {
@@ -123,7 +123,7 @@ func load(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipe
 	return jobs, nil
 }
 
-// after is the row behind one more event of its job.
+// after is the row after one more event of its job.
 func (r row) after(record *pipeline.Record) (row, error) {
 	switch e := record.Event.Payload.(type) {
 	case schema.PollingJobCreated:

@@ -74,7 +74,7 @@ type row struct {
 	Runs      int                   `db:"runs"`
 }
 
-// The first creation counts, and what was said behind it.
+// The first creation counts, and what was said after it.
 func TestJobsHoweverTheLogIsCut(t *testing.T) {
 	t.Parallel()
 	pipelinetest.CheckFold(t, newProjection(t), drawLog, func(t *rapid.T, f pipelinetest.Fold) {

@@ -23,7 +23,7 @@ type Job struct {
 	// NextRun is the zero value unless the job is active, LastRun until it ran.
 	NextRun, LastRun schema.Time
 	// Runs is how often it ran, each time asking for all symbols. The others
-	// count what came of that: new prices, answers that only repeat what is
+	// count what resulted from that: new prices, answers that only repeat what is
 	// known, and failures.
 	Runs, Prices, Unchanged, Failures int64
 	// LastFailure is nil where there is none.
@@ -38,7 +38,7 @@ type Failure struct {
 	At     schema.Time
 }
 
-// stored is a job as it lies in the tables.
+// stored is a job as it is in the tables.
 type stored struct {
 	row
 	Prices    int64                   `db:"prices"`
@@ -75,13 +75,13 @@ func (r Reader) WaitCaughtUp(ctx context.Context) error {
 	return projections.WaitCaughtUp(ctx, r.DB, Name, schema.PollingJobs)
 }
 
-// Place is where a job stands in the order of List.
+// Place is where a job is in the order of List.
 type Place struct {
 	CreatedAt schema.Time
 	JobID     string
 }
 
-// List returns at most limit jobs that stand behind a place, or from the first
+// List returns at most limit jobs that stand after a place, or from the first
 // where that is the zero value: the job created last comes first.
 func (r Reader) List(ctx context.Context, behind Place, limit int) ([]Job, error) {
 	if behind.CreatedAt.IsZero() {

@@ -97,7 +97,7 @@ func (h *Hub) present() []*feed {
 }
 
 // logSum is one for all processes on a log, and another once offsets of the topic are
-// given out anew.
+// given out again.
 func (h *Hub) logSum(ctx context.Context) (uint32, error) {
 	infos, err := h.cfg.Log.Topics(ctx, []schema.Topic{schema.PriceEvents})
 	if err != nil {
@@ -236,7 +236,7 @@ func (h *Hub) repeatsBefore(ctx context.Context, tp pipeline.TopicPartition, off
 	})
 }
 
-// isOver reports whether the log is another one than that which the feed followed, or
+// isOver reports whether the log is another one than what the feed followed, or
 // does not hold what comes next.
 func (f *feed) isOver(ctx context.Context) bool {
 	sum, err := f.hub.logSum(ctx)

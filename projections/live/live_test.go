@@ -379,7 +379,7 @@ func TestNothingIsFollowedWithoutStreams(t *testing.T) {
 	_, _, feeds = r.hub.Kept()
 	assert.Zero(t, feeds)
 	assert.Zero(t, r.hub.Streams())
-	// The next one begins anew.
+	// The next one begins again.
 	r.append("A@1")
 	stream := r.open(r.request("price", "A"))
 	r.append("A@2")
@@ -425,7 +425,7 @@ func TestPositionsThatCannotBe(t *testing.T) {
 	turned.After = two.After
 	_, err = r.hub.Open(t.Context(), turned)
 	assert.NoError(t, err)
-	// One of snapshots that did not all come begins anew.
+	// One of snapshots that did not all come begins again.
 	two.After = r.until(r.open(r.request("price,average", "A", "B")), func(events []live.Event) bool { return len(events) == 2 })[0].ID
 	assert.Equal(t, []string{"snapshot A", "snapshot B"}, texts(r.until(r.open(two), func(events []live.Event) bool { return len(events) == 2 })))
 	assert.Equal(t, 5, r.hub.Streams(), "those that were refused are not counted")

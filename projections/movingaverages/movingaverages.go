@@ -95,7 +95,7 @@ func (*projection) Tables(g pipeline.Generation) []string {
 			provider    {text}    NOT NULL
 		)`,
 		`CREATE INDEX ` + name + `_by_symbol ON ` + name + ` (symbol, provider, window_size, id)`,
-		// What the fold needs to go on: the last prices of each key, as JSON.
+		// What the fold needs to continue: the last prices of each key, as JSON.
 		`CREATE TABLE ` + g.Table(windows) + ` (
 			quote_key {text} PRIMARY KEY,
 			entries   {text} NOT NULL

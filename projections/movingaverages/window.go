@@ -91,7 +91,7 @@ func (w window) encode() string {
 	return string(append(b, '}'))
 }
 
-// decodeWindow reads what encode wrote, and sums up anew.
+// decodeWindow reads what encode wrote, and sums up again.
 func decodeWindow(text string, sizes []int) (window, error) {
 	var s storedWindow
 	if err := json.Unmarshal([]byte(text), &s); err != nil {

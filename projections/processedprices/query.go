@@ -28,7 +28,7 @@ func (p Price) Place() projections.Place {
 type Query struct {
 	Provider schema.Provider
 	Symbol   schema.Symbol
-	// Behind leaves the prices that are listed behind this place.
+	// Behind leaves the prices that are listed after this place.
 	Behind projections.Place
 	// From is the oldest event time that is wanted. The zero value is no bound.
 	From schema.Time

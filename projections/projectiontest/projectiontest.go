@@ -48,7 +48,7 @@ const longest = 100
 //
 //   - batches: the rows are the same however the log is cut into batches, in
 //     whatever order those of several partitions come, when batches are rolled
-//     back and tried again, when the session begins anew and when the process is
+//     back and tried again, when the session begins again and when the process is
 //     another one from the middle on;
 //   - replay: another generation that is built from the whole log at once has the
 //     rows of the one that followed it, and there are any;

@@ -11,7 +11,7 @@ import (
 )
 
 // The outcomes of a polling job's requests: how many there are of each kind, and
-// the last that was a failure. Package jobs shows them. They lie on other topics
+// the last that was a failure. Package jobs shows them. They are on other topics
 // than the job, so they may be read before it is known.
 const (
 	jobCounts   = "job_counts"

@@ -78,7 +78,7 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 			return err
 		}
 		if request.RequestID == "" {
-			continue // from a stream or a file: nobody asked
+			continue // from a stream or a file: no one asked
 		}
 		next := candidate{request, undecided}
 		if request.State != Pending {

@@ -66,7 +66,7 @@ func unchanged(id string, symbol schema.Symbol, price string) schema.QuoteUnchan
 }
 
 // drawLog gives requests with none, one or several outcomes, outcomes without a
-// request, and prices that nobody asked for.
+// request, and prices that no one asked for.
 func drawLog(t *rapid.T) []schema.Payload {
 	var payloads []schema.Payload
 	for i := range rapid.IntRange(1, 30).Draw(t, "events") {

@@ -137,7 +137,7 @@ func (w *Waiter) answer(ctx context.Context) bool {
 	return len(w.waiting) > 0
 }
 
-// stored is a row as it lies in the table.
+// stored is a row as it is in the table.
 type stored struct {
 	Request
 	Price      sql.Null[schema.Decimal] `db:"price"`

@@ -128,7 +128,7 @@ func TestAWaiterWhoseTimeIsUpIsForgotten(t *testing.T) {
 		time.Sleep(time.Second) // of the bubble's clock: Run has looked once more
 		before := db.total.Load()
 		time.Sleep(time.Minute)
-		assert.Equal(t, before, db.total.Load(), "nobody waits: nobody asks")
+		assert.Equal(t, before, db.total.Load(), "no one waits: no one asks")
 	})
 }
 
@@ -152,7 +152,7 @@ func TestAnOutcomeOfAnotherProcessIsSeen(t *testing.T) {
 	})
 }
 
-// A commit right behind a query that did not see it: the signal was fetched
+// A commit right after a query that did not see it: the signal was fetched
 // before, so the waiter asks again at once instead of at its next look.
 func TestACommitBetweenQueryAndWaitIsNotMissed(t *testing.T) {
 	t.Parallel()
@@ -197,7 +197,7 @@ func TestTheyWaitOnWhileTheDatabaseDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// TestALookThatHangsIsGivenUp: it holds nobody up for longer than a second.
+// TestALookThatHangsIsGivenUp: it holds no one up for longer than a second.
 func TestALookThatHangsIsGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
