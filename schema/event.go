@@ -26,8 +26,8 @@ type Payload interface {
 	// Key is the record key: it decides the partition, and thereby which
 	// events keep their order among each other.
 	Key() string
-	// OccurredAt says when the fact came about, by the clock of whoever
-	// observed it.
+	// OccurredAt says when the fact came about, by the observer's
+	// clock.
 	OccurredAt() Time
 	// Validate reports every payload that must not be published or applied.
 	Validate() error
@@ -138,7 +138,7 @@ const (
 	structuredContent = "application/cloudevents"
 )
 
-// Values that all events share; nobody changes the value of a header.
+// Values that all events share; nothing changes the value of a header.
 var specVersionValue, jsonContentValue = []byte(specVersion), []byte(jsonContent)
 
 // Encode writes the event in binary mode: the value is the payload as JSON,

@@ -239,7 +239,7 @@ func TestEventTypesAreVersioned(t *testing.T) {
 	}
 }
 
-// The ids below lie in logs and tables: they may never change.
+// The ids below are in logs and tables: they may never change.
 func TestDeriveIDIsStable(t *testing.T) {
 	t.Parallel()
 	for want, parts := range map[string][]string{

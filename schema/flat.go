@@ -242,7 +242,7 @@ func (s *flatScanner) space() {
 	}
 }
 
-// take steps over a character, if it comes next.
+// take skips a character, if it comes next.
 func (s *flatScanner) take(c byte) bool {
 	s.space()
 	if s.at < len(s.text) && s.text[s.at] == c {

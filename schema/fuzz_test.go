@@ -161,7 +161,7 @@ func FuzzRawResponse(f *testing.F) {
 	})
 }
 
-// A symbol that is accepted is one text, whoever writes it, and fits a key.
+// A symbol that is accepted is one text, no matter who writes it, and fits a key.
 func FuzzParseSymbol(f *testing.F) {
 	for _, seed := range []string{"AAPL", " brk.b ", "ſ", "BINANCE:BTCUSDT", "^GSPC", "EURUSD=X", "A B", "A\n", strings.Repeat("A", 65), "币安人生USDT", "BCpC", "\x00"} {
 		f.Add(seed)

@@ -16,7 +16,7 @@ import (
 )
 
 // golden is a record as it was once published, by us or by another producer.
-// Golden files are added, never changed: what they hold lies in logs.
+// Golden files are added, never changed: what they hold is in logs.
 type golden struct {
 	Headers [][2]string
 	Value   json.RawMessage

@@ -61,7 +61,7 @@ func checkKey(quoted []byte, fields []string, seen []bool) error {
 	return nil
 }
 
-// stringEnd returns the index behind the closing quote of the string that
+// stringEnd returns the index after the closing quote of the string that
 // opens at start.
 func stringEnd(object []byte, start int) int {
 	for i := start + 1; ; i++ {

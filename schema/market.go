@@ -299,7 +299,7 @@ func (q QuoteUnchanged) Validate() error {
 }
 
 // validPrice also keeps a computed value with more integer digits than
-// ParseDecimal reads from becoming an event that nobody can decode.
+// ParseDecimal reads from becoming an event that cannot be decoded.
 //
 // Any sign is valid: oil was sold at -36.98 in April 2020, and spreads cross zero.
 // Which instruments may have such prices is for their provider to say.

@@ -102,7 +102,7 @@ func (j PollingJobPaused) Validate() error {
 	return errors.Join(requiredIDOf("job_id", j.JobID, MaxJobID), requiredTime("paused_at", j.PausedAt))
 }
 
-// PollingJobResumed says that a paused job goes on with its next slot; those it
+// PollingJobResumed says that a paused job continues with its next slot; those it
 // missed stay missed. Said of a job that is not paused, it changes nothing.
 type PollingJobResumed struct {
 	JobID     string `json:"job_id"`
@@ -169,7 +169,7 @@ type JobState struct {
 	NextRun Time
 }
 
-// After is the state behind one more event of the job; an event that says
+// After is the state after one more event of the job; an event that says
 // nothing new leaves it as it is.
 func (j JobState) After(event Payload) JobState {
 	switch e := event.(type) {
@@ -201,8 +201,8 @@ func (j JobState) After(event Payload) JobState {
 }
 
 // nextSlot is the first slot after now of a job that has one every interval
-// seconds; slot itself while it is ahead. Slots that passed while nobody ran
-// are skipped: old quotes cannot be had any more, and a burst helps nobody.
+// seconds; slot itself while it is ahead. Slots that passed while no process
+// ran are skipped: old quotes are no longer available, and a burst is of no use.
 func nextSlot(slot, now Time, interval int) Time {
 	if slot.After(now) {
 		return slot

@@ -57,7 +57,7 @@ func TestTheLifeOfAJob(t *testing.T) {
 	}
 }
 
-// The next run lies on the job's grid, behind the last one, and no slot between.
+// The next run is on the job's grid, after the last one, and no slot between.
 func TestTheNextRunIsTheNextSlot(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -112,7 +112,7 @@ func (p Provider) Validate() error {
 }
 
 // MarketKey is the record key of every market topic: provider/symbol. One key
-// lies on one partition number on all of them.
+// is on one partition number on all of them.
 func MarketKey(provider Provider, symbol Symbol) string {
 	return string(provider) + "/" + string(symbol)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// An id goes on into what follows: one that no table and no event could hold is
+// An id is passed on to what follows: one that no table and no event could hold is
 // refused where it comes in.
 func TestIDsAreShortPrintableTexts(t *testing.T) {
 	t.Parallel()
