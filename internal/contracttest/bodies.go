@@ -72,7 +72,7 @@ func (g *Generator) bodyKinds(o *Operation) []kind {
 	breaks("too large", []int{http.StatusRequestEntityTooLarge}, func(body object) []byte {
 		return append(encode(body), bytes.Repeat([]byte(" "), g.options.MaxBody+g.random.IntN(100_000))...)
 	})
-	breaks("members that nobody asked for", append(o.goodStatuses(), http.StatusBadRequest), func(body object) []byte {
+	breaks("members that no one asked for", append(o.goodStatuses(), http.StatusBadRequest), func(body object) []byte {
 		body["x"+g.text(3)] = pick(g.random, []any{nil, 1, json.RawMessage("1e400"), g.anyText(), object{"symbols": 1}, []any{[]any{}}})
 		return encode(body)
 	})

@@ -17,7 +17,7 @@ func (g *Generator) kinds(o *Operation) []kind {
 	all := []kind{
 		{"nothing wrong", g.ofGood(func(*Request) bool { return true }), creates},
 		{"nothing wrong, odd headers", g.ofGood(g.addOddHeaders), creates},
-		{"nothing wrong, parameters that nobody asked for", g.ofGood(g.addOddParameters), creates},
+		{"nothing wrong, parameters that no one asked for", g.ofGood(g.addOddParameters), creates},
 		{"hostile headers", g.ofAny(g.addHostileHeaders), creates},
 		{"a garbled query", g.ofAny(g.garbleQuery), creates},
 		{"a garbled path", g.ofAny(g.garblePath), creates},
@@ -37,7 +37,7 @@ func (g *Generator) kinds(o *Operation) []kind {
 	if o.body != nil {
 		all = append(all, g.bodyKinds(o)...)
 	} else {
-		all = append(all, kind{"a body that nobody asked for", g.ofGood(g.addBody), false})
+		all = append(all, kind{"a body that no one asked for", g.ofGood(g.addBody), false})
 	}
 	for _, p := range o.parameters {
 		all = append(all, g.parameterKinds(o, p)...)
@@ -64,7 +64,7 @@ func (g *Generator) formKinds() []kind {
 	}
 }
 
-// ofGood changes a good request. What must come of it then, the change says.
+// ofGood changes a good request. The change says what the answer must be then.
 func (g *Generator) ofGood(change func(*Request) bool) func(*Operation) (Request, bool) {
 	return func(o *Operation) (Request, bool) {
 		r := g.good(o)

@@ -260,7 +260,7 @@ func (v values) garbage(length int) string {
 	return string(out)
 }
 
-// asText is a value as it stands in a query or a header.
+// asText is a value as it is in a query or a header.
 func asText(value any) string {
 	switch t := value.(type) {
 	case string:

@@ -15,8 +15,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Plan is what becomes of one connection. The zero Plan goes on where the last
-// connection ended, and then sends heartbeats for ever.
+// Plan is what becomes of one connection. The zero Plan continues where the last
+// connection ended, and then sends heartbeats forever.
 type Plan struct {
 	// Refuse is the status with which the handshake is refused; 0 for none.
 	// Header goes along.
@@ -36,7 +36,7 @@ type Plan struct {
 	At func(n int) Act
 }
 
-// Restart as a Rewind begins the session anew.
+// Restart as a Rewind begins the session again.
 const Restart = 1 << 30
 
 // Act is something that an exchange does between two frames.
@@ -53,7 +53,7 @@ func Close(_ context.Context, conn *websocket.Conn) error {
 // FallSilent sends nothing more, and keeps the connection.
 func FallSilent(ctx context.Context, _ *websocket.Conn) error { <-ctx.Done(); return ctx.Err() }
 
-// Send sends a frame that is not of the session, and goes on: an error, garbage,
+// Send sends a frame that is not of the session, and continues: an error, garbage,
 // a frame that is too large.
 func Send(text string) Act {
 	return func(ctx context.Context, conn *websocket.Conn) error {

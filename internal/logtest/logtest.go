@@ -76,7 +76,7 @@ func Run(t *testing.T, cfg Config) {
 		"a start outside of the log is refused":   testStartsOutside,
 		"an assignor that fails is asked again":   testAssignorFails,
 		"a claim without an answer is left alone": testMissingClaims,
-		"a restart assigns anew":                  testRestart,
+		"a restart assigns again":                 testRestart,
 		"a paused partition is not delivered":     testPause,
 		"a nack delivers the same batch again":    testNack,
 		"a session waits for a batch in flight":   testStraggler,

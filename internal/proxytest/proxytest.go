@@ -52,7 +52,7 @@ func New(t testing.TB, listen, service string) *Proxy {
 	return p
 }
 
-// Left are the goroutines that toxiproxy leaves behind for ever where one side of a
+// Left are the goroutines that toxiproxy leaves behind forever where one side of a
 // connection went while data was on its way to it.
 func Left() []goleak.Option {
 	return []goleak.Option{
@@ -102,7 +102,7 @@ func (p *Proxy) Limit(rate int) {
 }
 
 // HalfOpen loses what the present connections send in a direction from now on,
-// for ever. They stay open, and connections that come later are well: so it is
+// forever. They stay open, and connections that come later are well: so it is
 // where something in between has forgotten them.
 func (p *Proxy) HalfOpen(d Direction) {
 	p.t.Helper()

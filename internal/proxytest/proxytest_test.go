@@ -103,7 +103,7 @@ func TestHalfOpen(t *testing.T) {
 		after.works()
 		p.Heal()
 		_, err = before.ask("lost again", silence)
-		require.True(t, isTimeout(err), "%s: for ever: %v", d, err)
+		require.True(t, isTimeout(err), "%s: forever: %v", d, err)
 		if d == proxytest.FromService {
 			require.Equal(t, "lost", <-received, "the other direction is well")
 		}

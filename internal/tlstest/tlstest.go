@@ -26,7 +26,7 @@ type Authority struct {
 	pair tls.Certificate
 }
 
-// New makes an authority that nobody knows yet.
+// New makes an authority that no one knows yet.
 func New(t testing.TB) *Authority {
 	t.Helper()
 	a := &Authority{}
