@@ -19,7 +19,7 @@ func (t *Tx) OnCommit(f func()) { t.State.Hooks = append(t.State.Hooks, f) }
 // Cache is state that a handler keeps between the batches of one lane so as
 // not to read it from SQL each time. What a transaction writes is seen by that
 // transaction at once and by later ones only if it commits. It is dropped
-// whenever the lane's partitions are assigned anew, or when it has grown too large,
+// whenever the lane's partitions are assigned again, or when it has grown too large,
 // so a key that is absent must be loaded from SQL.
 //
 // Values are shared between transactions: treat them as immutable and Put a

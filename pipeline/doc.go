@@ -5,7 +5,7 @@
 // provider.go (what a plugin implements), registry.go (how it is found), cache.go (what
 // a handler may keep between batches), settings.go, errors.go (what an error decides).
 //
-// What runs plugins lies in the packages below: log is what a log must supply, in a
+// What runs plugins is in the packages below: log is what a log must supply, in a
 // table of the database or on Kafka; chain the rule that drops repeats and notices gaps;
 // engine the transaction around each batch, the relay from the outbox to Kafka, and the
 // runtime under Watermill's router; store keeps positions, chains, the outbox and the

@@ -16,7 +16,7 @@ type FileReader interface {
 	// the provider's own, by name; ErrOption is wrapped where one is unknown or
 	// wrong, or does not fit the file.
 	//
-	// A *LineError says what is wrong with one line, and reading goes on behind
+	// A *LineError says what is wrong with one line, and reading continues behind
 	// it. Any other error is the last. What comes without an error holds a price
 	// for Normalize, or nothing of interest.
 	ReadFile(r io.Reader, options map[string]string) iter.Seq2[FileLine, error]

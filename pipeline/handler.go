@@ -20,7 +20,7 @@ type Handler interface {
 	// It returns the events that follow, each made with Record.Derive. An
 	// error rolls the transaction back: Permanent sends the record that caused
 	// it to the dead letters (the stage finds it by halving the batch), any
-	// other error is tried again after a pause, for ever.
+	// other error is tried again after a pause, forever.
 	//
 	// Lanes run concurrently, so Handle must be safe for concurrent use.
 	Handle(ctx context.Context, tx *Tx, in []Record) (out []schema.Event, err error)
@@ -60,7 +60,7 @@ type Emitter interface {
 	store.Querier
 	// Emit runs f in a transaction and puts the events it returns into the
 	// outbox of that transaction. Each needs an ID and a Source. The tokens
-	// name where the events will lie in the log, in their order.
+	// name where the events will be in the log, in their order.
 	Emit(ctx context.Context, f func(tx *Tx) ([]schema.Event, error)) ([]Token, error)
 	// Append is as Appender.Append: straight into the log.
 	Append(ctx context.Context, events []schema.Event) error

@@ -52,13 +52,13 @@ type Streamer interface {
 	// Stream subscribes to symbols (1 to schema.MaxStreamSymbols, each once) and
 	// calls f with each message, in the order they come, until ctx is done or
 	// something is wrong; it always returns an error, as Quote does. It connects
-	// once and does not retry: whoever calls it decides when to try again.
+	// once and does not retry: anyone who calls it decides when to try again.
 	//
 	// f may take long, while the log takes nothing. Stream reads no further
 	// meanwhile, so that the connection fills up and the service has to wait,
 	// and keeps nothing back. Once f returns an error it is not called again,
 	// and Stream returns that error. A service that falls silent is noticed by
-	// whoever calls Stream, by its calls of f.
+	// anyone who calls Stream, by its calls of f.
 	Stream(ctx context.Context, symbols []schema.Symbol, f func(StreamMessage) error) error
 }
 

@@ -47,7 +47,7 @@ type Record struct {
 	State state.Record
 }
 
-// Decode reads the event of a record that lies in an incarnation of its topic. The
+// Decode reads the event of a record that is in an incarnation of its topic. The
 // pipeline does it before any plugin sees the record; where the event cannot be read,
 // its State says why.
 func (r *Record) Decode(topic store.Topic) {
@@ -91,7 +91,7 @@ func (r *Record) RowID(index int) (int64, error) {
 }
 
 // Token names a place in the chain of a partition: where an event that was emitted will
-// lie in the log.
+// be in the log.
 type Token struct {
 	TopicPartition
 	// Seq is the number in the partition's chain, from 1.

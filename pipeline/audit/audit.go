@@ -21,13 +21,13 @@ import (
 
 // An audit holds all that is kept in SQL, as of one moment, against the log: the
 // chains, the positions, the outbox, the dead letters, and what each stage made
-// of each record. Nobody is kept from working meanwhile.
+// of each record. No one is kept from working meanwhile.
 //
 // It goes by one snapshot S of the database, and by the ends of the log as they
 // are read after S. What S knows to be in the log is there by then, since it was
 // before S. What the log holds beyond S is recognized and left alone:
 //
-//   - a record at or behind a stage's position in S was not applied in S, so
+//   - a record at or after a stage's position in S was not applied in S, so
 //     nothing in S follows from it;
 //   - an event whose number is above the last one given in S was written by a
 //     transaction that S does not see, and so was its position;
@@ -50,7 +50,7 @@ type audit struct {
 	stages                  []*stageAudit
 
 	mu sync.Mutex
-	// foreign says that stages went on behind what another state of the database
+	// foreign says that stages continued after what another state of the database
 	// wrote.
 	foreign bool
 	// repeats are repeats whose event was not met before, late those of events
@@ -177,7 +177,7 @@ func (a *audit) load(ctx context.Context) error {
 			a.current[pipeline.TopicPartition{Topic: name, Partition: chain.Part}] = chain
 		}
 	}
-	// Behind the snapshot: see audit.
+	// After the snapshot: see audit.
 	a.ends = map[schema.Topic][]log.OffsetRange{}
 	for _, name := range a.Topology.Names() {
 		if a.ends[name], err = a.Broker.Offsets(ctx, name); err != nil {
@@ -263,12 +263,12 @@ func (a *audit) topicID(tp pipeline.TopicPartition) string {
 func (a *audit) judgeRepeats() {
 	for _, r := range a.repeats {
 		if !a.index.has(keyOf(r.id)) {
-			a.chains.Lose("the %s has a number that another event has: nobody applies it", r)
+			a.chains.Lose("the %s has a number that another event has: no one applies it", r)
 		}
 	}
 	for _, r := range a.again {
 		if a.foreign {
-			a.chains.Limit("stages went on behind what another state of the database wrote: events that no stage derives may be there twice")
+			a.chains.Limit("stages continued after what another state of the database wrote: events that no stage derives may be there twice")
 			return
 		}
 		a.chains.Double("the %s is there under another number as well", r)
@@ -292,13 +292,13 @@ func (a *audit) checkPositions() {
 		ranges := a.ends[at.Topic]
 		switch {
 		case int(p.Part) >= len(ranges):
-			a.places.Differ("%s stands on %s, and there is no such partition", p.Stage, at.TopicPartition)
+			a.places.Differ("%s is on %s, and there is no such partition", p.Stage, at.TopicPartition)
 		case p.TopicID != a.topicID(at.TopicPartition):
-			a.places.Limit("%s was created again, and %s stands in the one that is gone", at.Topic, p.Stage)
+			a.places.Limit("%s was created again, and %s is in the one that is gone", at.Topic, p.Stage)
 		case p.Next > ranges[p.Part].End:
-			a.places.Differ("%s stands at offset %d of %s, and the log ends at %d", p.Stage, p.Next, at.TopicPartition, ranges[p.Part].End)
+			a.places.Differ("%s is at offset %d of %s, and the log ends at %d", p.Stage, p.Next, at.TopicPartition, ranges[p.Part].End)
 		case p.Next < ranges[p.Part].Oldest:
-			a.places.Differ("%s stands at offset %d of %s, and the log begins at %d", p.Stage, p.Next, at.TopicPartition, ranges[p.Part].Oldest)
+			a.places.Differ("%s is at offset %d of %s, and the log begins at %d", p.Stage, p.Next, at.TopicPartition, ranges[p.Part].Oldest)
 		}
 	}
 	for _, spec := range a.Stages {

@@ -24,7 +24,7 @@ type Audited interface {
 type Auditor interface {
 	// Partition begins a partition.
 	Partition(tp pipeline.TopicPartition) PartitionAuditor
-	// End comes behind all partitions.
+	// End comes after all partitions.
 	End(ctx context.Context) error
 }
 
@@ -33,7 +33,7 @@ type PartitionAuditor interface {
 	// Applied looks at a record that the stage applied, and from which so many
 	// events were derived: there are those, and no other.
 	Applied(ctx context.Context, r *pipeline.Record, events int) error
-	// End comes behind the last record that the stage applied.
+	// End comes after the last record that the stage applied.
 	End(ctx context.Context) error
 }
 
@@ -63,11 +63,11 @@ func (v *View) Whole(name schema.Topic) bool {
 }
 
 // Lose notes that nothing follows from a record that the stage applied, unless it
-// may lie in what the log no longer has.
+// may be in what the log no longer has.
 func (v *View) Lose(format string, args ...any) {
 	for _, t := range v.produces {
 		if topic, _ := schema.TopicOf(t); !v.Whole(topic) {
-			v.Finding.Limit("%s does not hold all that there was: what follows from a record may lie in what is gone", topic)
+			v.Finding.Limit("%s does not hold all that there was: what follows from a record may be in what is gone", topic)
 			return
 		}
 	}

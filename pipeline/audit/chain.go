@@ -29,7 +29,7 @@ type chainAudit struct {
 	limited chain.Timelines
 }
 
-// walkChain looks whether a chain is unbroken, goes on in the outbox, and notes
+// walkChain looks whether a chain is unbroken, continues in the outbox, and notes
 // each of its events once.
 func (a *audit) walkChain(ctx context.Context, tp pipeline.TopicPartition, held log.OffsetRange) error {
 	c := &chainAudit{audit: a, tp: tp, chain: a.current[tp], names: a.names[tp], limited: a.limited[tp], passed: a.passed(tp),
@@ -115,7 +115,7 @@ func (a *audit) skip(ctx context.Context, b halt.ChainBreak) (chain.Link, bool, 
 func (c *chainAudit) broken(what chain.Verdict, link chain.Link, offset int64, stray bool) {
 	if stray {
 		c.chains.Count("stray records", 1)
-		c.chains.Limit("%s: there are records with numbers of chain %s out of order, as the database does not write them: stages pass over them",
+		c.chains.Limit("%s: there are records with numbers of chain %s out of order, as the database does not write them: stages skip them",
 			c.tp, link.Timeline)
 		return
 	}
@@ -127,7 +127,7 @@ func (c *chainAudit) broken(what chain.Verdict, link chain.Link, offset int64, s
 		// say, or no stage reads the topic.
 		if offset < c.passed {
 			c.chains.Limit("%s: from offset %d on are records of chain %s, which another database wrote, or a later state of this one; "+
-				"an operator had the stages go on, and it is taken that they skipped them", c.tp, offset, link.Timeline)
+				"an operator had the stages continue, and it is taken that they skipped them", c.tp, offset, link.Timeline)
 		}
 		return
 	}
@@ -157,7 +157,7 @@ func (c *chainAudit) add(at place, source string, derived bool) {
 // outboxPage is how many rows of the outbox are read at once.
 const outboxPage = 500
 
-// outbox looks whether the chain goes on in the outbox where the log ends.
+// outbox looks whether the chain continues in the outbox where the log ends.
 func (c *chainAudit) outbox(ctx context.Context, held log.OffsetRange) error {
 	highest := c.highest[c.chain.Timeline]
 	if highest < c.chain.Sent {

@@ -24,7 +24,7 @@ type eventIndex struct {
 type eventKey [16]byte
 
 // mark is the number of the stage that derived the event, 0 where none did, and
-// whether somebody has claimed it since.
+// whether someone has claimed it since.
 type mark uint16
 
 const claimed mark = 1 << 15
@@ -48,7 +48,7 @@ func keyOf(id string) eventKey {
 // String is the id, where it is a UUID.
 func (k eventKey) String() string { return uuid.UUID(k).String() }
 
-// add notes an event that stage derived, or nobody where it is "". It returns
+// add notes an event that stage derived, or no one where it is "". It returns
 // false where there is one of this id already.
 func (g *eventIndex) add(id, stage string) bool {
 	key := keyOf(id)
@@ -77,7 +77,7 @@ func (g *eventIndex) has(key eventKey) bool {
 }
 
 // claim reports whether there is an event of this id, derived by stage or by
-// nobody, and notes that it was asked for.
+// no one, and notes that it was asked for.
 func (g *eventIndex) claim(id, stage string) bool {
 	key := keyOf(id)
 	g.mu.Lock()
@@ -97,7 +97,7 @@ func (g *eventIndex) gives(stage string) bool {
 	return g.derived[stage] > 0
 }
 
-// unclaimed are the events that a stage derived and nobody asked for.
+// unclaimed are the events that a stage derived and no one asked for.
 func (g *eventIndex) unclaimed() map[string][]eventKey {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -29,7 +29,7 @@ type Finding struct {
 	Doubled int64 `json:"doubled"`
 	// Unproven says why it cannot be told whether it holds.
 	Unproven []string `json:"unproven,omitempty"`
-	// Limits say what was not looked at, since nobody could.
+	// Limits say what was not looked at, since no one could.
 	Limits []string `json:"limits,omitempty"`
 	// Tables are the proofs of a projection's tables.
 	Tables any `json:"tables,omitempty"`

@@ -47,7 +47,7 @@ func (w *stageWalk) letterAt(ctx context.Context, offset int64) (*store.DeadLett
 		case l.Offset < w.held.Oldest:
 			w.finding.Limit("dead letters of %s are older than what the log holds", w.tp)
 		case l.Offset >= w.position.Next:
-			w.finding.Double("there is a dead letter of offset %d of %s, and the stage stands at %d", l.Offset, w.tp, w.position.Next)
+			w.finding.Double("there is a dead letter of offset %d of %s, and the stage is at %d", l.Offset, w.tp, w.position.Next)
 		default:
 			w.finding.Double("there is a dead letter of offset %d of %s, and no record", l.Offset, w.tp)
 		}

@@ -103,7 +103,7 @@ func (a *audit) walkStages(ctx context.Context, tp pipeline.TopicPartition, held
 	return nil
 }
 
-// judgeStageRepeats looks whether the event of each record that a stage passed over
+// judgeStageRepeats looks whether the event of each record that a stage skipped
 // as a repeat was met under a number that is none. It reads the partition again
 // where there are repeats.
 func (a *audit) judgeStageRepeats(ctx context.Context, tp pipeline.TopicPartition, held log.OffsetRange, end int64, walks []*stageWalk) error {
@@ -144,7 +144,7 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp pipeline.TopicPartitio
 	}
 	for _, w := range walks {
 		for _, r := range w.repeats {
-			w.finding.Lose("the %s was passed over as a repeat, and its event was never applied", r)
+			w.finding.Lose("the %s was skipped as a repeat, and its event was never applied", r)
 		}
 	}
 	return nil
@@ -164,7 +164,7 @@ func (a *audit) newChainWalk(tp pipeline.TopicPartition, held log.OffsetRange) c
 	return chainWalk{a, tp, held, a.limited[tp], startLink(held)}
 }
 
-// step is what the stage does with the record at next; foreign where it passes over
+// step is what the stage does with the record at next; foreign where it skips
 // a stray one.
 func (c *chainWalk) step(ctx context.Context, next chain.Link, derived bool, offset int64) (chain.Verdict, error) {
 	what := c.last.Follow(next, derived, c.names)
@@ -205,7 +205,7 @@ type stageWalk struct {
 	auditor     PartitionAuditor
 	counts      map[string]int64
 	stopped     bool // at a row that cannot be read
-	// repeats are the records that were passed over as repeats.
+	// repeats are the records that were skipped as repeats.
 	repeats map[eventKey]place
 }
 
@@ -319,7 +319,7 @@ func (w *stageWalk) end(ctx context.Context) error {
 			return err
 		}
 	}
-	// What lies behind is seen as well: no offset is so high.
+	// What follows is seen as well: no offset is so high.
 	if _, err := w.letterAt(ctx, math.MaxInt64); err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ type Link struct {
 // Mode says what may follow a link. After an operator decided how to continue at a break
 // of the chain, a link holds in place of its number n a negative one that says so.
 //
-//	-2n-1  whatever comes next goes on, but for n and the numbers before it
+//	-2n-1  whatever comes next continues, but for n and the numbers before it
 //	-2n-2  the records of this timeline after n were written by another database, or
 //	       by a later state of this one that is no more: its derived events come
 //	       again, on a timeline of ours; its others are applied
@@ -208,7 +208,7 @@ func (l Link) follows(next Link, name Timeline) bool {
 }
 
 // Advance is the link after the record at next was applied, dead-lettered or
-// stepped over.
+// skipped.
 func (l Link) Advance(next Link) Link {
 	if next == (Link{}) {
 		return l

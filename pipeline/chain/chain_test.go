@@ -17,8 +17,8 @@ func TestFollow(t *testing.T) {
 	t.Parallel()
 	a, b, c, x := func(n int64) Link { return Link{"a", n} }, func(n int64) Link { return Link{"b", n} },
 		func(n int64) Link { return Link{"c", n} }, func(n int64) Link { return Link{"x", n} }
-	// b was sent up to 9, and 10 and 11 went on under c, which is in use; so is a,
-	// on its own; x nobody knows.
+	// b was sent up to 9, and 10 and 11 continued under c, which is in use; so is a,
+	// on its own; x no one knows.
 	names := Timelines{"b": {0, 9, 11}, "c": {1, Unlimited, Unlimited}, "a": {2, Unlimited, Unlimited}}
 	for name, test := range map[string]struct {
 		last, next Link
@@ -34,33 +34,33 @@ func TestFollow(t *testing.T) {
 		"one is missing":                        {a(7), a(9), false, Gap},
 		"from elsewhere, first":                 {Link{}, Link{}, false, Apply},
 		"from elsewhere, later":                 {a(7), Link{}, false, Apply},
-		"the next name, behind all of the last": {b(9), c(1), false, Apply},
+		"the next name, after all of the last":  {b(9), c(1), false, Apply},
 		"the next name, in mid-way":             {b(9), c(8), false, Gap},
 		"the next name, too early":              {b(8), c(1), false, Gap},
 		"the next name, the former in use":      {c(4), a(1), false, Apply},
 		"a late batch of the former name":       {c(4), b(8), false, Repeat},
 		"and what is there under the next name": {c(4), b(11), false, Repeat},
 		"of the former name, never given":       {c(4), b(12), false, Foreign},
-		"a former name, behind its end":         {b(11), b(12), false, Foreign},
+		"a former name, after its end":          {b(11), b(12), false, Foreign},
 		"an unknown name":                       {a(7), x(8), false, Foreign},
 		"an unknown name, first of all":         {Link{}, x(1), false, Foreign},
 
-		"accepted: a gap":                {a(7).In(AnyNext), a(12), false, Apply},
-		"accepted: again":                {a(7).In(AnyNext), a(6), false, Repeat},
-		"accepted: another name":         {b(7).In(AnyNext), c(5), false, Apply},
-		"accepted: an unknown name":      {x(11).In(AnyNext), x(12), false, Apply},
-		"accepted, and it goes on":       {x(12), x(13), false, Apply},
-		"accepted, and it goes on wrong": {x(12), x(15), false, Gap},
-		"accepted behind the end":        {b(12), b(13), false, Apply},
-		"accepted, one is missing after": {b(12), b(14), false, Foreign},
-		"accepted, then a former name":   {x(20), b(21), false, Foreign},
-		"accepted, first of all":         {Link{}.In(AnyNext), a(5), false, Apply},
+		"accepted: a gap":                  {a(7).In(AnyNext), a(12), false, Apply},
+		"accepted: again":                  {a(7).In(AnyNext), a(6), false, Repeat},
+		"accepted: another name":           {b(7).In(AnyNext), c(5), false, Apply},
+		"accepted: an unknown name":        {x(11).In(AnyNext), x(12), false, Apply},
+		"accepted, and it continues":       {x(12), x(13), false, Apply},
+		"accepted, and it continues wrong": {x(12), x(15), false, Gap},
+		"accepted after the end":           {b(12), b(13), false, Apply},
+		"accepted, one is missing after":   {b(12), b(14), false, Foreign},
+		"accepted, then a former name":     {x(20), b(21), false, Foreign},
+		"accepted, first of all":           {Link{}.In(AnyNext), a(5), false, Apply},
 
 		"superseded: derived":             {x(4).In(Superseded), x(5), true, StepOver},
 		"superseded: not derived":         {x(4).In(Superseded), x(5), false, Apply},
 		"superseded: again":               {x(4).In(Superseded), x(4), false, Repeat},
 		"superseded: one is missing":      {x(4).In(Superseded), x(6), true, Gap},
-		"superseded: ours goes on":        {x(4).In(Superseded), a(1), true, Apply},
+		"superseded: ours continues":      {x(4).In(Superseded), a(1), true, Apply},
 		"superseded: ours, in mid-way":    {x(4).In(Superseded), a(2), true, Gap},
 		"superseded: yet another":         {x(4).In(Superseded), Link{"y", 1}, true, Foreign},
 		"superseded former name":          {b(11).In(Superseded), b(12), true, StepOver},

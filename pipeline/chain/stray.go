@@ -3,9 +3,9 @@ package chain
 // A stray record has the name of one of this database's chains, and a number out of
 // order: the numbers before it are still to come. The database did not write it, or
 // wrote it again later. A stage that moved to its number would drop all numbers in
-// between as repeats, so it passes over the record and stays where it is.
+// between as repeats, so it skips the record and stays where it is.
 
-// Skip is where a stage continues that stands at l and is told to skip what the
+// Skip is where a stage continues that is at l and is told to skip what the
 // chain shows before the record at next.
 func (l Link) Skip(next Link, what Verdict, names Timelines) (to Link, stray bool) {
 	before := Link{next.Timeline, next.Seq - 1}

@@ -59,7 +59,7 @@ func (s *Stage) Assign(ctx context.Context, claims []log.Claim, restart func()) 
 	for _, claim := range claims {
 		position, stands := positions[claim.TopicPartition]
 		if !stands {
-			// Its stage ended since: whoever ends it deletes them.
+			// Its stage ended since: anyone who ends it deletes them.
 			return nil, fmt.Errorf("%s of %s: %w", claim.TopicPartition, s.spec.Name, errNoPosition)
 		}
 		topic, _ := topology.Topic(claim.Topic)
@@ -95,7 +95,7 @@ func (s *Stage) Assign(ctx context.Context, claims []log.Claim, restart func()) 
 }
 
 // errNoPosition says that a position which was just made is gone.
-var errNoPosition = errors.New("somebody deleted its position")
+var errNoPosition = errors.New("someone deleted its position")
 
 // createPositions gives partitions that this stage never saw a position at the
 // start of the log.
@@ -113,8 +113,8 @@ func (s *Stage) createPositions(ctx context.Context, claims []log.Claim) error {
 	})
 }
 
-// create creates positions, unless the stage has ended. It asks behind the insert,
-// which waits for whoever is deleting those rows.
+// create creates positions, unless the stage has ended. It asks after the insert,
+// which waits for anyone who is deleting those rows.
 func (s StageSpec) create(ctx context.Context, tx *store.Tx, fresh []store.Position) error {
 	if err := tx.CreatePositions(ctx, fresh); err != nil {
 		return err

@@ -97,7 +97,7 @@ func (s *Stage) checkGiven(ctx context.Context, sess *session, records []pipelin
 			return p, nil
 		}
 	}
-	// Chains may have got other names while the session went on.
+	// Chains may have got other names while the session continued.
 	known, err := store.KnownChains(ctx, s.db)
 	if err != nil {
 		return plan{}, err
@@ -211,7 +211,7 @@ func guard(f func() error) (err error) {
 // ErrPoison says that a record cannot be applied, where none may be left out.
 var ErrPoison = errors.New("a record that cannot be applied")
 
-// isRecordFault: what a record was found at fault for is no longer one.
+// isRecordFault reports a permanent error that is not already ErrPoison.
 func isRecordFault(err error) bool { return pipeline.IsPermanent(err) && !errors.Is(err, ErrPoison) }
 
 // advance moves the session's positions to where the transaction put them.

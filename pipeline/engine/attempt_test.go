@@ -240,7 +240,7 @@ func TestHowLongAStageTriesAgain(t *testing.T) {
 	}
 }
 
-// The pauses of a stage whose database is away rise from hundredths of a second to
+// The pauses of a stage whose database is down rise from hundredths of a second to
 // seconds.
 func TestThePausesOfAStageRise(t *testing.T) {
 	t.Parallel()

@@ -175,7 +175,7 @@ func TestAnAuditFindsDamage(t *testing.T) {
 			r.Logged(schema.PriceEvents, 2, 1)
 		}, "log", "lost 1 records at its end", 1, 0},
 		"a number is missing, and the stage was told to skip it": {func(r *engine.Rig) {
-			r.Append(3, 9, nil) // behind 7
+			r.Append(3, 9, nil) // after 7
 			r.Consume()
 			r.Resolve(halt.Skip)
 			r.Consume()
@@ -231,15 +231,15 @@ func TestAnAuditFindsDamage(t *testing.T) {
 		"a dead letter is of a record to come": {func(r *engine.Rig) {
 			r.Append(1, 8, nil)
 			r.Bury(1, 9)
-		}, "stage test", "there is a dead letter of offset 9 of price-events/1, and the stage stands at 9", 0, 1},
+		}, "stage test", "there is a dead letter of offset 9 of price-events/1, and the stage is at 9", 0, 1},
 		"a dead letter is of nothing": {func(r *engine.Rig) {
 			r.Bury(1, 3)
 			r.Exec(`UPDATE dead_letters SET part = 17 WHERE log_offset = 3`)
 		}, "dead letters", "of which it takes nothing", 0, 1},
 		"a position is beyond the log": {func(r *engine.Rig) {
 			r.Exec(`UPDATE positions SET next_offset = 12 WHERE part = 1`)
-		}, "positions", "test stands at offset 12 of price-events/1, and the log ends at 9", 0, 0},
-		"a position went on and left a record out": {func(r *engine.Rig) {
+		}, "positions", "test is at offset 12 of price-events/1, and the log ends at 9", 0, 0},
+		"a position continued and left a record out": {func(r *engine.Rig) {
 			r.Append(1, 8, nil)
 			r.Exec(`UPDATE positions SET next_offset = 10, chain_seq = 8 WHERE part = 1`)
 		}, "stage test", "0 events follow from offset 9", 1, 0},
@@ -255,7 +255,7 @@ func TestAnAuditFindsDamage(t *testing.T) {
 		}, "positions", "test has halted at offset 9 of price-events/1: the log lost 1 records", 0, 0},
 		"a position is of no partition": {func(r *engine.Rig) {
 			r.Exec(`UPDATE positions SET part = 9 WHERE part = 1`)
-		}, "positions", "test stands on price-events/9, and there is no such partition", 0, 0},
+		}, "positions", "test is on price-events/9, and there is no such partition", 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -384,5 +384,5 @@ func TestAnAuditFindsARepeatThatWasNeverApplied(t *testing.T) {
 		assert.Equal(t, audit.Differs, f.State, name)
 		assert.Equal(t, int64(1), f.Lost, name)
 	}
-	assert.Contains(t, strings.Join(auditRig(r)["stage test"].Differences, "\n"), "was passed over as a repeat, and its event was never applied")
+	assert.Contains(t, strings.Join(auditRig(r)["stage test"].Differences, "\n"), "was skipped as a repeat, and its event was never applied")
 }

@@ -43,16 +43,16 @@ type BackfillConfig struct {
 	Limit *rate.Limiter
 	// Beside says that other processes write to the database as well. Where
 	// writers wait for each other, the backfill then always rests, and otherwise only
-	// where somebody else in this process wrote.
+	// where someone else in this process wrote.
 	Beside bool
 }
 
 // Backfill brings a stage to given places of the log, without a consumer group:
 // partitions side by side, and otherwise by what runs a stage, from the rule of
 // the chain to the dead letters. Where writers wait for each other, its
-// transactions are one at a time, and short, with a rest behind each for as long as
-// it took; unless nobody else writes: then they are longer, and without a rest.
-// Elsewhere it rests while this process has other work: whoever answers requests
+// transactions are one at a time, and short, with a rest after each for as long as
+// it took; unless no one else writes: then they are longer, and without a rest.
+// Elsewhere it rests while this process has other work: anyone who answers requests
 // next to a backfill needs the processor too.
 type Backfill struct {
 	cfg   BackfillConfig
@@ -63,11 +63,11 @@ type Backfill struct {
 	others others
 	// seen is what others had written when it last looked, with turn taken.
 	seen int64
-	// alone says that nobody else wrote between the last two looks.
+	// alone says that no one else wrote between the last two looks.
 	alone atomic.Bool
 	// work is what the transactions took since turn was taken.
 	work time.Duration
-	// breaks are those it went on behind.
+	// breaks are those it continued behind.
 	breaks []operator.Resolution
 }
 
@@ -98,7 +98,7 @@ const (
 
 // Targets that cannot be reached.
 var (
-	// ErrPast says that the stage stands behind its target, since that went back.
+	// ErrPast says that the stage stands after its target, since that went back.
 	ErrPast = errors.New("it is past its target")
 	// ErrBeyond says that the log does not reach so far.
 	ErrBeyond = errors.New("the log does not reach so far")
@@ -110,8 +110,8 @@ func (f *Backfill) Breaks() []operator.Resolution { return f.breaks }
 
 // To fills the stage up to these offsets, whose partitions must be of its topics,
 // and creates positions at the start of the log where it has none. Where the log
-// broke before a target, whoever stands there went on behind the break on an
-// operator's word; the backfill does so as by Skip, and Breaks tells. ErrHalted is
+// broke before a target, stages continued after the break because an operator
+// said so; the backfill does the same, as with Skip, and Breaks reports it. ErrHalted is
 // wrapped where that is no way.
 func (f *Backfill) To(ctx context.Context, targets map[pipeline.TopicPartition]int64) error {
 	for {
@@ -176,7 +176,7 @@ func (f *Backfill) session(ctx context.Context, claims []log.Claim, targets map[
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	starts, err := f.stage.Assign(ctx, claims, func() {
-		cancel(fmt.Errorf("filling %s: somebody else moves its positions", f.cfg.Stage.Name))
+		cancel(fmt.Errorf("filling %s: someone else moves its positions", f.cfg.Stage.Name))
 	})
 	if err != nil {
 		return nil, err
@@ -335,14 +335,14 @@ func (f *Backfill) wait(ctx context.Context, records int) error {
 // one, and one that was tried again more.
 func (f *Backfill) written() int64 { return f.cfg.Store.Writes() - f.own.Load() }
 
-// disturbs reports whether somebody else wrote since it was last asked.
+// disturbs reports whether someone else wrote since it was last asked.
 func (f *Backfill) disturbs() bool {
 	before := f.seen
 	f.seen = f.written()
 	return f.cfg.Beside || f.seen > before
 }
 
-// others are those who write beside a fill whose partitions go side by side.
+// others are those who write next to a fill whose partitions go side by side.
 type others struct {
 	mu     sync.Mutex
 	seen   int64
@@ -369,7 +369,7 @@ func (o *others) busy(written int64) bool {
 	return o.active
 }
 
-// maxRest bounds a rest, as behind a batch that was halved again and again.
+// maxRest bounds a rest, as after a batch that was halved again and again.
 const maxRest = 50 * time.Millisecond
 
 // pace finds how many records fit into a transaction of some length.
@@ -378,7 +378,7 @@ type pace struct {
 	size int // what fits into a turn
 }
 
-// aloneTurns is how many turns a transaction may take while nobody else writes:
+// aloneTurns is how many turns a transaction may take while no one else writes:
 // fewer commits, and less that one writes and the next one overwrites. Who comes then
 // waits that long, once.
 const aloneTurns = 5

@@ -93,7 +93,7 @@ func TestABackfillGoesOnBehindBreaks(t *testing.T) {
 	r.fill(3, 5)
 	f := r.newBackfill(nil)
 	require.NoError(t, f.To(t.Context(), r.ends(0)))
-	assert.Len(t, r.effects(), 4+3, "the head that is gone is no break: there is nobody who had it")
+	assert.Len(t, r.effects(), 4+3, "the head that is gone is no break: there is no one who had it")
 	require.Len(t, f.Breaks(), 1)
 	assert.Equal(t, int64(2), f.Breaks()[0].Lost)
 	assert.Contains(t, f.Breaks()[0].Halted, "the log lost 2 records before offset 2")
@@ -128,7 +128,7 @@ func TestABackfillGivesUp(t *testing.T) {
 	require.ErrorIs(t, f.To(ctx, r.ends(0)), context.DeadlineExceeded)
 }
 
-// Somebody who moves the positions of a fill ends it.
+// Someone who moves the positions of a fill ends it.
 func TestABackfillIsAlone(t *testing.T) {
 	t.Parallel()
 	r := NewRig(t, nil)
@@ -150,7 +150,7 @@ func TestABackfillIsAlone(t *testing.T) {
 		return nil
 	}
 	f.stage.spec.Handler = &deferred{handler}
-	require.ErrorContains(t, f.To(t.Context(), r.ends(0)), "somebody else moves its positions")
+	require.ErrorContains(t, f.To(t.Context(), r.ends(0)), "someone else moves its positions")
 }
 
 // deferred calls a handler's before outside of the transaction, which SQLite has
@@ -188,7 +188,7 @@ func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
 	assert.Equal(t, backfillBatch, whole.next(true), "where writers do not wait for each other")
 }
 
-// A strict fill stops before what a stage would step over, and names it.
+// A strict fill stops before what a stage would skip, and names it.
 func TestAStrictBackfillNamesPoison(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -255,7 +255,7 @@ func TestOthersAreBusy(t *testing.T) {
 		assert.False(t, o.busy(1050), "not known yet")
 		time.Sleep(othersWindow / 2)
 		assert.True(t, o.busy(1060))
-		assert.True(t, o.busy(1060), "whoever asks")
+		assert.True(t, o.busy(1060), "anyone who asks")
 		time.Sleep(othersWindow)
 		assert.False(t, o.busy(1060))
 	})

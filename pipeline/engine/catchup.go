@@ -45,7 +45,7 @@ func Downstream(stages []StageSpec, t schema.EventType) []StageSpec {
 }
 
 // CatchUp returns once the stages have applied what is now in the log and the
-// outbox, and all that they make of it. Others may go on writing meanwhile. No
+// outbox, and all that they make of it. Others may continue writing meanwhile. No
 // stages at all means all that ever ran on this database. look, if not nil, is
 // told at each look how many records the stages are still behind, with those in
 // the outbox.

@@ -28,7 +28,7 @@ var chained = handlerFunc(func(_ context.Context, _ *pipeline.Tx, in []pipeline.
 	return events, nil
 })
 
-// CatchUp goes on only as the stages do: each move is made where it looks, and
+// CatchUp continues only as the stages do: each move is made where it looks, and
 // nothing is left when it returns.
 func TestCatchUpFollowsAnEventThroughItsStages(t *testing.T) {
 	t.Parallel()
@@ -209,7 +209,7 @@ func TestCatchUpFollowsStagesThatChange(t *testing.T) {
 		}))
 	assert.Equal(t, int64(0), seen[len(seen)-1])
 	assert.Len(t, r.effects(), 1)
-	asked := errors.New("the database is away")
+	asked := errors.New("the database is down")
 	err := CatchUpChanging(t.Context(), r.DB, r.Broker, func(context.Context) ([]StageSpec, error) { return nil, asked }, nil)
 	require.ErrorIs(t, err, asked)
 }
@@ -220,11 +220,11 @@ func TestDownstream(t *testing.T) {
 		{Name: "last", Consumes: []schema.EventType{"c"}},
 		{Name: "before", Consumes: []schema.EventType{"0"}, Produces: []schema.EventType{"a"}},
 		{Name: "first", Consumes: []schema.EventType{"x", "a"}, Produces: []schema.EventType{"b"}},
-		{Name: "beside", Consumes: []schema.EventType{"y"}, Produces: []schema.EventType{"c"}},
+		{Name: "next to", Consumes: []schema.EventType{"y"}, Produces: []schema.EventType{"c"}},
 		{Name: "second", Consumes: []schema.EventType{"b"}, Produces: []schema.EventType{"c", "a"}},
 	}
 	for from, want := range map[schema.EventType][]string{
-		"a": {"last", "first", "second"}, "c": {"last"}, "0": {"last", "before", "first", "second"}, "nobody's": nil,
+		"a": {"last", "first", "second"}, "c": {"last"}, "0": {"last", "before", "first", "second"}, "no one's": nil,
 	} {
 		var names []string
 		for _, stage := range Downstream(stages, from) {

@@ -35,7 +35,7 @@ type Check struct {
 // process runs. So is every fault of a stage that no reader depends on,
 // and so are dead letters.
 func (r *Runtime) Checks(ctx context.Context) []Check {
-	// Next to the database, so that an answer need not wait for one after the other
+	// In parallel with the database, so that an answer need not wait for one after the other
 	// where both are down.
 	broker := make(chan []Check, 1)
 	go func() { broker <- r.checkBroker(ctx) }()
@@ -158,7 +158,7 @@ func (r *Runtime) checkBroker(ctx context.Context) []Check {
 }
 
 // lookAtBroker asks each time: an operator may change a topic at any time. To a
-// process that does no more than answer requests, a broker that is away is but a
+// process that does no more than answer requests, a broker that is down is only a
 // warning: it answers from the database, and commands wait in the outbox.
 func (r *Runtime) lookAtBroker(ctx context.Context) []Check {
 	topics := r.cfg.Topology.names

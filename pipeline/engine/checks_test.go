@@ -185,7 +185,7 @@ func TestChecksOfADamagedDatabase(t *testing.T) {
 }
 
 // TestChecksOfAPartitionThatFails: a consumer that fails at one partition without end
-// is trouble, though the others go on. One error is none. Time is virtual.
+// is trouble, though the others continue. One error is none. Time is virtual.
 func TestChecksOfAPartitionThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRig(t, &Recorder{})
@@ -201,7 +201,7 @@ func TestChecksOfAPartitionThatFails(t *testing.T) {
 		}
 		fails(1)
 		require.EqualError(t, r.Stage.Trouble(), "consuming price-events/1: CRC didn't match (for 6s)")
-		r.Stage.consuming(nil) // a session begins anew, and the partition fails again
+		r.Stage.consuming(nil) // a session begins again, and the partition fails again
 		require.Error(t, r.Stage.Trouble())
 		require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 		require.NoError(t, r.Stage.Trouble(), "its records come")

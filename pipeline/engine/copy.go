@@ -39,12 +39,12 @@ type Copied struct {
 	Partition int32 `json:"partition"`
 	From      int64 `json:"from"`
 	To        int64 `json:"to"`
-	// Next is where to go on: what lies before it was copied.
+	// Next is where to continue: what lies before it was copied.
 	Next    int64 `json:"next"`
 	Records int64 `json:"records"`
-	// Beyond is what the target got besides: records that lie there twice, as a
+	// Beyond is what else the target got: records that are there twice, as a
 	// batch is sent again whose answer was lost; the last batch of a copy that was
-	// interrupted; or what somebody else wrote.
+	// interrupted; or what someone else wrote.
 	Beyond int64 `json:"beyond"`
 }
 
@@ -59,9 +59,9 @@ const copiesAtOnce = 4
 // headers, value and timestamp as they are, in their order, one batch of a
 // partition in flight. Their offsets become others.
 //
-// It tells how far each span came, also beside an error. To send is tried as long
-// as Target's Send does; Copy does not try again, since whoever asked for it sees
-// where to go on.
+// It tells how far each span came, also next to an error. To send is tried as long
+// as Target's Send does; Copy does not try again, since anyone who asked for it sees
+// where to continue.
 func Copy(ctx context.Context, cfg CopyConfig) ([]Copied, error) {
 	copied := make([]Copied, len(cfg.Spans))
 	for i, span := range cfg.Spans {
@@ -138,7 +138,7 @@ func (cfg CopyConfig) send(ctx context.Context, partition int32, records []pipel
 // countTime bounds the last question that a copy asks, also one that is to stop.
 const countTime = 5 * time.Second
 
-// count finds what lies in the target beyond what was copied.
+// count finds what is in the target beyond what was copied.
 func (cfg CopyConfig) count(ctx context.Context, before []log.OffsetRange, copied []Copied) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), countTime)
 	defer cancel()

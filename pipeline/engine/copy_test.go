@@ -101,7 +101,7 @@ func TestCopyAllAtOnce(t *testing.T) {
 	}
 }
 
-// What is under way when a copy is stopped is still awaited, so that where to go on
+// What is under way when a copy is stopped is still awaited, so that where to continue
 // is exact.
 func TestCopyIsStopped(t *testing.T) {
 	t.Parallel()

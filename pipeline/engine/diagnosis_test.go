@@ -88,7 +88,7 @@ func TestSkipAnEndThatIsLostUnnoticed(t *testing.T) {
 	r.Broker.Log[at(1)] = r.Broker.Log[at(1)][:5]
 	require.Nil(t, r.position(1).LogEnded)
 	resolution := lostOne(t, r.Resolve(halt.Skip))
-	assert.Contains(t, resolution.Loses, "whatever others had written behind offset 7")
+	assert.Contains(t, resolution.Loses, "whatever others had written after offset 7")
 	assert.Equal(t, int64(5), r.position(1).Next)
 }
 
@@ -113,7 +113,7 @@ func TestWhatWasAppliedOfATopicThatIsGoneIsNotSentAgain(t *testing.T) {
 	assert.Empty(t, r.letters())
 }
 
-// Records without a number that lie before a stray one are applied, not passed over
+// Records without a number that lie before a stray one are applied, not skipped
 // with it.
 func TestSkipPassesOverNothingBeforeAStrayRecord(t *testing.T) {
 	t.Parallel()

@@ -19,7 +19,7 @@ func TestALaneForgetsWhatWasNotCommitted(t *testing.T) {
 	failed := errors.New("failed")
 	for name, end := range map[string]func() error{
 		"error": func() error { return failed },
-		"panic": func() error { panic("of a driver, behind the handler") },
+		"panic": func() error { panic("of a driver, after the handler") },
 	} {
 		lane := NewLane()
 		count := func(end func() error) (n int, err error) {

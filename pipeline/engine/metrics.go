@@ -69,7 +69,7 @@ const scrapeTimeout = 2 * time.Second
 var (
 	positionDesc = prometheus.NewDesc("pricemill_stage_position", "Offset of the next record to be applied.",
 		[]string{"stage", "topic", "partition"}, nil)
-	endDesc = prometheus.NewDesc("pricemill_stage_end", "Offset behind the last record of the log.",
+	endDesc = prometheus.NewDesc("pricemill_stage_end", "Offset after the last record of the log.",
 		[]string{"stage", "topic", "partition"}, nil)
 	lagDesc = prometheus.NewDesc("pricemill_stage_lag", "Records of the log that are not applied yet.",
 		[]string{"stage", "topic", "partition"}, nil)

@@ -14,7 +14,7 @@ import (
 // outbox writes events into the outbox of a transaction.
 type outbox struct{ topology *Topology }
 
-// append inserts events, and returns where each will lie in the log.
+// append inserts events, and returns where each will be in the log.
 func (o outbox) append(ctx context.Context, tx *store.Tx, events []schema.Event) ([]pipeline.Token, error) {
 	rows, err := o.rows(events, false)
 	if err != nil {
@@ -30,7 +30,7 @@ func (o outbox) append(ctx context.Context, tx *store.Tx, events []schema.Event)
 	return tokens, nil
 }
 
-// rows are events as they lie in the outbox, but for their numbers. derived says
+// rows are events as they are in the outbox, but for their numbers. derived says
 // that the events follow from records of the log, and would be given again for the
 // same records.
 func (o outbox) rows(events []schema.Event, derived bool) ([]store.OutboxRow, error) {
@@ -50,7 +50,7 @@ func (o outbox) rows(events []schema.Event, derived bool) ([]store.OutboxRow, er
 }
 
 // insert takes a number in its chain for each row and inserts them, into the outbox or
-// straight into a log that lies in the database: all of a transaction at once, since the
+// straight into a log that is in the database: all of a transaction at once, since the
 // chains are locked in one order.
 func (o outbox) insert(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 	if len(rows) == 0 {

@@ -25,8 +25,8 @@ type plan struct {
 }
 
 // plan follows the chain of each partition through records and sorts them: to
-// be applied, dead, or only to be stepped over. At a break the partition halts
-// before the record behind it.
+// be applied, dead, or only to be skipped. At a break the partition halts
+// before the record after it.
 func (s *Stage) plan(sess *session, records []pipeline.Record) plan {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,8 +80,8 @@ func (s *Stage) planRecord(p *plan, m *store.Move, r pipeline.Record, names chai
 // judgment is what a stage does with a record, but for what its handler says.
 type judgment struct {
 	step chain.Verdict
-	// link is where the record stands in its chain, after what the chain has
-	// reached behind it.
+	// link is where the record is in its chain, after what the chain has
+	// reached after it.
 	link, after chain.Link
 	// fault is why a record that is to be applied becomes a dead letter.
 	fault error
@@ -114,7 +114,7 @@ func FaultOf(topology *Topology, r *pipeline.Record, link chain.Link, broken err
 }
 
 // misplaced reports a record on another topic than its event's, or on another
-// partition than the key of its event says: whoever wrote it has another
+// partition than the key of its event says: anyone who wrote it has another
 // partitioner. The events of a key would be on two partitions and in two lanes,
 // each of which remembers another state of it. A record of an outbox must lie
 // where its own key says, too.
@@ -132,7 +132,7 @@ func misplaced(topology *Topology, r *pipeline.Record, link chain.Link) error {
 			return err
 		}
 		if want != r.Partition {
-			return fmt.Errorf("%w: key %q lies on partition %d, not on its own, %d",
+			return fmt.Errorf("%w: key %q is on partition %d, not on its own, %d",
 				schema.ErrEnvelope, key[:min(len(key), schema.MaxID)], r.Partition, want)
 		}
 	}
@@ -140,7 +140,7 @@ func misplaced(topology *Topology, r *pipeline.Record, link chain.Link) error {
 }
 
 // maxReason bounds the reason of a dead letter, in bytes: it may quote the record,
-// whose bytes are kept beside it, or say where a handler panicked.
+// whose bytes are kept next to it, or say where a handler panicked.
 const maxReason = 4096
 
 // printable replaces what not every engine takes for text: a reason may quote

@@ -19,7 +19,7 @@ import (
 )
 
 // reconcile holds the chains of the database against the log. The relay does so
-// before it sends anything, since nobody else writes numbers into the log.
+// before it sends anything, since no one else writes numbers into the log.
 //
 // Where the log holds numbers that the database never gave, or gave to other
 // events, the database is older than the log: it was restored from a copy, or
@@ -120,7 +120,7 @@ type tail struct {
 	ids  map[chain.Link]string
 }
 
-// highest is the highest number of a name: a late repeat may lie behind it.
+// highest is the highest number of a name: a late repeat may lie after it.
 func (t tail) highest(outbox string) int64 {
 	highest := int64(0)
 	for link := range t.ids {
@@ -149,7 +149,7 @@ func (t tail) look(outbox string) func(store.OutboxRow) (store.InLog, error) {
 	}
 }
 
-// tailRecords is how far back a link is looked for. Behind a longer run of
+// tailRecords is how far back a link is looked for. After a longer run of
 // records without links, which a stream or a file may leave on raw-quotes, the
 // end of the chain is not found, and believed to be what the database says. What
 // one round of the relay sends is looked at in any case.
@@ -209,7 +209,7 @@ func (t *Topology) tail(ctx context.Context, tp pipeline.TopicPartition, held lo
 	return end, nil
 }
 
-// haltBeyond halts the stages whose position lies behind the end of the log: once
+// haltBeyond halts the stages whose position lies after the end of the log: once
 // new records have filled the difference, nothing would show it any more. The
 // topic begins another epoch, so that the rows of those records get other ids.
 func (t *Topology) haltBeyond(ctx context.Context) error {

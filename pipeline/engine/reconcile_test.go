@@ -37,7 +37,7 @@ func (r *Rig) tail(partition int32) tail {
 	return end
 }
 
-// The end of a chain is found behind records from elsewhere, and those of the name
+// The end of a chain is found after records from elsewhere, and those of the name
 // that was written last are enough.
 func TestTheTailOfAPartition(t *testing.T) {
 	t.Parallel()
@@ -113,10 +113,10 @@ func TestALogOfALaterState(t *testing.T) {
 		"what was sent":                         {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 1}: "x"}), sent, false},
 		"the event that waits":                  {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 2}: second}), known, false},
 		"another event of the same number":      {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 2}: "another"}), known, true},
-		"the same, behind what was sent":        {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 1}: "x", {Timeline: testOutbox, Seq: 2}: "another"}), sent, true},
+		"the same, after what was sent":         {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 1}: "x", {Timeline: testOutbox, Seq: 2}: "another"}), sent, true},
 		"a number that was never given":         {tailOf(testOutbox, map[chain.Link]string{{Timeline: testOutbox, Seq: 4}: "x"}), known, true},
 		"another database's, before our first":  {tailOf("x", map[chain.Link]string{{Timeline: "x", Seq: 9}: "x"}), known, false},
-		"another database's, behind ours":       {tailOf("x", map[chain.Link]string{{Timeline: "x", Seq: 9}: "x", {Timeline: testOutbox, Seq: 1}: "x"}), sent, true},
+		"another database's, after ours":        {tailOf("x", map[chain.Link]string{{Timeline: "x", Seq: 9}: "x", {Timeline: testOutbox, Seq: 1}: "x"}), sent, true},
 		"another's, after the event that waits": {tailOf("x", map[chain.Link]string{{Timeline: "x", Seq: 9}: "x", {Timeline: testOutbox, Seq: 2}: second}), sent, true},
 		"another's, after our number":           {tailOf("x", map[chain.Link]string{{Timeline: "x", Seq: 9}: "x", {Timeline: testOutbox, Seq: 2}: "another"}), known, true},
 	} {
@@ -153,7 +153,7 @@ func (r *Rig) names() map[[2]int64]string {
 	return names
 }
 
-// A log of a later state has the chains of this run's topics named anew, once, and
+// A log of a later state has the chains of this run's topics named again, once, and
 // those of no other.
 func TestALogOfALaterStateRenamesOurChainsOnce(t *testing.T) {
 	t.Parallel()
@@ -195,7 +195,7 @@ func TestALogOfALaterStateBeforeManyRecords(t *testing.T) {
 	assert.NotEqual(t, before, r.names())
 }
 
-// Where the chains cannot be named anew, they stay as they are, and the relay gets the error.
+// Where the chains cannot be named again, they stay as they are, and the relay gets the error.
 func TestChainsThatCannotBeRenamed(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(r *Rig){
@@ -217,7 +217,7 @@ func TestChainsThatCannotBeRenamed(t *testing.T) {
 	}
 }
 
-// Only a position that lies behind the end of its own log is halted by it.
+// Only a position that lies after the end of its own log is halted by it.
 func TestWhatLiesBeyondTheLog(t *testing.T) {
 	t.Parallel()
 	r := NewRig(t, &Recorder{})
@@ -325,7 +325,7 @@ func TestResolveWhatTheBinaryOrTheTopicLacks(t *testing.T) {
 	assert.ErrorContains(t, err, "no event of this binary is on topic of-another-binary")
 }
 
-// A topic that was created again, and has lost its head since, goes on with what it
+// A topic that was created again, and has lost its head since, continues with what it
 // has.
 func TestSkipATopicThatWasCreatedAgainAndLostItsHead(t *testing.T) {
 	t.Parallel()

@@ -35,7 +35,7 @@ const (
 	// written, stages wait to take numbers. What was sent and not checkpointed when a
 	// relay dies is sent again.
 	relayNote = 100 * time.Millisecond
-	// relayGrace is how long the relay goes on once it is asked to stop: it notes
+	// relayGrace is how long the relay continues once it is asked to stop: it notes
 	// what was sent, and sends what was committed last. Before that the note takes
 	// what it takes: to give up, and send the same again, would never end on a
 	// machine that is too slow for a limit.
@@ -326,7 +326,7 @@ func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stu
 	return more, stuck, errors.Join(errs...)
 }
 
-// following are the rows behind what was sent. Where that is not checkpointed yet, the first
+// following are the rows after what was sent. Where that is not checkpointed yet, the first
 // row must be the last one sent: the database may have been set back, and have given
 // the number to another event.
 func (r *Relay) following(chain store.Chain, rows []store.OutboxRow) ([]store.OutboxRow, error) {
@@ -370,7 +370,7 @@ func (r *Relay) carryOver(ctx context.Context, chain store.Chain) error {
 		err = errors.New("the topic is not one of this run's")
 	}
 	if err == nil {
-		r.log.Warn("a topic was created again, or its log lost its end: events that wait for it are numbered anew",
+		r.log.Warn("a topic was created again, or its log lost its end: events that wait for it are numbered again",
 			"topic", to.Name, "partition", chain.Part, "events", chain.Last-chain.Sent)
 		err = r.db.Write(ctx, func(tx *store.Tx) error {
 			return tx.CarryOver(ctx, chain, to, func(key []byte) int32 { return r.topology.partitioner(key, to.Partitions) })
@@ -402,7 +402,7 @@ func (r *Relay) detectRollback(chain store.Chain) error {
 	return nil
 }
 
-// outgoing turns rows of a chain behind number after into the records of one batch,
+// outgoing turns rows of a chain after number after into the records of one batch,
 // as many as fit. They get the present timeline of the chain: it may have been another
 // one when the rows were written.
 func outgoing(rows []store.OutboxRow, of store.Chain, after int64) ([]log.OutgoingRecord, error) {

@@ -95,7 +95,7 @@ func TestARoundSaysWhatFailed(t *testing.T) {
 	require.ErrorIs(t, w.relay.Trouble(), context.Canceled)
 	assert.False(t, more)
 
-	away := errors.New("the broker is away")
+	away := errors.New("the broker is down")
 	w.broker.now(func(context.Context) error { return away })
 	_, err = w.relay.round(t.Context())
 	require.ErrorIs(t, err, away)

@@ -133,7 +133,7 @@ func TestARelayWaitsForItsLease(t *testing.T) {
 func TestARelayGoesOnOnceItsBrokerIsBack(t *testing.T) {
 	t.Parallel()
 	w := newWorking(t)
-	away := errors.New("the broker is away")
+	away := errors.New("the broker is down")
 	w.broker.now(func(context.Context) error { return away })
 	w.run()
 	w.emit("1")
@@ -166,7 +166,7 @@ func TestARelayThatStopsDoesNotWaitForEver(t *testing.T) {
 	assert.Equal(t, 1, w.pending(), "it stays in the outbox")
 }
 
-// A relay that takes the lease anew believes nothing that it knew before.
+// A relay that takes the lease again believes nothing that it knew before.
 func TestATenureBeginsWithWhatTheDatabaseSays(t *testing.T) {
 	t.Parallel()
 	w := newWorking(t)

@@ -103,7 +103,7 @@ func TestARelayThatCannotLookAtTheTopics(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, w timed) {
 		w.run()
 		after(100 * time.Millisecond)
-		away := errors.New("the broker is away")
+		away := errors.New("the broker is down")
 		w.topics.now(away)
 		after(leaseTime / 3)
 		w.emit("1")
@@ -234,7 +234,7 @@ func TestARelayThatStopsDoesNotComplain(t *testing.T) {
 	})
 }
 
-// A broker that is away is asked now and then.
+// A broker that is down is asked now and then.
 func TestARelayPausesBetweenAttempts(t *testing.T) {
 	t.Parallel()
 	inVirtualTime(t, func(t *testing.T, w timed) {

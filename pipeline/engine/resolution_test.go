@@ -43,7 +43,7 @@ func (r *Rig) Resolve(action halt.Action) []operator.Resolution {
 	return resolutions
 }
 
-// Consume delivers all that the log still holds behind the positions, in a new
+// Consume delivers all that the log still holds after the positions, in a new
 // session.
 func (r *Rig) Consume() {
 	r.T.Helper()
@@ -109,7 +109,7 @@ func TestSkipRecordsThatWereDeleted(t *testing.T) {
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:4]...))
 	r.Broker.Oldest[at(1)] = 7
 	assert.NotContains(t, r.assign(), at(1))
-	assert.Contains(t, r.position(1).Halted, "3 records are gone; to go on: pricemill stages skip test price-events 1")
+	assert.Contains(t, r.position(1).Halted, "3 records are gone; to continue: pricemill stages skip test price-events 1")
 	_, err := r.resolutions(halt.Resume)
 	require.ErrorIs(t, err, operator.ErrNotResolved)
 	resolution := lostOne(t, r.Resolve(halt.Skip))
@@ -117,7 +117,7 @@ func TestSkipRecordsThatWereDeleted(t *testing.T) {
 	assert.Contains(t, resolution.Loses, "offsets 4 to 6")
 	r.Consume()
 	assert.Len(t, r.effects(), 3+10-3)
-	assert.Equal(t, int64(10), r.position(1).Seq, "the chain goes on behind what is lost")
+	assert.Equal(t, int64(10), r.position(1).Seq, "the chain continues after what is lost")
 }
 
 func TestResumeWithMorePartitions(t *testing.T) {
@@ -130,7 +130,7 @@ func TestResumeWithMorePartitions(t *testing.T) {
 	r.Consume()
 	r.Broker.Infos[schema.PriceEvents] = log.TopicInfo{ID: TestTopicID, Partitions: 9}
 	assert.Empty(t, r.assign())
-	assert.Contains(t, r.position(2).Halted, "has 9 partitions, and had 4; to go on: pricemill stages resume test price-events 2")
+	assert.Contains(t, r.position(2).Halted, "has 9 partitions, and had 4; to continue: pricemill stages resume test price-events 2")
 	_, err := r.resolutions(halt.Skip)
 	require.ErrorIs(t, err, operator.ErrNotResolved)
 	for _, l := range r.Resolve(halt.Resume) {
@@ -163,7 +163,7 @@ func TestSkipATopicThatWasCreatedAgain(t *testing.T) {
 	r.Broker.Infos[schema.PriceEvents] = log.TopicInfo{ID: "topic-9", Partitions: Partitions}
 	r.Broker.Log = map[pipeline.TopicPartition][]pipeline.Record{}
 	assert.NotContains(t, r.assign(), at(1))
-	assert.Contains(t, r.position(1).Halted, "its id is topic-9, and was topic-1; to go on: pricemill stages skip test price-events 1")
+	assert.Contains(t, r.position(1).Halted, "its id is topic-9, and was topic-1; to continue: pricemill stages skip test price-events 1")
 	resolutions := r.Resolve(halt.Skip)
 	require.Len(t, resolutions, Partitions)
 	assert.Equal(t, int64(2), resolutions[1].Lost)
@@ -176,7 +176,7 @@ func TestSkipATopicThatWasCreatedAgain(t *testing.T) {
 	r.Consume()
 	after := r.effects()
 	require.Len(t, after, 4+2+3)
-	assert.Greater(t, after[4], before[3], "rows of the new topic come behind those of the former one")
+	assert.Greater(t, after[4], before[3], "rows of the new topic come after those of the former one")
 	assert.Empty(t, r.letters())
 }
 
@@ -216,7 +216,7 @@ func (ignorer) Handle(context.Context, *pipeline.Tx, []pipeline.Record) ([]schem
 	return nil, nil
 }
 
-// A stage that had not come to the lost end must not step over it in silence.
+// A stage that had not come to the lost end must not skip it in silence.
 func TestAnEndThatIsLostIsMissedByThoseBehind(t *testing.T) {
 	t.Parallel()
 	r := NewRig(t, &Recorder{})
@@ -294,17 +294,17 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 	restored.Consume()
 	p := restored.position(1)
 	assert.Equal(t, int64(4), p.Next)
-	assert.Contains(t, p.Halted, "was it restored from a copy?; to go on: pricemill stages skip test price-events 1")
+	assert.Contains(t, p.Halted, "was it restored from a copy?; to continue: pricemill stages skip test price-events 1")
 	_, err = restored.resolutions(halt.Skip)
 	require.ErrorIs(t, err, operator.ErrUnsettled, "before a relay has looked")
 	restored.Relay()
-	assert.Contains(t, lostOne(t, restored.Resolve(halt.Skip)).Loses, "the events that stages derived are stepped over")
+	assert.Contains(t, lostOne(t, restored.Resolve(halt.Skip)).Loses, "the events that stages derived are skipped")
 	restored.Emit(1, 2)
 	restored.Relay()
 	restored.Consume()
 	assert.Empty(t, restored.position(1).Halted)
 	assert.Len(t, restored.effects(), 4+3+2)
-	assert.Equal(t, int64(2), restored.position(1).Seq, "the chain goes on under another name")
+	assert.Equal(t, int64(2), restored.position(1).Seq, "the chain continues under another name")
 
 	again := r.Restore(copied)
 	again.Consume()
@@ -322,7 +322,7 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 // A database that is restored from a copy gives the same events the same numbers
 // again, some or all, before a relay comes to look: its lease was that of a process
 // that was killed. They are in the log, so none of them is sent again, and a fold
-// that halted at the first of them must not step over them.
+// that halted at the first of them must not skip them.
 func TestSkipWhatHasTheSameNumberAgain(t *testing.T) {
 	t.Parallel()
 	for _, again := range []int{1, 2, 3} {
@@ -382,7 +382,7 @@ func (r *Rig) CopyTo(path string) {
 	require.NoError(r.T, db.Close())
 }
 
-// Restore is the rig as it goes on with a copy of its database.
+// Restore is the rig as it continues with a copy of its database.
 func (r *Rig) Restore(path string) *Rig {
 	r.T.Helper()
 	restored := &Rig{T: r.T, path: filepath.Join(r.T.TempDir(), "db"), Broker: r.Broker}
@@ -569,7 +569,7 @@ func TestWhatWasAppliedOfALostEndIsNotSentAgain(t *testing.T) {
 	assert.Empty(t, r.letters())
 }
 
-// A log that lost its end grows again while nobody acts: what lies at offsets that
+// A log that lost its end grows again while no one acts: what is at offsets that
 // were given out before is applied all the same.
 func TestALostEndIsRefilledBeforeAnybodyActs(t *testing.T) {
 	t.Parallel()

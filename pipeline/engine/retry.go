@@ -20,7 +20,7 @@ import (
 //
 // The transaction of a retry fences off every consumer of the partition, as one
 // that was faster would: what a lane remembers of a key lacks what the retry did. It
-// forgets, and applies its batch anew. So it does not matter which process retries,
+// forgets, and applies its batch again. So it does not matter which process retries,
 // nor how many try at once.
 
 const (
@@ -51,7 +51,7 @@ func (s *Stage) watchLetters(ctx context.Context) {
 }
 
 // retryLetters retries what waits on the partitions of this process. An error is
-// one that no record is at fault for; its letters go on waiting.
+// one that no record is at fault for; its letters continue waiting.
 func (s *Stage) retryLetters(ctx context.Context) error {
 	places, err := store.PlacesToRetry(ctx, s.db, s.spec.Name)
 	if err != nil {
@@ -98,7 +98,7 @@ func (s *Stage) retrySome(ctx context.Context, at store.LetterPlace, limit int) 
 	txCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limit)
 	defer cancel()
 	defer context.AfterFunc(s.applying, cancel)()
-	// In a lane that remembers nothing, and is forgotten.
+	// In a lane with an empty cache, which is then dropped.
 	if err := NewLane().Run(txCtx, s.db, func(tx *pipeline.Tx) error { return r.apply(txCtx, tx) }); err != nil {
 		s.restAfter(err)
 		s.awaitReturn(ctx, err)

@@ -313,11 +313,11 @@ func TestARetryWaitsForTheWorld(t *testing.T) {
 	r.fill(1, 1)
 	r.assign()
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
-	fault = errors.New("the database is away")
+	fault = errors.New("the database is down")
 	id := r.order(store.Letters{})
 	require.ErrorContains(t, r.Stage.retryLetters(t.Context()), "away")
 	assert.Equal(t, store.LetterRetry{Letters: 1, Pending: 1}, r.outcome(id))
-	require.NoError(t, r.Stage.Trouble(), "batches go on")
+	require.NoError(t, r.Stage.Trouble(), "batches continue")
 	fault = nil
 	require.NoError(t, r.Stage.retryLetters(t.Context()))
 	assert.Equal(t, store.LetterRetry{Letters: 1, Applied: 1}, r.outcome(id))

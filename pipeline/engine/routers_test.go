@@ -110,7 +110,7 @@ func TestStagesComeAndGo(t *testing.T) {
 
 		want(errors.New("not now"))
 		time.Sleep(2 * changePoll)
-		assert.Len(t, broker.present(), 3, "nobody knows better")
+		assert.Len(t, broker.present(), 3, "no one knows better")
 		want(nil, "a.g2")
 		time.Sleep(2 * changePoll)
 		synctest.Wait()

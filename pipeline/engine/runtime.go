@@ -32,7 +32,7 @@ type Config struct {
 	// Owner identifies this process among those that share the work.
 	Owner  string
 	Stages []StageSpec
-	// Changing, if not nil, tells which stages run in this process besides, now: it
+	// Changing, if not nil, tells which other stages run in this process now: it
 	// is asked again and again, and they come and go while the runtime runs. A stage
 	// is known by its name.
 	Changing func(ctx context.Context) ([]StageSpec, error)
@@ -40,7 +40,7 @@ type Config struct {
 	// whichever process runs them. A fault of any other stage is a warning, and so is
 	// a stage of these that no process runs. Nil: all stages of this process.
 	Serving func(ctx context.Context) ([]string, error)
-	// Sources run beside the stages.
+	// Sources run next to the stages.
 	Sources []SourceSpec
 	// Relay runs the relay in this process, where the log is not in the database.
 	Relay bool
@@ -171,7 +171,7 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 	ctx, stop := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	defer background.Wait()
-	defer stop() // what runs beside the stages ends with them, whatever ended them
+	defer stop() // what runs next to the stages ends with them, whatever ended them
 	// Runners end with ctx, the relay after the stages.
 	relayCtx, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRelay()
@@ -239,7 +239,7 @@ func (r *Runtime) runStages(ctx, applying context.Context, stages []*Stage, subs
 	ctx, stop := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	defer background.Wait()
-	defer stop() // what runs beside the router ends with it, whatever ended it
+	defer stop() // what runs next to the router ends with it, whatever ended it
 	for _, stage := range stages {
 		background.Go(func() { stage.watchPositions(ctx) })
 		background.Go(func() { stage.watchLetters(ctx) })

@@ -36,7 +36,7 @@ type idleRunner struct{ Recorder }
 
 func (*idleRunner) Run(ctx context.Context, _ pipeline.Emitter) error { <-ctx.Done(); return nil }
 
-// A runtime whose stages cannot run says so, instead of idling beside them.
+// A runtime whose stages cannot run says so, instead of idling next to them.
 func TestRunEndsWithItsRouter(t *testing.T) {
 	t.Parallel()
 	refused := errors.New("no partitions for you")

@@ -65,7 +65,7 @@ func TestAPartitionThatIsHaltedMeanwhileIsPaused(t *testing.T) {
 	}))
 	require.NoError(t, r.Deliver(t.Context(), append(r.LogOf(1)[2:], r.LogOf(2)...)...))
 	assert.Equal(t, []pipeline.TopicPartition{at(1)}, r.paused)
-	assert.Len(t, r.effects(), 2+2, "the other partition goes on")
+	assert.Len(t, r.effects(), 2+2, "the other partition continues")
 	assert.Equal(t, int64(2), r.position(1).Next)
 	assert.Zero(t, r.restart)
 }
@@ -84,7 +84,7 @@ func TestAPositionThatIsGoneStartsOver(t *testing.T) {
 	assert.Empty(t, r.effects())
 }
 
-// A chain gets another name while a session goes on, by a relay of another process.
+// A chain gets another name while a session continues, by a relay of another process.
 func TestAChainIsNamedAnewDuringASession(t *testing.T) {
 	t.Parallel()
 	r := NewRig(t, &Recorder{})
@@ -151,7 +151,7 @@ func TestAStopEndsATransactionThatTakesTooLong(t *testing.T) {
 	delivered := make(chan error, 1)
 	go func() { delivered <- r.Deliver(ctx, r.LogOf(1)...) }()
 	<-h.entered
-	cancel() // the router stops; the transaction goes on
+	cancel() // the router stops; the transaction continues
 	select {
 	case err := <-delivered:
 		require.Fail(t, "the transaction was given up at once", "%v", err)
@@ -181,7 +181,7 @@ func TestPrepareGetsWhatTheHandlerGets(t *testing.T) {
 	r.assign()
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Empty(t, r.letters())
-	assert.Equal(t, int64(3), r.position(1).Next, "stepped over")
+	assert.Equal(t, int64(3), r.position(1).Next, "skipped")
 }
 
 func (r *Rig) decodeFault(record pipeline.Record) error {

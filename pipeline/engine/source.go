@@ -56,7 +56,7 @@ func keepRunning(ctx context.Context, runner pipeline.Runner, emit pipeline.Emit
 		if err == nil {
 			err = errors.New("it returned")
 		}
-		// Even a record's fault is no reason to stop: nobody else would go on.
+		// Even a record's fault is no reason to stop: no one else would continue.
 		setTrouble(fmt.Errorf("the runner stopped: %w", err))
 		pause := runnerPause
 		if time.Since(began) > runnerPause {

@@ -27,7 +27,7 @@ type StageSpec struct {
 	// Name is unique; consumer group, positions and event ids hang on it.
 	Name string
 	// Consumes are the types of the events the handler wants. Others on the same
-	// topics are stepped over.
+	// topics are skipped.
 	Consumes []schema.EventType
 	// Produces are the types of the events the handler may return.
 	Produces []schema.EventType
@@ -233,14 +233,14 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 			return fmt.Errorf("stage %s: tried again for %v: %w", s.spec.Name, s.patience, err)
 		}
 		s.metrics.retries.Inc()
-		// While a database is away, each lane says so every other second.
+		// While a database is down, each lane says so every other second.
 		level := slog.LevelDebug
 		s.complaints.Do(func() { level = slog.LevelWarn })
 		s.log.Log(ctx, level, "batch failed, trying again", "after", pause, "error", err)
 		s.awaitReturn(ctx, err)
 		select {
 		case <-ctx.Done():
-			// The next session tries anew, maybe in another process.
+			// The next session tries again, maybe in another process.
 			s.setTrouble(who, nil)
 			return fmt.Errorf("stage %s: %w, and the last error was: %w", s.spec.Name, ctx.Err(), err)
 		case <-time.After(pause):

@@ -283,7 +283,7 @@ func TestAGapHaltsItsPartitionOnly(t *testing.T) {
 	assert.Equal(t, []pipeline.TopicPartition{{Topic: schema.PriceEvents, Partition: 0}}, r.paused)
 	assert.Len(t, r.effects(), 2+3)
 	halted := r.position(0)
-	assert.Equal(t, int64(2), halted.Next, "it stands before the record behind the gap")
+	assert.Equal(t, int64(2), halted.Next, "it stands before the record after the gap")
 	assert.Contains(t, halted.Halted, "goes from number 2 of outbox-1 to 4 of outbox-1")
 	assert.NotContains(t, r.assign(), pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 0}, "it stays halted in the next session")
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(0)...))
@@ -296,7 +296,7 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 		1: func(r *pipeline.Record) { r.Value = []byte(`{"symbol":`) },
 		3: func(r *pipeline.Record) { r.Value = append(r.Value, 0xff, 0xfe) },
 		4: func(r *pipeline.Record) { r.Headers = r.Headers[len(r.Headers)-2:] }, // only its place in the chain
-		6: func(r *pipeline.Record) { r.Key = []byte("simulated/S2") },           // lies on another partition than its key's
+		6: func(r *pipeline.Record) { r.Key = []byte("simulated/S2") },           // is on another partition than its key's
 	}
 	elsewhere := map[int]func(*pipeline.Record){ // records of another producer
 		14: func(r *pipeline.Record) { *r = ofAnother(r, "S2") }, // on partition 1
@@ -459,7 +459,7 @@ func TestAStageStopsTryingWhenItsSessionEnds(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, err, down)
 	assert.Empty(t, r.effects())
-	assert.NoError(t, r.Stage.Trouble(), "the next session tries anew")
+	assert.NoError(t, r.Stage.Trouble(), "the next session tries again")
 }
 
 // asker prepares an answer for each record, and refuses some.
@@ -490,7 +490,7 @@ func (a *asker) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Recor
 	return a.Recorder.Handle(ctx, tx, in)
 }
 
-// ending is a stage that is ended, by whoever deletes its positions, while a session
+// ending is a stage that is ended, by anyone who deletes its positions, while a session
 // is being assigned.
 type ending struct{ Recorder }
 

@@ -18,7 +18,7 @@ import (
 type Topology struct {
 	db     *store.Store
 	broker log.Broker
-	// inDatabase is the broker where its log lies in the database; nil elsewhere.
+	// inDatabase is the broker where its log is in the database; nil elsewhere.
 	inDatabase log.TransactionalLog
 	names      []schema.Topic
 	// partitioner is that of all of pricemill's topics.
@@ -37,7 +37,7 @@ type knownTopics struct {
 // NewTopology creates what topics are missing, registers all in the database
 // and returns them. The partitioner must be the same in every process.
 //
-// Stages whose position lies behind the end of the log halt.
+// Stages whose position lies after the end of the log halt.
 func NewTopology(ctx context.Context, db *store.Store, broker log.Broker, topics []schema.Topic,
 	partitioner func(key []byte, partitions int32) int32) (*Topology, error) {
 	infos, err := broker.EnsureTopics(ctx, topics)
@@ -60,7 +60,7 @@ func topologyOf(db *store.Store, broker log.Broker, topics []schema.Topic, parti
 }
 
 // LookupTopology returns the topics without creating or registering any, for
-// those who come beside a service.
+// those who come next to a service.
 func LookupTopology(ctx context.Context, db *store.Store, broker log.Broker, topics []schema.Topic,
 	partitioner func(key []byte, partitions int32) int32) (*Topology, error) {
 	infos, err := broker.Topics(ctx, topics)
@@ -160,7 +160,7 @@ func (t *Topology) successor(ctx context.Context, epoch int64) (store.Topic, boo
 	return store.Topic{}, false, nil
 }
 
-// PartitionOf is where records with this key lie on a topic.
+// PartitionOf is where records with this key are on a topic.
 func (t *Topology) PartitionOf(topic schema.Topic, key []byte) (int32, error) {
 	info, known := t.Topic(topic)
 	if !known {

@@ -107,7 +107,7 @@ func (s *Stage) restAfter(err error) {
 }
 
 // rests returns an error while the stage rests. Lanes that wait for their turn to
-// write when another one loses it ask behind the wait as well.
+// write when another one loses it ask after the wait as well.
 func (s *Stage) rests() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

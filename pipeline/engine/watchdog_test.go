@@ -39,7 +39,7 @@ func (h *silentHandler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeli
 		return nil, ctx.Err()
 	}
 	<-h.letGo
-	// What it remembers belongs to nobody any more either.
+	// What it remembers belongs to no one any more either.
 	pipeline.CacheFor[int, int](tx, h).Put(1, 1)
 	_, err := tx.Exec(context.WithoutCancel(ctx), `DELETE FROM instance`)
 	h.wrote <- err

@@ -8,7 +8,7 @@
 package failpoint
 
 // Point is a moment between two steps that belong together. A Hit of it that
-// returns an error has failed there, and the caller goes on as it would have if
+// returns an error has failed there, and the caller continues as it would have if
 // the second step had failed.
 type Point string
 
@@ -45,7 +45,7 @@ const (
 	// AppendSent is where a part of the events of an Append is acknowledged.
 	AppendSent Point = "append.sent"
 	// SenderAnswered is where a broker has answered a request of the sender. An
-	// error is a connection that broke before the answer came, and behind the
+	// error is a connection that broke before the answer came, and after the
 	// append.
 	SenderAnswered Point = "sender.answered"
 	// SubscriberSetup is where a member of a consumer group was assigned
@@ -68,7 +68,7 @@ func All() []Point {
 //
 // kill ends the process by SIGKILL, panic panics, error fails, stall:30s waits
 // that long, whatever the context says. @37 is the 37th hit alone, @5/20 the
-// 5th and every 20th behind it; without one it is each hit. Whenever something
+// 5th and every 20th after it; without one it is each hit. Whenever something
 // is done, a line of JSON on stderr says so, with the message Message.
 const Variable = "PRICEMILL_FAILPOINTS"
 

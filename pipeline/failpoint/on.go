@@ -13,7 +13,7 @@ import (
 const Enabled = true
 
 // Hits selects hits of a point by their numbers, which count from 1 since it was
-// armed: First and, where Every is positive, each of its multiples behind it. The
+// armed: First and, where Every is positive, each of its multiples after it. The
 // zero value is all hits.
 type Hits struct{ First, Every int }
 

@@ -28,7 +28,7 @@ const (
 	Unbroken        Kind = iota
 	TopicRecreated       // the topic has another id
 	PartitionsAdded      // the topic has more partitions than anybody agreed to
-	RecordsDeleted       // the log begins behind the position
+	RecordsDeleted       // the log begins after the position
 	EndLost              // the log ends before the position
 	RecordsMissing       // the chain has a gap
 	ForeignRecords       // another database wrote what comes next, or a state of this one that is no more
@@ -53,7 +53,7 @@ type Break struct {
 
 // String is what the position keeps, and what /readyz says.
 func (b Break) String() string {
-	return fmt.Sprintf("%s; to go on: pricemill stages %s %s %s %d",
+	return fmt.Sprintf("%s; to continue: pricemill stages %s %s %s %d",
 		b.Reason, b.Kind.Action(), b.Stage, b.Place.Topic, b.Place.Partition)
 }
 

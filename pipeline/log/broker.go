@@ -40,7 +40,7 @@ type Assignor interface {
 	// subscriber tries again after a pause.
 	//
 	// restart ends the session, at any time and from any goroutine: all
-	// partitions are then assigned anew. After the session it does nothing.
+	// partitions are then assigned again. After the session it does nothing.
 	Assign(ctx context.Context, claims []Claim, restart func()) (map[pipeline.TopicPartition]int64, error)
 }
 
@@ -51,7 +51,7 @@ type SubscriberConfig struct {
 	// Assignor keeps the positions. Nil: the group's committed offsets do.
 	Assignor Assignor
 	// Report, if not nil, is told why consuming fails, at each attempt, and nil once
-	// it works again. A *PartitionError is of one partition, while the others go on.
+	// it works again. A *PartitionError is of one partition, while the others continue.
 	Report func(error)
 	// BatchSize is the most records a message carries. 0 means 2,000. With 1,
 	// a message is a record: its payload and metadata are the record's.
@@ -112,7 +112,7 @@ type Broker interface {
 	// Topics describes those of the topics that exist, and creates none.
 	Topics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]TopicInfo, error)
 	// LimitedRetention returns those of the topics that do not keep all their
-	// records for ever, each with the settings that say so, for people. That is
+	// records forever, each with the settings that say so, for people. That is
 	// its operator's choice, and what is gone cannot be replayed.
 	LimitedRetention(ctx context.Context, topics []schema.Topic) (map[schema.Topic]string, error)
 	// Offsets returns the range of each partition of a topic.
@@ -138,7 +138,7 @@ var ErrDamaged = errors.New("the log is damaged")
 // ErrStandby is what a subscriber reports while another process consumes the log.
 var ErrStandby = errors.New("standing by: another process consumes the log; this one takes over when that one ends")
 
-// TransactionalLog is a Broker whose log lies in the pipeline's database: what a
+// TransactionalLog is a Broker whose log is in the pipeline's database: what a
 // transaction publishes is in the log when the transaction commits. There is no outbox to
 // relay. Each record has the next number of its partition, and its offset is that number
 // less one.

@@ -334,7 +334,7 @@ func TestADamagedLogIsNotMoved(t *testing.T) {
 }
 
 // TestATopicThatHasRecordsTwice, as a batch is sent again whose answer was lost, is copied
-// anew.
+// again.
 func TestATopicThatHasRecordsTwice(t *testing.T) {
 	t.Parallel()
 	r, g := newRig(t), newKafkaGoal(t)

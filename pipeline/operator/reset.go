@@ -93,7 +93,7 @@ func (t Target) reset(p store.Position, topic store.Topic, held log.OffsetRange)
 		if held.Oldest > 0 {
 			l.resumeAt(chain.Link{}.In(chain.AnyNext))
 			l.Lost = held.Oldest
-			l.Loses = fmt.Sprintf("what came of the records before offset %d, which the log no longer has", held.Oldest)
+			l.Loses = fmt.Sprintf("what resulted from the records before offset %d, which the log no longer has", held.Oldest)
 		}
 		return l, nil
 	}
@@ -108,7 +108,7 @@ func (t Target) reset(p store.Position, topic store.Topic, held log.OffsetRange)
 		p.Next = held.Oldest // of a topic that is gone
 	}
 	if l.to.Next < p.Next {
-		return Resolution{}, fmt.Errorf("%w: it stands at %d already, and what follows from the records before would be there twice", ErrReset, p.Next)
+		return Resolution{}, fmt.Errorf("%w: it is at %d already, and what follows from the records before would be there twice", ErrReset, p.Next)
 	}
 	l.Lost = l.to.Next - p.Next
 	l.Loses = fmt.Sprintf("%d records: offsets %d to %d, which are left out", l.Lost, p.Next, l.to.Next-1)
@@ -132,7 +132,7 @@ func Reset(ctx context.Context, db *store.Store, resets []Resolution, also func(
 				return err
 			}
 		}
-		// Behind the locks: nobody adds rows any more.
+		// After the locks: no one adds rows any more.
 		if also != nil {
 			if err := also(tx); err != nil {
 				return err

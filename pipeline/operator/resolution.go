@@ -185,7 +185,7 @@ func (d diagnosis) atPosition(l Resolution, b halt.Break, claim log.Claim) (Reso
 	case halt.EndLost:
 		l.Lost = d.unapplied(p)
 		l.Loses = fmt.Sprintf("%d records that pricemill had sent and that this stage had not applied, and whatever others had written "+
-			"behind offset %d; what was applied of the lost end stays in the tables", l.Lost, p.Next-1)
+			"after offset %d; what was applied of the lost end stays in the tables", l.Lost, p.Next-1)
 		l.to.Next = claim.End
 		if p.LogEnded != nil {
 			l.to.Next = *p.LogEnded
@@ -249,7 +249,7 @@ func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, 
 		// What is superseded comes again under a new timeline. Until the chain has
 		// one, stages may give the same events the same numbers again; the relay
 		// then finds them in the log, where they are already, and leaves the name as
-		// it is. To step over them here would be to lose them, and all that follows
+		// it is. To skip them here would be to lose them, and all that follows
 		// under this name.
 		return Resolution{}, fmt.Errorf("%w: what comes next is number %d of chain %s, which is still in use", ErrUnsettled, next.Seq, next.Timeline)
 	}
@@ -263,11 +263,11 @@ func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, 
 		return passOver(ctx, d.broker, l, broken, next.after)
 	case what == chain.Foreign && d.action == halt.Skip:
 		l.resumeAt(to)
-		l.Loses = fmt.Sprintf("nothing that can be made again: of what chain %s goes on with, the events that stages derived are "+
-			"stepped over, since those stages derive them again from what they read; the others are applied", next.Timeline)
+		l.Loses = fmt.Sprintf("nothing that can be made again: of what chain %s continues with, the events that stages derived are "+
+			"skipped, since those stages derive them again from what they read; the others are applied", next.Timeline)
 	case what == chain.Foreign && !stray && d.action == halt.Resume:
 		l.resumeAt(chain.Link{Timeline: next.Timeline, Seq: next.Seq - 1}.In(chain.AnyNext))
-		l.Loses = fmt.Sprintf("nothing: what chain %s goes on with is applied as it is; what stages of this database derive again "+
+		l.Loses = fmt.Sprintf("nothing: what chain %s continues with is applied as it is; what stages of this database derive again "+
 			"is then there twice", next.Timeline)
 	case what == chain.Gap && d.action == halt.Skip:
 		l.Lost = chain.Missing(last, next.Link, names)
@@ -279,7 +279,7 @@ func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, 
 	return l, nil
 }
 
-// passOver has a stage continue after stray records. It does not pass over records
+// passOver has a stage continue after stray records. It does not skip records
 // before them: those are applied, and the stage halts again.
 func passOver(ctx context.Context, broker log.Broker, l Resolution, b halt.ChainBreak, after bool) (Resolution, error) {
 	if after {

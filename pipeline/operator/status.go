@@ -19,7 +19,7 @@ type StageStatus struct {
 	Position int64 `json:"position"`
 	End      int64 `json:"end"`
 	Lag      int64 `json:"lag"`
-	// Halted says why the stage stopped there; empty while it goes on.
+	// Halted says why the stage stopped there; empty while it continues.
 	Halted  string      `json:"halted,omitempty"`
 	MovedAt schema.Time `json:"moved_at"`
 }

@@ -51,7 +51,7 @@ func (s HandlerSuite) validate() error {
 //
 //   - batches: it is the same however the log is cut into batches, in whatever order
 //     those of several partitions come, when batches are rolled back and tried again,
-//     when the session begins anew and when the process is another one from the
+//     when the session begins again and when the process is another one from the
 //     middle on;
 //   - replay: a whole log at once gives what it gave record by record, and that is
 //     not nothing;
@@ -81,7 +81,7 @@ func (s HandlerSuite) example(number int) []schema.Payload {
 // any part of a date is another one afterwards.
 const years = (3*365+100)*24*time.Hour + 13*time.Hour + 17*time.Minute + 19*time.Second + 123457*time.Microsecond
 
-// run has a handler of its own read what deliver delivers, and returns what came of
+// run has a handler of its own read what deliver delivers, and returns what resulted from
 // it.
 func (s HandlerSuite) run(t TB, rig *Rig, deliver func(*Stage)) []string {
 	t.Helper()
@@ -126,7 +126,7 @@ func atOnce(t TB, log []pipeline.Record) func(*Stage) {
 	return func(stage *Stage) { require.NoError(t, stage.Deliver(log...)) }
 }
 
-// Both rigs are given the same logs, one behind the other, so both handlers have
+// Both rigs are given the same logs, one after the other, so both handlers have
 // the same past.
 func (s HandlerSuite) batches(t rapid.TB, plain, other *Rig) {
 	rapid.Check(t, func(t *rapid.T) {

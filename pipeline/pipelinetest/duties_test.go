@@ -86,7 +86,7 @@ func TestWrongHandlersAreFound(t *testing.T) {
 		seen := 0
 		return func(at int, in []pipeline.Record) (schema.Event, error) { seen++; return again(&in[at], seen, epoch) }
 	}
-	shy := func() on { // of records behind a gap
+	shy := func() on { // of records after a gap
 		return func(at int, in []pipeline.Record) (schema.Event, error) {
 			gap := at > 0 && in[at].TopicPartition == in[at-1].TopicPartition && in[at].Offset != in[at-1].Offset+1
 			return again(&in[at], map[bool]int{true: 1}[gap], epoch)

@@ -64,7 +64,7 @@ func TestFailpointsOfAStage(t *testing.T) {
 				})
 				log := rig.AppendAll(t, price(2), price(3), price(4))
 				if err := stage.Deliver(log...); err != nil {
-					// A panic, or a fault behind the commit: it is delivered again.
+					// A panic, or a fault after the commit: it is delivered again.
 					require.NoError(t, stage.Deliver(log...))
 				}
 				require.True(t, failed)

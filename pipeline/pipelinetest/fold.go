@@ -27,7 +27,7 @@ type Fold struct {
 // CheckFold applies random logs to a projection, and after each calls check,
 // which compares the tables with what it expects of the log. The partitions are
 // interleaved at random (each keeps its order), the log is cut into batches at
-// random, batches are rolled back and tried again, and the session begins anew
+// random, batches are rolled back and tried again, and the session begins again
 // in between: none of it may be seen in the tables. Of a pipeline.OrderFree, some
 // records come late, as dead letters do that are retried.
 //

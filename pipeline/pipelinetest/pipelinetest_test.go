@@ -51,7 +51,7 @@ func (e *echo) Handle(_ context.Context, _ *pipeline.Tx, in []pipeline.Record) (
 }
 
 // Run would be a Runner's; the rig does not call it.
-func (e *echo) Run(context.Context, pipeline.Emitter) error { panic("nobody asked for it") }
+func (e *echo) Run(context.Context, pipeline.Emitter) error { panic("no one asked for it") }
 
 func price(n int) schema.PriceObserved {
 	at := schema.NewTime(time.Unix(int64(n), 0))

@@ -183,7 +183,7 @@ func (t *Tx) RenewChain(ctx context.Context, epoch int64, part int32, timeline s
 			sent = row.Seq
 		}
 		if found == Another {
-			// Whoever meets these numbers must not take them for these events.
+			// Anyone who meets these numbers must not take them for these events.
 			given = min(given, row.Seq-1)
 		}
 	}
@@ -212,7 +212,7 @@ const (
 	Another              // another event: a later state of the database gave the number too
 )
 
-// lockChain reads a chain; nobody takes a number of it until the transaction ends.
+// lockChain reads a chain; no one takes a number of it until the transaction ends.
 func (t *Tx) lockChain(ctx context.Context, epoch int64, part int32) (Chain, error) {
 	var chain Chain
 	err := t.Get(ctx, &chain, `SELECT `+chainColumns+` FROM chains WHERE epoch = $1 AND part = $2 `+t.LockRows("chains"), epoch, part)
@@ -258,7 +258,7 @@ func (t *Tx) NoteApplied(ctx context.Context, topic string, part int32, outbox s
 // CarryOver brings the events that wait for an incarnation of a topic that is
 // gone into the chains of another one, each where partition says that its key
 // lies. Those that a stage has applied were in the log that is gone, although
-// nobody noted it: they are not sent again.
+// no one noted it: they are not sent again.
 func (t *Tx) CarryOver(ctx context.Context, from Chain, to Topic, partition func(key []byte) int32) error {
 	// Two relays at once would carry the same rows twice.
 	from, err := t.lockChain(ctx, from.Epoch, from.Part)

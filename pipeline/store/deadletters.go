@@ -9,7 +9,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// DeadLetter is a record that a stage stepped over, with all its bytes.
+// DeadLetter is a record that a stage skipped, with all its bytes.
 type DeadLetter struct {
 	ID      int64  `db:"id"`
 	Stage   string `db:"stage"`
@@ -47,7 +47,7 @@ func (t *Tx) AddDeadLetters(ctx context.Context, letters []DeadLetter) error {
 	return t.Insert(ctx, rows)
 }
 
-// ForgetDeadLetters deletes those of a stage that lie on a partition from an offset
+// ForgetDeadLetters deletes those of a stage that are on a partition from an offset
 // on: their records are taken again.
 func (t *Tx) ForgetDeadLetters(ctx context.Context, from Position) error {
 	_, err := t.Exec(ctx, `DELETE FROM dead_letters WHERE stage = $1 AND topic_id = $2 AND part = $3 AND log_offset >= $4`,
@@ -112,7 +112,7 @@ func (r letterRow) letter() DeadLetter {
 }
 
 // DeadLettersOf reads the dead letters of a stage on one partition of an
-// incarnation of a topic, behind an offset, in the order of the log.
+// incarnation of a topic, after an offset, in the order of the log.
 func DeadLettersOf(ctx context.Context, q Querier, stage, topicID string, part int32, after int64, limit int) ([]DeadLetter, error) {
 	var rows []letterRow
 	err := q.Select(ctx, &rows, selectLetters+` WHERE stage = $1 AND topic_id = $2 AND part = $3 AND log_offset > $4

@@ -47,7 +47,7 @@ func EncodeHeaders(headers []schema.Header) []byte {
 func DecodeHeaders(b []byte) ([]schema.Header, error) { return HeaderDecoder(nil).Decode(b) }
 
 // HeaderDecoder decodes the headers of many records, which repeat the same few keys: each
-// key is one string for all of them. A nil one decodes, and remembers nothing. It is not
+// key is one string for all of them. A nil one decodes, without a cache. It is not
 // safe for concurrent use.
 type HeaderDecoder map[string]string
 
@@ -99,7 +99,7 @@ func (d HeaderDecoder) Decode(b []byte) ([]schema.Header, error) {
 	return headers, nil
 }
 
-// cutBytes cuts off bytes behind their length, to which more was added.
+// cutBytes cuts off bytes after their length, to which more was added.
 func cutBytes(b []byte, more uint64) (head, rest []byte, err error) {
 	n, width := binary.Uvarint(b)
 	if width <= 0 || n < more || n-more > uint64(len(b)-width) {

@@ -25,7 +25,7 @@ func TestHeadersRoundTrip(t *testing.T) {
 	}
 }
 
-// What lies in tables was packed by whatever version wrote it.
+// What is in tables was packed by whatever version wrote it.
 func TestHeadersOfVersion1(t *testing.T) {
 	t.Parallel()
 	got, err := store.DecodeHeaders([]byte("\x01\x05ce_id\x021x\x01e\x00"))

@@ -40,7 +40,7 @@ func (s *Store) identify(ctx context.Context) error {
 }
 
 // identified reports whether there is nothing left to write: on an engine with one
-// writer, a command beside a busy service would else have to wait for its turn.
+// writer, a command next to a busy service would else have to wait for its turn.
 func (s *Store) identified(ctx context.Context, server string) (known bool, err error) {
 	err = s.Get(ctx, &known, `SELECT EXISTS (SELECT 1 FROM instance WHERE server <> '' OR $1 = '')
 		AND NOT EXISTS (SELECT 1 FROM chains WHERE outbox = '')`, server)

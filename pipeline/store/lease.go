@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// AcquireLease makes owner the holder of a lease for d, if nobody else holds it
+// AcquireLease makes owner the holder of a lease for d, if no one else holds it
 // or their time is up, and reports whether it is. The holder calls it again to
-// go on holding. Time is the database's.
+// continue holding. Time is the database's.
 func (s *Store) AcquireLease(ctx context.Context, name, owner string, d time.Duration) (bool, error) {
 	now := s.engine.NowMillis()
 	held := false

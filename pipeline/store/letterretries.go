@@ -68,7 +68,7 @@ type LetterRetry struct {
 	Refused int64 `db:"refused" json:"refused"`
 	// Pending wait for the process that works on their partition.
 	Pending int64 `db:"pending" json:"pending"`
-	// Withdrawn were discarded meanwhile, or their stage began anew.
+	// Withdrawn were discarded meanwhile, or their stage began again.
 	Withdrawn int64 `db:"-" json:"withdrawn"`
 	// Reason is why the last one failed or was refused.
 	Reason    string      `db:"reason" json:"reason"`

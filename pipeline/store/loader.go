@@ -10,14 +10,14 @@ import (
 )
 
 // Loader answers questions of one kind, each for one key. As many statements as
-// it is made for are under way at the same time; questions that come besides are
-// asked together by the next ones, so that many at once cost few statements, and
+// it is made for are under way at the same time; further questions are asked
+// together by the next ones, so that many at once cost few statements, and
 // one alone does not wait. None is answered by a statement that began before it
-// was asked: whoever asks sees what was committed by then. For use by many
+// was asked: anyone who asks sees what was committed by then. For use by many
 // goroutines.
 type Loader[K comparable, V any] struct {
 	// read answers for the keys that have an answer. Its context is done when
-	// nobody waits any more.
+	// no one waits any more.
 	read  func(ctx context.Context, keys []K) (map[K]V, error)
 	bound int
 
@@ -97,7 +97,7 @@ func (l *Loader[K, V]) join(ctx context.Context, key K) *load[K, V] {
 	return asked
 }
 
-// leave ends a statement that nobody waits for; one that has not begun is not
+// leave ends a statement that no one waits for; one that has not begun is not
 // asked at all.
 func (l *Loader[K, V]) leave(asked *load[K, V]) {
 	l.mu.Lock()
@@ -136,7 +136,7 @@ func padded[K any](keys []K) []K {
 
 // ForEach is the statement that asks query n times, and returns the rows of all.
 // The query has a ? for each parameter, and no other; those of one time come
-// behind those of the time before. Written out, each part is planned as it would
+// after those of the time before. Written out, each part is planned as it would
 // be alone, by either database and whatever it knows of its tables.
 func ForEach(query string, n int) string {
 	parts := strings.Split(query, "?")

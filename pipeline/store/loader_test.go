@@ -113,7 +113,7 @@ func TestAStatementHasABound(t *testing.T) {
 		assert.Len(t, l.given, 20)
 		l.ask(t.Context(), 20)
 		l.proceed(nil)
-		assert.Equal(t, "20", l.given[20], "it goes on after it had nothing to do")
+		assert.Equal(t, "20", l.given[20], "it continues after it had nothing to do")
 	})
 }
 
@@ -137,7 +137,7 @@ func TestAFailedStatementFailsItsQuestions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLoading(1)
 		l.ask(t.Context(), 2, 4)
-		away := errors.New("the database is away")
+		away := errors.New("the database is down")
 		l.proceed(away)
 		require.ErrorIs(t, l.errs[2], away)
 		assert.Len(t, l.errs, 1)
@@ -146,7 +146,7 @@ func TestAFailedStatementFailsItsQuestions(t *testing.T) {
 	})
 }
 
-// TestSomeStopWaiting: the others get their answers, and what nobody waits for
+// TestSomeStopWaiting: the others get their answers, and what no one waits for
 // ends or does not begin.
 func TestSomeStopWaiting(t *testing.T) {
 	t.Parallel()
@@ -165,7 +165,7 @@ func TestSomeStopWaiting(t *testing.T) {
 		require.ErrorIs(t, l.errs[8], context.Canceled)
 		l.proceed(nil)
 		assert.Equal(t, "6", l.given[6], "although who came first has left")
-		assert.Len(t, l.asked, 2, "nothing is asked for nobody")
+		assert.Len(t, l.asked, 2, "nothing is asked that nothing waits for")
 	})
 }
 

@@ -11,8 +11,8 @@ import (
 // which they have now. 0 is a database without any.
 type Migration struct{ From, To int64 }
 
-// Migrate applies what is missing. The engines call it, each behind a lock of
-// its own, so that the versions are those of this call and nobody else's.
+// Migrate applies what is missing. The engines call it, each under a lock of
+// its own, so that the versions are those of this call and no one else's.
 func Migrate(ctx context.Context, provider *goose.Provider) (m Migration, err error) {
 	if m.From, err = provider.GetDBVersion(ctx); err != nil {
 		return m, fmt.Errorf("asking for the version of the tables: %w", err)

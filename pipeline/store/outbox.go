@@ -71,7 +71,7 @@ func (s *Store) Pending(ctx context.Context) ([]Chain, error) {
 	return chains, nil
 }
 
-// Behind names the events of a chain behind number After.
+// Behind names the events of a chain after number After.
 type Behind struct {
 	Epoch int64
 	Part  int32
@@ -79,7 +79,7 @@ type Behind struct {
 }
 
 // ReadOutbox reads rows of chains, in the order of epoch, partition and number: of
-// each chain up to limit, and none behind the one that passes maxBytes of headers and
+// each chain up to limit, and none after the one that passes maxBytes of headers and
 // payload.
 func (s *Store) ReadOutbox(ctx context.Context, limit, maxBytes int, chains ...Behind) ([]OutboxRow, error) {
 	var rows []OutboxRow

@@ -26,7 +26,7 @@ type Position struct {
 	// decided at a break of the chain; its meaning is the pipeline's.
 	Timeline string `db:"chain_outbox"`
 	Seq      int64  `db:"chain_seq"`
-	// Halted says why the stage stopped here; empty while it goes on.
+	// Halted says why the stage stopped here; empty while it continues.
 	Halted string `db:"halted"`
 	// LogEnded is where the log ended when the stage halted because of that; nil
 	// otherwise.
@@ -37,13 +37,13 @@ type Position struct {
 	MovedAt schema.Time `db:"moved_at"`
 }
 
-// ErrFenced says that another process moved a position: whoever sees it must
+// ErrFenced says that another process moved a position: anyone who sees it must
 // not apply what it holds.
 var ErrFenced = errors.New("another consumer has moved the position")
 
 const positionColumns = `stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, log_ended, retried, moved_at`
 
-// Scratch begins the names of stages that somebody runs for a purpose of his own,
+// Scratch begins the names of stages that a command runs for a purpose of its own,
 // and that go again: they are no part of the service.
 const Scratch = "scratch/"
 
@@ -87,7 +87,7 @@ func (t *Tx) CreatePositions(ctx context.Context, positions []Position) error {
 }
 
 // ClaimPositions notes that a consumer has come for partitions of a stage, where
-// that was not known: then nobody's rows are touched.
+// that was not known: then no one's rows are touched.
 func (t *Tx) ClaimPositions(ctx context.Context, at schema.Time, claimed []Position) error {
 	for _, p := range claimed {
 		var unknown int
@@ -107,7 +107,7 @@ func Unclaimed(ctx context.Context, q Querier, stage string) (int, error) {
 	var n int
 	err := q.Get(ctx, &n, `SELECT COUNT(*) FROM positions WHERE stage = $1 AND claimed_at IS NULL`, stage)
 	if err != nil {
-		return 0, fmt.Errorf("looking whether somebody feeds %s: %w", stage, err)
+		return 0, fmt.Errorf("looking whether someone feeds %s: %w", stage, err)
 	}
 	return n, nil
 }
@@ -192,7 +192,7 @@ func (t *Tx) HaltPosition(ctx context.Context, p Position) error {
 	return nil
 }
 
-// LockPositions reads the positions of a stage; nobody moves them until the
+// LockPositions reads the positions of a stage; no one moves them until the
 // transaction ends.
 func (t *Tx) LockPositions(ctx context.Context, stage string) ([]Position, error) {
 	var positions []Position

@@ -17,7 +17,7 @@ type Rows struct {
 	Table   string
 	Columns []string
 	Values  []any
-	// Clause stands behind the values: ON CONFLICT …, RETURNING ….
+	// Clause stands after the values: ON CONFLICT …, RETURNING ….
 	Clause string
 	// Numbered says that the rows have the numbers which the table would give them.
 	Numbered bool
@@ -101,7 +101,7 @@ func SelectIn[T any, K ~string | ~int64](ctx context.Context, q Querier, query s
 	return all, nil
 }
 
-// placeholders is "$1,$2,…" of n parameters behind those before them.
+// placeholders is "$1,$2,…" of n parameters after those before them.
 func placeholders(before, n int) string {
 	var b strings.Builder
 	for i := range n {

@@ -16,7 +16,7 @@ import (
 )
 
 // Snapshot reads the database as it was when it was taken, however long that
-// takes and whatever is written meanwhile. It keeps nobody from writing, but as
+// takes and whatever is written meanwhile. It keeps no one from writing, but as
 // long as it is open the engine keeps what it might read. It is safe for
 // concurrent use, one statement at a time.
 type Snapshot struct {
@@ -137,7 +137,7 @@ func (s *Snapshot) Rows(ctx context.Context, t Table) (*TableRows, error) {
 	return &TableRows{snapshot: s, rows: rows}, nil
 }
 
-// Next returns the values of the next row, nil behind the last one: each nil, an
+// Next returns the values of the next row, nil after the last one: each nil, an
 // int64, or the value's text. The slice is the caller's.
 func (r *TableRows) Next() ([]any, error) {
 	if !r.rows.Next() {

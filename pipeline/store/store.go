@@ -46,7 +46,7 @@ type Engine interface {
 	// SetLastID has a table give numbers above last from then on.
 	SetLastID(ctx context.Context, tx *sqlx.Tx, table string, last int64) error
 	// ReadsAtOnce is how many statements that look up a row are worth having under
-	// way at the same time: questions that come besides are better asked together.
+	// way at the same time: further questions are better asked together.
 	// 0 where a statement costs little more than its work.
 	ReadsAtOnce() int
 	// MaxWriteHold is how long a transaction may take whose work is in no hurry, so that
@@ -61,7 +61,7 @@ type Engine interface {
 	// BoundLocks is a statement by which the rest of a transaction waits for a lock
 	// no longer than d; empty where a transaction that writes is alone.
 	BoundLocks(d time.Duration) string
-	// LockRows is the clause behind a SELECT that locks its rows of this table,
+	// LockRows is the clause after a SELECT that locks its rows of this table,
 	// in their order, as an UPDATE would; empty where a transaction that writes
 	// is alone.
 	LockRows(table string) string
@@ -258,7 +258,7 @@ type Tx struct {
 // is not, or its outcome is unknown.
 func (t *Tx) OnCommit(f func()) { t.committed = append(t.committed, f) }
 
-// ErrAbandoned says that somebody did so long nothing in a transaction that it was
+// ErrAbandoned says that someone did so long nothing in a transaction that it was
 // given up; see Tx.Abandon.
 var ErrAbandoned = errors.New("the transaction was given up: nothing was done in it for too long")
 
@@ -282,7 +282,7 @@ func (t *Tx) Idle() time.Duration {
 	return time.Since(t.used)
 }
 
-// Abandon has every later statement fail, once the one that runs has ended: whoever
+// Abandon has every later statement fail, once the one that runs has ended: anyone who
 // is left with the transaction can do no harm in it any more. It is safe for
 // concurrent use.
 func (t *Tx) Abandon() {
@@ -336,7 +336,7 @@ func (t *Tx) Savepoint(ctx context.Context, f func() error) error {
 // NowMillis implements Querier.
 func (t *Tx) NowMillis() string { return t.store.engine.NowMillis() }
 
-// LockRows is the clause that goes behind a SELECT to lock its rows of a table in
+// LockRows is the clause that goes after a SELECT to lock its rows of a table in
 // their order, as an UPDATE would; empty on engines with one writer. An UPDATE or
 // DELETE of several rows locks them in any order, and two such wait for each other
 // in a circle. So where writers overlap, each locks first and in the same order,
@@ -361,7 +361,7 @@ func (t *Tx) LockSchema(ctx context.Context) error {
 	return nil
 }
 
-// SingleWriter reports whether nobody else writes while this transaction lasts.
+// SingleWriter reports whether no one else writes while this transaction lasts.
 func (t *Tx) SingleWriter() bool { return t.store.engine.MaxWriteHold() > 0 }
 
 // BoundLocks has the rest of the transaction wait for a lock no longer than d: for

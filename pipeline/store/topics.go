@@ -18,7 +18,7 @@ type Topic struct {
 	// ID is the cluster's UUID of this incarnation.
 	ID string `db:"topic_id"`
 	// Partitions is how many there were when this database first saw the topic.
-	// Keys are spread over so many, for ever: a key never moves.
+	// Keys are spread over so many, forever: a key never moves.
 	Partitions int32 `db:"partitions"`
 	// Seen is how many there were when an operator last agreed to more.
 	Seen int32 `db:"seen"`

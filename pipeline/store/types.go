@@ -13,7 +13,7 @@ type Types struct {
 	Decimal string // keeps every digit
 	Time    string // microseconds, UTC, ordered
 	Bytes   string
-	// Keyed goes behind the DDL of a table that is only ever found by its
+	// Keyed goes after the DDL of a table that is only ever found by its
 	// primary key, which is not one integer.
 	Keyed string
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // EnsureTopics implements log.Broker. Topics are created with records kept
-// for ever, and it returns once each partition has a leader. The ID is the
-// UUID in Kafka's own text form. A topic whose records are not kept for ever is
+// forever, and it returns once each partition has a leader. The ID is the
+// UUID in Kafka's own text form. A topic whose records are not kept forever is
 // logged as a warning; see LimitedRetention.
 func (b *Broker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
 	ctx, cancel := b.bounded(ctx)
@@ -47,7 +47,7 @@ func (b *Broker) Topics(ctx context.Context, topics []schema.Topic) (map[schema.
 	return b.describeTopics(ctx, topics)
 }
 
-// createTopics creates each of the topics or finds that somebody else did.
+// createTopics creates each of the topics or finds that someone else did.
 func (b *Broker) createTopics(ctx context.Context, topics []schema.Topic) error {
 	details := make(map[string]*sarama.TopicDetail, len(topics))
 	for _, topic := range topics {
@@ -68,7 +68,7 @@ func (b *Broker) createTopics(ctx context.Context, topics []schema.Topic) error 
 		}
 		response, err := controller.CreateTopics(request)
 		if err != nil {
-			_ = controller.Close() // the next attempt opens it anew
+			_ = controller.Close() // the next attempt opens it again
 		}
 		return response, err
 	})

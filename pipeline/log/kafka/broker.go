@@ -33,7 +33,7 @@ type Broker struct {
 	endLife context.CancelFunc
 
 	mu      sync.Mutex
-	closed  bool                        // Close was called; life goes on until publishers are flushed
+	closed  bool                        // Close was called; life continues until publishers are flushed
 	closers map[io.Closer]struct{}      // subscribers and publishers
 	members map[string]map[int]struct{} // numbers taken by the members of each group
 	work    sync.WaitGroup              // calls of sarama that outlive their callers
@@ -166,7 +166,7 @@ func (b *Broker) disown(c io.Closer) {
 
 // joinGroup takes the lowest free number among this process's members of a
 // group and returns the id of the static member, empty for a dynamic one. Two
-// members with one id would put each other out of the group for ever.
+// members with one id would put each other out of the group forever.
 func (b *Broker) joinGroup(group string) (instanceID string, leave func()) {
 	if b.cfg.InstanceID == "" {
 		return "", func() {}
@@ -203,7 +203,7 @@ func (b *Broker) bounded(ctx context.Context) (context.Context, context.CancelFu
 	}
 }
 
-// retry calls f until it succeeds, fails for good, or ctx is done.
+// retry calls f until it succeeds, fails permanently, or ctx is done.
 func (b *Broker) retry(ctx context.Context, doing string, f func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := f()
@@ -221,7 +221,7 @@ func (b *Broker) retry(ctx context.Context, doing string, f func() error) error 
 }
 
 // await makes a call of sarama, which knows no contexts, return when ctx is
-// done. The call itself goes on until it ends by one of sarama's own limits;
+// done. The call itself continues until it ends by one of sarama's own limits;
 // Close waits for it.
 func await[T any](ctx context.Context, b *Broker, call func() (T, error)) (T, error) {
 	type result struct {

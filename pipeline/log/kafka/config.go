@@ -32,8 +32,8 @@ type Config struct {
 	// Replication is the number of replicas of topics that are created. 0
 	// means 1, which a cluster of several brokers should not be content with.
 	Replication int16
-	// Logger receives what nobody else is told of: reconnects, retries,
-	// retention that is not for ever. Nil drops it.
+	// Logger receives what no one else is told of: reconnects, retries,
+	// retention that is not forever. Nil drops it.
 	Logger *slog.Logger
 	// ClientID names this process in the brokers' logs and quotas. Empty means
 	// "pricemill".
@@ -105,7 +105,7 @@ const (
 	// were gigabytes. Measured, more make nothing faster.
 	channelBuffer = 1
 	// fetchBytes is how much of a partition one fetch asks for. Each stage holds one of
-	// all its partitions, and of 1 MiB a stage behind a backlog held tens of megabytes
+	// all its partitions, and of 1 MiB a stage with a backlog held tens of megabytes
 	// more, and was no faster.
 	fetchBytes = 256 << 10
 )

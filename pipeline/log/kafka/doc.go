@@ -13,8 +13,8 @@
 //     Clients are therefore not shared between things that wait: a fetch that
 //     waits for records would hold up a produce request by as long.
 //   - sarama's producers are not used. They cut a partition's records into
-//     several batches, and after one of them has failed for good they deliver
-//     those behind it.
+//     several batches, and after one of them has failed permanently they deliver
+//     those after it.
 //   - Records of aborted transactions are delivered like any others (isolation
 //     level read_uncommitted): pricemill's own chain numbers say what counts.
 package kafka

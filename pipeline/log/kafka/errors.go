@@ -92,10 +92,10 @@ func classify(err error) remedy {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return hopeless // the latter is a net.Error too, but nothing the connection did
 	case errors.Is(err, sarama.ErrOutOfBrokers), errors.Is(err, sarama.ErrControllerNotAvailable):
-		return refresh // no broker could be asked; all of them are tried anew
+		return refresh // no broker could be asked; all of them are tried again
 	case errors.Is(err, sarama.ErrNotConnected), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		errors.Is(err, net.ErrClosed), errors.As(err, &network), errors.As(err, &decoding):
-		// A timeout leaves an answer behind that the next request would take
+		// A timeout leaves an answer unread, which the next request would take
 		// for its own: sarama then fails every request of the connection.
 		return reconnect
 	case errors.Is(err, sarama.ErrIncompleteResponse):

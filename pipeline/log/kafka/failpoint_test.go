@@ -13,7 +13,7 @@ import (
 )
 
 // TestFailpointOfTheSender loses an answer, and with it the connection: the batch
-// is in the log twice, and the one behind it comes after both.
+// is in the log twice, and the one after it comes after both.
 func TestFailpointOfTheSender(t *testing.T) {
 	b := newBroker(t)
 	topic := newTopic(t, b)

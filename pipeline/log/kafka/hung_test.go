@@ -59,7 +59,7 @@ func TestABrokerHangs(t *testing.T) {
 		t.Skip("needs a cluster that can be reached through a proxy: make test-services")
 	}
 	proxy := proxytest.New(t, os.Getenv(advertisedVariable), listener)
-	// Answers may take for ever where sarama alone decides.
+	// Answers may take forever where sarama alone decides.
 	b := newBroker(t, func(c *kafka.Config) {
 		c.Brokers, c.AnswerTimeout = []string{proxy.Addr()}, time.Hour
 		c.Names = map[schema.Topic]string{schema.PriceEvents: unique("hangs")}

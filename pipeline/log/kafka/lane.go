@@ -16,7 +16,7 @@ import (
 
 // lane delivers one batch at a time, while the claims of its partitions put
 // together the next. What is put together is bounded by the size of a batch, in
-// records and in bytes: a claim then waits, and behind it sarama's fetching.
+// records and in bytes: a claim then waits, and so does sarama's fetching.
 type lane struct {
 	session *session
 	group   sarama.ConsumerGroupSession

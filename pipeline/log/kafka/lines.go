@@ -57,7 +57,7 @@ func (l *lines) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
-		_ = c.Conn.Close() // whoever uses it learns of it
+		_ = c.Conn.Close() // anyone who uses it learns of it
 	}
 }
 

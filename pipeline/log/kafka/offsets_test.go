@@ -122,7 +122,7 @@ func TestOffsetsAt(t *testing.T) {
 }
 
 // A broker that looks for a time sees one segment. Where the record that it would
-// have found there is gone with the head of the log, those behind count.
+// have found there is gone with the head of the log, those after it count.
 func TestOffsetsAtBehindAHeadThatIsGone(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// TestErrorsOfAPartitionAreReported: sarama goes on trying at one partition while the
+// TestErrorsOfAPartitionAreReported: sarama continues trying at one partition while the
 // session lasts, so only its errors tell that no record comes.
 func TestErrorsOfAPartitionAreReported(t *testing.T) {
 	t.Parallel()

@@ -82,7 +82,7 @@ func TestPublishCutsWhatIsLargerThanABatch(t *testing.T) {
 	}
 	got := readAll(t, b, at(topic, kafka.Partition(nil, 4)))
 	// Of the second call the message before the one too large is there, and
-	// none behind it.
+	// none after it.
 	if len(got) != 51 {
 		t.Fatalf("the log holds %d records, want 51", len(got))
 	}

@@ -31,7 +31,7 @@ var errNothingFetched = fmt.Errorf("fetch came back empty: %w", sarama.ErrIncomp
 // Read implements log.Broker. Where the partition does not hold all of the
 // offsets, the error is an *OutOfRangeError; this is checked before f is called
 // first, though retention may still overtake a slow reader. Offsets that hold
-// no record, as those of transactions, are stepped over.
+// no record, as those of transactions, are skipped.
 //
 // Each call has a connection of its own, so several partitions may be read side
 // by side, and the next records are fetched while f works. f may keep the
@@ -194,7 +194,7 @@ func (r *reader) fetch(ctx context.Context) ([]pipeline.Record, error) {
 	return r.parse(block)
 }
 
-// parse takes the records of an answer and moves next behind it. It goes by the
+// parse takes the records of an answer and moves next after it. It goes by the
 // batches' own bounds: their last offsets may hold no record.
 func (r *reader) parse(block *sarama.FetchResponseBlock) ([]pipeline.Record, error) {
 	var records []pipeline.Record
@@ -220,7 +220,7 @@ func (r *reader) parse(block *sarama.FetchResponseBlock) ([]pipeline.Record, err
 		r.limit *= 2 // not even one batch fitted
 		return nil, errNothingFetched
 	}
-	// Nothing at all, although the log goes on. A single such answer may come
+	// Nothing at all, although the log continues. A single such answer may come
 	// from a broker that is not itself yet.
 	if r.empty++; r.empty >= emptyAnswers && block.HighWaterMarkOffset >= r.to {
 		r.next = r.to

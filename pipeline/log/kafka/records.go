@@ -21,7 +21,7 @@ const (
 )
 
 // converter turns sarama's records of one partition into ours. Keys and values
-// are not copied, but for large ones: each lies in the buffer of the fetch it came
+// are not copied, but for large ones: each is in the buffer of the fetch it came
 // with, which holds other partitions' records too, and which nothing writes to
 // again. It is not safe for concurrent use.
 type converter struct {

@@ -76,7 +76,7 @@ func (b *Broker) topicSettings(ctx context.Context, topics []schema.Topic, names
 			}
 			response, err := broker.DescribeConfigs(request)
 			if err != nil {
-				_ = broker.Close() // the next attempt opens it anew
+				_ = broker.Close() // the next attempt opens it again
 			}
 			return response, err
 		})
@@ -126,7 +126,7 @@ func (b *Broker) warnOfRetention(ctx context.Context, topics []schema.Topic) {
 		b.log.Warn("the retention of the topics is unknown", slog.Any("error", err))
 	}
 	for topic, limits := range limited {
-		b.log.Warn("a topic does not keep its records for ever",
+		b.log.Warn("a topic does not keep its records forever",
 			slog.String("topic", string(topic)), slog.String("reason", limits))
 	}
 }

@@ -45,7 +45,7 @@ const (
 var mechanisms = []Mechanism{Plain, ScramSHA256, ScramSHA512}
 
 // Security says how connections to brokers are protected, and whose they are.
-// The zero value is plain text, and nobody's.
+// The zero value is plain text, and no one's.
 type Security struct {
 	// Protocol is one of the constants. Empty means PlainText.
 	Protocol Protocol
@@ -122,7 +122,7 @@ func (s Security) Faults(brokers []string) []Fault {
 	return faults
 }
 
-// sendsCleartext says whether whoever is on the way reads the password.
+// sendsCleartext says whether anyone who is on the way reads the password.
 func (s Security) sendsCleartext() bool {
 	return s.Protocol == SASLPlainText && s.Mechanism == Plain && !s.AllowCleartext
 }

@@ -294,7 +294,7 @@ func TestCleartextStaysOnThisMachine(t *testing.T) {
 	c, cfg := secureCluster(t, kafka.Plain, nil)
 	answer(c, kmsg.Metadata, func(r kmsg.Response) {
 		broker := kmsg.NewMetadataResponseBroker()
-		broker.Host, broker.Port = "192.0.2.1", 9092 // for documentation; nobody has it
+		broker.Host, broker.Port = "192.0.2.1", 9092 // for documentation; no one has it
 		r.(*kmsg.MetadataResponse).Brokers = append(r.(*kmsg.MetadataResponse).Brokers, broker)
 	})
 	_, err := openBroker(t, cfg).EnsureTopics(t.Context(), []schema.Topic{"elsewhere"})

@@ -40,7 +40,7 @@ type outgoing struct {
 // leaders are sent to side by side. Whatever may pass is tried again until ctx
 // is done, at most for Config.Timeout. Where the same partition occurs more
 // than once, its batches are sent one after another, and after a failure those
-// behind it are not sent.
+// after it are not sent.
 //
 // Within one call a partition has one batch in flight. Two concurrent calls for
 // one partition have no order between them, and after one of them has failed,
@@ -162,7 +162,7 @@ func (b *Broker) sendAll(
 	}
 }
 
-// giveUp settles a batch that failed and those behind it, which must not be in
+// giveUp settles a batch that failed and those after it, which must not be in
 // the log before it.
 func giveUp(out *outgoing, c *chain, settle func(*outgoing)) {
 	settle(out)
@@ -173,7 +173,7 @@ func giveUp(out *outgoing, c *chain, settle func(*outgoing)) {
 	c.behind = nil
 }
 
-// refreshLeaders asks anew who leads. Its failure shows in the next round.
+// refreshLeaders asks again who leads. Its failure shows in the next round.
 func (b *Broker) refreshLeaders(ctx context.Context, pending []*outgoing) {
 	names := map[string]struct{}{}
 	for _, out := range pending {

@@ -57,7 +57,7 @@ func TestSendGivesEachBatchItsError(t *testing.T) {
 		{TopicPartition: at(topic, 1), Records: []log.OutgoingRecord{{Value: make([]byte, 1_040_000)}}},
 		{TopicPartition: at(noTopic(), 0), Records: numbered(0, 1)},
 		{TopicPartition: at(topic, 2)},
-		{TopicPartition: at(topic, 1), Records: numbered(0, 1)}, // behind the one too large
+		{TopicPartition: at(topic, 1), Records: numbered(0, 1)}, // after the one too large
 		{TopicPartition: at(topic, 0), Records: numbered(1, 1)},
 	})
 	for _, i := range []int{0, 3, 5} {
@@ -74,7 +74,7 @@ func TestSendGivesEachBatchItsError(t *testing.T) {
 		t.Errorf("unknown topic: %v", errs[2])
 	}
 	if !errors.Is(errs[4], kafka.ErrTooLarge) {
-		t.Errorf("behind a failed one: %v", errs[4])
+		t.Errorf("after a failed one: %v", errs[4])
 	}
 	if got := readAll(t, b, at(topic, 0)); len(got) != 2 || string(got[1].Value) != "1" {
 		t.Errorf("partition 0 holds %d records", len(got))

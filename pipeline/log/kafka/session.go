@@ -71,7 +71,7 @@ func (s *session) Setup(gs sarama.ConsumerGroupSession) error {
 		}
 	}
 	s.claims = len(claimed)
-	// Heartbeats go on meanwhile: the group does not take us for dead.
+	// Heartbeats continue meanwhile: the group does not take us for dead.
 	if err := s.sub.awaitStragglers(s.ctx); err != nil {
 		return fmt.Errorf("waiting for batches of earlier sessions: %w", err)
 	}

@@ -247,12 +247,12 @@ func TestRebalanceWaitsForTheBatchInFlight(t *testing.T) {
 	other := newPositions()
 	subscribe(t, b, log.SubscriberConfig{Assignor: other, Lanes: 1}, string(topic))
 	// The handler is stuck for longer than the grace: the new member gets its
-	// partitions, the old one does not start anew.
+	// partitions, the old one does not start again.
 	if claims := wait(t, "the other member's session", other.called); len(claims) == 0 || len(claims) == 4 {
 		t.Errorf("the other member has %d partitions", len(claims))
 	}
 	if msg.Context().Err() == nil {
-		t.Error("the context goes on after the session")
+		t.Error("the context continues after the session")
 	}
 	if len(assignor.called) != 0 {
 		t.Error("assigned while a batch is in flight")
@@ -287,7 +287,7 @@ func TestGroupGoesOnFromWhatWasAcked(t *testing.T) {
 	msg, batch := receive(t, subscribe(t, b, cfg, string(topic)))
 	msg.Ack()
 	if batch.Records[0].Offset != 10 {
-		t.Errorf("went on at %d, want 10", batch.Records[0].Offset)
+		t.Errorf("continued at %d, want 10", batch.Records[0].Offset)
 	}
 }
 

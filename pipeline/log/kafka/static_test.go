@@ -148,7 +148,7 @@ func awaitAssigned(t *testing.T, lines <-chan memberLine, n int) []int32 {
 
 // TestAStaticMemberComesBack kills the process of a static member. It comes
 // back long before its session would end and has its partitions at once, while
-// the session of the other member goes on: a batch that was in flight all the
+// the session of the other member continues: a batch that was in flight all the
 // time still belongs to it. The leader of a group, its first member, is treated
 // apart by the protocol.
 func TestAStaticMemberComesBack(t *testing.T) {
@@ -204,7 +204,7 @@ func testStaticMember(t *testing.T, leads bool) {
 	send(t, b, at(topic, ours[0]), numbered(1, 1)...)
 	msg, batch := receive(t, messages)
 	if batch.Records[0].Offset != 1 {
-		t.Errorf("the other member went on at offset %d, want 1", batch.Records[0].Offset)
+		t.Errorf("the other member continued at offset %d, want 1", batch.Records[0].Offset)
 	}
 	msg.Ack()
 }
@@ -221,7 +221,7 @@ func awaitClaims(t *testing.T, p *positions, n int) []int32 {
 
 // TestTwoProcessesOfOneInstanceID starts a second process by the id of one that
 // lives. It takes the place of the first, which says so and stays out of the
-// group: if it came back, the two would put each other out for ever.
+// group: if it came back, the two would put each other out forever.
 func TestTwoProcessesOfOneInstanceID(t *testing.T) {
 	t.Parallel()
 	said := make(logLines, 1000)

@@ -21,7 +21,7 @@ const (
 // concurrent use. Get one from Broker.Subscriber.
 //
 // A message is one of a lane's. Ack marks its offsets in the group, for tools
-// that show the lag and, without an Assignor, as the place to go on from. Nack
+// that show the lag and, without an Assignor, as the place to continue from. Nack
 // has the same records delivered again, in another message, after
 // Config.NackPause, until the session ends. When the session ends, because of a
 // rebalance, a Restart or Close, the context of the message is done; the

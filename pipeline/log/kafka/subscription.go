@@ -98,7 +98,7 @@ func (s *subscription) run(ctx context.Context, group sarama.ConsumerGroup) {
 		case ending == unsettled:
 			pause(ctx, settling)
 		case ending == unreached:
-			// Nobody is disturbed by another attempt, and all wait for it to succeed.
+			// No one is disturbed by another attempt, and all wait for it to succeed.
 			suspicious++
 			pause(ctx, backoff(suspicious))
 		default:
@@ -175,7 +175,7 @@ func (s *subscription) session(ctx context.Context, group sarama.ConsumerGroup) 
 	return rebalanced
 }
 
-// tell reports how consuming goes to whoever subscribed.
+// tell reports how consuming goes to anyone who subscribed.
 func (s *subscription) tell(err error) {
 	if report := s.subscriber.cfg.Report; report != nil {
 		report(err)
@@ -201,12 +201,12 @@ func (s *subscription) report(ctx context.Context, err error) {
 	}
 	if errors.Is(err, sarama.ErrFencedInstancedId) {
 		// It stays out until the other's session ends: to come back at once
-		// would put the other out, and so on for ever.
+		// would put the other out, and so on forever.
 		s.log.Error("another process consumes by this one's instance id, which must be unique",
 			slog.String("instance", s.broker.cfg.InstanceID))
 		return
 	}
-	// While a broker is away, each partition says so several times a second.
+	// While a broker is down, each partition says so several times a second.
 	level := slog.LevelDebug
 	s.complaints.Do(func() { level = slog.LevelWarn })
 	s.log.Log(ctx, level, "consuming failed, trying again", slog.Any("error", err))

@@ -19,7 +19,7 @@ import (
 // PublisherConfig describes a Publisher.
 type PublisherConfig struct {
 	// Key returns the key of a message for a topic: messages of one key keep their
-	// order. A nil key, which is not an empty one, lies on any partition. Nil: no
+	// order. A nil key, which is not an empty one, is on any partition. Nil: no
 	// message has a key.
 	Key func(topic string, msg *message.Message) ([]byte, error)
 	// CreateTopics has topics that do not exist created by the first message for them.

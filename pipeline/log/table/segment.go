@@ -14,7 +14,7 @@ import (
 )
 
 // The codecs of a segment's body. A record in it is the time it was written
-// (milliseconds since 1970, a varint), then key, headers and value, each behind its
+// (milliseconds since 1970, a varint), then key, headers and value, each after its
 // length plus one, or 0 for none. Headers are packed as store.EncodeHeaders does.
 const (
 	plain      = 1

@@ -35,7 +35,7 @@ func unpacked(t testing.TB, first int64, segments ...store.Segment) []entry {
 }
 
 // golden are the records of the files in testdata, which were written when their codec
-// was new, and must decode for ever.
+// was new, and must decode forever.
 func golden() []entry {
 	at := time.UnixMilli(1_709_294_400_123).UTC()
 	entries := []entry{

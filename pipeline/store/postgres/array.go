@@ -137,7 +137,7 @@ func addTime(b []byte, value any) ([]byte, bool) {
 }
 
 // addNumeric appends a number from its text, in plain notation: how many digits to the
-// base of 10,000, the weight of the first, the sign, how many decimal digits behind the
+// base of 10,000, the weight of the first, the sign, how many decimal digits after the
 // point to show, and the digits.
 func addNumeric(b []byte, value any) ([]byte, bool) {
 	text, ok := value.(string)

@@ -141,7 +141,7 @@ func (c Config) parse() (pq.Config, error) {
 }
 
 // checkFiles looks whether the files of certificates can be read. As libpq, lib/pq
-// goes on without those that are not there: it would encrypt for anybody where
+// continues without those that are not there: it would encrypt for anybody where
 // the URL names the authority that the server must be verified by.
 func checkFiles(cfg pq.Config) error {
 	if cfg.SSLInline {

@@ -17,7 +17,7 @@ import (
 //
 // It does for sslmode=prefer what lib/pq does too loosely: there, every fault on
 // the way to TLS leads to plain text, be it a lost packet or a certificate that
-// does not verify. Here only the server's own word does. Against somebody who can
+// does not verify. Here only the server's own word does. Against someone who can
 // speak in the server's name only verify-full helps.
 type connector struct {
 	hosts   []host
@@ -36,7 +36,7 @@ type host struct {
 var _ driver.Connector = (*connector)(nil)
 
 // newConnector takes a configuration of one or more hosts. A server that says
-// nothing for so long as silence counts as gone; 0 waits for ever.
+// nothing for so long as silence counts as gone; 0 waits forever.
 func newConnector(cfg pq.Config, silence time.Duration) (*connector, error) {
 	c := &connector{shuffle: cfg.LoadBalanceHosts == pq.LoadBalanceHostsRandom}
 	all := append([]pq.ConfigMultihost{{Host: cfg.Host, Hostaddr: cfg.Hostaddr, Port: cfg.Port}}, cfg.Multi...)

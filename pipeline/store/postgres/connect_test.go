@@ -33,7 +33,7 @@ func TestConfigFaults(t *testing.T) {
 		"empty":              "",
 		"unknown sslmode":    "postgres://me:" + escaped + "@127.0.0.1/db?sslmode=" + escaped,
 		"password parameter": "postgres://127.0.0.1/db?password=" + escaped + "&connect_timeout=" + escaped,
-		// lib/pq would go on without what is not there.
+		// lib/pq would continue without what is not there.
 		"no such authority":   "postgres://me:" + escaped + "@127.0.0.1/db?sslmode=require&sslrootcert=/none",
 		"no such certificate": "postgres://me:" + escaped + "@127.0.0.1/db?sslmode=require&sslcert=/none",
 		"no such key":         "postgres://me:" + escaped + "@127.0.0.1/db?sslmode=require&sslkey=/none",
@@ -149,7 +149,7 @@ func TestPrefersTLS(t *testing.T) {
 }
 
 // TestFallsBackOnlyWhereThereIsNoTLS: a fault on the way to TLS is no reason to
-// go on without.
+// continue without.
 func TestFallsBackOnlyWhereThereIsNoTLS(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

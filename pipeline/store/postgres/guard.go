@@ -10,8 +10,8 @@ import (
 )
 
 // guard opens connections that lead to the database that was identified, and to
-// no other. A failover ends all connections, so whoever opens the next one
-// meets the new server: its chains may stand at earlier numbers, and to give
+// no other. A failover ends all connections, so anyone who opens the next one
+// meets the new server: its chains may be at earlier numbers, and to give
 // those out again under the outbox's old id would have them dropped as repeats.
 type guard struct {
 	*connector

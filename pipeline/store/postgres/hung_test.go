@@ -43,8 +43,8 @@ func newHung(t *testing.T, cfg postgres.Config) (*postgres.Engine, *proxytest.Pr
 	return engine, proxy, cfg.URL
 }
 
-// TestAContextEndsWhatAHungServerIsAsked: whoever waits for a server that says
-// nothing any more waits no longer than his context, wherever he is.
+// TestAContextEndsWhatAHungServerIsAsked: whatever waits for a server that says
+// nothing any more waits no longer than its context.
 func TestAContextEndsWhatAHungServerIsAsked(t *testing.T) {
 	t.Parallel()
 	for name, hang := range map[string]func(*proxytest.Proxy){

@@ -10,7 +10,7 @@ import (
 //   - the system identifier of the cluster: another after a dump was restored
 //     elsewhere, or an upgrade,
 //   - the numbers of the database and of its table instance: others after a dump
-//     was restored beside, or over, the original,
+//     was restored next to, or over, the original,
 //   - the timeline: another after a standby was promoted, or a backup was
 //     restored to a moment in the past.
 //

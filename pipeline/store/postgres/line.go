@@ -32,7 +32,7 @@ const lineGrace = 500 * time.Millisecond
 type line struct {
 	net.Conn
 	// silence is for how long the server may say nothing when it was asked; 0 is
-	// for ever.
+	// forever.
 	silence time.Duration
 
 	mu sync.Mutex
@@ -74,7 +74,7 @@ func (l *line) stopFollowing() {
 	l.turn++
 }
 
-// end gives what is under way its last deadline, unless the line went on to
+// end gives what is under way its last deadline, unless the line moved on to
 // something else: AfterFunc may have begun to run when follow called it off.
 func (l *line) end(turn int) {
 	l.mu.Lock()

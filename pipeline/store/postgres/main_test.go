@@ -69,7 +69,7 @@ func freshSchema(t testing.TB) string {
 }
 
 // freshDatabase creates a database for this test, for settings that are those of
-// a database, or to end all sessions of one. options stand behind CREATE DATABASE.
+// a database, or to end all sessions of one. options stand after CREATE DATABASE.
 func freshDatabase(t testing.TB, options string) string {
 	t.Helper()
 	address := serverURL(t)

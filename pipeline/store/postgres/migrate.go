@@ -14,7 +14,7 @@ import (
 )
 
 // Migrate implements store.Engine. Starts take turns by a lock for the schema
-// that the tables lie in; the server takes it back when its session ends, however
+// that the tables are in; the server takes it back when its session ends, however
 // it ends.
 //
 // The lock is held around all that goose does: its own locker is asked for only

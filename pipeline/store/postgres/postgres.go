@@ -94,7 +94,7 @@ func pool(c driver.Connector, conns int) *sqlx.DB {
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	// After a failover behind one address, the others find the new server in a
-	// while, and a burst leaves no connections behind for ever.
+	// while, and a burst leaves no connections behind forever.
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(time.Hour)
 	return db
@@ -103,9 +103,9 @@ func pool(c driver.Connector, conns int) *sqlx.DB {
 const (
 	// maxViews is how many snapshots may be open.
 	maxViews = 4
-	// viewIdle is how long one may be left alone: whoever holds it has to compute
+	// viewIdle is how long one may be left alone: anyone who holds it has to compute
 	// in between, but a process that was stopped must not keep the server from
-	// clearing away for ever.
+	// clearing away forever.
 	viewIdle = 10 * time.Minute
 )
 

@@ -193,7 +193,7 @@ func TestDeadlock(t *testing.T) {
 	done.Wait()
 	err := errors.Join(errs...)
 	require.ErrorContains(t, err, "deadlock")
-	assert.True(t, errs[0] == nil || errs[1] == nil, "one of them goes on")
+	assert.True(t, errs[0] == nil || errs[1] == nil, "one of them continues")
 	var data *store.DataError
 	assert.False(t, errors.As(err, &data), "%v", err)
 }
@@ -396,8 +396,8 @@ func TestIdentity(t *testing.T) {
 	assert.False(t, moved)
 }
 
-// A process that lives through a failover or a restore must not go on writing:
-// the chains of the other database may stand at earlier numbers.
+// A process that lives through a failover or a restore must not continue writing:
+// the chains of the other database may be at earlier numbers.
 func TestAnotherDatabaseUnderALiveProcess(t *testing.T) {
 	t.Parallel()
 	address := freshDatabase(t, "")

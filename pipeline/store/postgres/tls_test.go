@@ -14,7 +14,7 @@ import (
 )
 
 // authority is the file of the authority that issued the server's certificate,
-// as the server names it; client.crt and client.key lie beside it.
+// as the server names it; client.crt and client.key lie next to it.
 func authority(t *testing.T, address string) string {
 	t.Helper()
 	var file string
@@ -76,7 +76,7 @@ func TestTLS(t *testing.T) {
 }
 
 // TestTLSRefusals: what cannot be verified is an error that says why, and never
-// a reason to go on without.
+// a reason to continue without.
 func TestTLSRefusals(t *testing.T) {
 	t.Parallel()
 	address := serverURL(t)

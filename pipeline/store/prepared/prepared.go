@@ -30,7 +30,7 @@ const (
 // a time.
 type Statements struct {
 	session Session
-	// stale reports an error after which a statement is to be prepared anew.
+	// stale reports an error after which a statement is to be prepared again.
 	stale func(error) bool
 	texts map[string]*list.Element
 	order *list.List // of *statement, the last used first

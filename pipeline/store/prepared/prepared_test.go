@@ -148,7 +148,7 @@ func TestAStatementThatIsStaleIsPreparedAnew(t *testing.T) {
 	assert.Equal(t, []string{"text a", "prepare a", "prepared a", "prepared a"}, session.log)
 }
 
-// A session is of no more use once the context of a statement ended before it: whoever
+// A session is of no more use once the context of a statement ended before it: anyone who
 // was asked to cancel it may meet the next one.
 func TestAContextThatEndsFirstCutsTheSession(t *testing.T) {
 	t.Parallel()

@@ -13,7 +13,7 @@ import (
 const backupPages = 1024
 
 // Backup writes a copy of the database to a new file, as it was at one moment, while
-// others go on writing.
+// others continue writing.
 func (e *Engine) Backup(ctx context.Context, path string) (err error) {
 	reader, err := e.reader.Conn(ctx)
 	if err != nil {

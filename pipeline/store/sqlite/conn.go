@@ -29,7 +29,7 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("the driver opened a %T, which is not as it was", opened), opened.Close())
 	}
-	// SQLite prepares a statement anew by itself when a table was altered.
+	// SQLite prepares a statement again by itself when a table was altered.
 	return &conn{inner, prepared.New(inner, nil), c.damage}, nil
 }
 

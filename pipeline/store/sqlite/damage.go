@@ -88,7 +88,7 @@ func (d *damage) note(err error) {
 }
 
 // check returns what is known, after a look through the file if one is due. A look
-// that is not done when ctx is goes on, and its result is known to later calls.
+// that is not done when ctx is continues, and its result is known to later calls.
 func (d *damage) check(ctx context.Context) error {
 	d.mu.Lock()
 	if d.found == nil && d.looking == nil && !time.Now().Before(d.next) && d.ctx.Err() == nil {

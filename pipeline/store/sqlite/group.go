@@ -17,8 +17,8 @@ import (
 )
 
 // Several writers share one commit: SQLite has one writer at a time, and a
-// commit waits for the disk. Whoever comes while a transaction is open joins it
-// behind a savepoint, so a failure undoes its own work only; the last one in
+// commit waits for the disk. Anyone who comes while a transaction is open joins it
+// under a savepoint, so a failure undoes its own work only; the last one in
 // the queue commits for all. A writer that is alone commits at once.
 
 // Bounds of a group: the first of its members waits for the last.
@@ -122,8 +122,8 @@ func (g *group) write(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	return c.err
 }
 
-// join runs f behind a savepoint and lets the lock go. It commits if nobody
-// waits to go on.
+// join runs f under a savepoint and lets the lock go. It commits if no one
+// waits to continue.
 func (g *group) join(ctx context.Context, f func(tx *sqlx.Tx) error) (c *commit, err error) {
 	defer func() { <-g.lock }() // after a panic of f as well
 	// The transaction outlives the first member's context.
@@ -169,7 +169,7 @@ func (g *group) undo() {
 	}
 }
 
-// leave commits unless somebody waits to join.
+// leave commits unless someone waits to join.
 func (g *group) leave() {
 	if g.tx == nil {
 		return

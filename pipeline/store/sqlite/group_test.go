@@ -146,7 +146,7 @@ func TestAnInterruptionFailsAllMembers(t *testing.T) {
 		assert.ErrorIs(t, errs[0], errUndone)
 		assert.Empty(t, got)
 	}
-	require.NoError(t, engine.Write(t.Context(), func(tx *sqlx.Tx) error { return insert(tx, 5) }), "and it goes on")
+	require.NoError(t, engine.Write(t.Context(), func(tx *sqlx.Tx) error { return insert(tx, 5) }), "and it continues")
 	assert.Contains(t, numbers(t, engine), 5)
 }
 
@@ -208,7 +208,7 @@ func BenchmarkWriters(b *testing.B) {
 }
 
 // Where the file may not grow, the engine rolls back what others wrote in the same
-// transaction, too. Whoever was told that it is written finds it, and nobody else.
+// transaction, too. Anyone who was told that it is written finds it, and no one else.
 func TestAFullDatabaseTellsEachWriter(t *testing.T) {
 	t.Parallel()
 	engine := openWithTable(t)

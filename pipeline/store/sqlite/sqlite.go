@@ -46,7 +46,7 @@ type settings struct {
 }
 
 // Expendable is for those who write what can be made again: what they commit may
-// be gone after a loss of power, unless somebody else has committed since. It
+// be gone after a loss of power, unless someone else has committed since. It
 // saves them, and those who wait for them, the waits for the disk.
 func Expendable(s *settings) { s.synchronous = "NORMAL" }
 
@@ -117,7 +117,7 @@ func (e *Engine) Types() store.Types {
 	return store.Types{Int: "INTEGER", Text: "TEXT", Decimal: "TEXT", Time: "TEXT", Bytes: "BLOB", Keyed: "WITHOUT ROWID"}
 }
 
-// Migrate implements store.Engine. A lock beside the file keeps two starts at
+// Migrate implements store.Engine. A lock next to the file keeps two starts at
 // once apart: each migration is a transaction, but which ones are missing is
 // asked before.
 func (e *Engine) Migrate(ctx context.Context) (m store.Migration, err error) {

@@ -49,7 +49,7 @@ func TestCommitsAreDurable(t *testing.T) {
 	assert.Error(t, err, "readers do not write")
 }
 
-// A command beside a service is not to wait for the only writer before it has
+// A command next to a service is not to wait for the only writer before it has
 // anything to write.
 func TestOpensBesideAWriter(t *testing.T) {
 	t.Parallel()

@@ -35,7 +35,7 @@ func emit(t *testing.T, s *store.Store, topic store.Topic, part int32, keys ...s
 }
 
 // waiting are the keys of the rows of a chain, which must be numbered densely
-// behind what was sent.
+// after what was sent.
 func waiting(t *testing.T, s *store.Store, topic store.Topic, part int32) []string {
 	t.Helper()
 	chain := chainOf(t, s, topic, part)
@@ -88,12 +88,12 @@ func testRenewChain(t *testing.T, opener Opener) {
 		sent, given int64
 		waiting     []string
 	}{
-		"what was noted":         {"ss---", 2, 5, []string{"c", "d", "e"}},
-		"an answer was lost":     {"sss--", 3, 5, []string{"d", "e"}},
-		"all answers were lost":  {"sssss", 5, 5, nil},
-		"a later state wrote":    {"ssxxx", 2, 2, []string{"c", "d", "e"}},
-		"some, then another":     {"sssx-", 3, 3, []string{"d", "e"}},
-		"the same behind others": {"ssxs-", 2, 2, []string{"c", "d", "e"}},
+		"what was noted":        {"ss---", 2, 5, []string{"c", "d", "e"}},
+		"an answer was lost":    {"sss--", 3, 5, []string{"d", "e"}},
+		"all answers were lost": {"sssss", 5, 5, nil},
+		"a later state wrote":   {"ssxxx", 2, 2, []string{"c", "d", "e"}},
+		"some, then another":    {"sssx-", 3, 3, []string{"d", "e"}},
+		"the same after others": {"ssxs-", 2, 2, []string{"c", "d", "e"}},
 	} {
 		topic, err := s.RegisterTopic(t.Context(), name, name, 2)
 		require.NoError(t, err)
@@ -137,11 +137,11 @@ func testCarryOver(t *testing.T, opener Opener) {
 	topic, err := s.RegisterTopic(t.Context(), "prices", "uuid-2", 3)
 	require.NoError(t, err)
 	emit(t, s, topic, 0, "x")
-	// A stage has applied b, so b was in the log, although nobody noted it.
+	// A stage has applied b, so b was in the log, although no one noted it.
 	write(t, s, func(tx *store.Tx) error {
 		return tx.CreatePositions(t.Context(), []store.Position{
 			{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Timeline: chain.Timeline, Seq: 2},
-			{Stage: "one that stands at a number that was never given", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Timeline: chain.Timeline, Seq: 9}})
+			{Stage: "one that is at a number that was never given", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Timeline: chain.Timeline, Seq: 9}})
 	})
 	byLastDigit := func(key []byte) int32 { return int32(key[len(key)-1] - '0') }
 	for range 2 { // another relay does the same
@@ -212,7 +212,7 @@ func testNoteApplied(t *testing.T, opener Opener) {
 	require.NoError(t, err)
 	emit(t, s, topic, 1, "a", "b", "c")
 	name := chainOf(t, s, topic, 1).Timeline
-	for _, seq := range []int64{2, 1} { // a stage behind changes nothing
+	for _, seq := range []int64{2, 1} { // a stage that is behind changes nothing
 		write(t, s, func(tx *store.Tx) error { return tx.NoteApplied(t.Context(), "prices", 1, name, seq) })
 		assert.Equal(t, []string{"c"}, waiting(t, s, topic, 1))
 	}

@@ -91,7 +91,7 @@ func testDecimals(t *testing.T, opener Opener) {
 		require.NoError(t, s.Get(t.Context(), &got, `SELECT price FROM decimals WHERE id = $1`, id))
 		assert.Equal(t, want.String(), got.String())
 	}
-	// As somebody types it into a shell.
+	// As someone types it into a shell.
 	write(t, s, func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `UPDATE decimals SET price = '1.5000' WHERE id = 0`)
 		return err

@@ -128,7 +128,7 @@ func testManyRetries(t *testing.T, opener Opener) {
 	assert.Equal(t, int64(n), discarded)
 }
 
-// testFenceRetry: who read a position before a retry must not go on with what it
+// testFenceRetry: who read a position before a retry must not continue with what it
 // remembers.
 func testFenceRetry(t *testing.T, opener Opener) {
 	s := open(t, opener)

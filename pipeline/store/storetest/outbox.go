@@ -168,7 +168,7 @@ func testOutbox(t *testing.T, opener Opener) {
 }
 
 // testManyChains: transactions take numbers of many chains at once, in any order,
-// while relays mark them as sent; each chain stays dense, and nobody waits in a
+// while relays mark them as sent; each chain stays dense, and no one waits in a
 // circle. Of the chains that a relay marks, one was moved by another relay, and is
 // left alone.
 func testManyChains(t *testing.T, opener Opener) {

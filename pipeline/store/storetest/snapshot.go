@@ -158,7 +158,7 @@ func testTableRows(t *testing.T, opener Opener) {
 	require.NoError(t, view.Get(t.Context(), &n, `SELECT COUNT(*) FROM sorted`))
 }
 
-// testScratch: what somebody runs for himself is none of the service's.
+// testScratch: what someone runs for himself is none of the service's.
 func testScratch(t *testing.T, opener Opener) {
 	s := open(t, opener)
 	letter := func(stage string) store.DeadLetter {

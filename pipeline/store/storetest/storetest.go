@@ -24,32 +24,32 @@ type Opener func(t *testing.T) store.Engine
 // Run runs the suite. fresh is called once a test.
 func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 	for name, test := range map[string]func(*testing.T, Opener){
-		"migrating twice changes nothing":        testMigrate,
-		"the outbox id belongs to the database":  testIdentity,
-		"values survive to the last digit":       testValues,
-		"rows of any number are inserted":        testRows,
-		"many ask by few statements":             testLoader,
-		"a table is read and written again":      testScan,
-		"a rollback leaves nothing":              testRollback,
-		"errors of values are told from others":  testDataErrors,
-		"a position moves only from where it is": testFence,
-		"of two consumers one commits":           testFenceRace,
-		"a halted position does not move":        testHalt,
-		"numbers are dense in commit order":      testChains,
-		"numbers of many chains at once":         testManyChains,
-		"the outbox keeps order and empties":     testOutbox,
-		"a chain gets another name":              testRenewChain,
-		"events of a topic that is gone go on":   testCarryOver,
-		"a topic gets another epoch":             testRenewEpoch,
-		"what was applied was sent":              testNoteApplied,
-		"the total of the chains":                testChainsTotal,
-		"an operator sets a position":            testSetPosition,
-		"a topic's incarnations are kept apart":  testTopics,
-		"a lease has one holder":                 testLease,
-		"dead letters keep every byte":           testDeadLetters,
-		"a part of a transaction fails alone":    testPart,
-		"consumers are known by their positions": testClaims,
-		"a wait for a lock can be bounded":       testBoundLocks,
+		"migrating twice changes nothing":         testMigrate,
+		"the outbox id belongs to the database":   testIdentity,
+		"values survive to the last digit":        testValues,
+		"rows of any number are inserted":         testRows,
+		"many ask by few statements":              testLoader,
+		"a table is read and written again":       testScan,
+		"a rollback leaves nothing":               testRollback,
+		"errors of values are told from others":   testDataErrors,
+		"a position moves only from where it is":  testFence,
+		"of two consumers one commits":            testFenceRace,
+		"a halted position does not move":         testHalt,
+		"numbers are dense in commit order":       testChains,
+		"numbers of many chains at once":          testManyChains,
+		"the outbox keeps order and empties":      testOutbox,
+		"a chain gets another name":               testRenewChain,
+		"events of a topic that is gone continue": testCarryOver,
+		"a topic gets another epoch":              testRenewEpoch,
+		"what was applied was sent":               testNoteApplied,
+		"the total of the chains":                 testChainsTotal,
+		"an operator sets a position":             testSetPosition,
+		"a topic's incarnations are kept apart":   testTopics,
+		"a lease has one holder":                  testLease,
+		"dead letters keep every byte":            testDeadLetters,
+		"a part of a transaction fails alone":     testPart,
+		"consumers are known by their positions":  testClaims,
+		"a wait for a lock can be bounded":        testBoundLocks,
 
 		"NULLs and odd texts come back as they went":   testNulls,
 		"decimals are exact, zeros at the end cut":     testDecimals,
@@ -135,7 +135,7 @@ func testMigrate(t *testing.T, opener Opener) {
 }
 
 func testIdentity(t *testing.T, opener Opener) {
-	for range 2 { // the same to whoever opens it, whenever
+	for range 2 { // the same to anyone who opens it, whenever
 		moved, err := open(t, opener).Moved(t.Context())
 		require.NoError(t, err)
 		assert.False(t, moved)
@@ -210,7 +210,7 @@ func testRows(t *testing.T, opener Opener) {
 	assert.ElementsMatch(t, []int64{10, 12, 14, 16, 18}, found)
 }
 
-// testLoader: whoever asks, with whomever, gets the last row of what they asked for.
+// testLoader: anyone who asks, with whomever, gets the last row of what they asked for.
 func testLoader(t *testing.T, opener Opener) {
 	s := open(t, opener)
 	write(t, s, func(tx *store.Tx) error {
@@ -344,7 +344,7 @@ func testLease(t *testing.T, opener Opener) {
 	}
 	assert.True(t, acquire("a", time.Hour))
 	assert.False(t, acquire("b", time.Hour))
-	assert.True(t, acquire("a", -time.Second), "the holder may go on, and here lets its time run out")
+	assert.True(t, acquire("a", -time.Second), "the holder may continue, and here lets its time run out")
 	assert.True(t, acquire("b", time.Hour), "time is up")
 	assert.False(t, acquire("a", time.Hour))
 	require.NoError(t, s.ReleaseLease(t.Context(), "relay", "a"), "not the holder: nothing happens")

@@ -35,7 +35,7 @@ func testBoundLocks(t *testing.T, opener Opener) {
 	s, other := open(t, opener), open(t, opener)
 	if s.MaxWriteHold() > 0 {
 		require.NoError(t, s.Write(t.Context(), func(tx *store.Tx) error { return tx.BoundLocks(t.Context(), time.Millisecond) }))
-		t.Skip("there is one writer: nobody waits for a lock")
+		t.Skip("there is one writer: no one waits for a lock")
 	}
 	held, err := s.AcquireLease(t.Context(), "held", "a", time.Minute)
 	require.NoError(t, err)
