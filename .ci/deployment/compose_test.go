@@ -148,7 +148,7 @@ func TestComposeFiles(t *testing.T) {
 	}
 }
 
-// TestFaultsAreFound breaks each rule, and looks whether somebody notices.
+// TestFaultsAreFound breaks each rule, and looks whether someone notices.
 func TestFaultsAreFound(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ old, new, fault string }{

@@ -33,7 +33,7 @@ var noticeNames = regexp.MustCompile(`(?i)^((un)?licen[cs]e|copying|copyright|no
 // source is a file of Go, which may be called license.go.
 var source = regexp.MustCompile(`\.go$`)
 
-// addFolder adds the licences and notices that lie in a folder, without those below it.
+// addFolder adds the licences and notices that are in a folder, without those below it.
 func (c *component) addFolder(classifier licenses.Classifier, folder string) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
@@ -108,7 +108,7 @@ func linked(ctx context.Context, classifier licenses.Classifier) ([]*component, 
 	return slices.SortedFunc(maps.Values(byName), func(a, b *component) int { return cmp.Compare(a.name, b.name) }), nil
 }
 
-// addLibrary adds what lies in the root of the library's module, and where the
+// addLibrary adds what is in the root of the library's module, and where the
 // library's licence is.
 func addLibrary(byName map[string]*component, cache string, classifier licenses.Classifier, library *licenses.Library) error {
 	if library.LicenseFile == "" {

@@ -10,7 +10,7 @@
 //
 // What swallows an error that is only passed on (if err != nil { return err }) is
 // tried with -errors alone: there is much of it, and to notice one takes a fault of
-// exactly that call. -results FILE goes on where a run was ended; delete the lines of
+// exactly that call. -results FILE continues where a run was ended; delete the lines of
 // survivors from it to try them again with new tests.
 //
 // A survivor that changes nothing that a test could see is listed in allowed.txt,
