@@ -322,8 +322,8 @@ func TestReplayIntoATopicIsStopped(t *testing.T) {
 	assert.Equal(t, summary.Complete, status == 0, errs.String())
 	t.Logf("stopped after %d of %d records", summary.Records, 4*12*4+11)
 	for _, line := range strings.Split(errs.String(), "\n") {
-		if _, goOn, found := strings.Cut(line, "continue with: pricemill "); found {
-			status, _, stderr := run(t, env, strings.Fields(goOn)...)
+		if _, next, found := strings.Cut(line, "continue with: pricemill "); found {
+			status, _, stderr := run(t, env, strings.Fields(next)...)
 			require.Zero(t, status, stderr)
 		}
 	}

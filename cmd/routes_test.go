@@ -259,7 +259,7 @@ func TestTheLifeOfAPollingJob(t *testing.T) {
 	var list struct{ Items []job }
 	require.NoError(t, json.Unmarshal([]byte(p.get("/api/v1/prices/poll").body), &list))
 	require.Len(t, list.Items, 2)
-	assert.Equal(t, []string{other, id}, []string{list.Items[0].JobID, list.Items[1].JobID}, "the last created first")
+	assert.Equal(t, []string{other, id}, []string{list.Items[0].JobID, list.Items[1].JobID}, "newest first")
 	assert.Equal(t, http.StatusNotFound, p.get("/api/v1/prices/poll/poll_nobodys1").status)
 }
 

@@ -103,7 +103,7 @@ func (all symbolList) Symbols(_ context.Context, q latestprices.SymbolQuery) ([]
 	return found, nil
 }
 
-// jobList is a read model of polling jobs, the last created first.
+// jobList is a read model of polling jobs, newest first.
 type jobList struct {
 	mu     sync.Mutex
 	jobs   []jobs.Job

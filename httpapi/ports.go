@@ -72,7 +72,7 @@ type Jobs interface {
 	// WaitCaughtUp returns once every job that was created before the call is known,
 	// or the error of ctx.
 	WaitCaughtUp(ctx context.Context) error
-	// List returns at most limit jobs after a place, the last created first.
+	// List returns at most limit jobs after a place, newest first.
 	List(ctx context.Context, behind jobs.Place, limit int) ([]jobs.Job, error)
 	// Open counts the jobs that are not stopped, and returns those of ids that are
 	// known. One that becomes known meanwhile may be counted and left out.
