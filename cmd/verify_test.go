@@ -211,8 +211,8 @@ var damages = []damage{
 		"stage raw-store", "symbol is not that of the answer", 1, 0, nil},
 	{"an open request that was answered", []string{"INSERT INTO fetch_queue (request_id, provider, symbol, requested_at, deadline, traceparent, claimed_by, claimed_until) SELECT request_id, provider, symbol, received_at, received_at, '', '', 0 FROM requests WHERE state = 'observed' AND symbol = 'POLLED' ORDER BY request_id LIMIT 1"},
 		"stage fetch", "has more than one outcome, or has one and waits for another", 0, 1, nil},
-	{"an open request of no one", []string{"INSERT INTO fetch_queue (request_id, provider, symbol, requested_at, deadline, traceparent, claimed_by, claimed_until) SELECT 'nobody', provider, symbol, received_at, received_at, '', '', 0 FROM requests WHERE state = 'observed' AND symbol = 'POLLED' ORDER BY request_id LIMIT 1"},
-		"stage fetch", "request no one waits in fetch_queue, and no record asks for it", 0, 1, nil},
+	{"an open request of no one", []string{"INSERT INTO fetch_queue (request_id, provider, symbol, requested_at, deadline, traceparent, claimed_by, claimed_until) SELECT 'orphan', provider, symbol, received_at, received_at, '', '', 0 FROM requests WHERE state = 'observed' AND symbol = 'POLLED' ORDER BY request_id LIMIT 1"},
+		"stage fetch", "request orphan waits in fetch_queue, and no record asks for it", 0, 1, nil},
 
 	{"a dead letter too few", []string{"DELETE FROM dead_letters WHERE stage = 'raw-store' AND part = 1"},
 		"stage raw-store", "should be a dead letter, and is not", 1, 0, nil},
