@@ -315,7 +315,7 @@ func TestARetryWaitsForTheWorld(t *testing.T) {
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	fault = errors.New("the database is down")
 	id := r.order(store.Letters{})
-	require.ErrorContains(t, r.Stage.retryLetters(t.Context()), "away")
+	require.ErrorContains(t, r.Stage.retryLetters(t.Context()), "is down")
 	assert.Equal(t, store.LetterRetry{Letters: 1, Pending: 1}, r.outcome(id))
 	require.NoError(t, r.Stage.Trouble(), "batches continue")
 	fault = nil
