@@ -86,7 +86,7 @@ func TestFaultsFailpointKills(t *testing.T) {
 	})
 }
 
-// TestFaultsFailpointErrors has a process that continues fail at the points again and
+// TestFaultsFailpointErrors has a running process fail at the points again and
 // again while answers come in. Then it holds no more than one without faults.
 func TestFaultsFailpointErrors(t *testing.T) {
 	eachPoint(t, "errors", func(t *testing.T, name string, points []pointHits) {

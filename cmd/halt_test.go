@@ -27,7 +27,7 @@ import (
 
 // The breaks of the log are made by the cluster's own means, and by copying a
 // database, on whatever stack the tests run. For each: the stage halts, /readyz
-// says why and names a command, that command continues, and what it says is lost
+// says why and names a command, that command resumes it, and what it says is lost
 // is what is lost.
 
 func topicName(env environment, topic schema.Topic) string {
