@@ -363,10 +363,10 @@ func TestWhereARecordMayLie(t *testing.T) {
 		fault       string
 	}{
 		"where both keys say":                        {"S1", "simulated/S1", place, false, ""},
-		"where only the event's key says":            {"S1", "simulated/S2", place, false, `key "simulated/S2" lies on partition 1`},
-		"where only its own key says":                {"S2", "simulated/S1", place, false, `key "simulated/S2" lies on partition 1`},
+		"where only the event's key says":            {"S1", "simulated/S2", place, false, `key "simulated/S2" is on partition 1`},
+		"where only its own key says":                {"S2", "simulated/S1", place, false, `key "simulated/S2" is on partition 1`},
 		"of another producer, with a key of its own": {"S1", "S2", chain.Link{}, false, ""},
-		"of another producer, elsewhere":             {"S2", "S1", chain.Link{}, false, `key "simulated/S2" lies on partition 1`},
+		"of another producer, elsewhere":             {"S2", "S1", chain.Link{}, false, `key "simulated/S2" is on partition 1`},
 		"appended by itself, with a key of its own":  {"S1", "S2", place, true, ""},
 	} {
 		record := pipeline.Record{TopicPartition: pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 1}, Key: []byte(test.key),
