@@ -3,6 +3,7 @@ package browser_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"strconv"
@@ -185,6 +186,35 @@ func TestDemo(t *testing.T) {
 	p.open(s.url + symbolPath + "&kind=candles&interval=10s&lines=bollinger&lines=ema&chosen=yes")
 	p.keep("demo-symbol")
 	p.check("demo")
+}
+
+// TestTheWatchListGrows: a page that was opened before there was a price shows the first
+// one and is live from then on, and so is a symbol that comes later.
+func TestTheWatchListGrows(t *testing.T) {
+	s := launch(t, "DEMO=off")
+	s.eventually("it is ready", func() bool { status, _ := s.get("/readyz", ""); return status == http.StatusOK })
+	p := openTab(t, newBrowser(t), s, 1280, "light", true)
+	p.open(s.url + "/")
+	if text := value[string](p, "document.querySelector('main').textContent"); !strings.Contains(text, "No prices yet") {
+		t.Fatalf("the page says %s", text)
+	}
+	p.run(chromedp.Evaluate("window.sameDocument = true", nil))
+	shown := func(symbol string) string {
+		return value[string](p, fmt.Sprintf("document.querySelector('[data-symbol=%s] [data-live=price]')?.textContent ?? ''", symbol))
+	}
+	live := func() bool { return value[string](p, "document.getElementById('connection').textContent") == "Live" }
+	s.ingest("2025-06-15T14:30:00Z,ACME,1.25,1")
+	s.eventually("the first price is there", func() bool { return shown("ACME") == "1.25" })
+	s.eventually("the page is live", live)
+	s.ingest("2025-06-15T14:30:00Z,GLOBEX,2.25,1")
+	s.eventually("the second symbol is there", func() bool { return shown("GLOBEX") == "2.25" })
+	s.eventually("the page is live again", live)
+	s.ingest("2025-06-15T14:30:01Z,GLOBEX,2.5,1")
+	s.eventually("its price moves", func() bool { return shown("GLOBEX") == "2.50" })
+	if !value[bool](p, "window.sameDocument === true") {
+		t.Error("the page was loaded again")
+	}
+	p.check("growing")
 }
 
 // TestOtherSitesCannotSubmit: a form on a page of another origin is refused.
