@@ -48,7 +48,7 @@ func TestFailpointOfTheRelay(t *testing.T) {
 	_, err = relay.round(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, relay.Trouble())
-	require.NoError(t, relay.note())
+	require.NoError(t, relay.checkpoint())
 	pending, err := r.DB.Pending(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, pending)
