@@ -87,8 +87,10 @@ type Price struct {
 	// Size is how much was traded at the price; zero where the answer does not
 	// say.
 	Size schema.Decimal
-	// Time is the provider's clock.
+	// Time is the provider's clock; of a bar, the end of its span.
 	Time schema.Time
+	// Bar is the bar that the price is the close of; nil for a price that is none.
+	Bar *schema.Bar
 	// Signed says that the instrument can have prices of zero and below; without
 	// it such a price is refused.
 	Signed bool

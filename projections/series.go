@@ -104,7 +104,7 @@ func (p *series[S]) TableNames() []string  { return []string{p.table} }
 func (p *series[S]) OrderFree() {}
 
 func (p *series[S]) Consumes() []schema.EventType {
-	return []schema.EventType{schema.PriceObserved{}.EventType()}
+	return schema.PriceTypes()
 }
 
 // Indicator implements Indicator.

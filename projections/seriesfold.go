@@ -51,7 +51,7 @@ func (p *series[S]) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gener
 func (p *series[S]) byMarket(in []pipeline.Record) (map[market][]SeriesPrice, error) {
 	coming := map[market][]SeriesPrice{}
 	for i := range in {
-		price := in[i].Event.Payload.(schema.PriceObserved)
+		price, _ := schema.PriceOf(in[i].Event.Payload)
 		if p.Wants != nil && !p.Wants(price) {
 			continue
 		}

@@ -99,6 +99,30 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 				ReceivedAt: times().Draw(t, "received"), RequestID: oddIDs().Draw(t, "request"),
 			}
 		}),
+		"market.bar.observed.v1": draw(func(t *rapid.T) schema.Payload {
+			volume, adjusted := prices().Draw(t, "volume"), prices().Draw(t, "adjusted close")
+			b := schema.BarObserved{
+				Symbol: symbols().Draw(t, "symbol"), Price: prices().Draw(t, "price"), Source: providers().Draw(t, "provider"),
+				Timestamp: times().Draw(t, "timestamp"), RawResponseID: ids().Draw(t, "row"), ReceivedAt: times().Draw(t, "received"),
+				Bar: schema.Bar{OpenTime: times().Draw(t, "open time"), Open: prices().Draw(t, "open"), High: prices().Draw(t, "high"), Low: prices().Draw(t, "low")},
+			}
+			b.Close = b.Price
+			if b.High.Cmp(b.Low) < 0 {
+				b.High, b.Low = b.Low, b.High
+			}
+			if order := b.OpenTime.Compare(b.Timestamp); order > 0 {
+				b.OpenTime, b.Timestamp = b.Timestamp, b.OpenTime
+			} else if order == 0 {
+				b.OpenTime, b.Timestamp = bar().OpenTime, bar().Timestamp
+			}
+			if rapid.Bool().Draw(t, "with a volume") && volume.Sign() >= 0 {
+				b.Volume = &volume
+			}
+			if rapid.Bool().Draw(t, "with an adjusted close") {
+				b.AdjustedClose = &adjusted
+			}
+			return b
+		}),
 		"market.quote.failed.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.QuoteFailed{
 				Quote: quotes().Draw(t, "quote"), Code: codes().Draw(t, "code"),

@@ -240,6 +240,7 @@ func init() {
 	Register[QuoteFetched]()
 	Register[QuoteStored]()
 	Register[PriceObserved]()
+	Register[BarObserved]()
 	Register[QuoteFailed]()
 	Register[QuoteRejected]()
 	Register[QuoteUnchanged]()

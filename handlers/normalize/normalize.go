@@ -28,8 +28,7 @@ func init() {
 		Name:     Name,
 		Doc:      "Reads prices out of stored answers, by the pure Normalize of their provider.",
 		Consumes: []schema.EventType{schema.QuoteStored{}.EventType()},
-		Produces: []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteRejected{}.EventType(),
-			schema.QuoteUnchanged{}.EventType()},
+		Produces: append(schema.PriceTypes(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType()),
 		New: func(env pipeline.Env) (pipeline.Handler, error) { return &handler{env.Provider, env.Log}, nil },
 	})
 }
@@ -171,7 +170,11 @@ func normalize(provider pipeline.Provider, quote schema.QuoteFetched) (prices []
 	return provider.Normalize(quote)
 }
 
-func observed(quote schema.QuoteStored, p pipeline.Price) schema.PriceObserved {
+func observed(quote schema.QuoteStored, p pipeline.Price) schema.Payload {
+	if p.Bar != nil {
+		return schema.BarObserved{Symbol: p.Symbol, Price: p.Price, Bar: *p.Bar, Timestamp: p.Time, Source: quote.Provider,
+			RawResponseID: quote.RawResponseID, ReceivedAt: quote.ReceivedAt, RequestID: quote.RequestID}
+	}
 	return schema.PriceObserved{Symbol: p.Symbol, Price: p.Price, Size: p.Size, Timestamp: p.Time, Sequence: p.Sequence, Source: quote.Provider,
 		RawResponseID: quote.RawResponseID, ReceivedAt: quote.ReceivedAt, RequestID: quote.RequestID}
 }

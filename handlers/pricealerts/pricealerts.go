@@ -36,7 +36,7 @@ func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
 		Name:     Name,
 		Doc:      "Publishes an event when a price crosses a threshold.",
-		Consumes: []schema.EventType{schema.PriceObserved{}.EventType()},
+		Consumes: schema.PriceTypes(),
 		Produces: []schema.EventType{PriceAlerted{}.EventType()},
 		Settings: Settings{},
 		Optional: true,
@@ -95,7 +95,7 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	var all []watched
 	states := map[string]state{}
 	for i := range in {
-		p := in[i].Event.Payload.(schema.PriceObserved)
+		p, _ := schema.PriceOf(in[i].Event.Payload)
 		for _, a := range h.alerts {
 			if a.watches(p) {
 				key := a.String() + "|" + p.Key() // no symbol holds a |
@@ -114,7 +114,7 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	}
 	var events []schema.Event
 	for _, w := range all {
-		p := w.record.Event.Payload.(schema.PriceObserved)
+		p, _ := schema.PriceOf(w.record.Event.Payload)
 		after, fires := w.alert.see(states[w.key], p)
 		states[w.key] = after
 		if fires {

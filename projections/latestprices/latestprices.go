@@ -40,7 +40,7 @@ func (projection) TableNames() []string { return []string{table} }
 func (projection) OrderFree() {}
 
 func (projection) Consumes() []schema.EventType {
-	return []schema.EventType{schema.PriceObserved{}.EventType(), schema.QuoteUnchanged{}.EventType()}
+	return append(schema.PriceTypes(), schema.QuoteUnchanged{}.EventType())
 }
 
 func (projection) Tables(g pipeline.Generation) []string {
@@ -103,18 +103,17 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 }
 
 func read(r *pipeline.Record) (row, error) {
-	switch p := r.Event.Payload.(type) {
-	case schema.PriceObserved:
+	if p, ok := schema.PriceOf(r.Event.Payload); ok {
 		id, err := r.RowID(0)
 		if err != nil {
 			return row{}, pipeline.Permanent(err)
 		}
 		return row{Price{p.Source, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, id, p.Sequence, 1, p.Timestamp}, nil
-	case schema.QuoteUnchanged:
-		return row{Price: Price{p.Provider, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, sequence: math.MinInt64}, nil
-	default:
-		return row{}, pipeline.Permanent(fmt.Errorf("unexpected event %T", p))
 	}
+	if p, ok := r.Event.Payload.(schema.QuoteUnchanged); ok {
+		return row{Price: Price{p.Provider, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, sequence: math.MinInt64}, nil
+	}
+	return row{}, pipeline.Permanent(fmt.Errorf("unexpected event %T", r.Event.Payload))
 }
 
 // merge puts two rows of one key together.

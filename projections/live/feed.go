@@ -195,8 +195,7 @@ func priceOf(r *pipeline.Record) (schema.PriceObserved, bool) {
 	if err != nil {
 		return schema.PriceObserved{}, false // a dead letter for every stage
 	}
-	price, ok := event.Payload.(schema.PriceObserved)
-	return price, ok
+	return schema.PriceOf(event.Payload)
 }
 
 func latestOf(p schema.PriceObserved) latestprices.Price {

@@ -79,7 +79,7 @@ func (*projection) TableNames() []string { return []string{averages, windows} }
 func (p *projection) Configuration() string { return fmt.Sprintf("windows=%v", p.sizes) }
 
 func (*projection) Consumes() []schema.EventType {
-	return []schema.EventType{schema.PriceObserved{}.EventType()}
+	return schema.PriceTypes()
 }
 
 func (*projection) Tables(g pipeline.Generation) []string {
@@ -114,7 +114,7 @@ func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gene
 		Values: make([]any, 0, len(in)*len(p.sizes)*len(columns))}
 	changed := map[string]window{}
 	for i := range in {
-		price := in[i].Event.Payload.(schema.PriceObserved)
+		price, _ := schema.PriceOf(in[i].Event.Payload)
 		id, err := in[i].RowID(0)
 		if err != nil {
 			return pipeline.Permanent(err)

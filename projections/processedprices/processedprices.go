@@ -34,7 +34,7 @@ func (projection) TableNames() []string { return []string{table} }
 func (projection) OrderFree() {}
 
 func (projection) Consumes() []schema.EventType {
-	return []schema.EventType{schema.PriceObserved{}.EventType()}
+	return schema.PriceTypes()
 }
 
 func (projection) Tables(g pipeline.Generation) []string {
@@ -57,7 +57,7 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 	columns := []string{"id", "symbol", "price", "timestamp", "sequence", "provider", "raw_response_id", "received_at", "event_id"}
 	rows := store.Rows{Table: g.Table(table), Columns: columns, Values: make([]any, 0, len(in)*len(columns))}
 	for i := range in {
-		p := in[i].Event.Payload.(schema.PriceObserved)
+		p, _ := schema.PriceOf(in[i].Event.Payload)
 		id, err := in[i].RowID(0)
 		if err != nil {
 			return pipeline.Permanent(err)

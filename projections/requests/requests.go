@@ -39,8 +39,8 @@ func (projection) TableNames() []string { return []string{table, jobCounts, jobF
 func (projection) OrderFree() {}
 
 func (projection) Consumes() []schema.EventType {
-	return []schema.EventType{schema.FetchRequested{}.EventType(), schema.PriceObserved{}.EventType(),
-		schema.QuoteFailed{}.EventType(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType()}
+	return append(schema.PriceTypes(), schema.FetchRequested{}.EventType(),
+		schema.QuoteFailed{}.EventType(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType())
 }
 
 func (projection) Tables(g pipeline.Generation) []string {
@@ -116,12 +116,13 @@ func read(payload schema.Payload) (Request, error) {
 	request := func(q schema.Quote, s State) Request {
 		return Request{RequestID: q.RequestID, Provider: q.Provider, Symbol: q.Symbol, State: s}
 	}
+	if p, ok := schema.PriceOf(payload); ok {
+		return Request{RequestID: p.RequestID, Provider: p.Source, Symbol: p.Symbol, State: Observed,
+			Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt}, nil
+	}
 	switch p := payload.(type) {
 	case schema.FetchRequested:
 		return request(p.Quote, Pending), nil
-	case schema.PriceObserved:
-		return Request{RequestID: p.RequestID, Provider: p.Source, Symbol: p.Symbol, State: Observed,
-			Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt}, nil
 	case schema.QuoteUnchanged:
 		r := request(p.Quote, Unchanged)
 		r.Price, r.Timestamp, r.ReceivedAt = p.Price, p.Timestamp, p.ReceivedAt
