@@ -2,6 +2,7 @@ package csv_test
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/handlers/provider/csv"
 	"github.com/pricemill/pricemill/handlers/provider/providertest"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
 )
 
 type options = map[string]string
@@ -40,6 +42,7 @@ func take(t testing.TB, file string, given options) (got taken) {
 		if !prices[0].Size.IsZero() {
 			text += " x" + prices[0].Size.String()
 		}
+		text += barText(prices[0].Bar)
 		got.quotes, got.ids, got.notes = append(got.quotes, text), append(got.ids, line.ID), append(got.notes, line.Notes...)
 		if line.Rounded {
 			got.rounded++
@@ -49,6 +52,21 @@ func take(t testing.TB, file string, given options) (got taken) {
 		got.bad = append(got.bad, err.Error())
 	}
 	return got
+}
+
+// barText is a bar as its begin, open, high, low, volume and adjusted close.
+func barText(b *schema.Bar) string {
+	if b == nil {
+		return ""
+	}
+	text := fmt.Sprintf(" [%s %s %s %s", b.OpenTime.Format(time.RFC3339Nano), b.Open, b.High, b.Low)
+	if b.Volume != nil {
+		text += " v" + b.Volume.String()
+	}
+	if b.AdjustedClose != nil {
+		text += " a" + b.AdjustedClose.String()
+	}
+	return text + "]"
 }
 
 // Files as services and programs write them, and what is right for each.
@@ -324,28 +342,28 @@ func TestPresets(t *testing.T) {
 		told  bool // its preset has to be named
 		want  []string
 	}{
-		"yahoo": {of("AAPL"), false, []string{"AAPL 179.259995 2018-01-18T00:00:00Z", "AAPL 178.460007 2018-01-19T00:00:00Z"}},
-		"yfinance": {nil, false, []string{"AAPL 151.96 2023-02-16T00:00:00Z", "MSFT 258.1 2023-02-16T00:00:00Z",
-			"AAPL 150.81 2023-02-17T00:00:00Z", "MSFT 254.5 2023-02-17T00:00:00Z", "MSFT 255.1 2023-02-20T00:00:00Z"}},
-		"stooq":              {nil, false, []string{"AAPL.US 186.85 2024-01-02T15:35:00Z", "AAPL.US 186.31 2024-01-02T15:40:00Z"}},
-		"cryptodatadownload": {nil, false, []string{"BTC/USD 20957 2022-08-20T00:00:00Z", "BTC/USD 20840 2022-08-19T23:00:00Z"}},
-		"binance-klines": {of("BTCUSDT"), false, []string{"BTCUSDT 94401.14 2025-01-01T00:59:59.999999Z",
-			"BTCUSDT 93607.74 2025-01-01T01:59:59.999999Z"}},
+		"yahoo": {of("AAPL"), false, []string{"AAPL 179.259995 2018-01-18T23:59:59.999999Z [2018-01-18T00:00:00Z 179.369995 180.100006 178.25 v31193400 a169.847565]", "AAPL 178.460007 2018-01-19T23:59:59.999999Z [2018-01-19T00:00:00Z 178.610001 179.580002 177.410004 v31269600 a169.089569]"}},
+		"yfinance": {nil, false, []string{"AAPL 151.96 2023-02-16T23:59:59.999999Z [2023-02-16T00:00:00Z 151.75 154.57 151.84 v68167900]", "MSFT 258.1 2023-02-16T23:59:59.999999Z [2023-02-16T00:00:00Z 264 266.2 257.9 v29603600]",
+			"AAPL 150.81 2023-02-17T23:59:59.999999Z [2023-02-17T00:00:00Z 150.59 151.23 149.1 v59144100]", "MSFT 254.5 2023-02-17T23:59:59.999999Z [2023-02-17T00:00:00Z 255.8 256.5 252.4 v30000100]", "MSFT 255.1 2023-02-20T23:59:59.999999Z [2023-02-20T00:00:00Z 254 256 252 v28123400]"}},
+		"stooq":              {nil, false, []string{"AAPL.US 186.85 2024-01-02T15:39:59.999999Z [2024-01-02T15:35:00Z 186.52 187.01 186.1 v1254333]", "AAPL.US 186.31 2024-01-02T15:44:59.999999Z [2024-01-02T15:40:00Z 186.85 186.99 186.2 v854120]"}},
+		"cryptodatadownload": {nil, false, []string{"BTC/USD 20957 2022-08-20T00:59:59.999999Z [2022-08-20T00:00:00Z 20840 20972 20811 v244.3]", "BTC/USD 20840 2022-08-19T23:59:59.999999Z [2022-08-19T23:00:00Z 20901 20930 20800 v310.4]"}},
+		"binance-klines": {of("BTCUSDT"), false, []string{"BTCUSDT 94401.14 2025-01-01T00:59:59.999999Z [2025-01-01T00:00:00Z 93576 94509.42 93489.03 v755.9901]",
+			"BTCUSDT 93607.74 2025-01-01T01:59:59.999999Z [2025-01-01T01:00:00Z 94401.13 94408.72 93578.77 v586.53456]"}},
 		"binance-aggtrades": {of("BNBBTC"), false, []string{"BNBBTC 0.01633102 2017-06-30T03:35:09.153Z x4.70443515",
 			"BNBBTC 0.01633102 2017-06-30T03:35:09.153Z x1", "BNBBTC 0.016332 2017-06-30T03:35:10.001Z x0.5"}},
 		"binance-trades": {of("BTCUSDT"), false, []string{"BTCUSDT 93576 2025-01-01T00:00:00.013331Z x0.00213",
 			"BTCUSDT 93576 2025-01-01T00:00:00.013331Z x0.00213", "BTCUSDT 93576.01 2025-01-01T00:00:00.027184Z x0.01"}},
 		"kraken-trades": {of("XBTUSD"), true, []string{"XBTUSD 52556.5 2021-03-25T08:59:00Z x0.003", "XBTUSD 52556.5 2021-03-25T08:59:00Z x0.003",
 			"XBTUSD 52556.6 2021-03-25T08:59:01.1234Z x0.1"}},
-		"kraken-ohlcvt": {of("XBTUSD"), true, []string{"XBTUSD 58711.3 2021-04-01T00:00:00Z", "XBTUSD 58725.5 2021-04-01T00:01:00Z"}},
+		"kraken-ohlcvt": {of("XBTUSD"), true, []string{"XBTUSD 58711.3 2021-04-01T00:00:59.999999Z [2021-04-01T00:00:00Z 58750 58788.9 58661.2 v21.49172943]", "XBTUSD 58725.5 2021-04-01T00:01:59.999999Z [2021-04-01T00:01:00Z 58711.3 58740 58690 v9.10482]"}},
 		"bybit":         {nil, false, []string{"FXSUSDT 5.239 2023-10-10T23:58:07.4922Z x34.3", "FXSUSDT 5.239 2023-10-10T23:58:07.4922Z x1.5"}},
-		"kaggle-btc":    {of("BTCUSD"), false, []string{"BTCUSD 4.39 2011-12-31T07:52:00Z", "BTCUSD 4.58 2012-01-01T10:01:00Z"}},
+		"kaggle-btc":    {of("BTCUSD"), false, []string{"BTCUSD 4.39 2011-12-31T07:52:59.999999Z [2011-12-31T07:52:00Z 4.39 4.39 4.39 v0.45558087]", "BTCUSD 4.58 2012-01-01T10:01:59.999999Z [2012-01-01T10:01:00Z 4.58 4.58 4.58 v1.502]"}},
 		"ecb": {nil, false, []string{"USD 1.0919 2024-01-03T00:00:00Z", "JPY 155.81 2024-01-03T00:00:00Z", "BGN 1.9558 2024-01-03T00:00:00Z",
 			"CZK 24.67 2024-01-03T00:00:00Z", "DKK 7.458 2024-01-03T00:00:00Z", "GBP 0.86318 2024-01-03T00:00:00Z", "USD 1.0956 2024-01-02T00:00:00Z",
 			"JPY 155.87 2024-01-02T00:00:00Z", "BGN 1.9558 2024-01-02T00:00:00Z", "DKK 7.456 2024-01-02T00:00:00Z", "GBP 0.86645 2024-01-02T00:00:00Z"}},
 		"metatrader": {options{csv.OptionName: "EURUSD", csv.OptionZone: "Europe/Nicosia"}, false,
-			[]string{"EURUSD 1.10399 2024-01-02T07:00:00Z", "EURUSD 1.10215 2024-01-02T08:00:00Z"}},
-		"investing": {of("BTC/USD"), false, []string{"BTC/USD 42380.9 2021-02-12T00:00:00Z", "BTC/USD 43381.4 2021-02-11T00:00:00Z"}},
+			[]string{"EURUSD 1.10399 2024-01-02T07:59:59.999999Z [2024-01-02T07:00:00Z 1.10427 1.10451 1.10381 v0]", "EURUSD 1.10215 2024-01-02T08:59:59.999999Z [2024-01-02T08:00:00Z 1.10399 1.10402 1.10102 v0]"}},
+		"investing": {of("BTC/USD"), false, []string{"BTC/USD 42380.9 2021-02-12T23:59:59.999999Z [2021-02-12T00:00:00Z 43380.2 43690 40955.9]", "BTC/USD 43381.4 2021-02-11T23:59:59.999999Z [2021-02-11T00:00:00Z 44897.6 48463.5 44187.8]"}},
 		"german": {options{csv.OptionDecimal: ",", csv.OptionThousands: "."}, false,
 			[]string{"SAP.DE 1127.45 2024-01-02T00:00:00Z", "SAP.DE 1128.1 2024-01-03T00:00:00Z"}},
 		"fred": {nil, false, []string{"SP500 4783.83 2024-01-12T00:00:00Z", "SP500 4765.98 2024-01-16T00:00:00Z"}},
@@ -402,27 +420,27 @@ func TestOtherFilesOfPresets(t *testing.T) {
 		want  string
 	}{
 		"yfinance of one ticker": {"Price,Close,High,Low,Open,Volume\nTicker,MSFT,MSFT,MSFT,MSFT,MSFT\nDate,,,,,\n2023-02-17,254.5,256.5,252.4,255.8,30000100\n",
-			nil, "MSFT 254.5 2023-02-17T00:00:00Z"},
+			nil, "MSFT 254.5 2023-02-17T23:59:59.999999Z [2023-02-17T00:00:00Z 255.8 256.5 252.4 v30000100]"},
 		"yfinance, adjusted": {"Price,Adj Close,Close\nTicker,MSFT,MSFT\nDatetime,,\n2023-02-17 14:30:00+00:00,250.1,254.5\n",
 			options{csv.OptionPrice: "Adj Close"}, "MSFT 250.1 2023-02-17T14:30:00Z"},
 		"yfinance by ticker": {"Ticker,MSFT,MSFT\nPrice,Open,Close\nDate,,\n2023-02-17,250.1,254.5\n", nil, "MSFT 254.5 2023-02-17T00:00:00Z"},
 		"Ticker.history":     {"Date,Open,High,Low,Close,Volume,Dividends,Stock Splits\n2018-01-19 00:00:00-05:00,1,2,1,178.46,5,0.0,0.0\n", options{csv.OptionName: "AAPL"}, "AAPL 178.46 2018-01-19T05:00:00Z"},
 		"klines in milliseconds": {"1698364800000,34151.66,34171.28,33972.39,34015.27,908.27901,1698368399999,30937869.6,41459,416.4,14187002.7,0\n",
-			options{csv.OptionName: "BTCUSDT"}, "BTCUSDT 34015.27 2023-10-27T00:59:59.999Z"},
+			options{csv.OptionName: "BTCUSDT"}, "BTCUSDT 34015.27 2023-10-27T00:59:59.999Z [2023-10-27T00:00:00Z 34151.66 34171.28 33972.39 v908.27901]"},
 		"klines of futures": {"open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore\n1698364800000,1,2,1,1.5,9,1698368399999,3,4,4,1,0\n",
-			options{csv.OptionName: "BTCUSDT", csv.OptionPreset: "binance-klines"}, "BTCUSDT 1.5 2023-10-27T00:59:59.999Z"},
+			options{csv.OptionName: "BTCUSDT", csv.OptionPreset: "binance-klines"}, "BTCUSDT 1.5 2023-10-27T00:59:59.999Z [2023-10-27T00:00:00Z 1 2 1 v9]"},
 		"trades of futures": {"id,price,qty,quote_qty,time,is_buyer_maker\n7,1.5,2,3,1698364800000,true\n", options{csv.OptionName: "BTCUSDT"}, "BTCUSDT 1.5 2023-10-27T00:00:00Z x2"},
 		"older CryptoDataDownload": {"https://www.CryptoDataDownload.com\nDate,Symbol,Open,High,Low,Close,Volume BTC\n2019-01-02 00:00:00,BTCUSD,1,2,1,1.5,9\n", nil,
-			"BTCUSD 1.5 2019-01-02T00:00:00Z"},
-		"Stooq by symbol":           {"Date,Open,High,Low,Close,Volume\n2024-01-02,1,2,1,1.5,9\n", options{csv.OptionName: "SPX", csv.OptionPreset: "stooq"}, "SPX 1.5 2024-01-02T00:00:00Z"},
-		"Stooq in Polish":           {"Data,Otwarcie,Najwyzszy,Najnizszy,Zamkniecie,Wolumen\n2024-01-02,1,2,1,1.5,9\n", options{csv.OptionName: "WIG20"}, "WIG20 1.5 2024-01-02T00:00:00Z"},
-		"MetaTrader, days":          {"<DATE>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\n2024.01.02\t1\t2\t1\t1.5\t9\n", options{csv.OptionName: "EURUSD"}, "EURUSD 1.5 2024-01-02T00:00:00Z"},
-		"MetaTrader 4":              {"2018.01.02,00:00,1.20,1.21,1.19,1.205,123\n", options{csv.OptionName: "EURUSD"}, "EURUSD 1.205 2018-01-02T00:00:00Z"},
+			"BTCUSD 1.5 2019-01-02T23:59:59.999999Z [2019-01-02T00:00:00Z 1 2 1 v9]"},
+		"Stooq by symbol":           {"Date,Open,High,Low,Close,Volume\n2024-01-02,1,2,1,1.5,9\n", options{csv.OptionName: "SPX", csv.OptionPreset: "stooq"}, "SPX 1.5 2024-01-02T23:59:59.999999Z [2024-01-02T00:00:00Z 1 2 1 v9]"},
+		"Stooq in Polish":           {"Data,Otwarcie,Najwyzszy,Najnizszy,Zamkniecie,Wolumen\n2024-01-02,1,2,1,1.5,9\n", options{csv.OptionName: "WIG20"}, "WIG20 1.5 2024-01-02T23:59:59.999999Z [2024-01-02T00:00:00Z 1 2 1 v9]"},
+		"MetaTrader, days":          {"<DATE>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\n2024.01.02\t1\t2\t1\t1.5\t9\n", options{csv.OptionName: "EURUSD"}, "EURUSD 1.5 2024-01-02T23:59:59.999999Z [2024-01-02T00:00:00Z 1 2 1]"},
+		"MetaTrader 4":              {"2018.01.02,00:00,1.20,1.21,1.19,1.205,123\n", options{csv.OptionName: "EURUSD"}, "EURUSD 1.205 2018-01-02T23:59:59.999999Z [2018-01-02T00:00:00Z 1.2 1.21 1.19]"},
 		"ECB, one day":              {"Date, USD, JPY, BGN, CZK, DKK, \n27 November 2026, 1.0919, 155.81, N/A, N/A, N/A, \n", nil, "USD 1.0919 2026-11-27T00:00:00Z;JPY 155.81 2026-11-27T00:00:00Z"},
 		"an older FRED":             {"DATE,DGS10\n2024-01-12,3.96\n", nil, "DGS10 3.96 2024-01-12T00:00:00Z"},
 		"FRED under another name":   {"DATE,DGS10\n2024-01-12,3.96\n", options{csv.OptionName: "US10Y"}, "US10Y 3.96 2024-01-12T00:00:00Z"},
-		"Nasdaq":                    {"Date,Close/Last,Volume,Open,High,Low\n01/31/2024,\"$1,184.40\",5,$187.04,$187.09,$184.35\n", options{csv.OptionName: "AAPL"}, "AAPL 1184.4 2024-01-31T00:00:00Z"},
-		"investing.com in German":   {"\"Datum\",\"Zuletzt\",\"Eröffn.\",\"Hoch\",\"Tief\",\"Vol.\",\"+/- %\"\n\"12.02.2021\",\"42.380,9\",\"1\",\"2\",\"1\",\"5\",\"1%\"\n", options{csv.OptionName: "BTC"}, "BTC 42380.9 2021-02-12T00:00:00Z"},
+		"Nasdaq":                    {"Date,Close/Last,Volume,Open,High,Low\n01/31/2024,\"$1,184.40\",5,$187.04,$187.09,$184.35\n", options{csv.OptionName: "AAPL"}, "AAPL 1184.4 2024-01-31T23:59:59.999999Z [2024-01-31T00:00:00Z 187.04 187.09 184.35 v5]"},
+		"investing.com in German":   {"\"Datum\",\"Zuletzt\",\"Eröffn.\",\"Hoch\",\"Tief\",\"Vol.\",\"+/- %\"\n\"12.02.2021\",\"42.380,9\",\"1\",\"2\",\"1\",\"5\",\"1%\"\n", options{csv.OptionName: "BTC"}, "BTC 42380.9 2021-02-12T23:59:59.999999Z [2021-02-12T00:00:00Z 1 2 1]"},
 		"Kaggle, newer":             {"Timestamp,Open,High,Low,Close,Volume\n1325412060.0,4.58,4.58,4.58,4.58,0.0\n", options{csv.OptionName: "BTCUSD"}, "BTCUSD 4.58 2012-01-01T10:01:00Z"},
 		"Shiller, as data packages": {"Date,SP500,Dividend,Earnings,Consumer Price Index\n1871-01-01,4.44,0.26,0.4,12.46\n", options{csv.OptionName: "SP500"}, "SP500 4.44 1871-01-01T00:00:00Z"},
 		"Polygon":                   {"ticker,volume,open,close,high,low,window_start,transactions\nAAPL,4930,185.0,185.2,185.3,185.0,1704718800000000000,129\n", nil, "AAPL 185.2 2024-01-08T13:00:00Z"},

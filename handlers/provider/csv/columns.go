@@ -28,7 +28,10 @@ func (l *layout) findColumns(count int, first []string) error {
 		}
 	}
 	l.sizeAt, l.idAt, l.symbolAt, l.dateAt = f.optional(OptionSize), f.optional(OptionID), -1, f.optional(OptionDate)
-	l.timeAt = f.time()
+	l.timeAt, l.openAt = f.time(), -1
+	if lower(f.name(l.timeAt)) == "close_time" {
+		l.openAt = slices.IndexFunc(l.header, func(name string) bool { return lower(name) == "open_time" })
+	}
 	if l.wide {
 		f.wide()
 	} else {
@@ -37,6 +40,9 @@ func (l *layout) findColumns(count int, first []string) error {
 		}
 		at := f.column(OptionPrice, priceNames)
 		l.prices = []priceColumn{{at: at, name: f.name(at)}}
+		if f.err == nil {
+			l.prices[0].bar = l.findBars(l.header, at, func(at int) bool { return at < f.count })
+		}
 	}
 	if f.err != nil {
 		return fmt.Errorf("%w%s", f.err, l.hint(first))
@@ -216,7 +222,7 @@ func (f *finder) wide() {
 		if slices.ContainsFunc(f.prices, func(p priceColumn) bool { return p.symbol == symbol }) {
 			f.fail(wrong(OptionWide, "two columns are of %s", symbol))
 		}
-		f.prices = append(f.prices, priceColumn{i, name, symbol})
+		f.prices = append(f.prices, priceColumn{i, name, symbol, nil})
 	}
 	if len(f.prices) == 0 {
 		f.fail(wrong(OptionWide, "there is no column but that of times"))

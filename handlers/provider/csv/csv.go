@@ -56,6 +56,9 @@ type answer struct {
 	Size string `json:"size,omitempty"`
 	// Sequence orders the rows of one symbol and time; see rowReader.sequence.
 	Sequence schema.Sequence `json:"sequence,omitzero"`
+	// Bar is the bar that Price is the close of, and Time the end of; nil for a price
+	// that is none.
+	Bar *schema.Bar `json:"bar,omitempty"`
 	// Signed says that prices of zero and below were asked for.
 	Signed bool `json:"signed,omitempty"`
 	// Row is the row's text in the file, without the end of its line.
@@ -87,7 +90,7 @@ func (provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error)
 	if err != nil {
 		return nil, err
 	}
-	found := pipeline.Price{Symbol: a.Symbol, Price: price, Time: *a.Time, Sequence: a.Sequence, Signed: a.Signed}
+	found := pipeline.Price{Symbol: a.Symbol, Price: price, Time: *a.Time, Sequence: a.Sequence, Signed: a.Signed, Bar: a.Bar}
 	if a.Size != "" {
 		if found.Size, err = schema.ParseDecimal(a.Size); err != nil || found.Size.Sign() < 0 {
 			return nil, pipeline.Quotef(schema.CodeBadResponse, "no size: %.40q", a.Size)

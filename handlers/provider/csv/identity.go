@@ -53,6 +53,17 @@ func (s *identities) of(symbol schema.Symbol, at time.Time, price schema.Decimal
 	return schema.DeriveID(append(parts, strconv.FormatUint(count, 10))...), id
 }
 
+// idOfBar is the id of a bar: the same span with the same values is one fact, however
+// often files hold it.
+func idOfBar(q quoted) string {
+	volume := ""
+	if q.bar.Volume != nil {
+		volume = q.bar.Volume.String()
+	}
+	return schema.DeriveID("file-bar", string(Name), string(q.symbol), q.bar.OpenTime.String(), q.time.String(),
+		q.bar.Open.String(), q.bar.High.String(), q.bar.Low.String(), q.bar.Close.String(), volume)
+}
+
 // ofOwn is the id of a row that has an id. Two rows of one id that tell different
 // things are an error: the column holds something else.
 func (s *identities) ofOwn(symbol schema.Symbol, own string, at time.Time, price schema.Decimal) (string, error) {

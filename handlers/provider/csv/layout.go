@@ -35,6 +35,10 @@ type layout struct {
 	prices []priceColumn
 	// at are the columns of the other fields, -1 for one that is absent.
 	symbolAt, dateAt, timeAt, sizeAt, idAt int
+	// openAt is the column of when bars begin, where the time is that of their end; -1
+	// where the time is that of their begin, and they are as long as span.
+	openAt int
+	span   span
 
 	notes []string // what was assumed
 }
@@ -44,6 +48,7 @@ type priceColumn struct {
 	at     int
 	name   string
 	symbol schema.Symbol // empty: the row's
+	bar    *barColumns   // nil: prices alone
 }
 
 // sniff looks at the beginning of a file to find out how it is read.
@@ -258,7 +263,7 @@ func (l *layout) findTickers(fields, tickers []string) error {
 	if !slices.Contains(fields, price) {
 		fields, tickers = tickers, fields
 	}
-	l.symbolAt, l.dateAt, l.timeAt, l.sizeAt, l.idAt = -1, -1, 0, -1, -1
+	l.symbolAt, l.dateAt, l.timeAt, l.sizeAt, l.idAt, l.openAt = -1, -1, 0, -1, -1, -1
 	for i := 1; i < len(fields) && i < len(tickers); i++ {
 		if fields[i] != price {
 			continue
@@ -270,7 +275,8 @@ func (l *layout) findTickers(fields, tickers []string) error {
 		if err != nil {
 			return fmt.Errorf("reading the header: %w", err)
 		}
-		l.prices = append(l.prices, priceColumn{i, tickers[i], symbol})
+		bar := l.findBars(fields, i, func(at int) bool { return at < len(tickers) && tickers[at] == tickers[i] })
+		l.prices = append(l.prices, priceColumn{i, tickers[i], symbol, bar})
 	}
 	switch {
 	case len(l.prices) == 0:

@@ -34,6 +34,7 @@ const (
 	OptionThousands = "thousands"
 	OptionCurrency  = "currency"
 	OptionMissing   = "missing"
+	OptionBars      = "bars"
 	OptionNegative  = "allow-negative"
 	OptionExact     = "exact"
 )
@@ -71,6 +72,8 @@ func Options() []Option {
 		{Name: OptionThousands, Doc: "character between groups of digits, or space"},
 		{Name: OptionCurrency, Doc: "sign of a currency before or after numbers, such as $"},
 		{Name: OptionMissing, Doc: `what is written where there is no price, such as "NaN,null": such rows are skipped`},
+		{Name: OptionBars, Default: "auto", Doc: "length of the bars of a file with open, high, low and close, such as 1m, 4h, 1d, 1w, 1mo (found by itself from the times of the rows), " +
+			"or none to take closes as prices"},
 		{Name: OptionNegative, Switch: true, Doc: "take prices of zero and below"},
 		{Name: OptionExact, Switch: true, Doc: "refuse numbers of more than 18 digits after the point instead of rounding them half-even"},
 	}

@@ -33,7 +33,7 @@ func (p provider) ReadFile(r io.Reader, given map[string]string) iter.Seq2[pipel
 		if mark, _ := start.Peek(3); string(mark) == "\ufeff" { // its error comes again
 			_, _ = start.Discard(3)
 		}
-		falls := isNewestFirst(start, given)
+		seen := look(start, given)
 		l, err := sniff(start, given)
 		if err != nil {
 			yield(pipeline.FileLine{}, err)
@@ -44,7 +44,11 @@ func (p provider) ReadFile(r io.Reader, given map[string]string) iter.Seq2[pipel
 			yield(pipeline.FileLine{}, err)
 			return
 		}
-		rows := &rowReader{layout: l, yield: yield, falls: falls}
+		if err := l.chooseSpan(seen.span); err != nil {
+			yield(pipeline.FileLine{}, err)
+			return
+		}
+		rows := &rowReader{layout: l, yield: yield, falls: seen.falls}
 		for {
 			fields, row, err := file.next()
 			if errors.Is(err, io.EOF) {
@@ -106,7 +110,14 @@ func (r *rowReader) row(fields []string, row []byte, line int) bool {
 				err = r.stamp(&q, written)
 			}
 		}
-		if err == nil {
+		if err == nil && column.bar != nil {
+			var rounded bool
+			rounded, name, err = r.bar(&q, column.bar, fields)
+			found.Rounded = found.Rounded || rounded
+		}
+		if err == nil && q.bar != nil {
+			found.ID = idOfBar(q)
+		} else if err == nil {
 			name, err = r.rest(&q, &found, fields)
 		}
 		if err == nil {
@@ -220,6 +231,7 @@ type quoted struct {
 	time   schema.Time // cut
 
 	sequence schema.Sequence
+	bar      *schema.Bar // nil: a price alone
 }
 
 // fetched is the event of a row.
@@ -228,7 +240,7 @@ func (q quoted) fetched(row []byte, signed bool) (schema.QuoteFetched, error) {
 	if !q.size.IsZero() {
 		size = q.size.String()
 	}
-	raw, err := json.Marshal(answer{Symbol: q.symbol, Price: &price, Time: &q.time, Size: size, Sequence: q.sequence, Signed: signed, Row: row})
+	raw, err := json.Marshal(answer{Symbol: q.symbol, Price: &price, Time: &q.time, Size: size, Sequence: q.sequence, Bar: q.bar, Signed: signed, Row: row})
 	if err == nil && len(raw) > schema.MaxRawResponse {
 		err = fmt.Errorf("the row makes %d bytes, more than %d", len(raw), schema.MaxRawResponse)
 	}
