@@ -8,9 +8,17 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
+// What a candle rests on.
+const (
+	onTicks = "ticks"
+	onBars  = "bars"
+	onBoth  = "both"
+)
+
 // candle is the prices of an interval so far. It is immutable; the zero value has
 // none.
 type candle struct {
+	RestsOn       string          `db:"rests_on"`
 	ID            int64           `db:"id"`
 	OpenTime      schema.Time     `db:"open_time"`
 	OpenSequence  schema.Sequence `db:"open_sequence"`
@@ -25,7 +33,8 @@ type candle struct {
 	Close schema.Decimal `db:"close"`
 	// Volume is in units of the last place; nil where no price has a size.
 	Volume *big.Int `db:"-"`
-	Prices int64    `db:"prices"`
+	// Prices counts ticks; a bar is none.
+	Prices int64 `db:"prices"`
 }
 
 // row is a candle in the table.
@@ -41,37 +50,60 @@ type row struct {
 
 var rowColumns = []string{"candle_key", "symbol", "provider", "interval", "timestamp", "id", "open_time", "open_sequence", "open_id",
 	"close_time", "close_sequence", "close_id",
-	"open", "high", "low", "close", "volume", "prices"}
+	"open", "high", "low", "close", "volume", "prices", "rests_on"}
 
-// add is the candle with one more price, in whatever order they come.
-func (c candle) add(p schema.PriceObserved, id int64) candle {
-	if c.Prices == 0 {
-		c = candle{ID: id, High: p.Price, Low: p.Price}
-	}
-	at := projections.Place{Timestamp: p.Timestamp, Sequence: p.Sequence, ID: id}
-	if c.Prices == 0 || at.Compare(projections.Place{Timestamp: c.OpenTime, Sequence: c.OpenSequence, ID: c.OpenID}) < 0 {
-		c.Open, c.OpenTime, c.OpenSequence, c.OpenID = p.Price, p.Timestamp, p.Sequence, id
-	}
-	if c.Prices == 0 || at.Compare(projections.Place{Timestamp: c.CloseTime, Sequence: c.CloseSequence, ID: c.CloseID}) > 0 {
-		c.Close, c.CloseTime, c.CloseSequence, c.CloseID = p.Price, p.Timestamp, p.Sequence, id
-	}
-	c.ID = min(c.ID, id)
-	c.Prices++
-	if p.Price.Cmp(c.High) > 0 {
-		c.High = p.Price
-	}
-	if p.Price.Cmp(c.Low) < 0 {
-		c.Low = p.Price
-	}
+// tick is the candle of one price.
+func tick(p schema.PriceObserved, id int64) candle {
+	c := candle{RestsOn: onTicks, ID: id, OpenTime: p.Timestamp, OpenSequence: p.Sequence, OpenID: id,
+		CloseTime: p.Timestamp, CloseSequence: p.Sequence, CloseID: id, Open: p.Price, High: p.Price, Low: p.Price, Close: p.Price, Prices: 1}
 	if p.Size.Sign() > 0 {
-		sum := p.Size.Units()
-		if c.Volume != nil {
-			sum.Add(sum, c.Volume)
-		}
-		c.Volume = sum
+		c.Volume = p.Size.Units()
 	}
 	return c
 }
+
+// add is the candle of the prices of both, of which one may be the zero value.
+func (c candle) add(d candle) candle {
+	switch {
+	case d.RestsOn == "":
+		return c
+	case c.RestsOn == "":
+		return d
+	case c.RestsOn != d.RestsOn:
+		c.RestsOn = onBoth
+	}
+	if d.opened().Compare(c.opened()) < 0 {
+		c.Open, c.OpenTime, c.OpenSequence, c.OpenID = d.Open, d.OpenTime, d.OpenSequence, d.OpenID
+	}
+	if d.closed().Compare(c.closed()) > 0 {
+		c.Close, c.CloseTime, c.CloseSequence, c.CloseID = d.Close, d.CloseTime, d.CloseSequence, d.CloseID
+	}
+	c.ID = min(c.ID, d.ID)
+	c.Prices += d.Prices
+	if d.High.Cmp(c.High) > 0 {
+		c.High = d.High
+	}
+	if d.Low.Cmp(c.Low) < 0 {
+		c.Low = d.Low
+	}
+	switch {
+	case c.Volume == nil:
+		c.Volume = d.Volume
+	case d.Volume != nil:
+		c.Volume = new(big.Int).Add(c.Volume, d.Volume)
+	}
+	return c
+}
+
+func (c candle) opened() projections.Place {
+	return projections.Place{Timestamp: c.OpenTime, Sequence: c.OpenSequence, ID: c.OpenID}
+}
+
+func (c candle) closed() projections.Place {
+	return projections.Place{Timestamp: c.CloseTime, Sequence: c.CloseSequence, ID: c.CloseID}
+}
+
+func (r row) place() place { return place{line{r.Symbol, r.Provider, r.Interval}, r.Begin.Unix()} }
 
 // stored is the candle that the row holds.
 func (r row) stored() candle {

@@ -8,6 +8,9 @@
 // Techniques" (1991). The volume is the sum of the sizes of the prices that say
 // theirs, exactly. A late price mends the candle it belongs to; an interval
 // without a price has no candle.
+//
+// A bar that lies in an interval is what the provider says about its span, and takes
+// the place of the prices in it: see bars.go.
 package candles
 
 import (
@@ -79,8 +82,8 @@ var (
 const table = "candles"
 
 func (*projection) Name() string         { return Name }
-func (*projection) Version() int         { return 2 }
-func (*projection) TableNames() []string { return []string{table} }
+func (*projection) Version() int         { return 3 }
+func (*projection) TableNames() []string { return []string{table, ticksTable, barsTable} }
 
 // OrderFree implements pipeline.OrderFree.
 func (*projection) OrderFree() {}
@@ -89,22 +92,24 @@ func (*projection) OrderFree() {}
 func (p *projection) Configuration() string { return fmt.Sprintf("intervals=%v", p.intervals) }
 
 func (*projection) Consumes() []schema.EventType {
-	return []schema.EventType{schema.PriceObserved{}.EventType()}
+	return schema.PriceTypes()
 }
 
 var columns = []projections.Column{
-	{Name: "open", Doc: "The first price by event time.", Type: projections.DecimalColumn},
+	{Name: "open", Doc: "The first price by event time, or the open of the first bar.", Type: projections.DecimalColumn},
 	{Name: "high", Doc: "The highest price.", Type: projections.DecimalColumn},
 	{Name: "low", Doc: "The lowest price.", Type: projections.DecimalColumn},
-	{Name: "close", Doc: "The last price by event time.", Type: projections.DecimalColumn},
-	{Name: "volume", Doc: "The sum of the sizes of the prices that say theirs; null where none does.", Type: projections.DecimalColumn, Nullable: true},
-	{Name: "prices", Doc: "How many prices there are.", Type: projections.IntColumn},
+	{Name: "close", Doc: "The last price by event time, or the close of the last bar.", Type: projections.DecimalColumn},
+	{Name: "volume", Doc: "The sum of the sizes of the prices and bars that say theirs; null where none does.", Type: projections.DecimalColumn, Nullable: true},
+	{Name: "prices", Doc: "How many prices there are. A bar is none.", Type: projections.IntColumn},
+	{Name: "rests_on", Doc: "What the candle is made of: ticks (single prices), bars (of the provider), or both.", Type: projections.TextColumn},
 }
 
 // Indicator implements projections.Indicator.
 func (p *projection) Indicator() projections.IndicatorDoc {
 	return projections.IndicatorDoc{
-		Doc: "Candles by event time; timestamp is the start of the interval. A late price updates the candle it belongs to; an interval without a price has none.",
+		Doc: "Candles by event time; timestamp is the start of the interval. A late price updates the candle it belongs to; an interval without a price has none. " +
+			"A bar of the provider takes the place of the prices in its span.",
 		Parameters: []projections.Parameter{{Name: "interval", Doc: "The length of a candle.",
 			Default: p.intervals[0], Choices: p.intervals}},
 		Columns: columns,
@@ -129,11 +134,12 @@ func (*projection) Tables(g pipeline.Generation) []string {
 	for _, c := range columns {
 		definitions = append(definitions, c.DDL())
 	}
-	name := g.Table(table)
-	return []string{
-		"CREATE TABLE " + name + " (" + strings.Join(definitions, ", ") + ") {keyed}",
-		"CREATE INDEX " + name + "_by_time ON " + name + " (symbol, provider, interval, timestamp, id)",
+	var tables []string
+	for _, name := range []string{g.Table(table), g.Table(ticksTable)} {
+		tables = append(tables, "CREATE TABLE "+name+" ("+strings.Join(definitions, ", ")+") {keyed}",
+			"CREATE INDEX "+name+"_by_time ON "+name+" (symbol, provider, interval, timestamp, id)")
 	}
+	return append(tables, barTables(g.Table(barsTable))...)
 }
 
 // line is the candles of one interval of a symbol.
@@ -167,69 +173,196 @@ type last struct {
 	candle
 }
 
-// Apply puts each price into its candle of each interval. Of each line one candle
-// stays in memory, the newest that came; any other is looked for in the table.
+// Apply puts each price into its candle of each interval, and makes the candles again
+// that have bars in them. Of each line one candle stays in memory, the newest that came;
+// any other is looked for in the table.
 func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	cache := pipeline.CacheFor[line, last](tx, p)
-	candles, places := map[place]candle{}, make([]place, 0, len(in)*len(p.intervals))
-	var missing []string
-	for i := range in {
-		price := in[i].Event.Payload.(schema.PriceObserved)
-		for _, name := range p.intervals {
-			at := place{line{price.Symbol, price.Source, name}, beginOf(price.Timestamp, intervals[name])}
-			places = append(places, at)
-			if _, known := candles[at]; known {
-				continue
-			}
-			newest, remembered := cache.Get(at.line)
-			if remembered && newest.begin == at.begin {
-				candles[at] = newest.candle
-				continue
-			}
-			candles[at] = candle{}
-			missing = append(missing, at.String())
-		}
-	}
-	if err := load(ctx, tx, g, candles, missing); err != nil {
+	f := &fold{projection: p, tx: tx, g: g, cache: pipeline.CacheFor[line, last](tx, p), changed: map[place]candle{}, again: map[place]bool{}}
+	ticks, bars, err := p.divide(in)
+	if err != nil {
 		return err
 	}
+	if err := f.load(ctx, ticks, bars); err != nil {
+		return err
+	}
+	under, err := f.addTicks(ctx, ticks, bars)
+	if err != nil {
+		return err
+	}
+	if err := save(ctx, tx, g.Table(ticksTable), under); err != nil {
+		return err
+	}
+	if err := f.saveBars(ctx, bars); err != nil {
+		return err
+	}
+	if err := save(ctx, tx, g.Table(table), f.changed); err != nil {
+		return err
+	}
+	f.remember(f.changed)
+	if len(f.again) == 0 {
+		return nil
+	}
+	made, err := f.makeAgain(ctx)
+	if err != nil {
+		return err
+	}
+	f.remember(made)
+	return save(ctx, tx, g.Table(table), made)
+}
+
+// fold is a batch that is folded into a generation.
+type fold struct {
+	*projection
+	tx    *pipeline.Tx
+	g     pipeline.Generation
+	cache *pipeline.Cache[line, last]
+	// changed are the candles that rest on ticks alone, again those that have bars.
+	changed map[place]candle
+	again   map[place]bool
+}
+
+// observed is a price of a batch, as the candle that it would be alone.
+type observed struct {
+	candle
+	market line // without an interval
+	at     schema.Time
+}
+
+// places are where a price belongs, the shortest interval first.
+func (f *fold) places(o observed) []place {
+	all := make([]place, len(f.intervals))
+	for i, name := range f.intervals {
+		all[i] = place{line{o.market.symbol, o.market.provider, name}, beginOf(o.at, intervals[name])}
+	}
+	return all
+}
+
+// divide tells the ticks of a batch from the bars that lie in an interval.
+func (p *projection) divide(in []pipeline.Record) (ticks []observed, bars []barRow, err error) {
 	for i := range in {
-		price := in[i].Event.Payload.(schema.PriceObserved)
 		id, err := in[i].RowID(0)
 		if err != nil {
-			return pipeline.Permanent(err)
+			return nil, nil, pipeline.Permanent(err)
 		}
-		for _, at := range places[i*len(p.intervals) : (i+1)*len(p.intervals)] {
-			candles[at] = candles[at].add(price, id)
+		switch e := in[i].Event.Payload.(type) {
+		case schema.PriceObserved:
+			ticks = append(ticks, observed{tick(e, id), line{symbol: e.Symbol, provider: e.Source}, e.Timestamp})
+		case schema.BarObserved:
+			if row := rowOf(e, id); len(p.within(row)) > 0 {
+				bars = append(bars, row)
+			}
+		default:
+			return nil, nil, pipeline.Permanent(fmt.Errorf("unexpected event %T", e))
 		}
 	}
+	return ticks, bars, nil
+}
+
+// load fills changed with the candles of a batch; one that does not exist is the zero
+// value. Of bars it takes the shortest candle, whose ticks are kept.
+func (f *fold) load(ctx context.Context, ticks []observed, bars []barRow) error {
+	var missing []string
+	want := func(at place) {
+		if _, known := f.changed[at]; known {
+			return
+		}
+		newest, remembered := f.cache.Get(at.line)
+		if remembered && newest.begin == at.begin {
+			f.changed[at] = newest.candle
+			return
+		}
+		f.changed[at] = candle{}
+		missing = append(missing, at.String())
+	}
+	for _, o := range ticks {
+		for _, at := range f.places(o) {
+			want(at)
+		}
+	}
+	for _, b := range bars {
+		for _, at := range f.within(b) {
+			if at.interval == f.intervals[0] {
+				want(at)
+			}
+		}
+	}
+	return load(ctx, f.tx, f.g.Table(table), f.changed, missing)
+}
+
+// addTicks adds prices to the candles that have no bars, and leaves only those in
+// changed. It returns the ticks of the shortest candles that have bars: in a longer
+// candle, whose bars are others, they may count.
+func (f *fold) addTicks(ctx context.Context, ticks []observed, bars []barRow) (under map[place]candle, err error) {
+	for _, b := range bars {
+		for _, at := range f.within(b) {
+			f.again[at] = true
+		}
+	}
+	under = map[place]candle{}
+	var missing []string
+	for at, c := range f.changed {
+		if c.RestsOn == "" || c.RestsOn == onTicks {
+			continue
+		}
+		if f.again[at] = true; at.interval == f.intervals[0] {
+			under[at] = candle{}
+			missing = append(missing, at.String())
+		}
+		delete(f.changed, at)
+	}
+	if err := load(ctx, f.tx, f.g.Table(ticksTable), under, missing); err != nil {
+		return nil, err
+	}
+	for _, o := range ticks {
+		for _, at := range f.places(o) {
+			if c, rests := f.changed[at]; rests {
+				f.changed[at] = c.add(o.candle)
+			} else if c, kept := under[at]; kept {
+				under[at] = c.add(o.candle)
+			}
+		}
+	}
+	for at := range f.again { // has its first bar, or had one
+		if c, rests := f.changed[at]; rests {
+			if at.interval == f.intervals[0] {
+				under[at] = c
+			}
+			delete(f.changed, at)
+		}
+	}
+	maps.DeleteFunc(under, func(_ place, c candle) bool { return c.RestsOn == "" })
+	return under, nil
+}
+
+// remember keeps the newest candle of each line in memory.
+func (f *fold) remember(candles map[place]candle) {
 	for at, c := range candles {
-		if newest, remembered := cache.Get(at.line); !remembered || newest.begin <= at.begin {
-			cache.Put(at.line, last{at.begin, c})
+		if newest, remembered := f.cache.Get(at.line); !remembered || newest.begin <= at.begin {
+			f.cache.Put(at.line, last{at.begin, c})
 		}
 	}
-	return save(ctx, tx, g, candles)
 }
 
 // load reads candles; one that does not exist stays the zero value.
-func load(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, candles map[place]candle, keys []string) error {
-	rows, err := store.SelectIn[row](ctx, tx, `SELECT `+strings.Join(rowColumns, ", ")+` FROM `+g.Table(table)+`
+func load(ctx context.Context, tx *pipeline.Tx, table string, candles map[place]candle, keys []string) error {
+	slices.Sort(keys)
+	rows, err := store.SelectIn[row](ctx, tx, `SELECT `+strings.Join(rowColumns, ", ")+` FROM `+table+`
 		WHERE candle_key IN (?)`, keys)
 	if err != nil {
 		return fmt.Errorf("loading candles: %w", err)
 	}
 	for _, r := range rows {
-		candles[place{line{r.Symbol, r.Provider, r.Interval}, r.Begin.Unix()}] = r.stored()
+		candles[r.place()] = r.stored()
 	}
 	return nil
 }
 
-func save(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, changed map[place]candle) error {
+func save(ctx context.Context, tx *pipeline.Tx, table string, changed map[place]candle) error {
 	clause := make([]string, 0, len(rowColumns))
 	for _, name := range rowColumns[1:] {
 		clause = append(clause, name+" = excluded."+name)
 	}
-	rows := store.Rows{Table: g.Table(table), Columns: rowColumns,
+	rows := store.Rows{Table: table, Columns: rowColumns,
 		Clause: "ON CONFLICT (candle_key) DO UPDATE SET " + strings.Join(clause, ", ")}
 	byKey := map[string]place{}
 	for at := range changed {
@@ -239,12 +372,16 @@ func save(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, changed m
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {
 		at := byKey[key]
 		c := changed[at]
-		var volume any
-		if c.Volume != nil {
-			volume = schema.RoundUnits(c.Volume, big.NewInt(1))
-		}
 		rows.Add(key, at.symbol, at.provider, at.interval, schema.NewTime(time.Unix(at.begin, 0)), c.ID,
-			c.OpenTime, c.OpenSequence, c.OpenID, c.CloseTime, c.CloseSequence, c.CloseID, c.Open, c.High, c.Low, c.Close, volume, c.Prices)
+			c.OpenTime, c.OpenSequence, c.OpenID, c.CloseTime, c.CloseSequence, c.CloseID, c.Open, c.High, c.Low, c.Close, decimalOf(c.Volume), c.Prices, c.RestsOn)
 	}
 	return tx.Insert(ctx, rows)
+}
+
+// decimalOf is a volume for the table; nil for none.
+func decimalOf(volume *big.Int) any {
+	if volume == nil {
+		return nil
+	}
+	return schema.RoundUnits(volume, big.NewInt(1))
 }

@@ -18,11 +18,11 @@ func Rat(d schema.Decimal) *big.Rat {
 }
 
 // ByKey is the prices of each symbol at each provider, in the order of projections.Place:
-// by event time, then by sequence, then as in the log.
+// by event time, then by sequence, then as in the log. Of a bar it is the close.
 func ByKey(log []pipeline.Record) map[string][]schema.PriceObserved {
 	keys := map[string][]schema.PriceObserved{}
 	for _, r := range log {
-		p := r.Event.Payload.(schema.PriceObserved)
+		p, _ := schema.PriceOf(r.Event.Payload)
 		keys[p.Key()] = append(keys[p.Key()], p)
 	}
 	for _, prices := range keys {

@@ -145,6 +145,37 @@ func some(t *rapid.T) []schema.Payload {
 }
 
 // decimals gives 1 to 18 significant digits, with the point anywhere.
+// PricesAndBars draws a log of prices, of which some are the closes of bars. The bars of a
+// log that is long enough overlap, repeat and contradict each other.
+func PricesAndBars(t *rapid.T) []schema.Payload {
+	payloads := Prices(t)
+	for i, payload := range payloads {
+		if rapid.IntRange(0, 2).Draw(t, "a bar") > 0 {
+			payloads[i] = barOf(t, payload.(schema.PriceObserved))
+		}
+	}
+	return payloads
+}
+
+// barOf draws a bar that a price is the close of. Most begin at a multiple of their length.
+func barOf(t *rapid.T, p schema.PriceObserved) schema.BarObserved {
+	length := rapid.SampledFrom([]int64{60, 3600, 300, 86400, 10, 1800, 2 * 86400}).Draw(t, "length")
+	begin := p.Timestamp.Unix() - ((p.Timestamp.Unix()%length)+length)%length + rapid.SampledFrom([]int64{0, 0, 0, 20}).Draw(t, "shift")
+	short := rapid.SampledFrom([]time.Duration{time.Microsecond, time.Millisecond, 0}).Draw(t, "before the next")
+	b := schema.BarObserved{Symbol: p.Symbol, Source: p.Source, Price: p.Price, ReceivedAt: p.ReceivedAt,
+		Timestamp: schema.NewTime(time.Unix(begin+length, 0).Add(-short)),
+		Bar: schema.Bar{OpenTime: schema.NewTime(time.Unix(begin, 0)), Open: decimals().Draw(t, "open"), Close: p.Price,
+			High: decimals().Draw(t, "high"), Low: decimals().Draw(t, "low")}}
+	if b.High.Cmp(b.Low) < 0 {
+		b.High, b.Low = b.Low, b.High
+	}
+	if rapid.IntRange(0, 3).Draw(t, "with a volume") > 0 {
+		volume := decimals().Draw(t, "volume")
+		b.Volume = &volume
+	}
+	return b
+}
+
 func decimals() *rapid.Generator[schema.Decimal] {
 	return rapid.Custom(func(t *rapid.T) schema.Decimal {
 		digits := rapid.StringMatching(`[1-9][0-9]{0,17}`).Draw(t, "digits")
