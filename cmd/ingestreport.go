@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/pricemill/pricemill/handlers/ingest"
@@ -60,14 +61,7 @@ func (a *app) preview(i ingestion, cfg ingest.Config) error {
 		return asUsage(i.file, err)
 	}
 	err = a.print(i.output, p, func(w io.Writer) {
-		fmt.Fprintln(w, "LINE\tSYMBOL\tPRICE\tSIZE\tTIMESTAMP")
-		for _, q := range p.Quotes {
-			size := "-"
-			if !q.Size.IsZero() {
-				size = q.Size.String()
-			}
-			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", q.Line, q.Symbol, q.Price, size, q.Time.Format(time.RFC3339Nano))
-		}
+		printQuotes(w, p.Quotes)
 		for _, n := range p.Notes {
 			fmt.Fprintf(w, "\nfrom line %d: %s", n.Line, n.Text)
 		}
@@ -87,4 +81,33 @@ func (a *app) preview(i ingestion, cfg ingest.Config) error {
 		return fmt.Errorf("reading %s: %w", i.file, errNothingTaken)
 	}
 	return nil
+}
+
+// printQuotes prints what is taken of a file, with the columns of bars where it has any.
+func printQuotes(w io.Writer, quotes []ingest.PreviewQuote) {
+	bars := slices.ContainsFunc(quotes, func(q ingest.PreviewQuote) bool { return q.Bar != nil })
+	if !bars {
+		fmt.Fprintln(w, "LINE\tSYMBOL\tPRICE\tSIZE\tTIMESTAMP")
+	} else {
+		fmt.Fprintln(w, "LINE\tSYMBOL\tBEGIN\tOPEN\tHIGH\tLOW\tCLOSE\tVOLUME\tEND")
+	}
+	for _, q := range quotes {
+		size, end := "-", q.Time.Format(time.RFC3339Nano)
+		if !q.Size.IsZero() {
+			size = q.Size.String()
+		}
+		switch b := q.Bar; {
+		case !bars:
+			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", q.Line, q.Symbol, q.Price, size, end)
+		case b == nil:
+			fmt.Fprintf(w, "%d\t%s\t-\t-\t-\t-\t%s\t%s\t%s\n", q.Line, q.Symbol, q.Price, size, end)
+		default:
+			volume := "-"
+			if b.Volume != nil {
+				volume = b.Volume.String()
+			}
+			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", q.Line, q.Symbol, b.OpenTime.Format(time.RFC3339Nano),
+				b.Open, b.High, b.Low, b.Close, volume, end)
+		}
+	}
 }

@@ -36,6 +36,8 @@ type FileLine struct {
 	Equal string
 	// Rounded says that a number had more digits than are kept.
 	Rounded bool
+	// Bar says that the quote is a bar, which is not taken before its end.
+	Bar bool
 	// Notes are for the person who ingests the file: what is assumed from this line on.
 	Notes []string
 	// Quote carries no time of this process: ReceivedAt is when the quote was

@@ -132,6 +132,7 @@ func (s *Source) fill() {
 			s.ended = true
 			return
 		}
+		leaveUnfinished(&line, s.cfg.Now())
 		if err == nil && line.ID != "" && line.Quote.ReceivedAt.Time.After(s.cfg.Now().Add(maxAhead)) {
 			err = &pipeline.LineError{Line: line.Number, Err: fmt.Errorf("the quote is of %s, which is to come", line.Quote.ReceivedAt)}
 		}
@@ -151,6 +152,15 @@ func (s *Source) fill() {
 		}
 		size += len(line.Quote.RawResponse)
 		s.batch = append(s.batch, item{schema.Event{ID: line.ID, Source: source, Payload: line.Quote}, line.Equal, line.Rounded})
+	}
+}
+
+// leaveUnfinished makes a line without a quote of one whose bar has not ended: its close
+// is not one yet.
+func leaveUnfinished(line *pipeline.FileLine, now time.Time) {
+	if line.Bar && line.Quote.ReceivedAt.Time.After(now) {
+		line.ID = ""
+		line.Notes = append(line.Notes, fmt.Sprintf("the bar of %s ends at %s, which is to come, and is passed over", line.Quote.Symbol, line.Quote.ReceivedAt))
 	}
 }
 

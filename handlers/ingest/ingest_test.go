@@ -46,6 +46,9 @@ func (l lines) ReadFile(io.Reader, map[string]string) iter.Seq2[pipeline.FileLin
 				err = &pipeline.LineError{Line: i + 1, Err: errors.New("no price")}
 			case "broken":
 				err = errBroken
+			case "bar", "weekly":
+				line.Bar = true
+				line.Quote.ReceivedAt = line.Quote.ReceivedAt.Add(map[string]time.Duration{"bar": time.Minute, "weekly": 5 * 24 * time.Hour}[id])
 			case "early":
 				line.Quote.ReceivedAt = line.Quote.ReceivedAt.Add(25 * time.Hour)
 			}
@@ -208,4 +211,30 @@ func TestAmbiguousLines(t *testing.T) {
 	assert.Equal(t, ingest.Summary{Lines: 2, Quotes: 4, Repeated: 3, New: 1, Rounded: 1, Ambiguous: 1}, all(append(first, pipeline.FileLine{ID: "c"})...))
 	assert.Equal(t, ingest.Summary{Lines: 1, Quotes: 2, Repeated: 1, New: 1, Ambiguous: 1}, all(pipeline.FileLine{ID: "b"}, pipeline.FileLine{ID: "b1", Equal: "b"}))
 	assert.Equal(t, ingest.Summary{Lines: 1, Quotes: 1, New: 1}, all(pipeline.FileLine{ID: "d"}))
+}
+
+// A bar that has not ended is passed over, however long it lasts: its close is not one yet.
+func TestBarsThatHaveNotEnded(t *testing.T) {
+	t.Parallel()
+	var notes []string
+	clock := now
+	take := func(l *log) ingest.Summary {
+		source, err := ingest.Open(ingest.Config{Reader: lines{ids: []string{"a", "bar", "weekly"}}, File: strings.NewReader(""),
+			Now: func() time.Time { return clock }, Note: func(line int, text string) { notes = append(notes, fmt.Sprint(line, ": ", text)) }})
+		require.NoError(t, err)
+		defer source.Close()
+		summary, err := source.Run(t.Context(), l.sink())
+		require.NoError(t, err)
+		return summary
+	}
+	l := &log{}
+	assert.Equal(t, ingest.Summary{Lines: 3, Quotes: 1, PassedOver: 2, New: 1}, take(l))
+	require.Len(t, notes, 2)
+	assert.Contains(t, notes[0], "2: the bar of A ends at 2024-01-02 00:01:00 +0000 UTC, which is to come")
+	look, err := ingest.Look(ingest.Config{Reader: lines{ids: []string{"bar"}}, File: strings.NewReader(""), Now: func() time.Time { return clock }}, 5)
+	require.NoError(t, err)
+	assert.Empty(t, look.Quotes)
+	assert.Len(t, look.Notes, 1)
+	clock = now.Add(time.Minute)
+	assert.Equal(t, ingest.Summary{Lines: 3, Quotes: 2, PassedOver: 1, Repeated: 1, New: 1}, take(l), "a minute later")
 }

@@ -23,6 +23,7 @@ type PreviewQuote struct {
 	Price   schema.Decimal `json:"price"`
 	Size    schema.Decimal `json:"size,omitzero"`
 	Time    schema.Time    `json:"timestamp"`
+	Bar     *schema.Bar    `json:"bar,omitempty"`
 	Rounded bool           `json:"rounded,omitempty"`
 }
 
@@ -40,6 +41,7 @@ const maxPreviewBad = 5
 func Look(cfg Config, n int) (p Preview, err error) {
 	p = Preview{Quotes: []PreviewQuote{}, Bad: []PreviewNote{}, Notes: []PreviewNote{}}
 	for line, err := range cfg.Reader.ReadFile(cfg.File, cfg.Options) {
+		leaveUnfinished(&line, cfg.Now())
 		for _, note := range line.Notes {
 			p.Notes = append(p.Notes, PreviewNote{line.Number, note})
 		}
@@ -55,7 +57,7 @@ func Look(cfg Config, n int) (p Preview, err error) {
 			p.Bad = append(p.Bad, PreviewNote{bad.Line, bad.Error()})
 		}
 		for _, price := range prices {
-			p.Quotes = append(p.Quotes, PreviewQuote{line.Number, price.Symbol, price.Price, price.Size, price.Time, line.Rounded})
+			p.Quotes = append(p.Quotes, PreviewQuote{line.Number, price.Symbol, price.Price, price.Size, price.Time, price.Bar, line.Rounded})
 		}
 		if len(p.Quotes) >= n || len(p.Bad) >= maxPreviewBad {
 			break

@@ -29,7 +29,7 @@ func init() {
 		Doc:      "Reads prices out of stored answers, by the pure Normalize of their provider.",
 		Consumes: []schema.EventType{schema.QuoteStored{}.EventType()},
 		Produces: append(schema.PriceTypes(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType()),
-		New: func(env pipeline.Env) (pipeline.Handler, error) { return &handler{env.Provider, env.Log}, nil },
+		New:      func(env pipeline.Env) (pipeline.Handler, error) { return &handler{env.Provider, env.Log}, nil },
 	})
 }
 

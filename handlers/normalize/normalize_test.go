@@ -39,6 +39,7 @@ type quoted struct {
 	Symbol schema.Symbol  `json:"symbol"`
 	Price  schema.Decimal `json:"price"`
 	Second int64          `json:"second"`
+	Bar    bool           `json:"bar"` // of a minute: open, low and volume are 1, high is the close
 }
 
 func (scripted) Normalize(quote schema.QuoteFetched) ([]pipeline.Price, error) {
@@ -56,7 +57,12 @@ func (scripted) Normalize(quote schema.QuoteFetched) ([]pipeline.Price, error) {
 	}
 	var prices []pipeline.Price
 	for _, q := range s.Prices {
-		prices = append(prices, pipeline.Price{Symbol: q.Symbol, Price: q.Price, Time: at(q.Second)})
+		p := pipeline.Price{Symbol: q.Symbol, Price: q.Price, Time: at(q.Second)}
+		if q.Bar {
+			one := schema.MustDecimal("1")
+			p.Bar = &schema.Bar{OpenTime: at(q.Second - 60), Open: one, High: q.Price, Low: one, Close: q.Price, Volume: &one, AdjustedClose: &one}
+		}
+		prices = append(prices, p)
 	}
 	return prices, nil
 }
@@ -93,7 +99,11 @@ func stored(symbol schema.Symbol, answer string) schema.QuoteStored {
 }
 
 func price(symbol schema.Symbol, value string, second int64) quoted {
-	return quoted{symbol, schema.MustDecimal(value), second}
+	return quoted{Symbol: symbol, Price: schema.MustDecimal(value), Second: second}
+}
+
+func bar(symbol schema.Symbol, value string, second int64) quoted {
+	return quoted{symbol, schema.MustDecimal(value), second, true}
 }
 
 // outcome is an event in short.
@@ -101,6 +111,8 @@ func outcome(e schema.Event) string {
 	switch p := e.Payload.(type) {
 	case schema.PriceObserved:
 		return fmt.Sprintf("price %s %s@%d", p.Symbol, p.Price, p.Timestamp.Unix())
+	case schema.BarObserved:
+		return fmt.Sprintf("bar %s %s-%s %s@%d-%d v%s", p.Symbol, p.Low, p.High, p.Price, p.OpenTime.Unix(), p.Timestamp.Unix(), p.Volume)
 	case schema.QuoteUnchanged:
 		return fmt.Sprintf("unchanged %s %s@%d", p.Symbol, p.Price, p.Timestamp.Unix())
 	case schema.QuoteRejected:
@@ -177,25 +189,28 @@ func TestWhatBecomesOfAnAnswer(t *testing.T) {
 		answers []string
 		want    []string // prices first, then the others
 	}{
-		"a price":               {[]string{one(price("A", "185.75", 10))}, []string{"price A 185.75@10"}},
-		"the same again":        {[]string{one(price("A", "2.0", 10)), one(price("A", "2.00", 10))}, []string{"price A 2@10", "unchanged A 2@10"}},
-		"another price":         {[]string{one(price("A", "2", 10)), one(price("A", "3", 10))}, []string{"price A 2@10", "price A 3@10"}},
-		"another time":          {[]string{one(price("A", "2", 10)), one(price("A", "2", 11))}, []string{"price A 2@10", "price A 2@11"}},
-		"late, then the newest": {[]string{one(price("A", "2", 10)), one(price("A", "9", 5)), one(price("A", "2", 10))}, []string{"price A 2@10", "price A 9@5", "unchanged A 2@10"}},
-		"several prices":        {[]string{one(price("A", "1", 1), price("A", "2", 2), price("A", "2", 2), price("B", "5", 2))}, []string{"price A 1@1", "price A 2@2", "price B 5@2", "unchanged A 2@2"}},
-		"exactly a day ahead":   {[]string{one(price("A", "1", received+day))}, []string{fmt.Sprintf("price A 1@%d", received+day)}},
-		"more than a day":       {[]string{one(price("A", "1", received+day+1))}, []string{"rejected bad_response"}},
-		"one of two is bad":     {[]string{one(price("A", "1", 1), price("A", "0", 2))}, []string{"rejected bad_price"}},
-		"zero":                  {[]string{one(price("A", "0", 1))}, []string{"rejected bad_price"}},
-		"negative":              {[]string{one(price("A", "-1", 1))}, []string{"rejected bad_price"}},
-		"no symbol":             {[]string{one(price("", "1", 1))}, []string{"rejected bad_price"}},
-		"before 1000":           {[]string{one(price("A", "1", -4e10))}, []string{"rejected bad_price"}},
-		"no price at all":       {[]string{one()}, []string{"rejected bad_response"}},
-		"unknown symbol":        {[]string{answer(t, script{Code: schema.CodeUnknownSymbol})}, []string{"rejected unknown_symbol"}},
-		"garbage":               {[]string{"<html>\x00\xff"}, []string{"rejected bad_response"}},
-		"an error without code": {[]string{answer(t, script{Plain: strings.Repeat("é", 1000)})}, []string{"rejected internal"}},
-		"a panic":               {[]string{answer(t, script{Panic: "index out of range"})}, []string{"rejected internal"}},
-		"bad, then good":        {[]string{one(price("A", "0", 9)), one(price("A", "1", 9))}, []string{"price A 1@9", "rejected bad_price"}},
+		"a price":                          {[]string{one(price("A", "185.75", 10))}, []string{"price A 185.75@10"}},
+		"the same again":                   {[]string{one(price("A", "2.0", 10)), one(price("A", "2.00", 10))}, []string{"price A 2@10", "unchanged A 2@10"}},
+		"another price":                    {[]string{one(price("A", "2", 10)), one(price("A", "3", 10))}, []string{"price A 2@10", "price A 3@10"}},
+		"another time":                     {[]string{one(price("A", "2", 10)), one(price("A", "2", 11))}, []string{"price A 2@10", "price A 2@11"}},
+		"late, then the newest":            {[]string{one(price("A", "2", 10)), one(price("A", "9", 5)), one(price("A", "2", 10))}, []string{"price A 2@10", "price A 9@5", "unchanged A 2@10"}},
+		"several prices":                   {[]string{one(price("A", "1", 1), price("A", "2", 2), price("A", "2", 2), price("B", "5", 2))}, []string{"price A 1@1", "price A 2@2", "price B 5@2", "unchanged A 2@2"}},
+		"exactly a day ahead":              {[]string{one(price("A", "1", received+day))}, []string{fmt.Sprintf("price A 1@%d", received+day)}},
+		"more than a day":                  {[]string{one(price("A", "1", received+day+1))}, []string{"rejected bad_response"}},
+		"one of two is bad":                {[]string{one(price("A", "1", 1), price("A", "0", 2))}, []string{"rejected bad_price"}},
+		"zero":                             {[]string{one(price("A", "0", 1))}, []string{"rejected bad_price"}},
+		"negative":                         {[]string{one(price("A", "-1", 1))}, []string{"rejected bad_price"}},
+		"no symbol":                        {[]string{one(price("", "1", 1))}, []string{"rejected bad_price"}},
+		"before 1000":                      {[]string{one(price("A", "1", -4e10))}, []string{"rejected bad_price"}},
+		"no price at all":                  {[]string{one()}, []string{"rejected bad_response"}},
+		"unknown symbol":                   {[]string{answer(t, script{Code: schema.CodeUnknownSymbol})}, []string{"rejected unknown_symbol"}},
+		"garbage":                          {[]string{"<html>\x00\xff"}, []string{"rejected bad_response"}},
+		"an error without code":            {[]string{answer(t, script{Plain: strings.Repeat("é", 1000)})}, []string{"rejected internal"}},
+		"a panic":                          {[]string{answer(t, script{Panic: "index out of range"})}, []string{"rejected internal"}},
+		"a bar":                            {[]string{one(bar("A", "5", 600))}, []string{"bar A 1-5 5@540-600 v1"}},
+		"the same bar again":               {[]string{one(bar("A", "5", 600)), one(bar("A", "5", 600))}, []string{"bar A 1-5 5@540-600 v1", "unchanged A 5@600"}},
+		"a bar whose low exceeds its high": {[]string{one(bar("A", "0.5", 600))}, []string{"rejected bad_price"}},
+		"bad, then good":                   {[]string{one(price("A", "0", 9)), one(price("A", "1", 9))}, []string{"price A 1@9", "rejected bad_price"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

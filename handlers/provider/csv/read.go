@@ -116,7 +116,7 @@ func (r *rowReader) row(fields []string, row []byte, line int) bool {
 			found.Rounded = found.Rounded || rounded
 		}
 		if err == nil && q.bar != nil {
-			found.ID = idOfBar(q)
+			found.ID, found.Bar = idOfBar(q), true
 		} else if err == nil {
 			name, err = r.rest(&q, &found, fields)
 		}
