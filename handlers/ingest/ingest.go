@@ -155,12 +155,12 @@ func (s *Source) fill() {
 	}
 }
 
-// leaveUnfinished makes a line without a quote of one whose bar has not ended: its close
+// leaveUnfinished skips a line whose bar has not ended, by taking its quote from it: its close
 // is not one yet.
 func leaveUnfinished(line *pipeline.FileLine, now time.Time) {
 	if line.Bar && line.Quote.ReceivedAt.Time.After(now) {
 		line.ID = ""
-		line.Notes = append(line.Notes, fmt.Sprintf("the bar of %s ends at %s, which is to come, and is passed over", line.Quote.Symbol, line.Quote.ReceivedAt))
+		line.Notes = append(line.Notes, fmt.Sprintf("the bar of %s ends at %s, in the future, and is skipped", line.Quote.Symbol, line.Quote.ReceivedAt))
 	}
 }
 

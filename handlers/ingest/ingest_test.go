@@ -213,7 +213,7 @@ func TestAmbiguousLines(t *testing.T) {
 	assert.Equal(t, ingest.Summary{Lines: 1, Quotes: 1, New: 1}, all(pipeline.FileLine{ID: "d"}))
 }
 
-// A bar that has not ended is passed over, however long it lasts: its close is not one yet.
+// A bar that has not ended is skipped, however long it lasts: its close is not one yet.
 func TestBarsThatHaveNotEnded(t *testing.T) {
 	t.Parallel()
 	var notes []string
@@ -230,7 +230,7 @@ func TestBarsThatHaveNotEnded(t *testing.T) {
 	l := &log{}
 	assert.Equal(t, ingest.Summary{Lines: 3, Quotes: 1, PassedOver: 2, New: 1}, take(l))
 	require.Len(t, notes, 2)
-	assert.Contains(t, notes[0], "2: the bar of A ends at 2024-01-02 00:01:00 +0000 UTC, which is to come")
+	assert.Contains(t, notes[0], "2: the bar of A ends at 2024-01-02 00:01:00 +0000 UTC, in the future, and is skipped")
 	look, err := ingest.Look(ingest.Config{Reader: lines{ids: []string{"bar"}}, File: strings.NewReader(""), Now: func() time.Time { return clock }}, 5)
 	require.NoError(t, err)
 	assert.Empty(t, look.Quotes)

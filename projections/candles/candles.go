@@ -224,17 +224,7 @@ type fold struct {
 // observed is a price of a batch, as the candle that it would be alone.
 type observed struct {
 	candle
-	market line // without an interval
-	at     schema.Time
-}
-
-// places are where a price belongs, the shortest interval first.
-func (f *fold) places(o observed) []place {
-	all := make([]place, len(f.intervals))
-	for i, name := range f.intervals {
-		all[i] = place{line{o.market.symbol, o.market.provider, name}, beginOf(o.at, intervals[name])}
-	}
-	return all
+	places []place // of the candles that it belongs to
 }
 
 // divide tells the ticks of a batch from the bars that lie in an interval.
@@ -246,7 +236,11 @@ func (p *projection) divide(in []pipeline.Record) (ticks []observed, bars []barR
 		}
 		switch e := in[i].Event.Payload.(type) {
 		case schema.PriceObserved:
-			ticks = append(ticks, observed{tick(e, id), line{symbol: e.Symbol, provider: e.Source}, e.Timestamp})
+			places := make([]place, len(p.intervals))
+			for i, name := range p.intervals {
+				places[i] = place{line{e.Symbol, e.Source, name}, beginOf(e.Timestamp, intervals[name])}
+			}
+			ticks = append(ticks, observed{tick(e, id), places})
 		case schema.BarObserved:
 			if row := rowOf(e, id); len(p.within(row)) > 0 {
 				bars = append(bars, row)
@@ -275,7 +269,7 @@ func (f *fold) load(ctx context.Context, ticks []observed, bars []barRow) error 
 		missing = append(missing, at.String())
 	}
 	for _, o := range ticks {
-		for _, at := range f.places(o) {
+		for _, at := range o.places {
 			want(at)
 		}
 	}
@@ -314,7 +308,7 @@ func (f *fold) addTicks(ctx context.Context, ticks []observed, bars []barRow) (u
 		return nil, err
 	}
 	for _, o := range ticks {
-		for _, at := range f.places(o) {
+		for _, at := range o.places {
 			if c, rests := f.changed[at]; rests {
 				f.changed[at] = c.add(o.candle)
 			} else if c, kept := under[at]; kept {
