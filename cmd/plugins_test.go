@@ -77,7 +77,7 @@ func TestPluginsAreSwitchedOnAndOff(t *testing.T) {
 	// With all: they catch up, nothing else moves.
 	p = start(t, env.with(environment{"PLUGINS": allRight()}))
 	p.eventuallyHolds("/api/v1/indicators/candles?symbol=AAPL&provider=csv&interval=1d&limit=1",
-		`{"items":[{"symbol":"AAPL","provider":"csv","interval":"1d","timestamp":"2010-03-01T00:00:00.000000Z","open":223.02,"high":223.02,"low":223.02,"close":223.02,"volume":null,"prices":1}],`)
+		`{"items":[{"symbol":"AAPL","provider":"csv","interval":"1d","timestamp":"2010-03-01T00:00:00.000000Z","open":223.02,"high":223.02,"low":223.02,"close":223.02,"volume":null,"prices":1,"rests_on":"ticks"}],`)
 	p.eventuallyHolds("/api/v1/indicators/vwap?symbol=BAND-GBP&provider=coinbase&limit=1", `"value":14.764614317425083241,"volume":36.04}`)
 	p.eventuallyHolds("/api/v1/indicators/ema?symbol=MSFT&provider=csv&period=12&limit=1", `"timestamp":"2010-03-01T00:00:00.000000Z"`)
 	p.eventuallyHolds("/api/v1/indicators/bollinger?symbol=MSFT&provider=csv&limit=1", `"timestamp":"2010-03-01T00:00:00.000000Z"`)

@@ -260,7 +260,7 @@ func (r *rig) settled(asked live.Request, final map[string]string) bool {
 			}
 		}
 	}
-	return final["candle A@0"] == "candle A@0 =[1 78 1 40 <nil> 18]" // with the late one
+	return final["candle A@0"] == "candle A@0 =[1 78 1 40 <nil> 18 ticks]" // with the late one
 }
 
 // folded waits until all read models have all prices.
