@@ -22,7 +22,7 @@ func rows(times ...string) string {
 	return text
 }
 
-// How long bars are is told by the times of the rows, or by whoever knows it. Where
+// How long bars are is told by the times of the rows, or by the option. Where
 // neither tells, closes are prices.
 func TestTheLengthOfBars(t *testing.T) {
 	t.Parallel()
