@@ -32,7 +32,7 @@ type Config struct {
 	Reader  pipeline.FileReader
 	Options map[string]string
 	File    io.Reader
-	// SkipBad goes on behind lines that should hold a quote and do not.
+	// SkipBad continues after lines that should hold a quote and do not.
 	SkipBad bool
 	// Report is told of each line that was skipped.
 	Report func(*pipeline.LineError)
@@ -47,7 +47,7 @@ type Sink struct {
 	Known func(ctx context.Context, ids []string) ([]string, error)
 	// Append brings events into the log, as engine.Appender does.
 	Append func(ctx context.Context, events []schema.Event) error
-	// Stored returns once what was appended is stored; nil: nobody waits.
+	// Stored returns once what was appended is stored; nil: nothing waits.
 	Stored func(ctx context.Context) error
 }
 
@@ -60,7 +60,7 @@ type Summary struct {
 	Quotes     int `json:"quotes"`
 	PassedOver int `json:"passed_over"`
 	Bad        int `json:"bad"`
-	// Repeated were stored before, or stand in the file before.
+	// Repeated were stored before, or come earlier in the file.
 	Repeated int `json:"repeated"`
 	// New were not stored yet when they were sent.
 	New int `json:"new"`

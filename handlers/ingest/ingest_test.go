@@ -117,7 +117,7 @@ func TestRepeatsAreFoundOut(t *testing.T) {
 	assert.Equal(t, ingest.Summary{Lines: 6, Quotes: 4, PassedOver: 2, Repeated: 2, New: 2}, summary)
 	assert.Equal(t, []string{"2", "1", "3"}, l.stored)
 
-	// Also where the repeat stands in a later batch.
+	// Also where the repeat is in a later batch.
 	var ids []string
 	for i := range 5000 {
 		ids = append(ids, fmt.Sprint("b", i))

@@ -33,7 +33,7 @@ type PreviewNote struct {
 	Text string `json:"text"`
 }
 
-// maxPreviewBad is how many bad lines a preview steps over.
+// maxPreviewBad is how many bad lines a preview skips.
 const maxPreviewBad = 5
 
 // Look reads up to n quotes of a file and sends none. The error is the one that ended

@@ -15,7 +15,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// A candle is made of the bars that lie in its interval, the longest first; one that
+// A candle is made of the bars that are within its interval, the longest first; one that
 // overlaps a longer one does not count, and neither do the ticks of its span. So a bar
 // of the whole interval is the candle, and no trade counts twice. Ticks count in those
 // pieces of the interval, of the length of the shortest interval that is kept, that no
@@ -28,7 +28,7 @@ import (
 // All of it depends on the prices and bars there are, and not on the order they come in.
 
 const (
-	// barsTable has the bars that lie in an interval.
+	// barsTable has the bars that are within an interval.
 	barsTable = "candle_bars"
 	// ticksTable has the ticks of the shortest candles that have bars.
 	ticksTable = "candle_ticks"

@@ -114,7 +114,7 @@ func (r row) stored() candle {
 	return c
 }
 
-// BeginOf is the start of the interval, by its name, that a time lies in: the timestamp of
+// BeginOf is the start of the interval, by its name, that a time is in: the timestamp of
 // its candle.
 func BeginOf(t schema.Time, interval string) schema.Time {
 	return schema.NewTime(time.Unix(beginOf(t, intervals[interval]), 0))

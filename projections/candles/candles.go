@@ -2,14 +2,14 @@
 // prices of an interval, and how much was traded in it.
 //
 // An interval is a minute, five, an hour or a day, and begins at a multiple of its
-// length since 1970 UTC; a price belongs to the one that its event time lies in.
+// length since 1970 UTC; a price belongs to the one that its event time is in.
 // The open is its first price by event time, ties by sequence and then by log order, the close its
 // last, as charts have had it since S. Nison, "Japanese Candlestick Charting
 // Techniques" (1991). The volume is the sum of the sizes of the prices that say
-// theirs, exactly. A late price mends the candle it belongs to; an interval
+// theirs, exactly. A late price updates the candle it belongs to; an interval
 // without a price has no candle.
 //
-// A bar that lies in an interval is what the provider says about its span, and takes
+// A bar that is within an interval is what the provider says about its span, and takes
 // the place of the prices in it: see bars.go.
 package candles
 
@@ -160,7 +160,7 @@ func (p place) String() string {
 	return schema.MarketKey(p.provider, p.symbol) + "|" + p.interval + "|" + strconv.FormatInt(p.begin, 10)
 }
 
-// beginOf is where the interval that a time lies in begins; before 1970 too.
+// beginOf is where the interval that a time is in begins; before 1970 too.
 func beginOf(t schema.Time, length time.Duration) int64 {
 	seconds := int64(length / time.Second)
 	at := t.Unix()
@@ -227,7 +227,7 @@ type observed struct {
 	places []place // of the candles that it belongs to
 }
 
-// divide tells the ticks of a batch from the bars that lie in an interval.
+// divide tells the ticks of a batch from the bars that are within an interval.
 func (p *projection) divide(in []pipeline.Record) (ticks []observed, bars []barRow, err error) {
 	for i := range in {
 		id, err := in[i].RowID(0)

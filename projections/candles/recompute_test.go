@@ -102,7 +102,7 @@ func more(a, b *schema.Decimal) bool {
 	return a != nil && (b == nil || a.Cmp(*b) > 0)
 }
 
-// byInterval are the prices and bars that lie in each interval.
+// byInterval are the prices and bars that are within each interval.
 func byInterval(all []part, seconds int64) map[int64][]part {
 	in := map[int64][]part{}
 	for _, p := range all {
