@@ -16,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
+	"github.com/pricemill/pricemill/schema/parquet"
 )
 
 // queryTimeout bounds each call of a port that only reads or writes a few rows,
@@ -79,7 +80,8 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/dashboard/pipeline", page(a, a.readPipelinePage)},
 		route{http.MethodGet, "/dashboard/jobs", page(a, a.readJobsPage)},
 		route{http.MethodPost, actionsPath, a.postAction},
-		route{http.MethodGet, "/dashboard/history.csv", a.getHistoryCSV},
+		route{http.MethodGet, historyCSVPath, a.historyFile(csvMedia, "prices.csv")},
+		route{http.MethodGet, historyParquetPath, a.historyFile(parquet.Media, "prices.parquet")},
 		route{http.MethodGet, "/dashboard/assets/{file}", a.getDashboardAsset},
 		route{http.MethodGet, "/health", a.getHealth},
 		route{http.MethodGet, "/docs", docs.getPage},

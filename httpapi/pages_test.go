@@ -18,6 +18,7 @@ import (
 	"github.com/pricemill/pricemill/projections/live"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/parquet"
 )
 
 // browser is the Accept header of one.
@@ -229,6 +230,11 @@ func TestHistoryIsAFile(t *testing.T) {
 	w := get(t, api, "/dashboard/history.csv?symbol=AAPL&limit=3")
 	if w.Header().Get("Content-Disposition") != `attachment; filename="prices.csv"` || strings.Count(w.Body.String(), "\r\n") != 4 {
 		t.Errorf("%v %s", w.Header(), w.Body)
+	}
+	w = get(t, api, "/dashboard/history.parquet?symbol=AAPL&limit=3")
+	if w.Header().Get("Content-Disposition") != `attachment; filename="prices.parquet"` || w.Header().Get("Content-Type") != parquet.Media ||
+		!strings.HasPrefix(w.Body.String(), "PAR1") {
+		t.Errorf("%v %q", w.Header(), w.Body)
 	}
 	w = get(t, api, "/dashboard/history.csv?symbol=AAPL&limit=1&more=yes")
 	if link := w.Header().Get("Link"); !strings.HasPrefix(link, "</api/v1/prices/history?") || strings.Contains(link, "more") {

@@ -86,9 +86,10 @@ func (a *API) readSymbolPage(r *http.Request) (dashboard.Symbol, error) {
 	if err != nil {
 		return dashboard.Symbol{}, err
 	}
+	history := url.Values{"symbol": {string(asked.symbol)}, "provider": {string(asked.provider)}, "limit": {strconv.Itoa(maxLimit)}}.Encode()
 	view := dashboard.Symbol{Frame: a.frame(string(asked.symbol), "symbol"), Symbol: asked.symbol, Provider: asked.provider,
 		Simulated: a.isSimulated(asked.provider), Controls: a.controls(asked), Charts: a.charts(asked), Events: a.events(asked),
-		CSV: "/dashboard/history.csv?" + url.Values{"symbol": {string(asked.symbol)}, "provider": {string(asked.provider)}, "limit": {strconv.Itoa(maxLimit)}}.Encode()}
+		CSV: historyCSVPath + "?" + history, Parquet: historyParquetPath + "?" + history}
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	found, err := a.ports.Symbols.Symbols(ctx, latestprices.SymbolQuery{Provider: asked.provider, Symbol: asked.symbol, Limit: 1})
@@ -227,22 +228,30 @@ func (a *API) charts(asked symbolQuery) dashboard.Charts {
 		NarrowLight: address(chart.Light, narrowChartWidth, narrowChartHeight), NarrowDark: address(chart.Dark, narrowChartWidth, narrowChartHeight)}
 }
 
+// Paths of the history as a file.
+const (
+	historyCSVPath     = "/dashboard/history.csv"
+	historyParquetPath = "/dashboard/history.parquet"
+)
+
 // historyParameters are those of GET history.
 var historyParameters = []string{"symbol", "provider", "from", "to", "limit", "cursor"}
 
-// getHistoryCSV is the history as a file: a link cannot ask for CSV by a header.
-func (a *API) getHistoryCSV(w http.ResponseWriter, r *http.Request) error {
-	asked := r.Clone(r.Context())
-	// The link to the next page names both, and that route takes no other parameters.
-	asked.URL.Path = historyPath
-	query := asked.URL.Query()
-	maps.DeleteFunc(query, func(name string, _ []string) bool { return !slices.Contains(historyParameters, name) })
-	asked.URL.RawQuery = query.Encode()
-	asked.Header.Set("Accept", csvMedia)
-	w.Header().Set("Content-Disposition", `attachment; filename="prices.csv"`)
-	if err := a.getHistory(w, asked); err != nil {
-		w.Header().Del("Content-Disposition")
-		return a.writeFailure(w, r, err)
+// historyFile is the history as a file of a type: a link cannot ask for one by a header.
+func (a *API) historyFile(media, name string) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		asked := r.Clone(r.Context())
+		// The link to the next page names the route that takes no other parameters.
+		asked.URL.Path = historyPath
+		query := asked.URL.Query()
+		maps.DeleteFunc(query, func(name string, _ []string) bool { return !slices.Contains(historyParameters, name) })
+		asked.URL.RawQuery = query.Encode()
+		asked.Header.Set("Accept", media)
+		w.Header().Set("Content-Disposition", `attachment; filename="`+name+`"`)
+		if err := a.getHistory(w, asked); err != nil {
+			w.Header().Del("Content-Disposition")
+			return a.writeFailure(w, r, err)
+		}
+		return nil
 	}
-	return nil
 }

@@ -73,6 +73,7 @@ type Symbol struct {
 	Indicators []Indicator
 	History    []Past
 	CSV        string // link to the history
+	Parquet    string // link to the same
 	Older      string // link to the next page of the history; empty on the last
 }
 
