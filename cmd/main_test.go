@@ -170,6 +170,7 @@ type program struct {
 	env  environment
 	logs *logs
 	stop func() int
+	kill func() // of a process alone
 }
 
 // start runs "pricemill serve" in this process on a stack of its own.

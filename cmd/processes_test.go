@@ -35,6 +35,10 @@ func spawnServer(t testing.TB, roles string, env environment) *program {
 		_ = process.Wait() // the status says it
 		return process.ProcessState.ExitCode()
 	}
+	p.kill = func() {
+		require.NoError(t, process.Process.Kill())
+		_ = process.Wait() // it was killed
+	}
 	l.await(t, "pipeline running")
 	return p
 }
