@@ -169,8 +169,7 @@ func (c *fleet) note(w *worker) {
 	c.before[w] = c.level(c.env, w.url())
 }
 
-// end stops load and clients, and looks at what resulted from them, and at what the
-// processes hold.
+// end stops load and clients, and checks their results and what the processes hold.
 func (c *fleet) end() {
 	c.t.Helper()
 	fed := c.load.end()

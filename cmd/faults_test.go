@@ -52,7 +52,7 @@ func thisStack() stack {
 	return sqliteStack
 }
 
-// scenario is one kind of fault, and what resulted from it.
+// scenario is one kind of fault, and its outcome.
 type scenario struct {
 	t      *testing.T
 	name   string

@@ -238,7 +238,7 @@ func TestIngestMonthlyCloses(t *testing.T) {
 	checkIngested(t, env, "csv", both)
 }
 
-// Next to a service, that service does the work, and serves what resulted from it.
+// While a service runs, that service applies the imported quotes and serves the results.
 func TestIngestBesideAService(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)

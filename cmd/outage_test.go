@@ -36,7 +36,7 @@ type question struct {
 	look func(answer) error
 }
 
-// tally is what resulted from a question.
+// tally counts the answers to one kind of request.
 type tally struct {
 	statuses map[int]int
 	slowest  time.Duration

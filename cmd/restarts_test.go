@@ -152,7 +152,7 @@ func (o *outage) recovers(back time.Time) {
 	o.s.recovered(time.Since(back))
 }
 
-// end stops load and questions, and checks what resulted from them.
+// end stops load and requests, and checks their results.
 func (o *outage) end() {
 	t := o.s.t
 	t.Helper()

@@ -196,7 +196,7 @@ func (p *program) command(method, path string) {
 	require.Equal(p.t, http.StatusAccepted, got.status, got.body)
 }
 
-// A job runs, reports what resulted from it, is paused, resumed and stopped. Commands
+// A job runs, reports its results, is paused, resumed and stopped. Commands
 // that come at once after it was posted find it.
 func TestTheLifeOfAPollingJob(t *testing.T) {
 	t.Parallel()

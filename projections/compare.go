@@ -126,7 +126,7 @@ func (c *Comparison) limits(ctx context.Context, q store.Querier) error {
 		}
 		for part, r := range held {
 			if r.Oldest > 0 {
-				c.finding.Limit("%s/%d begins at offset %d: what resulted from earlier records cannot be made again", topic, part, r.Oldest)
+				c.finding.Limit("%s/%d begins at offset %d: the results of earlier records cannot be reproduced", topic, part, r.Oldest)
 			}
 		}
 		var epochs int
@@ -134,7 +134,7 @@ func (c *Comparison) limits(ctx context.Context, q store.Querier) error {
 			return fmt.Errorf("reading the incarnations of %s: %w", topic, err)
 		}
 		if epochs > 1 {
-			c.finding.Limit("%s was created again, or its log lost its end: what resulted from records that are gone cannot be made again", topic)
+			c.finding.Limit("%s was created again, or its log lost its end: the results of records that are gone cannot be reproduced", topic)
 		}
 	}
 	return nil

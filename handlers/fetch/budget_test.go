@@ -280,13 +280,13 @@ func TestTheEdgesOfABudget(t *testing.T) {
 
 	// A call counts up to the end of its period, and is forgotten after it.
 	edge := budget(`{"1000":{"5001":1}}`, 0, pipeline.Limit{Calls: 1, Per: time.Second})
-	for now, want := range map[int64]int{5001: 0, 6001: 0, 6002: 1} {
-		assert.Equal(t, want, edge.forecast(now).left(), now)
+	for at, want := range map[int64]int{5001: 0, 6001: 0, 6002: 1} {
+		assert.Equal(t, want, edge.forecast(at).left(), at)
 	}
-	for now, want := range map[int64]string{6001: `{"1000":{"5001":1}}`, 6002: `{"1000":{}}`} {
-		text, err := budget(`{"1000":{"5001":1}}`, 0, pipeline.Limit{Calls: 1, Per: time.Second}).text(now)
+	for at, want := range map[int64]string{6001: `{"1000":{"5001":1}}`, 6002: `{"1000":{}}`} {
+		text, err := budget(`{"1000":{"5001":1}}`, 0, pipeline.Limit{Calls: 1, Per: time.Second}).text(at)
 		require.NoError(t, err)
-		assert.JSONEq(t, want, text, now)
+		assert.JSONEq(t, want, text, at)
 	}
 
 	free := budget(nothingSpent, 7, pipeline.Limit{Calls: 2, Per: time.Second})

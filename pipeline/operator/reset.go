@@ -93,7 +93,7 @@ func (t Target) reset(p store.Position, topic store.Topic, held log.OffsetRange)
 		if held.Oldest > 0 {
 			l.resumeAt(chain.Link{}.In(chain.AnyNext))
 			l.Lost = held.Oldest
-			l.Loses = fmt.Sprintf("what resulted from the records before offset %d, which the log no longer has", held.Oldest)
+			l.Loses = fmt.Sprintf("the results of the records before offset %d, which the log no longer has", held.Oldest)
 		}
 		return l, nil
 	}

@@ -81,8 +81,8 @@ func (s HandlerSuite) example(number int) []schema.Payload {
 // any part of a date is another one afterwards.
 const years = (3*365+100)*24*time.Hour + 13*time.Hour + 17*time.Minute + 19*time.Second + 123457*time.Microsecond
 
-// run has a handler of its own read what deliver delivers, and returns what resulted from
-// it.
+// run has a handler of its own read what deliver delivers, and returns the
+// results.
 func (s HandlerSuite) run(t TB, rig *Rig, deliver func(*Stage)) []string {
 	t.Helper()
 	h, err := s.New()

@@ -23,7 +23,7 @@ type Job struct {
 	// NextRun is the zero value unless the job is active, LastRun until it ran.
 	NextRun, LastRun schema.Time
 	// Runs is how often it ran, each time asking for all symbols. The others
-	// count what resulted from that: new prices, answers that only repeat what is
+	// count the results: new prices, answers that only repeat what is
 	// known, and failures.
 	Runs, Prices, Unchanged, Failures int64
 	// LastFailure is nil where there is none.
