@@ -73,7 +73,7 @@ const (
 
 // checkPatience bounds how long a start waits for a look through the database. One
 // that takes longer continues, and /readyz says what it finds.
-const checkPatience = 5 * time.Second
+const checkPatience = time.Second
 
 // errLocked says that another process consumes the log.
 var errLocked = errors.New("data directory is in use")

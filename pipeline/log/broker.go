@@ -53,8 +53,9 @@ type SubscriberConfig struct {
 	// Report, if not nil, is told why consuming fails, at each attempt, and nil once
 	// it works again. A *PartitionError is of one partition, while the others continue.
 	Report func(error)
-	// BatchSize is the most records a message carries. 0 means 2,000. With 1,
-	// a message is a record: its payload and metadata are the record's.
+	// BatchSize is the most records a message carries. 0 means 2,000 with Kafka, and
+	// 1,000 with the table log. With 1, a message is a record: its payload and metadata
+	// are the record's.
 	BatchSize int
 	// Lanes is how many batches may be in flight, each of its own partitions.
 	// 0 means one for two processors: stages work side by side, and the log and the

@@ -14,7 +14,8 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-const defaultBatchSize = 2000
+// With 2,000 a process that catches up took 50 MB more, and was not faster.
+const defaultBatchSize = 1000
 
 // Subscriber delivers batches of records as Watermill messages. It is safe for concurrent
 // use. Get one from Log.Subscriber.
