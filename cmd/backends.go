@@ -12,13 +12,13 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/google/uuid"
 
-	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -289,12 +289,12 @@ func (b *backends) close() error {
 	return errors.Join(errs...)
 }
 
-// topology prepares the topics of all registered events.
-func (b *backends) topology(ctx context.Context) (*engine.Topology, error) {
-	return engine.NewTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
+// topics prepares the topics of all registered events.
+func (b *backends) topics(ctx context.Context) (*topics.Set, error) {
+	return topics.New(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
 }
 
-// lookup is topology for commands that run next to a service: it changes nothing.
-func (b *backends) lookup(ctx context.Context) (*engine.Topology, error) {
-	return engine.LookupTopology(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
+// lookup is topics for commands that run next to a service: it changes nothing.
+func (b *backends) lookup(ctx context.Context) (*topics.Set, error) {
+	return topics.Lookup(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
 }

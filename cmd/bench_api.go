@@ -106,11 +106,11 @@ func (b apiBench) bareSteps(ctx context.Context) (perSecond float64, err error) 
 			return err
 		}
 		defer func() { err = errors.Join(err, backends.close()) }()
-		topology, err := backends.topology(ctx)
+		topics, err := backends.topics(ctx)
 		if err != nil {
 			return err
 		}
-		appender := engine.NewAppender(backends.broker, topology)
+		appender := engine.NewAppender(backends.broker, topics)
 		_, took, err := closedLoop(ctx, b.clients, b.events, b.bar("the limit", b.events), func(ctx context.Context, number int) error {
 			name := string(symbolOf(number))
 			for step := range commits {

@@ -185,7 +185,7 @@ func (b chainBench) writeAgain(ctx context.Context, left remains) (perSecond flo
 			return err
 		}
 		defer func() { err = errors.Join(err, backends.close()) }()
-		if _, err := backends.topology(ctx); err != nil {
+		if _, err := backends.topics(ctx); err != nil {
 			return err
 		}
 		modules, err := build(c, b.log)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/schema"
@@ -68,7 +69,7 @@ const chunk = 2000
 type injection struct {
 	service  *service
 	appender *engine.Appender
-	topology *engine.Topology
+	topics   *topics.Set
 	ticks    *ticks
 	stage    string
 
@@ -81,12 +82,12 @@ type injection struct {
 }
 
 func newInjection(ctx context.Context, s *service, t *ticks) (*injection, error) {
-	topology, err := s.backends.topology(ctx)
+	topics, err := s.backends.topics(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i := &injection{service: s, topology: topology, ticks: t, due: map[int32][]time.Time{}, applied: map[int32]int64{},
-		appender: engine.NewAppender(s.backends.broker, topology)}
+	i := &injection{service: s, topics: topics, ticks: t, due: map[int32][]time.Time{}, applied: map[int32]int64{},
+		appender: engine.NewAppender(s.backends.broker, topics)}
 	averages, err := s.modules.projection(movingaverages.Name)
 	if err != nil {
 		return nil, err
@@ -106,7 +107,7 @@ func (i *injection) send(ctx context.Context, n int, since func(int) time.Time) 
 	i.mu.Lock()
 	for k := range events {
 		events[k] = i.ticks.next()
-		partition, err := i.topology.PartitionOf(schema.RawQuotes, []byte(events[k].Payload.Key()))
+		partition, err := i.topics.PartitionOf(schema.RawQuotes, []byte(events[k].Payload.Key()))
 		if err != nil {
 			i.mu.Unlock()
 			return err

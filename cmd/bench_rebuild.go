@@ -15,6 +15,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -52,7 +53,7 @@ many goroutines as there are processors.`,
 }
 
 func (b rebuildBench) measure(ctx context.Context, c config, on *backends) (report, error) {
-	topology, err := on.topology(ctx)
+	topics, err := on.topics(ctx)
 	if err != nil {
 		return report{}, err
 	}
@@ -60,7 +61,7 @@ func (b rebuildBench) measure(ctx context.Context, c config, on *backends) (repo
 	if err != nil {
 		return report{}, err
 	}
-	if err := b.publish(ctx, c, on, m, topology); err != nil {
+	if err := b.publish(ctx, c, on, m, topics); err != nil {
 		return report{}, err
 	}
 	averages, err := m.projection(movingaverages.Name)
@@ -72,7 +73,7 @@ func (b rebuildBench) measure(ctx context.Context, c config, on *backends) (repo
 		return report{}, err
 	}
 	meter := startMeter()
-	history, built, err := b.fill(ctx, on, m, topology, averages)
+	history, built, err := b.fill(ctx, on, m, topics, averages)
 	used := meter.end(b.events)
 	if err != nil {
 		return report{}, err
@@ -84,7 +85,7 @@ func (b rebuildBench) measure(ctx context.Context, c config, on *backends) (repo
 	if err != nil {
 		return report{}, err
 	}
-	only, _, err := b.fill(ctx, on, m, topology, latest)
+	only, _, err := b.fill(ctx, on, m, topics, latest)
 	if err != nil {
 		return report{}, err
 	}
@@ -106,8 +107,8 @@ func (m *modules) projection(name string) (pipeline.Projection, error) {
 }
 
 // publish brings prices into the log as normalize does.
-func (b rebuildBench) publish(ctx context.Context, c config, on *backends, m *modules, topology *engine.Topology) error {
-	relay, err := newRuntimeOf(ctx, c, on, topology, engine.Config{Registry: m.registry}, b.log)
+func (b rebuildBench) publish(ctx context.Context, c config, on *backends, m *modules, topics *topics.Set) error {
+	relay, err := newRuntimeOf(ctx, c, on, topics, engine.Config{Registry: m.registry}, b.log)
 	if err != nil {
 		return err
 	}
@@ -160,7 +161,7 @@ func awaitSent(ctx context.Context, db *store.Store) error {
 
 // fill builds a projection from the log by the code that rebuilds one, and returns
 // the generation that it built.
-func (b rebuildBench) fill(ctx context.Context, on *backends, m *modules, topology *engine.Topology, p pipeline.Projection) (
+func (b rebuildBench) fill(ctx context.Context, on *backends, m *modules, topics *topics.Set, p pipeline.Projection) (
 	figures, pipeline.Generation, error) {
 	built := pipeline.Generation{Projection: p.Name()}
 	if _, err := projections.Open(ctx, on.store, p); err != nil {
@@ -173,7 +174,7 @@ func (b rebuildBench) fill(ctx context.Context, on *backends, m *modules, topolo
 	built.Number = rebuild.Generation
 	bar := b.bar("building "+p.Name(), b.events)
 	defer clearBar(bar)
-	rebuilder := m.rebuilder(on, topology, b.log)
+	rebuilder := m.rebuilder(on, topics, b.log)
 	rebuilder.Progress = func(n int) { _ = bar.Add(n) } // it is only shown
 	began := time.Now()
 	if err := rebuilder.Backfill(ctx, rebuild.ID); err != nil {

@@ -232,13 +232,13 @@ func (m *modules) fileReader(name schema.Provider) (pipeline.FileReader, error) 
 
 // run brings the file through the chain.
 func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, source *ingest.Source, log *slog.Logger) (ingest.Summary, error) {
-	topology, err := b.topology(ctx)
+	topics, err := b.topics(ctx)
 	if err != nil {
 		return ingest.Summary{}, err
 	}
 	sink := ingest.Sink{
 		Known:  func(ctx context.Context, ids []string) ([]string, error) { return rawstore.Known(ctx, b.store, ids) },
-		Append: engine.NewAppender(b.broker, topology).Append,
+		Append: engine.NewAppender(b.broker, topics).Append,
 	}
 	if i.noWait {
 		return source.Run(ctx, sink)
@@ -263,7 +263,7 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 		stages, err := m.passed(ctx, serving)
 		return slices.DeleteFunc(stages, func(s engine.StageSpec) bool { return !isFold(s) }), err
 	}
-	runtime, err := newRuntimeOf(ctx, c, b, topology, work, log)
+	runtime, err := newRuntimeOf(ctx, c, b, topics, work, log)
 	if err != nil {
 		return ingest.Summary{}, err
 	}

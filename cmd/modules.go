@@ -14,6 +14,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -196,9 +197,9 @@ func (m *modules) serving(ctx context.Context, db store.Querier) ([]string, erro
 const shownDifferences = 20
 
 // rebuilder does the work of rebuilds in this process.
-func (m *modules) rebuilder(b *backends, topology *engine.Topology, log *slog.Logger) *projections.Rebuilder {
+func (m *modules) rebuilder(b *backends, topics *topics.Set, log *slog.Logger) *projections.Rebuilder {
 	return &projections.Rebuilder{Projections: m.projections, CompareConfig: projections.CompareConfig{Store: b.store, Broker: b.broker,
-		Topology: topology, Log: log, Most: shownDifferences}}
+		Topics: topics, Log: log, Most: shownDifferences}}
 }
 
 func providerNames() []schema.Provider {

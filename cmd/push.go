@@ -8,19 +8,20 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/live"
 )
 
 // newHub serves the streams of this process's clients.
-func newHub(c config, b *backends, topology *engine.Topology, m *modules, r *engine.Runtime, log *slog.Logger) *live.Hub {
+func newHub(c config, b *backends, topics *topics.Set, m *modules, r *engine.Runtime, log *slog.Logger) *live.Hub {
 	indicators := map[string]projections.Indicator{}
 	for _, p := range m.projections {
 		if indicator, ok := p.(projections.Indicator); ok {
 			indicators[p.Name()] = indicator
 		}
 	}
-	hub := live.NewHub(live.Config{Store: b.store, Log: b.broker, Topology: topology, Changed: r.Changed, Logger: log,
+	hub := live.NewHub(live.Config{Store: b.store, Log: b.broker, Topics: topics, Changed: r.Changed, Logger: log,
 		Kinds: live.Kinds{Window: c.DefaultWindow, MaxWindow: httpapi.MaxWindow, Indicators: indicators}})
 	r.Registry().MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "pricemill_push_streams",
 		Help: "Streams of clients that are open."}, func() float64 { return float64(hub.Streams()) }))

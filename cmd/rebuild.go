@@ -90,7 +90,7 @@ func (a *app) rebuild(ctx context.Context, name string, r rebuilding) error {
 		if err != nil {
 			return err
 		}
-		topology, err := b.lookup(ctx)
+		topics, err := b.lookup(ctx)
 		if err != nil {
 			return err
 		}
@@ -98,7 +98,7 @@ func (a *app) rebuild(ctx context.Context, name string, r rebuilding) error {
 		if err != nil {
 			return err
 		}
-		rebuilder := m.rebuilder(b, topology, log)
+		rebuilder := m.rebuilder(b, topics, log)
 		rebuilder.Beside, rebuilder.Alone = !b.alone, b.alone
 		f := following{app: a, backends: b, rebuilder: rebuilder}
 		return f.follow(ctx, started.ID)

@@ -12,10 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
 )
 
@@ -52,11 +52,11 @@ asks, and does it for all partitions or for none.`,
 				return err
 			}
 			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
-				topology, err := b.lookup(ctx)
+				topics, err := b.lookup(ctx)
 				if err != nil {
 					return err
 				}
-				resolutions, err := settledResolutions(ctx, b, topology, action, wanted)
+				resolutions, err := settledResolutions(ctx, b, topics, action, wanted)
 				if err != nil {
 					return err
 				}
@@ -80,11 +80,11 @@ asks, and does it for all partitions or for none.`,
 const settling = 10 * time.Second
 
 // settledResolutions are the resolutions, once a relay has held the database against the log.
-func settledResolutions(ctx context.Context, b *backends, topology *engine.Topology, action halt.Action,
+func settledResolutions(ctx context.Context, b *backends, topics *topics.Set, action halt.Action,
 	wanted func(store.Position) bool) ([]operator.Resolution, error) {
 	until := time.Now().Add(settling)
 	for {
-		resolutions, err := operator.PlanResolutions(ctx, b.store, b.broker, topology, action, wanted)
+		resolutions, err := operator.PlanResolutions(ctx, b.store, b.broker, topics, action, wanted)
 		if !errors.Is(err, operator.ErrUnsettled) {
 			return resolutions, err
 		}
@@ -145,7 +145,7 @@ The command says what is lost before it asks. The service may keep running.`,
 
 func (a *app) reset(ctx context.Context, stdin io.Reader, b *backends, m *modules, stage string,
 	wanted func(store.Position) bool, target operator.Target, confirm confirmation) error {
-	topology, err := b.lookup(ctx)
+	topics, err := b.lookup(ctx)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (a *app) reset(ctx context.Context, stdin io.Reader, b *backends, m *module
 		}
 		also = func(tx *store.Tx) error { return fold.Empty(ctx, tx) }
 	}
-	resets, err := operator.Resets(ctx, b.store, b.broker, topology, wanted, target)
+	resets, err := operator.Resets(ctx, b.store, b.broker, topics, wanted, target)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/requests"
@@ -56,7 +57,7 @@ type service struct {
 	config   config
 	backends *backends
 	modules  *modules
-	topology *engine.Topology
+	topics   *topics.Set
 	runtime  *engine.Runtime
 	listener net.Listener
 	log      *slog.Logger
@@ -100,7 +101,7 @@ func openService(ctx context.Context, c config, log *slog.Logger) (_ *service, e
 	if s.backends, err = open(ctx, c, serving, log); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	if s.topology, s.runtime, err = newRuntime(ctx, c, s.backends, s.modules, log); err != nil {
+	if s.topics, s.runtime, err = newRuntime(ctx, c, s.backends, s.modules, log); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
@@ -125,8 +126,8 @@ func unlessStopped(ctx context.Context, err error, log *slog.Logger) error {
 }
 
 // newRuntime prepares topics, tables and stages.
-func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slog.Logger) (*engine.Topology, *engine.Runtime, error) {
-	topology, err := b.topology(ctx)
+func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slog.Logger) (*topics.Set, *engine.Runtime, error) {
+	topics, err := b.topics(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -143,17 +144,17 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 			return projections.RunnableStages(ctx, b.store, m.projections)
 		}
 	}
-	runtime, err := newRuntimeOf(ctx, c, b, topology, work, log)
-	return topology, runtime, err
+	runtime, err := newRuntimeOf(ctx, c, b, topics, work, log)
+	return topics, runtime, err
 }
 
 // newRuntimeOf completes the description of a runtime whose stages are given.
-func newRuntimeOf(ctx context.Context, c config, b *backends, topology *engine.Topology, work engine.Config, log *slog.Logger) (*engine.Runtime, error) {
+func newRuntimeOf(ctx context.Context, c config, b *backends, topics *topics.Set, work engine.Config, log *slog.Logger) (*engine.Runtime, error) {
 	owner, err := nameProcess(ctx, c, b)
 	if err != nil {
 		return nil, err
 	}
-	work.Store, work.Broker, work.Topology, work.Log = b.store, b.broker, topology, log
+	work.Store, work.Broker, work.Topics, work.Log = b.store, b.broker, topics, log
 	work.GroupPrefix, work.Owner, work.Relay = c.GroupPrefix, owner, c.Roles.Relay
 	// The server should have let go of a statement before its stage does.
 	work.TransactionLimit = c.DatabaseTimeout + 5*time.Second
@@ -184,7 +185,7 @@ func (s *service) run(ctx context.Context) error {
 		return s.runtime.Run(pipelineCtx, func() { s.log.Info("pipeline running"); s.started() })
 	})
 	if s.config.Roles.Projections {
-		rebuilder := s.modules.rebuilder(s.backends, s.topology, s.log)
+		rebuilder := s.modules.rebuilder(s.backends, s.topics, s.log)
 		group.Go(func() error { rebuilder.Run(pipelineCtx); return nil })
 	}
 	group.Go(func() error {
@@ -215,7 +216,7 @@ func (s *service) serveHTTP(ctx context.Context) error {
 	group.Go(func() error { waiter.Run(waiting); return nil })
 	defer func() { stopWaiting(); _ = group.Wait() }() // its goroutine returns nil
 
-	hub := newHub(c, s.backends, s.topology, s.modules, r, log)
+	hub := newHub(c, s.backends, s.topics, s.modules, r, log)
 	defer hub.Close()
 	api, err := newAPI(c, s.backends, s.modules, r, waiter, hub, log)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
 )
 
@@ -178,7 +179,7 @@ func (a *app) findings(ctx context.Context, b *backends, m *modules, wanted []pi
 	if err := b.store.Check(ctx); err != nil {
 		return nil, err
 	}
-	topology, err := b.lookup(ctx)
+	topics, err := b.lookup(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -205,21 +206,21 @@ func (a *app) findings(ctx context.Context, b *backends, m *modules, wanted []pi
 	}()
 	bar := a.progress()
 	defer bar.end()
-	r := proving{b: b, m: m, v: v, topology: topology, scratch: scratch, log: log, bar: bar, began: time.Now()}
+	r := proving{b: b, m: m, v: v, topics: topics, scratch: scratch, log: log, bar: bar, began: time.Now()}
 	found, err = r.run(ctx, wanted)
 	return found, reason(ctx, err)
 }
 
 // proving is one run of verify.
 type proving struct {
-	b        *backends
-	m        *modules
-	v        verification
-	topology *engine.Topology
-	scratch  *projections.Scratch
-	log      *slog.Logger
-	bar      *progress
-	began    time.Time
+	b       *backends
+	m       *modules
+	v       verification
+	topics  *topics.Set
+	scratch *projections.Scratch
+	log     *slog.Logger
+	bar     *progress
+	began   time.Time
 }
 
 func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*audit.Finding, error) {
@@ -227,7 +228,7 @@ func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*audi
 	if err != nil {
 		return nil, err
 	}
-	config := projections.CompareConfig{Store: r.b.store, Broker: r.b.broker, Topology: r.topology, Log: r.log,
+	config := projections.CompareConfig{Store: r.b.store, Broker: r.b.broker, Topics: r.topics, Log: r.log,
 		Progress: r.bar.add, Beside: !r.b.alone, Most: r.v.differences}
 	var comparisons []*projections.Comparison
 	for _, p := range wanted {
@@ -301,7 +302,7 @@ func (r proving) audit(ctx context.Context, view *store.Snapshot) ([]*audit.Find
 	if err != nil {
 		return nil, err
 	}
-	return audit.Run(ctx, audit.Config{View: view, Broker: r.b.broker, Topology: r.topology,
+	return audit.Run(ctx, audit.Config{View: view, Broker: r.b.broker, Topics: r.topics,
 		Stages: append(slices.Clone(r.m.stages), folds...), Repeatable: func(source string) bool { return source == commandSource },
 		Progress: r.bar.add, Most: r.v.differences})
 }

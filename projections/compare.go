@@ -12,16 +12,17 @@ import (
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// CompareConfig is what comparisons need. Store, Broker, Topology, Log and Most are
+// CompareConfig is what comparisons need. Store, Broker, Topics, Log and Most are
 // required.
 type CompareConfig struct {
-	Store    *store.Store
-	Broker   log.Broker
-	Topology *engine.Topology
-	Log      *slog.Logger
+	Store  *store.Store
+	Broker log.Broker
+	Topics *topics.Set
+	Log    *slog.Logger
 	// Progress is as in engine.BackfillConfig.
 	Progress func(records int)
 	// Beside is as in engine.BackfillConfig.
@@ -65,7 +66,7 @@ func (s *Scratch) Compare(ctx context.Context, cfg CompareConfig, p pipeline.Pro
 	if c.backfilled, spec, err = s.Create(ctx, p); err != nil {
 		return nil, err
 	}
-	c.backfill = engine.NewBackfill(engine.BackfillConfig{Store: cfg.Store, Broker: cfg.Broker, Topology: cfg.Topology, Stage: spec,
+	c.backfill = engine.NewBackfill(engine.BackfillConfig{Store: cfg.Store, Broker: cfg.Broker, Topics: cfg.Topics, Stage: spec,
 		Log: cfg.Log, Progress: cfg.Progress, Beside: cfg.Beside})
 	return c, nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -112,10 +113,10 @@ func partitionOf(key []byte, partitions int32) int32 { return int32(key[len(key)
 
 // bench is a database and a log, with what works on them.
 type bench struct {
-	t        *testing.T
-	db       *store.Store
-	ledger   *ledger
-	topology *engine.Topology
+	t      *testing.T
+	db     *store.Store
+	ledger *ledger
+	topics *topics.Set
 }
 
 func newBench(t *testing.T, prices int) *bench {
@@ -123,7 +124,7 @@ func newBench(t *testing.T, prices int) *bench {
 	b := &bench{t: t, db: pipelinetest.OpenStore(t, filepath.Join(t.TempDir(), "db")),
 		ledger: &ledger{log: map[pipeline.TopicPartition][]pipeline.Record{}, oldest: map[pipeline.TopicPartition]int64{}}}
 	var err error
-	b.topology, err = engine.NewTopology(t.Context(), b.db, b.ledger, schema.Topics(), partitionOf)
+	b.topics, err = topics.New(t.Context(), b.db, b.ledger, schema.Topics(), partitionOf)
 	require.NoError(t, err)
 	b.ledger.append(t, prices)
 	return b
@@ -146,11 +147,11 @@ func (b *bench) feed(stage engine.StageSpec) error {
 	for i, r := range ranges {
 		targets[pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: int32(i)}] = r.End
 	}
-	return engine.NewBackfill(engine.BackfillConfig{Store: b.db, Broker: b.ledger, Topology: b.topology, Stage: stage, Log: quiet}).To(b.t.Context(), targets)
+	return engine.NewBackfill(engine.BackfillConfig{Store: b.db, Broker: b.ledger, Topics: b.topics, Stage: stage, Log: quiet}).To(b.t.Context(), targets)
 }
 
 func (b *bench) rebuilder(folds ...pipeline.Projection) *projections.Rebuilder {
-	return &projections.Rebuilder{CompareConfig: projections.CompareConfig{Store: b.db, Broker: b.ledger, Topology: b.topology, Log: quiet, Most: 20},
+	return &projections.Rebuilder{CompareConfig: projections.CompareConfig{Store: b.db, Broker: b.ledger, Topics: b.topics, Log: quiet, Most: 20},
 		Projections: folds, Alone: true}
 }
 

@@ -304,7 +304,7 @@ func (b *build) begin(ctx context.Context) error {
 
 // newBackfill is the backfill of its generation: the engine's fastest path.
 func (b *build) newBackfill() *engine.Backfill {
-	cfg := engine.BackfillConfig{Store: b.Store, Broker: b.Broker, Topology: b.Topology, Stage: backfilling(b.projection, b.row.generation()),
+	cfg := engine.BackfillConfig{Store: b.Store, Broker: b.Broker, Topics: b.Topics, Stage: backfilling(b.projection, b.row.generation()),
 		Log: b.Log, Strict: b.row.SkipPoison == 0, Beside: b.Beside, Progress: func(n int) {
 			b.read.Add(int64(n))
 			if b.Progress != nil {

@@ -111,8 +111,10 @@ func apply(source []byte, mutants []mutant) []byte {
 func sign(n int) int { return cmp.Compare(n, 0) }
 
 // alsoTestedBy names the package whose tests hold another one besides its own tests:
-// what an operator does is tested with stages, and stages on a table log with that log.
-var alsoTestedBy = map[string]string{"pipeline/operator": "pipeline/engine", "pipeline/halt": "pipeline/engine", "pipeline/engine": "pipeline/log/table"}
+// what an operator or a relay does is tested with stages, and stages on a table log with
+// that log.
+var alsoTestedBy = map[string]string{"pipeline/operator": "pipeline/engine", "pipeline/halt": "pipeline/engine", "pipeline/topics": "pipeline/engine",
+	"pipeline/outbox": "pipeline/engine", "pipeline/engine": "pipeline/log/table"}
 
 // binary is the test binary of a package, with the mutants of that package or of one
 // that it tests. dir is the folder of the tests, mutated that of the mutants.

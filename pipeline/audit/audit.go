@@ -16,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -80,9 +81,9 @@ func (p place) String() string {
 // required.
 type Config struct {
 	// View is the moment to look at.
-	View     *store.Snapshot
-	Broker   log.Broker
-	Topology *engine.Topology
+	View   *store.Snapshot
+	Broker log.Broker
+	Topics *topics.Set
 	// Stages are those of the service, the folds of projections among them.
 	Stages []engine.StageSpec
 	// Repeatable reports whether events of a source may come more than once, each
@@ -173,13 +174,13 @@ func (a *audit) load(ctx context.Context) error {
 	}
 	a.current = map[pipeline.TopicPartition]store.Chain{}
 	for _, chain := range chains {
-		if name, current := a.Topology.AtEpoch(chain.Epoch); current {
+		if name, current := a.Topics.AtEpoch(chain.Epoch); current {
 			a.current[pipeline.TopicPartition{Topic: name, Partition: chain.Part}] = chain
 		}
 	}
 	// After the snapshot: see audit.
 	a.ends = map[schema.Topic][]log.OffsetRange{}
-	for _, name := range a.Topology.Names() {
+	for _, name := range a.Topics.Names() {
 		if a.ends[name], err = a.Broker.Offsets(ctx, name); err != nil {
 			return fmt.Errorf("asking for the ends of %s: %w", name, err)
 		}
@@ -204,12 +205,12 @@ func (a *audit) loadTopics(ctx context.Context) error {
 		a.epochs[schema.Topic(topic.Name)]++
 		newest[schema.Topic(topic.Name)] = topic
 	}
-	infos, err := a.Broker.Topics(ctx, a.Topology.Names())
+	infos, err := a.Broker.Topics(ctx, a.Topics.Names())
 	if err != nil {
 		return fmt.Errorf("looking at the topics: %w", err)
 	}
-	for _, name := range a.Topology.Names() {
-		ours, _ := a.Topology.Topic(name)
+	for _, name := range a.Topics.Names() {
+		ours, _ := a.Topics.Topic(name)
 		if ours != newest[name] || infos[name].ID != ours.ID {
 			return fmt.Errorf("topic %s: %w", name, errMoved)
 		}
@@ -221,7 +222,7 @@ func (a *audit) loadTopics(ctx context.Context) error {
 func (a *audit) eachPartition(ctx context.Context, f func(context.Context, pipeline.TopicPartition, log.OffsetRange) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, name := range a.Topology.Names() {
+	for _, name := range a.Topics.Names() {
 		for part, held := range a.ends[name] {
 			group.Go(func() error {
 				tp := pipeline.TopicPartition{Topic: name, Partition: int32(part)}
@@ -255,7 +256,7 @@ func (a *audit) passed(tp pipeline.TopicPartition) int64 {
 }
 
 func (a *audit) topicID(tp pipeline.TopicPartition) string {
-	topic, _ := a.Topology.Topic(tp.Topic)
+	topic, _ := a.Topics.Topic(tp.Topic)
 	return topic.ID
 }
 

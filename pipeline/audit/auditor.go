@@ -48,7 +48,7 @@ type View struct {
 
 // Topic is a topic as the database knows it.
 func (v *View) Topic(name schema.Topic) store.Topic {
-	topic, _ := v.audit.Topology.Topic(name)
+	topic, _ := v.audit.Topics.Topic(name)
 	return topic
 }
 

@@ -235,7 +235,7 @@ func (a *audit) oldOutbox(ctx context.Context) error {
 		return fmt.Errorf("looking for what waits for topics that are gone: %w", err)
 	}
 	for _, o := range old {
-		if _, current := a.Topology.AtEpoch(o.Epoch); current {
+		if _, current := a.Topics.AtEpoch(o.Epoch); current {
 			continue
 		}
 		var rows []store.OutboxRow

@@ -49,7 +49,7 @@ func (s *stageAudit) end(ctx context.Context) error {
 // gone beyond it: one was a repeat, one became a dead letter, one was none of its
 // events, and of all others the effects must be there.
 func (a *audit) walkStages(ctx context.Context, tp pipeline.TopicPartition, held log.OffsetRange) error {
-	topic, _ := a.Topology.Topic(tp.Topic)
+	topic, _ := a.Topics.Topic(tp.Topic)
 	var walks []*stageWalk
 	end := held.Oldest
 	for _, s := range a.stages {
@@ -238,7 +238,7 @@ func (w *stageWalk) record(ctx context.Context, r *pipeline.Record) error {
 	}
 	var fault error
 	if what == chain.Apply {
-		fault = engine.FaultOf(w.Topology, r, link, broken)
+		fault = engine.FaultOf(w.Topics, r, link, broken)
 	}
 	letter, err := w.letterAt(ctx, r.Offset)
 	if err != nil {
@@ -386,7 +386,7 @@ func (s *stageAudit) unclaimed(keys []eventKey) {
 				s.finding.Limit("what follows from records of %s that are gone cannot be told from what follows from none", topic)
 				return
 			}
-			known, _ := s.Topology.Topic(topic)
+			known, _ := s.Topics.Topic(topic)
 			for offset := range held.Oldest {
 				r := pipeline.Record{TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: int32(part)}, Offset: offset}
 				r.TopicID = known.ID

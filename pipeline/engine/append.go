@@ -12,6 +12,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -19,12 +20,12 @@ import (
 // streams and files, of which there are many, and whose ids make a repeat
 // harmless. It is safe for concurrent use.
 type Appender struct {
-	broker   log.Broker
-	topology *Topology
+	broker log.Broker
+	topics *topics.Set
 }
 
-// NewAppender returns an Appender to the topics of topology.
-func NewAppender(broker log.Broker, topology *Topology) *Appender { return &Appender{broker, topology} }
+// NewAppender returns an Appender to these topics.
+func NewAppender(broker log.Broker, topics *topics.Set) *Appender { return &Appender{broker, topics} }
 
 // Append appends events, in their order on each partition, and returns once all
 // are acknowledged. What fails is sent again until ctx is done, so an event may
@@ -72,7 +73,7 @@ func (a *Appender) Append(ctx context.Context, events []schema.Event) error {
 func fitting(records []log.OutgoingRecord) int {
 	size := 0
 	for i, r := range records {
-		if size += r.Size(); i > 0 && size > relayBytes || i == relayRows {
+		if size += r.Size(); i > 0 && size > log.BatchBytes || i == log.BatchRecords {
 			return i
 		}
 	}
@@ -94,7 +95,7 @@ func (a *Appender) batches(events []schema.Event) ([]log.PartitionBatch, error) 
 			return nil, pipeline.Permanent(fmt.Errorf("appending %s: the event has %d bytes, and the most is %d",
 				event.Payload.EventType(), size, log.MaxEventBytes))
 		}
-		partition, err := a.topology.PartitionOf(event.Payload.Topic(), key)
+		partition, err := a.topics.PartitionOf(event.Payload.Topic(), key)
 		if err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/internal/logtest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
@@ -16,12 +17,12 @@ import (
 
 // forgetful keeps what is sent, but says so only at the third attempt.
 type forgetful struct {
-	*RigBroker
+	*logtest.Memory
 	attempts int
 }
 
 func (b *forgetful) Send(ctx context.Context, batches []log.PartitionBatch) []error {
-	errs := b.RigBroker.Send(ctx, batches)
+	errs := b.Memory.Send(ctx, batches)
 	if b.attempts++; b.attempts < 3 {
 		errs[len(errs)-1] = errors.New("no answer")
 	}
@@ -31,12 +32,12 @@ func (b *forgetful) Send(ctx context.Context, batches []log.PartitionBatch) []er
 func TestAppendGoesOnUntilAllIsAcknowledged(t *testing.T) {
 	t.Parallel()
 	r := NewRig(t, &Recorder{})
-	broker := &forgetful{RigBroker: r.Broker}
+	broker := &forgetful{Memory: r.Broker}
 	var events []schema.Event
 	for i := range 8 {
 		events = append(events, schema.Event{ID: fmt.Sprint(i), Source: "test", Payload: PriceNo(fmt.Sprintf("S%d", i%2), i)})
 	}
-	require.NoError(t, NewAppender(broker, r.Stage.outbox.topology).Append(t.Context(), events))
+	require.NoError(t, NewAppender(broker, r.Stage.topics).Append(t.Context(), events))
 	assert.Equal(t, 3, broker.attempts)
 	assert.Len(t, r.LogOf(0), 4, "what was acknowledged is not sent again")
 	require.Len(t, r.LogOf(1), 3*4)
@@ -49,16 +50,16 @@ func TestAppendGoesOnUntilAllIsAcknowledged(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	broker.attempts = 0
-	require.ErrorIs(t, NewAppender(broker, r.Stage.outbox.topology).Append(ctx, events[:1]), context.Canceled)
+	require.ErrorIs(t, NewAppender(broker, r.Stage.topics).Append(ctx, events[:1]), context.Canceled)
 	// More than one batch can hold.
-	large := make([]schema.Event, 2*relayRows+1)
+	large := make([]schema.Event, 2*log.BatchRecords+1)
 	for i := range large {
 		large[i] = schema.Event{ID: fmt.Sprint(i), Source: "test", Payload: PriceNo("S2", i)}
 	}
-	require.NoError(t, NewAppender(r.Broker, r.Stage.outbox.topology).Append(t.Context(), large))
+	require.NoError(t, NewAppender(r.Broker, r.Stage.topics).Append(t.Context(), large))
 	assert.Len(t, r.LogOf(2), len(large))
 
 	events[0].Source = ""
-	err := NewAppender(broker, r.Stage.outbox.topology).Append(t.Context(), events[:1])
+	err := NewAppender(broker, r.Stage.topics).Append(t.Context(), events[:1])
 	assert.True(t, pipeline.IsPermanent(err))
 }

@@ -37,8 +37,8 @@ func (s *Stage) Assign(ctx context.Context, claims []log.Claim, restart func()) 
 	s.session = nil
 	s.mu.Unlock()
 
-	topology := s.outbox.topology
-	if err := topology.Refresh(ctx); err != nil {
+	topics := s.topics
+	if err := topics.Refresh(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.createPositions(ctx, claims); err != nil {
@@ -62,14 +62,14 @@ func (s *Stage) Assign(ctx context.Context, claims []log.Claim, restart func()) 
 			// Its stage ended since: anyone who ends it deletes them.
 			return nil, fmt.Errorf("%s of %s: %w", claim.TopicPartition, s.spec.Name, errNoPosition)
 		}
-		topic, _ := topology.Topic(claim.Topic)
+		topic, _ := topics.Topic(claim.Topic)
 		if topic.ID != claim.ID {
 			// Rows would get the epoch of the topic that is gone.
 			return nil, fmt.Errorf("topic %s is being created again: its id is %s, and was %s a moment ago", claim.Topic, topic.ID, claim.ID)
 		}
 		if b := halt.At(position, topic, claim); b.Kind == halt.EndLost && position.Halted == "" {
 			// Unless the position has moved since the end was asked for.
-			if err := topology.haltBeyond(ctx); err != nil {
+			if err := topics.HaltBeyond(ctx); err != nil {
 				return nil, err
 			}
 			return nil, fmt.Errorf("%s: %s", claim.TopicPartition, b.Reason)

@@ -80,7 +80,7 @@ func (s *Stage) attempt(ctx context.Context, batch *log.Batch, records []pipelin
 // records were read: what the database had not given then, it did not write.
 func (s *Stage) checkGiven(ctx context.Context, sess *session, records []pipeline.Record, p plan) (plan, error) {
 	if !p.broken {
-		if s.outbox.topology.inDatabase != nil {
+		if s.topics.InDatabase() != nil {
 			return p, nil // no other database writes to that log
 		}
 		chains, err := store.ChainsAt(ctx, s.db, s.beyondGiven(sess, p.moves))
@@ -89,7 +89,7 @@ func (s *Stage) checkGiven(ctx context.Context, sess *session, records []pipelin
 		}
 		s.mu.Lock()
 		for _, chain := range chains {
-			topic, _ := s.outbox.topology.AtEpoch(chain.Epoch)
+			topic, _ := s.topics.AtEpoch(chain.Epoch)
 			sess.gave(pipeline.TopicPartition{Topic: topic, Partition: chain.Part}, chain)
 		}
 		s.mu.Unlock()
@@ -119,7 +119,7 @@ func (s *Stage) beyondGiven(sess *session, moves []store.Move) (beyond []store.C
 	for _, m := range moves {
 		tp := log.PartitionOf(m.From)
 		if name, known := sess.limited[tp][m.Timeline]; known && name.Sent == chain.Unlimited && m.Seq > name.Given {
-			topic, _ := s.outbox.topology.Topic(tp.Topic)
+			topic, _ := s.topics.Topic(tp.Topic)
 			beyond = append(beyond, store.Chain{Epoch: topic.Epoch, Part: tp.Partition})
 		}
 	}
@@ -176,7 +176,7 @@ func (s *Stage) apply(ctx context.Context, tx *pipeline.Tx, plan *plan) error {
 	if len(plan.input) == 0 {
 		return nil
 	}
-	if err := s.outbox.insert(ctx, tx.Tx, rows); err != nil {
+	if err := s.outbox.Insert(ctx, tx.Tx, rows); err != nil {
 		return err
 	}
 	return failpoint.Hit(ctx, failpoint.StageApplied)
@@ -195,7 +195,7 @@ func (s *Stage) effects(ctx context.Context, tx *pipeline.Tx, in []pipeline.Reco
 	if err := checkDeclared("stage "+s.spec.Name, s.spec.Produces, events); err != nil {
 		return nil, pipeline.Permanent(err)
 	}
-	return s.outbox.rows(events, true)
+	return s.outbox.Rows(events, true)
 }
 
 // guard turns a panic into an error of the record that caused it.

@@ -374,7 +374,7 @@ func TestWhereARecordMayLie(t *testing.T) {
 		if test.direct {
 			record.Headers = chain.DirectHeaders(nil)
 		}
-		err := FaultOf(r.Stage.outbox.topology, &record, test.link, nil)
+		err := FaultOf(r.Stage.topics, &record, test.link, nil)
 		if test.fault == "" {
 			assert.NoError(t, err, name)
 			continue

@@ -17,6 +17,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -111,11 +112,11 @@ func with(r pipeline.Record, key, value string) pipeline.Record {
 // auditOf is the audit of what a snapshot has.
 func auditOf(t require.TestingT, r *engine.Rig, view *store.Snapshot) map[string]*audit.Finding {
 	ctx := context.Background()
-	topology, err := engine.LookupTopology(ctx, r.DB, r.Broker, engine.RigTopics, engine.ByLastDigit)
+	topics, err := topics.Lookup(ctx, r.DB, r.Broker, engine.RigTopics, engine.ByLastDigit)
 	require.NoError(t, err)
 	spec := r.Spec()
 	spec.Handler = answering{spec.Handler}
-	findings, err := audit.Run(ctx, audit.Config{View: view, Broker: r.Broker, Topology: topology, Stages: []engine.StageSpec{spec}, Most: 20})
+	findings, err := audit.Run(ctx, audit.Config{View: view, Broker: r.Broker, Topics: topics, Stages: []engine.StageSpec{spec}, Most: 20})
 	require.NoError(t, err)
 	byName := map[string]*audit.Finding{}
 	for _, f := range findings {

@@ -22,14 +22,15 @@ import (
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/operator"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// BackfillConfig describes a Backfill. Store, Broker, Topology, Stage and Log are required.
+// BackfillConfig describes a Backfill. Store, Broker, Topics, Stage and Log are required.
 type BackfillConfig struct {
-	Store    *store.Store
-	Broker   log.Broker
-	Topology *Topology
+	Store  *store.Store
+	Broker log.Broker
+	Topics *topics.Set
 	// Stage is the stage to backfill, which nothing else runs.
 	Stage StageSpec
 	Log   *slog.Logger
@@ -74,7 +75,7 @@ type Backfill struct {
 // NewBackfill prepares a backfill; nothing moves before To.
 func NewBackfill(cfg BackfillConfig) *Backfill {
 	f := &Backfill{cfg: cfg}
-	f.stage = newStage(cfg.Stage, cfg.Store, cfg.Topology, cfg.Log, newMetrics(prometheus.NewRegistry()), func() {})
+	f.stage = newStage(cfg.Stage, cfg.Store, cfg.Topics, cfg.Log, newMetrics(prometheus.NewRegistry()), func() {})
 	f.stage.patience, f.stage.strict = backfillPatience, cfg.Strict
 	if cfg.Store.MaxWriteHold() > 0 {
 		f.stage.worked = func(d time.Duration) { f.work += d }
@@ -222,7 +223,7 @@ func (f *Backfill) resumeAt(ctx context.Context, halted map[pipeline.TopicPartit
 		return err
 	}
 	positions = slices.DeleteFunc(positions, func(p store.Position) bool { return !halted[log.PartitionOf(p)] })
-	resolutions, err := operator.PlanAt(ctx, f.cfg.Store, f.cfg.Broker, f.cfg.Topology, halt.Skip, positions)
+	resolutions, err := operator.PlanAt(ctx, f.cfg.Store, f.cfg.Broker, f.cfg.Topics, halt.Skip, positions)
 	if err != nil {
 		return fmt.Errorf("filling %s: %w: %w", f.cfg.Stage.Name, ErrHalted, err)
 	}

@@ -21,7 +21,7 @@ import (
 func (r *Rig) newBackfill(progress func(int)) *Backfill {
 	spec := r.Stage.spec
 	spec.Name = store.Scratch + "test"
-	return NewBackfill(BackfillConfig{Store: r.DB, Broker: r.Broker, Topology: r.topology(), Stage: spec, Log: slog.New(slog.DiscardHandler), Progress: progress})
+	return NewBackfill(BackfillConfig{Store: r.DB, Broker: r.Broker, Topics: r.topics(), Stage: spec, Log: slog.New(slog.DiscardHandler), Progress: progress})
 }
 
 // ends are targets at the ends of the log, or n records before.
@@ -29,7 +29,7 @@ func (r *Rig) ends(before int64) map[pipeline.TopicPartition]int64 {
 	targets := map[pipeline.TopicPartition]int64{}
 	for p := range int32(Partitions) {
 		tp := pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: p}
-		targets[tp] = max(0, r.Broker.held(tp).End-before)
+		targets[tp] = max(0, r.Broker.Held(tp).End-before)
 	}
 	return targets
 }

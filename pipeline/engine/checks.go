@@ -41,7 +41,7 @@ func (r *Runtime) Checks(ctx context.Context) []Check {
 	go func() { broker <- r.checkBroker(ctx) }()
 	var checks []Check
 	if r.cfg.Relay {
-		checks = append(checks, checkRelay(r.relay))
+		checks = append(checks, checkRelay(r.relay.Trouble(), r.relay.Lag()))
 	}
 	own := r.ownStages(ctx)
 	for _, stage := range r.present() {
@@ -84,9 +84,8 @@ const (
 	relayFailed = 10 * time.Minute
 )
 
-func checkRelay(r *Relay) Check {
-	c := check("relay", r.Trouble())
-	lag := r.lag()
+func checkRelay(trouble error, lag time.Duration) Check {
+	c := check("relay", trouble)
 	if c.State == CheckFailed || lag < relayLate {
 		return c
 	}
@@ -161,7 +160,7 @@ func (r *Runtime) checkBroker(ctx context.Context) []Check {
 // process that does no more than answer requests, a broker that is down is only a
 // warning: it answers from the database, and commands wait in the outbox.
 func (r *Runtime) lookAtBroker(ctx context.Context) []Check {
-	topics := r.cfg.Topology.names
+	topics := r.cfg.Topics.Names()
 	if _, err := r.cfg.Broker.Topics(ctx, topics); err != nil {
 		away := check("broker", err)
 		if !r.cfg.Relay && len(r.present()) == 0 {

@@ -125,7 +125,7 @@ func (cfg CopyConfig) copy(ctx context.Context, span Span, to *Copied) error {
 
 // send appends as many of the records as go into a batch, and says how many.
 func (cfg CopyConfig) send(ctx context.Context, partition int32, records []pipeline.Record) (int, error) {
-	outgoing := make([]log.OutgoingRecord, min(len(records), relayRows))
+	outgoing := make([]log.OutgoingRecord, min(len(records), log.BatchRecords))
 	for i := range outgoing {
 		r := &records[i]
 		outgoing[i] = log.OutgoingRecord{Key: r.Key, Headers: r.Headers, Value: r.Value, Timestamp: r.Timestamp}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/internal/logtest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/log"
@@ -22,7 +23,7 @@ const copyTopic schema.Topic = "a-copy"
 // target is a log in memory that several may write to, with what its user does in
 // between.
 type target struct {
-	*RigBroker
+	*logtest.Memory
 	mu sync.Mutex
 	// before is called before each batch is appended, with its number from 1, and
 	// says what Send answers although it appends.
@@ -34,7 +35,7 @@ func (b *target) Send(ctx context.Context, batches []log.PartitionBatch) []error
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sent++
-	errs := b.RigBroker.Send(ctx, batches)
+	errs := b.Memory.Send(ctx, batches)
 	if b.before != nil {
 		errs[0] = b.before(ctx, b.sent)
 	}
@@ -42,8 +43,8 @@ func (b *target) Send(ctx context.Context, batches []log.PartitionBatch) []error
 }
 
 // copying is a source with some records on each partition, and an empty target.
-func copying(each int) (CopyConfig, *RigBroker, *target) {
-	source, to := newRigBroker(), &target{RigBroker: newRigBroker()}
+func copying(each int) (CopyConfig, *logtest.Memory, *target) {
+	source, to := newMemory(), &target{Memory: newMemory()}
 	to.Infos[copyTopic] = log.TopicInfo{ID: "topic-9", Partitions: Partitions}
 	cfg := CopyConfig{Source: source, Target: to, To: copyTopic}
 	for p := range int32(Partitions) {
@@ -59,7 +60,7 @@ func copying(each int) (CopyConfig, *RigBroker, *target) {
 
 func TestCopyKeepsWhatARecordHas(t *testing.T) {
 	t.Parallel()
-	const each = 2*relayRows + 1
+	const each = 2*log.BatchRecords + 1
 	cfg, source, to := copying(each)
 	cfg.Spans[1].From, cfg.Spans[1].To = 5, each-5
 	cfg.Spans[2].From = each
@@ -105,7 +106,7 @@ func TestCopyAllAtOnce(t *testing.T) {
 // is exact.
 func TestCopyIsStopped(t *testing.T) {
 	t.Parallel()
-	cfg, _, to := copying(3 * relayRows)
+	cfg, _, to := copying(3 * log.BatchRecords)
 	cfg.Spans, cfg.Grace = cfg.Spans[:1], time.Minute
 	ctx, stop := context.WithCancel(t.Context())
 	to.before = func(sending context.Context, batch int) error {
@@ -116,7 +117,7 @@ func TestCopyIsStopped(t *testing.T) {
 	}
 	copied, err := Copy(ctx, cfg)
 	require.ErrorIs(t, err, context.Canceled)
-	assert.Equal(t, []Copied{{To: 3 * relayRows, Next: 2 * relayRows, Records: 2 * relayRows}}, copied)
+	assert.Equal(t, []Copied{{To: 3 * log.BatchRecords, Next: 2 * log.BatchRecords, Records: 2 * log.BatchRecords}}, copied)
 	assert.False(t, copied[0].Done())
 
 	to.before = nil
@@ -124,7 +125,7 @@ func TestCopyIsStopped(t *testing.T) {
 	_, err = Copy(t.Context(), cfg)
 	require.NoError(t, err)
 	got := to.Log[pipeline.TopicPartition{Topic: copyTopic, Partition: 0}]
-	require.Len(t, got, 3*relayRows)
+	require.Len(t, got, 3*log.BatchRecords)
 	for i, r := range got {
 		require.Equal(t, fmt.Sprint("0/", i), string(r.Value))
 	}
@@ -133,7 +134,7 @@ func TestCopyIsStopped(t *testing.T) {
 // A batch whose answer was lost lies beyond what is known to be copied.
 func TestCopyFails(t *testing.T) {
 	t.Parallel()
-	cfg, _, to := copying(3 * relayRows)
+	cfg, _, to := copying(3 * log.BatchRecords)
 	cfg.Spans = cfg.Spans[:1]
 	lost := errors.New("no answer")
 	to.before = func(_ context.Context, batch int) error {
@@ -145,7 +146,7 @@ func TestCopyFails(t *testing.T) {
 	copied, err := Copy(t.Context(), cfg)
 	require.ErrorIs(t, err, lost)
 	assert.ErrorContains(t, err, "price-events/0")
-	assert.Equal(t, []Copied{{To: 3 * relayRows, Next: relayRows, Records: relayRows, Beyond: relayRows}}, copied)
+	assert.Equal(t, []Copied{{To: 3 * log.BatchRecords, Next: log.BatchRecords, Records: log.BatchRecords, Beyond: log.BatchRecords}}, copied)
 
 	to.Infos[copyTopic] = log.TopicInfo{ID: "topic-9", Partitions: 1}
 	cfg.Spans = []Span{{pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 1}, 0, 1}}

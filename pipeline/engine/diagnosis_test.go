@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/internal/logtest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
@@ -16,11 +17,11 @@ import (
 )
 
 // oneByOne is a broker that hands out each record on its own.
-type oneByOne struct{ *RigBroker }
+type oneByOne struct{ *logtest.Memory }
 
 func (b oneByOne) Read(ctx context.Context, tp pipeline.TopicPartition, from, to int64, f func([]pipeline.Record) error) error {
 	for ; from < to; from++ {
-		if err := b.RigBroker.Read(ctx, tp, from, from+1, f); err != nil {
+		if err := b.Memory.Read(ctx, tp, from, from+1, f); err != nil {
 			return err
 		}
 	}
@@ -48,10 +49,10 @@ func TestAResolutionGoesByTheNextRecordOfTheChain(t *testing.T) {
 	r.Append(1, 5, nil)
 	r.assign()
 	r.setPosition(1, `halted = 'by hand'`)
-	resolutions, err := operator.PlanResolutions(t.Context(), r.DB, unreadable{r.Broker}, r.topology(), halt.Skip, everyPosition)
-	require.ErrorIs(t, err, errUnreadable)
+	resolutions, err := operator.PlanResolutions(t.Context(), r.DB, logtest.Unreadable{Memory: r.Broker}, r.topics(), halt.Skip, everyPosition)
+	require.ErrorIs(t, err, logtest.ErrUnreadable)
 	require.Empty(t, resolutions)
-	resolutions, err = operator.PlanResolutions(t.Context(), r.DB, oneByOne{r.Broker}, r.topology(), halt.Skip, everyPosition)
+	resolutions, err = operator.PlanResolutions(t.Context(), r.DB, oneByOne{r.Broker}, r.topics(), halt.Skip, everyPosition)
 	require.NoError(t, err)
 	assert.Equal(t, int64(2), lostOne(t, resolutions).Lost)
 	assert.Equal(t, "2 records that are missing from the log before offset 1", resolutions[0].Loses)

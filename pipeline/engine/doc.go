@@ -2,7 +2,6 @@
 //
 // Read it in this order: stage.go (a batch on its way), assign.go (where a session
 // starts), plan.go (what a transaction will do), attempt.go (the transaction),
-// bisect.go, watchdog.go and retry.go (what may go wrong in it); outbox.go and relay.go
-// (from the outbox to Kafka), reconcile.go (what Kafka has that the database does not
-// know); runtime.go (all of it under Watermill's router).
+// bisect.go, watchdog.go and retry.go (what may go wrong in it); runtime.go (all of it
+// under Watermill's router). What stages write goes through package outbox.
 package engine

@@ -41,7 +41,7 @@ func TestChecksOfALateStage(t *testing.T) {
 	}
 	late := func(own ownStages) string {
 		t.Helper()
-		runtime, err := New(Config{Store: r.DB, Broker: r.Broker, Topology: r.Stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
+		runtime, err := New(Config{Store: r.DB, Broker: r.Broker, Topics: r.Stage.topics, Log: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
 		checks := runtime.checkLateness(t.Context(), own)
 		var texts []string

@@ -138,5 +138,5 @@ func (r *Runtime) collectRelay(ctx context.Context, out chan<- prometheus.Metric
 		depth += chain.Last - chain.Sent
 	}
 	out <- prometheus.MustNewConstMetric(depthDesc, prometheus.GaugeValue, float64(depth))
-	out <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, r.relay.age().Seconds())
+	out <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, r.relay.Age().Seconds())
 }

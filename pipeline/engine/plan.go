@@ -9,6 +9,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -60,7 +61,7 @@ func (s *Stage) plan(sess *session, records []pipeline.Record) plan {
 
 func (s *Stage) planRecord(p *plan, m *store.Move, r pipeline.Record, names chain.Timelines) {
 	last := chain.Link{Timeline: m.Timeline, Seq: m.Seq}
-	j := judge(s.outbox.topology, last, &r, names)
+	j := judge(s.topics, last, &r, names)
 	if j.step == chain.Gap || j.step == chain.Foreign {
 		m.Halted = halt.Before(m.From, last, j.link, r.Offset, j.step, names).String()
 		p.broken = true
@@ -89,28 +90,28 @@ type judgment struct {
 
 // judge is a function of the record, decoded, and of what stands before it in the
 // log.
-func judge(topology *Topology, last chain.Link, r *pipeline.Record, names chain.Timelines) judgment {
+func judge(topics *topics.Set, last chain.Link, r *pipeline.Record, names chain.Timelines) judgment {
 	link, derived, err := chain.LinkOf(r.Headers)
 	j := judgment{step: last.Follow(link, derived, names), link: link, after: last}
 	if j.step == chain.Apply || j.step == chain.StepOver {
 		j.after = last.Advance(link)
 	}
 	if j.step == chain.Apply {
-		j.fault = FaultOf(topology, r, link, err)
+		j.fault = FaultOf(topics, r, link, err)
 	}
 	return j
 }
 
 // FaultOf is why a record that is to be applied becomes a dead letter, whatever its
 // handler says. broken is what is wrong with its link.
-func FaultOf(topology *Topology, r *pipeline.Record, link chain.Link, broken error) error {
+func FaultOf(topics *topics.Set, r *pipeline.Record, link chain.Link, broken error) error {
 	switch {
 	case r.State.Fault != nil:
 		return r.State.Fault
 	case broken != nil:
 		return broken
 	}
-	return misplaced(topology, r, link)
+	return misplaced(topics, r, link)
 }
 
 // misplaced reports a record on another topic than its event's, or on another
@@ -118,7 +119,7 @@ func FaultOf(topology *Topology, r *pipeline.Record, link chain.Link, broken err
 // partitioner. The events of a key would be on two partitions and in two lanes,
 // each of which remembers another state of it. A record of an outbox must lie
 // where its own key says, too.
-func misplaced(topology *Topology, r *pipeline.Record, link chain.Link) error {
+func misplaced(topics *topics.Set, r *pipeline.Record, link chain.Link) error {
 	if topic := r.Event.Payload.Topic(); topic != r.Topic {
 		return fmt.Errorf("%w: %s belongs on topic %s", schema.ErrEnvelope, r.Event.Payload.EventType(), topic)
 	}
@@ -127,7 +128,7 @@ func misplaced(topology *Topology, r *pipeline.Record, link chain.Link) error {
 		keys = append(keys, r.Key)
 	}
 	for _, key := range keys {
-		want, err := topology.PartitionOf(r.Topic, key)
+		want, err := topics.PartitionOf(r.Topic, key)
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -20,8 +19,10 @@ import (
 	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/operator"
+	"github.com/pricemill/pricemill/pipeline/outbox"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -29,9 +30,9 @@ import (
 // process of its own.
 func (r *Rig) resolutions(action halt.Action) ([]operator.Resolution, error) {
 	r.T.Helper()
-	topology, err := LookupTopology(r.T.Context(), r.DB, r.Broker, RigTopics, ByLastDigit)
+	topics, err := topics.Lookup(r.T.Context(), r.DB, r.Broker, RigTopics, ByLastDigit)
 	require.NoError(r.T, err)
-	return operator.PlanResolutions(r.T.Context(), r.DB, r.Broker, topology, action, func(store.Position) bool { return true })
+	return operator.PlanResolutions(r.T.Context(), r.DB, r.Broker, topics, action, func(store.Position) bool { return true })
 }
 
 // Resolve is resolutions, applied.
@@ -56,13 +57,13 @@ func (r *Rig) Consume() {
 // Emit publishes prices through the outbox, and relay brings them into the log.
 func (r *Rig) Emit(partition int32, n int) {
 	r.T.Helper()
-	r.emitAs(r.topology(), partition, n)
+	r.emitAs(r.topics(), partition, n)
 }
 
 // emitAs is emit in a process that knows the topics as they were.
-func (r *Rig) emitAs(topology *Topology, partition int32, n int) {
+func (r *Rig) emitAs(topics *topics.Set, partition int32, n int) {
 	r.T.Helper()
-	emit := &emitter{Store: r.DB, outbox: outbox{topology}, wake: func() {}}
+	emit := &emitter{Store: r.DB, outbox: outbox.NewWriter(topics), wake: func() {}}
 	_, err := emit.Emit(r.T.Context(), func(*pipeline.Tx) ([]schema.Event, error) {
 		var events []schema.Event
 		for i := range n {
@@ -75,16 +76,8 @@ func (r *Rig) emitAs(topology *Topology, partition int32, n int) {
 
 func (r *Rig) Relay() {
 	r.T.Helper()
-	relay := newRelay(r.DB, r.Broker, r.topology(), "test", slog.New(slog.DiscardHandler))
-	held, err := relay.takeLease(r.T.Context())
-	require.NoError(r.T, err)
-	require.True(r.T, held)
-	for more := true; more; {
-		var err error
-		more, err = relay.round(r.T.Context())
-		require.NoError(r.T, err)
-	}
-	require.NoError(r.T, relay.checkpoint())
+	relay := outbox.NewRelay(r.DB, r.Broker, r.topics(), "test", slog.New(slog.DiscardHandler))
+	require.NoError(r.T, relay.Drain(r.T.Context()))
 	require.NoError(r.T, relay.Trouble())
 }
 
@@ -141,7 +134,7 @@ func TestResumeWithMorePartitions(t *testing.T) {
 		r.Emit(p, 2)
 	}
 	for p := range int32(9) {
-		partition, err := r.topology().PartitionOf(schema.PriceEvents, []byte(fmt.Sprint("S", p)))
+		partition, err := r.topics().PartitionOf(schema.PriceEvents, []byte(fmt.Sprint("S", p)))
 		require.NoError(t, err)
 		assert.Equal(t, p%Partitions, partition, "keys stay where they were")
 	}
@@ -190,7 +183,7 @@ func TestSkipALogThatLostItsEnd(t *testing.T) {
 	r.Broker.Log[at(1)] = r.Broker.Log[at(1)][:5]
 	r.Emit(1, 1)
 
-	r.topology() // the next start notices, before the relay fills the difference
+	r.topics() // the next start notices, before the relay fills the difference
 	assert.Contains(t, r.position(1).Halted, "the log ended at offset 5, and the stage has applied up to 8: the log lost its end")
 	resolution := lostOne(t, r.Resolve(halt.Skip))
 	assert.Equal(t, int64(2), resolution.Lost)
@@ -225,13 +218,13 @@ func TestAnEndThatIsLostIsMissedByThoseBehind(t *testing.T) {
 	r.assign()
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:8]...))
 	r.Broker.Log[at(1)] = r.Broker.Log[at(1)][:5]
-	r.topology()
+	r.topics()
 	r.Resolve(halt.Skip)
 	r.Emit(1, 3)
 	r.Relay()
 
 	behind := newStage(StageSpec{Name: "behind", Consumes: r.Stage.spec.Consumes, Produces: r.Stage.spec.Produces, Handler: ignorer{}},
-		r.DB, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
+		r.DB, r.topics(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 	r.Stage = behind
 	r.Consume()
 	positions, err := store.Positions(t.Context(), r.DB, "behind")
@@ -328,15 +321,15 @@ func TestSkipWhatHasTheSameNumberAgain(t *testing.T) {
 	for _, again := range []int{1, 2, 3} {
 		r := NewRig(t, &Recorder{})
 		derive := func(r *Rig, from, n int) {
-			emit := &emitter{Store: r.DB, outbox: outbox{r.topology()}}
+			emit := &emitter{Store: r.DB, outbox: outbox.NewWriter(r.topics())}
 			require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error {
 				var events []schema.Event
 				for i := range n {
 					events = append(events, schema.Event{ID: fmt.Sprint("derived ", from+i), Source: "test", Payload: PriceNo("S1", from+i)})
 				}
-				rows, err := emit.outbox.rows(events, true)
+				rows, err := emit.outbox.Rows(events, true)
 				require.NoError(t, err)
-				return emit.outbox.insert(t.Context(), tx, rows)
+				return emit.outbox.Insert(t.Context(), tx, rows)
 			}))
 		}
 		derive(r, 0, 4)
@@ -395,7 +388,7 @@ func (r *Rig) Restore(path string) *Rig {
 	require.NoError(r.T, err)
 	r.T.Cleanup(func() { assert.NoError(r.T, db.Close()) })
 	restored.DB = db
-	restored.Stage = newStage(r.Stage.spec, db, restored.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
+	restored.Stage = newStage(r.Stage.spec, db, restored.topics(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 	return restored
 }
 
@@ -417,52 +410,63 @@ func TestAnEmptyDatabaseHaltsAtTheLogOfAnother(t *testing.T) {
 	assert.Len(t, other.effects(), 4, "what no stage derived is applied")
 }
 
-// A relay whose database goes back under it must not send numbers again: the
-// chains get another name, however many numbers were given meanwhile.
-// A database is set back while a relay runs: the relay notices by what was checkpointed, or,
-// where that was not yet, by the event that was sent last.
-func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
+// setBack sets the database back to a copy, while processes work with it.
+func (r *Rig) setBack(copied string) {
+	r.T.Helper()
+	db, err := sql.Open("sqlite", r.path)
+	require.NoError(r.T, err)
+	db.SetMaxOpenConns(1) // what is attached is attached to a connection
+	exec := func(query string, args ...any) {
+		r.T.Helper()
+		_, err := db.Exec(query, args...)
+		require.NoError(r.T, err, query)
+	}
+	exec(`ATTACH ? AS copy`, copied)
+	rows, err := db.Query(`SELECT name FROM copy.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`)
+	require.NoError(r.T, err)
+	var tables []string
+	for rows.Next() {
+		var table string
+		require.NoError(r.T, rows.Scan(&table))
+		tables = append(tables, table)
+	}
+	require.NoError(r.T, rows.Err())
+	require.NoError(r.T, rows.Close())
+	exec(`BEGIN`)
+	for _, table := range tables {
+		exec(`DELETE FROM main.` + table)
+		exec(`INSERT INTO main.` + table + ` SELECT * FROM copy.` + table)
+	}
+	exec(`COMMIT`)
+	require.NoError(r.T, db.Close())
+}
+
+// A relay whose database goes back while it works sends no number again, and stages
+// meet what the later state wrote.
+func TestStagesAfterADatabaseWentBackUnderARelay(t *testing.T) {
 	t.Parallel()
 	for _, since := range []int{1, 2, 6} {
-		for _, checkpointed := range []bool{true, false} {
-			r := NewRig(t, &Recorder{})
-			topology := r.Stage.outbox.topology
-			relay := newRelay(r.DB, r.Broker, topology, "test", slog.New(slog.DiscardHandler))
-			round := func() {
-				held, err := relay.takeLease(t.Context())
-				require.True(t, held)
-				require.NoError(t, err)
-				_, err = relay.round(t.Context())
-				if !errors.Is(err, store.ErrOvertaken) { // a note that was due already
-					require.NoError(t, err)
-				}
-			}
-			r.emitAs(topology, 1, 4)
-			round()
-			require.NoError(t, relay.checkpoint())
-			copied := filepath.Join(t.TempDir(), "copy")
-			r.CopyTo(copied)
-			r.emitAs(topology, 1, 4)
-			round()
-			if checkpointed {
-				require.NoError(t, relay.checkpoint())
-			}
+		r := NewRig(t, &Recorder{})
+		relay, round := r.runningRelay()
+		r.Emit(1, 4)
+		round()
+		copied := filepath.Join(t.TempDir(), "copy")
+		r.CopyTo(copied)
+		r.Emit(1, 4)
+		round()
 
-			restored := r.Restore(copied)
-			relay.db, topology.db = restored.DB, restored.DB // what a connection leads to
-			restored.emitAs(topology, 1, since)
-			round()
-			require.ErrorContains(t, relay.Trouble(), "was set back")
-			round()
-			require.NoError(t, relay.checkpoint())
-			require.NoError(t, relay.Trouble())
-			restored.Consume()
-			assert.Contains(t, restored.position(1).Halted, "was it restored from a copy?")
-			lostOne(t, restored.Resolve(halt.Skip))
-			restored.Consume()
-			assert.Len(t, restored.effects(), 4+4+since, "checkpointed %v, %d since", checkpointed, since)
-			assert.Empty(t, restored.letters())
-		}
+		r.setBack(copied)
+		r.Emit(1, since)
+		round()
+		require.ErrorContains(t, relay.Trouble(), "was set back")
+		round()
+		require.NoError(t, relay.Trouble())
+		r.Consume()
+		assert.Contains(t, r.position(1).Halted, "was it restored from a copy?")
+		lostOne(t, r.Resolve(halt.Skip))
+		r.Consume()
+		assert.Len(t, r.effects(), 4+4+since, "%d since", since)
+		assert.Empty(t, r.letters())
 	}
 }
 
@@ -488,12 +492,12 @@ func TestResetGoesForwardOnly(t *testing.T) {
 	r.assign()
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[:4]...))
 	on1 := func(p store.Position) bool { return p.Part == 1 }
-	_, err := operator.Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, operator.ToOffset(3))
+	_, err := operator.Resets(t.Context(), r.DB, r.Broker, r.topics(), on1, operator.ToOffset(3))
 	require.ErrorIs(t, err, operator.ErrReset)
-	_, err = operator.Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, operator.ToOffset(11))
+	_, err = operator.Resets(t.Context(), r.DB, r.Broker, r.topics(), on1, operator.ToOffset(11))
 	require.ErrorIs(t, err, operator.ErrReset)
 
-	resets, err := operator.Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, operator.ToOffset(6))
+	resets, err := operator.Resets(t.Context(), r.DB, r.Broker, r.topics(), on1, operator.ToOffset(6))
 	require.NoError(t, err)
 	require.Len(t, resets, 1)
 	assert.Equal(t, int64(2), resets[0].Lost)
@@ -502,7 +506,7 @@ func TestResetGoesForwardOnly(t *testing.T) {
 	r.Consume()
 	assert.Len(t, r.effects(), 2+10-2)
 
-	resets, err = operator.Resets(t.Context(), r.DB, r.Broker, r.topology(), on1, operator.ToEnd)
+	resets, err = operator.Resets(t.Context(), r.DB, r.Broker, r.topics(), on1, operator.ToEnd)
 	require.NoError(t, err)
 	assert.Zero(t, resets[0].Lost)
 }
@@ -518,7 +522,7 @@ func TestResetToTheStart(t *testing.T) {
 	r.Consume()
 	before := r.effects()
 	require.Len(t, r.letters(), 1)
-	resets, err := operator.Resets(t.Context(), r.DB, r.Broker, r.topology(), func(store.Position) bool { return true }, operator.ToStart)
+	resets, err := operator.Resets(t.Context(), r.DB, r.Broker, r.topics(), func(store.Position) bool { return true }, operator.ToStart)
 	require.NoError(t, err)
 	require.NoError(t, operator.Reset(t.Context(), r.DB, resets, func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `DELETE FROM effects`)
@@ -559,7 +563,7 @@ func TestWhatWasAppliedOfALostEndIsNotSentAgain(t *testing.T) {
 	r.Consume()
 	r.unsend(1, 6)
 	r.Broker.Log[at(1)] = r.Broker.Log[at(1)][:5]
-	r.topology()
+	r.topics()
 	assert.Zero(t, lostOne(t, r.Resolve(halt.Skip)).Lost)
 	r.Relay()
 	r.Emit(1, 2)
@@ -578,7 +582,7 @@ func TestALostEndIsRefilledBeforeAnybodyActs(t *testing.T) {
 	r.Relay()
 	r.Consume()
 	r.Broker.Log[at(1)] = r.Broker.Log[at(1)][:5]
-	r.topology()
+	r.topics()
 	for range 6 { // of a stream: without links
 		r.Append(1, 0, nil)
 	}

@@ -208,7 +208,7 @@ func (s *Stage) recordOf(l store.DeadLetter, topic store.Topic) pipeline.Record 
 		r.State.Fault = err
 	}
 	if r.State.Fault == nil {
-		r.State.Fault = misplaced(s.outbox.topology, &r, link)
+		r.State.Fault = misplaced(s.topics, &r, link)
 	}
 	return r
 }
@@ -241,7 +241,7 @@ func (r *retry) apply(ctx context.Context, tx *pipeline.Tx) error {
 		if err != nil {
 			return err
 		}
-		if err := s.outbox.insert(ctx, tx.Tx, rows); err != nil {
+		if err := s.outbox.Insert(ctx, tx.Tx, rows); err != nil {
 			return err
 		}
 	}

@@ -107,7 +107,7 @@ func TestARetryMakesLanesForget(t *testing.T) {
 	})
 	r := NewRig(t, refusing)
 	r.fill(1, 6)
-	zombie := newStage(r.Stage.spec, r.DB, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
+	zombie := newStage(r.Stage.spec, r.DB, r.topics(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 	r.assign()
 	deliver := func(s *Stage, from, to int) {
 		t.Helper()
@@ -198,7 +198,7 @@ func TestRandomRetriesCountEachRecordOnce(t *testing.T) {
 			const n = 60
 			r.fill(1, n)
 			r.assign()
-			other := newStage(r.Stage.spec, r.DB, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
+			other := newStage(r.Stage.spec, r.DB, r.topics(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 			_, err := other.Assign(t.Context(), r.claims(), func() {})
 			require.NoError(t, err)
 			ctx, stop := context.WithCancel(t.Context())
@@ -271,7 +271,7 @@ func TestRetryAfterTheTopicWasCreatedAgain(t *testing.T) {
 	want, err := rowid.Of(epoch, 1, 0, 0)
 	require.NoError(t, err)
 	r.Broker.Infos[schema.PriceEvents] = log.TopicInfo{ID: "topic-1-again", Partitions: Partitions}
-	r.Stage.outbox.topology = r.topology()
+	r.Stage.topics = r.topics()
 	require.NotEqual(t, epoch, r.Epoch(schema.PriceEvents))
 	r.Broker.Log[at(1)] = nil
 	r.assign()
@@ -290,7 +290,7 @@ func TestRetryAfterTheLogLostItsEnd(t *testing.T) {
 	r.assign()
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	r.Exec(`UPDATE dead_letters SET epoch = 0`) // from before that was kept
-	topic, _ := r.Stage.outbox.topology.Topic(schema.PriceEvents)
+	topic, _ := r.Stage.topics.Topic(schema.PriceEvents)
 	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error { _, err := tx.RenewEpoch(t.Context(), topic); return err }))
 	h.refuses = ""
 	id := r.order(store.Letters{})
@@ -386,7 +386,7 @@ func TestChecksOfDeadLetters(t *testing.T) {
 	r.fill(1, 3)
 	r.assign()
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
-	runtime, err := New(Config{Store: r.DB, Broker: r.Broker, Topology: r.Stage.outbox.topology, Log: slog.New(slog.DiscardHandler)})
+	runtime, err := New(Config{Store: r.DB, Broker: r.Broker, Topics: r.Stage.topics, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	assert.Equal(t, []Check{{"dead letters", CheckWarning, "3 records were not applied (test 3): see pricemill dead-letters list"}},
 		runtime.checkLetters(t.Context()))

@@ -1,81 +1,26 @@
 package engine
 
 import (
-	"context"
-	"slices"
-
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/internal/logtest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/outbox"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// RigBroker is a log in memory. Its fields may be changed between two uses.
-type RigBroker struct {
-	Infos map[schema.Topic]log.TopicInfo
-	Log   map[pipeline.TopicPartition][]pipeline.Record
-	// oldest is the first offset that a partition still has.
-	Oldest map[pipeline.TopicPartition]int64
-}
-
-var _ log.Broker = (*RigBroker)(nil)
-
-func newRigBroker() *RigBroker {
-	return &RigBroker{Infos: map[schema.Topic]log.TopicInfo{schema.PriceEvents: {ID: TestTopicID, Partitions: Partitions}, schema.QuoteOutcomes: {ID: "topic-2", Partitions: Partitions}},
-		Log: map[pipeline.TopicPartition][]pipeline.Record{}, Oldest: map[pipeline.TopicPartition]int64{}}
-}
-
-func (b *RigBroker) EnsureTopics(ctx context.Context, topics []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
-	return b.Topics(ctx, topics)
-}
-
-func (b *RigBroker) Topics(context.Context, []schema.Topic) (map[schema.Topic]log.TopicInfo, error) {
-	return b.Infos, nil
-}
-
-func (b *RigBroker) LimitedRetention(context.Context, []schema.Topic) (map[schema.Topic]string, error) {
-	return nil, nil
-}
-
-func (b *RigBroker) Offsets(_ context.Context, topic schema.Topic) ([]log.OffsetRange, error) {
-	ranges := make([]log.OffsetRange, b.Infos[topic].Partitions)
-	for p := range ranges {
-		ranges[p] = b.held(pipeline.TopicPartition{Topic: topic, Partition: int32(p)})
-	}
-	return ranges, nil
-}
-
-func (b *RigBroker) held(tp pipeline.TopicPartition) log.OffsetRange {
-	return log.OffsetRange{Oldest: b.Oldest[tp], End: int64(len(b.Log[tp]))}
-}
-
-// Send appends, as the relay's broker would.
-func (b *RigBroker) Send(_ context.Context, batches []log.PartitionBatch) []error {
-	for _, batch := range batches {
-		tp := batch.TopicPartition
-		for _, r := range batch.Records {
-			b.Log[tp] = append(b.Log[tp], pipeline.Record{TopicPartition: tp, TopicID: b.Infos[tp.Topic].ID,
-				Offset: int64(len(b.Log[tp])), Timestamp: r.Timestamp, Key: r.Key, Headers: slices.Clone(r.Headers), Value: r.Value})
-		}
-	}
-	return make([]error, len(batches))
-}
-
-func (b *RigBroker) Subscriber(log.SubscriberConfig) (message.Subscriber, error) {
-	panic("a rig's stage is fed by hand")
-}
-
-func (b *RigBroker) Read(_ context.Context, tp pipeline.TopicPartition, from, to int64, f func([]pipeline.Record) error) error {
-	return f(b.Log[tp][from:to])
-}
-
 // Outcomes is what the log has of the events that the stage gave on a partition.
 func (r *Rig) Outcomes(partition int32) []pipeline.Record {
 	return r.Broker.Log[pipeline.TopicPartition{Topic: schema.QuoteOutcomes, Partition: partition}]
+}
+
+// newMemory is a log that has the topics of a rig.
+func newMemory() *logtest.Memory {
+	return logtest.NewMemory(map[schema.Topic]log.TopicInfo{
+		schema.PriceEvents: {ID: TestTopicID, Partitions: Partitions}, schema.QuoteOutcomes: {ID: "topic-2", Partitions: Partitions}})
 }
 
 // Exec runs one statement on the tables.
@@ -111,7 +56,8 @@ func (r *Rig) Recreate(id string) {
 	for p := range int32(Partitions) {
 		delete(r.Broker.Log, pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: p})
 	}
-	r.Stage.outbox.topology = r.topology()
+	r.Stage.topics = r.topics()
+	r.Stage.outbox = outbox.NewWriter(r.Stage.topics)
 }
 
 // Spec is that of the stage.

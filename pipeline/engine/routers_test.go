@@ -84,7 +84,7 @@ func TestStagesComeAndGo(t *testing.T) {
 			}
 		}
 		broker := &groupBroker{Broker: r.Broker}
-		runtime, err := New(Config{Store: r.DB, Broker: broker, Topology: r.Stage.outbox.topology, GroupPrefix: "p", Log: slog.New(slog.DiscardHandler),
+		runtime, err := New(Config{Store: r.DB, Broker: broker, Topics: r.Stage.topics, GroupPrefix: "p", Log: slog.New(slog.DiscardHandler),
 			Stages: []StageSpec{spec("fixed")}, Changing: func(context.Context) ([]StageSpec, error) {
 				mu.Lock()
 				defer mu.Unlock()

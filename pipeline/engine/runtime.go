@@ -18,15 +18,17 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/outbox"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // Config describes a runtime.
 type Config struct {
-	Store    *store.Store
-	Broker   log.Broker
-	Topology *Topology
+	Store  *store.Store
+	Broker log.Broker
+	Topics *topics.Set
 	// GroupPrefix begins the name of each consumer group.
 	GroupPrefix string
 	// Owner identifies this process among those that share the work.
@@ -71,7 +73,7 @@ type Runtime struct {
 	cfg     Config
 	metrics *metrics
 	sources []*source
-	relay   *Relay
+	relay   *outbox.Relay
 
 	looks singleflight.Group // at the broker
 
@@ -88,12 +90,12 @@ func New(cfg Config) (*Runtime, error) {
 	if cfg.Registry == nil {
 		cfg.Registry = prometheus.NewRegistry()
 	}
-	if cfg.Topology.inDatabase != nil {
+	if cfg.Topics.InDatabase() != nil {
 		cfg.Relay = false // what is published is in the log already
 	}
 	r := &Runtime{cfg: cfg, metrics: newMetrics(cfg.Registry), changed: make(chan struct{})}
 	cfg.Registry.MustRegister(r)
-	r.relay = newRelay(cfg.Store, cfg.Broker, cfg.Topology, cfg.Owner, cfg.Log)
+	r.relay = outbox.NewRelay(cfg.Store, cfg.Broker, cfg.Topics, cfg.Owner, cfg.Log)
 	for _, spec := range cfg.Stages {
 		r.stages = append(r.stages, r.newStage(spec))
 	}
@@ -104,7 +106,7 @@ func New(cfg Config) (*Runtime, error) {
 }
 
 func (r *Runtime) newStage(spec StageSpec) *Stage {
-	stage := newStage(spec, r.cfg.Store, r.cfg.Topology, r.cfg.Log, r.metrics, r.committed)
+	stage := newStage(spec, r.cfg.Store, r.cfg.Topics, r.cfg.Log, r.metrics, r.committed)
 	if r.cfg.TransactionLimit > 0 {
 		stage.limit = r.cfg.TransactionLimit
 	}
@@ -158,7 +160,7 @@ func (r *Runtime) Registry() *prometheus.Registry { return r.cfg.Registry }
 
 // Emitter publishes events through the outbox, or straight into the log.
 func (r *Runtime) Emitter() pipeline.Emitter {
-	return &emitter{Appender: NewAppender(r.cfg.Broker, r.cfg.Topology), Store: r.cfg.Store, outbox: outbox{r.cfg.Topology}, wake: r.relay.Wake}
+	return &emitter{Appender: NewAppender(r.cfg.Broker, r.cfg.Topics), Store: r.cfg.Store, outbox: outbox.NewWriter(r.cfg.Topics), wake: r.relay.Wake}
 }
 
 // Run works until ctx is done, then finishes the batches under way. started, if

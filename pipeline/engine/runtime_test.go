@@ -44,7 +44,7 @@ func TestRunEndsWithItsRouter(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := NewRig(t, &Recorder{})
-			runtime, err := New(Config{Store: r.DB, Broker: broker, Topology: r.Stage.outbox.topology, Log: slog.New(slog.DiscardHandler),
+			runtime, err := New(Config{Store: r.DB, Broker: broker, Topics: r.Stage.topics, Log: slog.New(slog.DiscardHandler),
 				Stages: []StageSpec{{Name: "idle", Consumes: []schema.EventType{schema.PriceObserved{}.EventType()}, Handler: &idleRunner{}}}})
 			require.NoError(t, err)
 			err = runtime.Run(t.Context(), func() {})

@@ -18,7 +18,9 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/outbox"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -51,7 +53,8 @@ func (s StageSpec) Topics() []schema.Topic {
 type Stage struct {
 	spec    StageSpec
 	db      *store.Store
-	outbox  outbox
+	topics  *topics.Set
+	outbox  outbox.Writer
 	log     *slog.Logger
 	metrics stageMetrics
 	// committed is called after each transaction.
@@ -87,10 +90,10 @@ type Stage struct {
 
 var _ log.Assignor = (*Stage)(nil)
 
-// newStage returns a stage that publishes to the topics of topology.
-func newStage(spec StageSpec, db *store.Store, topology *Topology, log *slog.Logger, m *metrics, committed func()) *Stage {
+// newStage returns a stage that publishes to these topics.
+func newStage(spec StageSpec, db *store.Store, topics *topics.Set, log *slog.Logger, m *metrics, committed func()) *Stage {
 	log = log.With("stage", spec.Name)
-	return &Stage{spec: spec, db: db, outbox: outbox{topology},
+	return &Stage{spec: spec, db: db, topics: topics, outbox: outbox.NewWriter(topics),
 		log: log, buried: buried{log: log, stage: spec.Name}, metrics: m.of(spec.Name), committed: committed,
 		limit: transactionLimit, watchdogLimit: watchdogLimit, bisectTime: bisectTime, applying: context.Background(),
 		complaints: rate.Sometimes{First: 1, Interval: 10 * time.Second}, troubles: map[string]error{}, stuck: map[pipeline.TopicPartition]stuckPartition{}}
@@ -118,7 +121,7 @@ func (s *Stage) deliver(msg *message.Message) error {
 // decode reads the events of all records, once for all attempts.
 func (s *Stage) decode(records []pipeline.Record) {
 	for i := range records {
-		topic, _ := s.outbox.topology.Topic(records[i].Topic)
+		topic, _ := s.topics.Topic(records[i].Topic)
 		s.decodeRecord(&records[i], topic)
 	}
 }

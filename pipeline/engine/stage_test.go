@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/pricemill/pricemill/internal/logtest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/internal/state"
@@ -27,6 +28,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -47,7 +49,7 @@ type Rig struct {
 	path   string
 	DB     *store.Store
 	Stage  *Stage
-	Broker *RigBroker
+	Broker *logtest.Memory
 
 	mu      sync.Mutex
 	paused  []pipeline.TopicPartition
@@ -71,32 +73,32 @@ func NewRig(t testing.TB, handler pipeline.Handler) *Rig {
 	require.NoError(t, db.Write(t.Context(), func(tx *store.Tx) error {
 		return tx.DDL(t.Context(), `CREATE TABLE effects (id {int} PRIMARY KEY, symbol {text} NOT NULL, price {decimal} NOT NULL)`)
 	}))
-	r := &Rig{T: t, path: path, DB: db, Broker: newRigBroker()}
-	topology := r.topology()
-	price, _ := topology.Topic(schema.PriceEvents)
+	r := &Rig{T: t, path: path, DB: db, Broker: newMemory()}
+	topics := r.topics()
+	price, _ := topics.Topic(schema.PriceEvents)
 	require.NoError(t, db.Write(t.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(t.Context(), `UPDATE chains SET outbox = $1 WHERE epoch = $2`, testOutbox, price.Epoch)
 		return err
 	}))
 	r.Stage = newStage(StageSpec{Name: "test", Consumes: []schema.EventType{schema.PriceObserved{}.EventType()},
 		Produces: []schema.EventType{schema.QuoteUnchanged{}.EventType()}, Handler: handler},
-		db, topology, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
+		db, topics, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})
 	return r
 }
 
 var RigTopics = []schema.Topic{schema.PriceEvents, schema.QuoteOutcomes}
 
-// topology is what a process that starts now would work with.
-func (r *Rig) topology() *Topology {
+// topics are what a process that starts now would work with.
+func (r *Rig) topics() *topics.Set {
 	r.T.Helper()
-	topology, err := NewTopology(r.T.Context(), r.DB, r.Broker, RigTopics, ByLastDigit)
+	topics, err := topics.New(r.T.Context(), r.DB, r.Broker, RigTopics, ByLastDigit)
 	require.NoError(r.T, err)
-	return topology
+	return topics
 }
 
 // Epoch is that of a topic.
 func (r *Rig) Epoch(name schema.Topic) int64 {
-	topic, _ := r.Stage.outbox.topology.Topic(name)
+	topic, _ := r.Stage.topics.Topic(name)
 	return topic.Epoch
 }
 
@@ -116,7 +118,7 @@ func (r *Rig) another(handler pipeline.Handler) *Rig {
 	spec := r.Stage.spec
 	spec.Handler = handler
 	return &Rig{T: r.T, path: r.path, DB: r.DB, Broker: r.Broker,
-		Stage: newStage(spec, r.DB, r.topology(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})}
+		Stage: newStage(spec, r.DB, r.topics(), slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()), func() {})}
 }
 
 // Append writes a record to the log of a partition, as number seq of its chain;
@@ -159,7 +161,7 @@ func (r *Rig) claims() []log.Claim {
 	var claims []log.Claim
 	for p := range int32(Partitions) {
 		tp := pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: p}
-		claims = append(claims, log.Claim{TopicPartition: tp, TopicInfo: r.Broker.Infos[schema.PriceEvents], OffsetRange: r.Broker.held(tp)})
+		claims = append(claims, log.Claim{TopicPartition: tp, TopicInfo: r.Broker.Infos[schema.PriceEvents], OffsetRange: r.Broker.Held(tp)})
 	}
 	return claims
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/outbox"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -85,7 +86,7 @@ func (r *Runtime) checkWorkers(ctx context.Context, own ownStages) []Check {
 			elsewhere = append(elsewhere, stage)
 		}
 	}
-	relayed := r.cfg.Relay || r.cfg.Topology.inDatabase != nil
+	relayed := r.cfg.Relay || r.cfg.Topics.InDatabase() != nil
 	if relayed && len(elsewhere) == 0 {
 		return nil
 	}
@@ -99,7 +100,7 @@ func (r *Runtime) checkWorkers(ctx context.Context, own ownStages) []Check {
 			missing = append(missing, "stage "+stage)
 		}
 	}
-	if !relayed && !slices.Contains(held, leaseName) {
+	if !relayed && !slices.Contains(held, outbox.LeaseName) {
 		missing = append(missing, "the relay")
 	}
 	if len(missing) == 0 {

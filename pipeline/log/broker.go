@@ -152,3 +152,9 @@ type TransactionalLog interface {
 // MaxEventBytes bounds an event with its headers and key. Kafka refuses
 // messages above 1 MiB by default; the difference is the frame around it.
 const MaxEventBytes = 1_000_000
+
+// BatchRecords and BatchBytes bound what is sent to a partition at once.
+const (
+	BatchRecords = 2000
+	BatchBytes   = 900_000
+)

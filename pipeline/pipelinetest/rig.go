@@ -16,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -33,8 +34,8 @@ const Partitions = 3
 type Rig struct {
 	DB *store.Store
 
-	topology *engine.Topology
-	emitter  pipeline.Emitter
+	topics  *topics.Set
+	emitter pipeline.Emitter
 
 	mu   sync.Mutex
 	ends map[pipeline.TopicPartition]int64 // of the log
@@ -65,10 +66,10 @@ func OpenStore(t testing.TB, path string) *store.Store {
 func On(t TB, db *store.Store) *Rig {
 	t.Helper()
 	r := &Rig{DB: db, ends: map[pipeline.TopicPartition]int64{}, read: map[pipeline.TopicPartition]int64{}}
-	topology, err := engine.NewTopology(context.Background(), db, broker{rig: r}, schema.Topics(), partition)
+	topics, err := topics.New(context.Background(), db, broker{rig: r}, schema.Topics(), partition)
 	require.NoError(t, err)
-	r.topology = topology
-	runtime, err := engine.New(engine.Config{Store: db, Broker: broker{rig: r}, Topology: topology, Log: discard})
+	r.topics = topics
+	runtime, err := engine.New(engine.Config{Store: db, Broker: broker{rig: r}, Topics: topics, Log: discard})
 	require.NoError(t, err)
 	r.emitter = runtime.Emitter()
 	return r
@@ -89,7 +90,7 @@ func (r *Rig) Append(t TB, events ...schema.Event) []pipeline.Record {
 	records := make([]pipeline.Record, len(events))
 	for i, event := range events {
 		topic, key := event.Payload.Topic(), []byte(event.Payload.Key())
-		partition, err := r.topology.PartitionOf(topic, key)
+		partition, err := r.topics.PartitionOf(topic, key)
 		require.NoError(t, err)
 		tp := pipeline.TopicPartition{Topic: topic, Partition: partition}
 		if event.ID == "" {

@@ -46,7 +46,7 @@ func (r *Rig) Start(t TB, spec engine.StageSpec) *Stage {
 		spec.Handler = wrapped
 	}
 	s.spec = spec
-	runtime, err := engine.New(engine.Config{Store: r.DB, Broker: broker{r, s.queue}, Topology: r.topology,
+	runtime, err := engine.New(engine.Config{Store: r.DB, Broker: broker{r, s.queue}, Topics: r.topics,
 		GroupPrefix: "pipelinetest", Owner: "pipelinetest", Stages: []engine.StageSpec{spec}, Log: discard})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())

@@ -10,18 +10,18 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // Config describes a hub. All fields are required.
 type Config struct {
-	Store    *store.Store
-	Log      Log
-	Topology *engine.Topology
-	Kinds    Kinds
+	Store  *store.Store
+	Log    Log
+	Topics *topics.Set
+	Kinds  Kinds
 	// Changed returns a channel that is closed when a stage of this process commits.
 	Changed func() <-chan struct{}
 	Logger  *slog.Logger

@@ -22,6 +22,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
 	_ "github.com/pricemill/pricemill/projections/candles"
 	_ "github.com/pricemill/pricemill/projections/ema"
@@ -49,7 +50,7 @@ func newRig(t *testing.T) *rig {
 	db, err := store.Open(t.Context(), eng)
 	require.NoError(t, err)
 	log := table.Open(table.Config{Store: db, Partitions: 2, Partitioner: kafka.Partition, Poll: time.Millisecond})
-	topology, err := engine.NewTopology(t.Context(), db, log, schema.Topics(), kafka.Partition)
+	topics, err := topics.New(t.Context(), db, log, schema.Topics(), kafka.Partition)
 	require.NoError(t, err)
 	quiet := slog.New(slog.DiscardHandler)
 	var stages []engine.StageSpec
@@ -64,12 +65,12 @@ func newRig(t *testing.T) *rig {
 			indicators[p.Name()] = indicator
 		}
 	}
-	runtime, err := engine.New(engine.Config{Store: db, Broker: log, Topology: topology, GroupPrefix: "test", Owner: "test", Stages: stages, Log: quiet})
+	runtime, err := engine.New(engine.Config{Store: db, Broker: log, Topics: topics, GroupPrefix: "test", Owner: "test", Stages: stages, Log: quiet})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- runtime.Run(ctx, nil) }()
-	hub := live.NewHub(live.Config{Store: db, Log: log, Topology: topology, Changed: runtime.Changed, Logger: quiet,
+	hub := live.NewHub(live.Config{Store: db, Log: log, Topics: topics, Changed: runtime.Changed, Logger: quiet,
 		Kinds: live.Kinds{Window: 5, MaxWindow: 1000, Indicators: indicators}})
 	t.Cleanup(func() {
 		hub.Close()
@@ -78,7 +79,7 @@ func newRig(t *testing.T) *rig {
 		assert.NoError(t, log.Close())
 		assert.NoError(t, db.Close())
 	})
-	return &rig{T: t, db: db, hub: hub, appender: engine.NewAppender(log, topology)}
+	return &rig{T: t, db: db, hub: hub, appender: engine.NewAppender(log, topics)}
 }
 
 // append puts prices into the log, in one transaction: each of a symbol, at a second.

@@ -141,7 +141,7 @@ func (s *Stream) prices() bool { return s.kinds[0].isPrice() }
 func (s *Stream) attach(held []log.OffsetRange) error {
 	parts := map[int32]*part{}
 	for _, symbol := range s.req.Symbols {
-		number, err := s.hub.cfg.Topology.PartitionOf(schema.PriceEvents, []byte(schema.MarketKey(s.req.Provider, symbol)))
+		number, err := s.hub.cfg.Topics.PartitionOf(schema.PriceEvents, []byte(schema.MarketKey(s.req.Provider, symbol)))
 		if err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -88,7 +89,7 @@ func (h fold) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record)
 func life(ctx context.Context, t *testing.T, db *store.Store, k *killer) {
 	l := table.Open(table.Config{Store: db, Partitions: 4, Partitioner: partitioner, NackPause: time.Millisecond, Grace: time.Second})
 	defer func() { assert.NoError(t, l.Close()) }()
-	topology, err := engine.NewTopology(context.Background(), db, l, schema.Topics(), partitioner)
+	topics, err := topics.New(context.Background(), db, l, schema.Topics(), partitioner)
 	if !assert.NoError(t, err) {
 		return
 	}
@@ -99,7 +100,7 @@ func life(ctx context.Context, t *testing.T, db *store.Store, k *killer) {
 		}
 		return spec
 	}
-	runtime, err := engine.New(engine.Config{Store: db, Broker: l, Topology: topology, GroupPrefix: "test", Owner: "test", BatchSize: 50,
+	runtime, err := engine.New(engine.Config{Store: db, Broker: l, Topics: topics, GroupPrefix: "test", Owner: "test", BatchSize: 50,
 		Log: slog.New(slog.DiscardHandler), Stages: []engine.StageSpec{
 			stage("unchange", schema.PriceObserved{}, schema.QuoteUnchanged{}, unchange{k}),
 			stage("stop-jobs", schema.QuoteUnchanged{}, schema.PollingJobStopped{}, stopJobs{k}),
@@ -125,11 +126,11 @@ func newFolded(t *testing.T, open opener) *store.Store {
 // another process does.
 func feed(t *testing.T, db *store.Store, n int) {
 	l := openLog(t, db)
-	topology, err := engine.NewTopology(t.Context(), db, l, schema.Topics(), partitioner)
+	topics, err := topics.New(t.Context(), db, l, schema.Topics(), partitioner)
 	if !assert.NoError(t, err) {
 		return
 	}
-	appender := engine.NewAppender(l, topology)
+	appender := engine.NewAppender(l, topics)
 	for sent := 0; sent < n; {
 		var events []schema.Event
 		for range min(1+sent%13, n-sent) {

@@ -1,4 +1,4 @@
-package engine
+package topics
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Topology is the topics as cluster and database know them. It is safe for
+// Set is the topics of a run, as the log and the database know them. It is safe for
 // concurrent use.
-type Topology struct {
+type Set struct {
 	db     *store.Store
 	broker log.Broker
 	// inDatabase is the broker where its log is in the database; nil elsewhere.
@@ -34,35 +34,35 @@ type knownTopics struct {
 	byEpoch map[int64]schema.Topic
 }
 
-// NewTopology creates what topics are missing, registers all in the database
-// and returns them. The partitioner must be the same in every process.
+// New creates what topics are missing, registers all in the database and returns
+// them. The partitioner must be the same in every process.
 //
 // Stages whose position lies after the end of the log halt.
-func NewTopology(ctx context.Context, db *store.Store, broker log.Broker, topics []schema.Topic,
-	partitioner func(key []byte, partitions int32) int32) (*Topology, error) {
+func New(ctx context.Context, db *store.Store, broker log.Broker, topics []schema.Topic,
+	partitioner func(key []byte, partitions int32) int32) (*Set, error) {
 	infos, err := broker.EnsureTopics(ctx, topics)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the topics: %w", err)
 	}
-	t := topologyOf(db, broker, topics, partitioner)
+	t := of(db, broker, topics, partitioner)
 	if err := t.register(ctx, infos); err != nil {
 		return nil, err
 	}
-	if err := t.haltBeyond(ctx); err != nil {
+	if err := t.HaltBeyond(ctx); err != nil {
 		return nil, err
 	}
 	return t, t.Refresh(ctx)
 }
 
-func topologyOf(db *store.Store, broker log.Broker, topics []schema.Topic, partitioner func(key []byte, partitions int32) int32) *Topology {
+func of(db *store.Store, broker log.Broker, topics []schema.Topic, partitioner func(key []byte, partitions int32) int32) *Set {
 	inDatabase, _ := broker.(log.TransactionalLog)
-	return &Topology{db: db, broker: broker, inDatabase: inDatabase, names: topics, partitioner: partitioner}
+	return &Set{db: db, broker: broker, inDatabase: inDatabase, names: topics, partitioner: partitioner}
 }
 
-// LookupTopology returns the topics without creating or registering any, for
-// those who come next to a service.
-func LookupTopology(ctx context.Context, db *store.Store, broker log.Broker, topics []schema.Topic,
-	partitioner func(key []byte, partitions int32) int32) (*Topology, error) {
+// Lookup returns the topics without creating or registering any, for commands that run
+// next to a service.
+func Lookup(ctx context.Context, db *store.Store, broker log.Broker, topics []schema.Topic,
+	partitioner func(key []byte, partitions int32) int32) (*Set, error) {
 	infos, err := broker.Topics(ctx, topics)
 	if err != nil {
 		return nil, fmt.Errorf("looking at the topics: %w", err)
@@ -85,7 +85,7 @@ func LookupTopology(ctx context.Context, db *store.Store, broker log.Broker, top
 		}
 		known.byEpoch[topic.Epoch] = name
 	}
-	t := topologyOf(db, broker, topics, partitioner)
+	t := of(db, broker, topics, partitioner)
 	t.known.Store(known)
 	return t, nil
 }
@@ -95,7 +95,7 @@ var ErrForeignCluster = errors.New("the database has never seen this topic: is i
 
 // Refresh looks again: a topic may have been created again, or an operator may
 // have agreed to a change.
-func (t *Topology) Refresh(ctx context.Context) error {
+func (t *Set) Refresh(ctx context.Context) error {
 	// One after the other, or an older look would replace a newer one.
 	t.looking.Lock()
 	defer t.looking.Unlock()
@@ -106,7 +106,7 @@ func (t *Topology) Refresh(ctx context.Context) error {
 	return t.register(ctx, infos)
 }
 
-func (t *Topology) register(ctx context.Context, infos map[schema.Topic]log.TopicInfo) error {
+func (t *Set) register(ctx context.Context, infos map[schema.Topic]log.TopicInfo) error {
 	known := &knownTopics{map[schema.Topic]store.Topic{}, map[int64]schema.Topic{}}
 	for _, name := range t.names {
 		info, exists := infos[name]
@@ -130,41 +130,33 @@ func (t *Topology) register(ctx context.Context, infos map[schema.Topic]log.Topi
 }
 
 // Topic is what is known of a topic; false where it is not one of this run's.
-func (t *Topology) Topic(name schema.Topic) (store.Topic, bool) {
+func (t *Set) Topic(name schema.Topic) (store.Topic, bool) {
 	topic, known := t.known.Load().byName[name]
 	return topic, known
 }
 
 // Names are the topics of this run. The caller must not change them.
-func (t *Topology) Names() []schema.Topic { return t.names }
+func (t *Set) Names() []schema.Topic { return t.names }
 
 // AtEpoch is the topic whose present incarnation has this epoch.
-func (t *Topology) AtEpoch(epoch int64) (schema.Topic, bool) {
+func (t *Set) AtEpoch(epoch int64) (schema.Topic, bool) {
 	name, known := t.known.Load().byEpoch[epoch]
 	return name, known
 }
 
-// successor is the present incarnation of the topic that once had an epoch.
-func (t *Topology) successor(ctx context.Context, epoch int64) (store.Topic, bool, error) {
-	all, err := t.db.Topics(ctx)
-	if err != nil {
-		return store.Topic{}, false, err
-	}
-	for _, former := range all {
-		if former.Epoch == epoch {
-			// A look of ours may be older than the epoch.
-			topic, known := t.Topic(schema.Topic(former.Name))
-			return topic, known && topic.Epoch > epoch, nil
-		}
-	}
-	return store.Topic{}, false, nil
-}
-
 // PartitionOf is where records with this key are on a topic.
-func (t *Topology) PartitionOf(topic schema.Topic, key []byte) (int32, error) {
+func (t *Set) PartitionOf(topic schema.Topic, key []byte) (int32, error) {
 	info, known := t.Topic(topic)
 	if !known {
 		return 0, fmt.Errorf("topic %q is not one of this run's", topic)
 	}
-	return t.partitioner(key, info.Partitions), nil
+	return t.Partition(info, key), nil
 }
+
+// Partition is where records with this key are on an incarnation of a topic.
+func (t *Set) Partition(topic store.Topic, key []byte) int32 {
+	return t.partitioner(key, topic.Partitions)
+}
+
+// InDatabase is the log where it is in the pipeline's database; nil elsewhere.
+func (t *Set) InDatabase() log.TransactionalLog { return t.inDatabase }

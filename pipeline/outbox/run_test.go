@@ -1,4 +1,4 @@
-package engine
+package outbox
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -58,7 +57,7 @@ func sends(context.Context) error { return nil }
 
 // working is a relay at work, until stop.
 type working struct {
-	*Rig
+	*rig
 	relay  *Relay
 	broker *workingBroker
 	stop   func()
@@ -66,8 +65,9 @@ type working struct {
 
 func newWorking(t *testing.T) *working {
 	t.Helper()
-	w := &working{Rig: NewRig(t, &Recorder{}), broker: &workingBroker{send: sends}}
-	w.relay = newRelay(w.DB, w.broker, w.Rig.Stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
+	w := &working{rig: newRig(t)}
+	w.broker = &workingBroker{Broker: w.Broker, send: sends}
+	w.relay = NewRelay(w.DB, w.broker, w.known, "me", slog.New(slog.DiscardHandler))
 	return w
 }
 
@@ -81,11 +81,8 @@ func (w *working) run() {
 
 func (w *working) emit(id string) {
 	w.T.Helper()
-	emit := &emitter{Store: w.DB, outbox: w.Rig.Stage.outbox, wake: w.relay.Wake}
-	_, err := emit.Emit(w.T.Context(), func(*pipeline.Tx) ([]schema.Event, error) {
-		return []schema.Event{{ID: id, Source: "test", Payload: PriceNo("S1", 1)}}, nil
-	})
-	require.NoError(w.T, err)
+	w.publish(schema.Event{ID: id, Source: "test", Payload: priceNo("S1", 1)})
+	w.relay.Wake()
 }
 
 func (w *working) becomes(what func() bool, why string) {
@@ -108,24 +105,24 @@ func TestARelaySendsAndNotesWhileItRuns(t *testing.T) {
 	w.becomes(func() bool { return w.pending() == 0 }, "it is checkpointed, and its row is gone, while the relay runs")
 	w.emit("2")
 	w.becomes(func() bool { return w.broker.count() == 2 }, "so is the next one")
-	w.becomes(func() bool { return w.relay.age() == 0 }, "nothing waits")
+	w.becomes(func() bool { return w.relay.Age() == 0 }, "nothing waits")
 	assert.NoError(t, w.relay.Trouble())
 }
 
 func TestARelayWaitsForItsLease(t *testing.T) {
 	t.Parallel()
 	w := newWorking(t)
-	held, err := w.DB.AcquireLease(t.Context(), leaseName, "another", time.Hour)
+	held, err := w.DB.AcquireLease(t.Context(), LeaseName, "another", time.Hour)
 	require.NoError(t, err)
 	require.True(t, held)
 	w.emit("1")
 	w.relay.setBusy(true)
 	w.run()
-	w.becomes(func() bool { return w.relay.age() == 0 }, "what waits is the work of another")
+	w.becomes(func() bool { return w.relay.Age() == 0 }, "what waits is the work of another")
 	assert.Zero(t, w.broker.count())
-	require.NoError(t, w.DB.ReleaseLease(t.Context(), leaseName, "another"))
+	require.NoError(t, w.DB.ReleaseLease(t.Context(), LeaseName, "another"))
 	w.becomes(func() bool { return w.broker.count() == 1 }, "the lease is free")
-	held, err = w.DB.AcquireLease(t.Context(), leaseName, "another", time.Hour)
+	held, err = w.DB.AcquireLease(t.Context(), LeaseName, "another", time.Hour)
 	require.NoError(t, err)
 	assert.False(t, held, "it is the relay's now")
 }
@@ -138,10 +135,10 @@ func TestARelayGoesOnOnceItsBrokerIsBack(t *testing.T) {
 	w.run()
 	w.emit("1")
 	w.becomes(func() bool { return errors.Is(w.relay.Trouble(), away) }, "it says what is wrong")
-	assert.Positive(t, w.relay.age(), "something waits")
+	assert.Positive(t, w.relay.Age(), "something waits")
 	assert.Zero(t, w.broker.count())
 	w.broker.now(sends)
-	w.becomes(func() bool { return w.broker.count() == 1 && w.relay.Trouble() == nil && w.relay.age() == 0 }, "it is sent, and nothing is wrong")
+	w.becomes(func() bool { return w.broker.count() == 1 && w.relay.Trouble() == nil && w.relay.Age() == 0 }, "it is sent, and nothing is wrong")
 }
 
 // A relay that is asked to stop waits for an answer a while, and no longer.
@@ -183,14 +180,14 @@ func TestATenureBeginsWithWhatTheDatabaseSays(t *testing.T) {
 	require.True(t, held)
 	assert.Len(t, w.relay.acked, 1, "it is the same tenure")
 
-	require.NoError(t, w.DB.ReleaseLease(t.Context(), leaseName, "me"))
-	held, err = w.DB.AcquireLease(t.Context(), leaseName, "another", time.Hour)
+	require.NoError(t, w.DB.ReleaseLease(t.Context(), LeaseName, "me"))
+	held, err = w.DB.AcquireLease(t.Context(), LeaseName, "another", time.Hour)
 	require.NoError(t, err)
 	require.True(t, held)
 	held, err = w.relay.takeLease(t.Context())
 	require.NoError(t, err)
 	assert.False(t, held)
-	require.NoError(t, w.DB.ReleaseLease(t.Context(), leaseName, "another"))
+	require.NoError(t, w.DB.ReleaseLease(t.Context(), LeaseName, "another"))
 	held, err = w.relay.takeLease(t.Context())
 	require.NoError(t, err)
 	require.True(t, held)

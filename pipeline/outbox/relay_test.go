@@ -1,4 +1,4 @@
-package engine
+package outbox
 
 import (
 	"context"
@@ -55,23 +55,19 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	r := NewRig(t, &Recorder{})
-	broker := &flakyBroker{random: rand.New(rand.NewPCG(seed, 0)), log: map[pipeline.TopicPartition][]chain.Link{}}
-	emit := &emitter{Store: r.DB, outbox: r.Stage.outbox, wake: func() {}}
+	r := newRig(t)
+	broker := &flakyBroker{Broker: r.Broker, random: rand.New(rand.NewPCG(seed, 0)), log: map[pipeline.TopicPartition][]chain.Link{}}
 	const events = 300
 	var emitting sync.WaitGroup
 	emitting.Go(func() {
 		for i := range events {
-			_, err := emit.Emit(t.Context(), func(*pipeline.Tx) ([]schema.Event, error) {
-				return []schema.Event{{ID: fmt.Sprint(i), Source: "test", Payload: PriceNo(fmt.Sprintf("S%d", i%Partitions), i)}}, nil
-			})
-			assert.NoError(t, err)
+			r.publish(schema.Event{ID: fmt.Sprint(i), Source: "test", Payload: priceNo(fmt.Sprintf("S%d", i%partitions), i)})
 		}
 	})
 	var relaying sync.WaitGroup
 	done := make(chan struct{})
 	for i := range 2 {
-		relay := newRelay(r.DB, broker, r.Stage.outbox.topology, fmt.Sprint(i), slog.New(slog.DiscardHandler))
+		relay := NewRelay(r.DB, broker, r.known, fmt.Sprint(i), slog.New(slog.DiscardHandler))
 		relaying.Go(func() {
 			for {
 				select {
@@ -119,19 +115,15 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 // lease go.
 func TestARelayThatStopsEmptiesTheOutbox(t *testing.T) {
 	t.Parallel()
-	r := NewRig(t, &Recorder{})
-	broker := &steadyBroker{}
-	relay := newRelay(r.DB, broker, r.Stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
-	emit := &emitter{Store: r.DB, outbox: r.Stage.outbox, wake: relay.Wake}
-	_, err := emit.Emit(t.Context(), func(*pipeline.Tx) ([]schema.Event, error) {
-		return []schema.Event{{ID: "1", Source: "test", Payload: PriceNo("S1", 1)}}, nil
-	})
-	require.NoError(t, err)
+	r := newRig(t)
+	broker := &steadyBroker{Broker: r.Broker}
+	relay := NewRelay(r.DB, broker, r.known, "me", slog.New(slog.DiscardHandler))
+	r.publish(schema.Event{ID: "1", Source: "test", Payload: priceNo("S1", 1)})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	relay.Run(ctx)
 	assert.Equal(t, 1, broker.sent)
-	held, err := r.DB.AcquireLease(t.Context(), leaseName, "another", time.Second)
+	held, err := r.DB.AcquireLease(t.Context(), LeaseName, "another", time.Second)
 	require.NoError(t, err)
 	assert.True(t, held)
 	var chains []store.Chain
@@ -155,16 +147,16 @@ func (b *steadyBroker) Send(_ context.Context, batches []log.PartitionBatch) []e
 // Each round sends more, however large the events, checkpointed or not.
 func TestARelayGoesOnBehindALargeEvent(t *testing.T) {
 	t.Parallel()
-	r := NewRig(t, &Recorder{})
-	broker := &steadyBroker{}
-	relay := newRelay(r.DB, broker, r.Stage.outbox.topology, "me", slog.New(slog.DiscardHandler))
+	r := newRig(t)
+	broker := &steadyBroker{Broker: r.Broker}
+	relay := NewRelay(r.DB, broker, r.known, "me", slog.New(slog.DiscardHandler))
 	const events = 3
 	rows := make([]store.OutboxRow, events)
 	for i := range rows {
-		rows[i] = store.OutboxRow{Epoch: r.Epoch(schema.PriceEvents), Part: 1, Key: []byte("k"), Headers: store.EncodeHeaders(nil),
+		rows[i] = store.OutboxRow{Epoch: r.epoch(schema.PriceEvents), Part: 1, Key: []byte("k"), Headers: store.EncodeHeaders(nil),
 			Payload: make([]byte, log.MaxEventBytes-100)}
 	}
-	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error { return r.Stage.outbox.insert(t.Context(), tx, rows) }))
+	require.NoError(t, r.DB.Write(t.Context(), func(tx *store.Tx) error { return r.writer.Insert(t.Context(), tx, rows) }))
 	for i := range events {
 		_, err := relay.round(t.Context())
 		require.NoError(t, err)

@@ -1,4 +1,4 @@
-package engine
+package outbox
 
 import (
 	"bytes"
@@ -18,28 +18,28 @@ import (
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
+	"github.com/pricemill/pricemill/schema"
 )
 
 const (
-	leaseName = "relay"
+	// LeaseName is the lease that the relay at work holds.
+	LeaseName = "relay"
 	// leaseTime is how long a relay that died keeps the others out; it is only
 	// comfort, since two relays at once do no harm.
 	leaseTime = 3 * time.Second
-	// relayPoll is how soon events of another process's transaction are seen;
-	// those of our own wake the relay.
-	relayPoll = 10 * time.Millisecond
-	// relayRows and relayBytes bound what goes to a partition in one round.
-	relayRows  = 2000
-	relayBytes = 900_000
-	// relayNote is how long the note of what was sent may wait for more: while it is
-	// written, stages wait to take numbers. What was sent and not checkpointed when a
+	// poll is how soon events of another process's transaction are seen; those of our
+	// own wake the relay.
+	poll = 10 * time.Millisecond
+	// checkpointEvery is how long the note of what was sent may wait for more: while it
+	// is written, stages wait to take numbers. What was sent and not checkpointed when a
 	// relay dies is sent again.
-	relayNote = 100 * time.Millisecond
-	// relayGrace is how long the relay continues once it is asked to stop: it notes
+	checkpointEvery = 100 * time.Millisecond
+	// grace is how long the relay continues once it is asked to stop: it notes
 	// what was sent, and sends what was committed last. Before that the note takes
 	// what it takes: to give up, and send the same again, would never end on a
 	// machine that is too slow for a limit.
-	relayGrace = 1500 * time.Millisecond
+	grace = 1500 * time.Millisecond
 )
 
 // chainID names a chain.
@@ -58,12 +58,12 @@ func idOf(c store.Chain) chainID { return chainID{c.Epoch, c.Part, c.Timeline} }
 //
 // One relay works at a time per database, by a lease; overlap is harmless.
 type Relay struct {
-	db       *store.Store
-	broker   log.Broker
-	topology *Topology
-	owner    string
-	log      *slog.Logger
-	wake     chan struct{}
+	db     *store.Store
+	broker log.Broker
+	topics *topics.Set
+	owner  string
+	log    *slog.Logger
+	wake   chan struct{}
 
 	// marking is done when a stop waits no longer for the note of what was sent.
 	marking context.Context
@@ -88,8 +88,10 @@ type Relay struct {
 	late map[chainID]lateMark
 }
 
-func newRelay(db *store.Store, broker log.Broker, topology *Topology, owner string, log *slog.Logger) *Relay {
-	return &Relay{db: db, broker: broker, topology: topology, owner: owner,
+// NewRelay returns a relay of the outbox of db, which owner names among those that might
+// have its lease.
+func NewRelay(db *store.Store, broker log.Broker, topics *topics.Set, owner string, log *slog.Logger) *Relay {
+	return &Relay{db: db, broker: broker, topics: topics, owner: owner,
 		log: log.With("component", "relay"), wake: make(chan struct{}, 1), marking: context.Background(),
 		sent: map[chainID]int64{}, checkpointed: map[chainID]int64{}, acked: map[chainID]store.Sent{}, looked: map[haltedRecord]bool{}}
 }
@@ -108,7 +110,7 @@ func (r *Relay) Run(ctx context.Context) {
 	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, 2*time.Second
 	last, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(relayGrace, cancel) })()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 	r.marking = last
 	var renewed time.Time
 	for ctx.Err() == nil {
@@ -136,34 +138,38 @@ func (r *Relay) Run(ctx context.Context) {
 			r.wait(ctx, leaseTime/3, nil)
 		case !more:
 			pauses.Reset()
-			r.wait(ctx, relayPoll, r.wake)
+			r.wait(ctx, poll, r.wake)
 		}
 	}
 	// What was committed last should not have to wait for the next start.
-	held, err := r.takeLease(last)
-	for more := held && err == nil; more && last.Err() == nil; {
-		if more, err = r.round(last); err != nil {
-			r.log.Info("some events stay in the outbox until the next start", "error", err)
-			break
-		}
+	if err := r.Drain(last); err != nil {
+		r.log.Info("some events stay in the outbox, or are sent again by the next relay", "error", err)
 	}
-	if err := r.checkpoint(); err != nil {
-		r.log.Info("some events stay in the outbox, and are sent again by the next relay", "error", err)
-	}
-	if err := r.db.ReleaseLease(last, leaseName, r.owner); err != nil {
+	if err := r.db.ReleaseLease(last, LeaseName, r.owner); err != nil {
 		r.log.Debug("releasing the lease failed; it ends by itself", "error", err)
 	}
+}
+
+// Drain takes or renews the lease and sends what was committed until now, and notes it.
+// Where another relay has the lease, it leaves the events to that one. It is not for
+// use while Run works.
+func (r *Relay) Drain(ctx context.Context) error {
+	held, err := r.takeLease(ctx)
+	for more := held; more && err == nil && ctx.Err() == nil; {
+		more, err = r.round(ctx)
+	}
+	return errors.Join(err, r.checkpoint())
 }
 
 // takeLease takes or renews the lease, and looks at what may have changed before
 // anything is sent.
 func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
-	if held, err = r.db.AcquireLease(ctx, leaseName, r.owner, leaseTime); err != nil || !held {
+	if held, err = r.db.AcquireLease(ctx, LeaseName, r.owner, leaseTime); err != nil || !held {
 		r.ready = false
 		return held, err
 	}
 	// Numbers of a topic's chains must not go to another incarnation.
-	if err := r.topology.Refresh(ctx); err != nil {
+	if err := r.topics.Refresh(ctx); err != nil {
 		return true, err
 	}
 	if r.ready {
@@ -175,7 +181,7 @@ func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
 	}
 	// A new tenure: another relay, or another state of the database, may have been
 	// before us.
-	if err := r.topology.reconcile(ctx); err != nil {
+	if err := r.reconcile(ctx); err != nil {
 		return true, err
 	}
 	clear(r.sent)
@@ -188,7 +194,7 @@ func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
 // strange reports whether a stage has halted before a record with a number that this
 // database did not send: all chains must be held against the log again.
 func (r *Relay) strange(ctx context.Context) (bool, error) {
-	halted, err := r.topology.haltedLinks(ctx, r.looked)
+	halted, err := r.haltedLinks(ctx, r.looked)
 	if err != nil || len(halted) == 0 {
 		return false, err
 	}
@@ -200,7 +206,7 @@ func (r *Relay) strange(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	for _, chain := range chains {
-		topic, _ := r.topology.AtEpoch(chain.Epoch)
+		topic, _ := r.topics.AtEpoch(chain.Epoch)
 		for link := range halted[pipeline.TopicPartition{Topic: topic, Partition: chain.Part}] {
 			if link.Timeline == chain.Timeline && link.Seq > chain.Sent {
 				r.log.Warn("a stage halted before a record with a number that was not sent: looking at the ends of all chains",
@@ -235,7 +241,7 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 	defer func() { r.setTrouble(errors.Join(append(stuck, err)...)) }()
 	var waiting []store.Chain
 	for _, chain := range pending {
-		if _, known := r.topology.AtEpoch(chain.Epoch); !known {
+		if _, known := r.topics.AtEpoch(chain.Epoch); !known {
 			if err := errors.Join(r.checkpoint(), r.carryOver(ctx, chain)); err != nil {
 				stuck = append(stuck, err) // no reason for the other chains to wait
 				continue
@@ -255,7 +261,7 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 	r.setBusy(len(waiting)+len(stuck) > 0)
 	unsent, faults, err := r.send(ctx, waiting)
 	stuck = append(stuck, faults...)
-	if len(r.acked) > 0 && time.Since(r.since) >= relayNote {
+	if len(r.acked) > 0 && time.Since(r.since) >= checkpointEvery {
 		err = errors.Join(err, r.checkpoint())
 	}
 	return more || unsent, err
@@ -275,7 +281,7 @@ func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stu
 			behind[i].After-- // the last one that was sent must still be there
 		}
 	}
-	rows, err := r.db.ReadOutbox(ctx, 1+relayRows, log.MaxEventBytes+relayBytes, behind...)
+	rows, err := r.db.ReadOutbox(ctx, 1+log.BatchRecords, log.MaxEventBytes+log.BatchBytes, behind...)
 	if err != nil {
 		return false, nil, err
 	}
@@ -302,7 +308,7 @@ func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stu
 			continue // another relay was faster
 		}
 		last := own[len(batch)-1]
-		topic, _ := r.topology.AtEpoch(chain.Epoch)
+		topic, _ := r.topics.AtEpoch(chain.Epoch)
 		sent = append(sent, store.Sent{Chain: chain, Now: last.Seq, Headers: last.Headers})
 		batches = append(batches, log.PartitionBatch{TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: chain.Part}, Records: batch})
 		more = more || last.Seq < chain.Last
@@ -365,7 +371,7 @@ func (r *Relay) checkpoint() error {
 // carryOver brings the events of an incarnation of a topic that is gone into the
 // chains of the present one.
 func (r *Relay) carryOver(ctx context.Context, chain store.Chain) error {
-	to, known, err := r.topology.successor(ctx, chain.Epoch)
+	to, known, err := r.successor(ctx, chain.Epoch)
 	if err == nil && !known {
 		err = errors.New("the topic is not one of this run's")
 	}
@@ -373,7 +379,7 @@ func (r *Relay) carryOver(ctx context.Context, chain store.Chain) error {
 		r.log.Warn("a topic was created again, or its log lost its end: events that wait for it are numbered again",
 			"topic", to.Name, "partition", chain.Part, "events", chain.Last-chain.Sent)
 		err = r.db.Write(ctx, func(tx *store.Tx) error {
-			return tx.CarryOver(ctx, chain, to, func(key []byte) int32 { return r.topology.partitioner(key, to.Partitions) })
+			return tx.CarryOver(ctx, chain, to, func(key []byte) int32 { return r.topics.Partition(to, key) })
 		})
 	}
 	if err != nil {
@@ -381,6 +387,22 @@ func (r *Relay) carryOver(ctx context.Context, chain store.Chain) error {
 			chain.Epoch, chain.Part, chain.Last-chain.Sent, err)
 	}
 	return nil
+}
+
+// successor is the present incarnation of the topic that once had an epoch.
+func (r *Relay) successor(ctx context.Context, epoch int64) (store.Topic, bool, error) {
+	all, err := r.db.Topics(ctx)
+	if err != nil {
+		return store.Topic{}, false, err
+	}
+	for _, former := range all {
+		if former.Epoch == epoch {
+			// A look of ours may be older than the epoch.
+			topic, known := r.topics.Topic(schema.Topic(former.Name))
+			return topic, known && topic.Epoch > epoch, nil
+		}
+	}
+	return store.Topic{}, false, nil
 }
 
 // detectRollback notices a database that was set back to an earlier state while this
@@ -414,7 +436,7 @@ func outgoing(rows []store.OutboxRow, of store.Chain, after int64) ([]log.Outgoi
 				row.Epoch, row.Part, after, row.Seq)
 		}
 		size += len(row.Key) + len(row.Headers) + len(row.Payload) + chain.LinkBytes
-		if len(records) > 0 && size > relayBytes {
+		if len(records) > 0 && size > log.BatchBytes {
 			break
 		}
 		headers, err := store.DecodeHeaders(row.Headers)

@@ -1,4 +1,4 @@
-package engine
+package outbox
 
 import (
 	"context"
@@ -8,19 +8,24 @@ import (
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// outbox writes events into the outbox of a transaction.
-type outbox struct{ topology *Topology }
+// Writer writes events into the outbox of a transaction, or, where the log is in the
+// database, straight into the log. It is safe for concurrent use.
+type Writer struct{ topics *topics.Set }
 
-// append inserts events, and returns where each will be in the log.
-func (o outbox) append(ctx context.Context, tx *store.Tx, events []schema.Event) ([]pipeline.Token, error) {
-	rows, err := o.rows(events, false)
+// NewWriter returns a Writer to these topics.
+func NewWriter(topics *topics.Set) Writer { return Writer{topics} }
+
+// Append inserts events, and returns where each will be in the log.
+func (w Writer) Append(ctx context.Context, tx *store.Tx, events []schema.Event) ([]pipeline.Token, error) {
+	rows, err := w.Rows(events, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.insert(ctx, tx, rows); err != nil {
+	if err := w.Insert(ctx, tx, rows); err != nil {
 		return nil, err
 	}
 	tokens := make([]pipeline.Token, len(rows))
@@ -30,13 +35,13 @@ func (o outbox) append(ctx context.Context, tx *store.Tx, events []schema.Event)
 	return tokens, nil
 }
 
-// rows are events as they are in the outbox, but for their numbers. derived says
+// Rows are events as they are in the outbox, but for their numbers. derived says
 // that the events follow from records of the log, and would be given again for the
 // same records.
-func (o outbox) rows(events []schema.Event, derived bool) ([]store.OutboxRow, error) {
+func (w Writer) Rows(events []schema.Event, derived bool) ([]store.OutboxRow, error) {
 	rows := make([]store.OutboxRow, len(events))
 	for i, event := range events {
-		row, err := o.encode(event, derived)
+		row, err := w.encode(event, derived)
 		if err != nil {
 			return nil, pipeline.Permanent(err)
 		}
@@ -49,14 +54,14 @@ func (o outbox) rows(events []schema.Event, derived bool) ([]store.OutboxRow, er
 	return rows, nil
 }
 
-// insert takes a number in its chain for each row and inserts them, into the outbox or
+// Insert takes a number in its chain for each row and inserts them, into the outbox or
 // straight into a log that is in the database: all of a transaction at once, since the
 // chains are locked in one order.
-func (o outbox) insert(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
+func (w Writer) Insert(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	if log := o.topology.inDatabase; log != nil {
+	if log := w.topics.InDatabase(); log != nil {
 		return log.AppendTx(ctx, tx, rows)
 	}
 	if err := number(ctx, tx, rows); err != nil {
@@ -65,7 +70,7 @@ func (o outbox) insert(ctx context.Context, tx *store.Tx, rows []store.OutboxRow
 	return tx.Append(ctx, rows)
 }
 
-func (o outbox) encode(event schema.Event, derived bool) (store.OutboxRow, error) {
+func (w Writer) encode(event schema.Event, derived bool) (store.OutboxRow, error) {
 	headers, value, err := event.Encode()
 	if err != nil {
 		return store.OutboxRow{}, err
@@ -73,13 +78,13 @@ func (o outbox) encode(event schema.Event, derived bool) (store.OutboxRow, error
 	if derived {
 		headers = append(headers, schema.Header{Key: chain.HeaderDerived, Value: []byte("true")})
 	}
-	topic, known := o.topology.Topic(event.Payload.Topic())
+	topic, known := w.topics.Topic(event.Payload.Topic())
 	if !known {
 		return store.OutboxRow{}, fmt.Errorf("publishing %s: topic %q is not one of this run's",
 			event.Payload.EventType(), event.Payload.Topic())
 	}
 	key := []byte(event.Payload.Key())
-	return store.OutboxRow{Epoch: topic.Epoch, Part: o.topology.partitioner(key, topic.Partitions),
+	return store.OutboxRow{Epoch: topic.Epoch, Part: w.topics.Partition(topic, key),
 		Key: key, Headers: store.EncodeHeaders(headers), Payload: value}, nil
 }
 
@@ -115,29 +120,4 @@ func number(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 		next[c]++
 	}
 	return nil
-}
-
-// emitter implements Emitter.
-type emitter struct {
-	*Appender
-	*store.Store
-	outbox outbox
-	wake   func()
-}
-
-func (e *emitter) Emit(ctx context.Context, f func(tx *pipeline.Tx) ([]schema.Event, error)) ([]pipeline.Token, error) {
-	var tokens []pipeline.Token
-	err := runTx(ctx, e.Store, &pipeline.Tx{}, func(tx *pipeline.Tx) error {
-		events, err := f(tx)
-		if err != nil {
-			return err
-		}
-		tokens, err = e.outbox.append(ctx, tx.Tx, events)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	e.wake()
-	return tokens, nil
 }

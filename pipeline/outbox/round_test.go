@@ -1,13 +1,15 @@
-package engine
+package outbox
 
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/internal/logtest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/log"
@@ -37,16 +39,16 @@ func (w *working) insert(partition int32, events, n int) {
 	w.T.Helper()
 	rows := make([]store.OutboxRow, events)
 	for i := range rows {
-		rows[i] = store.OutboxRow{Epoch: w.Epoch(schema.PriceEvents), Part: partition, Key: []byte("k"),
+		rows[i] = store.OutboxRow{Epoch: w.epoch(schema.PriceEvents), Part: partition, Key: []byte("k"),
 			Headers: store.EncodeHeaders([]schema.Header{{Key: "n", Value: []byte{byte(i)}}}), Payload: make([]byte, n)}
 	}
-	require.NoError(w.T, w.DB.Write(w.T.Context(), func(tx *store.Tx) error { return w.Rig.Stage.outbox.insert(w.T.Context(), tx, rows) }))
+	require.NoError(w.T, w.DB.Write(w.T.Context(), func(tx *store.Tx) error { return w.writer.Insert(w.T.Context(), tx, rows) }))
 }
 
 // chain is that of a partition, as the database has it.
 func (w *working) chain(partition int32) store.Chain {
 	w.T.Helper()
-	chains, err := store.ChainsAt(w.T.Context(), w.DB, []store.Chain{{Epoch: w.Epoch(schema.PriceEvents), Part: partition}})
+	chains, err := store.ChainsAt(w.T.Context(), w.DB, []store.Chain{{Epoch: w.epoch(schema.PriceEvents), Part: partition}})
 	require.NoError(w.T, err)
 	require.Len(w.T, chains, 1)
 	return chains[0]
@@ -66,20 +68,20 @@ func TestARoundSaysWhetherThereIsMore(t *testing.T) {
 	t.Parallel()
 	w := newRounds(t)
 	assert.False(t, w.round())
-	assert.Zero(t, w.relay.age(), "nothing waits")
+	assert.Zero(t, w.relay.Age(), "nothing waits")
 	assert.Zero(t, w.broker.calls, "the broker is not asked for nothing")
 
-	w.insert(0, relayRows+3, 1)
+	w.insert(0, log.BatchRecords+3, 1)
 	w.insert(1, 1, 1)
 	assert.True(t, w.round(), "of the first chain, not of the second")
-	assert.Equal(t, 1+relayRows+1, w.broker.count(), "a bounded batch of the one, all of the other")
+	assert.Equal(t, 1+log.BatchRecords+1, w.broker.count(), "a bounded batch of the one, all of the other")
 	assert.False(t, w.relay.busy.IsZero())
 	assert.False(t, w.round())
-	assert.Equal(t, relayRows+3+1, w.broker.count())
+	assert.Equal(t, log.BatchRecords+3+1, w.broker.count())
 	assert.False(t, w.round())
-	assert.Zero(t, w.relay.age(), "what was sent and is not checkpointed yet does not wait")
+	assert.Zero(t, w.relay.Age(), "what was sent and is not checkpointed yet does not wait")
 	assert.NotEmpty(t, w.relay.acked)
-	assert.Equal(t, relayRows+3+1, w.broker.count())
+	assert.Equal(t, log.BatchRecords+3+1, w.broker.count())
 }
 
 func TestARoundSaysWhatFailed(t *testing.T) {
@@ -106,7 +108,7 @@ func TestARoundSaysWhatFailed(t *testing.T) {
 	w.broker.now(sends)
 	w.insert(1, 1, 1)
 	w.insert(2, 1, 1)
-	w.Exec(`DELETE FROM outbox WHERE part = 1 AND seq = 1`)
+	w.exec(`DELETE FROM outbox WHERE part = 1 AND seq = 1`)
 	w.round()
 	assert.Equal(t, 1, w.broker.count(), "the other chain need not wait")
 	assert.ErrorContains(t, w.relay.Trouble(), "goes from 0 to 2: rows were deleted by hand?")
@@ -118,7 +120,7 @@ func TestARoundWithEventsOfNoTopic(t *testing.T) {
 	w := newRounds(t)
 	others, err := w.DB.RegisterTopic(t.Context(), "of-another-binary", "topic-3", 2)
 	require.NoError(t, err)
-	w.Exec(`UPDATE chains SET last = 2 WHERE epoch = $1 AND part = 1`, others.Epoch)
+	w.exec(`UPDATE chains SET last = 2 WHERE epoch = $1 AND part = 1`, others.Epoch)
 	w.insert(1, 1, 1)
 	assert.False(t, w.round(), "to try again at once would not help")
 	assert.Equal(t, 1, w.broker.count())
@@ -137,15 +139,15 @@ func TestARoundCarriesEventsOver(t *testing.T) {
 	w := newRounds(t)
 	w.emit("1")
 	former := w.chain(1)
-	w.Rig.Broker.Infos[schema.PriceEvents] = log.TopicInfo{ID: "topic-9", Partitions: Partitions}
-	require.NoError(t, w.relay.topology.Refresh(t.Context()))
+	w.Broker.Infos[schema.PriceEvents] = log.TopicInfo{ID: "topic-9", Partitions: partitions}
+	require.NoError(t, w.relay.topics.Refresh(t.Context()))
 	assert.True(t, w.round(), "there is something to send now")
 	assert.Empty(t, w.relay.sent, "the former chain is none of those that are sent")
 	assert.Zero(t, w.broker.count())
 	assert.False(t, w.round())
 	assert.Equal(t, 1, w.broker.count())
 	assert.NoError(t, w.relay.Trouble())
-	assert.Error(t, w.relay.carryOver(t.Context(), store.Chain{Epoch: former.Epoch, Part: Partitions + 1}), "there is no such chain")
+	assert.Error(t, w.relay.carryOver(t.Context(), store.Chain{Epoch: former.Epoch, Part: partitions + 1}), "there is no such chain")
 }
 
 // Another relay may have checkpointed some, or all, of what this one has sent.
@@ -232,14 +234,14 @@ func TestABatchOfAChain(t *testing.T) {
 		return store.OutboxRow{Epoch: 1, Part: 1, Seq: seq, Key: key, Headers: headers, Payload: make([]byte, size-len(key)-len(headers)-chain.LinkBytes)}
 	}
 	of := store.Chain{Epoch: 1, Part: 1, Timeline: "a"}
-	const half = relayBytes / 2
+	const half = log.BatchBytes / 2
 	for name, test := range map[string]struct {
 		sizes []int
 		sent  int
 	}{
 		"what fits to the byte": {[]int{half, half, half}, 2},
 		"a byte too much":       {[]int{half, half + 1, half}, 1},
-		"a large one first":     {[]int{relayBytes + 1, 1000}, 1},
+		"a large one first":     {[]int{log.BatchBytes + 1, 1000}, 1},
 		"small ones":            {[]int{1000, 1000, 1000}, 3},
 	} {
 		var rows []store.OutboxRow
@@ -265,15 +267,15 @@ func TestABatchOfAChain(t *testing.T) {
 
 // failingReads is a broker whose records can be read a number of times.
 type failingReads struct {
-	*RigBroker
+	*logtest.Memory
 	reads int
 }
 
 func (b *failingReads) Read(ctx context.Context, tp pipeline.TopicPartition, from, to int64, f func([]pipeline.Record) error) error {
 	if b.reads--; b.reads < 0 {
-		return errUnreadable
+		return logtest.ErrUnreadable
 	}
-	return b.RigBroker.Read(ctx, tp, from, to, f)
+	return b.Memory.Read(ctx, tp, from, to, f)
 }
 
 // A relay that keeps its lease holds all chains against the log where a stage has
@@ -282,12 +284,11 @@ func TestWhatIsStrange(t *testing.T) {
 	t.Parallel()
 	halted := func(link chain.Link) *working {
 		w := newRounds(t)
-		w.Rig.assign()
 		w.insert(1, 4, 1)
 		w.round()
 		require.NoError(t, w.relay.checkpoint())
 		w.as(1, link)
-		w.Exec(`UPDATE positions SET halted = 'by hand' WHERE part = 1`)
+		w.halt(1, 0)
 		return w
 	}
 	for link, strange := range map[chain.Link]bool{{Timeline: testOutbox, Seq: 5}: true, {Timeline: testOutbox, Seq: 4}: false, {Timeline: testOutbox, Seq: 3}: false, {Timeline: "another", Seq: 5}: false} {
@@ -298,18 +299,18 @@ func TestWhatIsStrange(t *testing.T) {
 	}
 
 	w := halted(chain.Link{Timeline: testOutbox, Seq: 5})
-	w.relay.topology.broker = unreadable{w.Rig.Broker}
+	w.relay.broker = logtest.Unreadable{Memory: w.Broker}
 	found, err := w.relay.strange(t.Context())
-	require.ErrorIs(t, err, errUnreadable)
+	require.ErrorIs(t, err, logtest.ErrUnreadable)
 	assert.False(t, found)
 	_, err = w.relay.takeLease(t.Context())
-	require.ErrorIs(t, err, errUnreadable)
+	require.ErrorIs(t, err, logtest.ErrUnreadable)
 	before := w.names()
-	w.relay.topology.broker = &failingReads{w.Rig.Broker, 1} // of the record, not of the ends
+	w.relay.broker = &failingReads{w.Broker, 1} // of the record, not of the ends
 	_, err = w.relay.takeLease(t.Context())
-	require.ErrorIs(t, err, errUnreadable)
+	require.ErrorIs(t, err, logtest.ErrUnreadable)
 	assert.False(t, w.relay.ready, "the next turn tries again")
-	w.relay.topology.broker = w.Rig.Broker
+	w.relay.broker = w.Broker
 	_, err = w.relay.takeLease(t.Context())
 	require.NoError(t, err)
 	assert.True(t, w.relay.ready)
@@ -336,4 +337,69 @@ func TestWhatWasSentIsNotLate(t *testing.T) {
 	w.relay.sent[idOf(chain)], chain.Last = 4, 6
 	w.relay.mark([]store.Chain{chain})
 	assert.Equal(t, int64(6), w.relay.late[idOf(chain)].seq, "other events wait than those of the mark")
+}
+
+// restored is the rig of a process that works on with a copy of the database.
+func (r *rig) restored(copied string) *rig {
+	r.T.Helper()
+	restored := &rig{T: r.T, path: copied, Broker: r.Broker}
+	restored.open()
+	return restored
+}
+
+// A relay whose database goes back while it works must not send numbers again: the
+// chains get another name, however many numbers were given meanwhile. The relay notices
+// by what was checkpointed, or, where that was not yet, by the event that was sent last.
+func TestARelayNoticesThatTheDatabaseWentBack(t *testing.T) {
+	t.Parallel()
+	for _, since := range []int{1, 2, 6} {
+		for _, checkpointed := range []bool{true, false} {
+			r := newRig(t)
+			relay := r.relay()
+			round := func() {
+				held, err := relay.takeLease(t.Context())
+				require.True(t, held)
+				require.NoError(t, err)
+				_, err = relay.round(t.Context())
+				if !errors.Is(err, store.ErrOvertaken) { // a note that was due already
+					require.NoError(t, err)
+				}
+			}
+			r.emit(1, 4)
+			round()
+			require.NoError(t, relay.checkpoint())
+			copied := filepath.Join(t.TempDir(), "copy")
+			r.copyTo(copied)
+			r.emit(1, 4)
+			round()
+			if checkpointed {
+				require.NoError(t, relay.checkpoint())
+			}
+
+			restored := r.restored(copied)
+			relay.db, relay.topics = restored.DB, restored.known // what a connection leads to
+			restored.emit(1, since)
+			round()
+			require.ErrorContains(t, relay.Trouble(), "was set back")
+			round()
+			require.NoError(t, relay.checkpoint())
+			require.NoError(t, relay.Trouble())
+
+			now := restored.names()[[2]int64{restored.epoch(schema.PriceEvents), 1}]
+			assert.NotEqual(t, testOutbox, now)
+			var want, got []chain.Link
+			for seq := range int64(4 + 4) {
+				want = append(want, chain.Link{Timeline: testOutbox, Seq: seq + 1})
+			}
+			for seq := range int64(since) {
+				want = append(want, chain.Link{Timeline: now, Seq: seq + 1})
+			}
+			for _, record := range r.logOf(1) {
+				link, _, err := chain.LinkOf(record.Headers)
+				require.NoError(t, err)
+				got = append(got, link)
+			}
+			assert.Equal(t, want, got, "checkpointed %v, %d since", checkpointed, since)
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package engine
+package outbox
 
 import (
 	"cmp"
@@ -12,7 +12,6 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
-	"github.com/pricemill/pricemill/pipeline/halt"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -29,15 +28,15 @@ import (
 // now; stages halt at the first of them. After a failover, which PostgreSQL shows
 // by its timeline, it is the same, since the server that was left may still give
 // numbers.
-func (t *Topology) reconcile(ctx context.Context) error {
+func (r *Relay) reconcile(ctx context.Context) error {
 	// The log first: processes may be at work meanwhile, and what they publish
 	// must not seem to be beyond the database.
-	tails, err := t.tails(ctx)
+	tails, err := r.tails(ctx)
 	if err != nil {
 		return fmt.Errorf("holding the database against the log: %w", err)
 	}
 	// What stages halted before may lie further back.
-	halted, err := t.haltedLinks(ctx, map[haltedRecord]bool{})
+	halted, err := r.haltedLinks(ctx, map[haltedRecord]bool{})
 	if err != nil {
 		return fmt.Errorf("holding the database against the log: %w", err)
 	}
@@ -46,22 +45,22 @@ func (t *Topology) reconcile(ctx context.Context) error {
 			tails[tp].ids[link] = id
 		}
 	}
-	known, err := store.KnownChains(ctx, t.db)
+	known, err := store.KnownChains(ctx, r.db)
 	if err != nil {
 		return err
 	}
-	later, err := t.db.Moved(ctx)
+	later, err := r.db.Moved(ctx)
 	if err != nil {
 		return err
 	}
 	var current []store.KnownChain
 	for _, chain := range known {
-		topic, ours := t.Topic(schema.Topic(chain.Topic))
+		topic, ours := r.topics.Topic(schema.Topic(chain.Topic))
 		if !ours || topic.Epoch != chain.Epoch || !chain.Current {
 			continue
 		}
 		current = append(current, chain)
-		isLater, err := t.isLater(ctx, tails[log.PartitionOfChain(chain)], chain, known)
+		isLater, err := r.isLater(ctx, tails[log.PartitionOfChain(chain)], chain, known)
 		if err != nil {
 			return err
 		}
@@ -74,7 +73,7 @@ func (t *Topology) reconcile(ctx context.Context) error {
 	slices.SortFunc(current, func(a, b store.KnownChain) int {
 		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Part, b.Part))
 	})
-	return t.db.Write(ctx, func(tx *store.Tx) error {
+	return r.db.Write(ctx, func(tx *store.Tx) error {
 		for _, chain := range current {
 			if err := tx.RenewChain(ctx, chain.Epoch, chain.Part, chain.Timeline, tails[log.PartitionOfChain(chain)].look(chain.Timeline)); err != nil {
 				return err
@@ -89,7 +88,7 @@ func (t *Topology) reconcile(ctx context.Context) error {
 //
 // Where the name in use has never been in the log, there is nothing to be taken
 // for a repeat, whatever else the log holds: it may have been given just now.
-func (t *Topology) isLater(ctx context.Context, end tail, chain store.KnownChain, known []store.KnownChain) (bool, error) {
+func (r *Relay) isLater(ctx context.Context, end tail, chain store.KnownChain, known []store.KnownChain) (bool, error) {
 	highest := end.highest(chain.Timeline)
 	if highest > chain.Given {
 		return true, nil
@@ -99,7 +98,7 @@ func (t *Topology) isLater(ctx context.Context, end tail, chain store.KnownChain
 		return !ours && chain.Sent > 0, nil
 	}
 	// The answer for these was lost, or they are others of the same numbers.
-	rows, err := t.db.ReadOutbox(ctx, int(highest-chain.Sent), 1<<30, store.Behind{Epoch: chain.Epoch, Part: chain.Part, After: chain.Sent})
+	rows, err := r.db.ReadOutbox(ctx, int(highest-chain.Sent), 1<<30, store.Behind{Epoch: chain.Epoch, Part: chain.Part, After: chain.Sent})
 	if err != nil {
 		return false, err
 	}
@@ -153,25 +152,25 @@ func (t tail) look(outbox string) func(store.OutboxRow) (store.InLog, error) {
 // records without links, which a stream or a file may leave on raw-quotes, the
 // end of the chain is not found, and believed to be what the database says. What
 // one round of the relay sends is looked at in any case.
-var tailRecords = []int64{relayRows, 3 * relayRows}
+var tailRecords = []int64{log.BatchRecords, 3 * log.BatchRecords}
 
 // tailReaders is how many partitions are looked at side by side.
 const tailReaders = 8
 
-func (t *Topology) tails(ctx context.Context) (map[pipeline.TopicPartition]tail, error) {
+func (r *Relay) tails(ctx context.Context) (map[pipeline.TopicPartition]tail, error) {
 	var mu sync.Mutex
 	tails := map[pipeline.TopicPartition]tail{}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(tailReaders)
-	for _, name := range t.names {
-		ranges, err := t.broker.Offsets(ctx, name)
+	for _, name := range r.topics.Names() {
+		ranges, err := r.broker.Offsets(ctx, name)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("asking for the ends of %s: %w", name, err), group.Wait())
 		}
 		for part, held := range ranges {
 			tp := pipeline.TopicPartition{Topic: name, Partition: int32(part)}
 			group.Go(func() error {
-				end, err := t.tail(ctx, tp, held)
+				end, err := r.tail(ctx, tp, held)
 				mu.Lock()
 				defer mu.Unlock()
 				tails[tp] = end
@@ -183,7 +182,7 @@ func (t *Topology) tails(ctx context.Context) (map[pipeline.TopicPartition]tail,
 }
 
 // tail reads back from the end of a partition until it finds a link.
-func (t *Topology) tail(ctx context.Context, tp pipeline.TopicPartition, held log.OffsetRange) (tail, error) {
+func (r *Relay) tail(ctx context.Context, tp pipeline.TopicPartition, held log.OffsetRange) (tail, error) {
 	end := tail{OffsetRange: held, ids: map[chain.Link]string{}}
 	to := held.End
 	for _, n := range tailRecords {
@@ -191,7 +190,7 @@ func (t *Topology) tail(ctx context.Context, tp pipeline.TopicPartition, held lo
 		if from == to {
 			break
 		}
-		err := t.broker.Read(ctx, tp, from, to, func(records []pipeline.Record) error {
+		err := r.broker.Read(ctx, tp, from, to, func(records []pipeline.Record) error {
 			for _, r := range records {
 				// One that cannot be read is no link: its stage will say so.
 				if link, _, err := chain.LinkOf(r.Headers); err == nil && link != (chain.Link{}) {
@@ -207,53 +206,4 @@ func (t *Topology) tail(ctx context.Context, tp pipeline.TopicPartition, held lo
 		to = from
 	}
 	return end, nil
-}
-
-// haltBeyond halts the stages whose position lies after the end of the log: once
-// new records have filled the difference, nothing would show it any more. The
-// topic begins another epoch, so that the rows of those records get other ids.
-func (t *Topology) haltBeyond(ctx context.Context) error {
-	// Before the ends: other processes may be at work meanwhile.
-	positions, err := store.Positions(ctx, t.db, "")
-	if err != nil {
-		return err
-	}
-	for _, name := range t.names {
-		topic, _ := t.Topic(name)
-		ranges, err := t.broker.Offsets(ctx, name)
-		if err != nil {
-			return fmt.Errorf("asking for the ends of %s: %w", name, err)
-		}
-		var beyond []store.Position
-		for _, p := range positions {
-			if p.Topic != string(name) || p.Halted != "" || p.TopicID != topic.ID || int(p.Part) >= len(ranges) || p.Next <= ranges[p.Part].End {
-				continue
-			}
-			end := ranges[p.Part].End
-			p.LogEnded = &end
-			p.Halted = halt.At(p, topic, log.Claim{TopicPartition: log.PartitionOf(p), TopicInfo: log.TopicInfo{ID: topic.ID, Partitions: topic.Seen}, OffsetRange: ranges[p.Part]}).String()
-			beyond = append(beyond, p)
-		}
-		if len(beyond) == 0 {
-			continue
-		}
-		err = t.db.Write(ctx, func(tx *store.Tx) error {
-			// A log in the database gives no offset twice.
-			if t.inDatabase == nil {
-				if _, err := tx.RenewEpoch(ctx, topic); err != nil {
-					return err
-				}
-			}
-			for _, p := range beyond {
-				if err := tx.HaltPosition(ctx, p); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

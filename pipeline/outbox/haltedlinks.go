@@ -1,4 +1,4 @@
-package engine
+package outbox
 
 import (
 	"context"
@@ -19,19 +19,19 @@ type haltedRecord struct {
 
 // haltedLinks are the links of the records that stages halted before, but for those
 // in looked, to which it adds them, and the ids of their events.
-func (t *Topology) haltedLinks(ctx context.Context, looked map[haltedRecord]bool) (map[pipeline.TopicPartition]map[chain.Link]string, error) {
-	positions, err := store.Positions(ctx, t.db, "")
+func (r *Relay) haltedLinks(ctx context.Context, looked map[haltedRecord]bool) (map[pipeline.TopicPartition]map[chain.Link]string, error) {
+	positions, err := store.Positions(ctx, r.db, "")
 	if err != nil {
 		return nil, err
 	}
 	links := map[pipeline.TopicPartition]map[chain.Link]string{}
 	for _, p := range positions {
 		at := haltedRecord{log.PartitionOf(p), p.Next}
-		topic, ours := t.Topic(at.Topic)
+		topic, ours := r.topics.Topic(at.Topic)
 		if p.Halted == "" || !ours || topic.ID != p.TopicID || looked[at] {
 			continue
 		}
-		r, err := t.recordAt(ctx, at)
+		r, err := r.recordAt(ctx, at)
 		if err != nil {
 			return nil, fmt.Errorf("reading where %s halted on %s: %w", p.Stage, at.TopicPartition, err)
 		}
@@ -47,12 +47,12 @@ func (t *Topology) haltedLinks(ctx context.Context, looked map[haltedRecord]bool
 }
 
 // recordAt is a record; the zero Record where there is none.
-func (t *Topology) recordAt(ctx context.Context, at haltedRecord) (found pipeline.Record, err error) {
-	ranges, err := t.broker.Offsets(ctx, at.Topic)
+func (r *Relay) recordAt(ctx context.Context, at haltedRecord) (found pipeline.Record, err error) {
+	ranges, err := r.broker.Offsets(ctx, at.Topic)
 	if err != nil || int(at.Partition) >= len(ranges) || at.offset < ranges[at.Partition].Oldest || at.offset >= ranges[at.Partition].End {
 		return pipeline.Record{}, err
 	}
-	err = t.broker.Read(ctx, at.TopicPartition, at.offset, at.offset+1, func(records []pipeline.Record) error {
+	err = r.broker.Read(ctx, at.TopicPartition, at.offset, at.offset+1, func(records []pipeline.Record) error {
 		for _, r := range records {
 			found = r
 		}

@@ -1,4 +1,4 @@
-package engine
+package outbox
 
 import (
 	"time"
@@ -45,9 +45,9 @@ func (r *Relay) mark(pending []store.Chain) {
 	r.late = marks
 }
 
-// lag is how long the event that waits longest has waited since this relay first saw
+// Lag is how long the event that waits longest has waited since this relay first saw
 // it, or less.
-func (r *Relay) lag() time.Duration {
+func (r *Relay) Lag() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	lag := time.Duration(0)
@@ -57,8 +57,8 @@ func (r *Relay) lag() time.Duration {
 	return lag
 }
 
-// age is how long the outbox has not been empty.
-func (r *Relay) age() time.Duration {
+// Age is how long the outbox has not been empty.
+func (r *Relay) Age() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.busy.IsZero() {

@@ -1,4 +1,4 @@
-package engine
+package outbox
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/internal/logtest"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -21,7 +22,7 @@ import (
 // askedBroker counts how often the topics are asked for, which the relay does each
 // time it takes its lease, and may not answer.
 type askedBroker struct {
-	*RigBroker
+	*logtest.Memory
 	mu    sync.Mutex
 	asked int
 	away  error
@@ -34,7 +35,7 @@ func (b *askedBroker) Topics(ctx context.Context, topics []schema.Topic) (map[sc
 	if b.away != nil {
 		return nil, b.away
 	}
-	return b.RigBroker.Topics(ctx, topics)
+	return b.Memory.Topics(ctx, topics)
 }
 
 // now has it not answer, or answer again, and returns how often it was asked.
@@ -57,8 +58,9 @@ func inVirtualTime(t *testing.T, f func(t *testing.T, w timed)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := timed{newWorking(t), nil, &strings.Builder{}}
-		w.topics = &askedBroker{RigBroker: w.Rig.Broker}
-		w.relay.topology.broker = w.topics
+		w.topics = &askedBroker{Memory: w.Broker}
+		w.relay.topics = w.topicsOf(w.topics)
+		w.topics.now(nil)
 		w.relay.log = slog.New(slog.NewTextHandler(w.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		f(t, w)
 	})
@@ -78,15 +80,15 @@ func TestARelayInTheCourseOfTime(t *testing.T) {
 		w.run()
 		after(5 * time.Millisecond)
 		w.insert(1, 1, 1)
-		after(relayPoll)
+		after(poll)
 		assert.Equal(t, 1, w.broker.count(), "without being woken")
 		w.emit("1")
 		synctest.Wait()
 		assert.Equal(t, 2, w.broker.count(), "woken, at once")
-		after(relayNote + 2*relayPoll)
+		after(checkpointEvery + 2*poll)
 		assert.Zero(t, w.pending(), "checkpointed")
-		assert.Zero(t, w.relay.age())
-		assert.Zero(t, w.relay.lag())
+		assert.Zero(t, w.relay.Age())
+		assert.Zero(t, w.relay.Lag())
 		w.topics.now(nil)
 		after(10 * time.Second)
 		asked := w.topics.now(nil)
@@ -123,7 +125,7 @@ func TestARelayThatCannotLookAtTheTopics(t *testing.T) {
 func TestARelayThatIsNotTheOneThatWorks(t *testing.T) {
 	t.Parallel()
 	inVirtualTime(t, func(t *testing.T, w timed) {
-		held, err := w.DB.AcquireLease(t.Context(), leaseName, "another", time.Hour)
+		held, err := w.DB.AcquireLease(t.Context(), LeaseName, "another", time.Hour)
 		require.NoError(t, err)
 		require.True(t, held)
 		w.emit("1")
@@ -132,9 +134,9 @@ func TestARelayThatIsNotTheOneThatWorks(t *testing.T) {
 		w.run()
 		after(10 * time.Second)
 		assert.Zero(t, w.broker.count())
-		assert.Zero(t, w.relay.age(), "what waits is the work of another")
-		assert.Zero(t, w.relay.lag())
-		require.NoError(t, w.DB.ReleaseLease(t.Context(), leaseName, "another"))
+		assert.Zero(t, w.relay.Age(), "what waits is the work of another")
+		assert.Zero(t, w.relay.Lag())
+		require.NoError(t, w.DB.ReleaseLease(t.Context(), LeaseName, "another"))
 		after(leaseTime / 3)
 		assert.Equal(t, 1, w.broker.count())
 	})
@@ -151,7 +153,7 @@ func TestARelayLooksAgainAtOnce(t *testing.T) {
 		after(200 * time.Millisecond)
 		require.Zero(t, w.pending())
 		w.topics.now(nil)
-		w.Exec(`UPDATE chains SET sent = 0 WHERE part = 1 AND sent = 1`) // it goes back
+		w.exec(`UPDATE chains SET sent = 0 WHERE part = 1 AND sent = 1`) // it goes back
 		after(100 * time.Millisecond)
 		assert.Positive(t, w.topics.now(nil))
 	})
@@ -185,7 +187,7 @@ func TestARelayThatStopsLeavesTheRest(t *testing.T) {
 		calls int
 	}{
 		"it is another one's work": {func(w timed) {
-			held, err := w.DB.AcquireLease(w.T.Context(), leaseName, "another", time.Hour)
+			held, err := w.DB.AcquireLease(w.T.Context(), LeaseName, "another", time.Hour)
 			require.NoError(w.T, err)
 			require.True(w.T, held)
 		}, 0},
@@ -209,10 +211,10 @@ func TestARelayThatStopsLeavesTheRest(t *testing.T) {
 func TestARelayThatStopsDoesNotNoteTooLate(t *testing.T) {
 	t.Parallel()
 	inVirtualTime(t, func(t *testing.T, w timed) {
-		w.broker.now(func(context.Context) error { time.Sleep(2 * relayGrace); return nil })
+		w.broker.now(func(context.Context) error { time.Sleep(2 * grace); return nil })
 		w.run()
 		w.emit("1")
-		after(relayPoll)
+		after(poll)
 		w.stop()
 		assert.Equal(t, 1, w.broker.count())
 		assert.Equal(t, 1, w.pending())
@@ -226,7 +228,7 @@ func TestARelayThatStopsDoesNotComplain(t *testing.T) {
 		w.broker.now(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 		w.run()
 		w.emit("1")
-		after(relayPoll)
+		after(poll)
 		w.broker.now(sends)
 		w.stop()
 		assert.Equal(t, 1, w.broker.count())
@@ -243,10 +245,36 @@ func TestARelayPausesBetweenAttempts(t *testing.T) {
 		w.emit("1")
 		after(10 * time.Second)
 		w.insert(1, 1, 1)
-		assert.InDelta(t, 10, w.relay.age().Seconds(), 0.1, "since the outbox is not empty")
-		assert.InDelta(t, 10, w.relay.lag().Seconds(), 0.1, "since the first event waits")
+		assert.InDelta(t, 10, w.relay.Age().Seconds(), 0.1, "since the outbox is not empty")
+		assert.InDelta(t, 10, w.relay.Lag().Seconds(), 0.1, "since the first event waits")
 		w.stop()
 		assert.Less(t, w.broker.calls, 30)
 		assert.Contains(t, w.logged.String(), "relaying failed, trying again")
+	})
+}
+
+// What counts is how long an event has waited, not that there is always one that does.
+func TestTheLagOfARelayUnderSteadyLoad(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		relay := newRig(t).relay()
+		chain := store.Chain{Epoch: 1, Part: 1, Timeline: "a"}
+		for range 120 {
+			chain.Last += 5
+			relay.mark([]store.Chain{chain})
+			require.Zero(t, relay.Lag())
+			time.Sleep(30 * time.Second)
+			chain.Sent = chain.Last
+		}
+		chain.Last += 5
+		relay.mark([]store.Chain{chain})
+		time.Sleep(59 * time.Second)
+		chain.Last, chain.Sent = chain.Last+100, chain.Sent+1 // it moves, and others come
+		relay.mark([]store.Chain{chain})
+		assert.Equal(t, 59*time.Second, relay.Lag())
+		time.Sleep(time.Second)
+		assert.Equal(t, time.Minute, relay.Lag())
+		relay.mark(nil)
+		assert.Zero(t, relay.Lag(), "another relay has the lease, or nothing waits")
 	})
 }
