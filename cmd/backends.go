@@ -31,6 +31,8 @@ type backends struct {
 	// alone says that no other process applied what is written when this one began, and
 	// that this one may. Where the log is Kafka, that is not known.
 	alone bool
+	// keyedBySymbol is what KAFKA_PRICE_EVENTS_KEY says.
+	keyedBySymbol bool
 	// closers are closed in the reverse order.
 	closers []func() error
 }
@@ -80,7 +82,7 @@ var errLocked = errors.New("data directory is in use")
 
 // open opens the log and the database.
 func open(ctx context.Context, c config, how access, log *slog.Logger) (_ *backends, err error) {
-	b := &backends{}
+	b := &backends{keyedBySymbol: c.KeyedBySymbol}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -291,7 +293,11 @@ func (b *backends) close() error {
 
 // topics prepares the topics of all registered events.
 func (b *backends) topics(ctx context.Context) (*topics.Set, error) {
-	return topics.New(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
+	set, err := topics.New(ctx, b.store, b.broker, schema.Topics(), kafka.Partition)
+	if err == nil && b.keyedBySymbol {
+		set.KeyBySymbol()
+	}
+	return set, err
 }
 
 // lookup is topics for commands that run next to a service: it changes nothing.

@@ -46,6 +46,7 @@ var settings = []setting{
 	{"kafka_bootstrap_servers", "", "Kafka brokers, comma-separated, which need a DATABASE_URL; empty: the log is a table of the database. An installation keeps the log it began with", false},
 	{"kafka_topic_prefix", "", "prefix of all topic names, so that several installations can share a cluster", false},
 	{"kafka_topic_price_events", "", "name of the price topic; empty: the prefix and price-events", false},
+	{"kafka_price_events_key", keyedByMarket, "key of the records of the price topic: provider/symbol, or symbol for consumers that expect the bare symbol", false},
 	{"kafka_group_id", "market-data-consumers", "prefix of all consumer group names", false},
 	{"kafka_instance_id", "", "unique name of this process (static membership): after a restart it gets its partitions back; empty: none", false},
 	{"kafka_session_timeout", "10s", "session timeout: how long a process may be silent before others take over its partitions, 6s to 5m", false},
@@ -103,6 +104,7 @@ type config struct {
 	Brokers         []string
 	Security        kafka.Security
 	Topics          map[schema.Topic]string
+	KeyedBySymbol   bool // records of price-events
 	GroupPrefix     string
 	InstanceID      string
 	SessionTimeout  time.Duration
@@ -279,6 +281,7 @@ func (a *app) load() (config, error) {
 		wrong.add("kafka_instance_id", "%q is not of letters, digits, dots, underscores and hyphens, 249 at most", c.InstanceID)
 	}
 	c.nameTopics(k.String("kafka_topic_prefix"), k.String("kafka_topic_price_events"))
+	c.readPriceEventsKey(k.String("kafka_price_events_key"), &wrong)
 	c.readPartitions(k, &wrong)
 	c.readRoles(k.String("roles"), &wrong)
 	c.readRateLimit(k, &wrong)

@@ -116,6 +116,22 @@ func (c *config) nameTopics(prefix, priceEvents string) {
 	}
 }
 
+// The values of KAFKA_PRICE_EVENTS_KEY.
+const (
+	keyedByMarket = "provider/symbol"
+	keyedBySymbol = "symbol"
+)
+
+func (c *config) readPriceEventsKey(text string, wrong *faults) {
+	switch text {
+	case keyedByMarket:
+	case keyedBySymbol:
+		c.KeyedBySymbol = true
+	default:
+		wrong.add("kafka_price_events_key", "there is no key %q; use %s or %s", text, keyedByMarket, keyedBySymbol)
+	}
+}
+
 func (c *config) readPartitions(k *koanf.Koanf, wrong *faults) {
 	switch {
 	case k.String("kafka_partitions") != "":

@@ -111,6 +111,15 @@ func (p Provider) Validate() error {
 	return nil
 }
 
+// SymbolOfKey is the symbol in a MarketKey. Of a key without a provider it is the key.
+func SymbolOfKey(key string) string {
+	_, symbol, found := strings.Cut(key, "/")
+	if !found {
+		return key
+	}
+	return symbol
+}
+
 // MarketKey is the record key of every market topic: provider/symbol. One key
 // is on one partition number on all of them.
 func MarketKey(provider Provider, symbol Symbol) string {

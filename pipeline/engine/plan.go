@@ -123,8 +123,11 @@ func misplaced(topics *topics.Set, r *pipeline.Record, link chain.Link) error {
 	if topic := r.Event.Payload.Topic(); topic != r.Topic {
 		return fmt.Errorf("%w: %s belongs on topic %s", schema.ErrEnvelope, r.Event.Payload.EventType(), topic)
 	}
-	keys := [][]byte{[]byte(r.Event.Payload.Key())}
-	if link != (chain.Link{}) && !chain.IsDirect(r.Headers) {
+	own := r.Event.Payload.Key()
+	keys := [][]byte{[]byte(own)}
+	// A bare symbol is the key under topics.Set.KeyBySymbol, today or when it was written.
+	bare := r.Topic == schema.PriceEvents && string(r.Key) == schema.SymbolOfKey(own)
+	if link != (chain.Link{}) && !chain.IsDirect(r.Headers) && !bare {
 		keys = append(keys, r.Key)
 	}
 	for _, key := range keys {

@@ -83,9 +83,8 @@ func (w Writer) encode(event schema.Event, derived bool) (store.OutboxRow, error
 		return store.OutboxRow{}, fmt.Errorf("publishing %s: topic %q is not one of this run's",
 			event.Payload.EventType(), event.Payload.Topic())
 	}
-	key := []byte(event.Payload.Key())
-	return store.OutboxRow{Epoch: topic.Epoch, Part: w.topics.Partition(topic, key),
-		Key: key, Headers: store.EncodeHeaders(headers), Payload: value}, nil
+	return store.OutboxRow{Epoch: topic.Epoch, Part: w.topics.Partition(topic, []byte(event.Payload.Key())),
+		Key: w.topics.RecordKey(event.Payload), Headers: store.EncodeHeaders(headers), Payload: value}, nil
 }
 
 // number gives each row its place in the chain of its partition, in the rows'

@@ -23,6 +23,8 @@ type Set struct {
 	names      []schema.Topic
 	// partitioner is that of all of pricemill's topics.
 	partitioner func(key []byte, partitions int32) int32
+	// bareSymbols says that RecordKey is the symbol alone on price-events.
+	bareSymbols bool
 
 	looking sync.Mutex
 	known   atomic.Pointer[knownTopics] // asked for every record
@@ -156,6 +158,21 @@ func (t *Set) PartitionOf(topic schema.Topic, key []byte) (int32, error) {
 // Partition is where records with this key are on an incarnation of a topic.
 func (t *Set) Partition(topic store.Topic, key []byte) int32 {
 	return t.partitioner(key, topic.Partitions)
+}
+
+// KeyBySymbol has RecordKey give the symbol alone for events on price-events. Call it
+// before the set is used.
+func (t *Set) KeyBySymbol() { t.bareSymbols = true }
+
+// RecordKey is the key of the record of an event: the event's own, by which its
+// partition is found, or, after KeyBySymbol, the symbol alone. In that case one key is on two
+// partitions where two providers quote one symbol.
+func (t *Set) RecordKey(payload schema.Payload) []byte {
+	key := payload.Key()
+	if t.bareSymbols && payload.Topic() == schema.PriceEvents {
+		key = schema.SymbolOfKey(key)
+	}
+	return []byte(key)
 }
 
 // InDatabase is the log where it is in the pipeline's database; nil elsewhere.
