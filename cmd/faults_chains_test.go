@@ -19,7 +19,7 @@ import (
 // TestFaultsFailpointReset kills the command that has a projection start over,
 // before and after its commit, while answers come in.
 func TestFaultsFailpointReset(t *testing.T) {
-	s := newScenario(t, "`stages reset` killed at a commit", sqliteFirst()...)
+	s := newScenario(t, "`stages reset` killed at a commit", sqliteFirst(everyStack)...)
 	v := s.newVictim(nil)
 	v.up("")
 	fed := s.feed(v.env)
@@ -46,7 +46,7 @@ func TestFaultsFailpointReset(t *testing.T) {
 // command that lets the stage continue. Each time it is a stack of its own, whose topic
 // held nothing yet: so nothing is lost with it.
 func TestFaultsFailpointCarryOver(t *testing.T) {
-	s := newScenario(t, fmt.Sprintf("a topic created again: killed at `%s`, and `stages skip` at a commit", failpoint.StoreMoving), sqliteFirst()...)
+	s := newScenario(t, fmt.Sprintf("a topic created again: killed at `%s`, and `stages skip` at a commit", failpoint.StoreMoving), sqliteFirst(stacksOfKafka)...)
 	for range pick(s, 1, 20) {
 		s.carryOver(oneEach(0, 20))
 	}
@@ -83,7 +83,7 @@ func (s *scenario) carryOver(answers []fedAnswer) {
 // TestFaultsFailpointRenewal restores the database from a copy, and kills the relay
 // while it gives the chains other names.
 func TestFaultsFailpointRenewal(t *testing.T) {
-	s := newScenario(t, fmt.Sprintf("the database restored from a copy: killed at `%s`", failpoint.StoreMoving), sqliteFirst()...)
+	s := newScenario(t, fmt.Sprintf("the database restored from a copy: killed at `%s`", failpoint.StoreMoving), sqliteFirst(stacksOfKafka)...)
 	v := s.newVictim(newKafkaStack(s.t, environment{"MOVING_AVERAGE_WINDOW": "5"})) // as expect has it
 	const each = 10
 	var answers []fedAnswer

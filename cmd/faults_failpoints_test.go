@@ -14,14 +14,12 @@ import (
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 )
 
-var bothStacks = []stack{sqliteStack, servicesStack}
-
-// sqliteFirst are both stacks in the long form.
-func sqliteFirst() []stack {
+// sqliteFirst is SQLite in the short form, and all of on in the long one.
+func sqliteFirst(on []stack) []stack {
 	if os.Getenv(faultsVariable) == "long" {
-		return bothStacks
+		return on
 	}
-	return bothStacks[:1]
+	return []stack{sqliteStack}
 }
 
 // pointHits is a point with the hits at which something happens there.
@@ -72,7 +70,7 @@ func eachPoint(t *testing.T, what string, f func(t *testing.T, name string, poin
 // the points that are drawn at random, and starts it again.
 func TestFaultsFailpointKills(t *testing.T) {
 	eachPoint(t, "killed", func(t *testing.T, name string, points []pointHits) {
-		s := newScenario(t, name, bothStacks...)
+		s := newScenario(t, name, everyStack...)
 		v := s.newVictim(nil)
 		fed := s.feed(v.env)
 		for range pick(s, 2, 20) {
@@ -90,7 +88,7 @@ func TestFaultsFailpointKills(t *testing.T) {
 // again while answers come in. Then it holds no more than one without faults.
 func TestFaultsFailpointErrors(t *testing.T) {
 	eachPoint(t, "errors", func(t *testing.T, name string, points []pointHits) {
-		s := newScenario(t, name, bothStacks...)
+		s := newScenario(t, name, everyStack...)
 		v := s.newVictim(nil)
 		fed := s.feed(v.env)
 		p := v.recovers("")
@@ -135,7 +133,7 @@ func (v *victim) failed(points []pointHits, often int) bool {
 // topics are registered, tables made, positions created, and the next start goes
 // on from there.
 func TestFaultsFailpointFirstStart(t *testing.T) {
-	s := newScenario(t, "first starts killed at a commit", sqliteFirst()...)
+	s := newScenario(t, "first starts killed at a commit", sqliteFirst(everyStack)...)
 	for range pick(s, 1, 4) {
 		v := s.newVictim(nil)
 		for range pick(s, 3, 5) {

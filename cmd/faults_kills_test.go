@@ -13,7 +13,7 @@ import (
 // their ids, one that has none, and the API; on SQLite the one that
 // is all. One kill in four follows the last before its partitions move again.
 func TestFaultsKills(t *testing.T) {
-	s := newScenario(t, "killed with SIGKILL under load", sqliteStack, servicesStack)
+	s := newScenario(t, "killed with SIGKILL under load", everyStack...)
 	var c *fleet
 	var kills int
 	var drawn []*worker

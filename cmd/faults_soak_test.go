@@ -19,7 +19,7 @@ import (
 // answers come in, clients ask for everything, and the provider misbehaves. What
 // the processes hold that live through all of it stays level.
 func TestFaultsSoak(t *testing.T) {
-	s := newScenario(t, "soak with random faults", sqliteStack, servicesStack)
+	s := newScenario(t, "soak with random faults", everyStack...)
 	lasting := pick(s, 20*time.Second, 15*time.Minute)
 	settings := environment{"KAFKA_SESSION_TIMEOUT": "6s", "FETCH_TIMEOUT": "1s",
 		"SIMULATED_FAULTS": "FAIL=fail,HANG=hang,SLOW=late:200ms,NOPE=unknown,JUNK=garbage,ZERO=zero,HUGE=too_large"}

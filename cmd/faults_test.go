@@ -42,6 +42,13 @@ const (
 	postgresStack stack = "PostgreSQL"
 )
 
+// Where a scenario runs: one of faults that only Kafka has runs on SQLite with a broker in
+// the process, or on the services.
+var (
+	everyStack    = []stack{sqliteStack, postgresStack, servicesStack}
+	stacksOfKafka = []stack{sqliteStack, servicesStack}
+)
+
 func thisStack() stack {
 	switch {
 	case onServices():
@@ -77,9 +84,7 @@ func newScenario(t *testing.T, name string, on ...stack) *scenario {
 	default:
 		require.Fail(t, "neither short nor long", "%s=%s", faultsVariable, length)
 	}
-	// What is for SQLite and for the services is for PostgreSQL alone too.
-	both := slices.Contains(on, sqliteStack) && slices.Contains(on, servicesStack)
-	if !slices.Contains(on, thisStack()) && !(both && thisStack() == postgresStack) {
+	if !slices.Contains(on, thisStack()) {
 		t.Skipf("this scenario is for %q", on)
 	}
 	seed := uint64(time.Now().UnixNano())

@@ -67,7 +67,7 @@ func (preparing) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Reco
 // TestFaultsFailpointPrepare kills the service where a handler has asked the
 // world, and nothing of the answers is stored.
 func TestFaultsFailpointPrepare(t *testing.T) {
-	s := newScenario(t, fmt.Sprintf("killed at `%s`", failpoint.StagePrepared), sqliteFirst()...)
+	s := newScenario(t, fmt.Sprintf("killed at `%s`", failpoint.StagePrepared), sqliteFirst(everyStack)...)
 	s.verifies = []string{"--without", "prepared"} // which is in no binary but that process
 	v := s.newVictim(environment{asPreparer: "1"})
 	require.NoError(t, v.tables().Write(t.Context(), func(tx *store.Tx) error {
@@ -107,7 +107,7 @@ func TestFaultsFailpointPrepare(t *testing.T) {
 // TestFaultsFailpointFetch kills the service where providers have answered and no
 // outcome is stored, and then has it fail there. Each request has one outcome.
 func TestFaultsFailpointFetch(t *testing.T) {
-	s := newScenario(t, fmt.Sprintf("killed, and errors, at `%s`", failpoint.FetchAnswered), bothStacks...)
+	s := newScenario(t, fmt.Sprintf("killed, and errors, at `%s`", failpoint.FetchAnswered), everyStack...)
 	v := s.newVictim(nil)
 	v.up("") // makes the topics
 	v.stop()
@@ -236,7 +236,7 @@ func endsOfTopic(t testing.TB, broker eventLog, topic schema.Topic) []log.Offset
 // TestFaultsFailpointIngest kills an ingest where a part of its file is in the log,
 // some of it without an answer, and begins again with the whole file.
 func TestFaultsFailpointIngest(t *testing.T) {
-	s := newScenario(t, fmt.Sprintf("an ingest killed at `%s` or `%s`", failpoint.AppendSent, failpoint.SenderAnswered), sqliteFirst()...)
+	s := newScenario(t, fmt.Sprintf("an ingest killed at `%s` or `%s`", failpoint.AppendSent, failpoint.SenderAnswered), sqliteFirst(everyStack)...)
 	v := s.newVictim(nil)
 	v.up("")
 	const lines = 2500 // more than a batch

@@ -273,7 +273,7 @@ func (p *server) lags() string {
 // be read, commands are refused for a while, no record is to blame, and once there
 // is room all continues by itself.
 func TestFaultsDatabaseFull(t *testing.T) {
-	s := newScenario(t, "database full", sqliteStack, servicesStack)
+	s := newScenario(t, "database full", everyStack...)
 	cycles := pick(s, 1, 3)
 	if onPostgres() {
 		s.runFull(fullPostgres(t, cycles), http.StatusServiceUnavailable)

@@ -65,7 +65,7 @@ const mostMemory = 1 << 30
 // TestFaultsHugeRecords writes records of 900 kB in a row to a topic that four
 // stages read. What a stage holds of them at a time is bounded, in bytes.
 func TestFaultsHugeRecords(t *testing.T) {
-	s := newScenario(t, "records of 900 kB in a row", sqliteStack, servicesStack)
+	s := newScenario(t, "records of 900 kB in a row", everyStack...)
 	n := pick(s, 100, 1000)
 	env := newStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"})
 	process, l := spawn(t, env)

@@ -33,7 +33,7 @@ import (
 // its own, is applied, if it lies where it belongs; and what a provider answers is
 // data, whatever it is (see unpriced).
 func TestFaultsPoison(t *testing.T) {
-	s := newScenario(t, "poison records", sqliteStack, servicesStack)
+	s := newScenario(t, "poison records", everyStack...)
 	n := pick(s, 5_000, 100_000)
 	answers := makeAnswers(s.random, n, time.Date(2025, 6, 15, 14, 0, 0, 0, time.UTC))
 	clean := s.runMixed(newStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"}), answers, nil, nil)
