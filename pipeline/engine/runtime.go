@@ -181,7 +181,7 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 		background.Go(func() { r.relay.Run(relayCtx) })
 	}
 	for _, s := range r.sources {
-		emit := declared{r.Emitter(), "source " + s.spec.Name, s.spec.Produces}
+		emit := Declared(r.Emitter(), "source "+s.spec.Name, s.spec.Produces)
 		background.Go(func() {
 			keepRunning(ctx, s.spec.Runner, emit, r.cfg.Log.With("source", s.spec.Name), s.setTrouble)
 		})
@@ -246,7 +246,7 @@ func (r *Runtime) runStages(ctx, applying context.Context, stages []*Stage, subs
 		background.Go(func() { stage.watchPositions(ctx) })
 		background.Go(func() { stage.watchLetters(ctx) })
 		if runner, ok := stage.spec.Handler.(pipeline.Runner); ok {
-			emit := declared{r.Emitter(), "stage " + stage.spec.Name, stage.spec.Produces}
+			emit := Declared(r.Emitter(), "stage "+stage.spec.Name, stage.spec.Produces)
 			background.Go(func() {
 				keepRunning(ctx, runner, emit, stage.log, func(err error) { stage.setTrouble(asRunner, err) })
 			})

@@ -92,7 +92,12 @@ func checkDeclared(who string, produces []schema.EventType, events []schema.Even
 	return nil
 }
 
-// declared is an Emitter for events of some types.
+// Declared returns an Emitter for events of these types; any other is ErrUndeclared.
+// who is for the error.
+func Declared(emit pipeline.Emitter, who string, produces []schema.EventType) pipeline.Emitter {
+	return declared{emit, who, produces}
+}
+
 type declared struct {
 	pipeline.Emitter
 	who      string
