@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-//go:embed template/*.tmpl
+//go:embed template
 var templates embed.FS
 
 // pricemillModule is the path of this module, in a program of its own and in one with
@@ -33,42 +33,64 @@ func newNew(a *app) *cobra.Command {
 		Use:   "new",
 		Short: "Scaffold a plugin",
 	}
-	var replace string
+	var replace, kind string
 	plugin := &cobra.Command{
 		Use:   "plugin NAME",
 		Short: "Scaffold a plugin, and a main package that builds pricemill with it",
-		Long: `Create a directory NAME with a Go module: a ten-line main, a working indicator and its
-test. docs/plugins.md continues from there.`,
-		Example: "  pricemill new plugin daily-range\n  pricemill new plugin daily-range --replace ../pricemill",
+		Long: `Create a directory NAME with a Go module: a ten-line main, a working plugin and its
+test. docs/plugins.md continues from there. The kinds of plugins:
+
+  projection  an indicator: rows from events, and a route that answers with them
+  handler     events from events
+  provider    prices from a service
+  source      events from elsewhere`,
+		Example: "  pricemill new plugin daily-range\n  pricemill new plugin price-jumps --kind handler --replace ../pricemill",
 		Args:    exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := writePlugin(args[0], replace); err != nil {
+			name := args[0]
+			k, err := findPluginKind(kind)
+			if err != nil {
+				return err
+			}
+			if err := writePlugin(name, k, replace); err != nil {
 				return err
 			}
 			tidy := "  go mod tidy\n"
 			if replace != "" {
 				tidy = "" // its requirements are those of the checkout
 			}
-			_, err := fmt.Fprintf(a.stdout, "%s: next\n  cd %s\n%s  go test ./...\n  go run . serve\n", args[0], args[0], tidy)
+			_, err = fmt.Fprintf(a.stdout, "%s: next\n  cd %s\n%s  go test ./...\n  go build\n  %s\n", name, name, tidy, k.runCommand(name))
 			return err
 		},
 	}
 	plugin.Flags().StringVar(&replace, "replace", "", "build with the pricemill checkout in this directory instead of a release")
+	plugin.Flags().StringVar(&kind, "kind", pluginKinds()[0].name, "kind of plugin: "+strings.Join(pluginKindNames(), ", "))
+	if err := plugin.RegisterFlagCompletionFunc("kind", completeKinds); err != nil {
+		panic(err) // there is no such flag
+	}
 	parent.AddCommand(plugin)
 	return parent
 }
 
+// reservedNames are those of packages that the code of a plugin imports, or has.
+var reservedNames = []string{"main", "plugins", "fakeservice", "pipeline", "pipelinetest", "projections", "projectiontest", "providertest",
+	"schema", "store", "payload", "rest", "rapid", "cmd", "standard",
+	"bytes", "context", "sql", "json", "errors", "filepath", "flag", "fmt", "fs", "http", "io", "log", "maps", "os", "slices", "slog", "strconv", "strings", "testing", "time", "url"}
+
 // writePlugin writes a folder that is not there yet.
-func writePlugin(name, replace string) error {
+func writePlugin(name string, k pluginKind, replace string) error {
 	packageName := strings.ReplaceAll(name, "-", "")
 	release := moduleVersion()
 	switch {
 	case !newPluginName.MatchString(name) || token.IsKeyword(packageName):
 		return fmt.Errorf("%w: %q is no name for a plugin: want lower case letters and digits, with hyphens in between, as in daily-range", errUsage, name)
+	case slices.Contains(reservedNames, packageName):
+		return fmt.Errorf("%w: %q is the name of a package that the plugin's code uses: choose another name", errUsage, name)
 	case slices.Contains(moduleNames(), name):
 		return fmt.Errorf("%w: there is a module %q in this binary already: choose another name", errUsage, name)
 	case replace == "" && release == "":
-		return fmt.Errorf("%w: this binary is not a release that a plugin could require: name a checkout of pricemill with --replace", errUsage)
+		return fmt.Errorf("%w: this binary was built from a checkout and is not a release that a plugin could require. Build the plugin with the checkout:\n  pricemill new plugin %s --kind %s --replace %s",
+			errUsage, name, k.name, findCheckout())
 	}
 	with := checkout{language: languageVersion()}
 	if replace != "" {
@@ -80,18 +102,15 @@ func writePlugin(name, replace string) error {
 	if err := os.Mkdir(name, 0o755); err != nil {
 		return fmt.Errorf("making the folder: %w", err)
 	}
-	all, err := template.ParseFS(templates, "template/*.tmpl")
-	if err != nil {
-		return fmt.Errorf("reading the templates: %w", err)
-	}
-	values := map[string]string{"Name": name, "Package": packageName, "Version": cmp.Or(release, "v0.0.0"), "Replace": with.path,
-		"Go": with.language, "Requirements": with.requirements}
-	for file, from := range map[string]string{
-		"go.mod": "go.mod.tmpl", "main.go": "main.go.tmpl",
-		filepath.Join(packageName, packageName+".go"):      "plugin.go.tmpl",
-		filepath.Join(packageName, packageName+"_test.go"): "plugin_test.go.tmpl",
-	} {
-		if err := fill(filepath.Join(name, file), all.Lookup(from), values); err != nil {
+	values := map[string]any{"Name": name, "Package": packageName, "Table": strings.ReplaceAll(name, "-", "_"), "Kind": k.name, "About": k.about,
+		"Run": k.runCommand(name), "Files": k.notes, "Ignored": k.ignored, "Module": pricemillModule,
+		"Version": cmp.Or(release, "v0.0.0"), "Replace": with.path, "Go": with.language, "Requirements": with.requirements}
+	for file, from := range k.templates(packageName) {
+		one, err := template.ParseFS(templates, from)
+		if err != nil {
+			return fmt.Errorf("reading the template of %s: %w", file, err)
+		}
+		if err := fill(filepath.Join(name, filepath.FromSlash(file)), one, values); err != nil {
 			return err
 		}
 	}
@@ -102,6 +121,25 @@ func writePlugin(name, replace string) error {
 		return fmt.Errorf("writing the plugin: %w", err)
 	}
 	return nil
+}
+
+// findCheckout is the checkout that holds this binary, or else the working directory;
+// a name to fill in where neither is in one.
+func findCheckout() string {
+	self, _ := os.Executable() // "" is below no checkout
+	here, _ := os.Getwd()
+	for _, dir := range []string{filepath.Dir(self), here} {
+		for ; filepath.IsAbs(dir); dir = filepath.Dir(dir) {
+			file, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+			if err == nil && strings.HasPrefix(string(file), "module "+pricemillModule+"\n") {
+				return dir
+			}
+			if dir == filepath.Dir(dir) {
+				break
+			}
+		}
+	}
+	return "PATH/TO/pricemill"
 }
 
 // checkout is a checkout of pricemill, as far as a module that is built with it has to

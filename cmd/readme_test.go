@@ -320,3 +320,15 @@ func TestAConfigurationFile(t *testing.T) {
 	assert.Equal(t, 2, status)
 	assert.Contains(t, stderr, "concurency")
 }
+
+// codeBlocks are the blocks of a language in a document, in their order.
+func codeBlocks(t *testing.T, file, language string) []string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var blocks []string
+	for _, found := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+		blocks = append(blocks, found[1])
+	}
+	return blocks
+}
