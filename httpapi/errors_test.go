@@ -117,7 +117,7 @@ func TestAPanicInTheMiddleOfAnAnswerBreaksTheConnection(t *testing.T) {
 func TestNotFound(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t, nil)
-	for _, target := range []string{"/nothing", "/api/v1/prices", "//", "/docs/a/b", "//docs", "/api//v1/prices/latest", "//evil.example/"} {
+	for _, target := range []string{"/nothing", "/api/v1/price", "//", "/docs/a/b", "//docs", "/api//v1/prices/latest", "//evil.example/"} {
 		expect(t, get(t, api, target), http.StatusNotFound, `{"detail":"Not Found"}`)
 	}
 }

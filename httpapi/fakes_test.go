@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -51,6 +52,25 @@ func (f latestFunc) Latest(ctx context.Context, p schema.Provider, s schema.Symb
 	return f(ctx, p, s)
 }
 
+// LatestOf leaves out those that are not found.
+func (f latestFunc) LatestOf(ctx context.Context, p schema.Provider, symbols []schema.Symbol) (map[schema.Symbol]latestprices.Price, error) {
+	return found(symbols, func(s schema.Symbol) (latestprices.Price, error) { return f(ctx, p, s) })
+}
+
+// found asks about each symbol, and leaves out those that are not found.
+func found[T any](symbols []schema.Symbol, ask func(schema.Symbol) (T, error)) (map[schema.Symbol]T, error) {
+	known := map[schema.Symbol]T{}
+	for _, symbol := range symbols {
+		switch answer, err := ask(symbol); {
+		case err == nil:
+			known[symbol] = answer
+		case !errors.Is(err, projections.ErrNotFound):
+			return nil, err
+		}
+	}
+	return known, nil
+}
+
 // Holders finds none.
 func (latestFunc) Holders(context.Context, schema.Symbol, []schema.Provider) ([]schema.Provider, error) {
 	return nil, nil
@@ -61,6 +81,12 @@ type averageFunc func(context.Context, schema.Provider, schema.Symbol, int) (mov
 func (f averageFunc) Average(ctx context.Context, p schema.Provider, s schema.Symbol, window int) (
 	movingaverages.Average, error) {
 	return f(ctx, p, s, window)
+}
+
+// AveragesOf leaves out those that are not found.
+func (f averageFunc) AveragesOf(ctx context.Context, p schema.Provider, symbols []schema.Symbol, window int) (
+	map[schema.Symbol]movingaverages.Average, error) {
+	return found(symbols, func(s schema.Symbol) (movingaverages.Average, error) { return f(ctx, p, s, window) })
 }
 
 // AsOf gives the same, as of the time asked for.

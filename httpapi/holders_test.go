@@ -20,6 +20,11 @@ import (
 // holders knows which providers have prices of every symbol, and none of the prices.
 type holders []schema.Provider
 
+// LatestOf finds none.
+func (holders) LatestOf(context.Context, schema.Provider, []schema.Symbol) (map[schema.Symbol]latestprices.Price, error) {
+	return nil, nil
+}
+
 func (holders) Latest(ctx context.Context, p schema.Provider, s schema.Symbol) (latestprices.Price, error) {
 	return noLatest(ctx, p, s)
 }

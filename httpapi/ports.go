@@ -34,6 +34,8 @@ type LatestPrices interface {
 	// Latest returns an error that wraps projections.ErrNotFound where no
 	// price was ever observed.
 	Latest(ctx context.Context, provider schema.Provider, symbol schema.Symbol) (latestprices.Price, error)
+	// LatestOf returns the newest prices of the symbols that have one.
+	LatestOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol) (map[schema.Symbol]latestprices.Price, error)
 	// Holders returns those of some providers that have a price of a symbol.
 	Holders(ctx context.Context, symbol schema.Symbol, among []schema.Provider) ([]schema.Provider, error)
 }
@@ -56,6 +58,9 @@ type Averages interface {
 	// are; an error that wraps projections.ErrNotFound where there is none.
 	Average(ctx context.Context, provider schema.Provider, symbol schema.Symbol, window int) (
 		movingaverages.Average, error)
+	// AveragesOf returns what Average does, of the symbols that have a price.
+	AveragesOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol, window int) (
+		map[schema.Symbol]movingaverages.Average, error)
 	// AsOf is Average of the prices up to and including an event time.
 	AsOf(ctx context.Context, provider schema.Provider, symbol schema.Symbol, window int, t schema.Time) (
 		movingaverages.Average, error)

@@ -34,6 +34,10 @@ func (b brokenPorts) Latest(context.Context, schema.Provider, schema.Symbol) (la
 	return latestprices.Price{}, b.fail()
 }
 
+func (b brokenPorts) LatestOf(context.Context, schema.Provider, []schema.Symbol) (map[schema.Symbol]latestprices.Price, error) {
+	return nil, b.fail()
+}
+
 func (b brokenPorts) Holders(context.Context, schema.Symbol, []schema.Provider) ([]schema.Provider, error) {
 	return nil, b.fail()
 }
@@ -48,6 +52,10 @@ func (b brokenPorts) Prices(context.Context, processedprices.Query) ([]processed
 
 func (b brokenPorts) Average(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error) {
 	return movingaverages.Average{}, b.fail()
+}
+
+func (b brokenPorts) AveragesOf(context.Context, schema.Provider, []schema.Symbol, int) (map[schema.Symbol]movingaverages.Average, error) {
+	return nil, b.fail()
 }
 
 func (b brokenPorts) AsOf(context.Context, schema.Provider, schema.Symbol, int, schema.Time) (movingaverages.Average, error) {

@@ -102,7 +102,7 @@ func (a *API) describePush(w http.ResponseWriter, provider schema.Provider) {
 // readPush reads what a client asks for.
 func (a *API) readPush(r *http.Request) (live.Request, error) {
 	q := query{values: r.URL.Query()}
-	asked := live.Request{Symbols: q.symbols(), Kinds: q.kinds(a.ports.Live.Kinds()), MaxRate: int(q.integer("max_rate", 0, 1, maxPushRate))}
+	asked := live.Request{Symbols: q.symbols(maxPushSymbols), Kinds: q.kinds(a.ports.Live.Kinds()), MaxRate: int(q.integer("max_rate", 0, 1, maxPushRate))}
 	if asked.After = r.Header.Get(lastEventHeader); asked.After == "" {
 		asked.After, _ = q.get("last_event_id")
 	}
@@ -128,16 +128,16 @@ func lastEventPlace(r *http.Request) place {
 	return inQuery("last_event_id", abbreviate(r.URL.Query().Get("last_event_id")))
 }
 
-// symbols reads the parameter of that name, each symbol once.
-func (q *query) symbols() []schema.Symbol {
+// symbols reads the parameter of that name, each symbol once, most at the most.
+func (q *query) symbols(most int) []schema.Symbol {
 	text, given := q.get("symbols")
 	if !given {
 		q.faults = append(q.faults, place{[]any{"query", "symbols"}, nil}.missing())
 		return nil
 	}
 	parts := strings.Split(text, ",")
-	if len(parts) > maxPushSymbols {
-		q.faults = append(q.faults, inQuery("symbols", abbreviate(text)).longList(maxPushSymbols, len(parts)))
+	if len(parts) > most {
+		q.faults = append(q.faults, inQuery("symbols", abbreviate(text)).longList(most, len(parts)))
 		return nil
 	}
 	var symbols []schema.Symbol

@@ -280,7 +280,7 @@ func (t *Tx) EndRetries(ctx context.Context, outcomes []Retried) error {
 		orders[o.Letter.Retry] = order
 	}
 	if len(applied) > 0 {
-		if _, err := t.Exec(ctx, `DELETE FROM dead_letters WHERE id IN (`+placeholders(0, len(applied))+`)`, applied...); err != nil {
+		if _, err := t.Exec(ctx, `DELETE FROM dead_letters WHERE id IN (`+placeholders(0, len(applied), ",")+`)`, applied...); err != nil {
 			return fmt.Errorf("deleting dead letters that were applied: %w", err)
 		}
 	}

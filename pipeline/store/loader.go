@@ -120,14 +120,16 @@ func (l *Loader[K, V]) work() {
 		asked := l.queue[0]
 		l.queue = l.queue[1:]
 		l.mu.Unlock()
-		asked.answers, asked.err = l.read(asked.ctx, padded(asked.keys))
+		asked.answers, asked.err = l.read(asked.ctx, Padded(asked.keys))
 		asked.cancel()
 		close(asked.done)
 	}
 }
 
-// padded repeats the last key until their number is a power of two.
-func padded[K any](keys []K) []K {
+// Padded repeats the last key until their number is a power of two, so that a database
+// meets few statements of ForEach. The keys given stay as they are.
+func Padded[K any](keys []K) []K {
+	keys = slices.Clip(keys)
 	for len(keys)&(len(keys)-1) != 0 {
 		keys = append(keys, keys[len(keys)-1])
 	}

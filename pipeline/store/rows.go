@@ -83,6 +83,15 @@ func (r *Rows) refuseFloats() error {
 // SelectIn runs a query for many keys, in chunks. The query has one ?, inside
 // parentheses, where the keys belong; $1 and so on are args.
 func SelectIn[T any, K ~string | ~int64](ctx context.Context, q Querier, query string, keys []K, args ...any) ([]T, error) {
+	return selectOf[T](ctx, q, query, ",", keys, args)
+}
+
+// SelectFor is SelectIn for a query that has VALUES (?), a row of one column for each key.
+func SelectFor[T any, K ~string | ~int64](ctx context.Context, q Querier, query string, keys []K, args ...any) ([]T, error) {
+	return selectOf[T](ctx, q, query, "),(", keys, args)
+}
+
+func selectOf[T any, K ~string | ~int64](ctx context.Context, q Querier, query, between string, keys []K, args []any) ([]T, error) {
 	var all []T
 	for len(keys) > 0 {
 		n := min(len(keys), 1000)
@@ -90,7 +99,7 @@ func SelectIn[T any, K ~string | ~int64](ctx context.Context, q Querier, query s
 		for _, key := range keys[:n] {
 			values = append(values, key)
 		}
-		filled := strings.Replace(query, "?", placeholders(len(args), n), 1)
+		filled := strings.Replace(query, "?", placeholders(len(args), n, between), 1)
 		var part []T
 		if err := q.Select(ctx, &part, filled, values...); err != nil {
 			return nil, err
@@ -101,12 +110,13 @@ func SelectIn[T any, K ~string | ~int64](ctx context.Context, q Querier, query s
 	return all, nil
 }
 
-// placeholders is "$1,$2,…" of n parameters after those before them.
-func placeholders(before, n int) string {
+// placeholders is "$1,$2,…", or what else is between them, of n parameters after those
+// before them.
+func placeholders(before, n int, between string) string {
 	var b strings.Builder
 	for i := range n {
 		if i > 0 {
-			b.WriteByte(',')
+			b.WriteString(between)
 		}
 		b.WriteByte('$')
 		b.WriteString(strconv.Itoa(before + i + 1))

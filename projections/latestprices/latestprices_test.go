@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -179,6 +181,42 @@ func TestLatest(t *testing.T) {
 	}
 	_, err = reader.Latest(t.Context(), "q", "A")
 	require.ErrorIs(t, err, projections.ErrNotFound, "another provider's symbol is another one")
+}
+
+// TestLatestOf: the prices of many symbols are those of each.
+func TestLatestOf(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	spec, err := projections.Open(t.Context(), rig.DB, newProjection(t))
+	require.NoError(t, err)
+	stage := rig.Start(t, spec)
+	defer stage.Close(t)
+	reader := latestprices.NewReader(rig.DB)
+	var symbols []schema.Symbol
+	for i := range 100 {
+		symbol := schema.Symbol("S" + strconv.Itoa(i))
+		symbols = append(symbols, symbol)
+		if i%3 > 0 {
+			require.NoError(t, stage.Deliver(rig.AppendAll(t, observed(symbol, strconv.Itoa(i+1), 10+i, 200))...))
+		}
+	}
+	for _, n := range []int{1, 2, 3, 64, 100} {
+		want := map[schema.Symbol]latestprices.Price{}
+		for _, symbol := range symbols[:n] {
+			price, err := reader.Latest(t.Context(), "p", symbol)
+			if !errors.Is(err, projections.ErrNotFound) {
+				require.NoError(t, err)
+				want[symbol] = price
+			}
+		}
+		got, err := reader.LatestOf(t.Context(), "p", symbols[:n])
+		require.NoError(t, err)
+		assert.Equal(t, want, got, "%d symbols", n)
+		assert.Equal(t, n-(n+2)/3, len(got))
+	}
+	got, err := reader.LatestOf(t.Context(), "q", symbols)
+	require.NoError(t, err)
+	assert.Empty(t, got, "another provider's symbol is another one")
 }
 
 func TestHolders(t *testing.T) {

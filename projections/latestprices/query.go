@@ -2,6 +2,7 @@ package latestprices
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -47,6 +48,20 @@ func (r Reader) Latest(ctx context.Context, provider schema.Provider, symbol sch
 		return Price{}, projections.QueryError("the latest price of "+schema.MarketKey(provider, symbol), err)
 	}
 	return price, nil
+}
+
+// LatestOf returns the newest prices of the symbols that have one, by one statement.
+func (r Reader) LatestOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol) (map[schema.Symbol]Price, error) {
+	found, err := store.SelectIn[Price](ctx, r.db, `SELECT provider, symbol, price, timestamp, received_at FROM latest_prices
+		WHERE provider = $1 AND symbol IN (?)`, store.Padded(symbols), provider)
+	if err != nil {
+		return nil, projections.QueryError(fmt.Sprintf("the latest prices of %d symbols at %s", len(symbols), provider), err)
+	}
+	prices := make(map[schema.Symbol]Price, len(found))
+	for _, price := range found {
+		prices[price.Symbol] = price
+	}
+	return prices, nil
 }
 
 func latest(ctx context.Context, db store.Querier, markets []market) (map[market]Price, error) {

@@ -289,6 +289,9 @@ func TestQueries(t *testing.T) {
 		assert.Equal(t, want, got.Value.String(), "window %d", window)
 		assert.Equal(t, int64(100), got.Timestamp.Unix(), "window %d", window)
 		assert.Equal(t, window, got.Window)
+		of, err := reader.AveragesOf(t.Context(), "p", []schema.Symbol{"B", "A", "C"}, window)
+		require.NoError(t, err)
+		assert.Equal(t, map[schema.Symbol]movingaverages.Average{"A": got}, of)
 	}
 	_, err = reader.Average(t.Context(), "q", "A", 3)
 	require.ErrorIs(t, err, projections.ErrNotFound)

@@ -56,6 +56,35 @@ func (r Reader) Average(ctx context.Context, provider schema.Provider, symbol sc
 	return r.AsOf(ctx, provider, symbol, size, projections.EndOfTime)
 }
 
+// AveragesOf returns the current averages of the symbols that have a price. Those of a window
+// that is kept are read by one statement; of another, one symbol is computed after another.
+func (r Reader) AveragesOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol, size int) (map[schema.Symbol]Average, error) {
+	found, err := store.SelectFor[Average](ctx, r.db, `WITH asked (symbol) AS (VALUES (?))
+		SELECT m.provider, m.symbol, m.window_size, m.value, m.timestamp FROM asked JOIN moving_averages m
+		ON m.id = (SELECT id FROM moving_averages WHERE symbol = asked.symbol AND provider = $1 AND window_size = $2
+			ORDER BY id DESC LIMIT 1)`, store.Padded(symbols), provider, size)
+	if err != nil {
+		return nil, projections.QueryError(fmt.Sprintf("the averages of %d symbols at %s", len(symbols), provider), err)
+	}
+	averages := make(map[schema.Symbol]Average, len(symbols))
+	for _, average := range found {
+		averages[average.Symbol] = average
+	}
+	for _, symbol := range symbols {
+		if _, kept := averages[symbol]; kept {
+			continue
+		}
+		average, err := r.AsOf(ctx, provider, symbol, size, projections.EndOfTime)
+		switch {
+		case err == nil:
+			averages[symbol] = average
+		case !errors.Is(err, projections.ErrNotFound):
+			return nil, err
+		}
+	}
+	return averages, nil
+}
+
 func current(ctx context.Context, db store.Querier, asked []kept) (map[kept]Average, error) {
 	args := make([]any, 0, 3*len(asked))
 	for _, k := range asked {
