@@ -3,6 +3,7 @@ package logtest
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -191,7 +192,7 @@ func testPause(r *rig) {
 	for {
 		msg, batch := r.receive(messages)
 		msg.Ack()
-		if batch.Records[0].Partition == 0 {
+		if slices.ContainsFunc(batch.Records, func(r pipeline.Record) bool { return r.Partition == 0 }) {
 			break
 		}
 	}
