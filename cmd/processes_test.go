@@ -212,7 +212,7 @@ func (o *observer) awaitTables(ctx context.Context, b backlog) error {
 		if err != nil {
 			return err
 		}
-		if err := o.awaitPositions(ctx, topic, func(p store.Position) bool { return p.Seq >= numbers[p.Part] }); err != nil {
+		if err := o.awaitPositions(ctx, topic, func(p store.Position) bool { return p.Reached.Seq >= numbers[p.Part] }); err != nil {
 			return err
 		}
 	}

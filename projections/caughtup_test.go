@@ -95,6 +95,11 @@ func TestWaitCaughtUp(t *testing.T) {
 	require.False(t, catchesUp(t, rig.DB), "the third is not there yet")
 	read(third, "tally.g1")
 	require.True(t, catchesUp(t, rig.DB))
+	exec(t, rig.DB, `UPDATE positions SET chain_seq = -2 * chain_seq - 1 WHERE chain_seq > 0`)
+	require.True(t, catchesUp(t, rig.DB), "an operator had it continue after the third")
+	exec(t, rig.DB, `UPDATE positions SET chain_seq = chain_seq + 2 WHERE chain_seq < 0`)
+	require.False(t, catchesUp(t, rig.DB), "after the second")
+	read(third, "tally.g1")
 
 	exec(t, rig.DB, `UPDATE chains SET outbox = 'renamed', last = 1`)
 	require.False(t, catchesUp(t, rig.DB), "the chain has another name, and its numbers began again")

@@ -132,9 +132,8 @@ func (c *chainAudit) broken(what chain.Verdict, link chain.Link, offset int64, s
 		return
 	}
 	n := chain.Missing(c.last, link, c.names)
-	seq, _ := c.last.Reached()
 	c.chains.Add(1, n, 0, fmt.Sprintf("%s lost %d records before offset %d: the chain goes from number %d of %s to %d of %s",
-		c.tp, n, offset, seq, chain.NameOrNone(c.last.Timeline), link.Seq, link.Timeline))
+		c.tp, n, offset, c.last.Seq, chain.NameOrNone(c.last.Timeline), link.Seq, link.Timeline))
 }
 
 // add notes an event.

@@ -337,15 +337,13 @@ func (w *stageWalk) end(ctx context.Context) error {
 
 // checkLink holds the link that the position keeps against the log.
 func (w *stageWalk) checkLink() {
-	kept := chain.Link{Timeline: w.position.Timeline, Seq: w.position.Seq}
-	number, mode := kept.Reached()
-	found, _ := w.last.Reached()
-	if mode != chain.InOrder || w.first == (chain.Link{}) && w.held.Oldest > 0 {
+	kept := w.position.Reached
+	if kept.Mode != chain.InOrder || w.first == (chain.Link{}) && w.held.Oldest > 0 {
 		return // an operator decided what is next, or the log does not tell
 	}
-	if kept.Timeline != w.last.Timeline || number != found {
+	if kept.Timeline != w.last.Timeline || kept.Seq != w.last.Seq {
 		w.places.Differ("%s has applied %s up to number %d of chain %s, by its position, and by the log up to number %d of %s",
-			w.spec.Name, w.tp, number, chain.NameOrNone(kept.Timeline), found, chain.NameOrNone(w.last.Timeline))
+			w.spec.Name, w.tp, kept.Seq, chain.NameOrNone(kept.Timeline), w.last.Seq, chain.NameOrNone(w.last.Timeline))
 	}
 }
 

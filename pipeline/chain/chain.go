@@ -55,45 +55,32 @@ func IsDirect(headers []schema.Header) bool {
 type Link struct {
 	Timeline string
 	Seq      int64
+	// Mode says what may follow the record. It is InOrder for the link of a record; where
+	// a stage stands, an operator may have decided otherwise.
+	Mode Mode
 }
 
-// Mode says what may follow a link. After an operator decided how to continue at a break
-// of the chain, a link holds in place of its number n a negative one that says so.
-//
-//	-2n-1  whatever comes next continues, but for n and the numbers before it
-//	-2n-2  the records of this timeline after n were written by another database, or
-//	       by a later state of this one that is no more: its derived events come
-//	       again, on a timeline of ours; its others are applied
+// Mode says what may follow a link.
 type Mode int
 
-// The modes of a link.
+// The modes of a link. An operator decides for another one than InOrder, to continue at
+// a break of the chain.
 const (
+	// InOrder is followed by the next number.
 	InOrder Mode = iota
+	// AnyNext is followed by whatever comes next, but for the link's number and those
+	// before it.
 	AnyNext
+	// Superseded says that the records of this timeline after the link were written by
+	// another database, or by a later state of this one that is no more: its derived
+	// events come again, on a timeline of ours; its others are applied.
 	Superseded
 )
 
-// Reached is the number of the last record, and what may follow it.
-func (l Link) Reached() (int64, Mode) {
-	if l.Seq >= 0 {
-		return l.Seq, InOrder
-	}
-	if -l.Seq%2 == 1 {
-		return (-l.Seq - 1) / 2, AnyNext
-	}
-	return (-l.Seq - 2) / 2, Superseded
-}
-
 // In is the link at the same place with another mode.
 func (l Link) In(m Mode) Link {
-	n, _ := l.Reached()
-	switch m {
-	case AnyNext:
-		n = -2*n - 1
-	case Superseded:
-		n = -2*n - 2
-	}
-	return Link{l.Timeline, n}
+	l.Mode = m
+	return l
 }
 
 // LinkBytes bounds what the headers of a link add to a record.
@@ -173,28 +160,27 @@ func (l Link) Follow(next Link, derived bool, names Timelines) Verdict {
 	if next == (Link{}) {
 		return Apply
 	}
-	last, mode := l.Reached()
 	name, known := names[next.Timeline]
 	before, knew := names[l.Timeline]
 	own := next.Timeline == l.Timeline
 	switch {
-	case own && next.Seq <= last:
+	case own && next.Seq <= l.Seq:
 		return Repeat
 	case !own && knew && known && name.Order < before.Order && next.Seq <= name.Given:
 		return Repeat
 	case known && next.Seq > name.Given && !l.follows(next, name):
 		return Foreign
-	case mode == AnyNext:
+	case l.Mode == AnyNext:
 		return Apply
-	case own && next.Seq != last+1:
+	case own && next.Seq != l.Seq+1:
 		return Gap
-	case own && mode == Superseded && derived:
+	case own && l.Mode == Superseded && derived:
 		return StepOver
 	case own:
 		return Apply
 	case !known, knew && name.Order < before.Order:
 		return Foreign
-	case next.Seq != 1, knew && last < before.Sent && before.Sent != Unlimited:
+	case next.Seq != 1, knew && l.Seq < before.Sent && before.Sent != Unlimited:
 		return Gap
 	}
 	return Apply
@@ -203,8 +189,7 @@ func (l Link) Follow(next Link, derived bool, names Timelines) Verdict {
 // follows reports whether an operator had the stage follow a timeline beyond the last
 // number that this database gave, and next is the next one there.
 func (l Link) follows(next Link, name Timeline) bool {
-	last, mode := l.Reached()
-	return l.Timeline == next.Timeline && next.Seq == last+1 && (last > name.Given || last == name.Given && mode != InOrder)
+	return l.Timeline == next.Timeline && next.Seq == l.Seq+1 && (l.Seq > name.Given || l.Seq == name.Given && l.Mode != InOrder)
 }
 
 // Advance is the link after the record at next was applied, dead-lettered or
@@ -213,7 +198,7 @@ func (l Link) Advance(next Link) Link {
 	if next == (Link{}) {
 		return l
 	}
-	if _, mode := l.Reached(); mode == Superseded && next.Timeline == l.Timeline {
+	if l.Mode == Superseded && next.Timeline == l.Timeline {
 		return next.In(Superseded)
 	}
 	return next

@@ -13,11 +13,11 @@ import (
 // repeat.
 func FuzzChainLink(f *testing.F) {
 	for _, seed := range []string{"1", "2", "0", "-1", "", "x", "007", "+3", "9223372036854775807", "9223372036854775808"} {
-		f.Add("a", []byte(seed), true, "a", int64(1))
-		f.Add("b", []byte(seed), false, "a", int64(-6))
+		f.Add("a", []byte(seed), true, "a", int64(1), uint8(0))
+		f.Add("b", []byte(seed), false, "a", int64(2), uint8(2))
 	}
-	f.Add("", []byte(nil), false, "", int64(0))
-	f.Fuzz(func(t *testing.T, outbox string, number []byte, hasNumber bool, lastOutbox string, lastSeq int64) {
+	f.Add("", []byte(nil), false, "", int64(0), uint8(1))
+	f.Fuzz(func(t *testing.T, outbox string, number []byte, hasNumber bool, lastOutbox string, lastSeq int64, mode uint8) {
 		headers := []schema.Header{{Key: "ce_id", Value: []byte("1")}, {Key: HeaderTimeline, Value: []byte(outbox)}}
 		if hasNumber {
 			headers = append(headers, schema.Header{Key: HeaderNumber, Value: number})
@@ -39,7 +39,7 @@ func FuzzChainLink(f *testing.F) {
 			}
 			require.LessOrEqual(t, size-len(outbox), LinkBytes-2*40+20, "an outbox's event has room for it")
 		}
-		last := Link{lastOutbox, lastSeq}
+		last := Link{lastOutbox, max(0, lastSeq), Mode(mode % 3)}
 		names := Timelines{"a": {0, 5, 7}, "b": {1, Unlimited, Unlimited}}
 		for _, derived := range []bool{false, true} {
 			switch step := last.Follow(link, derived, names); step {

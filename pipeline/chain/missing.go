@@ -2,9 +2,8 @@ package chain
 
 // Missing is how many numbers a gap leaves out.
 func Missing(last, next Link, names Timelines) int64 {
-	seq, _ := last.Reached()
 	if last.Timeline == next.Timeline {
-		return next.Seq - seq - 1
+		return next.Seq - last.Seq - 1
 	}
 	return next.Seq - 1 + SentBetween(last, next.Timeline, names)
 }
@@ -12,11 +11,10 @@ func Missing(last, next Link, names Timelines) int64 {
 // SentBetween is how many numbers were sent after last, and before the timeline
 // until; all later ones where it is empty.
 func SentBetween(last Link, until string, names Timelines) int64 {
-	seq, _ := last.Reached()
 	own, knew := names[last.Timeline]
 	n := int64(0)
 	if knew && own.Sent != Unlimited {
-		n = max(0, own.Sent-seq)
+		n = max(0, own.Sent-last.Seq)
 	}
 	end, bounded := names[until]
 	for _, name := range names {

@@ -8,7 +8,7 @@ package chain
 // Skip is where a stage continues that is at l and is told to skip what the
 // chain shows before the record at next.
 func (l Link) Skip(next Link, what Verdict, names Timelines) (to Link, stray bool) {
-	before := Link{next.Timeline, next.Seq - 1}
+	before := Link{Timeline: next.Timeline, Seq: next.Seq - 1}
 	switch {
 	case what != Foreign:
 		return before.In(AnyNext), false
@@ -32,6 +32,5 @@ func (l Link) strays(next Link, names Timelines) bool {
 	case next.Timeline != l.Timeline:
 		return next.Seq != 1
 	}
-	last, _ := l.Reached()
-	return next.Seq != last+1
+	return next.Seq != l.Seq+1
 }

@@ -118,7 +118,7 @@ func (s *Stage) beyondGiven(sess *session, moves []store.Move) (beyond []store.C
 	defer s.mu.Unlock()
 	for _, m := range moves {
 		tp := log.PartitionOf(m.From)
-		if name, known := sess.limited[tp][m.Timeline]; known && name.Sent == chain.Unlimited && m.Seq > name.Given {
+		if name, known := sess.limited[tp][m.Reached.Timeline]; known && name.Sent == chain.Unlimited && m.Reached.Seq > name.Given {
 			topic, _ := s.topics.Topic(tp.Topic)
 			beyond = append(beyond, store.Chain{Epoch: topic.Epoch, Part: tp.Partition})
 		}
@@ -221,7 +221,7 @@ func (s *Stage) advance(sess *session, batch *log.Batch, plan plan) {
 		tp := log.PartitionOf(m.From)
 		delete(s.stuck, tp) // its records come
 		p := m.From
-		p.Next, p.Timeline, p.Seq, p.Halted = m.Next, m.Timeline, m.Seq, m.Halted
+		p.Next, p.Reached, p.Halted = m.Next, m.Reached, m.Halted
 		sess.positions[tp] = p
 	}
 	s.mu.Unlock()

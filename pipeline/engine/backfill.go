@@ -165,8 +165,7 @@ func (f *Backfill) start(tp pipeline.TopicPartition, topicID string, held log.Of
 	p := store.Position{Stage: f.cfg.Stage.Name, Topic: string(tp.Topic), Part: tp.Partition, TopicID: topicID,
 		Next: held.Oldest, MovedAt: schema.NewTime(time.Now())}
 	if held.Oldest > 0 {
-		from := chain.Link{}.In(chain.AnyNext)
-		p.Timeline, p.Seq = from.Timeline, from.Seq
+		p.Reached = chain.Link{}.In(chain.AnyNext)
 	}
 	return p
 }

@@ -41,7 +41,7 @@ func (s *Stage) plan(sess *session, records []pipeline.Record) plan {
 		i, begun := moves[r.TopicPartition]
 		if !begun {
 			i = len(p.moves)
-			p.moves = append(p.moves, store.Move{From: position, Next: position.Next, Timeline: position.Timeline, Seq: position.Seq})
+			p.moves = append(p.moves, store.Move{From: position, Next: position.Next, Reached: position.Reached})
 			moves[r.TopicPartition] = i
 		}
 		if m := &p.moves[i]; m.Halted == "" && r.Offset >= m.Next {
@@ -60,15 +60,14 @@ func (s *Stage) plan(sess *session, records []pipeline.Record) plan {
 }
 
 func (s *Stage) planRecord(p *plan, m *store.Move, r pipeline.Record, names chain.Timelines) {
-	last := chain.Link{Timeline: m.Timeline, Seq: m.Seq}
-	j := judge(s.topics, last, &r, names)
+	j := judge(s.topics, m.Reached, &r, names)
 	if j.step == chain.Gap || j.step == chain.Foreign {
-		m.Halted = halt.Before(m.From, last, j.link, r.Offset, j.step, names).String()
+		m.Halted = halt.Before(m.From, m.Reached, j.link, r.Offset, j.step, names).String()
 		p.broken = true
 		return
 	}
 	m.Next = r.Offset + 1
-	m.Timeline, m.Seq = j.after.Timeline, j.after.Seq
+	m.Reached = j.after
 	switch r.State.Fault = j.fault; {
 	case j.step != chain.Apply:
 	case r.State.Fault != nil:

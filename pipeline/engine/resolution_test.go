@@ -110,7 +110,7 @@ func TestSkipRecordsThatWereDeleted(t *testing.T) {
 	assert.Contains(t, resolution.Loses, "offsets 4 to 6")
 	r.Consume()
 	assert.Len(t, r.effects(), 3+10-3)
-	assert.Equal(t, int64(10), r.position(1).Seq, "the chain continues after what is lost")
+	assert.Equal(t, int64(10), r.position(1).Reached.Seq, "the chain continues after what is lost")
 }
 
 func TestResumeWithMorePartitions(t *testing.T) {
@@ -162,7 +162,7 @@ func TestSkipATopicThatWasCreatedAgain(t *testing.T) {
 	assert.Equal(t, int64(2), resolutions[1].Lost)
 	assert.Contains(t, resolutions[1].Loses, "2 records that pricemill had sent to the topic that is gone")
 	assert.Contains(t, resolutions[1].Loses, "from offset 4 on")
-	assert.Equal(t, chain.Link{}, chain.Link{Timeline: r.position(1).Timeline, Seq: r.position(1).Seq}, "the new log begins with the first number of a chain")
+	assert.Equal(t, chain.Link{}, r.position(1).Reached, "the new log begins with the first number of a chain")
 	r.Relay() // what waited is not lost
 	r.Emit(1, 3)
 	r.Relay()
@@ -253,7 +253,7 @@ func TestSkipAGap(t *testing.T) {
 	assert.Equal(t, "2 records that are missing from the log before offset 2", resolution.Loses)
 	r.Consume()
 	assert.Len(t, r.effects(), 4)
-	assert.Equal(t, int64(6), r.position(0).Seq)
+	assert.Equal(t, int64(6), r.position(0).Reached.Seq)
 }
 
 // A database that is restored from a copy meets the records that its later state
@@ -297,7 +297,7 @@ func TestSkipWhatALaterStateWrote(t *testing.T) {
 	restored.Consume()
 	assert.Empty(t, restored.position(1).Halted)
 	assert.Len(t, restored.effects(), 4+3+2)
-	assert.Equal(t, int64(2), restored.position(1).Seq, "the chain continues under another name")
+	assert.Equal(t, int64(2), restored.position(1).Reached.Seq, "the chain continues under another name")
 
 	again := r.Restore(copied)
 	again.Consume()

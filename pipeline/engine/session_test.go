@@ -111,7 +111,7 @@ func TestAChainIsNamedAnewDuringASession(t *testing.T) {
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)[2:]...))
 	assert.Empty(t, r.paused)
 	assert.Len(t, r.effects(), 3)
-	assert.Equal(t, name, r.position(1).Timeline)
+	assert.Equal(t, name, r.position(1).Reached.Timeline)
 }
 
 // Records of another incarnation of the topic are none of this session's.

@@ -252,7 +252,7 @@ func TestABatchDeliveredAgainIsAppliedOnce(t *testing.T) {
 	require.NoError(t, r.Deliver(t.Context(), r.LogOf(1)...))
 	assert.Len(t, r.effects(), 5)
 	assert.Equal(t, int64(5), r.position(1).Next)
-	assert.Equal(t, int64(5), r.position(1).Seq)
+	assert.Equal(t, int64(5), r.position(1).Reached.Seq)
 	rows, err := r.DB.ReadOutbox(t.Context(), 100, 1<<20, store.Behind{Epoch: r.Epoch(schema.QuoteOutcomes), Part: 1})
 	require.NoError(t, err)
 	assert.Len(t, rows, 5, "one event a record")
@@ -656,7 +656,7 @@ func TestRandomRunsEqualTheSequentialFold(t *testing.T) {
 			}
 			runRandomly(t, random, r, r.another(&counter{fail: fail}), r.another(&counter{fail: fail}))
 			for p := range int32(Partitions) {
-				assert.Equal(t, r.position(p).Seq, r.count(p))
+				assert.Equal(t, r.position(p).Reached.Seq, r.count(p))
 				assert.Equal(t, int64(len(r.LogOf(p))), r.position(p).Next)
 			}
 		})

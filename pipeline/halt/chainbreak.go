@@ -30,8 +30,7 @@ func (b ChainBreak) Skip(ctx context.Context, broker log.Broker) (to chain.Link,
 	if b.What != chain.Gap || b.Last.Timeline != b.Next.Timeline {
 		return to, stray, nil
 	}
-	last, _ := b.Last.Reached()
-	missing := chain.Link{Timeline: b.Last.Timeline, Seq: last + 1}
+	missing := chain.Link{Timeline: b.Last.Timeline, Seq: b.Last.Seq + 1}
 	stray = missing.Seq > b.Sent
 	if !stray {
 		stray, err = b.comesLater(ctx, broker, missing)

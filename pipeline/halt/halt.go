@@ -86,7 +86,6 @@ func At(p store.Position, topic store.Topic, c log.Claim) Break {
 // Before is the break that the chain shows before the record at next.
 func Before(p store.Position, last, next chain.Link, offset int64, what chain.Verdict, names chain.Timelines) Break {
 	b := Break{Stage: p.Stage, Place: log.PartitionOf(p)}
-	seq, _ := last.Reached()
 	switch {
 	case what == chain.Foreign && names[next.Timeline].Given > 0:
 		b.Kind = ForeignRecords
@@ -100,7 +99,7 @@ func Before(p store.Position, last, next chain.Link, offset int64, what chain.Ve
 	case what == chain.Gap:
 		b.Kind = RecordsMissing
 		b.Reason = fmt.Sprintf("the log lost %d records before offset %d: the chain goes from number %d of %s to %d of %s",
-			chain.Missing(last, next, names), offset, seq, chain.NameOrNone(last.Timeline), next.Seq, next.Timeline)
+			chain.Missing(last, next, names), offset, last.Seq, chain.NameOrNone(last.Timeline), next.Seq, next.Timeline)
 	}
 	return b
 }

@@ -85,7 +85,7 @@ func Resets(ctx context.Context, db *store.Store, broker log.Broker, topics Topi
 func (t Target) reset(p store.Position, topic store.Topic, held log.OffsetRange) (Resolution, error) {
 	l := Resolution{Stage: p.Stage, Topic: schema.Topic(p.Topic), Partition: p.Part, Halted: p.Halted, from: p, to: p}
 	l.to.TopicID = topic.ID
-	l.resumeAt(chain.Link{Timeline: p.Timeline, Seq: p.Seq}.In(chain.AnyNext))
+	l.resumeAt(p.Reached.In(chain.AnyNext))
 	if t == ToStart {
 		l.to.Next = held.Oldest
 		l.Loses = "nothing: all records are taken again"

@@ -92,9 +92,9 @@ func ApplyResolutions(ctx context.Context, db *store.Store, resolutions []Resolu
 }
 
 func (l Resolution) apply(ctx context.Context, tx *store.Tx) error {
-	if seq, _ := (chain.Link{Timeline: l.from.Timeline, Seq: l.from.Seq}).Reached(); l.to.TopicID != l.from.TopicID || l.from.LogEnded != nil {
+	if l.to.TopicID != l.from.TopicID || l.from.LogEnded != nil {
 		// What waits of it goes to another chain, but for what was applied.
-		if err := tx.NoteApplied(ctx, l.from.Topic, l.from.Part, l.from.Timeline, seq); err != nil {
+		if err := tx.NoteApplied(ctx, l.from.Topic, l.from.Part, l.from.Reached.Timeline, l.from.Reached.Seq); err != nil {
 			return err
 		}
 	}
@@ -172,7 +172,7 @@ func (d diagnosis) atPosition(l Resolution, b halt.Break, claim log.Claim) (Reso
 		l.Lost = claim.Oldest - p.Next
 		l.Loses = fmt.Sprintf("%d records: offsets %d to %d, which the log no longer has", l.Lost, p.Next, claim.Oldest-1)
 		l.to.Next = claim.Oldest
-		l.resumeAt(chain.Link{Timeline: p.Timeline, Seq: p.Seq}.In(chain.AnyNext))
+		l.resumeAt(p.Reached.In(chain.AnyNext))
 	case halt.TopicRecreated:
 		l.Lost = d.unapplied(p)
 		l.Loses = fmt.Sprintf("%d records that pricemill had sent to the topic that is gone and that this stage had not applied, "+
@@ -190,18 +190,18 @@ func (d diagnosis) atPosition(l Resolution, b halt.Break, claim log.Claim) (Reso
 		if p.LogEnded != nil {
 			l.to.Next = *p.LogEnded
 		}
-		l.resumeAt(chain.Link{Timeline: p.Timeline, Seq: p.Seq}.In(chain.AnyNext))
+		l.resumeAt(p.Reached.In(chain.AnyNext))
 	}
 	return l, nil
 }
 
 // resumeAt has the chain continue from a link.
-func (l *Resolution) resumeAt(from chain.Link) { l.to.Timeline, l.to.Seq = from.Timeline, from.Seq }
+func (l *Resolution) resumeAt(from chain.Link) { l.to.Reached = from }
 
 // unapplied is how many numbers were sent on the timelines before the one in use,
 // and not applied at a position.
 func (d diagnosis) unapplied(p store.Position) int64 {
-	return chain.SentBetween(chain.Link{Timeline: p.Timeline, Seq: p.Seq}, "", halt.TimelinesOf(d.known, true)[log.PartitionOf(p)])
+	return chain.SentBetween(p.Reached, "", halt.TimelinesOf(d.known, true)[log.PartitionOf(p)])
 }
 
 // errNext ends reading at the next link.
@@ -239,7 +239,7 @@ type linked struct {
 func (d diagnosis) beforeRecord(ctx context.Context, l Resolution, next linked, end int64) (Resolution, error) {
 	p := l.from
 	names := halt.TimelinesOf(d.known, true)[log.PartitionOf(p)]
-	last := chain.Link{Timeline: p.Timeline, Seq: p.Seq}
+	last := p.Reached
 	what := last.Follow(next.Link, next.derived, names)
 	b := halt.Before(p, last, next.Link, next.offset, what, names)
 	if b.Kind == halt.Unbroken {
@@ -289,10 +289,9 @@ func passOver(ctx context.Context, broker log.Broker, l Resolution, b halt.Chain
 	if err != nil {
 		return Resolution{}, err
 	}
-	last, _ := b.Last.Reached()
 	l.to.Next, l.Lost = next, n
 	l.Loses = fmt.Sprintf("%d records from offset %d on, which are out of order: they have numbers of chain %s from %d on, right after "+
-		"number %d; the stage continues after that number with what this database wrote", n, b.Offset, b.Next.Timeline, b.Next.Seq, last)
+		"number %d; the stage continues after that number with what this database wrote", n, b.Offset, b.Next.Timeline, b.Next.Seq, b.Last.Seq)
 	return l, nil
 }
 
@@ -300,7 +299,7 @@ func passOver(ctx context.Context, broker log.Broker, l Resolution, b halt.Chain
 // unlimited where it is on a new timeline by now.
 func (d diagnosis) sent(p store.Position) int64 {
 	for _, k := range d.known {
-		if k.Current && log.PartitionOfChain(k) == log.PartitionOf(p) && k.Timeline == p.Timeline {
+		if k.Current && log.PartitionOfChain(k) == log.PartitionOf(p) && k.Timeline == p.Reached.Timeline {
 			return k.Sent
 		}
 	}

@@ -17,6 +17,6 @@ func TestHowFarAChainIsKnownToBeSent(t *testing.T) {
 		{Topic: "price-events", Part: 2, Timeline: "of another", Sent: 7, Given: 8, Current: true},
 	}}
 	for name, want := range map[string]int64{"present": 5, "former": chain.Unlimited, "of another": chain.Unlimited, "": chain.Unlimited} {
-		assert.Equal(t, want, d.sent(store.Position{Topic: "price-events", Part: 1, Timeline: name}), name)
+		assert.Equal(t, want, d.sent(store.Position{Topic: "price-events", Part: 1, Reached: chain.Link{Timeline: name}}), name)
 	}
 }

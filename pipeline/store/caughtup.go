@@ -70,12 +70,14 @@ func writtenOf(ctx context.Context, q Querier, topic schema.Topic) (written []nu
 }
 
 func readOf(ctx context.Context, q Querier, topic schema.Topic, stage string) (read []numbered, err error) {
-	err = q.Select(ctx, &read, `SELECT part, chain_outbox AS outbox, chain_seq AS number FROM positions WHERE topic = $1 AND stage = $2
-		AND topic_id = (SELECT topic_id FROM topics WHERE epoch = `+newestEpoch+`)`, topic, stage)
-	if err != nil {
-		err = fmt.Errorf("reading how far %s is: %w", stage, err)
+	if err = q.Select(ctx, &read, `SELECT part, chain_outbox AS outbox, chain_seq AS number FROM positions WHERE topic = $1 AND stage = $2
+		AND topic_id = (SELECT topic_id FROM topics WHERE epoch = `+newestEpoch+`)`, topic, stage); err != nil {
+		return nil, fmt.Errorf("reading how far %s is: %w", stage, err)
 	}
-	return read, err
+	for i, r := range read {
+		read[i].Number = storedLink(r.Timeline, r.Number).Seq
+	}
+	return read, nil
 }
 
 func caughtUp(read, written []numbered) bool {

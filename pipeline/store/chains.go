@@ -266,6 +266,7 @@ func (t *Tx) CarryOver(ctx context.Context, from Chain, to Topic, partition func
 		return err
 	}
 	var applied int64
+	// A stage that an operator moved, whose stored number is negative, does not count.
 	err = t.Get(ctx, &applied, `SELECT COALESCE(MAX(chain_seq), 0) FROM positions
 		WHERE topic = $1 AND part = $2 AND chain_outbox = $3 AND chain_seq <= $4`, to.Name, from.Part, from.Timeline, from.Last)
 	if err != nil {

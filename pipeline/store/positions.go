@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -21,11 +22,9 @@ type Position struct {
 	TopicID string `db:"topic_id"`
 	// Next is the offset of the next record to be applied.
 	Next int64 `db:"next_offset"`
-	// Outbox and Seq name the last record applied that came from an outbox;
-	// empty and 0 where there was none. A negative Seq is what an operator
-	// decided at a break of the chain; its meaning is the pipeline's.
-	Timeline string `db:"chain_outbox"`
-	Seq      int64  `db:"chain_seq"`
+	// Reached is the last record applied that has a place in the chain, and what may
+	// follow; the zero Link where there was none.
+	Reached chain.Link `db:"-"`
 	// Halted says why the stage stopped here; empty while it continues.
 	Halted string `db:"halted"`
 	// LogEnded is where the log ended when the stage halted because of that; nil
@@ -58,11 +57,52 @@ func Stages(ctx context.Context, q Querier) ([]string, error) {
 	return names, nil
 }
 
+// storedNumber is the column chain_seq of a position, which says the mode too: n is
+// number n, in order; -2n-1 is n, and whatever comes next continues; -2n-2 is n, and
+// what follows on its timeline is superseded.
+func storedNumber(l chain.Link) int64 {
+	switch l.Mode {
+	case chain.AnyNext:
+		return -2*l.Seq - 1
+	case chain.Superseded:
+		return -2*l.Seq - 2
+	}
+	return l.Seq
+}
+
+// storedLink is the link of which number is the storedNumber.
+func storedLink(timeline string, number int64) chain.Link {
+	switch {
+	case number >= 0:
+		return chain.Link{Timeline: timeline, Seq: number}
+	case -number%2 == 1:
+		return chain.Link{Timeline: timeline, Seq: (-number - 1) / 2, Mode: chain.AnyNext}
+	}
+	return chain.Link{Timeline: timeline, Seq: (-number - 2) / 2, Mode: chain.Superseded}
+}
+
+// selectPositions reads positions with all their columns.
+func selectPositions(ctx context.Context, q Querier, query string, args ...any) ([]Position, error) {
+	var rows []struct {
+		Position
+		Timeline string `db:"chain_outbox"`
+		Number   int64  `db:"chain_seq"`
+	}
+	if err := q.Select(ctx, &rows, query, args...); err != nil {
+		return nil, err
+	}
+	positions := make([]Position, len(rows))
+	for i, row := range rows {
+		positions[i] = row.Position
+		positions[i].Reached = storedLink(row.Timeline, row.Number)
+	}
+	return positions, nil
+}
+
 // Positions reads the positions of a stage, or of all stages of the service where
 // it is "".
 func Positions(ctx context.Context, q Querier, stage string) ([]Position, error) {
-	var positions []Position
-	err := q.Select(ctx, &positions, `SELECT `+positionColumns+` FROM positions
+	positions, err := selectPositions(ctx, q, `SELECT `+positionColumns+` FROM positions
 		WHERE $1 = '' AND substr(stage, 1, $2) <> $3 OR stage = $1 ORDER BY stage, topic, part`, stage, len(Scratch), Scratch)
 	if err != nil {
 		return nil, fmt.Errorf("reading positions: %w", err)
@@ -81,7 +121,7 @@ func (t *Tx) CreatePositions(ctx context.Context, positions []Position) error {
 	rows := Rows{Table: "positions", Columns: strings.Split(positionColumns, ", "),
 		Clause: "ON CONFLICT (stage, topic, part) DO NOTHING"}
 	for _, p := range positions {
-		rows.Add(p.Stage, p.Topic, p.Part, p.TopicID, p.Next, p.Timeline, p.Seq, p.Halted, p.LogEnded, p.Retried, p.MovedAt)
+		rows.Add(p.Stage, p.Topic, p.Part, p.TopicID, p.Next, p.Reached.Timeline, storedNumber(p.Reached), p.Halted, p.LogEnded, p.Retried, p.MovedAt)
 	}
 	return t.Insert(ctx, rows)
 }
@@ -115,10 +155,9 @@ func Unclaimed(ctx context.Context, q Querier, stage string) (int, error) {
 // Move is one step of a position.
 type Move struct {
 	From Position
-	// Next, Outbox, Seq are as in Position, after the step.
-	Next     int64
-	Timeline string
-	Seq      int64
+	// Next and Reached are as in Position, after the step.
+	Next    int64
+	Reached chain.Link
 	// Halted stops the stage there.
 	Halted string
 }
@@ -139,7 +178,7 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 	var args []any
 	for _, m := range moves {
 		args = append(args, m.From.Stage, m.From.Topic, m.From.Part, m.From.TopicID,
-			m.From.Next, m.From.Retried, m.Next, m.Timeline, m.Seq, m.Halted)
+			m.From.Next, m.From.Retried, m.Next, m.Reached.Timeline, storedNumber(m.Reached), m.Halted)
 	}
 	moved, err := t.Exec(ctx, `WITH v (stage, topic, part, topic_id, expected, retried, next, outbox, seq, halted) AS (VALUES `+
 		typedValues(moveColumns, len(moves))+`),
@@ -195,8 +234,7 @@ func (t *Tx) HaltPosition(ctx context.Context, p Position) error {
 // LockPositions reads the positions of a stage; no one moves them until the
 // transaction ends.
 func (t *Tx) LockPositions(ctx context.Context, stage string) ([]Position, error) {
-	var positions []Position
-	err := t.Select(ctx, &positions, `SELECT `+positionColumns+` FROM positions WHERE stage = $1
+	positions, err := selectPositions(ctx, t, `SELECT `+positionColumns+` FROM positions WHERE stage = $1
 		ORDER BY stage, topic, part `+t.LockRows("positions"), stage)
 	if err != nil {
 		return nil, fmt.Errorf("locking the positions of %s: %w", stage, err)
@@ -213,7 +251,7 @@ func (t *Tx) SetPosition(ctx context.Context, from, to Position) error {
 	changed, err := t.Exec(ctx, `UPDATE positions SET topic_id = $1, next_offset = $2, chain_outbox = $3, chain_seq = $4,
 			halted = $5, log_ended = $6, moved_at = $7
 		WHERE stage = $8 AND topic = $9 AND part = $10 AND topic_id = $11 AND next_offset = $12 AND halted = $13`,
-		to.TopicID, to.Next, to.Timeline, to.Seq, to.Halted, to.LogEnded, to.MovedAt,
+		to.TopicID, to.Next, to.Reached.Timeline, storedNumber(to.Reached), to.Halted, to.LogEnded, to.MovedAt,
 		from.Stage, from.Topic, from.Part, from.TopicID, from.Next, from.Halted)
 	if err != nil {
 		return fmt.Errorf("moving %s on %s/%d: %w", from.Stage, from.Topic, from.Part, err)

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 )
 
@@ -140,8 +141,8 @@ func testCarryOver(t *testing.T, opener Opener) {
 	// A stage has applied b, so b was in the log, although no one noted it.
 	write(t, s, func(tx *store.Tx) error {
 		return tx.CreatePositions(t.Context(), []store.Position{
-			{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Timeline: chain.Timeline, Seq: 2},
-			{Stage: "one that is at a number that was never given", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Timeline: chain.Timeline, Seq: 9}})
+			{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Reached: linkAt(chain.Timeline, 2)},
+			{Stage: "one that is at a number that was never given", Topic: "prices", Part: 1, TopicID: "uuid-1", Next: 2, Reached: linkAt(chain.Timeline, 9)}})
 	})
 	byLastDigit := func(key []byte) int32 { return int32(key[len(key)-1] - '0') }
 	for range 2 { // another relay does the same
@@ -189,10 +190,10 @@ func testRenewEpoch(t *testing.T, opener Opener) {
 
 func testSetPosition(t *testing.T, opener Opener) {
 	s := open(t, opener)
-	p := store.Position{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid", Next: 5, Timeline: "o", Seq: 4, Halted: "why"}
+	p := store.Position{Stage: "s", Topic: "prices", Part: 1, TopicID: "uuid", Next: 5, Reached: linkAt("o", 4), Halted: "why"}
 	write(t, s, func(tx *store.Tx) error { return tx.CreatePositions(t.Context(), []store.Position{p}) })
 	to := p
-	to.Next, to.Timeline, to.Seq, to.Halted = 9, "", -1, ""
+	to.Next, to.Reached, to.Halted = 9, chain.Link{}.In(chain.AnyNext), ""
 	write(t, s, func(tx *store.Tx) error {
 		locked, err := tx.LockPositions(t.Context(), "s")
 		require.NoError(t, err)

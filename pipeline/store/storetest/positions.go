@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -19,7 +20,11 @@ func position(part int32, next int64) store.Position {
 }
 
 func move(from store.Position, next int64) store.Move {
-	return store.Move{From: from, Next: next, Timeline: "o", Seq: next * 2}
+	return store.Move{From: from, Next: next, Reached: linkAt("o", next*2)}
+}
+
+func linkAt(timeline string, number int64) chain.Link {
+	return chain.Link{Timeline: timeline, Seq: number}
 }
 
 func testFence(t *testing.T, opener Opener) {
@@ -48,10 +53,61 @@ func testFence(t *testing.T, opener Opener) {
 	require.Len(t, got, 3)
 	assert.Equal(t, int64(5), got[0].Next)
 	assert.Equal(t, int64(7), got[1].Next)
-	assert.Equal(t, "o", got[1].Timeline)
-	assert.Equal(t, int64(14), got[1].Seq)
+	assert.Equal(t, linkAt("o", 14), got[1].Reached)
 	assert.Equal(t, now, got[1].MovedAt)
 	assert.Equal(t, int64(0), got[2].Next)
+}
+
+// testReached: each mode of a link is read as it was written, by every statement, and
+// the columns stay what they were.
+func testReached(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	for _, test := range []struct {
+		mode   chain.Mode
+		number int64
+		stored int64
+	}{
+		{chain.InOrder, 0, 0}, {chain.InOrder, 1, 1}, {chain.InOrder, 7, 7},
+		{chain.AnyNext, 0, -1}, {chain.AnyNext, 1, -3}, {chain.AnyNext, 7, -15},
+		{chain.Superseded, 0, -2}, {chain.Superseded, 1, -4}, {chain.Superseded, 7, -16},
+	} {
+		reached := linkAt("o", test.number).In(test.mode)
+		holds := func(p store.Position, how string) {
+			t.Helper()
+			var stored int64
+			require.NoError(t, s.Get(t.Context(), &stored, `SELECT chain_seq FROM positions`))
+			assert.Equal(t, test.stored, stored, "%v %s", reached, how)
+			got, err := store.Positions(t.Context(), s, p.Stage)
+			require.NoError(t, err)
+			require.Equal(t, []store.Position{p}, got, how)
+		}
+		p := position(0, 0)
+		p.Reached = reached
+		write(t, s, func(tx *store.Tx) error {
+			_, err := tx.Exec(t.Context(), `DELETE FROM positions`)
+			require.NoError(t, err)
+			return tx.CreatePositions(t.Context(), []store.Position{p})
+		})
+		holds(p, "created")
+		write(t, s, func(tx *store.Tx) error {
+			return tx.MovePositions(t.Context(), p.MovedAt, []store.Move{{From: p, Next: 1, Reached: linkAt("p", 3)}})
+		})
+		p.Next = 1
+		write(t, s, func(tx *store.Tx) error {
+			return tx.MovePositions(t.Context(), p.MovedAt, []store.Move{{From: p, Next: 2, Reached: reached}})
+		})
+		p.Next = 2
+		holds(p, "moved")
+		elsewhere := p
+		elsewhere.Reached = linkAt("p", 3)
+		write(t, s, func(tx *store.Tx) error {
+			locked, err := tx.LockPositions(t.Context(), p.Stage)
+			require.NoError(t, err)
+			require.Equal(t, []store.Position{p}, locked)
+			return errors.Join(tx.SetPosition(t.Context(), p, elsewhere), tx.SetPosition(t.Context(), elsewhere, p))
+		})
+		holds(p, "set")
+	}
 }
 
 func testFenceRace(t *testing.T, opener Opener) {
