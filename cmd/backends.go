@@ -33,6 +33,9 @@ type backends struct {
 	alone bool
 	// keyedBySymbol is what KAFKA_PRICE_EVENTS_KEY says.
 	keyedBySymbol bool
+	// locked says that this process holds the lock of the data directory of SQLite: no
+	// other process runs stages.
+	locked bool
 	// closers are closed in the reverse order.
 	closers []func() error
 }
@@ -153,7 +156,7 @@ func (b *backends) lock(c config, how access) error {
 	release, err := lockDir(c.DataDir)
 	switch {
 	case err == nil:
-		b.alone = len(c.Brokers) == 0
+		b.alone, b.locked = len(c.Brokers) == 0, true
 		b.closers = append(b.closers, release)
 		return nil
 	case errors.Is(err, errLocked) && how != serving:
@@ -166,7 +169,21 @@ func (b *backends) lock(c config, how access) error {
 
 // lockDir locks a data directory until release is called, or the process ends, however
 // it does: the lock is the kernel's.
-func lockDir(dir string) (release func() error, err error) { return take(dir, (*flock.Flock).TryLock) }
+func lockDir(dir string) (release func() error, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookPatience)
+	defer cancel()
+	return take(dir, func(lock *flock.Flock) (bool, error) {
+		taken, err := lock.TryLockContext(ctx, lookPatience/20)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = nil
+		}
+		return taken, err
+	})
+}
+
+// lookPatience is how long a process that wants the lock waits for those that only look
+// whether it is free, and hold it for that moment.
+const lookPatience = 500 * time.Millisecond
 
 // holdDir keeps processes that consume away from a data directory until release is called.
 // Any number may hold it at once.

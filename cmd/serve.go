@@ -155,6 +155,7 @@ func newRuntimeOf(ctx context.Context, c config, b *backends, topics *topics.Set
 		return nil, err
 	}
 	work.Store, work.Broker, work.Topics, work.Log = b.store, b.broker, topics, log
+	work.SoleWorker = b.locked
 	work.GroupPrefix, work.Owner, work.Relay = c.GroupPrefix, owner, c.Roles.Relay
 	// The server should have let go of a statement before its stage does.
 	work.TransactionLimit = c.DatabaseTimeout + 5*time.Second
@@ -184,6 +185,9 @@ func (s *service) run(ctx context.Context) error {
 	group.Go(func() error {
 		return s.runtime.Run(pipelineCtx, func() { s.log.Info("pipeline running"); s.started() })
 	})
+	if s.config.DatabaseURL == "" && !s.backends.locked {
+		group.Go(func() error { s.watchWorker(pipelineCtx); return nil })
+	}
 	if s.config.Roles.Projections {
 		rebuilder := s.modules.rebuilder(s.backends, s.topics, s.log)
 		group.Go(func() error { rebuilder.Run(pipelineCtx); return nil })
@@ -193,6 +197,33 @@ func (s *service) run(ctx context.Context) error {
 		return s.serveHTTP(ctx)
 	})
 	return group.Wait()
+}
+
+// workerPoll is how soon a process that only answers sees that the worker died.
+const workerPoll = time.Second
+
+// watchWorker takes back what the process announced that ran the stages, where that one
+// died, until ctx is done. Only SQLite needs it: elsewhere announcements expire.
+func (s *service) watchWorker(ctx context.Context) {
+	ticker := time.NewTicker(workerPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		release, err := holdDir(s.config.DataDir) // no process begins to work meanwhile
+		if errors.Is(err, errLocked) {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(engine.ForgetRunning(ctx, s.backends.store), release())
+		}
+		if err != nil {
+			s.log.Debug("looking whether a process runs the stages failed", "error", err)
+		}
+	}
 }
 
 // serveHTTP answers clients, or only those who watch this process, until ctx is

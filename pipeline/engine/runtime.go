@@ -44,6 +44,9 @@ type Config struct {
 	Serving func(ctx context.Context) ([]string, error)
 	// Sources run next to the stages.
 	Sources []SourceSpec
+	// SoleWorker says that no other process runs stages while this one does: what it
+	// announces then lasts until it ends, and need not be renewed.
+	SoleWorker bool
 	// Relay runs the relay in this process, where the log is not in the database.
 	Relay bool
 	// TransactionLimit bounds the transaction of a batch, so that a handler or a

@@ -13,7 +13,9 @@ import (
 
 // Each process announces the stages that it consumes for, by leases that all
 // processes of a stage share. So any process, also one with the role api alone, can
-// tell whether a stage runs anywhere.
+// tell whether a stage runs anywhere. Where only one process can run stages, its
+// announcements do not expire, so it writes nothing while it is idle: it takes them back
+// when it stops, and if it died, anyone who finds that no process runs does.
 
 const (
 	// runningPrefix begins the names of these leases.
@@ -28,12 +30,29 @@ const (
 	announcePoll = 500 * time.Millisecond
 )
 
+// announceTimeout bounds how long a stop waits to take announcements back.
+const announceTimeout = time.Second
+
 // announce renews the leases of the stages of this process until ctx is done.
 func (r *Runtime) announce(ctx context.Context) {
+	if r.cfg.SoleWorker {
+		if err := ForgetRunning(ctx, r.cfg.Store); err != nil {
+			r.cfg.Log.Debug("taking back the announcements of a former process failed", "error", err)
+		}
+	}
 	ticker := time.NewTicker(announcePoll)
 	defer ticker.Stop()
 	var announced []string
 	var at time.Time
+	defer func() {
+		if r.cfg.SoleWorker && len(announced) > 0 {
+			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), announceTimeout)
+			defer cancel()
+			if err := r.cfg.Store.KeepLeases(ending, runningOwner, nil); err != nil {
+				r.cfg.Log.Debug("taking back the announcements of this process failed", "error", err)
+			}
+		}
+	}()
 	for {
 		select {
 		case <-ctx.Done():
@@ -41,15 +60,32 @@ func (r *Runtime) announce(ctx context.Context) {
 		case <-ticker.C:
 		}
 		running := r.running()
-		if len(running) == 0 || slices.Equal(running, announced) && time.Since(at) < runningTime/3 {
+		if slices.Equal(running, announced) && (r.cfg.SoleWorker || time.Since(at) < runningTime/3) || len(running) == 0 && !r.cfg.SoleWorker {
 			continue
 		}
-		if err := r.cfg.Store.RenewLeases(ctx, runningOwner, running, runningTime); err != nil {
+		if err := r.announceNow(ctx, running); err != nil {
 			r.cfg.Log.Debug("announcing the stages of this process failed", "error", err)
 			continue
 		}
 		announced, at = running, time.Now()
 	}
+}
+
+func (r *Runtime) announceNow(ctx context.Context, running []string) error {
+	if r.cfg.SoleWorker {
+		return r.cfg.Store.KeepLeases(ctx, runningOwner, running)
+	}
+	return r.cfg.Store.RenewLeases(ctx, runningOwner, running, runningTime)
+}
+
+// ForgetRunning takes back what a process announced that died. It is for callers that
+// know that no process runs a stage, and keep others from beginning to.
+func ForgetRunning(ctx context.Context, db *store.Store) error {
+	running, err := RunningStages(ctx, db)
+	if err != nil || len(running) == 0 {
+		return err
+	}
+	return db.KeepLeases(ctx, runningOwner, nil)
 }
 
 // running are the leases of the stages that have joined their group.

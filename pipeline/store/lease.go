@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +49,26 @@ func (s *Store) RenewLeases(ctx context.Context, owner string, names []string, d
 	})
 	if err != nil {
 		return fmt.Errorf("renewing %d leases: %w", len(names), err)
+	}
+	return nil
+}
+
+// KeepLeases makes owner the holder of these leases, which do not expire, and gives up
+// all its others. Those that another owner holds are left to it.
+func (s *Store) KeepLeases(ctx context.Context, owner string, names []string) error {
+	rows := Rows{Table: "leases", Columns: []string{"name", "owner", "expires_ms"}, Clause: `ON CONFLICT (name)
+		DO UPDATE SET owner = excluded.owner, expires_ms = excluded.expires_ms WHERE leases.expires_ms < ` + s.engine.NowMillis()}
+	for _, name := range names {
+		rows.Add(name, owner, int64(math.MaxInt64))
+	}
+	err := s.Write(ctx, func(tx *Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM leases WHERE owner = $1`, owner); err != nil {
+			return err
+		}
+		return tx.Insert(ctx, rows)
+	})
+	if err != nil {
+		return fmt.Errorf("keeping %d leases: %w", len(names), err)
 	}
 	return nil
 }

@@ -376,6 +376,18 @@ func testLease(t *testing.T, opener Opener) {
 	assert.True(t, acquire("node-2/b", time.Hour), "it was not taken away")
 	renew(-time.Second, "running/b", "relay")
 	assert.Equal(t, []string{"relay", "running/a"}, heldNow())
+
+	// Those that do not expire, in place of all that the owner had.
+	keep := func(names ...string) { require.NoError(t, s.KeepLeases(t.Context(), "any", names)) }
+	renew(-time.Second, "running/d")
+	keep("running/c", "relay", "running/b", "running/d")
+	assert.Equal(t, []string{"relay", "running/b", "running/c", "running/d"}, heldNow())
+	assert.True(t, acquire("node-2/b", time.Hour), "it was not taken away")
+	keep("running/c")
+	assert.Equal(t, []string{"relay", "running/c"}, heldNow())
+	renew(time.Hour, "running/c")
+	keep()
+	assert.Equal(t, []string{"relay"}, heldNow())
 }
 
 func testDeadLetters(t *testing.T, opener Opener) {
