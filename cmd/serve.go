@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -230,7 +229,7 @@ func (s *service) watchWorker(ctx context.Context) {
 // done.
 func (s *service) serveHTTP(ctx context.Context) error {
 	c, r, log := s.config, s.runtime, s.log
-	r.Registry().MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerProcess(r.Registry(), s.backends.store)
 	if !c.Roles.API {
 		operations, err := newOperations(c, s.backends, s.modules, r, log)
 		if err != nil {
@@ -238,6 +237,7 @@ func (s *service) serveHTTP(ctx context.Context) error {
 		}
 		return answer(ctx, c, r, operations, s.listener, log)
 	}
+	r.Registry().MustRegister(freshness{latestprices.NewReader(s.backends.store), log})
 	if c.MetricsLastPrices > 0 {
 		r.Registry().MustRegister(priceGauges{latestprices.NewReader(s.backends.store), c.MetricsLastPrices, log})
 	}

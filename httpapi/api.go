@@ -102,7 +102,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/prices/moving-average", a.withAge(a.getAverage, movingaverages.Name, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-averages", a.withAge(a.getAverages, movingaverages.Name, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.withAge(a.getAverageHistory, processedprices.Name)},
-		route{http.MethodGet, "/api/v1/prices/stream", a.getPriceStream},
+		route{http.MethodGet, streamPath, a.getPriceStream},
 		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
 		route{http.MethodGet, "/api/v1/prices/poll", a.withAge(a.getJobs, jobs.Name)},
 		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.withAge(a.getJob, jobs.Name)},
@@ -178,7 +178,7 @@ func (a *API) mount(routes []route) {
 		if rt.method == http.MethodGet {
 			methods = append(methods, http.MethodHead)
 		}
-		a.router.Path(rt.path).Methods(methods...).Handler(a.withErrors(rt.serve))
+		a.router.Path(rt.path).Methods(methods...).Handler(reached(rt.path, a.withErrors(rt.serve)))
 	}
 	a.router.NotFoundHandler = a.withErrors(a.notFound)
 	a.router.MethodNotAllowedHandler = a.withErrors(a.methodNotAllowed)

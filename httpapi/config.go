@@ -56,6 +56,9 @@ type Build struct {
 // Providers and DefaultProvider is usable.
 type Config struct {
 	Build Build
+	// Answered is told of each request when its answer has ended; nil is told nothing.
+	// It must be safe for concurrent use, and return at once.
+	Answered func(Answered)
 
 	// Providers are the names a request may give as its provider, whether a
 	// key is configured for them or not; any other is answered 400. Required.

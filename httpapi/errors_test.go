@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -216,5 +217,29 @@ func TestRequestsAreLogged(t *testing.T) {
 		if !strings.Contains(logged.String(), want) {
 			t.Errorf("no %s in %s", want, &logged)
 		}
+	}
+}
+
+// TestAnswered: what is told of a request has few values, whatever clients send.
+func TestAnswered(t *testing.T) {
+	t.Parallel()
+	var told []httpapi.Answered
+	api := newAPI(t, func(s *setup) { s.Answered = func(a httpapi.Answered) { a.Took = 0; told = append(told, a) } })
+	for _, asked := range []struct{ method, target string }{
+		{http.MethodGet, "/api/v1/symbols"}, {http.MethodHead, "/livez"}, {http.MethodGet, "/api/v1/prices/poll/no-such-job"},
+		{"BREW", "/livez"}, {http.MethodGet, "/coffee"}, {http.MethodGet, "/api/v1/prices/latest"},
+	} {
+		serve(t, api, request(asked.method, asked.target, ""))
+	}
+	want := []httpapi.Answered{
+		{Route: "/api/v1/symbols", Method: "GET", Status: http.StatusOK},
+		{Route: "/livez", Method: "HEAD", Status: http.StatusOK},
+		{Route: "/api/v1/prices/poll/{job_id}", Method: "GET", Status: http.StatusNotFound},
+		{Route: "other", Method: "other", Status: http.StatusMethodNotAllowed},
+		{Route: "other", Method: "GET", Status: http.StatusNotFound},
+		{Route: "/api/v1/prices/latest", Method: "GET", Status: http.StatusUnprocessableEntity},
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("told of %+v, want %+v", told, want)
 	}
 }

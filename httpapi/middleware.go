@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"time"
 )
 
@@ -18,16 +19,60 @@ func secure(header http.Header) {
 	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 }
 
+// Answered is a request that was answered.
+type Answered struct {
+	// Route is the path of the route, as in the OpenAPI document; other where there is
+	// none, or where the request was refused before.
+	Route string
+	// Method is the request's; other for one that HTTP does not define.
+	Method string
+	Status int
+	Took   time.Duration
+	// Stream says that the answer lasted as long as the client wanted.
+	Stream bool
+}
+
+// otherLabel stands for all that has no name of its own, so that clients cannot make
+// up new values.
+const otherLabel = "other"
+
+var methodLabels = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	http.MethodConnect, http.MethodOptions, http.MethodTrace}
+
 // observed remembers what was answered.
 type observed struct {
 	http.ResponseWriter
+	route  string
 	status int // 0 until the header is written
 	bytes  int64
 }
 
+// reached notes the route that a request comes to.
+func reached(route string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if o, is := w.(*observed); is { // what recovered passes on, unwrapped
+			o.route = route
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// answered tells Config.Answered of a request.
+func (a *API) answered(out *observed, r *http.Request, took time.Duration) {
+	if a.config.Answered == nil {
+		return
+	}
+	method := r.Method
+	if !slices.Contains(methodLabels, method) {
+		method = otherLabel
+	}
+	// A handler that returns without a status has answered 200, as net/http does.
+	a.config.Answered(Answered{cmp.Or(out.route, otherLabel), method, cmp.Or(out.status, http.StatusOK), took, out.route == streamPath})
+}
+
 func (o *observed) WriteHeader(status int) {
-	// An informational answer is followed by the real one.
-	if o.status == 0 && status >= http.StatusOK {
+	// An informational answer is followed by the real one, but for that of a WebSocket.
+	if o.status == 0 && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		o.status = status
 	}
 	o.ResponseWriter.WriteHeader(status)
@@ -66,8 +111,10 @@ func (a *API) recovered(next http.Handler) http.Handler {
 			r = &limited
 		}
 		defer func() {
+			took := time.Since(start)
+			a.answered(out, r, took)
 			a.config.Logger.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path,
-				"status", out.status, "bytes", out.bytes, "duration", time.Since(start), "client", r.RemoteAddr)
+				"status", out.status, "bytes", out.bytes, "duration", took, "client", r.RemoteAddr)
 		}()
 		defer a.rescue(out, r)
 		next.ServeHTTP(out, r)

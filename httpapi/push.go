@@ -118,6 +118,9 @@ func (a *API) readPush(r *http.Request) (live.Request, error) {
 	return asked, nil
 }
 
+// streamPath is the path of GET stream, whose answers last as long as clients want.
+const streamPath = "/api/v1/prices/stream"
+
 const lastEventHeader = "Last-Event-ID"
 
 // lastEventPlace is where the id stands that a client continues from.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -31,6 +32,8 @@ type Engine interface {
 	Write(ctx context.Context, f func(tx *sqlx.Tx) error) error
 	// Reader serves reads outside of writing transactions.
 	Reader() *sqlx.DB
+	// Pools are the pools of connections, by names for metrics.
+	Pools() map[string]*sql.DB
 	// Snapshot begins a transaction that sees the database as it is now, whatever
 	// is written until it is rolled back. It writes nothing, waits for no writer,
 	// and has no time limit but one for a process that was stopped.
@@ -154,6 +157,9 @@ func (s *Store) Close() error { return s.engine.Close() }
 
 // EngineName is the name of the engine, for people.
 func (s *Store) EngineName() string { return s.engine.Name() }
+
+// Pools are the pools of connections to the database, by names for metrics.
+func (s *Store) Pools() map[string]*sql.DB { return s.engine.Pools() }
 
 // ReadsAtOnce implements Committed.
 func (s *Store) ReadsAtOnce() int { return s.engine.ReadsAtOnce() }

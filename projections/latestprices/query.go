@@ -82,6 +82,22 @@ func latest(ctx context.Context, db store.Querier, markets []market) (map[market
 	return known, nil
 }
 
+// LastReceipts returns, for each provider with prices, when one was last received.
+func (r Reader) LastReceipts(ctx context.Context) (map[schema.Provider]schema.Time, error) {
+	var rows []struct {
+		Provider   schema.Provider `db:"provider"`
+		ReceivedAt schema.Time     `db:"received_at"`
+	}
+	if err := r.db.Select(ctx, &rows, `SELECT provider, MAX(received_at) AS received_at FROM latest_prices GROUP BY provider`); err != nil {
+		return nil, projections.QueryError("the last receipts", err)
+	}
+	receipts := make(map[schema.Provider]schema.Time, len(rows))
+	for _, row := range rows {
+		receipts[row.Provider] = row.ReceivedAt
+	}
+	return receipts, nil
+}
+
 // Holders returns those of some providers that have a price of a symbol, in no order.
 func (r Reader) Holders(ctx context.Context, symbol schema.Symbol, among []schema.Provider) ([]schema.Provider, error) {
 	if len(among) == 0 {

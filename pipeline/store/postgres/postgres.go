@@ -214,6 +214,11 @@ func (e *Engine) SetLastID(ctx context.Context, tx *sqlx.Tx, table string, last 
 	return err
 }
 
+// Pools implements store.Engine.
+func (e *Engine) Pools() map[string]*sql.DB {
+	return map[string]*sql.DB{"writer": e.writer.DB, "reader": e.reader.DB}
+}
+
 // ReadsAtOnce implements store.Engine: each statement wakes a process of the
 // server's and then a goroutine here, which costs several times the look-up.
 func (e *Engine) ReadsAtOnce() int { return runtime.GOMAXPROCS(0) }

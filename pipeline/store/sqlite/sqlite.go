@@ -194,6 +194,11 @@ func (e *Engine) SetLastID(ctx context.Context, tx *sqlx.Tx, table string, last 
 	return err
 }
 
+// Pools implements store.Engine.
+func (e *Engine) Pools() map[string]*sql.DB {
+	return map[string]*sql.DB{"writer": e.writer.DB, "reader": e.reader.DB}
+}
+
 // ReadsAtOnce implements store.Engine: a statement is a call of a function, and
 // one for many would keep one processor busy instead of all.
 func (e *Engine) ReadsAtOnce() int { return 0 }
