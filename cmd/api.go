@@ -80,8 +80,8 @@ func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *reques
 		MaxActiveJobs: c.MaxActiveJobs, MaxActiveStreams: c.MaxActiveStreams,
 		Push:               c.Push,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
-		Answered: newRequestMetrics(r.Registry()),
-		Logger:   log, Now: time.Now,
+		Answered: newRequestMetrics(r.Registry()), AccessLog: c.AccessLog,
+		Logger: log, Now: time.Now,
 	}, httpapi.Ports{
 		Commands:     commands{r.Emitter()},
 		LatestPrices: latest,
@@ -110,7 +110,7 @@ func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *reques
 func newOperations(c config, b *backends, m *modules, r *engine.Runtime, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
 		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
-		Answered: newRequestMetrics(r.Registry()), Logger: log, Now: time.Now},
+		Answered: newRequestMetrics(r.Registry()), AccessLog: c.AccessLog, Logger: log, Now: time.Now},
 		httpapi.Ports{Readiness: m.readiness(r, newStaleness(b.store, m.projections)), Metrics: metrics(r)})
 }
 

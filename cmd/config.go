@@ -85,6 +85,7 @@ var settings = []setting{
 	{"redis_url", "", "accepted for compatibility; limits are kept in the process", true},
 	{"log_level", "", "minimum log level: debug, info, warn or error; empty: info, or warn for commands with output of their own", false},
 	{"log_format", "", "text (with a start banner) or json; empty: text on a terminal, json otherwise", false},
+	{"access_log", "off", "requests in the log: off, errors (those answered 5xx), or a share of the others too, such as 1 or 0.01", false},
 	{"debug", "false", "the same as LOG_LEVEL=debug", false},
 }
 
@@ -105,6 +106,7 @@ type config struct {
 	Security        kafka.Security
 	Topics          map[schema.Topic]string
 	KeyedBySymbol   bool // records of price-events
+	AccessLog       httpapi.AccessLog
 	GroupPrefix     string
 	InstanceID      string
 	SessionTimeout  time.Duration
@@ -286,6 +288,7 @@ func (a *app) load() (config, error) {
 	c.readRoles(k.String("roles"), &wrong)
 	c.readRateLimit(k, &wrong)
 	c.readLogging(k.String("log_level"), k.String("log_format"), boolean(k, "debug", &wrong), &wrong)
+	c.readAccessLog(k.String("access_log"), &wrong)
 	c.readProvider(k, &wrong)
 	c.readModules(k, &wrong)
 	c.Plugins = readPlugins(k.String("plugins"), &wrong)

@@ -5,7 +5,10 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/pricemill/pricemill/httpapi"
 )
 
 // The values of LOG_FORMAT.
@@ -37,6 +40,22 @@ func (c *config) readLogging(level, format string, debug bool, wrong *faults) {
 		wrong.add("log_format", "%q is neither text nor json", format)
 	}
 	c.LogFormat = format
+}
+
+func (c *config) readAccessLog(text string, wrong *faults) {
+	switch strings.ToLower(text) {
+	case "off":
+		return
+	case "errors":
+		c.AccessLog.Errors = true
+		return
+	}
+	share, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(share > 0 && share <= 1) {
+		wrong.add("access_log", "%q is neither off nor errors, nor a share above 0 and up to 1", text)
+		return
+	}
+	c.AccessLog = httpapi.AccessLog{Errors: true, Share: share}
 }
 
 // logger writes what LOG_LEVEL says, or else from info on.

@@ -69,12 +69,16 @@ func TestTheBanner(t *testing.T) {
 func TestLogLevelsAndFormats(t *testing.T) {
 	t.Parallel()
 	log := serveUntil(t, environment{"LOG_LEVEL": "debug"}, `"pipeline running"`)
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	assert.Contains(t, lines[len(lines)-1], `"msg":"stopped"`)
 	for line := range strings.Lines(log) {
 		assert.True(t, json.Valid([]byte(line)), line)
 	}
 	assert.Contains(t, log, `"level":"DEBUG"`)
 	assert.NotContains(t, log, "Ctrl-C")
-	for text, want := range map[string]string{"LOG_LEVEL=loud": "none of debug, info, warn, error", "LOG_FORMAT=xml": "neither text nor json"} {
+	const noAccessLog = "neither off nor errors, nor a share above 0 and up to 1"
+	for text, want := range map[string]string{"LOG_LEVEL=loud": "none of debug, info, warn, error", "LOG_FORMAT=xml": "neither text nor json",
+		"ACCESS_LOG=all": noAccessLog, "ACCESS_LOG=0": noAccessLog, "ACCESS_LOG=1.01": noAccessLog, "ACCESS_LOG=NaN": noAccessLog} {
 		name, value, _ := strings.Cut(text, "=")
 		status, _, stderr := run(t, environment{name: value}, "config")
 		assert.Equal(t, 2, status, text)

@@ -74,6 +74,11 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return unlessStopped(ctx, err, log)
 	}
+	defer func() {
+		if err == nil {
+			log.Info("stopped")
+		}
+	}()
 	defer func() { err = errors.Join(err, s.close()) }()
 	if a.logsText(c) {
 		s.started = func() { s.greet(a.stderr) }

@@ -132,8 +132,10 @@ type Config struct {
 	// allows none but the API's own pages.
 	AllowOrigins []string
 
-	// Logger gets a debug record for each request and an error record for each
-	// fault of ours. Nil discards them.
+	// AccessLog says which requests are in the log at level info.
+	AccessLog AccessLog
+	// Logger gets a record for each request, at level debug where AccessLog does not say
+	// otherwise, and an error record for each fault of ours. Nil discards them.
 	Logger *slog.Logger
 	// Now is the clock by which prices age and rates are limited. Nil means
 	// time.Now.

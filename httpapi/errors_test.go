@@ -243,3 +243,39 @@ func TestAnswered(t *testing.T) {
 		t.Errorf("told of %+v, want %+v", told, want)
 	}
 }
+
+// TestAccessLog: a share of 1 takes all, errors alone those that were answered 5xx, and no
+// record has what a client asked for in its query.
+func TestAccessLog(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		access httpapi.AccessLog
+		want   []string
+	}{
+		"off":    {httpapi.AccessLog{}, nil},
+		"errors": {httpapi.AccessLog{Errors: true}, []string{"/api/v1/symbols status=500"}},
+		"all": {httpapi.AccessLog{Errors: true, Share: 1},
+			[]string{"/livez status=200", "/coffee status=404", "/api/v1/symbols status=500"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var logged strings.Builder
+			api := newAPI(t, func(s *setup) {
+				s.AccessLog, s.Logger = test.access, slog.New(slog.NewTextHandler(&logged, nil))
+				s.Symbols = brokenPorts{func() error { return errors.New("no such column") }}
+			})
+			for _, target := range []string{"/livez", "/coffee?with=milk", "/api/v1/symbols"} {
+				get(t, api, target)
+			}
+			var got []string
+			for line := range strings.Lines(logged.String()) {
+				if _, rest, found := strings.Cut(line, "msg=request method=GET path="); found {
+					got = append(got, strings.Join(strings.Fields(rest)[:2], " "))
+				}
+			}
+			if !slices.Equal(got, test.want) || strings.Contains(logged.String(), "milk") {
+				t.Errorf("logged %q, want %q:\n%s", got, test.want, &logged)
+			}
+		})
+	}
+}

@@ -3,6 +3,8 @@ package httpapi
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -30,6 +32,26 @@ type Answered struct {
 	Took   time.Duration
 	// Stream says that the answer lasted as long as the client wanted.
 	Stream bool
+}
+
+// AccessLog says which requests are in the log at level info. A record has the method,
+// the path without its query, status, bytes, duration and the client's address. The zero
+// value has none.
+type AccessLog struct {
+	// Errors takes the requests that were answered 5xx.
+	Errors bool
+	// Share is the part of the other requests that is taken, at random: from 0, none,
+	// to 1, all.
+	Share float64
+}
+
+// level is that of the record of a request.
+func (l AccessLog) level(status int) slog.Level {
+	failed := status >= http.StatusInternalServerError
+	if failed && l.Errors || !failed && l.Share > 0 && rand.Float64() < l.Share {
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
 }
 
 // otherLabel stands for all that has no name of its own, so that clients cannot make
@@ -113,7 +135,7 @@ func (a *API) recovered(next http.Handler) http.Handler {
 		defer func() {
 			took := time.Since(start)
 			a.answered(out, r, took)
-			a.config.Logger.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path,
+			a.config.Logger.Log(r.Context(), a.config.AccessLog.level(out.status), "request", "method", r.Method, "path", r.URL.Path,
 				"status", out.status, "bytes", out.bytes, "duration", took, "client", r.RemoteAddr)
 		}()
 		defer a.rescue(out, r)
