@@ -1,6 +1,7 @@
 package pipelinetest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/pricemill/pricemill/internal/shrink"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/schema"
@@ -81,16 +83,36 @@ func (s HandlerSuite) example(number int) []schema.Payload {
 // any part of a date is another one afterwards.
 const years = (3*365+100)*24*time.Hour + 13*time.Hour + 17*time.Minute + 19*time.Second + 123457*time.Microsecond
 
-// run has a handler of its own read what deliver delivers, and returns the
+// errNoLog says that no log is delivered like this.
+var errNoLog = errors.New("records of a partition are not in order")
+
+// run has a handler of its own read a case, whose records are in the rig, and returns the
 // results.
-func (s HandlerSuite) run(t TB, rig *Rig, deliver func(*Stage)) []string {
+func (s HandlerSuite) run(t TB, rig *Rig, c shrink.Case) ([]string, error) {
 	t.Helper()
-	h, err := s.New()
-	require.NoError(t, err)
-	stage := rig.StartHandler(t, s.Name, h)
-	deliver(stage)
-	stage.Close(t)
-	return s.made(t, rig)
+	records := rig.AppendAll(t, c.Payloads()...)
+	if !c.InOrder(records) {
+		return nil, errNoLog
+	}
+	err := shrink.Deliver(c, records, func() *Stage {
+		h, err := s.New()
+		require.NoError(t, err)
+		return rig.StartHandler(t, s.Name, h)
+	}, func(stage *Stage) { stage.Close(t) })
+	return s.made(t, rig), err
+}
+
+// compare has one handler read a case as wanted says, and another one as it is. Both rigs
+// are given the same logs, one after the other, so both handlers have the same past.
+func (s HandlerSuite) compare(t TB, plain, other *Rig, wanted func(shrink.Case) shrink.Case) func(shrink.Case) shrink.Result {
+	return func(c shrink.Case) shrink.Result {
+		want, err := s.run(t, plain, wanted(c))
+		got, errOfOther := s.run(t, other, c)
+		if errors.Is(errOfOther, errNoLog) {
+			return shrink.Result{}
+		}
+		return shrink.Result{Want: want, Got: got, Err: cmp.Or(err, errOfOther)}
+	}
 }
 
 // made is what was published since it was last asked for.
@@ -105,7 +127,7 @@ func (s HandlerSuite) made(t TB, rig *Rig) []string {
 			for _, e := range rig.Events(t, topic) {
 				_, value, err := e.Encode()
 				require.NoError(t, err)
-				all = append(all, fmt.Sprintf("%s %s %s", e.ID, e.Payload.EventType(), value))
+				all = append(all, fmt.Sprintf("%s %s (id %s)", e.Payload.EventType(), value, e.ID))
 			}
 		}
 	}
@@ -113,74 +135,48 @@ func (s HandlerSuite) made(t TB, rig *Rig) []string {
 	return all
 }
 
-// oneByOne is the plainest way to read a log.
-func oneByOne(t TB, log []pipeline.Record) func(*Stage) {
-	return func(stage *Stage) {
-		for _, r := range log {
-			require.NoError(t, stage.Deliver(r))
-		}
-	}
+// tb is what the checks that draw need of a test.
+type tb interface {
+	TB
+	rapid.TB
 }
 
-func atOnce(t TB, log []pipeline.Record) func(*Stage) {
-	return func(stage *Stage) { require.NoError(t, stage.Deliver(log...)) }
-}
+// oneByOne says where the right results come from.
+const oneByOne = "one record at a time"
 
-// Both rigs are given the same logs, one after the other, so both handlers have
-// the same past.
-func (s HandlerSuite) batches(t rapid.TB, plain, other *Rig) {
-	rapid.Check(t, func(t *rapid.T) {
+func (s HandlerSuite) batches(t tb, plain, other *Rig) {
+	shrink.Check(t, func(t *rapid.T) shrink.Case {
 		payloads := s.Draw(t)
-		want := s.run(t, plain, oneByOne(t, plain.AppendAll(t, payloads...)))
-		order := Interleave(t, other.AppendAll(t, payloads...))
-		middle := rapid.IntRange(0, len(order)).Draw(t, "another process from")
-		got := s.run(t, other, func(stage *Stage) { DeliverInPieces(t, stage, order[:middle]) })
-		got = append(got, s.run(t, other, func(stage *Stage) { DeliverInPieces(t, stage, order[middle:]) })...)
-		slices.Sort(got)
-		require.Equal(t, want, got, "what is made depends on the batches, on a rollback or on a restart (-: one record at a time)")
-	})
+		other.AppendAll(t, payloads...) // the same past
+		return shrink.Draw(t, payloads, plain.AppendAll(t, payloads...))
+	}, "what is made depends on the batches, on a rollback or on a restart", oneByOne, s.compare(t, plain, other, shrink.Case.OneByOne))
 }
 
 func (s HandlerSuite) replay(t TB, live, replayed *Rig) {
 	made := 0
 	for i := range examples {
-		want := s.run(t, live, oneByOne(t, live.AppendAll(t, s.example(i)...)))
-		got := s.run(t, replayed, atOnce(t, replayed.AppendAll(t, s.example(i)...)))
-		require.Equal(t, want, got, "a replay makes something else than the live run (-: live)")
-		made += len(want)
+		result := shrink.Require(t, shrink.New(s.example(i)), "a replay makes something else than the live run", "live, "+oneByOne,
+			s.compare(t, live, replayed, shrink.Case.OneByOne))
+		made += len(result.Want)
 	}
 	require.NotZero(t, made, "the handler made nothing of any log that was drawn, so no check has seen any of its events: let HandlerSuite.Draw draw more")
 }
 
 func (s HandlerSuite) clock(t TB, now, later *Rig) {
 	for i := range examples {
-		want := s.run(t, now, atOnce(t, now.AppendAll(t, s.example(i)...)))
-		time.Sleep(years)
-		got := s.run(t, later, atOnce(t, later.AppendAll(t, s.example(i)...)))
-		require.Equal(t, want, got, "what is made depends on when the log is read: the handler reads a clock")
+		shrink.Require(t, shrink.New(s.example(i)), "what is made depends on when the log is read: the handler reads a clock", "years before",
+			func(c shrink.Case) shrink.Result {
+				want, err := s.run(t, now, c)
+				time.Sleep(years)
+				got, errOfLater := s.run(t, later, c)
+				return shrink.Result{Want: want, Got: got, Err: cmp.Or(err, errOfLater)}
+			})
 	}
 }
 
 func (s HandlerSuite) poison(t TB, plain, other *Rig) {
 	for i := range examples {
-		log := plain.AppendAll(t, s.example(i)...)
-		spoilt := other.AppendAll(t, s.example(i)...)
-		var good []pipeline.Record
-		for k := range log {
-			if k%3 == 1 {
-				spoilt[k].Value = []byte(`{"symbol":`)
-			} else {
-				good = append(good, log[k])
-			}
-		}
-		want := s.run(t, plain, oneByOne(t, good))
-		got := s.run(t, other, func(stage *Stage) {
-			if err := stage.Deliver(spoilt...); len(good) < len(log) {
-				require.ErrorContains(t, err, "became dead letters")
-			} else {
-				require.NoError(t, err)
-			}
-		})
-		require.Equal(t, want, got, "poison between the records changes what is made of them (-: without)")
+		shrink.Require(t, shrink.New(s.example(i)).Spoil(), "poison between the records changes what is made of them", "without it, "+oneByOne,
+			s.compare(t, plain, other, shrink.Case.OneByOne))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/pricemill/pricemill/internal/shrink"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -96,23 +97,9 @@ func CreateTables(t TB, db *store.Store, p pipeline.Projection, g pipeline.Gener
 // Interleave draws an order of records in which those of each partition keep
 // theirs.
 func Interleave(t *rapid.T, records []pipeline.Record) []pipeline.Record {
-	var partitions []pipeline.TopicPartition
-	left := map[pipeline.TopicPartition][]pipeline.Record{}
-	for _, r := range records {
-		if _, known := left[r.TopicPartition]; !known {
-			partitions = append(partitions, r.TopicPartition)
-		}
-		left[r.TopicPartition] = append(left[r.TopicPartition], r)
-	}
 	order := make([]pipeline.Record, 0, len(records))
-	for len(partitions) > 0 {
-		at := rapid.IntRange(0, len(partitions)-1).Draw(t, "next partition")
-		tp := partitions[at]
-		n := rapid.IntRange(1, len(left[tp])).Draw(t, "records of it")
-		order = append(order, left[tp][:n]...)
-		if left[tp] = left[tp][n:]; len(left[tp]) == 0 {
-			partitions = append(partitions[:at], partitions[at+1:]...)
-		}
+	for _, i := range shrink.Interleave(t, records) {
+		order = append(order, records[i])
 	}
 	return order
 }
@@ -120,14 +107,12 @@ func Interleave(t *rapid.T, records []pipeline.Record) []pipeline.Record {
 // DeliverInPieces delivers records in batches whose size is drawn; some are
 // rolled back first, and before some a new session begins.
 func DeliverInPieces(t *rapid.T, s *Stage, records []pipeline.Record) {
-	for len(records) > 0 {
-		n := rapid.IntRange(1, len(records)).Draw(t, "batch")
-		if rapid.IntRange(0, 2).Draw(t, "restart") == 0 {
-			s.Restart(t)
-		}
-		s.Undo(max(0, rapid.IntRange(-3, 2).Draw(t, "undo")))
-		require.NoError(t, s.Deliver(records[:n]...))
-		records = records[n:]
+	order := make([]int, len(records))
+	for i := range order {
+		order[i] = i
+	}
+	for _, batch := range shrink.DrawBatches(t, order) {
+		require.NoError(t, shrink.DeliverBatch(s, batch, records))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/internal/shrink"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/log"
@@ -118,7 +119,7 @@ func (s *Stage) Deliver(records ...pipeline.Record) error {
 	}
 	after, err := s.lastLetter()
 	if err == nil && after.ID != before.ID {
-		err = fmt.Errorf("records became dead letters, the last one of %s/%d at offset %d: %s", after.Topic, after.Part, after.Offset, after.Reason)
+		err = fmt.Errorf("%w, the last one of %s/%d at offset %d: %s", shrink.ErrDeadLetters, after.Topic, after.Part, after.Offset, after.Reason)
 	}
 	return err
 }

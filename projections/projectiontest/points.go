@@ -3,6 +3,7 @@ package projectiontest
 import (
 	"context"
 	"reflect"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,6 +21,7 @@ type Asker struct {
 	rig       *pipelinetest.Rig
 	stage     *pipelinetest.Stage
 	indicator projections.Indicator
+	closed    sync.Once
 }
 
 // Ask starts the stage of an indicator, until the test ends.
@@ -32,9 +34,13 @@ func Ask(t testing.TB, p pipeline.Projection) *Asker {
 	spec, err := projections.Open(t.Context(), rig.DB, p)
 	require.NoError(t, err)
 	stage := rig.Start(t, spec)
-	t.Cleanup(func() { stage.Close(t) })
-	return &Asker{t, rig, stage, indicator}
+	a := &Asker{t, rig, stage, indicator, sync.Once{}}
+	t.Cleanup(a.close)
+	return a
 }
+
+// close stops the stage.
+func (a *Asker) close() { a.closed.Do(func() { a.stage.Close(a.t) }) }
 
 // Fold appends events to the log and folds them.
 func (a *Asker) Fold(payloads ...schema.Payload) {

@@ -9,11 +9,13 @@
 package projectiontest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/pricemill/pricemill/internal/shrink"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -144,7 +147,6 @@ func some(t *rapid.T) []schema.Payload {
 	return payloads
 }
 
-// decimals gives 1 to 18 significant digits, with the point anywhere.
 // PricesAndBars draws a log of prices, of which some are the closes of bars. The bars of a
 // log that is long enough overlap, repeat and contradict each other.
 func PricesAndBars(t *rapid.T) []schema.Payload {
@@ -176,6 +178,7 @@ func barOf(t *rapid.T, p schema.PriceObserved) schema.BarObserved {
 	return b
 }
 
+// decimals gives 1 to 18 significant digits, with the point anywhere.
 func decimals() *rapid.Generator[schema.Decimal] {
 	return rapid.Custom(func(t *rapid.T) schema.Decimal {
 		digits := rapid.StringMatching(`[1-9][0-9]{0,17}`).Draw(t, "digits")
@@ -204,69 +207,60 @@ func (s Suite) make(t pipelinetest.TB) pipeline.Projection {
 	return p
 }
 
-// build makes a generation with a stage of its own, lets deliver fill it, and
-// returns its rows. The tables are gone afterwards.
-func (s Suite) build(t pipelinetest.TB, rig *pipelinetest.Rig, number int, deliver func(g pipeline.Generation)) []string {
+// generations counts those that were built: each has tables of its own.
+var generations atomic.Int64
+
+// build makes a generation with a stage of its own, folds the records of a case into it,
+// and returns its rows. The tables are gone afterwards.
+func (s Suite) build(t pipelinetest.TB, rig *pipelinetest.Rig, c shrink.Case, records []pipeline.Record) ([]string, error) {
 	t.Helper()
 	p := s.make(t)
-	g := pipeline.Generation{Projection: p.Name(), Number: number}
+	g := pipeline.Generation{Projection: p.Name(), Number: int(generations.Add(1))}
 	pipelinetest.CreateTables(t, rig.DB, p, g)
-	deliver(g)
-	rows := dump(t, rig.DB, p, g)
-	pipelinetest.DropTables(t, rig.DB, p, g)
-	return rows
+	defer pipelinetest.DropTables(t, rig.DB, p, g)
+	err := s.fold(t, rig, g, c, records)
+	return dump(t, rig.DB, p, g), err
 }
 
-// oneByOne is the plainest way to fold a log.
-func (s Suite) oneByOne(t pipelinetest.TB, rig *pipelinetest.Rig, g pipeline.Generation, log []pipeline.Record) {
+// fold folds the records of a case into a generation.
+func (s Suite) fold(t pipelinetest.TB, rig *pipelinetest.Rig, g pipeline.Generation, c shrink.Case, records []pipeline.Record) error {
 	t.Helper()
-	stage := rig.Start(t, pipelinetest.FoldStage(s.make(t), g))
-	defer stage.Close(t)
-	for _, r := range log {
-		require.NoError(t, stage.Deliver(r))
+	return shrink.Deliver(c, slices.Clone(records), func() *pipelinetest.Stage { return rig.Start(t, pipelinetest.FoldStage(s.make(t), g)) },
+		func(stage *pipelinetest.Stage) { stage.Close(t) })
+}
+
+// compare folds a case as wanted says, and as it is; wait comes in between.
+func (s Suite) compare(t pipelinetest.TB, rig *pipelinetest.Rig, wanted func(shrink.Case) shrink.Case, wait time.Duration) func(shrink.Case) shrink.Result {
+	return func(c shrink.Case) shrink.Result {
+		records := rig.AppendAll(t, c.Payloads()...)
+		if !c.InOrder(records) {
+			return shrink.Result{}
+		}
+		want, err := s.build(t, rig, wanted(c), records)
+		time.Sleep(wait)
+		got, errOfSecond := s.build(t, rig, c, records)
+		return shrink.Result{Want: want, Got: got, Err: cmp.Or(err, errOfSecond)}
 	}
 }
 
-func (s Suite) batches(t tb, rig *pipelinetest.Rig) {
-	number := 0
-	rapid.Check(t, func(t *rapid.T) {
-		log := rig.AppendAll(t, s.Draw(t)...)
-		number += 2
-		want := s.build(t, rig, number, func(g pipeline.Generation) { s.oneByOne(t, rig, g, log) })
-		got := s.build(t, rig, number+1, func(g pipeline.Generation) {
-			order := pipelinetest.Interleave(t, log)
-			middle := rapid.IntRange(0, len(order)).Draw(t, "another process from")
-			for _, part := range [][]pipeline.Record{order[:middle], order[middle:]} {
-				s.inPieces(t, rig, g, part)
-			}
-		})
-		require.Equal(t, want, got, "the rows depend on the batches, on a rollback or on a restart (-: one record at a time)")
-	})
-}
+// oneByOne says where the right rows come from.
+const oneByOne = "one record at a time"
 
-func (s Suite) inPieces(t *rapid.T, rig *pipelinetest.Rig, g pipeline.Generation, log []pipeline.Record) {
-	stage := rig.Start(t, pipelinetest.FoldStage(s.make(t), g))
-	defer stage.Close(t)
-	pipelinetest.DeliverInPieces(t, stage, log)
+func (s Suite) batches(t tb, rig *pipelinetest.Rig) {
+	shrink.Check(t, func(t *rapid.T) shrink.Case {
+		payloads := s.Draw(t)
+		return shrink.Draw(t, payloads, rig.AppendAll(t, payloads...))
+	}, "the rows depend on the batches, on a rollback or on a restart", oneByOne, s.compare(t, rig, shrink.Case.OneByOne, 0))
 }
 
 func (s Suite) replay(t pipelinetest.TB, rig *pipelinetest.Rig) {
 	rows := 0
 	for i := range examples {
-		log := rig.AppendAll(t, s.example(i)...)
-		live := s.build(t, rig, 2*i+1, func(g pipeline.Generation) { s.oneByOne(t, rig, g, log) })
-		replayed := s.build(t, rig, 2*i+2, func(g pipeline.Generation) { s.atOnce(t, rig, g, log) })
-		require.Equal(t, live, replayed, "a replay gives other rows than the live run (-: live)")
-		rows += len(live)
+		result := shrink.Require(t, shrink.New(s.example(i)), "a replay gives other rows than the live run", "live, "+oneByOne,
+			s.compare(t, rig, shrink.Case.OneByOne, 0))
+		rows += len(result.Want)
 	}
 	require.NotZero(t, rows, "no log that was drawn gave a row, so no check has seen any: let Suite.Draw draw what gives rows")
-}
-
-func (s Suite) atOnce(t pipelinetest.TB, rig *pipelinetest.Rig, g pipeline.Generation, log []pipeline.Record) {
-	t.Helper()
-	stage := rig.Start(t, pipelinetest.FoldStage(s.make(t), g))
-	defer stage.Close(t)
-	require.NoError(t, stage.Deliver(log...))
 }
 
 // examples are so many logs for the checks that do not draw.
@@ -281,37 +275,15 @@ const years = (3*365+100)*24*time.Hour + 13*time.Hour + 17*time.Minute + 19*time
 
 func (s Suite) clock(t pipelinetest.TB, rig *pipelinetest.Rig) {
 	for i := range examples {
-		log := rig.AppendAll(t, s.example(i)...)
-		before := s.build(t, rig, 2*i+1, func(g pipeline.Generation) { s.atOnce(t, rig, g, log) })
-		time.Sleep(years)
-		after := s.build(t, rig, 2*i+2, func(g pipeline.Generation) { s.atOnce(t, rig, g, log) })
-		require.Equal(t, before, after, "the rows depend on when the log is folded: the fold reads a clock")
+		shrink.Require(t, shrink.New(s.example(i)), "the rows depend on when the log is folded: the fold reads a clock", "years before",
+			s.compare(t, rig, func(c shrink.Case) shrink.Case { return c }, years))
 	}
 }
 
 func (s Suite) poison(t pipelinetest.TB, rig *pipelinetest.Rig) {
 	for i := range examples {
-		log := rig.AppendAll(t, s.example(i)...)
-		var good []pipeline.Record
-		spoilt := slices.Clone(log)
-		for k := range log {
-			if k%3 == 1 {
-				spoilt[k].Value = []byte(`{"symbol":`)
-			} else {
-				good = append(good, log[k])
-			}
-		}
-		want := s.build(t, rig, 2*i+1, func(g pipeline.Generation) { s.oneByOne(t, rig, g, good) })
-		got := s.build(t, rig, 2*i+2, func(g pipeline.Generation) {
-			stage := rig.Start(t, pipelinetest.FoldStage(s.make(t), g))
-			defer stage.Close(t)
-			if err := stage.Deliver(spoilt...); len(good) < len(log) {
-				require.ErrorContains(t, err, "became dead letters")
-			} else {
-				require.NoError(t, err)
-			}
-		})
-		require.Equal(t, want, got, "poison between the records changes the rows (-: without)")
+		shrink.Require(t, shrink.New(s.example(i)).Spoil(), "poison between the records changes the rows", "without it, "+oneByOne,
+			s.compare(t, rig, shrink.Case.OneByOne, 0))
 	}
 }
 
@@ -329,13 +301,14 @@ func (s Suite) generations(t pipelinetest.TB, rig *pipelinetest.Rig) {
 	}
 	require.Len(t, tables(t, rig.DB), len(before)+2*len(p.TableNames()), "Tables makes tables that TableNames does not list, or that two generations share")
 
-	log := rig.AppendAll(t, s.example(0)...)
-	s.atOnce(t, rig, first, log)
+	c := shrink.New(s.example(0))
+	log := rig.AppendAll(t, c.Payloads()...)
+	require.NoError(t, s.fold(t, rig, first, c, log))
 	want := dump(t, rig.DB, p, first)
 	for _, r := range dump(t, rig.DB, p, second) {
 		require.Fail(t, "a generation writes into another one's tables", r)
 	}
-	s.atOnce(t, rig, second, log)
+	require.NoError(t, s.fold(t, rig, second, c, log))
 	require.Equal(t, want, dump(t, rig.DB, p, first), "a second generation changes the rows of the first")
 	pipelinetest.DropTables(t, rig.DB, p, second)
 	require.Equal(t, want, dump(t, rig.DB, p, first), "dropping a generation changes the rows of another")

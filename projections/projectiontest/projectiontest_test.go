@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,8 +24,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The failures below are meant: nothing to be kept or made smaller.
-	for name, value := range map[string]string{"rapid.nofailfile": "true", "rapid.shrinktime": "0s"} {
+	// The failures below are meant: nothing to be kept or made smaller. The texts that are
+	// compared follow from the seed.
+	for name, value := range map[string]string{"rapid.nofailfile": "true", "rapid.shrinktime": "0s", "rapid.seed": "19"} {
 		if err := flag.Set(name, value); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -98,6 +100,21 @@ func perBatch(_ *counting, ctx context.Context, tx *pipeline.Tx, table string, i
 		return err
 	}
 	return add(ctx, tx, table, in, "")
+}
+
+// panics at a price of a symbol that it has seen.
+func panics(_ *counting, ctx context.Context, tx *pipeline.Tx, table string, in []pipeline.Record) error {
+	if err := add(ctx, tx, table, in, ""); err != nil {
+		return err
+	}
+	var most int
+	if err := tx.Get(ctx, &most, `SELECT MAX(n) FROM `+table); err != nil {
+		return err
+	}
+	if most > 1 {
+		panic("oh")
+	}
+	return nil
 }
 
 // outside keeps its counts in the process, where no rollback reaches them and
@@ -175,6 +192,67 @@ func TestWrongProjectionsAreFound(t *testing.T) {
 			t.Parallel()
 			rig := pipelinetest.New(t)
 			assert.Contains(t, failtest.Of(t, func(t *failtest.T) { test.check(t, rig) }), test.want)
+		})
+	}
+}
+
+// TestWhatAPersonReads: the smallest log on which a fold is wrong, and the rows, and no more.
+func TestWhatAPersonReads(t *testing.T) {
+	t.Parallel()
+	arrivals := Suite{New: newArrival}
+	arrivals.complete()
+	for name, test := range map[string]struct {
+		check func(*failtest.T, *pipelinetest.Rig)
+		want  string
+	}{
+		"batches": {func(t *failtest.T, rig *pipelinetest.Rig) { of(perBatch).batches(t, rig) }, `the rows depend on the batches, on a rollback or on a restart
+the smallest log that shows it, of 2 events:
+  1  p/A  price 1 at 2025-01-01T00:00:00Z
+  2  p/A  price 1 at 2025-01-01T00:00:01Z
+delivered as:
+  1 2
+wanted, one record at a time:
+- counts: symbol='A' n=1 seen=''
+got:
++ counts: symbol='A' n=2 seen=''
+`},
+		"a rollback": {func(t *failtest.T, rig *pipelinetest.Rig) { of(outside).batches(t, rig) }, `the rows depend on the batches, on a rollback or on a restart
+the smallest log that shows it, of 1 event:
+  1  p/A  price 1 at 2025-01-01T00:00:00Z
+delivered as:
+  1, rolled back 1 time and tried again
+wanted, one record at a time:
+- counts: symbol='A' n=1 seen=NULL
+got:
++ counts: symbol='A' n=2 seen=NULL
+`},
+		"a panic": {func(t *failtest.T, rig *pipelinetest.Rig) { of(panics).replay(t, rig) }, `a replay gives other rows than the live run
+the smallest log that shows it, of 2 events:
+  1  p/A  price 1 at 2025-01-01T00:00:00Z
+  2  p/A  price 1 at 2025-01-01T00:00:01Z
+delivered as:
+  one batch
+it fails: records became dead letters`},
+		"the order": {func(t *failtest.T, _ *pipelinetest.Rig) { arrivals.order(t) }, `the points depend on the order in which prices come: newest first
+the smallest log that shows it, of 2 events:
+  1  p/A  price 1 at 2025-01-01T00:00:00Z
+  2  p/A  price 1 at 2025-01-01T00:00:01Z
+delivered as:
+  2 1
+wanted, oldest first:
+- p/A at 2025-01-01T00:00:00Z, sequence 0: n=0
+- p/A at 2025-01-01T00:00:01Z, sequence 0: n=1
+got:
++ p/A at 2025-01-01T00:00:00Z, sequence 0: n=1
++ p/A at 2025-01-01T00:00:01Z, sequence 0: n=0
+`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rig := pipelinetest.New(t)
+			text := failtest.Of(t, func(t *failtest.T) { test.check(t, rig) })
+			assert.True(t, strings.HasPrefix(text, test.want), text)
+			assert.NotContains(t, text, "[rapid]")
 		})
 	}
 }
