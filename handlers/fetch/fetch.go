@@ -1,5 +1,18 @@
 // Package fetch asks providers for quotes.
 //
+// # A first lesson
+//
+// A provider has two methods. Quote asks its service and returns the answer byte for byte;
+// Normalize reads prices from an answer, later, in another stage. The package example is a
+// provider. It has no retries, limits or timeouts of its own: this package has them, for all
+// providers alike. It asks a few symbols of each provider at a time, keeps to the limits
+// that a [pipeline.Limited] states, pauses after rate_limited, and stops asking a service
+// that is down. By its deadline each request has become a QuoteFetched or a QuoteFailed.
+//
+// A service that pushes prices is for package handlers/stream. docs/plugins has a tutorial.
+//
+// # How it works
+//
 // Requests wait in a table until they have an outcome, and are worked on
 // outside of the stage's batches: a batch must be finished before the lane goes
 // on, so one provider that hangs would hold up every request after it.

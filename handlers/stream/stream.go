@@ -1,6 +1,18 @@
 // Package stream keeps connections to providers that send quotes by themselves,
 // and brings what they send into the log.
 //
+// # A first lesson
+//
+// A provider whose service pushes is a [pipeline.Streamer]: besides Quote and Normalize it
+// has Stream, which connects once, subscribes to some symbols and calls a function with each
+// message, until its context is done or something is wrong. It does not retry: this package
+// does, and notices a service that falls silent. The ID of a message must follow from what
+// the message tells, such as the number of a trade, so that a message that the service sends
+// again is the same event. Package handlers/provider/simulated is a small Streamer, and
+// the example of handlers/fetch shows the other two methods.
+//
+// # How it works
+//
 // A stream is owned by one process among those that have the stage, by a claim
 // that it renews. What the provider sends again after a reconnect, or to the next
 // owner, are events with the same ids, of which raw-store keeps one.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pricemill/pricemill/internal/shrink"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest/shrink"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
