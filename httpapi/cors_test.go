@@ -135,7 +135,7 @@ func TestNamedOrigins(t *testing.T) {
 	if w := get(t, api, "/docs"); corsHeaders(w) != [3]string{"", "", "Origin"} {
 		t.Errorf("without an origin: %q", corsHeaders(w))
 	}
-	if w := get(t, api, "/api/v1/prices/history?symbol=A", fromPage(app)...); corsHeaders(w)[2] != "Origin, Accept" {
+	if w := get(t, api, "/api/v1/prices/history?symbol=A", fromPage(app)...); corsHeaders(w)[2] != "Origin, Accept, Accept-Encoding" {
 		t.Errorf("two headers decide: Vary %q", corsHeaders(w)[2])
 	}
 	for _, origin := range []string{evil, "null", "https://app.example.evil.example", "http://app.example", "https://app.example:8443", "https://APP.example"} {

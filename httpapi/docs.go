@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -55,13 +54,13 @@ func renderAsset(ui http.Handler, path string) (asset, error) {
 	if err != nil {
 		return asset{}, err
 	}
-	packed, err := render(context.Background(), ui, path, "gzip")
+	packed, err := render(context.Background(), ui, path, gzipEncoding)
 	if err != nil {
 		return asset{}, err
 	}
 	media := plain.header.Get("Content-Type")
 	a := asset{plain: newDocument(media, plain.Bytes())}
-	if packed.header.Get("Content-Encoding") == "gzip" {
+	if packed.header.Get("Content-Encoding") == gzipEncoding {
 		small := newDocument(media, packed.Bytes())
 		a.packed = &small
 	}
@@ -135,27 +134,12 @@ func (d *docs) getAsset(w http.ResponseWriter, r *http.Request) error {
 	}
 	vary(w.Header(), "Accept-Encoding")
 	chosen := file.plain
-	if file.packed != nil && takesGzip(r) {
-		w.Header().Set("Content-Encoding", "gzip")
+	if file.packed != nil && takes(r, gzipEncoding) {
+		w.Header().Set("Content-Encoding", gzipEncoding)
 		chosen = *file.packed
 	}
 	chosen.write(w, r, cacheDocument)
 	return nil
-}
-
-// takesGzip reports whether the client names gzip among the encodings that it
-// understands (RFC 9110, 12.5.3). A client that takes anything gets it plain.
-func takesGzip(r *http.Request) bool {
-	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
-		name, weight, weighted := strings.Cut(part, ";")
-		if !strings.EqualFold(strings.TrimSpace(name), "gzip") {
-			continue
-		}
-		_, value, _ := strings.Cut(weight, "=")
-		q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-		return !weighted || err == nil && q > 0
-	}
-	return false
 }
 
 func (d *docs) getOpenAPI(w http.ResponseWriter, r *http.Request) error {

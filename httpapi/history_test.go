@@ -81,7 +81,7 @@ func TestWhoGetsCSV(t *testing.T) {
 		"text/csv;q=0.5, application/*": false, "text/csv;q=abc": true,
 	} {
 		w := get(t, api, history+"?symbol=A", "Accept", accept)
-		if got := strings.HasPrefix(w.Header().Get("Content-Type"), "text/csv"); got != isCSV || w.Header().Get("Vary") != "Accept" {
+		if got := strings.HasPrefix(w.Header().Get("Content-Type"), "text/csv"); got != isCSV || w.Header().Get("Vary") != "Accept, Accept-Encoding" {
 			t.Errorf("Accept %q: %v", accept, w.Header())
 		}
 	}
@@ -116,7 +116,7 @@ func TestSeriesAsParquet(t *testing.T) {
 		{"A", "finnhub", "0.000000000000000002", "2025-06-15T14:30:02Z", "2025-06-15T14:30:02.000001Z"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("%q", got)
 	}
-	if w.Header().Get("Link") == "" || w.Header().Get("Vary") != "Accept" {
+	if w.Header().Get("Link") == "" || w.Header().Get("Vary") != "Accept, Accept-Encoding" {
 		t.Errorf("no next page: %v", w.Header())
 	}
 	expect(t, get(t, api, history+"?symbol=A&limit=1", "Accept", parquet.Media, "If-None-Match", w.Header().Get("ETag")), http.StatusNotModified, "")

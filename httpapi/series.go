@@ -65,6 +65,7 @@ type seriesItem interface {
 // writeSeries writes a page as the client wants it.
 func writeSeries[T seriesItem](w http.ResponseWriter, r *http.Request, page listBody[T], columns []parquet.Column) error {
 	vary(w.Header(), "Accept")
+	vary(w.Header(), "Accept-Encoding")
 	linkNext(w, r, page.NextCursor)
 	var out bytes.Buffer
 	var table TableWriter
@@ -75,7 +76,12 @@ func writeSeries[T seriesItem](w http.ResponseWriter, r *http.Request, page list
 	case parquet.Media:
 		table = parquet.NewWriter(&out, columns)
 	default:
-		return writeQuote(w, r, page)
+		text, err := encode(page)
+		if err != nil {
+			return err
+		}
+		writePacked(w, r, jsonContent, text)
+		return nil
 	}
 	for _, item := range page.Items {
 		if err := table.Write(item.row()...); err != nil {
@@ -85,7 +91,7 @@ func writeSeries[T seriesItem](w http.ResponseWriter, r *http.Request, page list
 	if err := table.Close(); err != nil {
 		return fmt.Errorf("writing %s: %w", media, err)
 	}
-	newDocument(media, out.Bytes()).write(w, r, cacheQuote)
+	writePacked(w, r, media, out.Bytes())
 	return nil
 }
 

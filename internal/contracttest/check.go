@@ -2,13 +2,16 @@ package contracttest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -132,6 +135,26 @@ func withoutOrigin(header http.Header) http.Header {
 	return header
 }
 
+// unpacked is a body as it was before it was compressed.
+func unpacked(a Answer) ([]byte, error) {
+	switch a.Header.Get("Content-Encoding") {
+	case "gzip":
+		r, err := gzip.NewReader(bytes.NewReader(a.Body))
+		if err != nil {
+			return nil, err
+		}
+		return io.ReadAll(r)
+	case "zstd":
+		r, err := zstd.NewReader(nil)
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		return r.DecodeAll(a.Body, nil)
+	}
+	return a.Body, nil
+}
+
 func (r response) checkBody(what string, a Answer) error {
 	media := a.Header.Get("Content-Type")
 	body, known := r.bodies[media]
@@ -143,7 +166,11 @@ func (r response) checkBody(what string, a Answer) error {
 		return fmt.Errorf("%s: content type %q is not in the document", what, media)
 	}
 	if known && media == "application/json" {
-		return checkJSON(what, body, a.Body)
+		text, err := unpacked(a)
+		if err != nil {
+			return fmt.Errorf("%s: unpacking the body: %w", what, err)
+		}
+		return checkJSON(what, body, text)
 	}
 	return nil
 }
