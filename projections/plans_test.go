@@ -2,7 +2,9 @@ package projections_test
 
 import (
 	"context"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,6 +70,17 @@ func (e *explainer) slow() []string {
 	return slow
 }
 
+// outcome waits for that of a request.
+func outcome(ctx context.Context, q store.Committed, id string) (requests.Request, error) {
+	w := requests.NewWaiter(q, func() <-chan struct{} { return nil }, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { w.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	return w.Wait(ctx, id)
+}
+
 func fail[T any](_ T, err error) error { return err }
 
 // No query of a route reads a whole table, or sorts more than it answers with.
@@ -80,6 +93,7 @@ func TestQueriesUseAnIndex(t *testing.T) {
 		open(t, db, p)
 	}
 	ctx := t.Context()
+	exec(t, db, `INSERT INTO requests (request_id, provider, symbol, state, code, reason, outcome_id) VALUES ('r', 'p', 'A', 'failed', 'timeout', 'why', 1)`)
 	now := schema.NewTime(time.Now())
 	prices := processedprices.Query{Provider: "p", Symbol: "A", Behind: projections.Until(now), Limit: 100}
 	all, some := latestprices.SymbolQuery{Limit: 1}, latestprices.SymbolQuery{Provider: "p", Limit: 1}
@@ -95,7 +109,7 @@ func TestQueriesUseAnIndex(t *testing.T) {
 		"averages":             func(q store.Committed) error { return fail(movingaverages.NewReader(q).History(ctx, 5, prices)) },
 		"a polling job":        func(q store.Committed) error { return fail(jobs.Reader{DB: q}.Get(ctx, "j")) },
 		"the polling jobs":     func(q store.Committed) error { return fail(jobs.Reader{DB: q}.List(ctx, jobs.Place{}, 1)) },
-		"a fetch request":      func(q store.Committed) error { return fail(requests.Reader{DB: q}.Get(ctx, "r")) },
+		"a fetch request":      func(q store.Committed) error { return fail(outcome(ctx, q, "r")) },
 	}
 	for _, module := range pipeline.Projections() {
 		p, err := module.New(pipeline.Env{})

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/log"
@@ -37,8 +35,7 @@ func (a *Appender) Append(ctx context.Context, events []schema.Event) error {
 	if err != nil {
 		return err
 	}
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, 2*time.Second
+	pauses := log.NewPauses()
 	for len(batches) > 0 {
 		round := make([]log.PartitionBatch, len(batches))
 		for i, batch := range batches {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/time/rate"
 
 	"github.com/pricemill/pricemill/pipeline"
@@ -213,8 +212,7 @@ func (s *Stage) run(ctx context.Context, batch *log.Batch, records []pipeline.Re
 
 // retry calls f until it succeeds, fails by a record's fault, or ctx is done.
 func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, 2*time.Second
+	pauses := log.NewPauses()
 	who := asLane(lane)
 	began := time.Now()
 	for {

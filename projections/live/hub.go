@@ -194,7 +194,7 @@ func (f *feed) run(ctx context.Context) {
 			f.hub.log.Warn("following the log for streams of clients failed, trying again", "partition", f.tp.String(), "error", err)
 		}
 		failing = true
-		sleep(ctx, followPause)
+		log.Pause(ctx, followPause)
 	}
 }
 

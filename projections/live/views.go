@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -53,7 +54,7 @@ func (h *Hub) keepViews(ctx context.Context) {
 		if look = min(2*look, maxViewLook); moved {
 			look = viewLook
 		}
-		if !sleep(ctx, viewPause) {
+		if !log.Pause(ctx, viewPause) {
 			return
 		}
 		select {
@@ -63,17 +64,6 @@ func (h *Hub) keepViews(ctx context.Context) {
 		case <-changed:
 		case <-time.After(look):
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -222,32 +222,25 @@ func (f fixture) apply(t *testing.T, payloads ...schema.Payload) {
 }
 
 // Columns that are NULL in some states and not in others.
-func TestGet(t *testing.T) {
+func TestOutcomes(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	reader := requests.Reader{DB: f.DB}
-	_, err := reader.Get(t.Context(), "r1")
-	require.ErrorIs(t, err, projections.ErrNotFound)
 	f.apply(t, requested("pending"), observed("observed", "1.50"), unchanged("unchanged", "A", "2"),
 		failed("failed", schema.CodeTimeout), rejected("rejected", schema.CodeBadPrice))
+	w, stop := serve(t, f.DB, func() <-chan struct{} { return nil })
+	defer stop()
 	for _, want := range []requests.Request{
-		{RequestID: "pending", State: requests.Pending},
 		{RequestID: "observed", State: requests.Observed, Price: schema.MustDecimal("1.5"), Timestamp: at(3), ReceivedAt: at(4)},
 		{RequestID: "unchanged", State: requests.Unchanged, Price: schema.MustDecimal("2"), Timestamp: at(7), ReceivedAt: at(8)},
 		{RequestID: "failed", State: requests.Failed, Code: schema.CodeTimeout, Reason: "why"},
 		{RequestID: "rejected", State: requests.Rejected, Code: schema.CodeBadPrice, Reason: "because"},
 	} {
 		want.Provider, want.Symbol = "p", "A"
-		got, err := reader.Get(t.Context(), want.RequestID)
+		got, err := w.Wait(t.Context(), want.RequestID)
 		require.NoError(t, err)
 		assert.Equal(t, want, got)
 	}
-}
-
-func TestAClosedDatabaseIsUnavailable(t *testing.T) {
-	t.Parallel()
-	db := pipelinetest.OpenStore(t, t.TempDir()+"/db")
-	require.NoError(t, db.Close())
-	_, err := requests.Reader{DB: db}.Get(t.Context(), "r")
-	require.ErrorIs(t, err, projections.ErrUnavailable)
+	var state requests.State
+	require.NoError(t, f.DB.Get(t.Context(), &state, `SELECT state FROM requests WHERE request_id = 'pending'`))
+	assert.Equal(t, requests.Pending, state)
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline/store"
-	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -149,18 +148,4 @@ func (s stored) request() Request {
 	r := s.Request
 	r.Price, r.Timestamp, r.ReceivedAt = s.Price.V, s.Timestamp.V, s.ReceivedAt.V
 	return r
-}
-
-// Reader answers queries.
-type Reader struct{ DB store.Querier }
-
-// Get returns a request, or projections.ErrNotFound.
-func (r Reader) Get(ctx context.Context, requestID string) (Request, error) {
-	var row stored
-	err := r.DB.Get(ctx, &row, `SELECT request_id, provider, symbol, state, price, timestamp, received_at, code, reason
-		FROM requests WHERE request_id = $1`, requestID)
-	if err != nil {
-		return Request{}, projections.QueryError("request "+requestID, err)
-	}
-	return row.request(), nil
 }

@@ -100,7 +100,7 @@ func (b *Broker) awaitTopics(ctx context.Context, topics []schema.Topic) (map[sc
 		if len(infos) == len(unique(topics)) {
 			return infos, nil
 		}
-		if !pause(ctx, backoff(attempt)) {
+		if !log.Pause(ctx, backoff(attempt)) {
 			return nil, fmt.Errorf("waiting for the topics' leaders: %w", context.Cause(ctx))
 		}
 	}

@@ -214,7 +214,7 @@ func (b *Broker) retry(ctx context.Context, doing string, f func() error) error 
 			return fmt.Errorf("%s: %w", doing, err)
 		}
 		b.log.Debug("trying again", slog.String("what", doing), slog.Int("attempt", attempt), slog.Any("error", err))
-		if !pause(ctx, backoff(attempt)) {
+		if !log.Pause(ctx, backoff(attempt)) {
 			return fmt.Errorf("%s: %w", doing, errors.Join(context.Cause(ctx), err))
 		}
 	}

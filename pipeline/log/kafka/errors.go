@@ -152,15 +152,3 @@ func classifyAnswer(kerr sarama.KError) remedy {
 func backoff(n int) time.Duration {
 	return min(20*time.Millisecond<<min(n-1, 6), time.Second)
 }
-
-// pause waits for d or until ctx is done, and says whether it was d.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

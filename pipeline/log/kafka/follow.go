@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 )
 
 // Follow implements log.Follower. Each call has a connection of its own, over which
@@ -32,7 +33,7 @@ func (b *Broker) Follow(ctx context.Context, tp pipeline.TopicPartition, from in
 		records, err := r.fetch(ctx)
 		if errors.Is(err, errNothingFetched) {
 			// The broker waits before it says so. One that does not is not itself yet.
-			if time.Since(began) < fetchWait/10 && !pause(ctx, backoff(1)) {
+			if time.Since(began) < fetchWait/10 && !log.Pause(ctx, backoff(1)) {
 				continue // to the end of ctx
 			}
 			failures, answered = 0, time.Now()

@@ -214,7 +214,7 @@ func (l *lane) deliver(ctx context.Context, records []pipeline.Record) bool {
 			l.mark(records)
 			return true
 		}
-		if !pause(ctx, l.session.sub.broker.cfg.NackPause) {
+		if !log.Pause(ctx, l.session.sub.broker.cfg.NackPause) {
 			return false
 		}
 		records = l.again(records)
@@ -222,28 +222,14 @@ func (l *lane) deliver(ctx context.Context, records []pipeline.Record) bool {
 	return true
 }
 
-// settle waits for the Ack or Nack. After the end of the session, which the
-// handler is told by the message's context, it waits for the grace only.
+// settle waits for the Ack or Nack, after the end of the session for the grace only.
 func (l *lane) settle(ctx context.Context, msg *message.Message) (acked, settled bool) {
-	select {
-	case <-msg.Acked():
-		return true, true
-	case <-msg.Nacked():
-		return false, true
-	case <-ctx.Done():
-	}
-	timer := time.NewTimer(l.session.sub.broker.cfg.Grace)
-	defer timer.Stop()
-	select {
-	case <-msg.Acked():
-		return true, true
-	case <-msg.Nacked():
-		return false, true
-	case <-timer.C:
+	acked, settled = delivery.Settle(ctx, msg, l.session.sub.broker.cfg.Grace)
+	if !settled {
 		l.session.sub.log.Warn("a batch is still in flight after the end of its session", slog.String("batch", msg.UUID))
 		l.abandoned = msg
-		return false, false
 	}
+	return acked, settled
 }
 
 // mark notes the offsets as done. A partition that was paused while its records

@@ -10,6 +10,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -145,7 +146,7 @@ func (r *reader) recover(ctx context.Context, err error, failures int, since tim
 	if remedy != again {
 		r.disconnect()
 	}
-	if !pause(ctx, backoff(failures)) {
+	if !log.Pause(ctx, backoff(failures)) {
 		return errors.Join(context.Cause(ctx), err)
 	}
 	if remedy != again {

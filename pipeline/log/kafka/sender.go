@@ -151,7 +151,7 @@ func (b *Broker) sendAll(
 		}
 		b.log.Debug("sending again", slog.Int("batches", len(pending)), slog.Int("attempt", attempt),
 			slog.Any("error", pending[0].err))
-		if !pause(ctx, backoff(attempt)) {
+		if !log.Pause(ctx, backoff(attempt)) {
 			for _, out := range pending {
 				out.err = errors.Join(context.Cause(ctx), out.err)
 				giveUp(out, chains[out.TopicPartition], settle)

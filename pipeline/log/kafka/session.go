@@ -72,13 +72,13 @@ func (s *session) Setup(gs sarama.ConsumerGroupSession) error {
 	}
 	s.claims = len(claimed)
 	// Heartbeats continue meanwhile: the group does not take us for dead.
-	if err := s.sub.awaitStragglers(s.ctx); err != nil {
+	var err error
+	if s.sub.stragglers, err = delivery.AwaitStragglers(s.ctx, s.sub.log, s.sub.stragglers); err != nil {
 		return fmt.Errorf("waiting for batches of earlier sessions: %w", err)
 	}
 	// What fails for longer than a while is better reported than waited for.
 	ctx, cancel := s.sub.broker.bounded(s.ctx)
 	defer cancel()
-	var err error
 	if s.topics, err = s.sub.broker.describeTopics(ctx, s.sub.roles); err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (s *session) askAssignor(claims []log.Claim) (map[pipeline.TopicPartition]i
 			return nil, fmt.Errorf("assigning positions: %w", err)
 		}
 		s.sub.log.Warn("assigning positions failed, trying again", slog.Any("error", err), slog.Int("attempt", attempt))
-		pause(s.ctx, 5*backoff(attempt))
+		log.Pause(s.ctx, 5*backoff(attempt))
 	}
 }
 

@@ -96,17 +96,17 @@ func (s *subscription) run(ctx context.Context, group sarama.ConsumerGroup) {
 		case ending == rebalanced, ending == restarted && time.Since(started) > shortSession:
 			suspicious = 0
 		case ending == unsettled:
-			pause(ctx, settling)
+			log.Pause(ctx, settling)
 		case ending == unreached:
 			// No one is disturbed by another attempt, and all wait for it to succeed.
 			suspicious++
-			pause(ctx, backoff(suspicious))
+			log.Pause(ctx, backoff(suspicious))
 		default:
 			// The first restart is free: it is what a stage does that finds its
 			// position moved. One that asks for nothing else must not keep the
 			// whole group rebalancing.
 			if suspicious++; ending == broken || suspicious > 1 {
-				pause(ctx, 5*backoff(suspicious))
+				log.Pause(ctx, 5*backoff(suspicious))
 			}
 		}
 	}
@@ -210,19 +210,4 @@ func (s *subscription) report(ctx context.Context, err error) {
 	level := slog.LevelDebug
 	s.complaints.Do(func() { level = slog.LevelWarn })
 	s.log.Log(ctx, level, "consuming failed, trying again", slog.Any("error", err))
-}
-
-// awaitStragglers waits until no batch of an earlier session is in flight.
-func (s *subscription) awaitStragglers(ctx context.Context) error {
-	for len(s.stragglers) > 0 {
-		s.log.Warn("waiting for a batch of an earlier session", slog.String("batch", s.stragglers[0].UUID))
-		select {
-		case <-s.stragglers[0].Acked():
-		case <-s.stragglers[0].Nacked():
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		s.stragglers = s.stragglers[1:]
-	}
-	return nil
 }

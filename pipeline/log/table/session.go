@@ -61,7 +61,8 @@ func (s *subscription) session(ctx context.Context) error {
 
 // consume consumes until ctx is done, which end makes it.
 func (s *subscription) consume(ctx context.Context, end context.CancelFunc) error {
-	if err := s.awaitStragglers(ctx); err != nil {
+	var err error
+	if s.stragglers, err = delivery.AwaitStragglers(ctx, s.log, s.stragglers); err != nil {
 		return err
 	}
 	if err := failpoint.Hit(ctx, failpoint.SubscriberSetup); err != nil {
@@ -77,21 +78,6 @@ func (s *subscription) consume(ctx context.Context, end context.CancelFunc) erro
 	sess.run(partitions)
 	s.stragglers = append(s.stragglers, sess.abandoned...)
 	return sess.err
-}
-
-// awaitStragglers waits until no batch of an earlier session is in flight.
-func (s *subscription) awaitStragglers(ctx context.Context) error {
-	for len(s.stragglers) > 0 {
-		s.log.Warn("waiting for a batch of an earlier session", slog.String("batch", s.stragglers[0].UUID))
-		select {
-		case <-s.stragglers[0].Acked():
-		case <-s.stragglers[0].Nacked():
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		s.stragglers = s.stragglers[1:]
-	}
-	return nil
 }
 
 // assign finds out where each partition starts.
@@ -321,7 +307,7 @@ func (l *lane) deliver(ctx context.Context, records []pipeline.Record) error {
 		if acked {
 			return l.commit(records)
 		}
-		if !pause(ctx, sub.l.cfg.NackPause) {
+		if !log.Pause(ctx, sub.l.cfg.NackPause) {
 			return ctx.Err()
 		}
 		kept := make([]pipeline.Record, 0, len(records))
@@ -335,30 +321,16 @@ func (l *lane) deliver(ctx context.Context, records []pipeline.Record) error {
 	return nil
 }
 
-// settle waits for the Ack or Nack. After the end of the session, which the handler is
-// told by the message's context, it waits for the grace only.
+// settle waits for the Ack or Nack, after the end of the session for the grace only.
 func (l *lane) settle(ctx context.Context, msg *message.Message) (acked, settled bool) {
-	select {
-	case <-msg.Acked():
-		return true, true
-	case <-msg.Nacked():
-		return false, true
-	case <-ctx.Done():
-	}
-	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.session.sub.l.cfg.Grace)
-	defer cancel()
-	select {
-	case <-msg.Acked():
-		return true, true
-	case <-msg.Nacked():
-		return false, true
-	case <-waiting.Done():
+	acked, settled = delivery.Settle(ctx, msg, l.session.sub.l.cfg.Grace)
+	if !settled {
 		l.session.sub.log.Warn("a batch is still in flight after the end of its session", slog.String("batch", msg.UUID))
 		l.session.mu.Lock()
 		defer l.session.mu.Unlock()
 		l.session.abandoned = append(l.session.abandoned, msg)
-		return false, false
 	}
+	return acked, settled
 }
 
 // commit records the offsets of a group that has no Assignor.

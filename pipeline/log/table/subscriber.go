@@ -128,7 +128,7 @@ const shortSession = time.Second
 // run runs sessions until ctx is done.
 func (s *subscription) run(ctx context.Context) {
 	defer close(s.out)
-	failures := 0
+	failures, pauses := 0, log.NewPauses()
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := s.session(ctx)
@@ -137,6 +137,7 @@ func (s *subscription) run(ctx context.Context) {
 			return
 		case err == nil && time.Since(began) > shortSession:
 			failures = 0
+			pauses.Reset()
 			continue
 		case err != nil:
 			s.tell(err)
@@ -145,7 +146,7 @@ func (s *subscription) run(ctx context.Context) {
 			}
 		}
 		failures++
-		pause(ctx, backoff(failures))
+		log.Pause(ctx, pauses.NextBackOff())
 	}
 }
 
@@ -153,22 +154,5 @@ func (s *subscription) run(ctx context.Context) {
 func (s *subscription) tell(err error) {
 	if s.cfg.Report != nil {
 		s.cfg.Report(err)
-	}
-}
-
-// backoff is the pause after failure number n, from 1: 20 ms, doubling up to 2 s.
-func backoff(n int) time.Duration {
-	return min(20*time.Millisecond<<min(n-1, 7), 2*time.Second)
-}
-
-// pause waits for d or until ctx is done, and says whether it was d.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
