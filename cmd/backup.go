@@ -22,10 +22,10 @@ func newBackup(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "backup DIR",
 		Short: "Copy the SQLite database, log included, to a new directory",
-		Long: `Copy the SQLite database, log included, as of one moment to a new directory, which
-can serve as the DATA_DIR of another "pricemill serve". The service may keep running.
-Every record of the copied log is read back before the directory gets its final name,
-so a directory of that name is a complete backup.
+		Long: `Copy the SQLite database, log included, as of one moment to a new directory,
+which can serve as the DATA_DIR of another "pricemill serve". The service may
+keep running. Every record of the copied log is read back before the directory
+gets its final name, so a directory of that name is a complete backup.
 
 Back up PostgreSQL and Kafka with their own tools.`,
 		Example: "  pricemill backup /var/backups/pricemill-1\n  pricemill serve --data-dir /var/backups/pricemill-1",

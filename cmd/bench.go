@@ -25,19 +25,20 @@ func newBench(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench",
 		Short: "Benchmark the pipeline against the limits of this machine",
-		Long: `Measure the pipeline and, in the same run, the most that this machine could do: the
-limit. Compare ratios rather than rates: they depend least on what else the machine
-does.
+		Long: `Measure the pipeline and, in the same run, the most that this machine could do:
+the limit. Compare ratios rather than rates: they depend least on what else the
+machine does.
 
-The service under test runs in this process exactly as "pricemill serve" runs it, with
-your settings: windows, partitions, database, log. The load is generated in this
-process too, so its cost is part of the figures. Your data is not touched: without
-DATABASE_URL, log and database are created in a directory next to DATA_DIR, on the same
-disk; with it, in a schema of their own; with Kafka, the log in topics of its own. All
-of it is removed at the end, even if the run fails or is interrupted.
+The service under test runs in this process exactly as "pricemill serve" runs
+it, with your settings: windows, partitions, database, log. The load is
+generated in this process too, so its cost is part of the figures. Your data is
+not touched: without DATABASE_URL, log and database are created in a directory
+next to DATA_DIR, on the same disk; with it, in a schema of their own; with
+Kafka, the log in topics of its own. All of it is removed at the end, even if
+the run fails or is interrupted.
 
-A database that holds data is refused, because the load would slow its users down;
---beside-data overrides that.`,
+A database that holds data is refused, because the load would slow its users
+down; --beside-data overrides that.`,
 	}
 	c.AddCommand(newBenchRebuild(a), newBenchChain(a), newBenchReads(a), newBenchAPI(a), newBenchPush(a), newBenchMemory(a), newBenchStart(a))
 	return c
@@ -63,12 +64,12 @@ type measurement struct {
 func benchCommand(a *app, c *cobra.Command, events, symbols int, measure func(context.Context, *measurement) (report, error)) *cobra.Command {
 	m := &measurement{app: a}
 	flags := c.Flags()
-	flags.IntVar(&m.events, "events", events, "how many, as said above")
-	flags.IntVar(&m.symbols, "symbols", symbols, "symbols that prices are of")
-	flags.IntVar(&m.partitions, "partitions", 0, "partitions of each topic (default KAFKA_PARTITIONS)")
+	flags.IntVar(&m.events, "events", events, "how many `events`, as said above")
+	flags.IntVar(&m.symbols, "symbols", symbols, "`symbols` that prices are of")
+	flags.IntVar(&m.partitions, "partitions", 0, "`partitions` of each topic (default KAFKA_PARTITIONS)")
 	flags.BoolVar(&m.besideData, "beside-data", false, "run although the database holds data; they are left alone, but share the load")
-	flags.StringVar(&m.cpuProfile, "cpuprofile", "", "write a profile of this process, load included, to this file, for go tool pprof")
-	flags.StringVar(&m.memProfile, "memprofile", "", "write a profile of what this process allocated to this file")
+	flags.StringVar(&m.cpuProfile, "cpuprofile", "", "write a profile of this process, load included, to this `file`, for go tool pprof")
+	flags.StringVar(&m.memProfile, "memprofile", "", "write a profile of what this process allocated to this `file`")
 	outputFlag(c, &m.output)
 	c.Args = exactArgs(0)
 	c.RunE = func(c *cobra.Command, _ []string) error { return m.run(c.Context(), c.CommandPath(), measure) }
@@ -100,9 +101,6 @@ func (m *measurement) run(ctx context.Context, title string, measure func(contex
 
 // prepare reads the settings, and changes those that would be in the way.
 func (m *measurement) prepare() error {
-	if err := checkOutput(m.output); err != nil {
-		return err
-	}
 	if err := errors.Join(within("--events", m.events, 1, 100_000_000), within("--symbols", m.symbols, 1, 1_000_000),
 		within("--partitions", m.partitions, 0, rowid.MaxPartitions)); err != nil {
 		return err

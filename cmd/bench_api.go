@@ -23,18 +23,19 @@ func newBenchAPI(a *app) *cobra.Command {
 	var b apiBench
 	c := &cobra.Command{
 		Use:   "api",
-		Short: "Measure the first GET latest of a symbol, through the whole pipeline, and POST poll",
-		Long: `Fill the tables with a few prices of --symbols symbols. Then send --events GET latest
-requests, each for an unknown symbol, so that each passes the whole pipeline before it
-is answered: the headline. Then send as many POST poll requests, each answered when its
-command is committed: under "also". The simulated provider answers at once.
+		Short: "Measure the first GET latest of a symbol, and POST poll",
+		Long: `Fill the tables with a few prices of --symbols symbols. Then send --events GET
+latest requests, each for an unknown symbol, so that each passes the whole
+pipeline before it is answered: the headline. Then send as many POST poll
+requests, each answered when its command is committed: under "also". The
+simulated provider answers at once.
 
-The limit is what a single price needs at least, one after the other: five commits
-(request, answer, stored answer, price, outcome) and four appends to the log, each of
-one small row or record.`,
+The limit is what a single price needs at least, one after the other: five
+commits (request, answer, stored answer, price, outcome) and four appends to the
+log, each of one small row or record.`,
 		Example: "  pricemill bench api\n  pricemill bench api --clients 20 --events 2000",
 	}
-	c.Flags().IntVar(&b.clients, "clients", 1, "concurrent clients; each sends its next request after an answer")
+	c.Flags().IntVar(&b.clients, "clients", 1, "concurrent `clients`; each sends its next request after an answer")
 	return benchCommand(a, c, 200, 1000, func(ctx context.Context, m *measurement) (report, error) {
 		b.measurement = m
 		return b.measure(ctx)

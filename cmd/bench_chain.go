@@ -28,21 +28,22 @@ func newBenchChain(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "chain",
 		Short: "Measure a price's path from raw-quotes to the committed average",
-		Long: `Send --events answers of a stream to raw-quotes as fast as the log takes them, and
-measure until the last average is committed: the headline. Its latencies are those of
-an overload: nearly all of it is waiting in the log.
+		Long: `Send --events answers of a stream to raw-quotes as fast as the log takes them,
+and measure until the last average is committed: the headline. Its latencies are
+those of an overload: nearly all of it is waiting in the log.
 
-Then, for each --rate, send at that rate, and measure the time from when a tick was due
-until its average is committed. The loop is open: a tick that is sent late counts from
-when it was due.
+Then, for each --rate, send at that rate, and measure the time from when a tick
+was due until its average is committed. The loop is open: a tick that is sent
+late counts from when it was due.
 
-The limit is the cost of storing the results alone: the same rows of raw_market_data,
-processed_prices and moving_averages by the database's bulk path into the same, empty
-tables, and the same records of raw-quotes, stored-quotes and price-events by the same
-sender, concurrently. Nothing is read, decoded, ordered or deduplicated.`,
-		Example: "  pricemill bench chain\n  pricemill bench chain --events 500000 --symbols 1000 --rate 100,1000,5000 -o json",
+The limit is the cost of storing the results alone: the same rows of
+raw_market_data, processed_prices and moving_averages by the database's bulk
+path into the same, empty tables, and the same records of raw-quotes,
+stored-quotes and price-events by the same sender, concurrently. Nothing is
+read, decoded, ordered or deduplicated.`,
+		Example: "  pricemill bench chain\n  pricemill bench chain --events 500000 --rate 100,1000,5000 -o json",
 	}
-	c.Flags().IntSliceVar(&b.rates, "rate", []int{1000}, "ticks per second at which latencies are measured, comma-separated")
+	c.Flags().IntSliceVar(&b.rates, "rate", []int{1000}, "`ticks` per second at which latencies are measured, comma-separated")
 	c.Flags().DurationVar(&b.lasting, "for", 10*time.Second, "how long each rate is sustained")
 	return benchCommand(a, c, 100_000, 1000, func(ctx context.Context, m *measurement) (report, error) {
 		b.measurement = m

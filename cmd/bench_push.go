@@ -33,19 +33,19 @@ func newBenchPush(a *app) *cobra.Command {
 	var b pushBench
 	c := &cobra.Command{
 		Use:   "push",
-		Short: "Measure how soon clients of GET /prices/stream have a price after its commit",
-		Long: `Open --clients streams of server-sent events, each of all --symbols symbols, and one
-more that reads nothing. Then commit --events prices, --rate a second, and wait until
-every client has every price.
+		Short: "Measure how soon clients have a price after its commit",
+		Long: `Open --clients streams of server-sent events, each of all --symbols symbols, and
+one more that reads nothing. Then commit --events prices, --rate a second, and
+wait until every client has every price.
 
-Each price that a client gets is an event of the result. Its latency counts from just
-before the transaction that commits the price until the client has read it; the
-clients are in this process. A client that gets a price twice, or not at all, or out of
-the order of its symbol, fails the run.`,
+Each price that a client gets is an event of the result. Its latency counts from
+just before the transaction that commits the price until the client has read it;
+the clients are in this process. A client that gets a price twice, or not at
+all, or out of the order of its symbol, fails the run.`,
 		Example: "  pricemill bench push\n  pricemill bench push --clients 200 --rate 250 --events 5000",
 	}
-	c.Flags().IntVar(&b.clients, "clients", 1000, "streams that are open")
-	c.Flags().IntVar(&b.rate, "rate", 50, "prices a second, each of which all clients get")
+	c.Flags().IntVar(&b.clients, "clients", 1000, "`streams` that are open")
+	c.Flags().IntVar(&b.rate, "rate", 50, "`prices` a second, each of which all clients get")
 	return benchCommand(a, c, 1500, 20, func(ctx context.Context, m *measurement) (report, error) {
 		b.measurement = m
 		return b.measure(ctx)

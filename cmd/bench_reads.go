@@ -23,16 +23,16 @@ func newBenchReads(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reads",
 		Short: "Measure GET latest and GET moving-average of known prices",
-		Long: `Fill the tables with a few prices of each symbol, then send --events requests from
---clients concurrent clients: the headline is GET latest of known prices; GET
-moving-average is under "also".
+		Long: `Fill the tables with a few prices of each symbol, then send --events requests
+from --clients concurrent clients: the headline is GET latest of known prices;
+GET moving-average is under "also".
 
-The limit is a bare net/http handler in this process that writes the same bytes to the
-same clients.`,
+The limit is a bare net/http handler in this process that writes the same bytes
+to the same clients.`,
 		Example: "  pricemill bench reads\n  pricemill bench reads --clients 200 --events 100000 --symbols 10000",
 	}
-	c.Flags().IntVar(&b.clients, "clients", 50, "concurrent clients")
-	c.Flags().IntVar(&b.average, "window", 5, "window of the moving averages; one that is not kept up to date is computed for each request")
+	c.Flags().IntVar(&b.clients, "clients", 50, "concurrent `clients`")
+	c.Flags().IntVar(&b.average, "window", 5, "window of the moving averages in `prices`; one that is not kept up to date is computed for each request")
 	return benchCommand(a, c, 20_000, 1000, func(ctx context.Context, m *measurement) (report, error) {
 		b.measurement = m
 		return b.measure(ctx)

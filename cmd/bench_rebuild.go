@@ -20,6 +20,7 @@ import (
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // rebuildBench measures projections being built from the log.
@@ -30,11 +31,11 @@ func newBenchRebuild(a *app) *cobra.Command {
 		Use:   "rebuild",
 		Short: "Measure rebuilds of read models from the log",
 		Long: `Write --events prices to the log, and build the moving averages with their whole
-history from them: the headline. Then, under "also", the latest prices, which have one
-row per symbol, and plain reading of the topic.
+history from them: the headline. Then, under "also", the latest prices, which
+have one row per symbol, and plain reading of the topic.
 
-The limit is the database's bulk path with the same rows into the same tables, from as
-many goroutines as there are processors.`,
+The limit is the database's bulk path with the same rows into the same tables,
+from as many goroutines as there are processors.`,
 		Example: "  pricemill bench rebuild\n  pricemill bench rebuild --events 1000000 --partitions 12 -o json",
 	}
 	return benchCommand(a, c, 200_000, 1000, func(ctx context.Context, m *measurement) (result report, err error) {
@@ -96,14 +97,14 @@ func (b rebuildBench) measure(ctx context.Context, c config, on *backends) (repo
 
 // projection finds a projection by its name.
 func (m *modules) projection(name string) (pipeline.Projection, error) {
-	var names []string
+	var known []string
 	for _, p := range m.projections {
 		if p.Name() == name {
 			return p, nil
 		}
-		names = append(names, p.Name())
+		known = append(known, p.Name())
 	}
-	return nil, fmt.Errorf("%w: the projection %s is not in this binary; did you mean %q?", errUsage, name, pipeline.Nearest(name, names))
+	return nil, fmt.Errorf("%w: there is no projection %q in this binary; %s", errUsage, name, names.Hint(name, known))
 }
 
 // publish brings prices into the log as normalize does.

@@ -13,14 +13,14 @@ func newBenchMemory(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "memory",
 		Short: "Measure memory use with many symbols",
-		Long: `Send a tick of each symbol through the pipeline, --rate per second: also.steady. Then
-send --events ticks as fast as the log takes them, so that the stages have a backlog:
-the headline. peak_rss_mb is the peak memory of this process, of the first part under
-also.steady_process, of the second under also.process. The process has all roles: API,
-handlers, projections and relay.`,
+		Long: `Send a tick of each symbol through the pipeline, --rate per second: also.steady.
+Then send --events ticks as fast as the log takes them, so that the stages have
+a backlog: the headline. peak_rss_mb is the peak memory of this process, of the
+first part under also.steady_process, of the second under also.process. The
+process has all roles: API, handlers, projections and relay.`,
 		Example: "  pricemill bench memory\n  MOVING_AVERAGE_WINDOW=5,200 pricemill bench memory --symbols 10000 --rate 500",
 	}
-	c.Flags().IntVar(&rate, "rate", 1000, "ticks per second of the first part")
+	c.Flags().IntVar(&rate, "rate", 1000, "`ticks` per second of the first part")
 	return benchCommand(a, c, 500_000, 100_000, func(ctx context.Context, m *measurement) (result report, err error) {
 		if err := within("--rate", rate, 1, 1_000_000); err != nil {
 			return report{}, err
@@ -63,12 +63,13 @@ func newBenchStart(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "start",
 		Short: "Measure the start of a service that has history",
-		Long: `Send --events ticks through the pipeline and stop; then start --starts times, each
-time until /readyz is 200. The latencies are those of the starts, seconds is their sum,
-and events_per_second the number of events divided by the mean start time.`,
+		Long: `Send --events ticks through the pipeline and stop; then start --starts times,
+each time until /readyz is 200. The latencies are those of the starts, seconds
+is their sum, and events_per_second the number of events divided by the mean
+start time.`,
 		Example: "  pricemill bench start --events 1000000",
 	}
-	c.Flags().IntVar(&starts, "starts", 3, "number of starts")
+	c.Flags().IntVar(&starts, "starts", 3, "number of `starts`")
 	return benchCommand(a, c, 100_000, 1000, func(ctx context.Context, m *measurement) (result report, err error) {
 		if err := within("--starts", starts, 1, 1000); err != nil {
 			return report{}, err

@@ -28,18 +28,19 @@ func newChart(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "chart SYMBOL",
 		Short: "Draw the last prices of a symbol in the terminal",
-		Long: "Draw the last prices of a symbol, as a running service knows them, one after the other.\n" +
-			"The same as a picture, with candles and averages, is GET /api/v1/prices/chart.svg and chart.png.",
-		Example: "  pricemill chart AAPL\n  pricemill chart BTC-USD --provider coinbase --from 2025-06-15T00:00:00Z --points 1000 --width 120",
+		Long: "Draw the last prices of a symbol, as a running service knows them, one after the\n" +
+			"other. The same as a picture, with candles and averages, is\n" +
+			"GET /api/v1/prices/chart.svg and chart.png.",
+		Example: "  pricemill chart AAPL\n  pricemill chart BTC-USD --provider coinbase --from 2025-06-15 --width 120",
 		Args:    exactArgs(1),
 	}
 	cl := newClient(a, c)
-	c.Flags().StringVar(&provider, "provider", "", "provider of the prices (default the service's)")
-	c.Flags().StringVar(&from, "from", "", "oldest event time, RFC 3339 (default no bound)")
-	c.Flags().StringVar(&to, "to", "", "event time before which all are, RFC 3339 (default no bound)")
-	c.Flags().IntVar(&points, "points", defaultPoints, "how many prices, 2 to 1000")
-	c.Flags().IntVar(&width, "width", defaultColumns, "columns of the chart, 10 to 400")
-	c.Flags().IntVar(&height, "height", defaultLines, "lines of the chart, 2 to 100")
+	c.Flags().StringVar(&provider, "provider", "", "provider of the prices (default: the service's)")
+	c.Flags().StringVar(&from, "from", "", "oldest event time, RFC 3339 or a date (00:00 UTC)")
+	c.Flags().StringVar(&to, "to", "", "event time before which all are, RFC 3339 or a date (00:00 UTC)")
+	c.Flags().IntVar(&points, "points", defaultPoints, "how many `prices`, 2 to 1000")
+	c.Flags().IntVar(&width, "width", defaultColumns, "`columns` of the chart, 10 to 400")
+	c.Flags().IntVar(&height, "height", defaultLines, "`lines` of the chart, 2 to 100")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		for _, f := range []struct {
 			name             string
@@ -50,7 +51,7 @@ func newChart(a *app) *cobra.Command {
 			}
 		}
 		path := "/prices/history?symbol=" + url.QueryEscape(args[0]) + "&limit=" + strconv.Itoa(points) +
-			parameter("provider", provider) + parameter("from", from) + parameter("to", to)
+			parameter("provider", provider) + parameter("from", dated(from)) + parameter("to", dated(to))
 		return show(c.Context(), cl, http.MethodGet, path, nil, nil, func(w io.Writer, h priceHistory) {
 			fmt.Fprintln(w, h.chart(args[0], width, height))
 		})

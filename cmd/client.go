@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +27,9 @@ const (
 	maxAnswer = 16 << 20
 )
 
+// simulatedNote goes to standard error where prices are.
+const simulatedNote = "note: simulated prices, made up by pricemill and not of any market"
+
 // client asks a running service by its REST API.
 type client struct {
 	app    *app
@@ -33,11 +37,12 @@ type client struct {
 	output string
 }
 
-// newClient gives a command the flags of a client.
-func newClient(a *app, c *cobra.Command) *client {
+// newClient gives a command the flags of a client, with more outputs than table and json if
+// any are named.
+func newClient(a *app, c *cobra.Command, outputs ...string) *client {
 	cl := &client{app: a}
 	c.Flags().StringVar(&cl.url, "url", "", "address of the service (default http:// and HTTP_ADDR)")
-	outputFlag(c, &cl.output)
+	outputFlag(c, &cl.output, outputs...)
 	return cl
 }
 
@@ -89,7 +94,7 @@ func (cl *client) do(ctx context.Context, method, path string, body any, header 
 	request.Header.Set("Accept", "application/json")
 	response, err := (&http.Client{Timeout: clientTimeout}).Do(request)
 	if err != nil {
-		return fmt.Errorf("asking the service: %w", err)
+		return fmt.Errorf("asking the service: %w%s", err, startHint(err))
 	}
 	defer func() { _ = response.Body.Close() }() // it was read
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
@@ -104,9 +109,17 @@ func (cl *client) do(ctx context.Context, method, path string, body any, header 
 	}
 	if response.Header.Get(httpapi.HeaderSimulated) == "true" {
 		// Not to stdout, which may be JSON for another program.
-		fmt.Fprintln(cl.app.stderr, "note: simulated prices, made up by pricemill and not of any market")
+		fmt.Fprintln(cl.app.stderr, simulatedNote)
 	}
 	return nil
+}
+
+// startHint is what to do where nothing listens.
+func startHint(err error) string {
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return ""
+	}
+	return `; is it running? Start it with "pricemill serve", or say where it is with --url`
 }
 
 // refusal says why the service did not do it. What it could not read is an error
@@ -137,9 +150,6 @@ func refusal(response *http.Response, answer []byte) error {
 // show asks and prints: the answer as it came where JSON is wanted, so that no
 // digit is lost, or else what table makes of it.
 func show[T any](ctx context.Context, cl *client, method, path string, body any, header http.Header, table func(io.Writer, T)) error {
-	if err := checkOutput(cl.output); err != nil {
-		return err // before anything happens
-	}
 	var raw json.RawMessage
 	if err := cl.do(ctx, method, path, body, header, &raw); err != nil {
 		return err

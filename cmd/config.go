@@ -14,10 +14,10 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/pricemill/pricemill/httpapi"
-	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // setting is one line of the configuration. Its key in a file is lower case,
@@ -226,11 +226,11 @@ func loadFile(k *koanf.Koanf, path string) error {
 }
 
 func nearest(key string) string {
-	names := make([]string, len(settings))
+	known := make([]string, len(settings))
 	for i, s := range settings {
-		names[i] = s.key
+		known[i] = s.key
 	}
-	return pipeline.Nearest(key, names)
+	return names.Nearest(key, known)
 }
 
 // faults collects what is wrong, so that all of it is said at once.
@@ -238,6 +238,13 @@ type faults []error
 
 func (f *faults) add(key, format string, args ...any) {
 	*f = append(*f, fmt.Errorf("%s: %s", strings.ToUpper(key), fmt.Sprintf(format, args...)))
+}
+
+func countWrong(settings int) string {
+	if settings == 1 {
+		return "a setting is wrong"
+	}
+	return fmt.Sprintf("%d settings are wrong", settings)
 }
 
 // load reads and checks the configuration.
@@ -297,7 +304,7 @@ func (a *app) load() (config, error) {
 		c.Warnings = append(c.Warnings, "REDIS_URL is set, but limits are kept in this process")
 	}
 	if len(wrong) > 0 {
-		return config{}, fmt.Errorf("%w: %d settings are wrong:\n%w", errUsage, len(wrong), errors.Join(wrong...))
+		return config{}, fmt.Errorf("%w: %s:\n%w", errUsage, countWrong(len(wrong)), errors.Join(wrong...))
 	}
 	return c, nil
 }

@@ -17,11 +17,12 @@ import (
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 func promotion(text string, wrong *faults) projections.Promotion {
 	if !slices.Contains(projections.Promotions, projections.Promotion(text)) {
-		wrong.add("rebuild_promote", "%q is none of %q", text, projections.Promotions)
+		wrong.add("rebuild_promote", "there is no %q; %s", text, names.Hint(text, projections.Promotions))
 	}
 	return projections.Promotion(text)
 }
@@ -143,9 +144,13 @@ func (c *config) readPartitions(k *koanf.Koanf, wrong *faults) {
 	}
 }
 
+// roleNames are what ROLES may name.
+var roleNames = []string{"all", "api", "handlers", "projections", "relay"}
+
 func (c *config) readRoles(text string, wrong *faults) {
 	for _, role := range strings.Split(text, ",") {
-		switch strings.TrimSpace(role) {
+		role = strings.TrimSpace(role)
+		switch role {
 		case "all":
 			c.Roles = roles{true, true, true, true}
 		case "api":
@@ -157,7 +162,8 @@ func (c *config) readRoles(text string, wrong *faults) {
 		case "relay":
 			c.Roles.Relay = true
 		default:
-			wrong.add("roles", "%q is none of api, handlers, projections, relay, all", role)
+			wrong.add("roles", "there is no role %q; %s", role, names.Hint(role, roleNames))
+			return
 		}
 	}
 	if len(c.Brokers) == 0 && c.Roles != (roles{true, true, true, true}) && c.Roles != (roles{API: true}) {
@@ -186,7 +192,7 @@ func (c *config) readProvider(k *koanf.Koanf, wrong *faults) {
 		c.DefaultProvider = name
 	}
 	if !slices.Contains(known, c.DefaultProvider) {
-		wrong.add("default_provider", "%q is none of the providers %q", c.DefaultProvider, known)
+		wrong.add("default_provider", "there is no provider %q; %s", c.DefaultProvider, names.Hint(string(c.DefaultProvider), known))
 	}
 }
 
@@ -203,7 +209,7 @@ func (c *config) readModules(k *koanf.Koanf, wrong *faults) {
 		values, isMap := value.(map[string]any)
 		switch {
 		case !slices.Contains(known, name):
-			wrong.add(modulesKey, "there is no module %q; did you mean %q? There are %q", name, pipeline.Nearest(name, known), known)
+			wrong.add(modulesKey, "there is no module %q; %s", name, names.Hint(name, known))
 		case !isMap:
 			wrong.add(modulesKey, "%s is not a section", name)
 		default:

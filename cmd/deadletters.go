@@ -18,7 +18,7 @@ import (
 func newDeadLetters(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "dead-letters",
-		Short: "List, retry and discard dead letters: records that a stage could not apply",
+		Short: "List, retry and discard records that a stage could not apply",
 	}
 	parent.AddCommand(newDeadLettersList(a), newDeadLettersShow(a), newDeadLettersRetry(a), newDeadLettersDiscard(a))
 	return parent
@@ -57,7 +57,7 @@ line of each reason; show, and -o json, have the whole.`,
 		},
 	}
 	outputFlag(list, &output)
-	list.Flags().IntVar(&limit, "limit", 100, "maximum number")
+	list.Flags().IntVar(&limit, "limit", 100, "maximum number of `letters`")
 	list.Flags().StringVar(&stage, "stage", "", "only those of this stage")
 	return list
 }
@@ -174,9 +174,6 @@ func (l *letterChoice) flags(c *cobra.Command) {
 
 // read is what the arguments and flags choose.
 func (l *letterChoice) read(args []string) (store.Letters, error) {
-	if err := checkOutput(l.output); err != nil {
-		return store.Letters{}, err // before anything happens
-	}
 	ways := len(args)
 	if l.stage != "" {
 		ways++
@@ -227,17 +224,17 @@ func newDeadLettersRetry(a *app) *cobra.Command {
 	retry := &cobra.Command{
 		Use:   "retry [ID]",
 		Short: "Retry dead letters",
-		Long: `Apply records again, from the bytes that were kept, to the stage that could not apply
-them. The process that runs the stage does the work; this command requests it and waits
-for the result. A retried record has the effects that it would have had at first, once,
-no matter how often it is retried. A record that fails again stays a dead letter, with
-the new reason.
+		Long: `Apply records again, from the bytes that were kept, to the stage that could not
+apply them. The process that runs the stage does the work; this command requests
+it and waits for the result. A retried record has the effects that it would have
+had at first, once, no matter how often it is retried. A record that fails again
+stays a dead letter, with the new reason.
 
-Projections that depend on the order of the log refuse a retry; "pricemill rebuild"
-takes such records in their place.
+Projections that depend on the order of the log refuse a retry; "pricemill
+rebuild" takes such records in their place.
 
-Without --yes the dead letters are only counted. The exit status is 0 if all were
-applied.`,
+Without --yes the dead letters are only counted. The exit status is 0 if all
+were applied.`,
 		Example: "  pricemill dead-letters retry 17 --yes\n  pricemill dead-letters retry --stage normalize",
 		Args:    usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -296,9 +293,9 @@ func newDeadLettersDiscard(a *app) *cobra.Command {
 	discard := &cobra.Command{
 		Use:   "discard [ID]",
 		Short: "Discard dead letters",
-		Long: `Discard dead letters: they are no longer listed, warned about or retried with others.
-Their bytes are kept, because pricemill verify must know why they have no effects; show
-and retry still find them by ID.
+		Long: `Discard dead letters: they are no longer listed, warned about or retried with
+others. Their bytes are kept, because pricemill verify must know why they have
+no effects; show and retry still find them by ID.
 
 Without --yes the dead letters are only counted.`,
 		Example: "  pricemill dead-letters discard 17 --yes\n  pricemill dead-letters discard --stage price-alerts",

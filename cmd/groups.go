@@ -2,10 +2,11 @@ package cmd
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // strictGroups makes every command of the tree refuse a subcommand that it does not
@@ -22,11 +23,16 @@ func strictGroups(root *cobra.Command) {
 		case "completion":
 			for _, shell := range c.Commands() {
 				shell.Args = usageArgs(shell.Args)
+				shell.Long = narrow.Replace(shell.Long)
 			}
 		}
 	}
 	needSubcommand(root)
 }
+
+// narrow has cobra's own help fit helpColumns.
+var narrow = strings.NewReplacer("you can install it via your OS's package manager", "your package manager has it",
+	"\t", "  ", "$(brew --prefix)/share/zsh/site-functions/_", "\\\n    $(brew --prefix)/share/zsh/site-functions/_")
 
 // needSubcommand makes the groups at and below c require one of their subcommands.
 // Commands with an action of their own check their arguments themselves.
@@ -73,15 +79,15 @@ func subcommand(c *cobra.Command, name string) *cobra.Command {
 // unknownSubcommand is the error of usage for a word that is neither a subcommand of
 // c nor one of the others that may be in its place.
 func unknownSubcommand(c *cobra.Command, word string, others ...string) error {
-	names := others
+	known := others
 	for _, child := range c.Commands() {
 		if child.IsAvailableCommand() || child.Name() == "help" {
-			names = append(names, child.Name())
+			known = append(known, child.Name())
 		}
 	}
-	if len(names) == 0 {
+	if len(known) == 0 {
 		return fmt.Errorf("%w: %q has no subcommands, so no %q", errUsage, c.CommandPath(), word)
 	}
-	return fmt.Errorf("%w: unknown command %q of %q; did you mean %q? See %q",
-		errUsage, word, c.CommandPath(), pipeline.Nearest(word, names), c.CommandPath()+" --help")
+	return fmt.Errorf("%w: unknown command %q of %q; %ssee %q",
+		errUsage, word, c.CommandPath(), didYouMean(names.Meant(word, known)), c.CommandPath()+" --help")
 }

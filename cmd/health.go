@@ -23,9 +23,9 @@ func newHealth(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "health",
 		Short: "Check whether the service on this machine is healthy",
-		Long: `Ask the service on HTTP_ADDR whether it is ready, and print the checks that fail. The
-exit status is 0 if it is ready; warnings are printed to stderr. If HTTP_ADDR means all
-interfaces, loopback is asked.`,
+		Long: `Ask the service on HTTP_ADDR whether it is ready, and print the checks that
+fail. The exit status is 0 if it is ready; warnings are printed to stderr. If
+HTTP_ADDR means all interfaces, loopback is asked.`,
 		Example: "  pricemill health\n  pricemill health --live --timeout 1s",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -80,11 +80,11 @@ type wellness struct {
 	} `json:"checks"`
 }
 
-// health asks url and reports what is not well as an error.
-func (a *app) health(ctx context.Context, url string) error {
+// askHealth asks url for its checks; status is that of the answer.
+func askHealth(ctx context.Context, url string) (is wellness, status int, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return fmt.Errorf("%w: HTTP_ADDR: %w", errUsage, err)
+		return wellness{}, 0, fmt.Errorf("%w: HTTP_ADDR: %w", errUsage, err)
 	}
 	// Straight to the service: no proxy, no redirect, no connection kept.
 	transport := &http.Transport{DisableKeepAlives: true}
@@ -92,19 +92,27 @@ func (a *app) health(ctx context.Context, url string) error {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("not well: %w", err)
+		return wellness{}, 0, fmt.Errorf("not well: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }() // it was read as far as it matters
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxHealth))
 	if err != nil {
-		return fmt.Errorf("not well: reading the answer of %s: %w", url, err)
+		return wellness{}, 0, fmt.Errorf("not well: reading the answer of %s: %w", url, err)
 	}
-	var is wellness
 	if err := json.Unmarshal(body, &is); err != nil {
-		return fmt.Errorf("not well: %s answered %s, and not as pricemill does: %w", url, response.Status, err)
+		return wellness{}, 0, fmt.Errorf("not well: %s answered %s, and not as pricemill does: %w", url, response.Status, err)
 	}
-	ready := response.StatusCode == http.StatusOK
-	errs := []error{fmt.Errorf("not well: %s answered %s, %s", url, response.Status, is.Status)}
+	return is, response.StatusCode, nil
+}
+
+// health asks url and reports what is not well as an error.
+func (a *app) health(ctx context.Context, url string) error {
+	is, status, err := askHealth(ctx, url)
+	if err != nil {
+		return err
+	}
+	ready := status == http.StatusOK
+	errs := []error{fmt.Errorf("not well: %s answered %d %s, %s", url, status, http.StatusText(status), is.Status)}
 	for _, check := range is.Checks {
 		switch {
 		case check.State == "ok":

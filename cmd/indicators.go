@@ -90,15 +90,15 @@ func newIndicator(a *app) *cobra.Command {
 	var flags seriesFlags
 	var parameters map[string]string
 	c := &cobra.Command{
-		Use:     "indicator NAME SYMBOL",
+		Use:     "indicator INDICATOR SYMBOL",
 		Short:   "Print the points of an indicator, newest first",
-		Long:    "Print the points of an indicator, newest first. \"pricemill indicators\" lists the names and their parameters.",
+		Long:    "Print the points of an indicator, newest first. \"pricemill indicators\" lists the\nnames and their parameters.",
 		Example: "  pricemill indicator candles AAPL --set interval=1h\n  pricemill indicator ema AAPL --set period=26 --limit 100",
 		Args:    exactArgs(2),
 	}
-	cl := newClient(a, c)
+	cl := newClient(a, c, csvOutput, parquetOutput)
 	flags.register(c)
-	c.Flags().StringToStringVar(&parameters, "set", nil, "a parameter of the indicator, NAME=VALUE; several are separated by commas")
+	c.Flags().StringToStringVar(&parameters, "set", nil, "a parameter of the indicator, `NAME=VALUE`; several are separated by commas")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		var all struct{ Items []indicatorLine }
 		if err := cl.do(c.Context(), http.MethodGet, "/indicators", nil, nil, &all); err != nil {

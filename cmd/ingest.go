@@ -20,6 +20,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // ingestion is what the flags of ingest say.
@@ -42,31 +43,32 @@ func newIngest(a *app) *cobra.Command {
 		Short: "Import quotes from a file through the pipeline",
 		Long: `Import quotes from a file through the same pipeline, and end when the last price
 and average that follow from them are committed. Each quote has an identity: a
-trade, or a row's symbol, time and price, and how many equal rows of the file come
-before it. What was ingested before is recognised and skipped, so importing a
-file twice, or again after a failure, changes nothing.
+trade, or a row's symbol, time and price, and how many equal rows of the file
+come before it. What was ingested before is recognised and skipped, so importing
+a file twice, or again after a failure, changes nothing.
 
 Provider csv, the default, reads separated values. Files of many services are
 known by their first line, and are read as they were downloaded; what is assumed
-is printed. Where a file does not say of which symbol its prices are, add --symbol.
---dry-run shows the first rows as they would be taken, and takes none. Presets are
-` + wrap(csv.PresetNames(), 80) + `.
+is printed. Where a file does not say of which symbol its prices are, add
+--symbol. --dry-run shows the first rows as they would be taken, and takes none.
+Presets are
+` + wrap(csv.PresetNames(), helpColumns) + `.
 
 Provider coinbase reads frames of the WebSocket feed, one a line: as they came,
 or as {"frame": "…", "received_at": "SECONDS"}. Frames of trades are quotes.
 FILE may be compressed by gzip, zip, zstd or bzip2; - is standard input.
 
-Where a service runs, it does the work. Without one, this process does it itself;
-on Kafka it waits for a service, unless --work lets it take part.
+Where a service runs, it does the work. Without one, this process does it
+itself; on Kafka it waits for a service, unless --work lets it take part.
 
 It stops at the first line that should hold a quote and does not; what comes
-before that line is ingested. The exit status is 1 then, and also where a stage has
-halted, or where no line holds a quote, whatever the flags. A file whose quotes were
-all ingested before is no failure.`,
+before that line is ingested. The exit status is 1 then, and also where a stage
+has halted, or where no line holds a quote, whatever the flags. A file whose
+quotes were all ingested before is no failure.`,
 		Example: `  pricemill ingest --provider coinbase session.jsonl.gz
   pricemill ingest --dry-run --symbol BTCUSDT BTCUSDT-1h-2025-01-01.zip
   pricemill ingest --symbol AAPL --price-column "Adj Close" AAPL.csv
-  pricemill ingest --decimal , --thousands . --time-zone Europe/Berlin closes.csv
+  pricemill ingest --decimal , --thousands . --time-zone Europe/Berlin de.csv
   zcat prices.csv.gz | pricemill ingest --skip-bad-rows -o json -`,
 		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -134,9 +136,6 @@ func fileFlags(c *cobra.Command) func() map[string]string {
 func (a *app) ingest(ctx context.Context, i ingestion) error {
 	if i.work && i.noWait {
 		return fmt.Errorf("%w: --work and --no-wait exclude each other", errUsage)
-	}
-	if err := checkOutput(i.output); err != nil {
-		return err
 	}
 	c, err := a.load()
 	if err != nil {
@@ -225,9 +224,9 @@ func (m *modules) fileReader(name schema.Provider) (pipeline.FileReader, error) 
 	case name == "":
 		return nil, fmt.Errorf("%w: --provider is empty: it is one of %q", errUsage, able)
 	case known:
-		problem = "provider %q reads no files"
+		problem = "provider %q reads no files, as others do"
 	}
-	return nil, fmt.Errorf("%w: "+problem+"; those that read files are %q", errUsage, name, able)
+	return nil, fmt.Errorf("%w: "+problem+"; %s", errUsage, name, names.Hint(string(name), able))
 }
 
 // run brings the file through the chain.

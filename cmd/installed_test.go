@@ -49,5 +49,5 @@ func TestVerifyLooksAtWhatTheInstallationRuns(t *testing.T) {
 	assert.Zero(t, status, "%s%s", proof, stderr)
 	status, _, stderr = run(t, env, "verify", "--without", "candles")
 	assert.Equal(t, 2, status)
-	assert.Contains(t, stderr, `there is no "candles" that this binary lacks; there are ["theirs" "their-handler"]`)
+	assert.Contains(t, stderr, `there is no "candles" that this binary lacks; known are theirs, their-handler`)
 }

@@ -25,8 +25,8 @@ func newLicenses(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "licenses",
 		Short: "List the third-party software in this binary, with its licences",
-		Long: `List the modules linked into this binary, with version and licences, and the embedded
-browser assets. --full adds the texts of licences and notices.`,
+		Long: `List the modules linked into this binary, with version and licences, and the
+embedded browser assets. --full adds the texts of licences and notices.`,
 		Example: "  pricemill licenses\n  pricemill licenses --full | less",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {

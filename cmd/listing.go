@@ -29,11 +29,10 @@ type seriesFlags struct {
 }
 
 func (f *seriesFlags) register(c *cobra.Command) {
-	c.Flags().Lookup("output").Usage = "table, json, csv or parquet"
 	c.Flags().StringVar(&f.provider, "provider", "", "provider of the prices (default: the service's)")
 	c.Flags().StringVar(&f.from, "from", "", "oldest event time, RFC 3339 or a date (00:00 UTC)")
 	c.Flags().StringVar(&f.to, "to", "", "event time before which all are, RFC 3339 or a date (00:00 UTC)")
-	c.Flags().IntVar(&f.limit, "limit", defaultRows, "maximum number, newest first; 0 for all")
+	c.Flags().IntVar(&f.limit, "limit", defaultRows, "maximum number of `rows`, newest first; 0 for all")
 }
 
 func (f *seriesFlags) query(symbol string) string {
@@ -73,9 +72,6 @@ func (cl *client) eachPage(c *cobra.Command, path, query string, limit int, take
 
 // pages is the whole list of eachPage.
 func (cl *client) pages(c *cobra.Command, path, query string, limit int) ([]json.RawMessage, error) {
-	if err := checkOutput(cl.output); err != nil {
-		return nil, err // before anything is asked
-	}
 	all := []json.RawMessage{}
 	err := cl.eachPage(c, path, query, limit, func(items []json.RawMessage) error { all = append(all, items...); return nil })
 	return all, err

@@ -92,11 +92,11 @@ BBB +csv +3 +2025-06-15T14:31:00.000000Z +1 +2025-06-15T14:31:00.000000Z
 		status int
 		stderr string
 	}{
-		{[]string{"symbols", "-o", "parquet"}, 2, `output "parquet"`},
+		{[]string{"symbols", "-o", "parquet"}, 2, `"parquet" for "-o, --output"`},
 		{[]string{"history", "AAA", "--from", "yesterday"}, 2, "from: Input should be a valid datetime"},
 		{[]string{"history", "AAA", "--limit", "-1"}, 2, "--limit: -1 is below 0"},
 		{[]string{"history"}, 2, "accepts 1 arg"},
-		{[]string{"symbols", "-o", "xml"}, 2, `output "xml"`},
+		{[]string{"symbols", "-o", "xml"}, 2, `"xml" for "-o, --output" flag: no such value; known are table, json`},
 		{[]string{"indicator", "bollinger", "AAA"}, 1, `Indicator "bollinger" is switched off; start the service with PLUGINS=bollinger`},
 		{[]string{"indicator", "bends", "AAA"}, 1, `Unknown indicator "bends"; known are candles, ema`},
 		{[]string{"indicator", "candles", "AAA", "--set", "interval=2m"}, 2, "interval: Input should be"},

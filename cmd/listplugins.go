@@ -49,9 +49,9 @@ func newPlugins(a *app) *cobra.Command {
 		Use:   "plugins",
 		Short: "List the plugins compiled into this binary, with their settings",
 		Long: `List the sources, handlers, projections and providers compiled into this binary,
-whether each is enabled, and their settings with defaults. PLUGINS enables optional
-ones. Their settings belong in the configuration file, under "modules" and the
-plugin's name.`,
+whether each is enabled, and their settings with defaults. PLUGINS enables
+optional ones. Their settings belong in the configuration file, under "modules"
+and the plugin's name.`,
 		Example: "  pricemill plugins\n  PLUGINS=candles,ema pricemill plugins -o json",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
@@ -85,16 +85,12 @@ func newTopology(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "topology",
 		Short: "Print topics, stages and read models as a picture",
-		Long: `Print the topics, and the sources, handlers and projections that produce to them and
-consume from them, as a Mermaid flowchart (https://mermaid.js.org) or as an SVG
-picture. No service is needed.`,
+		Long: `Print the topics, and the sources, handlers and projections that produce to them
+and consume from them, as a Mermaid flowchart (https://mermaid.js.org) or as an
+SVG picture. No service is needed.`,
 		Example: "  pricemill topology\n  PLUGINS=all pricemill topology -o svg >topology.svg",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
-			picture, known := draw[output]
-			if !known {
-				return fmt.Errorf("%w: --output: %q is not mermaid or svg", errUsage, output)
-			}
 			c, err := a.load()
 			if err != nil {
 				return err
@@ -103,10 +99,10 @@ picture. No service is needed.`,
 			if err != nil {
 				return err
 			}
-			_, err = io.WriteString(a.stdout, picture(m.parts))
+			_, err = io.WriteString(a.stdout, draw[output](m.parts))
 			return err
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "mermaid", "mermaid, or svg")
+	choiceFlag(c, &output, "output", "o", []string{"mermaid", "svg"}, "")
 	return c
 }

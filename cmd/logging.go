@@ -3,12 +3,16 @@ package cmd
 import (
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 
+	"golang.org/x/term"
+
 	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // The values of LOG_FORMAT.
@@ -32,12 +36,12 @@ func (c *config) readLogging(level, format string, debug bool, wrong *faults) {
 		c.LogLevel = new(slog.LevelDebug)
 	case level == "":
 	case !known:
-		wrong.add("log_level", "%q is none of debug, info, warn, error", level)
+		wrong.add("log_level", "there is no level %q; %s", level, names.Hint(level, slices.Sorted(maps.Keys(logLevels))))
 	default:
 		c.LogLevel = &chosen
 	}
-	if !slices.Contains([]string{"", textFormat, jsonFormat}, format) {
-		wrong.add("log_format", "%q is neither text nor json", format)
+	if formats := []string{textFormat, jsonFormat}; format != "" && !slices.Contains(formats, format) {
+		wrong.add("log_format", "there is no format %q; %s", format, names.Hint(format, formats))
 	}
 	c.LogFormat = format
 }
@@ -90,6 +94,5 @@ func isTerminal(w io.Writer) bool {
 	if !ok {
 		return false
 	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return term.IsTerminal(int(f.Fd()))
 }

@@ -15,14 +15,15 @@ func newMigrate(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "migrate",
 		Short: "Run database migrations",
-		Long: `Run the database migrations of this version and print what was done. The service does
-the same when it starts. Only the database is needed. Several may run at once: one
-migrates, the others wait.
+		Long: `Run the database migrations of this version and print what was done. The service
+does the same when it starts. Only the database is needed. Several may run at
+once: one migrates, the others wait.
 
-Tables of projections that another version or other settings built are not changed;
-"pricemill serve" rebuilds them from the log.
+Tables of projections that another version or other settings built are not
+changed; "pricemill serve" rebuilds them from the log.
 
-On SQLite, stop the service first: tables must not change while a process uses them.`,
+On SQLite, stop the service first: tables must not change while a process uses
+them.`,
 		Example: "  pricemill migrate",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -38,9 +38,9 @@ func newMove(a *app) *cobra.Command {
 		Long: `Move a stopped installation whose log is a table of its database, which the
 settings name, to an empty PostgreSQL database, and its log to Kafka if
 --to-kafka names brokers. Everything comes along: the log with its numbers, raw
-answers, polling jobs, budgets, dead letters, positions and read models. All of it
-is compared with the source, row by row and record by record, before the target
-can be used.
+answers, polling jobs, budgets, dead letters, positions and read models. All of
+it is compared with the source, row by row and record by record, before the
+target can be used.
 
 The source is only read, so a log cannot move to Kafka within one database: name
 another one, or another schema of it (?search_path=). Topics are created with as
@@ -55,7 +55,7 @@ The exit status is 0 where the target holds all that the source does.
 See "Growing" in docs/operations.md.`,
 		Example: "  pricemill move --to-database postgres://pricemill@db/pricemill --dry-run\n" +
 			"  pricemill move --to-database postgres://pricemill@db/pricemill\n" +
-			"  pricemill move --to-database postgres://pricemill@db/pricemill2 --to-kafka broker:9092",
+			"  pricemill move --to-database postgres://pricemill@db/b --to-kafka broker:9092",
 		Args: exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error { return a.move(c.Context(), v) },
 	}
@@ -95,9 +95,6 @@ func (v moving) target(c config) (config, error) {
 }
 
 func (a *app) move(ctx context.Context, v moving) error {
-	if err := checkOutput(v.output); err != nil {
-		return err
-	}
 	c, err := a.load()
 	if err != nil {
 		return err

@@ -36,22 +36,19 @@ func newNew(a *app) *cobra.Command {
 	var replace, kind string
 	plugin := &cobra.Command{
 		Use:   "plugin NAME",
-		Short: "Scaffold a plugin, and a main package that builds pricemill with it",
-		Long: `Create a directory NAME with a Go module: a ten-line main, a working plugin and its
-test. docs/plugins.md continues from there. The kinds of plugins:
+		Short: "Scaffold a plugin, and a main package of pricemill with it",
+		Long: `Create a directory NAME with a Go module: a ten-line main, a working plugin and
+its test. docs/plugins.md continues from there. The kinds of plugins:
 
   projection  an indicator: rows from events, and a route that answers with them
   handler     events from events
   provider    prices from a service
   source      events from elsewhere`,
-		Example: "  pricemill new plugin daily-range\n  pricemill new plugin price-jumps --kind handler --replace ../pricemill",
+		Example: "  pricemill new plugin daily-range\n  pricemill new plugin jumps --kind handler --replace ../pricemill",
 		Args:    exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := args[0]
-			k, err := findPluginKind(kind)
-			if err != nil {
-				return err
-			}
+			k := pluginKindNamed(kind)
 			if err := writePlugin(name, k, replace); err != nil {
 				return err
 			}
@@ -59,15 +56,12 @@ test. docs/plugins.md continues from there. The kinds of plugins:
 			if replace != "" {
 				tidy = "" // its requirements are those of the checkout
 			}
-			_, err = fmt.Fprintf(a.stdout, "%s: next\n  cd %s\n%s  go test ./...\n  go build\n  %s\n", name, name, tidy, k.runCommand(name))
+			_, err := fmt.Fprintf(a.stdout, "%s: next\n  cd %s\n%s  go test ./...\n  go build\n  %s\n", name, name, tidy, k.runCommand(name))
 			return err
 		},
 	}
 	plugin.Flags().StringVar(&replace, "replace", "", "build with the pricemill checkout in this directory instead of a release")
-	plugin.Flags().StringVar(&kind, "kind", pluginKinds()[0].name, "kind of plugin: "+strings.Join(pluginKindNames(), ", "))
-	if err := plugin.RegisterFlagCompletionFunc("kind", completeKinds); err != nil {
-		panic(err) // there is no such flag
-	}
+	choiceFlag(plugin, &kind, "kind", "", pluginKindNames(), "kind of plugin: ")
 	parent.AddCommand(plugin)
 	return parent
 }

@@ -1,13 +1,10 @@
 package cmd
 
 import (
-	"fmt"
 	"path"
 	"slices"
 
 	"github.com/spf13/cobra"
-
-	"github.com/pricemill/pricemill/pipeline"
 )
 
 // pluginKind is a kind of plugin that "pricemill new plugin" writes.
@@ -58,14 +55,10 @@ func pluginKindNames() []string {
 	return names
 }
 
-func findPluginKind(name string) (pluginKind, error) {
+// pluginKindNamed is one of pluginKindNames.
+func pluginKindNamed(name string) pluginKind {
 	kinds := pluginKinds()
-	at := slices.IndexFunc(kinds, func(k pluginKind) bool { return k.name == name })
-	if at < 0 {
-		return pluginKind{}, fmt.Errorf("%w: there is no kind %q of plugin; did you mean %q? There are %q", errUsage, name,
-			pipeline.Nearest(name, pluginKindNames()), pluginKindNames())
-	}
-	return kinds[at], nil
+	return kinds[slices.IndexFunc(kinds, func(k pluginKind) bool { return k.name == name })]
 }
 
 // runCommand runs the service with the plugin.
@@ -87,11 +80,11 @@ func (k pluginKind) templates(packageName string) map[string]string {
 	return all
 }
 
-// completeKinds completes the values of --kind.
-func completeKinds(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	var values []string
+// kindsOfPlugins are completions of --kind.
+func kindsOfPlugins(completing) []cobra.Completion {
+	var all []cobra.Completion
 	for _, k := range pluginKinds() {
-		values = append(values, cobra.CompletionWithDesc(k.name, k.about))
+		all = append(all, described(k.name, k.about))
 	}
-	return values, cobra.ShellCompDirectiveNoFileComp
+	return all
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
@@ -13,6 +12,7 @@ import (
 	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/projections/requests"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // switches say which modules are switched on and off; of the others the optional
@@ -53,7 +53,7 @@ func readPlugins(text string, wrong *faults) switches {
 		case word == "all":
 			s.all = true
 		case !slices.Contains(known, name):
-			wrong.add("plugins", "there is no module %q; did you mean %q?", name, pipeline.Nearest(name, known))
+			wrong.add("plugins", "there is no module %q; %s", name, names.Hint(name, known))
 		case off && (slices.Contains(served, name) || slices.Contains(providerNames(), schema.Provider(name))):
 			wrong.add("plugins", "%q cannot be switched off: the API has routes that read it", name)
 		default:

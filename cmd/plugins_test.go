@@ -82,7 +82,7 @@ func TestPluginsAreSwitchedOnAndOff(t *testing.T) {
 	p.eventuallyHolds("/api/v1/indicators/ema?symbol=MSFT&provider=csv&period=12&limit=1", `"timestamp":"2010-03-01T00:00:00.000000Z"`)
 	p.eventuallyHolds("/api/v1/indicators/bollinger?symbol=MSFT&provider=csv&limit=1", `"timestamp":"2010-03-01T00:00:00.000000Z"`)
 	unknown := p.get("/api/v1/indicators/candle?symbol=AAPL")
-	assert.Equal(t, `Unknown indicator "candle"; known are bollinger, candles, ema, vwap`, unknown.field(t, "detail"))
+	assert.Equal(t, `Unknown indicator "candle"; did you mean "candles"? Known are bollinger, candles, ema, vwap`, unknown.field(t, "detail"))
 	// Who asks for what is not kept learns what is, and gets nothing else.
 	for path, kept := range map[string]string{"ema?symbol=MSFT&period=13": "'12' or '26'", "bollinger?symbol=MSFT&period=10": "'20'",
 		"candles?symbol=MSFT&interval=2m": "'1m', '5m', '1h' or '1d'", "bollinger?symbol=MSFT&deviations=3": "known are period, ddof, warm_up, symbol",
@@ -239,5 +239,5 @@ func TestThePictureOfTheTopology(t *testing.T) {
 	assert.True(t, strings.HasPrefix(stdout, "flowchart TD\n"), stdout)
 	status, _, stderr = run(t, environment{}, "topology", "-o", "png")
 	assert.Equal(t, 2, status)
-	assert.Contains(t, stderr, `"png" is not mermaid or svg`)
+	assert.Contains(t, stderr, `no such value; known are mermaid, svg`)
 }

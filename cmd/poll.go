@@ -42,7 +42,7 @@ func newPollCreate(a *app) *cobra.Command {
 		Args:    someArgs,
 	}
 	cl := newClient(a, c)
-	c.Flags().IntVar(&job.Interval, "interval", schema.MinPollingInterval, "seconds between runs")
+	c.Flags().IntVar(&job.Interval, "interval", schema.MinPollingInterval, "`seconds` between runs")
 	c.Flags().StringVar(&job.Provider, "provider", "", "provider to ask (default: the service's)")
 	c.Flags().StringVar(&key, "idempotency-key", "", "key of this request: sending it again returns the same job")
 	c.RunE = func(c *cobra.Command, args []string) error {

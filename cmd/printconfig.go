@@ -13,11 +13,11 @@ func newConfig(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "config",
 		Short: "Print all settings, where each value comes from, secrets redacted",
-		Long: `Print every setting by its environment variable, with its value, where the value comes
-from, and what it is for. *** is a secret that is set.
+		Long: `Print every setting by its environment variable, with its value, where the value
+comes from, and what it is for. *** is a secret that is set.
 
-Any secret can be read from a file: set NAME_FILE to its path. A newline at its end is
-ignored.`,
+Any secret can be read from a file: set NAME_FILE to its path. A newline at its
+end is ignored.`,
 		Example: "  pricemill config\n  DATABASE_URL_FILE=/run/secrets/database_url pricemill config",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {

@@ -52,11 +52,11 @@ func newAverage(a *app) *cobra.Command {
 	}
 	cl := newClient(a, c)
 	c.Flags().StringVar(&provider, "provider", "", "provider of the prices (default: the service's)")
-	c.Flags().StringVar(&window, "window", "", "number of prices, 1 to 1000 (default: the service's)")
-	c.Flags().StringVar(&asOf, "as-of", "", "event time of the average, RFC 3339 (default: now)")
+	c.Flags().StringVar(&window, "window", "", "number of `prices`, 1 to 1000 (default: the service's)")
+	c.Flags().StringVar(&asOf, "as-of", "", "event time of the average, RFC 3339 or a date (00:00 UTC) (default: now)")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		path := "/prices/moving-average?symbol=" + url.QueryEscape(args[0]) + parameter("provider", provider) +
-			parameter("window", window) + parameter("as_of", asOf)
+			parameter("window", window) + parameter("as_of", dated(asOf))
 		return show(c.Context(), cl, http.MethodGet, path, nil, nil, func(w io.Writer, p priceLine) {
 			fmt.Fprintln(w, "SYMBOL\tWINDOW\tAVERAGE\tTIMESTAMP")
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", p.Symbol, p.WindowSize, p.Value, p.Timestamp)

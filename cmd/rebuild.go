@@ -14,7 +14,6 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
-	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/projections"
 )
@@ -26,31 +25,34 @@ type rebuilding struct {
 	rate       int
 }
 
+// promotions are the values of --promote.
+var promotions = []string{string(projections.PromoteManual), string(projections.PromoteIfEqual), string(projections.PromoteAuto)}
+
 func newRebuild(a *app) *cobra.Command {
 	var r rebuilding
 	c := &cobra.Command{
 		Use:   "rebuild PROJECTION",
-		Short: "Rebuild a read model from the log, compare it with the live one, and swap them",
-		Long: `Rebuild the tables of a projection from the log next to the live ones, compare the two
-row by row, and swap them in one transaction, automatically or on command. Readers see
-either the old or the new tables.
+		Short: "Rebuild a read model from the log, and swap it with the live one",
+		Long: `Rebuild the tables of a projection from the log next to the live ones, compare
+the two row by row, and swap them in one transaction, automatically or on
+command. Readers see either the old or the new tables.
 
-If a service is running, it does the work; otherwise this command does. Progress is a
-bar on a terminal, and JSON lines elsewhere. Interrupting the command does not cancel a
-rebuild that a service works on; one that this command works on is continued by the
-next process that can. "pricemill rebuild cancel" cancels it.
+If a service is running, it does the work; otherwise this command does. Progress
+is a bar on a terminal, and JSON lines elsewhere. Interrupting the command does
+not cancel a rebuild that a service works on; one that this command works on is
+continued by the next process that can. "pricemill rebuild cancel" cancels it.
 
-The exit status is 1 if the rebuild failed, or should have been promoted and was not.
-See docs/replay.md.`,
+The exit status is 1 if the rebuild failed, or should have been promoted and was
+not. See docs/replay.md.`,
 		Example: "  pricemill rebuild moving-averages --promote if-equal\n  pricemill rebuild list",
 		Args:    rebuildArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.rebuild(c.Context(), args[0], r)
 		},
 	}
-	c.Flags().StringVar(&r.promote, "promote", string(projections.PromoteManual), "when it goes live: manual, if-equal, or auto")
+	choiceFlag(c, &r.promote, "promote", "", promotions, "when it goes live: ")
 	c.Flags().BoolVar(&r.skipPoison, "skip-poison", false, "skip records that cannot be applied")
-	c.Flags().IntVar(&r.rate, "rate", 0, "maximum records per second; 0 for no limit")
+	c.Flags().IntVar(&r.rate, "rate", 0, "maximum `records` per second; 0 for no limit")
 	c.AddCommand(newRebuildList(a), newRebuildShow(a),
 		newRebuildSwap(a, "promote", "Have a rebuild serve", rebuilds.Promote),
 		newRebuildSwap(a, "rollback", "Have that serve again which a rebuild took the place of", rebuilds.RollBack),
@@ -64,12 +66,8 @@ func rebuildArgs(c *cobra.Command, args []string) error {
 	if err := exactArgs(1)(c, args); err != nil {
 		return err
 	}
-	var names []string
-	for _, module := range pipeline.Projections() {
-		names = append(names, module.Name)
-	}
-	if !slices.Contains(names, args[0]) {
-		return unknownSubcommand(c, args[0], names...)
+	if known := projectionNames(); !slices.Contains(known, args[0]) {
+		return unknownSubcommand(c, args[0], known...)
 	}
 	return nil
 }
@@ -79,9 +77,6 @@ var errRebuild = errors.New("the rebuild is not what was asked for")
 
 func (a *app) rebuild(ctx context.Context, name string, r rebuilding) error {
 	order := projections.Order{Promote: projections.Promotion(r.promote), SkipPoison: r.skipPoison, RateLimit: r.rate}
-	if !slices.Contains(projections.Promotions, order.Promote) {
-		return fmt.Errorf("%w: --promote: %q is none of %q", errUsage, r.promote, projections.Promotions)
-	}
 	if r.rate < 0 {
 		return fmt.Errorf("%w: --rate must not be negative", errUsage)
 	}
@@ -242,7 +237,7 @@ func (s *shown) show(r projections.Rebuild) {
 	if isTerminal(s.app.stdout) {
 		if r.Settled() {
 			s.end()
-			_ = s.app.printRebuild("table", r) // as below
+			_ = s.app.printRebuild(tableOutput, r) // as below
 		}
 		return
 	}
@@ -278,7 +273,7 @@ func newRebuildList(a *app) *cobra.Command {
 		},
 	}
 	outputFlag(c, &output)
-	c.Flags().IntVar(&limit, "limit", 20, "maximum number")
+	c.Flags().IntVar(&limit, "limit", 20, "maximum number of `rebuilds`")
 	return c
 }
 
@@ -296,7 +291,7 @@ func rebuildTable(w io.Writer, all ...projections.Rebuild) {
 
 // printRebuild prints one rebuild with its proof.
 func (a *app) printRebuild(output string, r projections.Rebuild) error {
-	if err := a.print(output, r, func(w io.Writer) { rebuildTable(w, r) }); err != nil || output != "table" || r.Proof == nil {
+	if err := a.print(output, r, func(w io.Writer) { rebuildTable(w, r) }); err != nil || output != tableOutput || r.Proof == nil {
 		return err
 	}
 	return a.print(output, r, func(w io.Writer) {
@@ -316,9 +311,10 @@ func (a *app) printRebuild(output string, r projections.Rebuild) error {
 func newRebuildShow(a *app) *cobra.Command {
 	var output string
 	c := &cobra.Command{
-		Use:   "show REBUILD",
-		Short: "Show a rebuild and the result of its comparison",
-		Args:  exactArgs(1),
+		Use:     "show REBUILD",
+		Short:   "Show a rebuild and the result of its comparison",
+		Example: "  pricemill rebuild show rebuild_abc12345",
+		Args:    exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
 				r, err := projections.GetRebuild(ctx, b.store, args[0])
@@ -340,9 +336,11 @@ func newRebuildSwap(a *app, action, short string,
 	c := &cobra.Command{
 		Use:   action + " REBUILD",
 		Short: short,
-		Long: short + `, in one transaction. What served continues following the
-log, so that it can be swapped again.`,
-		Args: exactArgs(1),
+		Long: short + `, in one
+transaction. What served continues following the log, so that it can be swapped
+again.`,
+		Example: "  pricemill rebuild " + action + " rebuild_abc12345",
+		Args:    exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withModules(c.Context(), func(ctx context.Context, b *backends, m *modules, _ *slog.Logger) error {
 				r, err := swap(rebuilds{b.store, m.projections}, ctx, args[0], stale)
@@ -361,9 +359,10 @@ log, so that it can be swapped again.`,
 func newRebuildCancel(a *app) *cobra.Command {
 	var output string
 	c := &cobra.Command{
-		Use:   "cancel REBUILD",
-		Short: "Cancel a rebuild and drop its tables",
-		Args:  exactArgs(1),
+		Use:     "cancel REBUILD",
+		Short:   "Cancel a rebuild and drop its tables",
+		Example: "  pricemill rebuild cancel rebuild_abc12345",
+		Args:    exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withModules(c.Context(), func(ctx context.Context, b *backends, m *modules, _ *slog.Logger) error {
 				r, err := rebuilds{b.store, m.projections}.Cancel(ctx, args[0])
@@ -386,7 +385,7 @@ func newGenerations(a *app) *cobra.Command {
 	var output string
 	list := &cobra.Command{
 		Use:     "list",
-		Short:   "List all generations: which are live, which follow the log, and their lag",
+		Short:   "List generations: which are live, which follow the log, their lag",
 		Example: "  pricemill generations list",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {

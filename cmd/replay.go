@@ -15,6 +15,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // replaying is what the flags of replay say.
@@ -32,32 +33,34 @@ func newReplay(a *app) *cobra.Command {
 	var target string
 	c := &cobra.Command{
 		Use:   "replay TOPIC",
-		Short: "Print the records of a topic as JSON lines, or copy them to another topic",
-		Long: `Print the records of a topic as JSON lines, partition by partition. Nothing is consumed
-or changed, and the service may be running or not.
+		Short: "Print the records of a topic as JSON lines, or copy them",
+		Long: `Print the records of a topic as JSON lines, partition by partition. Nothing is
+consumed or changed, and the service may be running or not.
 
---from and --to take an offset (1200), a time by RFC 3339 (2026-03-01T09:30:00Z),
-or how long ago (90m). By time, each partition begins, or ends, at the first
-record whose timestamp is at or after it; the timestamp says when the record was
-written to the log. Where the log holds less than was asked for, standard error
-says so.
+--from and --to take an offset (1200), a time by RFC 3339
+(2026-03-01T09:30:00Z), a date (00:00 UTC), or how long ago (90m). By time, each
+partition begins, or ends, at the first record whose timestamp is at or after
+it; the timestamp says when the record was written to the log. Where the log
+holds less than was asked for, standard error says so.
 
---to-topic, which needs Kafka, copies the records instead, as they are: key, headers, value, timestamp
-and partition, in their order. Their offsets become others. The topic is created
-with as many partitions, and keeps its records forever; one that has records
-already is refused without --append. It is never one of pricemill's own, behind
-whatever prefix: those belong to their service alone.
+--to-topic, which needs Kafka, copies the records instead, as they are: key,
+headers, value, timestamp and partition, in their order. Their offsets become
+others. The topic is created with as many partitions, and keeps its records
+forever; one that has records already is refused without --append. It is never
+one of pricemill's own, behind whatever prefix: those belong to their service
+alone.
 
 A copy is for other programs: nothing of pricemill reads it. It has all headers,
 also ce_outboxid and ce_outboxseq, by which pricemill's stages notice records
 that are missing; an installation whose KAFKA_TOPIC_PRICE_EVENTS names a copy of
-another one's topic halts at its first record, as one that another database wrote.
+another one's topic halts at its first record, as one that another database
+wrote.
 
-A copy that is interrupted says how far each partition came, and how to continue.
-Where an answer of Kafka was lost, records may be in the copy twice; the summary
-counts them as beyond.`,
+A copy that is interrupted says how far each partition came, and how to
+continue. Where an answer of Kafka was lost, records may be in the copy twice;
+the summary counts them as beyond.`,
 		Example: "  pricemill replay price-events\n  pricemill replay price-events --partition 2 --from 100 --to 200\n" +
-			"  pricemill replay price-events --from 24h --to 1h\n  pricemill replay price-events --from 2026-03-01T09:30:00Z --to-topic prices-of-march",
+			"  pricemill replay price-events --from 24h --to 1h\n  pricemill replay price-events --from 2026-03-01 --to-topic march",
 		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.topic, r.toTopic, r.copying = schema.Topic(args[0]), schema.Topic(target), c.Flags().Changed("to-topic")
@@ -65,9 +68,9 @@ counts them as beyond.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&r.from, "from", "0", "where each partition begins: an offset, a time, or how long ago")
-	flags.StringVar(&r.to, "to", "-1", "where it ends, before that record: an offset, a time, or how long ago; -1: the end of the log as it is now")
-	flags.Int32Var(&r.partition, "partition", -1, "only this partition; -1: all")
+	flags.StringVar(&r.from, "from", "0", "where each partition begins: an offset, a time, a date or how long ago")
+	flags.StringVar(&r.to, "to", "-1", "where it ends, before that record: an offset, a time, a date or how long ago; -1: the end of the log as it is now")
+	flags.Int32Var(&r.partition, "partition", -1, "only the partition of this `number`; -1: all")
 	flags.StringVar(&target, "to-topic", "", "copy into this topic instead of printing")
 	flags.BoolVar(&r.append, "append", false, "copy into a topic that has records, after them")
 	return c
@@ -88,7 +91,7 @@ type line struct {
 
 func (a *app) replay(ctx context.Context, r replaying) (err error) {
 	if known := schema.Topics(); !slices.Contains(known, r.topic) {
-		return fmt.Errorf("%w: there is no topic %q; there are %q", errUsage, r.topic, known)
+		return fmt.Errorf("%w: there is no topic %q; %s", errUsage, r.topic, names.Hint(string(r.topic), known))
 	}
 	if r.append && !r.copying {
 		return fmt.Errorf("%w: --append is for --to-topic", errUsage)

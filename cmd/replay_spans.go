@@ -28,14 +28,14 @@ const toEnd = "-1"
 
 // bounds reads the flags.
 func (r replaying) bounds(now time.Time) (bounds, error) {
-	from, err := engine.ParseOffsetOrTime(r.from, now)
+	from, err := engine.ParseOffsetOrTime(dated(r.from), now)
 	if err != nil {
 		return bounds{}, fmt.Errorf("%w: --from: %w", errUsage, err)
 	}
 	if r.to == toEnd {
 		return bounds{from: from}, nil
 	}
-	to, err := engine.ParseOffsetOrTime(r.to, now)
+	to, err := engine.ParseOffsetOrTime(dated(r.to), now)
 	if err != nil {
 		return bounds{}, fmt.Errorf("%w: --to: %w", errUsage, err)
 	}

@@ -28,8 +28,8 @@ to apply what another database wrote as it is.`)
 
 func newSkip(a *app) *cobra.Command {
 	return newResolve(a, halt.Skip, "Continue after what a stage cannot have",
-		`Let halted stages continue after what is missing from the log: deleted records, a
-topic that was created again, a log that lost its end, a gap in the chain. Of
+		`Let halted stages continue after what is missing from the log: deleted records,
+a topic that was created again, a log that lost its end, a gap in the chain. Of
 what another database wrote, or a later state of this one, what stages derived
 is skipped, since they derive it again, and the rest is applied.`)
 }
@@ -105,10 +105,11 @@ func newReset(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reset STAGE [TOPIC [PARTITION]] --to start|end|OFFSET",
 		Short: "Move a stage's positions",
-		Long: `Move a stage's positions forward, to the end of the log or to an offset: the records
-in between are skipped. A stage cannot move back, because it would publish its events
-again; but a projection can start over (--to start): its tables are emptied and filled
-again from the log. Queries find less until it has caught up.
+		Long: `Move a stage's positions forward, to the end of the log or to an offset: the
+records in between are skipped. A stage cannot move back, because it would
+publish its events again; but a projection can start over (--to start): its
+tables are emptied and filled again from the log. Queries find less until it has
+caught up.
 
 The command says what is lost before it asks. The service may keep running.`,
 		Example: "  pricemill stages reset normalize stored-quotes 3 --to 1200\n  pricemill stages reset moving-averages.g1 --to start --yes",

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,9 @@ const (
 	exitFailed = 1
 	exitUsage  = 2
 )
+
+// helpColumns is how wide help is at most.
+const helpColumns = 80
 
 // errUsage is wrapped by errors that are the caller's: wrong flags, arguments
 // or settings.
@@ -58,28 +62,35 @@ func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pricemill",
 		Short: "A market data service: live prices, and the averages that follow from them",
-		Long: `Pricemill fetches quotes, keeps every answer byte for byte, appends price events to a
-log, folds them into SQL read models, and serves those over REST.
+		Long: `Pricemill fetches quotes, keeps every answer byte for byte, appends price events
+to a log, folds them into SQL read models, and serves those over REST.
 
 Settings come from flags, then the environment, then a configuration file, then
-defaults. With none at all, "pricemill serve" keeps log and tables in SQLite under
-./data, and prices are simulated. DATABASE_URL puts both into PostgreSQL, and
-KAFKA_BOOTSTRAP_SERVERS the log on Kafka. An installation keeps the log it began with.`,
+defaults. With none at all, "pricemill serve" keeps log and tables in SQLite
+under ./data, and prices are simulated. DATABASE_URL puts both into PostgreSQL,
+and KAFKA_BOOTSTRAP_SERVERS the log on Kafka. An installation keeps the log it
+began with.
+
+The exit status is 0 if all went well, 2 if the call or the settings are wrong,
+and 1 for anything else.`,
 		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetUsageTemplate(strings.NewReplacer(".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpColumns),
+		"for more information about a command", "for more about it").Replace(root.UsageTemplate()))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration file (YAML)")
 	a.flags = map[string]string{}
 	root.PersistentFlags().Var(settingFlag{a, "data_dir"}, "data-dir", "directory of the SQLite database")
-	root.AddCommand(newServe(a), newIngest(a), newPoll(a), newPrice(a), newAverage(a), newHistory(a), newChart(a), newSymbols(a), newIndicators(a), newIndicator(a), newProviders(a), newStreams(a), newReplay(a), newStages(a),
+	root.AddCommand(newServe(a), newIngest(a), newPoll(a), newPrice(a), newAverage(a), newHistory(a), newChart(a), newWatch(a), newSymbols(a), newIndicators(a), newIndicator(a), newProviders(a), newStreams(a), newReplay(a), newStages(a),
 		newDeadLetters(a), newVerify(a), newRebuild(a), newGenerations(a), newHealth(a), newMigrate(a), newBackup(a), newBench(a), newConfig(a), newPlugins(a),
 		newMove(a), newTopology(a), newNew(a), newLicenses(a), newVersion(a))
 	strictGroups(root)
+	a.completeValues(root)
 	return root
 }
 

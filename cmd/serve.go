@@ -26,13 +26,14 @@ func newServe(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the service",
-		Long: `Run the pipeline and the HTTP API. On SIGTERM the service stops accepting requests,
-finishes the batches under way and exits.
+		Long: `Run the pipeline and the HTTP API. On SIGTERM the service stops accepting
+requests, finishes the batches under way and exits.
 
-A process without the role api still serves /livez, /readyz, /version and /metrics.
+A process without the role api still serves /livez, /readyz, /version and
+/metrics.
 
-Without Kafka one process consumes the log. On SQLite a second one is refused; on
-PostgreSQL it answers requests, and takes over when the first one ends.`,
+Without Kafka one process consumes the log. On SQLite a second one is refused;
+on PostgreSQL it answers requests, and takes over when the first one ends.`,
 		Example: "  pricemill serve\n  HTTP_ADDR=127.0.0.1:9000 pricemill serve --data-dir /var/lib/pricemill",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -20,7 +20,7 @@ func newStages(a *app) *cobra.Command {
 	var output string
 	list := &cobra.Command{
 		Use:     "list",
-		Short:   "List position, end and lag of each stage and partition, and why it halted",
+		Short:   "List positions and lag of each stage, and why it halted",
 		Example: "  pricemill stages list\n  pricemill stages list -o json",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -43,8 +43,15 @@ func newStages(a *app) *cobra.Command {
 	return parent
 }
 
-func outputFlag(c *cobra.Command, output *string) {
-	c.Flags().StringVarP(output, "output", "o", "table", "table or json")
+// The formats of -o that most commands have.
+const (
+	tableOutput = "table"
+	jsonOutput  = "json"
+)
+
+// outputFlag gives a command -o, with more formats than table and json if any are named.
+func outputFlag(c *cobra.Command, output *string, more ...string) {
+	choiceFlag(c, output, "output", "o", append([]string{tableOutput, jsonOutput}, more...), "")
 }
 
 // withBackends opens the backends next to a running service, if there is one.
@@ -69,20 +76,9 @@ func (a *app) withBackendsOf(ctx context.Context, c config, how access, f func(c
 	return err
 }
 
-// checkOutput is for commands that print at their end.
-func checkOutput(output string) error {
-	if output != "json" && output != "table" {
-		return fmt.Errorf("%w: output %q is neither table nor json", errUsage, output)
-	}
-	return nil
-}
-
 // print writes value as JSON, or as the table that rows writes.
 func (a *app) print(output string, value any, rows func(io.Writer)) error {
-	if err := checkOutput(output); err != nil {
-		return err
-	}
-	if output == "json" {
+	if output == jsonOutput {
 		encoder := json.NewEncoder(a.stdout)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(value)

@@ -37,7 +37,8 @@ func newStreamsStart(a *app) *cobra.Command {
 	}
 	c := &cobra.Command{
 		Use:     "start SYMBOL...",
-		Short:   "Start a stream: prices arrive as the provider sends them, until it is stopped",
+		Short:   "Start a stream: prices come as the provider sends them",
+		Long:    "Start a stream: prices arrive as the provider sends them, until it is stopped.",
 		Example: "  pricemill streams start BTC-USD ETH-USD --provider coinbase",
 		Args:    someArgs,
 	}

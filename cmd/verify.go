@@ -18,6 +18,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // verification is what the flags of verify say.
@@ -34,15 +35,17 @@ func newVerify(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify",
 		Short: "Verify tables, positions and outbox against the log",
-		Long: `Rebuild each projection from the log into scratch tables and compare them with the live
-ones, value by value; then check everything else that is stored against the log. The
-service may be running or not. The scratch tables are removed at the end.
+		Long: `Rebuild each projection from the log into scratch tables and compare them with
+the live ones, value by value; then check everything else that is stored against
+the log. The service may be running or not. The scratch tables are removed at
+the end.
 
-All plugins that the installation runs are checked, whatever PLUGINS says here. A plugin
-that this binary does not have cannot be checked, unless --without leaves it out.
+All plugins that the installation runs are checked, whatever PLUGINS says here.
+A plugin that this binary does not have cannot be checked, unless --without
+leaves it out.
 
-The exit status is 0 if everything matches, and 1 if something differs or could not be
-checked; the first differences are printed. See docs/verify.md.`,
+The exit status is 0 if everything matches, and 1 if something differs or could
+not be checked; the first differences are printed. See docs/verify.md.`,
 		Example: "  pricemill verify\n  pricemill verify --projection moving-averages -o json",
 		Args:    exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -50,10 +53,10 @@ checked; the first differences are printed. See docs/verify.md.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringArrayVar(&v.projections, "projection", nil, "prove this projection alone; may be given several times")
-	flags.StringArrayVar(&v.without, "without", nil, "leave out this projection or stage, which the binary does not have; may be given several times")
+	flags.StringArrayVar(&v.projections, "projection", nil, "prove this `projection` alone; may be given several times")
+	flags.StringArrayVar(&v.without, "without", nil, "leave out the projection or stage of this `name`, which the binary does not have; may be given several times")
 	flags.DurationVar(&v.wait, "wait", 30*time.Second, "how long events in the outbox may wait for a relay")
-	flags.IntVar(&v.differences, "differences", 20, "how many differences to show of each check")
+	flags.IntVar(&v.differences, "differences", 20, "how many `differences` to show of each check")
 	outputFlag(c, &v.output)
 	return c
 }
@@ -75,9 +78,6 @@ type verdict struct {
 var errVerify = errors.New("not all of it holds")
 
 func (a *app) verify(ctx context.Context, v verification) error {
-	if err := checkOutput(v.output); err != nil {
-		return err
-	}
 	if v.wait < 0 || v.differences < 0 {
 		return fmt.Errorf("%w: --wait and --differences must not be negative", errUsage)
 	}
@@ -132,13 +132,13 @@ func (v verification) wanted(all []pipeline.Projection) ([]pipeline.Projection, 
 	if len(v.projections) == 0 {
 		return all, nil
 	}
-	var names []string
+	var known []string
 	for _, p := range all {
-		names = append(names, p.Name())
+		known = append(known, p.Name())
 	}
 	for _, name := range v.projections {
-		if !slices.Contains(names, name) {
-			return nil, fmt.Errorf("%w: --projection: there is no %q; there are %q", errUsage, name, names)
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("%w: there is no projection %q; %s", errUsage, name, names.Hint(name, known))
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(all), func(p pipeline.Projection) bool { return !slices.Contains(v.projections, p.Name()) }), nil
@@ -148,13 +148,13 @@ func (v verification) wanted(all []pipeline.Projection) ([]pipeline.Projection, 
 // leave out.
 func (v verification) lacked(there installation) (found []*audit.Finding, err error) {
 	folds, stages := there.lacks()
-	names := slices.Concat(folds, stages)
+	known := slices.Concat(folds, stages)
 	for _, name := range v.without {
-		if !slices.Contains(names, name) {
-			return nil, fmt.Errorf("%w: --without: there is no %q that this binary lacks; there are %q", errUsage, name, names)
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("%w: --without: there is no %q that this binary lacks; %s", errUsage, name, names.Hint(name, known))
 		}
 	}
-	for i, name := range names {
+	for i, name := range known {
 		kind := "projection "
 		if i >= len(folds) {
 			kind = "stage "

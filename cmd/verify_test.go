@@ -141,10 +141,10 @@ func TestVerifyRefuses(t *testing.T) {
 	t.Parallel()
 	env := newStack(t, nil)
 	for hint, args := range map[string][]string{
-		`there is no "nothing"`:  {"--projection", "nothing"},
-		"neither table nor json": {"-o", "xml"},
-		"must not be negative":   {"--differences", "-1"},
-		"accepts 0 arg":          {"everything"},
+		`there is no projection "nothing"`:     {"--projection", "nothing"},
+		"no such value; known are table, json": {"-o", "xml"},
+		"must not be negative":                 {"--differences", "-1"},
+		"accepts 0 arg":                        {"everything"},
 	} {
 		status, _, stderr := run(t, env, append([]string{"verify"}, args...)...)
 		assert.Equal(t, 2, status, stderr)

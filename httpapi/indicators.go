@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema/names"
 	"github.com/pricemill/pricemill/schema/parquet"
 )
 
@@ -159,14 +160,12 @@ func describeIndicator(name string, d projections.IndicatorDoc, on bool) indicat
 
 // noIndicator answers for the names that no indicator has, or one that is switched off.
 func (a *API) noIndicator(_ http.ResponseWriter, r *http.Request) error {
-	if name := mux.Vars(r)["indicator"]; a.ports.SwitchedOff[name].Doc != "" {
+	name := mux.Vars(r)["indicator"]
+	if a.ports.SwitchedOff[name].Doc != "" {
 		return newError(codeNotFound, "Indicator %q is switched off; start the service with PLUGINS=%s, which may name several, separated by commas", name, name)
 	}
-	known := "there is none"
-	if len(a.ports.Indicators) > 0 {
-		known = "known are " + strings.Join(slices.Sorted(maps.Keys(a.ports.Indicators)), ", ")
-	}
-	return newError(codeNotFound, "Unknown indicator %q; %s", abbreviate(mux.Vars(r)["indicator"]), known)
+	known := slices.Sorted(maps.Keys(a.ports.Indicators))
+	return newError(codeNotFound, "Unknown indicator %q; %s", abbreviate(name), names.Hint(name, known))
 }
 
 // parameter reads a parameter that an indicator describes.

@@ -104,7 +104,7 @@ func TestIndicatorRefusesWhatItDoesNotTake(t *testing.T) {
 	if w := get(t, api, bandsPath+"?symbol=A&provider=nobody"); w.Code != http.StatusBadRequest {
 		t.Errorf("an unknown provider: %d", w.Code)
 	}
-	expect(t, get(t, api, "/api/v1/indicators/bends?symbol=A"), http.StatusNotFound, `{"detail":"Unknown indicator \"bends\"; known are bands"}`)
+	expect(t, get(t, api, "/api/v1/indicators/bends?symbol=A"), http.StatusNotFound, `{"detail":"Unknown indicator \"bends\"; did you mean \"bands\"? Known are bands"}`)
 	none := newAPI(t, func(s *setup) { s.Indicators = nil })
 	expect(t, get(t, none, "/api/v1/indicators/ema"), http.StatusNotFound, `{"detail":"Unknown indicator \"ema\"; there is none"}`)
 }

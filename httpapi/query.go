@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // symbolPattern is what schema.ParseExactSymbol accepts after trimming, for people
@@ -173,7 +174,7 @@ func (c Config) provider(name string) (schema.Provider, error) {
 		known = append(known, string(provider))
 	}
 	slices.Sort(known)
-	return "", newError(codeBadRequest, "Unknown provider %q; known are %s", abbreviate(name), strings.Join(known, ", "))
+	return "", newError(codeBadRequest, "Unknown provider %q; %s", abbreviate(name), names.Hint(name, known))
 }
 
 // asNamed is a provider by the name that a client gave it, which clients compare with what

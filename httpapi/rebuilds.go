@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // Rebuilds builds projections again from the log. Its errors wrap those of package
@@ -54,7 +55,7 @@ func (a *API) postRebuild(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if known := a.ports.Rebuilds.Projections(); !slices.Contains(known, projection) {
-		return newError(codeNotFound, "Unknown projection %q; known are %s", abbreviate(projection), strings.Join(known, ", "))
+		return newError(codeNotFound, "Unknown projection %q; %s", abbreviate(projection), names.Hint(projection, known))
 	}
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()

@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agnivade/levenshtein"
 	"github.com/go-viper/mapstructure/v2"
+
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // ErrSettings is wrapped where the settings of a module are wrong.
@@ -34,31 +35,19 @@ func (e Env) Decode(into any) error {
 	if err := decoder.Decode(e.Settings); err != nil {
 		errs = append(errs, fmt.Errorf("%w: %w", ErrSettings, err))
 	}
-	names := settingNames(reflect.Indirect(reflect.ValueOf(into)).Interface())
+	known := settingNames(reflect.Indirect(reflect.ValueOf(into)).Interface())
 	for _, key := range slices.Sorted(maps.Keys(e.Settings)) {
 		// As mapstructure finds the field.
-		if slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, key) }) {
+		if slices.ContainsFunc(known, func(name string) bool { return strings.EqualFold(name, key) }) {
 			continue
 		}
-		if len(names) == 0 {
+		if len(known) == 0 {
 			errs = append(errs, fmt.Errorf("%w: %q: there are no settings here", ErrSettings, key))
 			continue
 		}
-		errs = append(errs, fmt.Errorf("%w: there is no setting %q; did you mean %q?", ErrSettings, key, Nearest(key, names)))
+		errs = append(errs, fmt.Errorf("%w: there is no setting %q; did you mean %q?", ErrSettings, key, names.Nearest(key, known)))
 	}
 	return errors.Join(errs...)
-}
-
-// Nearest is that of the names which differs least from a misspelt one; "" where
-// there are none.
-func Nearest(misspelt string, names []string) string {
-	best, distance := "", 0
-	for _, name := range names {
-		if d := levenshtein.ComputeDistance(misspelt, name); best == "" || d < distance {
-			best, distance = name, d
-		}
-	}
-	return best
 }
 
 // Setting is one setting of a module, for people.

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // ErrTopology is wrapped by every fault that CheckComponents reports.
@@ -67,16 +67,12 @@ func CheckComponents(components []Component) error {
 // those that are not among them.
 func checkTypes(who, verb string, types []schema.EventType, produced map[schema.EventType]bool) error {
 	known := schema.EventTypes()
-	names := make([]string, len(known))
-	for i, t := range known {
-		names[i] = string(t)
-	}
 	var errs []error
 	for _, t := range types {
 		switch {
 		case !slices.Contains(known, t):
 			errs = append(errs, fmt.Errorf("%w: %s %s %q, an event that no package registers: call schema.Register for it in init; did you mean %q?",
-				ErrTopology, who, verb, t, pipeline.Nearest(string(t), names)))
+				ErrTopology, who, verb, t, names.Nearest(string(t), known)))
 		case produced != nil && !produced[t]:
 			errs = append(errs, fmt.Errorf("%w: %s %s %q, which nothing produces: switch on the plugin that does, or list it in its Produces",
 				ErrTopology, who, verb, t))

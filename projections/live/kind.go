@@ -17,6 +17,7 @@ import (
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // Kind is a kind of event: prices, or what a read model says of a symbol.
@@ -46,14 +47,14 @@ type Kinds struct {
 	Indicators map[string]projections.Indicator
 }
 
-// names are the events of indicators that are called otherwise than the indicator.
-var names = map[string]string{candles.Name: CandleEvent}
+// otherNames are the events of indicators that are called otherwise than the indicator.
+var otherNames = map[string]string{candles.Name: CandleEvent}
 
 // Names are the kinds, by name.
 func (k Kinds) Names() []string {
 	all := []string{PriceEvent, AverageEvent}
 	for _, name := range slices.Sorted(maps.Keys(k.Indicators)) {
-		if event, other := names[name]; other {
+		if event, other := otherNames[name]; other {
 			name = event
 		}
 		all = append(all, name)
@@ -80,14 +81,14 @@ func (k Kinds) Parse(text string) (Kind, error) {
 	case AverageEvent:
 		return k.average(values)
 	}
-	for indicator, event := range names {
+	for indicator, event := range otherNames {
 		if name == event {
 			name = indicator
 		}
 	}
 	indicator, known := k.Indicators[name]
 	if !known {
-		return Kind{}, fmt.Errorf("%w: known are %s", ErrKind, strings.Join(k.Names(), ", "))
+		return Kind{}, fmt.Errorf("%w: %s", ErrKind, names.Hint(name, k.Names()))
 	}
 	return indicated(name, indicator, values)
 }
@@ -136,7 +137,7 @@ func indicated(name string, indicator projections.Indicator, given []string) (Ki
 		values = append(values, value)
 	}
 	event := name
-	if other, named := names[name]; named {
+	if other, named := otherNames[name]; named {
 		event = other
 	}
 	kind := Kind{Name: event, Text: written(event, given, values...), from: []string{name}}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
 )
 
 // sampleBytes and sampleRows are how much of a file is looked at before it is read.
@@ -158,7 +159,7 @@ func (l *layout) choosePreset(rows [][]string) error {
 	name := o.text(OptionPreset)
 	if name != "" && name != "none" {
 		if l.preset = presetNamed(name); l.preset == nil {
-			return wrong(OptionPreset, "there is no preset %.40q; there are %q", name, PresetNames())
+			return wrong(OptionPreset, "there is no preset %.40q; %s", name, names.Hint(name, PresetNames()))
 		}
 	}
 	if name == "" && l.preset == nil && len(rows) > 0 && !o.given(OptionColumns) {
