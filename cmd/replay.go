@@ -47,7 +47,7 @@ holds less than was asked for, standard error says so.
 headers, value, timestamp and partition, in their order. Their offsets become
 others. The topic is created with as many partitions, and keeps its records
 forever; one that has records already is refused without --append. It is never
-one of pricemill's own, behind whatever prefix: those belong to their service
+one of pricemill's own, with any prefix: those belong to their service
 alone.
 
 A copy is for other programs: nothing of pricemill reads it. It has all headers,

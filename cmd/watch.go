@@ -249,7 +249,7 @@ const (
 	maxEvent = 1 << 20
 )
 
-// stopError ends a stream for good reasons: what take returned, or a refusal.
+// stopError ends a stream: it is what take returned, or a refusal.
 type stopError struct{ error }
 
 // errSilent says that nothing came for too long.

@@ -19,7 +19,7 @@ import (
 	"github.com/pricemill/pricemill/cmd"
 )
 
-// A watch begins with the prices that are known, and goes on with those that come.
+// A watch begins with the prices that are known, and shows those that come.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
