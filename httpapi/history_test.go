@@ -219,13 +219,14 @@ func TestHistoryFaults(t *testing.T) {
 	api := newAPI(t, func(s *setup) { s.RateLimitPerMinute = -1 })
 	for _, route := range []string{history, averageHistory} {
 		for query, want := range map[string]string{
-			"limit=0":                        `{"type":"greater_than_equal","loc":["query","limit"],"msg":"Input should be greater than or equal to 1","input":"0","ctx":{"ge":1}}`,
-			"limit=1001":                     `{"type":"less_than_equal","loc":["query","limit"],"msg":"Input should be less than or equal to 1000","input":"1001","ctx":{"le":1000}}`,
-			"from=yesterday&to=":             noTime("from", "yesterday") + "," + noTime("to", ""),
-			"from=2025-06-15":                noTime("from", "2025-06-15"),
-			"from=2025-06-15T00:00:00+02:00": noTime("from", "2025-06-15T00:00:00 02:00"), // a plus is a space in a query
-			"from=0000-06-15T00:00:00Z":      outOfRange("from", "0000-06-15T00:00:00Z"),
-			"to=9999-12-31T23:59:59-23:59":   outOfRange("to", "9999-12-31T23:59:59-23:59"),
+			"limit=0":            `{"type":"greater_than_equal","loc":["query","limit"],"msg":"Input should be greater than or equal to 1","input":"0","ctx":{"ge":1}}`,
+			"limit=1001":         `{"type":"less_than_equal","loc":["query","limit"],"msg":"Input should be less than or equal to 1000","input":"1001","ctx":{"le":1000}}`,
+			"from=yesterday&to=": noTime("from", "yesterday") + "," + noTime("to", ""),
+			"from=2025-06-15":    noTime("from", "2025-06-15"),
+			"from=2025-06-15T00:00:00+02:00": strings.ReplaceAll(noTime("from", "2025-06-15T00:00:00 02:00"),
+				"not RFC 3339, such as 2025-06-15T14:30:00Z", "a plus sign in a URL is a space: write it as %2B"),
+			"from=0000-06-15T00:00:00Z":    outOfRange("from", "0000-06-15T00:00:00Z"),
+			"to=9999-12-31T23:59:59-23:59": outOfRange("to", "9999-12-31T23:59:59-23:59"),
 			"from=2025-06-15T00:00:00Z&to=2025-06-15T00:00:00Z": `{"type":"greater_than","loc":["query","to"],"msg":"Input should be greater than 2025-06-15T00:00:00Z",` +
 				`"input":"2025-06-15T00:00:00Z","ctx":{"gt":"2025-06-15T00:00:00Z"}}`,
 			"cursor=":          noCursor(""),

@@ -90,6 +90,12 @@ func (q *query) cursor(of listing, least, most int) []string {
 	return place
 }
 
+// hadPlus reports whether a text is a time but for the space that was a plus sign.
+func hadPlus(text string) bool {
+	_, err := schema.ParseTime(strings.Replace(text, " ", "+", 1))
+	return err == nil
+}
+
 // time reads an instant; the zero value where it is absent.
 func (q *query) time(name string) schema.Time {
 	text, given := q.get(name)
@@ -98,6 +104,8 @@ func (q *query) time(name string) schema.Time {
 	}
 	t, err := schema.ParseTime(text)
 	switch {
+	case err != nil && hadPlus(text):
+		q.faults = append(q.faults, inQuery(name, text).notTime("a plus sign in a URL is a space: write it as %2B"))
 	case err != nil:
 		q.faults = append(q.faults, inQuery(name, text).notTime("not RFC 3339, such as 2025-06-15T14:30:00Z"))
 	case t.Year() < 1 || t.Year() > 9999: // an offset may lead out of it
