@@ -18,6 +18,7 @@ import (
 	"github.com/pricemill/pricemill/internal/failtest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/pipeline/pipelinetest/shrink"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -413,4 +414,15 @@ func TestAnIndicatorInTheOrderOfTheLogIsFound(t *testing.T) {
 	s := Suite{New: newArrival}
 	s.complete()
 	assert.Contains(t, failtest.Of(t, func(t *failtest.T) { s.order(t) }), "depend on the order in which prices come")
+}
+
+// Of prices of one time and one sequence, the log decides which is earlier: they say nothing
+// of the order in which prices come.
+func TestPricesOfOnePlaceHaveNoOrder(t *testing.T) {
+	t.Parallel()
+	price := func(second int64, sequence schema.Sequence) schema.Payload {
+		return schema.PriceObserved{Symbol: "A", Source: "p", Timestamp: schema.NewTime(time.Unix(second, 0)), Sequence: sequence}
+	}
+	assert.Equal(t, []int{2, 0, 1}, byTime(shrink.New([]schema.Payload{price(2, 1), price(2, 2), price(1, 3)})))
+	assert.Nil(t, byTime(shrink.New([]schema.Payload{price(2, 1), price(1, 0), price(2, 1)})))
 }

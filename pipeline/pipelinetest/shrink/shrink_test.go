@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -100,4 +101,26 @@ func TestTheSearchEnds(t *testing.T) {
 	small, _ := Smallest(New(log(500)), func(c Case) Result { runs++; return Result{Err: errors.New("always")} })
 	assert.Len(t, small.Events, 1)
 	assert.LessOrEqual(t, runs, attempts+1)
+}
+
+// A case that was made smaller may deliver the records of a partition in another order
+// than the log's, which no service sees.
+func TestInOrder(t *testing.T) {
+	t.Parallel()
+	records := make([]pipeline.Record, 3)
+	for i, partition := range []int32{0, 1, 0} {
+		records[i].TopicPartition = pipeline.TopicPartition{Topic: "t", Partition: partition}
+	}
+	for name, test := range map[string]struct {
+		batches []Batch
+		want    bool
+	}{
+		"at once":             {nil, true},
+		"as in the log":       {[]Batch{{Events: []int{0, 1, 2}}}, true},
+		"another partition":   {[]Batch{{Events: []int{1}}, {Events: []int{0, 2}}}, true},
+		"within a batch":      {[]Batch{{Events: []int{2, 0}}}, false},
+		"in an earlier batch": {[]Batch{{Events: []int{2}}, {Events: []int{1, 0}}}, false},
+	} {
+		assert.Equal(t, test.want, Case{Batches: test.batches}.InOrder(records), name)
+	}
 }
