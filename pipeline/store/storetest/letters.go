@@ -156,3 +156,46 @@ func testFenceRetry(t *testing.T, opener Opener) {
 	})
 	assert.ErrorIs(t, err, store.ErrFenced)
 }
+
+func testDeadLetters(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	letter := store.DeadLetter{Stage: "s", Topic: "t", TopicID: "id", Part: 3, Offset: 7, Key: []byte{0}, Headers: []byte{1, 2},
+		Payload: []byte("\xff\x00 not json"), Reason: "it is not JSON", CreatedAt: schema.NewTime(time.Unix(5, 0))}
+	empty := letter
+	empty.Offset, empty.Key, empty.Payload = 8, nil, nil
+	write(t, s, func(tx *store.Tx) error { return tx.AddDeadLetters(t.Context(), []store.DeadLetter{letter, empty}) })
+	got := deadLetters(t, s)
+	require.Len(t, got, 2)
+	letter.ID, empty.ID = got[1].ID, got[0].ID
+	assert.Equal(t, []store.DeadLetter{empty, letter}, got)
+	listed, err := store.DeadLetters(t.Context(), s, "", 10)
+	require.NoError(t, err)
+	assert.Equal(t, store.DeadLetterSummary{ID: letter.ID, Stage: "s", Topic: "t", TopicID: "id", Part: 3, Offset: 7,
+		Bytes: int64(len(letter.Payload)), Reason: letter.Reason, CreatedAt: letter.CreatedAt}, listed[1])
+	assert.Zero(t, listed[0].Bytes)
+
+	again := letter
+	again.Key, again.Payload, again.Reason = nil, []byte{}, "another record"
+	write(t, s, func(tx *store.Tx) error { return tx.AddDeadLetters(t.Context(), []store.DeadLetter{again}) })
+	assert.Equal(t, []store.DeadLetter{empty, again}, deadLetters(t, s), "one record is one dead letter of a stage, and null is not empty")
+	for _, from := range []store.Position{{Stage: "other", TopicID: "id", Part: 3}, {Stage: "s", TopicID: "other", Part: 3},
+		{Stage: "s", TopicID: "id", Part: 2}, {Stage: "s", TopicID: "id", Part: 3, Next: 8}} {
+		write(t, s, func(tx *store.Tx) error { return tx.ForgetDeadLetters(t.Context(), from) })
+	}
+	assert.Equal(t, []store.DeadLetter{again}, deadLetters(t, s), "those before the position stay")
+	_, err = store.ReadDeadLetter(t.Context(), s, -1)
+	assert.ErrorIs(t, err, store.ErrNoDeadLetter)
+}
+
+// deadLetters are all, newest first, with their bytes.
+func deadLetters(t *testing.T, s *store.Store) []store.DeadLetter {
+	t.Helper()
+	listed, err := store.DeadLetters(t.Context(), s, "", 1000)
+	require.NoError(t, err)
+	letters := make([]store.DeadLetter, len(listed))
+	for i, l := range listed {
+		letters[i], err = store.ReadDeadLetter(t.Context(), s, l.ID)
+		require.NoError(t, err)
+	}
+	return letters
+}
