@@ -115,9 +115,12 @@ func complete(find values, q completing) ([]cobra.Completion, cobra.ShellCompDir
 	if find == nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	seen := map[string]bool{} // two providers may have one symbol
 	found := slices.DeleteFunc(find(q), func(one cobra.Completion) bool {
 		name, _, _ := strings.Cut(one, "\t")
-		return !strings.HasPrefix(name, q.word) || slices.Contains(q.args, name)
+		again := seen[name]
+		seen[name] = true
+		return again || !strings.HasPrefix(name, q.word) || slices.Contains(q.args, name)
 	})
 	return found, cobra.ShellCompDirectiveNoFileComp
 }

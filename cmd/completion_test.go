@@ -94,6 +94,8 @@ func TestCompletionAsksTheService(t *testing.T) {
 		require.Equal(t, http.StatusAccepted, created.status, created.body)
 		jobs[symbol] = created.field(t, "job_id").(string)
 	}
+	p.eventuallyHolds("/api/v1/symbols?provider=simulated", `"AAA"`) // and so at two providers
+	p.eventuallyHolds("/api/v1/symbols?provider=simulated", `"ABB"`)
 	env := environment{"HTTP_ADDR": strings.TrimPrefix(p.url, "http://")}
 	offers := func(want []string, words ...string) {
 		t.Helper()
