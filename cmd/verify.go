@@ -161,9 +161,9 @@ func (v verification) lacked(there installation) (found []*audit.Finding, err er
 		}
 		f := audit.NewFinding(kind+name, v.differences)
 		if slices.Contains(v.without, name) {
-			f.Limit("it is left out: this binary does not have it")
+			f.NotChecked("it is left out: this binary does not have it")
 		} else {
-			f.CannotTell("this binary does not have it: verify with the binary that does, or leave it out with --without %s", name)
+			f.Inconclusive("this binary does not have it: verify with the binary that does, or leave it out with --without %s", name)
 		}
 		found = append(found, f)
 	}

@@ -55,10 +55,10 @@ func (s *Scratch) Compare(ctx context.Context, cfg CompareConfig, p pipeline.Pro
 	}
 	switch {
 	case c.fold == "":
-		c.finding.CannotTell("it has no tables yet: no service with this projection has run")
+		c.finding.Inconclusive("it has no tables yet: no service with this projection has run")
 		return c, nil
 	case c.fold != fingerprint(p):
-		c.finding.CannotTell("its tables were built by the fold %q, and this binary has %q: start a service of this binary and settings, which builds them again",
+		c.finding.Inconclusive("its tables were built by the fold %q, and this binary has %q: start a service of this binary and settings, which builds them again",
 			c.fold, fingerprint(p))
 		return c, nil
 	}
@@ -106,7 +106,7 @@ func (c *Comparison) targets(ctx context.Context, q store.Querier) (map[pipeline
 	for _, p := range positions {
 		tp := pipeline.TopicPartition{Topic: schema.Topic(p.Topic), Partition: p.Part}
 		if infos[tp.Topic].ID != p.TopicID {
-			c.finding.CannotTell("%s was created again, and %s is in the topic that is gone: see pricemill stages list", tp.Topic, p.Stage)
+			c.finding.Inconclusive("%s was created again, and %s is in the topic that is gone: see pricemill stages list", tp.Topic, p.Stage)
 			continue
 		}
 		targets[tp] = p.Next
@@ -127,7 +127,7 @@ func (c *Comparison) limits(ctx context.Context, q store.Querier) error {
 		}
 		for part, r := range held {
 			if r.Oldest > 0 {
-				c.finding.Limit("%s/%d begins at offset %d: the results of earlier records cannot be reproduced", topic, part, r.Oldest)
+				c.finding.NotChecked("%s/%d begins at offset %d: the results of earlier records cannot be reproduced", topic, part, r.Oldest)
 			}
 		}
 		var epochs int
@@ -135,7 +135,7 @@ func (c *Comparison) limits(ctx context.Context, q store.Querier) error {
 			return fmt.Errorf("reading the incarnations of %s: %w", topic, err)
 		}
 		if epochs > 1 {
-			c.finding.Limit("%s was created again, or its log lost its end: the results of records that are gone cannot be reproduced", topic)
+			c.finding.NotChecked("%s was created again, or its log lost its end: the results of records that are gone cannot be reproduced", topic)
 		}
 	}
 	return nil
@@ -157,7 +157,7 @@ func (c *Comparison) unlessUnreadable(err error) error {
 		return err
 	}
 	c.finding.Differ("%v", err)
-	c.finding.CannotTell("its tables were not compared, or not all of them")
+	c.finding.Inconclusive("its tables were not compared, or not all of them")
 	c.backfill = nil
 	return nil
 }
@@ -171,7 +171,7 @@ func (c *Comparison) backfillTo(ctx context.Context, q store.Querier) error {
 	switch {
 	case errors.Is(err, engine.ErrHalted), errors.Is(err, engine.ErrBeyond), errors.Is(err, engine.ErrPast),
 		errors.Is(err, log.ErrDamaged):
-		c.finding.CannotTell("%v", err)
+		c.finding.Inconclusive("%v", err)
 		c.backfill = nil
 		return nil
 	}
@@ -200,7 +200,7 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*audit.Fi
 		return nil, err
 	}
 	if serving != c.serving || fold != c.fold {
-		c.finding.CannotTell("the generation was replaced by another one meanwhile: try again")
+		c.finding.Inconclusive("the generation was replaced by another one meanwhile: try again")
 		return c.finding, nil
 	}
 	if err := c.backfillTo(ctx, live); err != nil || c.backfill == nil {
@@ -229,11 +229,11 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*audit.Fi
 		return nil, err
 	}
 	for _, r := range c.backfill.Breaks() {
-		c.finding.Limit("%s/%d: %s; an operator had the service continue: that loses %s", r.Topic, r.Partition, r.Halted, r.Loses)
+		c.finding.NotChecked("%s/%d: %s; an operator had the service continue: that loses %s", r.Topic, r.Partition, r.Halted, r.Loses)
 	}
 	if c.finding.Found > 0 && len(c.finding.Limits) > 0 {
 		c.finding.Lost, c.finding.Doubled = 0, 0
-		c.finding.CannotTell("the log does not hold all that the tables were made of: see the limits")
+		c.finding.Inconclusive("the log does not hold all that the tables were made of: see the limits")
 	}
 	return c.finding, nil
 }

@@ -61,7 +61,7 @@ func (p *partition) Applied(_ context.Context, r *pipeline.Record, events int) e
 	}
 	switch {
 	case outcomes == 0:
-		p.view.Lose("request %s, at offset %d of %s, has no outcome and waits for none", id, r.Offset, r.TopicPartition)
+		p.view.Missing("request %s, at offset %d of %s, has no outcome and waits for none", id, r.Offset, r.TopicPartition)
 	case outcomes > 1:
 		p.view.Finding.Add(1, 0, int64(outcomes-1), fmt.Sprintf("request %s, at offset %d of %s, has more than one outcome, or has one and waits for another",
 			id, r.Offset, r.TopicPartition))
@@ -75,11 +75,11 @@ func (*partition) End(context.Context) error { return nil }
 // End implements audit.Auditor.
 func (a *auditor) End(context.Context) error {
 	if len(a.open) > 0 && !a.view.Whole(schema.FetchRequests) {
-		a.view.Finding.Limit("requests in fetch_queue may be older than what the log holds")
+		a.view.Finding.NotChecked("requests in fetch_queue may be older than what the log holds")
 		return nil
 	}
 	for id := range a.open {
-		a.view.Finding.Double("request %s waits in fetch_queue, and no record asks for it", id)
+		a.view.Finding.Duplicate("request %s waits in fetch_queue, and no record asks for it", id)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ var _ audit.Audited = (*handler)(nil)
 func (h *handler) Audit(_ context.Context, view *audit.View) (audit.Auditor, error) {
 	return audit.EachApplied(func(_ context.Context, r *pipeline.Record, events int) error {
 		if events == 0 {
-			view.Lose("nothing follows from the answer at offset %d of %s", r.Offset, r.TopicPartition)
+			view.Missing("nothing follows from the answer at offset %d of %s", r.Offset, r.TopicPartition)
 		}
 		return nil
 	}), nil

@@ -8,7 +8,7 @@
 // other way round. Prices count in the order of the log; one whose event time is
 // before that of a price that was there already does not.
 //
-// Each crossing is one event, whatever is killed in between: what is armed changes
+// Each crossing is one event, no matter which process dies, or when: what is armed changes
 // in the transaction that puts the event into the outbox.
 package pricealerts
 

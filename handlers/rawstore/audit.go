@@ -80,7 +80,7 @@ func (a *auditor) End(ctx context.Context) error {
 	switch other := total - ours; {
 	case other == 0:
 	case a.view.Epochs(schema.RawQuotes) > 1:
-		a.view.Finding.Limit("%d rows of raw_market_data are of records that the log no longer has", other)
+		a.view.Finding.NotChecked("%d rows of raw_market_data are of records that the log no longer has", other)
 	default:
 		a.view.Finding.Add(other, 0, other, fmt.Sprintf("%d rows of raw_market_data are of no record of %s", other, schema.RawQuotes))
 	}
@@ -131,7 +131,7 @@ func (p *partition) Applied(ctx context.Context, r *pipeline.Record, events int)
 	p.compare(r, *row)
 	switch {
 	case events == 0:
-		p.view.Lose("nothing in %s follows from the answer at offset %d of %s", schema.StoredQuotes, r.Offset, p.tp)
+		p.view.Missing("nothing in %s follows from the answer at offset %d of %s", schema.StoredQuotes, r.Offset, p.tp)
 	case events > 1:
 		p.view.Finding.Add(1, 0, int64(events-1), fmt.Sprintf("%d events follow from the answer at offset %d of %s", events, r.Offset, p.tp))
 	}
@@ -157,7 +157,7 @@ func (p *partition) compare(r *pipeline.Record, row kept) {
 		{"request_id", row.RequestID == quote.RequestID},
 	} {
 		if !column.same {
-			p.view.Finding.Lose("raw_market_data id=%d: %s is not that of the answer at offset %d of %s", row.ID, column.name, r.Offset, p.tp)
+			p.view.Finding.Missing("raw_market_data id=%d: %s is not that of the answer at offset %d of %s", row.ID, column.name, r.Offset, p.tp)
 		}
 	}
 }
@@ -183,9 +183,9 @@ func (p *partition) row(ctx context.Context, id int64) (*kept, error) {
 			return &row, nil
 		}
 		if offset := rowid.Offset(row.ID); offset < p.oldest {
-			p.view.Finding.Limit("rows of raw_market_data are older than what the log holds of %s", p.tp)
+			p.view.Finding.NotChecked("rows of raw_market_data are older than what the log holds of %s", p.tp)
 		} else {
-			p.view.Finding.Double("raw_market_data id=%d is of offset %d of %s, where no answer was applied", row.ID, offset, p.tp)
+			p.view.Finding.Duplicate("raw_market_data id=%d is of offset %d of %s, where no answer was applied", row.ID, offset, p.tp)
 		}
 	}
 }
@@ -208,7 +208,7 @@ func (p *partition) look(ctx context.Context) error {
 		switch {
 		case !there[r.eventID]:
 			there[r.eventID] = true // said once
-			p.view.Finding.Lose("the answer at offset %d of %s, event %s, is not kept in raw_market_data", r.offset, p.tp, r.eventID)
+			p.view.Finding.Missing("the answer at offset %d of %s, event %s, is not kept in raw_market_data", r.offset, p.tp, r.eventID)
 		case r.events > 0 && p.view.Epochs(p.tp.Topic) == 1:
 			// Else the row may be that of the epoch before, when its log lost its end.
 			p.view.Finding.Add(1, 0, int64(r.events), fmt.Sprintf("%d events of %s follow from the answer at offset %d of %s, event %s, which was kept before",

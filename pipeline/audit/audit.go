@@ -115,7 +115,7 @@ func Run(ctx context.Context, cfg Config) ([]*Finding, error) {
 		places: NewFinding("positions", cfg.Most), letters: NewFinding("dead letters", cfg.Most)}
 	if err := a.load(ctx); errors.Is(err, store.ErrUnreadable) {
 		a.places.Differ("%v", err)
-		a.places.CannotTell("nothing can be held against the log without it")
+		a.places.Inconclusive("nothing can be held against the log without it")
 		return []*Finding{a.places}, nil
 	} else if err != nil {
 		return nil, err
@@ -186,7 +186,7 @@ func (a *audit) load(ctx context.Context) error {
 		}
 		for part, held := range a.ends[name] {
 			if held.Oldest > 0 {
-				a.chains.Limit("%s/%d begins at offset %d: what was before is not looked at", name, part, held.Oldest)
+				a.chains.NotChecked("%s/%d begins at offset %d: what was before is not looked at", name, part, held.Oldest)
 			}
 		}
 	}
@@ -264,15 +264,15 @@ func (a *audit) topicID(tp pipeline.TopicPartition) string {
 func (a *audit) judgeRepeats() {
 	for _, r := range a.repeats {
 		if !a.index.has(keyOf(r.id)) {
-			a.chains.Lose("the %s has a number that another event has: no one applies it", r)
+			a.chains.Missing("the %s has a number that another event has: no one applies it", r)
 		}
 	}
 	for _, r := range a.again {
 		if a.foreign {
-			a.chains.Limit("stages continued after what another state of the database wrote: events that no stage derives may be there twice")
+			a.chains.NotChecked("stages continued after what another state of the database wrote: events that no stage derives may be there twice")
 			return
 		}
-		a.chains.Double("the %s is there under another number as well", r)
+		a.chains.Duplicate("the %s is there under another number as well", r)
 	}
 }
 
@@ -285,7 +285,7 @@ func (a *audit) checkPositions() {
 	for at, p := range a.positions {
 		a.places.Count("positions", 1)
 		if !slices.Contains(names, p.Stage) {
-			a.places.Limit("this binary does not have stage %s: what it did is not looked at", p.Stage)
+			a.places.NotChecked("this binary does not have stage %s: what it did is not looked at", p.Stage)
 		}
 		if p.Halted != "" {
 			a.places.Differ("%s has halted at offset %d of %s: %s", p.Stage, p.Next, at.TopicPartition, p.Halted)
@@ -295,7 +295,7 @@ func (a *audit) checkPositions() {
 		case int(p.Part) >= len(ranges):
 			a.places.Differ("%s is on %s, and there is no such partition", p.Stage, at.TopicPartition)
 		case p.TopicID != a.topicID(at.TopicPartition):
-			a.places.Limit("%s was created again, and %s is in the one that is gone", at.Topic, p.Stage)
+			a.places.NotChecked("%s was created again, and %s is in the one that is gone", at.Topic, p.Stage)
 		case p.Next > ranges[p.Part].End:
 			a.places.Differ("%s is at offset %d of %s, and the log ends at %d", p.Stage, p.Next, at.TopicPartition, ranges[p.Part].End)
 		case p.Next < ranges[p.Part].Oldest:

@@ -62,16 +62,16 @@ func (v *View) Whole(name schema.Topic) bool {
 		!slices.ContainsFunc(v.audit.ends[name], func(r log.OffsetRange) bool { return r.Oldest > 0 })
 }
 
-// Lose notes that nothing follows from a record that the stage applied, unless it
+// Missing notes that nothing follows from a record that the stage applied, unless it
 // may be in what the log no longer has.
-func (v *View) Lose(format string, args ...any) {
+func (v *View) Missing(format string, args ...any) {
 	for _, t := range v.produces {
 		if topic, _ := schema.TopicOf(t); !v.Whole(topic) {
-			v.Finding.Limit("%s does not hold all that there was: what follows from a record may be in what is gone", topic)
+			v.Finding.NotChecked("%s does not hold all that there was: what follows from a record may be in what is gone", topic)
 			return
 		}
 	}
-	v.Finding.Lose(format, args...)
+	v.Finding.Missing(format, args...)
 }
 
 // Oldest is the first offset that a partition still has.

@@ -45,7 +45,7 @@ func (a *audit) walkChain(ctx context.Context, tp pipeline.TopicPartition, held 
 	})
 	if errors.Is(err, log.ErrDamaged) {
 		a.chains.Add(1, 1, 0, err.Error())
-		a.chains.Limit("%s: what follows the damage is not looked at", tp)
+		a.chains.NotChecked("%s: what follows the damage is not looked at", tp)
 		return nil
 	}
 	if err != nil {
@@ -115,7 +115,7 @@ func (a *audit) skip(ctx context.Context, b halt.ChainBreak) (chain.Link, bool, 
 func (c *chainAudit) broken(what chain.Verdict, link chain.Link, offset int64, stray bool) {
 	if stray {
 		c.chains.Count("stray records", 1)
-		c.chains.Limit("%s: there are records with numbers of chain %s out of order, as the database does not write them: stages skip them",
+		c.chains.NotChecked("%s: there are records with numbers of chain %s out of order, as the database does not write them: stages skip them",
 			c.tp, link.Timeline)
 		return
 	}
@@ -126,7 +126,7 @@ func (c *chainAudit) broken(what chain.Verdict, link chain.Link, offset int64, s
 		// Else the name was given since, or stages halt here, which their positions
 		// say, or no stage reads the topic.
 		if offset < c.passed {
-			c.chains.Limit("%s: from offset %d on are records of chain %s, which another database wrote, or a later state of this one; "+
+			c.chains.NotChecked("%s: from offset %d on are records of chain %s, which another database wrote, or a later state of this one; "+
 				"an operator had the stages continue, and it is taken that they skipped them", c.tp, offset, link.Timeline)
 		}
 		return
@@ -143,7 +143,7 @@ func (c *chainAudit) add(at place, source string, derived bool) {
 	case c.index.add(at.id, stage):
 		c.chains.Count("events", 1)
 	case stage != "":
-		c.chains.Double("the %s, derived by %s, is there under another number as well", at, stage)
+		c.chains.Duplicate("the %s, derived by %s, is there under another number as well", at, stage)
 	case c.Repeatable(source):
 		c.chains.Count("commands that came again", 1)
 	default:
@@ -211,7 +211,7 @@ func (c *chainAudit) waits(row store.OutboxRow, inLog int64) error {
 	at := place{c.tp, fmt.Sprintf("number %d of the outbox", row.Seq), schema.EventID(headers)}
 	if row.Seq <= inLog {
 		if !c.index.has(keyOf(at.id)) {
-			c.chains.Lose("the %s has a number that the log has for another event", at)
+			c.chains.Missing("the %s has a number that the log has for another event", at)
 		}
 		return nil
 	}

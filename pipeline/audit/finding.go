@@ -62,11 +62,11 @@ func (f *Finding) Count(what string, n int64) {
 // Differ notes one difference.
 func (f *Finding) Differ(format string, args ...any) { f.Add(1, 0, 0, fmt.Sprintf(format, args...)) }
 
-// Lose notes an effect that is missing.
-func (f *Finding) Lose(format string, args ...any) { f.Add(1, 1, 0, fmt.Sprintf(format, args...)) }
+// Missing notes an effect that is missing.
+func (f *Finding) Missing(format string, args ...any) { f.Add(1, 1, 0, fmt.Sprintf(format, args...)) }
 
-// Double notes an effect that is there once too often.
-func (f *Finding) Double(format string, args ...any) { f.Add(1, 0, 1, fmt.Sprintf(format, args...)) }
+// Duplicate notes an effect that is there once too often.
+func (f *Finding) Duplicate(format string, args ...any) { f.Add(1, 0, 1, fmt.Sprintf(format, args...)) }
 
 // Add notes differences, with words for the first of them.
 func (f *Finding) Add(found, lost, doubled int64, words ...string) {
@@ -80,15 +80,15 @@ func (f *Finding) Add(found, lost, doubled int64, words ...string) {
 	f.settle()
 }
 
-// Limit says what was not looked at, once.
-func (f *Finding) Limit(format string, args ...any) {
+// NotChecked says what was not looked at, once.
+func (f *Finding) NotChecked(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.Limits = once(f.Limits, fmt.Sprintf(format, args...))
 }
 
-// CannotTell says why it cannot be told whether it holds.
-func (f *Finding) CannotTell(format string, args ...any) {
+// Inconclusive says why it cannot be told whether it holds.
+func (f *Finding) Inconclusive(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.Unproven = once(f.Unproven, fmt.Sprintf(format, args...))

@@ -16,7 +16,7 @@ import (
 // checkLetter holds a dead letter against its record.
 func (w *stageWalk) checkLetter(r *pipeline.Record, fate string, l store.DeadLetter) {
 	if fate != wasDead {
-		w.finding.Double("the record at offset %d of %s is a dead letter, and should not be: it is among the %q", r.Offset, w.tp, fate)
+		w.finding.Duplicate("the record at offset %d of %s is a dead letter, and should not be: it is among the %q", r.Offset, w.tp, fate)
 		return
 	}
 	var wrong []string
@@ -29,7 +29,7 @@ func (w *stageWalk) checkLetter(r *pipeline.Record, fate string, l store.DeadLet
 		}
 	}
 	if len(wrong) > 0 {
-		w.finding.Lose("the dead letter of offset %d of %s does not have the %s of the record", r.Offset, w.tp, strings.Join(wrong, " and the "))
+		w.finding.Missing("the dead letter of offset %d of %s does not have the %s of the record", r.Offset, w.tp, strings.Join(wrong, " and the "))
 	}
 }
 
@@ -45,11 +45,11 @@ func (w *stageWalk) letterAt(ctx context.Context, offset int64) (*store.DeadLett
 			w.letters.pop()
 			return l, nil
 		case l.Offset < w.held.Oldest:
-			w.finding.Limit("dead letters of %s are older than what the log holds", w.tp)
+			w.finding.NotChecked("dead letters of %s are older than what the log holds", w.tp)
 		case l.Offset >= w.position.Next:
-			w.finding.Double("there is a dead letter of offset %d of %s, and the stage is at %d", l.Offset, w.tp, w.position.Next)
+			w.finding.Duplicate("there is a dead letter of offset %d of %s, and the stage is at %d", l.Offset, w.tp, w.position.Next)
 		default:
-			w.finding.Double("there is a dead letter of offset %d of %s, and no record", l.Offset, w.tp)
+			w.finding.Duplicate("there is a dead letter of offset %d of %s, and no record", l.Offset, w.tp)
 		}
 		w.letters.pop()
 	}
@@ -106,9 +106,9 @@ func (a *audit) checkLetters(ctx context.Context) error {
 		_, stands := a.positions[stagePartition{g.Stage, tp}]
 		switch {
 		case at < 0:
-			a.letters.Limit("this binary does not have stage %s: its dead letters are not looked at", g.Stage)
+			a.letters.NotChecked("this binary does not have stage %s: its dead letters are not looked at", g.Stage)
 		case g.TopicID != a.topicID(tp) && a.epochs[g.Topic] > 1:
-			a.letters.Limit("dead letters of %s are of a topic that is gone", tp)
+			a.letters.NotChecked("dead letters of %s are of a topic that is gone", tp)
 		case g.TopicID != a.topicID(tp) || !stands || !slices.Contains(a.Stages[at].Topics(), g.Topic):
 			a.letters.Add(g.N, 0, g.N, fmt.Sprintf("%s has %d dead letters of %s (%s), of which it takes nothing", g.Stage, g.N, tp, g.TopicID))
 		}

@@ -135,7 +135,7 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp pipeline.TopicPartitio
 	})
 	if errors.Is(err, log.ErrDamaged) {
 		for _, w := range walks {
-			w.finding.CannotTell("%v", err)
+			w.finding.Inconclusive("%v", err)
 		}
 		return nil
 	}
@@ -144,7 +144,7 @@ func (a *audit) judgeStageRepeats(ctx context.Context, tp pipeline.TopicPartitio
 	}
 	for _, w := range walks {
 		for _, r := range w.repeats {
-			w.finding.Lose("the %s was skipped as a repeat, and its event was never applied", r)
+			w.finding.Missing("the %s was skipped as a repeat, and its event was never applied", r)
 		}
 	}
 	return nil
@@ -282,7 +282,7 @@ func (w *stageWalk) fate(r *pipeline.Record, what chain.Verdict, fault error, le
 		return wasStray
 	case fault != nil:
 		if letter == nil {
-			w.finding.Lose("the record at offset %d of %s should be a dead letter, and is not: %v", r.Offset, w.tp, fault)
+			w.finding.Missing("the record at offset %d of %s should be a dead letter, and is not: %v", r.Offset, w.tp, fault)
 		}
 		return wasDead
 	case !slices.Contains(w.spec.Consumes, r.Event.Payload.EventType()):
@@ -358,7 +358,7 @@ func (a *audit) checkUnclaimed() {
 		}
 	}
 	for stage, keys := range left {
-		a.chains.Limit("%d events were derived by stage %s, which this binary does not have", len(keys), stage)
+		a.chains.NotChecked("%d events were derived by stage %s, which this binary does not have", len(keys), stage)
 	}
 }
 
@@ -376,12 +376,12 @@ func (s *stageAudit) unclaimed(keys []eventKey) {
 	older := int64(0)
 	for _, topic := range s.spec.Topics() {
 		if s.epochs[topic] > 1 {
-			s.finding.Limit("%s was created again, or its log lost its end: what follows from records that are gone cannot be told from what follows from none", topic)
+			s.finding.NotChecked("%s was created again, or its log lost its end: what follows from records that are gone cannot be told from what follows from none", topic)
 			return
 		}
 		for part, held := range s.ends[topic] {
 			if older += held.Oldest; older > mostOlder {
-				s.finding.Limit("what follows from records of %s that are gone cannot be told from what follows from none", topic)
+				s.finding.NotChecked("what follows from records of %s that are gone cannot be told from what follows from none", topic)
 				return
 			}
 			known, _ := s.Topics.Topic(topic)
@@ -400,6 +400,6 @@ func (s *stageAudit) unclaimed(keys []eventKey) {
 		}
 	}
 	for key := range of {
-		s.finding.Double("event %s follows from no record that the stage applied", key)
+		s.finding.Duplicate("event %s follows from no record that the stage applied", key)
 	}
 }
