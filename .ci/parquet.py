@@ -1,6 +1,10 @@
 """Reads Parquet files of the program, and writes some for it; see .ci/parquet."""
 
+import contextlib
+import io
 import json
+import re
+import subprocess
 import sys
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -73,8 +77,29 @@ def counts():
         check(f"quotes of {name}", (summary["new"], summary["bad"]), (want, 0))
 
 
+def document():
+    """Runs docs/pandas.md, with the service at the address that follows the folder."""
+    url, names, output = sys.argv[3], {}, ""
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```$", Path("docs/pandas.md").read_text(), re.M | re.S):
+        block = block.replace("http://127.0.0.1:8000", url)
+        if language == "text":
+            check("output in docs/pandas.md", output, block)
+            output = ""
+            continue
+        check("output that docs/pandas.md leaves out", output, "")
+        if language == "sh":
+            output = subprocess.run(["bash", "-euc", block], check=True, stdout=subprocess.PIPE, text=True).stdout
+        else:
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(block, names)
+            output = printed.getvalue()
+    check("output that docs/pandas.md leaves out", output, "")
+
+
 if sys.argv[2] == "write":
     read()
     write()
+elif sys.argv[2] == "document":
+    document()
 else:
     counts()
