@@ -3,6 +3,8 @@ package httpapi
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // activeLimit bounds how many jobs, or streams, there are that were not stopped. It
@@ -50,23 +52,28 @@ func (l *activeLimit) reserve(ctx context.Context, id string) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting to count the %s: %w", l.what, ctx.Err())
 	}
-	var waiting []string
-	for other := range l.published {
-		waiting = append(waiting, other)
+	for before := -1; ; {
+		waiting := slices.Collect(maps.Keys(l.published))
+		open, known, err := l.open(ctx, waiting)
+		if err != nil {
+			return fmt.Errorf("counting the %s: %w", l.what, err)
+		}
+		for _, other := range known {
+			delete(l.published, other)
+		}
+		count := open + len(l.published)
+		if l.published[id] || count < l.most {
+			l.published[id] = true
+			return nil
+		}
+		// One that became known meanwhile may have been counted twice. It is known at the
+		// next look, so a count is right where two agree and the second met none.
+		if count == before && len(known) == 0 {
+			return newError(codeConflict, "There are %d %s that are not stopped, and %s allows no more: stop one first",
+				count, l.what, l.setting)
+		}
+		before = count
 	}
-	open, known, err := l.open(ctx, waiting)
-	if err != nil {
-		return fmt.Errorf("counting the %s: %w", l.what, err)
-	}
-	for _, other := range known {
-		delete(l.published, other)
-	}
-	if !l.published[id] && open+len(l.published) >= l.most {
-		return newError(codeConflict, "There are %d %s that are not stopped, and %s allows no more: stop one first",
-			open+len(l.published), l.what, l.setting)
-	}
-	l.published[id] = true
-	return nil
 }
 
 func (l *activeLimit) release(id string) {

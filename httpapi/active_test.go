@@ -143,3 +143,33 @@ func TestJobsThatCannotBeCounted(t *testing.T) {
 		t.Errorf("%d, %d published", w.Code, len(log.all()))
 	}
 }
+
+// meanwhile are jobs of which the first that is asked for becomes known while they are
+// counted.
+type meanwhile struct {
+	*jobList
+	came bool
+}
+
+func (m *meanwhile) Open(ctx context.Context, ids []string) (open int, known []string, err error) {
+	_, known, err = m.jobList.Open(ctx, ids)
+	if len(ids) > 0 && !m.came {
+		m.came = true
+		m.add(activeJob(ids[0], eventTime))
+	}
+	if err == nil {
+		open, _, err = m.jobList.Open(ctx, nil)
+	}
+	return open, known, err
+}
+
+// A job that becomes known while jobs are counted is counted once.
+func TestAJobThatBecomesKnownMeanwhile(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, func(s *setup) { s.Jobs, s.MaxActiveJobs = &meanwhile{jobList: &jobList{}}, 2 })
+	for i, want := range []int{http.StatusAccepted, http.StatusAccepted, http.StatusConflict, http.StatusConflict} {
+		if w := poll(t, api, jobOfA); w.Code != want {
+			t.Errorf("request %d: %d, want %d: %s", i+1, w.Code, want, w.Body)
+		}
+	}
+}
