@@ -241,8 +241,6 @@ func init() {
 	Register[QuoteStored]()
 	Register[PriceObserved]()
 	Register[BarObserved]()
-	Register[PriceCorrected]()
-	Register[PriceRetracted]()
 	Register[QuoteFailed]()
 	Register[QuoteRejected]()
 	Register[QuoteUnchanged]()

@@ -59,7 +59,7 @@ func (s *Stream) passed(p *part, r *pipeline.Record, events []Event) []Event {
 	if at < 0 {
 		return events
 	}
-	said, ok := saidIn(r)
+	price, ok := priceOf(r)
 	if !ok {
 		return events
 	}
@@ -68,15 +68,13 @@ func (s *Stream) passed(p *part, r *pipeline.Record, events []Event) []Event {
 		case r.Offset < p.cursors[k]:
 		case kind.isPrice():
 			p.cursors[k] = r.Offset + 1
-			if said.price != nil {
-				events = append(events, Event{PriceEvent, s.ID(), &Data{Value: *said.price}})
-			}
+			events = append(events, Event{PriceEvent, s.ID(), &Data{Value: latestOf(price)}})
 		default:
 			past := &p.places[at].past[k]
 			if *past == nil {
 				*past = map[int64][]int64{}
 			}
-			bucket := kind.bucketOf(said.at)
+			bucket := kind.bucketOf(price.Timestamp)
 			(*past)[bucket] = append((*past)[bucket], r.Offset)
 		}
 	}
