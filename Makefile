@@ -1,7 +1,9 @@
 # The words used here are the ones CI uses. `make help` lists them.
 SHELL := /bin/bash
 GO ?= go
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GORELEASER := github.com/goreleaser/goreleaser/v2@v2.14.3
+CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
 .PHONY: help
 help: ## List the targets
@@ -132,13 +134,38 @@ bench: build ## Measure chain, rebuild, reads and API on the stack that the sett
 	./bin/pricemill bench api
 
 .PHONY: lint
-lint: ## Check format, vet, staticcheck, English, and the third-party licences and notices; needs a C compiler
+lint: ## Check format, vet, golangci-lint, English, and the third-party licences and notices; needs a C compiler
 	@test -z "$$(gofmt -l cmd pipeline handlers projections httpapi internal schema | tee >(cat >&2))"
 	$(GO) vet ./...
 	$(GO) vet -tags failpoints ./...
-	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(GOLANGCI) run
 	.ci/prose/run
 	cd .ci/licenses && $(GO) vet . && $(GO) run . -check
+
+.PHONY: completions
+completions: build ## Write bin/completions: files for bash, zsh, fish and PowerShell
+	@mkdir -p bin/completions
+	bin/pricemill completion bash >bin/completions/pricemill.bash
+	bin/pricemill completion zsh >bin/completions/_pricemill
+	bin/pricemill completion fish >bin/completions/pricemill.fish
+	bin/pricemill completion powershell >bin/completions/pricemill.ps1
+
+# goreleaser and what it calls are tools of this checkout, not of the program.
+.PHONY: snapshot
+snapshot: ## Build what a release holds, into dist, and publish nothing; needs the network
+	GOBIN=$(CURDIR)/bin $(GO) install $(CYCLONEDX)
+	GOBIN=$(CURDIR)/bin $(GO) install $(GORELEASER)
+	bin/goreleaser release --snapshot --clean
+
+.PHONY: release
+release: ## Build the release of the tag at HEAD, and publish it as a draft; needs GITHUB_TOKEN
+	GOBIN=$(CURDIR)/bin $(GO) install $(CYCLONEDX)
+	GOBIN=$(CURDIR)/bin $(GO) install $(GORELEASER)
+	bin/goreleaser release --clean
+
+.PHONY: test-snapshot
+test-snapshot: snapshot ## Hold the release files to docs/install.md, and install the program by go install; needs dpkg and Python
+	.ci/snapshot
 
 .PHONY: licenses
 licenses: ## Write the third-party notices, cmd/notices.txt; fails where a licence is not allowed
@@ -146,4 +173,4 @@ licenses: ## Write the third-party notices, cmd/notices.txt; fails where a licen
 
 .PHONY: clean
 clean: ## Remove what was built; ./data stays
-	rm -rf bin
+	rm -rf bin dist

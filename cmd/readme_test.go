@@ -64,6 +64,7 @@ func TestCIBeginsOnABareMachine(t *testing.T) {
 		assert.Regexp(t, `(?m)^"\$\{bare\[@\]\}" .*\b`+command+`\b`, bare)
 	}
 	run := read("../.ci/run")
+	assert.Contains(t, run, "\nreadonly all=(bare ", "the first of all steps")
 	began := regexp.MustCompile(`(?m)^ *(make|\.ci/|go [^v]).*$`).FindString(run)
 	assert.Contains(t, began, ".ci/bare ", "the first thing that is built or run")
 	assert.NotRegexp(t, `(?m)^\s*make test$`, run, "once is enough")

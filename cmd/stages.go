@@ -2,10 +2,8 @@ package cmd
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -74,16 +72,4 @@ func (a *app) withBackendsOf(ctx context.Context, c config, how access, f func(c
 		err = closeErr
 	}
 	return err
-}
-
-// print writes value as JSON, or as the table that rows writes.
-func (a *app) print(output string, value any, rows func(io.Writer)) error {
-	if output == jsonOutput {
-		encoder := json.NewEncoder(a.stdout)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(value)
-	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	rows(w)
-	return w.Flush()
 }

@@ -1,0 +1,66 @@
+package cmd
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"unicode/utf8"
+)
+
+// tableColumns is how wide a table is at most, where its words allow that.
+const tableColumns = 100
+
+// print writes value as JSON, or as the table that rows writes: tab-separated cells,
+// of which the last may be a sentence.
+func (a *app) print(output string, value any, rows func(io.Writer)) error {
+	if output == jsonOutput {
+		encoder := json.NewEncoder(a.stdout)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(value)
+	}
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	rows(w)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	var lines strings.Builder
+	for line := range strings.Lines(table.String()) {
+		lines.WriteString(wrapLastCell(line))
+	}
+	_, err := io.WriteString(a.stdout, lines.String())
+	return err
+}
+
+// wrapLastCell breaks the last cell of a line that is too wide at its spaces, and
+// continues below where the cell begins. It leaves a line whose last cell begins so
+// far to the right that nothing would be gained.
+func wrapLastCell(line string) string {
+	const leastWidth = 30
+	line = strings.TrimRight(line, " \n")
+	begin := strings.LastIndex(line, "  ") + len("  ") // tabwriter leaves two spaces or more between cells
+	indent := utf8.RuneCountInString(line[:begin])
+	if utf8.RuneCountInString(line) <= tableColumns || begin < len("  ") || indent > tableColumns-leastWidth {
+		return line + "\n"
+	}
+	var b strings.Builder
+	b.WriteString(line[:begin])
+	column := indent
+	for i, word := range strings.Fields(line[begin:]) {
+		width := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case column+1+width > tableColumns:
+			b.WriteString("\n" + strings.Repeat(" ", indent))
+			column = indent
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += width
+	}
+	return b.String() + "\n"
+}
