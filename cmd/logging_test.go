@@ -100,12 +100,12 @@ func TestWhereSettingsComeFrom(t *testing.T) {
 	status, stdout, stderr := run(t, environment{"DEBUG": "true", "FINNHUB_API_KEY_FILE": key}, "config", "--config", file, "--data-dir", dir)
 	require.Zero(t, status, stderr)
 	for _, line := range []string{
-		`SETTING +VALUE +FROM +MEANING`,
-		`HTTP_ADDR +127\.0\.0\.1:8000 +default +address`,
-		`LATEST_MAX_AGE +7s +` + file + ` +maximum age`,
-		`DEBUG +true +environment +the same`,
-		`DATA_DIR +` + dir + ` +flag +directory`,
-		`FINNHUB_API_KEY +\*\*\* +` + key + ` +API key`,
+		`SETTING +VALUE +FROM$`,
+		`HTTP_ADDR +127\.0\.0\.1:8000 +default\n +address`,
+		`LATEST_MAX_AGE +7s +` + file + `\n +maximum age`,
+		`DEBUG +true +environment\n +the same`,
+		`DATA_DIR +` + dir + ` +flag\n +directory`,
+		`FINNHUB_API_KEY +\*\*\* +` + key + `\n +API key`,
 	} {
 		assert.Regexp(t, "(?m)^"+line, stdout)
 	}

@@ -40,12 +40,18 @@ func TestATableFits(t *testing.T) {
 	}
 }
 
-// TestTheListOfPluginsFits: all plugins with their settings.
-func TestTheListOfPluginsFits(t *testing.T) {
+// TestListsFit: all plugins, and all settings, with what each means. A value may be
+// anything.
+func TestListsFit(t *testing.T) {
 	t.Parallel()
-	status, stdout, stderr := run(t, environment{}, "plugins")
-	require.Zero(t, status, stderr)
-	for line := range strings.Lines(stdout) {
-		assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), tableColumns, line)
+	for _, command := range []string{"plugins", "config"} {
+		status, stdout, stderr := run(t, environment{"DATA_DIR": "a\tb\nc"}, command)
+		require.Zero(t, status, stderr)
+		for line := range strings.Lines(stdout) {
+			assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), tableColumns, line)
+		}
+		if command == "config" {
+			assert.Contains(t, stdout, `"a\tb\nc"`)
+		}
 	}
 }

@@ -1,9 +1,14 @@
 package cmd
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/cobra"
@@ -34,16 +39,37 @@ end is ignored.`,
 					return err
 				}
 			}
-			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "SETTING\tVALUE\tFROM\tMEANING")
+			var rows bytes.Buffer
+			w := tabwriter.NewWriter(&rows, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "SETTING\tVALUE\tFROM")
 			for _, s := range settings {
 				value := k.String(s.key)
 				if s.secret && value != "" {
 					value = "***"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", strings.ToUpper(s.key), value, a.origin(s, inFile), s.doc)
+				fmt.Fprintf(w, "%s\t%s\t%s\n", strings.ToUpper(s.key), oneLine(value), oneLine(a.origin(s, inFile)))
 			}
-			return w.Flush()
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			// What a setting means is below it: next to it, a line would be too wide.
+			var text strings.Builder
+			for i, row := range slices.Collect(strings.Lines(rows.String())) {
+				text.WriteString(row)
+				if i > 0 {
+					text.WriteString(wrapLastCell("    " + settings[i-1].doc))
+				}
+			}
+			_, err = io.WriteString(a.stdout, text.String())
+			return err
 		},
 	}
+}
+
+// oneLine is the text, quoted if it would break a line or a cell of a table.
+func oneLine(text string) string {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return strconv.Quote(text)
+	}
+	return text
 }

@@ -143,18 +143,25 @@ func TestEverySettingIsDocumented(t *testing.T) {
 	}
 	status, stdout, stderr := run(t, environment{}, "config")
 	require.Zero(t, status, stderr)
-	lines := strings.Split(strings.TrimSpace(stdout), "\n")[1:] // after the titles
-	assert.Len(t, documented, len(lines))
-	for _, line := range lines {
-		words := strings.Fields(line)
+	var rows, meanings []string // the meaning of a row is below it
+	for line := range strings.Lines(stdout) {
+		if meaning, below := strings.CutPrefix(line, "    "); below {
+			meanings[len(meanings)-1] += strings.TrimSpace(meaning) + " "
+			continue
+		}
+		rows, meanings = append(rows, line), append(meanings, "")
+	}
+	assert.Len(t, documented, len(rows)-1) // without the titles
+	comments := strings.ReplaceAll(strings.ToLower(string(example)), "\n# ", " ")
+	for i, row := range rows[1:] {
+		words := strings.Fields(row)
 		value, known := documented[words[0]]
 		assert.True(t, known, "%s is not in .env.example", words[0])
 		if value != "" {
 			assert.Equal(t, value, words[1], words[0])
 		}
-		_, meaning, _ := strings.Cut(line, "  default  ")
-		comments := strings.ReplaceAll(strings.ToLower(string(example)), "\n# ", " ")
-		assert.Contains(t, comments, strings.ToLower(strings.TrimSpace(meaning))+".\n#"+strings.ToLower(words[0])+"=")
+		meaning := strings.ToLower(strings.TrimSpace(meanings[i+1]))
+		assert.Contains(t, comments, meaning+".\n#"+strings.ToLower(words[0])+"=")
 	}
 }
 
