@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -63,9 +64,14 @@ const (
 	serving access = iota
 	// working: the command consumes it, unless another process does.
 	working
-	// reading: the command leaves consuming to others.
+	// joining: as working, in an installation that is there.
+	joining
+	// reading: the command leaves consuming to others, and wants an installation too.
 	reading
 )
+
+// begins reports whether the command may begin an installation.
+func (a access) begins() bool { return a == serving || a == working }
 
 // What is in the data directory.
 const (
@@ -83,6 +89,10 @@ const checkPatience = time.Second
 // errLocked says that another process consumes the log.
 var errLocked = errors.New("data directory is in use")
 
+// errNothingYet keeps a command that reads from calling an installation empty, or whole,
+// that is not there: its directory or database may be misspelt.
+var errNothingYet = errors.New(`nothing has been written here yet; if this is the right place, start "pricemill serve" or "pricemill ingest" first`)
+
 // open opens the log and the database.
 func open(ctx context.Context, c config, how access, log *slog.Logger) (_ *backends, err error) {
 	b := &backends{keyedBySymbol: c.KeyedBySymbol}
@@ -97,11 +107,20 @@ func open(ctx context.Context, c config, how access, log *slog.Logger) (_ *backe
 			return nil, err
 		}
 	}
+	if !how.begins() && c.DatabaseURL == "" { // opening would make the file
+		if _, err := os.Stat(filepath.Join(c.DataDir, databaseFile)); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: no database in %s", errNothingYet, c.DataDir)
+		}
+	}
 	engine, err := openEngine(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkLog(ctx, c, engine, recorded); err != nil {
+	used, err := checkLog(ctx, c, engine, recorded)
+	if err == nil && !how.begins() && !used {
+		err = fmt.Errorf("%w: the database has no topic", errNothingYet)
+	}
+	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
 	if c.DatabaseURL == "" {
@@ -235,31 +254,31 @@ func openEngine(ctx context.Context, c config) (store.Engine, error) {
 var errMoveUnderWay = errors.New("a move into this database is under way, or was interrupted: run \"pricemill move\" again until it says that it is finished")
 
 // checkLog refuses a database that belongs to another log than the one that the settings
-// name, before anything is written to either.
-func checkLog(ctx context.Context, c config, engine store.Engine, log string) error {
+// name, before anything is written to either. used reports whether it knows topics.
+func checkLog(ctx context.Context, c config, engine store.Engine, log string) (used bool, err error) {
 	recorded, used, err := store.RecordedLog(ctx, engine)
 	if err != nil {
-		return err
+		return false, err
 	}
 	switch {
 	case recorded == store.MoveUnderWay:
-		return errMoveUnderWay
+		return used, errMoveUnderWay
 	case recorded == log, recorded == "" && !used:
-		return nil
+		return used, nil
 	case recorded == "" && log != store.TableLog:
-		return nil // of a version that recorded none; topics that are others' are found out
+		return used, nil // of a version that recorded none; topics that are others' are found out
 	case recorded == "":
-		return fmt.Errorf("%w: it was made by an earlier version, with a broker of its own in %s or with Kafka, and does not hold its log; "+
+		return used, fmt.Errorf("%w: it was made by an earlier version, with a broker of its own in %s or with Kafka, and does not hold its log; "+
 			"name the brokers by KAFKA_BOOTSTRAP_SERVERS, or choose another DATA_DIR or DATABASE_URL",
 			store.ErrOtherLog, filepath.Join(c.DataDir, formerBrokerDir))
 	case recorded == store.TableLog:
-		return fmt.Errorf("%w: it holds its log itself, and KAFKA_BOOTSTRAP_SERVERS names the Kafka cluster %s; "+
+		return used, fmt.Errorf("%w: it holds its log itself, and KAFKA_BOOTSTRAP_SERVERS names the Kafka cluster %s; "+
 			"unset KAFKA_BOOTSTRAP_SERVERS, or choose another database", store.ErrOtherLog, log)
 	case log == store.TableLog:
-		return fmt.Errorf("%w: its log is the Kafka cluster %s, and KAFKA_BOOTSTRAP_SERVERS is not set; set it, or choose another database",
+		return used, fmt.Errorf("%w: its log is the Kafka cluster %s, and KAFKA_BOOTSTRAP_SERVERS is not set; set it, or choose another database",
 			store.ErrOtherLog, recorded)
 	}
-	return fmt.Errorf("%w: its log is the Kafka cluster %s, and KAFKA_BOOTSTRAP_SERVERS names the cluster %s; "+
+	return used, fmt.Errorf("%w: its log is the Kafka cluster %s, and KAFKA_BOOTSTRAP_SERVERS names the cluster %s; "+
 		"name the brokers of the former, or choose another database", store.ErrOtherLog, recorded, log)
 }
 
@@ -285,7 +304,7 @@ func (b *backends) lease(ctx context.Context, c config, how access, cfg *table.C
 		return err
 	}
 	owner := uuid.NewString()
-	if how == working {
+	if how == working || how == joining {
 		held, err := table.TryAcquire(ctx, b.store, owner)
 		if err != nil || !held {
 			return err

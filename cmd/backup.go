@@ -121,7 +121,7 @@ func checkBackup(ctx context.Context, c config) (err error) {
 	if err := eng.Check(ctx); err != nil {
 		return err
 	}
-	if err := checkLog(ctx, c, eng, store.TableLog); err != nil {
+	if _, err := checkLog(ctx, c, eng, store.TableLog); err != nil {
 		return err // its log is elsewhere, and not in the copy
 	}
 	log := table.Open(table.Config{Store: store.Reader(eng)})

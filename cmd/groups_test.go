@@ -2,6 +2,7 @@ package cmd_test
 
 import (
 	"bytes"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -113,5 +114,31 @@ func TestHelpAndCompletion(t *testing.T) {
 		assert.Zero(t, status, "%q", args)
 		assert.NotEmpty(t, stdout, "%q", args)
 		assert.Empty(t, stderr, "%q", args)
+	}
+}
+
+// TestNothingIsThereYet: a command that asks about an installation makes none, and does
+// not call one empty or whole that is not there.
+func TestNothingIsThereYet(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{
+		"verify", "stages list", "stages resume raw-store", "dead-letters list", "generations list",
+		"rebuild moving-averages", "rebuild list", "replay price-events",
+	} {
+		dir := filepath.Join(t.TempDir(), "misspelt")
+		status, stdout, stderr := run(t, environment{}, append(strings.Fields(command), "--data-dir", dir)...)
+		assert.Equal(t, 1, status, command)
+		assert.Empty(t, stdout, command)
+		assert.Contains(t, stderr, "nothing has been written here yet", command)
+		assert.Contains(t, stderr, dir, command)
+		assert.NoDirExists(t, dir, command)
+
+		// A database whose tables are there, and no topic.
+		status, _, stderr = run(t, environment{}, "migrate", "--data-dir", dir)
+		require.Zero(t, status, stderr)
+		status, stdout, stderr = run(t, environment{}, append(strings.Fields(command), "--data-dir", dir)...)
+		assert.Equal(t, 1, status, command)
+		assert.Empty(t, stdout, command)
+		assert.Contains(t, stderr, "nothing has been written here yet", command)
 	}
 }

@@ -214,7 +214,7 @@ func (m *mover) openSource(ctx context.Context) (err error) {
 		return err
 	}
 	m.closers = append(m.closers, m.engine.Close)
-	if err := checkLog(ctx, m.from, m.engine, store.TableLog); err != nil {
+	if _, err := checkLog(ctx, m.from, m.engine, store.TableLog); err != nil {
 		return err
 	}
 	recorded, _, err := store.RecordedLog(ctx, m.engine)

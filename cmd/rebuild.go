@@ -112,7 +112,7 @@ func (a *app) withModules(ctx context.Context, f func(ctx context.Context, b *ba
 	if _, err := build(cfg, log); err != nil {
 		return err // before anything is opened
 	}
-	return a.withBackendsOf(ctx, cfg, working, func(ctx context.Context, b *backends) error {
+	return a.withBackendsOf(ctx, cfg, joining, func(ctx context.Context, b *backends) error {
 		there, err := installed(ctx, b.store)
 		if err != nil {
 			return err
