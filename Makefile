@@ -133,6 +133,10 @@ bench: build ## Measure chain, rebuild, reads and API on the stack that the sett
 	./bin/pricemill bench reads
 	./bin/pricemill bench api
 
+.PHONY: bench-peers
+bench-peers: build ## Measure Kafka Streams next to pricemill, on the same PostgreSQL and Apache Kafka; needs a JDK and Maven
+	.ci/peers/run
+
 .PHONY: lint
 lint: ## Check format, vet, golangci-lint, English, and the third-party licences and notices; needs a C compiler
 	@test -z "$$(gofmt -l cmd pipeline handlers projections httpapi internal schema | tee >(cat >&2))"

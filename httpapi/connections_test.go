@@ -197,7 +197,7 @@ func readAnswer(t testing.TB, from *bufio.Reader) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	if _, err := io.Copy(io.Discard, answer.Body); err != nil || answer.StatusCode != http.StatusOK {
 		t.Fatalf("status %d (%v)", answer.StatusCode, err)
 	}

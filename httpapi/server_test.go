@@ -93,7 +93,7 @@ func TestServerEndsAConnectionWhoseBodyIsTooLarge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	if answer.StatusCode != http.StatusRequestEntityTooLarge || !answer.Close {
 		t.Errorf("status %d, close %v", answer.StatusCode, answer.Close)
 	}

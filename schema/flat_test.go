@@ -116,7 +116,7 @@ func TestStructsThatAreNotFlat(t *testing.T) {
 		}{},
 		struct{ *Quote }{},
 		struct {
-			a string //nolint:unused // that is the case
+			a string
 		}{},
 	} {
 		assert.Empty(t, flatFields(reflect.TypeOf(v)), "%T", v)

@@ -10,7 +10,6 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/operator"
-	"github.com/pricemill/pricemill/schema"
 )
 
 const (
@@ -61,7 +60,7 @@ func (r *Runtime) checkLateness(ctx context.Context, own ownStages) []Check {
 // waited; zero where it is gone.
 func (r *Runtime) waited(ctx context.Context, s operator.StageStatus, now time.Time) (time.Duration, error) {
 	var at time.Time
-	tp := pipeline.TopicPartition{Topic: schema.Topic(s.Topic), Partition: s.Partition}
+	tp := pipeline.TopicPartition{Topic: s.Topic, Partition: s.Partition}
 	err := r.cfg.Broker.Read(ctx, tp, s.Position, s.Position+1, func(records []pipeline.Record) error {
 		if len(records) > 0 {
 			at = records[0].Timestamp

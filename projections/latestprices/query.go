@@ -156,17 +156,18 @@ func (r Reader) Symbols(ctx context.Context, q SymbolQuery) ([]Symbol, error) {
 	const columns = `SELECT provider, symbol, prices, first_time, timestamp, price FROM latest_prices WHERE `
 	var symbols []Symbol
 	var err error
-	if q.Symbol != "" {
+	switch {
+	case q.Symbol != "":
 		err = r.db.Select(ctx, &symbols, columns+`provider = $1 AND symbol = $2 AND prices > 0`, q.Provider, q.Symbol)
-	} else if q.Contains != "" {
+	case q.Contains != "":
 		// Which no index helps with. The symbols of a service are thousands, not millions.
 		err = r.db.Select(ctx, &symbols, columns+`($1 = '' OR provider = $1) AND (provider, symbol) > ($2, $3)
 			AND UPPER(symbol) LIKE $4 ESCAPE '!' AND prices > 0 ORDER BY provider, symbol LIMIT $5`,
 			q.Provider, q.AfterProvider, q.AfterSymbol, "%"+escapeLike.Replace(strings.ToUpper(q.Contains))+"%", q.Limit)
-	} else if q.Provider == "" {
+	case q.Provider == "":
 		err = r.db.Select(ctx, &symbols, columns+`(provider, symbol) > ($1, $2) AND prices > 0
 			ORDER BY provider, symbol LIMIT $3`, q.AfterProvider, q.AfterSymbol, q.Limit)
-	} else {
+	default:
 		err = r.db.Select(ctx, &symbols, columns+`provider = $1 AND symbol > $2 AND prices > 0
 			ORDER BY symbol LIMIT $3`, q.Provider, q.AfterSymbol, q.Limit)
 	}

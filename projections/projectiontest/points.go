@@ -102,8 +102,8 @@ func checkPoints(t testing.TB, d projections.IndicatorDoc, points []projections.
 		}
 		require.Len(t, point.Values, len(d.Columns), "a point has a value for each column")
 		for c, column := range d.Columns {
-			switch value := point.Values[c]; {
-			case value == nil:
+			switch value := point.Values[c]; value {
+			case nil:
 				require.True(t, column.Nullable, "column %s is not nullable, and a point is without", column.Name)
 			default:
 				require.Equal(t, goTypes[column.Type], reflect.TypeOf(value), "column %s is of type %s", column.Name, column.Type)
