@@ -179,7 +179,7 @@ func (f following) follow(ctx context.Context, id string) error {
 			idle = time.Now() // it has ended, or someone else has begun
 		case <-ctx.Done():
 			if working {
-				_ = <-worked // it lets go of it
+				<-worked //nolint:errcheck // it ends because the context has
 			}
 			return ctx.Err()
 		case <-time.After(followPoll):

@@ -144,7 +144,9 @@ func TestMetricsThatFail(t *testing.T) {
 	var logged strings.Builder
 	api := newAPI(t, func(s *setup) {
 		s.Logger = slog.New(slog.NewTextHandler(&logged, nil))
-		s.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "collected before", 500) })
+		s.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "collected before", http.StatusInternalServerError)
+		})
 	})
 	expect(t, get(t, api, "/metrics"), http.StatusInternalServerError, `{"detail":"Internal Server Error"}`)
 	if !strings.Contains(logged.String(), "collected before") {

@@ -58,5 +58,5 @@ func fileLines(t testing.TB, p pipeline.FileReader, file string, options map[str
 // testdata/fuzz.
 func FuzzReadFile(f *testing.F, p pipeline.FileReader, options map[string]string) {
 	f.Helper()
-	f.Fuzz(func(t *testing.T, file string) { FileLines(t, p, file, options) })
+	f.Fuzz(func(t *testing.T, file string) { _, _, _ = FileLines(t, p, file, options) })
 }
