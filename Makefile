@@ -156,7 +156,7 @@ completions: build ## Write bin/completions: files for bash, zsh, fish and Power
 
 # goreleaser and what it calls are tools of this checkout, not of the program.
 .PHONY: snapshot
-snapshot: ## Build what a release holds, into dist, and publish nothing; needs the network
+snapshot: ## Build what a release holds, into bin/dist, and publish nothing; needs the network
 	GOBIN=$(CURDIR)/bin $(GO) install $(CYCLONEDX)
 	GOBIN=$(CURDIR)/bin $(GO) install $(GORELEASER)
 	bin/goreleaser release --snapshot --clean
@@ -177,4 +177,4 @@ licenses: ## Write the third-party notices, cmd/notices.txt; fails where a licen
 
 .PHONY: clean
 clean: ## Remove what was built; ./data stays
-	rm -rf bin dist
+	rm -rf bin

@@ -35,14 +35,18 @@ func (a *app) print(output string, value any, rows func(io.Writer)) error {
 }
 
 // wrapLastCell breaks the last cell of a line that is too wide at its spaces, and
-// continues below where the cell begins. It leaves a line whose last cell begins so
-// far to the right that nothing would be gained.
+// continues below where the cell begins. It leaves a line with a quoted cell, which is
+// data, and one whose last cell begins so far to the right that nothing would be gained.
 func wrapLastCell(line string) string {
 	const leastWidth = 30
 	line = strings.TrimRight(line, " \n")
-	begin := strings.LastIndex(line, "  ") + len("  ") // tabwriter leaves two spaces or more between cells
+	gap := strings.LastIndex(line, "  ") // tabwriter leaves two spaces or more between cells
+	if utf8.RuneCountInString(line) <= tableColumns || gap < 0 || strings.Contains(line, `  "`) {
+		return line + "\n"
+	}
+	begin := gap + len("  ")
 	indent := utf8.RuneCountInString(line[:begin])
-	if utf8.RuneCountInString(line) <= tableColumns || begin < len("  ") || indent > tableColumns-leastWidth {
+	if indent > tableColumns-leastWidth {
 		return line + "\n"
 	}
 	var b strings.Builder

@@ -27,6 +27,7 @@ func TestATableFits(t *testing.T) {
 		"one more":           {strings.Repeat("x", 36) + " " + strings.Repeat("y", 37), head + strings.Repeat("x", 36) + "\n" + strings.Repeat(" ", 27) + strings.Repeat("y", 37) + "\n"},
 		"three lines":        {strings.TrimSpace(strings.Repeat("words ", 25)), head + strings.TrimSpace(strings.Repeat("words ", 12)) + "\n" + strings.Repeat(" ", 27) + strings.TrimSpace(strings.Repeat("words ", 12)) + "\n" + strings.Repeat(" ", 27) + "words\n"},
 		"one word":           {strings.Repeat("x", 120), head + strings.Repeat("x", 120) + "\n"},
+		"quoted":             {`"` + strings.Repeat("words ", 25) + `"`, head + `"` + strings.Repeat("words ", 25) + `"` + "\n"},
 		"two bytes a letter": {strings.Repeat("ä", 36) + " " + strings.Repeat("ö", 36), head + strings.Repeat("ä", 36) + " " + strings.Repeat("ö", 36) + "\n"},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -139,20 +139,21 @@ func TestVerifyBesideAServiceAndWithoutOne(t *testing.T) {
 
 func TestVerifyRefuses(t *testing.T) {
 	t.Parallel()
-	env := newStack(t, nil)
+	p := start(t, nil)
+	p.eventually("/readyz", http.StatusOK)
 	for hint, args := range map[string][]string{
 		`there is no projection "nothing"`:     {"--projection", "nothing"},
 		"no such value; known are table, json": {"-o", "xml"},
 		"must not be negative":                 {"--differences", "-1"},
 		"accepts 0 arg":                        {"everything"},
 	} {
-		status, _, stderr := run(t, env, append([]string{"verify"}, args...)...)
+		status, _, stderr := run(t, p.env, append([]string{"verify"}, args...)...)
 		assert.Equal(t, 2, status, stderr)
 		assert.Contains(t, stderr, hint)
 	}
-	status, stdout, stderr := run(t, env, "verify")
+	status, stdout, stderr := run(t, newStack(t, nil), "verify")
 	assert.Equal(t, 1, status, stdout)
-	assert.Contains(t, stderr, "did the service run")
+	assert.Contains(t, stderr, "nothing has been written here yet")
 }
 
 // damage is one thing that is wrong in the tables, and what finds it.
