@@ -159,13 +159,13 @@ completions: build ## Write bin/completions: files for bash, zsh, fish and Power
 snapshot: ## Build what a release holds, into bin/dist, and publish nothing; needs the network
 	GOBIN=$(CURDIR)/bin $(GO) install $(CYCLONEDX)
 	GOBIN=$(CURDIR)/bin $(GO) install $(GORELEASER)
-	bin/goreleaser release --snapshot --clean
+	PATH="$(CURDIR)/bin:$$PATH" goreleaser release --snapshot --clean
 
 .PHONY: release
 release: ## Build the release of the tag at HEAD, and publish it as a draft; needs GITHUB_TOKEN
 	GOBIN=$(CURDIR)/bin $(GO) install $(CYCLONEDX)
 	GOBIN=$(CURDIR)/bin $(GO) install $(GORELEASER)
-	bin/goreleaser release --clean
+	PATH="$(CURDIR)/bin:$$PATH" goreleaser release --clean
 
 .PHONY: test-snapshot
 test-snapshot: snapshot ## Hold the release files to docs/install.md, and install the program by go install; needs dpkg and Python

@@ -107,7 +107,8 @@ func open(ctx context.Context, c config, how access, log *slog.Logger) (_ *backe
 			return nil, err
 		}
 	}
-	if !how.begins() && c.DatabaseURL == "" { // opening would make the file
+	mustBe := !how.begins() && len(c.Brokers) == 0 // Kafka's topics are there without the database
+	if mustBe && c.DatabaseURL == "" {             // opening would make the file
 		if _, err := os.Stat(filepath.Join(c.DataDir, databaseFile)); errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: no database in %s", errNothingYet, c.DataDir)
 		}
@@ -117,7 +118,7 @@ func open(ctx context.Context, c config, how access, log *slog.Logger) (_ *backe
 		return nil, err
 	}
 	used, err := checkLog(ctx, c, engine, recorded)
-	if err == nil && !how.begins() && !used {
+	if err == nil && mustBe && !used {
 		err = fmt.Errorf("%w: the database has no topic", errNothingYet)
 	}
 	if err != nil {

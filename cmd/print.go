@@ -4,13 +4,35 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
+
+	"golang.org/x/term"
 )
 
-// tableColumns is how wide a table is at most, where its words allow that.
+// tableColumns is how wide a table is at most on a terminal, where its words allow that.
 const tableColumns = 100
+
+// columns is how wide a line may be: as COLUMNS says; on a terminal, as wide as that is,
+// and no more than tableColumns. Into a pipe or a file it is without limit, zero: there a row
+// is a line, for grep and the like.
+func (a *app) columns() int {
+	if text, set := a.env("COLUMNS"); set {
+		if n, err := strconv.Atoi(text); err == nil && n > 0 {
+			return n
+		}
+	}
+	if !isTerminal(a.stdout) {
+		return 0
+	}
+	if width, _, err := term.GetSize(int(a.stdout.(*os.File).Fd())); err == nil && width > 0 {
+		return min(width, tableColumns)
+	}
+	return tableColumns
+}
 
 // print writes value as JSON, or as the table that rows writes: tab-separated cells,
 // of which the last may be a sentence.
@@ -26,9 +48,10 @@ func (a *app) print(output string, value any, rows func(io.Writer)) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	columns := a.columns()
 	var lines strings.Builder
 	for line := range strings.Lines(table.String()) {
-		lines.WriteString(wrapLastCell(line))
+		lines.WriteString(wrapLastCell(line, columns))
 	}
 	_, err := io.WriteString(a.stdout, lines.String())
 	return err
@@ -37,16 +60,16 @@ func (a *app) print(output string, value any, rows func(io.Writer)) error {
 // wrapLastCell breaks the last cell of a line that is too wide at its spaces, and
 // continues below where the cell begins. It leaves a line with a quoted cell, which is
 // data, and one whose last cell begins so far to the right that nothing would be gained.
-func wrapLastCell(line string) string {
+func wrapLastCell(line string, columns int) string {
 	const leastWidth = 30
 	line = strings.TrimRight(line, " \n")
 	gap := strings.LastIndex(line, "  ") // tabwriter leaves two spaces or more between cells
-	if utf8.RuneCountInString(line) <= tableColumns || gap < 0 || strings.Contains(line, `  "`) {
+	if columns == 0 || utf8.RuneCountInString(line) <= columns || gap < 0 || strings.Contains(line, `  "`) {
 		return line + "\n"
 	}
 	begin := gap + len("  ")
 	indent := utf8.RuneCountInString(line[:begin])
-	if indent > tableColumns-leastWidth {
+	if indent > columns-leastWidth {
 		return line + "\n"
 	}
 	var b strings.Builder
@@ -56,7 +79,7 @@ func wrapLastCell(line string) string {
 		width := utf8.RuneCountInString(word)
 		switch {
 		case i == 0:
-		case column+1+width > tableColumns:
+		case column+1+width > columns:
 			b.WriteString("\n" + strings.Repeat(" ", indent))
 			column = indent
 		default:

@@ -15,7 +15,7 @@ import (
 // tableColumns is how wide a table is at most where its words allow that.
 const tableColumns = 100
 
-// TestATableFits: a sentence in the last cell continues below where it begins, with
+// TestATableFits: on a terminal a sentence in the last cell continues below where it begins, with
 // no word lost; a line that cannot be broken stays whole.
 func TestATableFits(t *testing.T) {
 	t.Parallel()
@@ -35,9 +35,12 @@ func TestATableFits(t *testing.T) {
 			assert.NoError(t, json.NewEncoder(w).Encode(map[string]any{"items": []any{map[string]any{"name": "vwap", "on": false, "description": test.description}}}))
 		}))
 		t.Cleanup(server.Close)
-		status, stdout, stderr := run(t, environment{}, "indicators", "--url", server.URL)
+		status, stdout, stderr := run(t, environment{"COLUMNS": "100"}, "indicators", "--url", server.URL)
 		require.Zero(t, status, stderr)
 		assert.Equal(t, header+test.want, stdout, name)
+		status, stdout, stderr = run(t, environment{}, "indicators", "--url", server.URL)
+		require.Zero(t, status, stderr)
+		assert.Equal(t, header+head+test.description+"\n", strings.TrimRight(stdout, " \n")+strings.Repeat(" ", len(test.description)-len(strings.TrimRight(test.description, " ")))+"\n", "a row is a line where nobody looks: %s", name)
 	}
 }
 
@@ -46,7 +49,7 @@ func TestATableFits(t *testing.T) {
 func TestListsFit(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"plugins", "config"} {
-		status, stdout, stderr := run(t, environment{"DATA_DIR": "a\tb\nc"}, command)
+		status, stdout, stderr := run(t, environment{"COLUMNS": "100", "DATA_DIR": "a\tb\nc"}, command)
 		require.Zero(t, status, stderr)
 		for line := range strings.Lines(stdout) {
 			assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), tableColumns, line)

@@ -53,11 +53,12 @@ end is ignored.`,
 				return err
 			}
 			// What a setting means is below it: next to it, a line would be too wide.
+			columns := a.columns()
 			var text strings.Builder
 			for i, row := range slices.Collect(strings.Lines(rows.String())) {
 				text.WriteString(row)
 				if i > 0 {
-					text.WriteString(wrapLastCell("    " + settings[i-1].doc))
+					text.WriteString(wrapLastCell("    "+settings[i-1].doc, columns))
 				}
 			}
 			_, err = io.WriteString(a.stdout, text.String())

@@ -72,6 +72,10 @@ func TestWrongCalls(t *testing.T) {
 	t.Cleanup(func() { assert.NoError(t, taken.Close()) }) // after the parallel tests below
 	port := taken.Addr().String()
 	const closes = "testdata/monthly-closes.csv"
+	// An installation that is there: what is wrong is the call.
+	dir := filepath.Join(t.TempDir(), "data")
+	status, _, stderr := run(t, environment{}, "ingest", "--symbol", "AAPL", closes, "--data-dir", dir)
+	require.Zero(t, status, stderr)
 	for _, test := range []struct {
 		line   string // NAME=VALUE words before the arguments are settings
 		status int
@@ -114,6 +118,7 @@ func TestWrongCalls(t *testing.T) {
 		{"rebuild moving-averages --promote if", 2, "known are manual, if-equal, auto"},
 		{"rebuild moving-averages --rate -1", 2, "--rate must not be negative"},
 		{"rebuild show rebuild_none", 1, "rebuild rebuild_none: not found"},
+		{"generations drop moving-average 1", 2, `did you mean "moving-averages"?`},
 		{"generations drop moving-averages one", 2, `generation "one" is not a number`},
 		{"generations drop moving-averages 99", 1, "generation 99 of moving-averages: not found"},
 		{"stages resume normalize raw-quotes three", 2, `partition "three" is not a number`},
@@ -140,7 +145,7 @@ func TestWrongCalls(t *testing.T) {
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			t.Parallel()
-			env := environment{"DATA_DIR": filepath.Join(t.TempDir(), "data"), "LOG_LEVEL": "error"}
+			env := environment{"DATA_DIR": dir, "LOG_LEVEL": "error"}
 			words := strings.Fields(test.line)
 			for strings.Contains(words[0], "=") {
 				name, value, _ := strings.Cut(words[0], "=")
