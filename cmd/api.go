@@ -46,6 +46,11 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 	if job, ok := p.(schema.PollingJobCreated); ok {
 		id = schema.DeriveID("api", string(job.EventType()), job.JobID)
 	}
+	return c.PublishAs(ctx, id, p)
+}
+
+// PublishAs implements httpapi.Commands.
+func (c commands) PublishAs(ctx context.Context, id string, p schema.Payload) (string, error) {
 	tokens, err := c.emitter.Emit(ctx, func(*pipeline.Tx) ([]schema.Event, error) {
 		return []schema.Event{{ID: id, Source: commandSource, Payload: p}}, nil
 	})
@@ -87,6 +92,7 @@ func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *reques
 		LatestPrices: latest,
 		Symbols:      latest,
 		Prices:       processedprices.Reader{DB: b.store},
+		Corrections:  processedprices.Reader{DB: b.store},
 		Averages:     movingaverages.NewReader(b.store),
 		Jobs:         jobs.Reader{DB: b.store},
 		Requests:     waiter,

@@ -51,9 +51,11 @@ func (p parameter) prefilled() any {
 	return p.Schema.Default
 }
 
-// deadLetters is the list of what a fresh service has none of.
-// deadLetters begins the paths of dead letters, of which a fresh service has none.
-const deadLetters = "/api/v1/dead-letter"
+// noneYet reports whether a path is about what a fresh service has none of: dead letters,
+// and prices that were corrected.
+func noneYet(path string) bool {
+	return strings.HasPrefix(path, "/api/v1/dead-letter") || strings.HasPrefix(path, "/api/v1/corrections") || path == "/api/v1/retractions"
+}
 
 // TestTheExamplesOfTheDocument: on a fresh service, every request of /docs works as
 // the page fills it in. What creates something comes first, and ids are taken from
@@ -68,7 +70,7 @@ func TestTheExamplesOfTheDocument(t *testing.T) {
 	sent := 0
 	for path, operations := range document.Paths {
 		post, creates := operations["post"]
-		if !creates || strings.Contains(path, "{") || strings.HasPrefix(path, deadLetters) || strings.HasPrefix(path, "/dashboard/") {
+		if !creates || strings.Contains(path, "{") || noneYet(path) || strings.HasPrefix(path, "/dashboard/") {
 			continue
 		}
 		example := post.RequestBody.Content["application/json"].Example
@@ -88,7 +90,7 @@ func TestTheExamplesOfTheDocument(t *testing.T) {
 	const latest = "/api/v1/prices/latest" // from which all others follow
 	for _, path := range append([]string{latest}, slices.Sorted(maps.Keys(document.Paths))...) {
 		get, gets := document.Paths[path]["get"]
-		if !gets || strings.HasPrefix(path, deadLetters) && strings.Contains(path, "{") {
+		if !gets || noneYet(path) && strings.Contains(path, "{") {
 			continue
 		}
 		request := document.request(t, p, http.MethodGet, path, get, ids[get.OperationID], "")
@@ -99,7 +101,7 @@ func TestTheExamplesOfTheDocument(t *testing.T) {
 			continue
 		}
 		got := p.eventually(target, http.StatusOK)
-		if strings.HasPrefix(got.body, `{"items":`) && !strings.HasPrefix(path, deadLetters) {
+		if strings.HasPrefix(got.body, `{"items":`) && !noneYet(path) {
 			p.eventuallyHolds(target, `{"items":[{`) // an empty list shows nothing
 		}
 		sent++

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -238,6 +239,29 @@ func (c *campaign) renewDeadLetters() {
 		Statuses: []int{http.StatusOK, http.StatusAccepted}})
 }
 
+// correctPrices sends corrections and retractions of prices that there are, since none of
+// those that are made up name one.
+func (c *campaign) correctPrices() {
+	file := filepath.Join(c.t.TempDir(), "prices.csv")
+	require.NoError(c.t, os.WriteFile(file, []byte("symbol,price,time\nONE,1,2024-01-01\nTWO,1,2024-01-01\nTWO,2,2024-01-01\n"), 0o600))
+	ingested(c.t, c.program.env, file)
+	client := c.client()
+	defer client.Close()
+	send := func(path, symbol, more string) {
+		c.send(client, contracttest.Request{Operation: c.document.Find(http.MethodPost, path), Kind: "a price that there is", Method: http.MethodPost, Path: path,
+			Body:     []byte(`{"symbol":"` + symbol + `","provider":"csv","timestamp":"2024-01-01T00:00:00Z","reason":"r"` + more + `}`),
+			Statuses: []int{http.StatusOK, http.StatusAccepted, http.StatusConflict}})
+	}
+	send("/api/v1/corrections", "ONE", `,"price":1`)
+	send("/api/v1/corrections", "ONE", `,"price":2`)
+	send("/api/v1/corrections", "TWO", `,"price":3`)
+	send("/api/v1/retractions", "TWO", "")
+	require.Eventually(c.t, func() bool { // until it is known
+		send("/api/v1/retractions", "ONE", "")
+		return c.counts["POST /api/v1/retractions"][http.StatusOK] > 0
+	}, time.Minute, 50*time.Millisecond)
+}
+
 // TestFaultsGeneratedRequests: whatever is sent, every answer is one that the
 // document has, and nothing breaks.
 func TestFaultsGeneratedRequests(t *testing.T) {
@@ -250,6 +274,7 @@ func TestFaultsGeneratedRequests(t *testing.T) {
 	makeDeadLetters(t, p, schema.StoredQuotes, 20, deadLetterStage) // 17 is that of the document
 	n := sizeOf(3_000, 20_000, 100_000)
 	c := newCampaign(t, p, sizeOf(30, 60, 100))
+	c.correctPrices()
 	began := time.Now()
 	c.run(n)
 	// What depends on luck may take some more.

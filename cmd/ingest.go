@@ -30,6 +30,8 @@ type ingestion struct {
 	skipBad      bool
 	work, noWait bool
 	dryRun       bool
+	corrects     bool
+	reason       string
 	output       string
 	file         string
 	stdin        io.Reader
@@ -61,6 +63,10 @@ FILE may be compressed by gzip, zip, zstd or bzip2; - is standard input.
 Where a service runs, it does the work. Without one, this process does it
 itself; on Kafka it waits for a service, unless --work lets it take part.
 
+With --corrects the prices of the file are the right ones of prices that are
+stored: of the same symbol, provider and time. It reports how many were
+corrected and how many were right. A line without such a price is a bad line.
+
 It stops at the first line that should hold a quote and does not; what comes
 before that line is ingested. The exit status is 1 then, and also where a stage
 has halted, or where no line holds a quote, whatever the flags. A file whose
@@ -69,6 +75,7 @@ quotes were all ingested before is no failure.`,
   pricemill ingest --dry-run --symbol BTCUSDT BTCUSDT-1h-2025-01-01.zip
   pricemill ingest --symbol AAPL --price-column "Adj Close" AAPL.csv
   pricemill ingest --decimal , --thousands . --time-zone Europe/Berlin de.csv
+  pricemill ingest --corrects --reason "a dividend" AAPL-adjusted.csv
   zcat prices.csv.gz | pricemill ingest --skip-bad-rows -o json -`,
 		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -82,6 +89,8 @@ quotes were all ingested before is no failure.`,
 	flags.StringVar(&i.provider, "provider", string(csv.Name), "provider whose quotes the file holds")
 	flags.BoolVar(&i.dryRun, "dry-run", false, "show the first rows as they would be taken, and end")
 	flags.BoolVar(&i.skipBad, "skip-bad-rows", false, "report lines that are wrong, count them, and continue")
+	flags.BoolVar(&i.corrects, "corrects", false, "correct stored prices of the same symbol and time")
+	flags.StringVar(&i.reason, "reason", "", "why, for --corrects (default: the name of the file)")
 	flags.BoolVar(&i.work, "work", false, "do the work in this process, even on Kafka")
 	flags.BoolVar(&i.noWait, "no-wait", false, "end when all is in the log; do no work")
 	outputFlag(c, &i.output)
@@ -137,6 +146,9 @@ func (a *app) ingest(ctx context.Context, i ingestion) error {
 	if i.work && i.noWait {
 		return fmt.Errorf("%w: --work and --no-wait exclude each other", errUsage)
 	}
+	if err := i.checkCorrects(); err != nil {
+		return err
+	}
 	c, err := a.load()
 	if err != nil {
 		return err
@@ -151,7 +163,10 @@ func (a *app) ingest(ctx context.Context, i ingestion) error {
 	if summary == nil {
 		return err
 	}
-	return errors.Join(err, a.print(i.output, summary, func(w io.Writer) {
+	if s := summary.corrections; s != nil {
+		return errors.Join(err, a.print(i.output, s, func(w io.Writer) { printCorrections(w, *s) }))
+	}
+	return errors.Join(err, a.print(i.output, summary.Summary, func(w io.Writer) {
 		fmt.Fprintln(w, "LINES\tQUOTES\tPASSED OVER\tBAD\tREPEATED\tNEW")
 		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\n", summary.Lines, summary.Quotes, summary.PassedOver, summary.Bad,
 			summary.Repeated, summary.New)
@@ -160,7 +175,7 @@ func (a *app) ingest(ctx context.Context, i ingestion) error {
 
 // ingestFile returns a summary, also next to an error, unless the fault is found
 // before anything begins.
-func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules, log *slog.Logger) (_ *ingest.Summary, err error) {
+func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules, log *slog.Logger) (_ *ingested, err error) {
 	reader, err := m.fileReader(schema.Provider(i.provider))
 	if err != nil {
 		return nil, err
@@ -186,14 +201,14 @@ func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules,
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	summary, err := i.run(ctx, c, b, m, source, log)
-	if err == nil && summary.Quotes == 0 {
+	if err == nil && summary.taken() == 0 {
 		err = fmt.Errorf("%w: it has %d lines, %d of them bad and %d without a quote; are --provider and its options those of this file?",
 			errNothingTaken, summary.Lines, summary.Bad, summary.PassedOver)
 	}
 	if err != nil {
 		err = asUsage(i.file, err)
 	}
-	reportCounts(log, summary)
+	reportCounts(log, summary.Summary)
 	return &summary, err
 }
 
@@ -230,23 +245,24 @@ func (m *modules) fileReader(name schema.Provider) (pipeline.FileReader, error) 
 }
 
 // run brings the file through the chain.
-func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, source *ingest.Source, log *slog.Logger) (ingest.Summary, error) {
+func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, source *ingest.Source, log *slog.Logger) (ingested, error) {
 	topics, err := b.topics(ctx)
 	if err != nil {
-		return ingest.Summary{}, err
+		return ingested{}, err
 	}
 	sink := ingest.Sink{
 		Known:  func(ctx context.Context, ids []string) ([]string, error) { return rawstore.Known(ctx, b.store, ids) },
 		Append: engine.NewAppender(b.broker, topics).Append,
 	}
 	if i.noWait {
-		return source.Run(ctx, sink)
+		summary, err := source.Run(ctx, sink)
+		return ingested{Summary: summary}, err
 	}
 	if !b.alone && (b.kafka == nil || !i.work) {
 		return i.feed(ctx, b, m, source, sink, log)
 	}
 	if err := m.openProjections(ctx, c, b, log); err != nil {
-		return ingest.Summary{}, err
+		return ingested{}, err
 	}
 	// No more than the file needs: no job polls in the meantime.
 	serving := func(ctx context.Context) ([]engine.StageSpec, error) {
@@ -254,7 +270,7 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	}
 	stages, err := m.passed(ctx, serving)
 	if err != nil {
-		return ingest.Summary{}, err
+		return ingested{}, err
 	}
 	isFold := func(s engine.StageSpec) bool { _, fold := s.Handler.(projections.Fold); return fold }
 	work := engine.Config{Stages: slices.DeleteFunc(stages, isFold), Registry: m.registry}
@@ -264,9 +280,9 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	}
 	runtime, err := newRuntimeOf(ctx, c, b, topics, work, log)
 	if err != nil {
-		return ingest.Summary{}, err
+		return ingested{}, err
 	}
-	var summary ingest.Summary
+	var summary ingested
 	err = whileRunning(ctx, runtime, func(ctx context.Context) error {
 		var err error
 		summary, err = i.feed(ctx, b, m, source, sink, log)
@@ -286,22 +302,27 @@ func (m *modules) passed(ctx context.Context, folds func(context.Context) ([]eng
 }
 
 // feed sends the file, and waits for all that follows from it.
-func (i ingestion) feed(ctx context.Context, b *backends, m *modules, source *ingest.Source, sink ingest.Sink, log *slog.Logger) (ingest.Summary, error) {
+func (i ingestion) feed(ctx context.Context, b *backends, m *modules, source *ingest.Source, sink ingest.Sink, log *slog.Logger) (ingested, error) {
 	look := noticeIdle(log)
+	// Another generation may serve from one look to the next.
+	fed := func(ctx context.Context) ([]engine.StageSpec, error) {
+		return projections.Fed(ctx, b.store, m.projections)
+	}
+	applied := func(ctx context.Context) error {
+		return engine.CatchUpChanging(ctx, b.store, b.broker, func(ctx context.Context) ([]engine.StageSpec, error) { return m.passed(ctx, fed) }, look)
+	}
+	if i.corrects {
+		return i.correct(ctx, b, source, sink, applied)
+	}
 	// Those that take quotes themselves.
 	takers := slices.DeleteFunc(slices.Clone(m.stages), func(s engine.StageSpec) bool { return !slices.Contains(s.Consumes, quoteFetched) })
 	sink.Stored = func(ctx context.Context) error { return engine.CatchUp(ctx, b.store, b.broker, takers, look) }
 	summary, err := source.Run(ctx, sink)
 	if ctx.Err() != nil || errors.Is(err, engine.ErrHalted) {
-		return summary, err
+		return ingested{Summary: summary}, err
 	}
 	// Also where the file is at fault: what comes before the fault is applied.
-	// Another generation may serve from one look to the next.
-	fed := func(ctx context.Context) ([]engine.StageSpec, error) {
-		return projections.Fed(ctx, b.store, m.projections)
-	}
-	return summary, errors.Join(err, engine.CatchUpChanging(ctx, b.store, b.broker,
-		func(ctx context.Context) ([]engine.StageSpec, error) { return m.passed(ctx, fed) }, look))
+	return ingested{Summary: summary}, errors.Join(err, applied(ctx))
 }
 
 // whileRunning calls f while the pipeline runs, and ends with it.

@@ -31,15 +31,15 @@ func TestConfigReportsAllFaults(t *testing.T) {
 		`Providers: invalid provider name "Bad Name"`, `DefaultProvider: "finnhub"`,
 		`ProviderAliases: "yahoo" is the name`, `ProviderAliases: "y" stands for "nobody"`,
 		"MaxAge: 2h0m0s", "FetchTimeout: 1m0s", "OutcomeGrace: -1s", "DefaultWindow: 1001", "MinInterval: 1.5s",
-		"port Commands", "port LatestPrices", "port Symbols", "port Prices", "port Averages", "port Jobs", "port ProviderInfo",
+		"port Commands", "port LatestPrices", "port Symbols", "port Prices", "port Corrections", "port Averages", "port Jobs", "port ProviderInfo",
 		"port Requests", "port Streams", "port Pipeline", "port Live", "port Readiness", "port Metrics",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q:\n%v", want, err)
 		}
 	}
-	if got := len(strings.Split(err.Error(), "\n")); got != 25 {
-		t.Errorf("%d faults, want 25:\n%v", got, err)
+	if got := len(strings.Split(err.Error(), "\n")); got != 26 {
+		t.Errorf("%d faults, want 26:\n%v", got, err)
 	}
 }
 

@@ -30,7 +30,11 @@ type commands struct {
 	err       error
 }
 
-func (c *commands) Publish(_ context.Context, p schema.Payload) (string, error) {
+func (c *commands) Publish(ctx context.Context, p schema.Payload) (string, error) {
+	return c.PublishAs(ctx, "id", p)
+}
+
+func (c *commands) PublishAs(_ context.Context, _ string, p schema.Payload) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -319,9 +323,10 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 			Averages: averageFunc(func(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error) {
 				return movingaverages.Average{}, projections.ErrNotFound
 			}),
-			Symbols: symbolList(nil),
-			Prices:  pastPrices(nil),
-			Jobs:    &jobList{jobs: []jobs.Job{activeJob("poll_abc12345", eventTime)}},
+			Symbols:     symbolList(nil),
+			Prices:      pastPrices(nil),
+			Corrections: &correctable{said: []processedprices.Correction{exampleCorrection("correction", 1)}},
+			Jobs:        &jobList{jobs: []jobs.Job{activeJob("poll_abc12345", eventTime)}},
 			ProviderInfo: func() []httpapi.ProviderInfo {
 				return []httpapi.ProviderInfo{{Name: "yahoo", Aliases: []schema.Provider{"yahoo_finance"}, Configured: true},
 					{Name: "finnhub"}, {Name: "simulated", Configured: true}}

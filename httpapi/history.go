@@ -20,6 +20,9 @@ type pastPrice struct {
 	Price      schema.Decimal  `json:"price"`
 	Timestamp  schema.Time     `json:"timestamp"`
 	ReceivedAt schema.Time     `json:"received_at"`
+	// What a corrected price was before, and the id of its correction.
+	ObservedPrice *schema.Decimal `json:"observed_price,omitempty"`
+	CorrectionID  *string         `json:"correction_id,omitempty"`
 }
 
 func (p pastPrice) row() []any {
@@ -124,7 +127,7 @@ func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("listing the prices of %s at %s: %w", asked.Symbol, asked.Provider, err)
 	}
 	page := newPage(prices, asked.Limit, func(p processedprices.Price) pastPrice {
-		return pastPrice{asked.Symbol, asked.Provider, p.Price, p.Timestamp, p.ReceivedAt}
+		return pastPrice{asked.Symbol, asked.Provider, p.Price, p.Timestamp, p.ReceivedAt, p.Observed, p.CorrectionID}
 	}, func(p processedprices.Price) string { return asked.cursorOf(p.Place()) })
 	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
 		return err

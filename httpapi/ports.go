@@ -27,6 +27,9 @@ type Commands interface {
 	// After an error the event may have been written or not. It returns when
 	// ctx is done.
 	Publish(ctx context.Context, p schema.Payload) (token string, err error)
+	// PublishAs is Publish of an event with this id, which is one event however often
+	// it is published.
+	PublishAs(ctx context.Context, id string, p schema.Payload) (token string, err error)
 }
 
 // LatestPrices finds the newest known price of a symbol.
@@ -157,6 +160,7 @@ type Ports struct {
 	LatestPrices LatestPrices
 	Symbols      Symbols
 	Prices       Prices
+	Corrections  Corrections
 	Averages     Averages
 	Jobs         Jobs
 	Requests     Requests
@@ -199,6 +203,7 @@ func (p Ports) Validate() error {
 		required("LatestPrices", p.LatestPrices == nil),
 		required("Symbols", p.Symbols == nil),
 		required("Prices", p.Prices == nil),
+		required("Corrections", p.Corrections == nil),
 		required("Averages", p.Averages == nil),
 		required("Jobs", p.Jobs == nil),
 		required("ProviderInfo", p.ProviderInfo == nil),

@@ -30,6 +30,22 @@ type brokenPorts struct{ fail func() error }
 
 func (b brokenPorts) Publish(context.Context, schema.Payload) (string, error) { return "", b.fail() }
 
+func (b brokenPorts) PublishAs(context.Context, string, schema.Payload) (string, error) {
+	return "", b.fail()
+}
+
+func (b brokenPorts) Facts(context.Context, []processedprices.Moment) (map[processedprices.Moment][]processedprices.Fact, error) {
+	return nil, b.fail()
+}
+
+func (b brokenPorts) Corrections(context.Context, processedprices.CorrectionQuery) ([]processedprices.Correction, error) {
+	return nil, b.fail()
+}
+
+func (b brokenPorts) Correction(context.Context, string) (processedprices.Correction, error) {
+	return processedprices.Correction{}, b.fail()
+}
+
 func (b brokenPorts) Latest(context.Context, schema.Provider, schema.Symbol) (latestprices.Price, error) {
 	return latestprices.Price{}, b.fail()
 }
@@ -182,7 +198,7 @@ func newBrokenAPI(t testing.TB, fail func() error) http.Handler {
 	return newAPI(t, func(s *setup) {
 		s.RateLimitPerMinute, s.Hosts = -1, []string{}
 		s.Providers, s.Streamers = append(s.Providers, "coinbase"), []schema.Provider{"coinbase"} // as in the document's examples
-		s.Commands, s.LatestPrices, s.Symbols, s.Prices, s.Averages, s.Requests = b, b, b, b, b, b
+		s.Commands, s.LatestPrices, s.Symbols, s.Prices, s.Corrections, s.Averages, s.Requests = b, b, b, b, b, b, b
 		s.Jobs, s.Streams = brokenPortsOfJobs{b}, brokenPortsOfStreams{b}
 		s.Rebuilds, s.DeadLetters, s.Pipeline = brokenPortsOfRebuilds{b}, brokenPortsOfDeadLetters{b}, brokenPipeline{b}
 		s.Live = brokenLive{brokenPorts: b}

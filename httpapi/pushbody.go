@@ -30,7 +30,7 @@ func (a *API) renderPush(value any) []byte {
 func (a *API) pushBody(value any) any {
 	switch v := value.(type) {
 	case latestprices.Price:
-		return pastPrice{v.Symbol, v.Provider, v.Price, v.Timestamp, v.ReceivedAt}
+		return pastPrice{Symbol: v.Symbol, Provider: v.Provider, Price: v.Price, Timestamp: v.Timestamp, ReceivedAt: v.ReceivedAt}
 	case movingaverages.Average:
 		return averageBody{v.Symbol, v.Window, v.Value, v.Timestamp}
 	case live.Point:

@@ -104,12 +104,19 @@ func TestQueriesUseAnIndex(t *testing.T) {
 		"a provider's symbols": func(q store.Committed) error { return fail(latestprices.NewReader(q).Symbols(ctx, some)) },
 		"a symbol":             func(q store.Committed) error { return fail(latestprices.NewReader(q).Symbols(ctx, single)) },
 		"prices":               func(q store.Committed) error { return fail(processedprices.Reader{DB: q}.Prices(ctx, prices)) },
-		"an average":           func(q store.Committed) error { return fail(movingaverages.NewReader(q).Average(ctx, "p", "A", 5)) },
-		"an average as of":     func(q store.Committed) error { return fail(movingaverages.NewReader(q).AsOf(ctx, "p", "A", 5, now)) },
-		"averages":             func(q store.Committed) error { return fail(movingaverages.NewReader(q).History(ctx, 5, prices)) },
-		"a polling job":        func(q store.Committed) error { return fail(jobs.Reader{DB: q}.Get(ctx, "j")) },
-		"the polling jobs":     func(q store.Committed) error { return fail(jobs.Reader{DB: q}.List(ctx, jobs.Place{}, 1)) },
-		"a fetch request":      func(q store.Committed) error { return fail(outcome(ctx, q, "r")) },
+		"corrections": func(q store.Committed) error {
+			return fail(processedprices.Reader{DB: q}.Corrections(ctx, processedprices.CorrectionQuery{Provider: "p", Symbol: "A", Limit: 100}))
+		},
+		"a correction": func(q store.Committed) error { return fail(processedprices.Reader{DB: q}.Correction(ctx, "c")) },
+		"facts": func(q store.Committed) error {
+			return fail(processedprices.Reader{DB: q}.Facts(ctx, []processedprices.Moment{{Provider: "p", Symbol: "A", Timestamp: now}}))
+		},
+		"an average":       func(q store.Committed) error { return fail(movingaverages.NewReader(q).Average(ctx, "p", "A", 5)) },
+		"an average as of": func(q store.Committed) error { return fail(movingaverages.NewReader(q).AsOf(ctx, "p", "A", 5, now)) },
+		"averages":         func(q store.Committed) error { return fail(movingaverages.NewReader(q).History(ctx, 5, prices)) },
+		"a polling job":    func(q store.Committed) error { return fail(jobs.Reader{DB: q}.Get(ctx, "j")) },
+		"the polling jobs": func(q store.Committed) error { return fail(jobs.Reader{DB: q}.List(ctx, jobs.Place{}, 1)) },
+		"a fetch request":  func(q store.Committed) error { return fail(outcome(ctx, q, "r")) },
 	}
 	for _, module := range pipeline.Projections() {
 		p, err := module.New(pipeline.Env{})

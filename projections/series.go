@@ -21,8 +21,9 @@ import (
 // the newest costs one step. A late one changes the states after it: they are computed
 // again from the price before it up to the first stored state that comes out as it
 // was, which for a state of the last n prices is n prices later, and for a sum over a
-// day is the end of the day unless there is a Join. Points are computed when asked for,
-// from the nearest stored state.
+// day is the end of the day unless there is a Join. So are those after a price that was
+// corrected or retracted; a Join does not help there. Points are computed when asked
+// for, from the nearest stored state.
 type Series[S any] struct {
 	// Name is the projection's, in kebab case. The table is named after it.
 	Name string
@@ -35,7 +36,9 @@ type Series[S any] struct {
 	Doc        string
 	Parameters []Parameter
 	Columns    []Column
-	// Wants reports whether a price belongs to the series. Default: each does.
+	// Wants reports whether a price belongs to the series, by its symbol, source, time,
+	// sequence, price and size. One that was corrected has to belong to it as it came
+	// and as it is. Default: each does.
 	Wants func(schema.PriceObserved) bool
 	// Session names what a price belongs to, such as its day. Where it is not that of
 	// the price before, the state begins again with the zero value. Default: it never
@@ -63,6 +66,8 @@ type SeriesPrice struct {
 	Price schema.Decimal
 	// Size is zero where the provider does not say.
 	Size schema.Decimal
+	// fact is the Key of the fact.
+	fact int64
 }
 
 var seriesName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
@@ -70,6 +75,9 @@ var seriesName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 // NewSeries checks a description and makes the projection.
 func NewSeries[S any](s Series[S]) (Indicator, error) {
 	p := &series[S]{Series: s, table: strings.ReplaceAll(s.Name, "-", "_")}
+	p.corrections = &Corrections{Table: p.table, Keep: p.keep, Find: func(ctx context.Context, q store.Querier, g pipeline.Generation, names []FactName) ([]Fact, error) {
+		return findFacts(ctx, q, g.Table(p.table), seriesColumns[:len(seriesColumns)-1], names)
+	}}
 	var errs []error
 	if !seriesName.MatchString(s.Name) {
 		errs = append(errs, fmt.Errorf("%q is not a name in kebab case", s.Name))
@@ -86,7 +94,8 @@ func NewSeries[S any](s Series[S]) (Indicator, error) {
 
 type series[S any] struct {
 	Series[S]
-	table string
+	table       string
+	corrections *Corrections
 }
 
 var (
@@ -98,13 +107,15 @@ var (
 func (p *series[S]) Name() string          { return p.Series.Name }
 func (p *series[S]) Version() int          { return p.Series.Version }
 func (p *series[S]) Configuration() string { return p.Series.Configuration }
-func (p *series[S]) TableNames() []string  { return []string{p.table} }
+func (p *series[S]) TableNames() []string {
+	return append([]string{p.table}, p.corrections.TableNames()...)
+}
 
 // OrderFree implements pipeline.OrderFree.
 func (p *series[S]) OrderFree() {}
 
 func (p *series[S]) Consumes() []schema.EventType {
-	return schema.PriceTypes()
+	return schema.FactTypes()
 }
 
 // Indicator implements Indicator.
@@ -123,6 +134,7 @@ func (p *series[S]) Tables(g pipeline.Generation) []string {
 		timestamp {time}    NOT NULL,
 		sequence  {int}     NOT NULL,
 		id        {int}     NOT NULL,
+		fact      {int}     NOT NULL,
 		price     {decimal} NOT NULL,
 		size      {decimal} NOT NULL,
 		state     {text},
@@ -131,7 +143,14 @@ func (p *series[S]) Tables(g pipeline.Generation) []string {
 	if p.Join != nil { // which looks for states alone
 		tables = append(tables, `CREATE INDEX `+name+`_states ON `+name+` (symbol, provider, `+seriesPlace+`) WHERE state IS NOT NULL`)
 	}
-	return tables
+	return append(tables, p.corrections.Tables(g)...)
+}
+
+// keep is that of Corrections.
+func (p *series[S]) keep(f Fact) (Fact, bool) {
+	f = f.Lean()
+	f.Bar = nil
+	return f, p.Wants == nil || p.Wants(schema.PriceObserved{Symbol: f.Symbol, Source: f.Provider, Price: f.Price, Size: f.Size, Timestamp: f.Timestamp, Sequence: f.Sequence})
 }
 
 // DDL is the definition of the column.
@@ -182,23 +201,17 @@ func (p *series[S]) step(before standing[S], price SeriesPrice) (standing[S], er
 
 // seriesRow is a price in the table.
 type seriesRow struct {
-	Symbol    schema.Symbol   `db:"symbol"`
-	Provider  schema.Provider `db:"provider"`
-	Timestamp schema.Time     `db:"timestamp"`
-	Sequence  schema.Sequence `db:"sequence"`
-	ID        int64           `db:"id"`
-	Price     schema.Decimal  `db:"price"`
-	Size      schema.Decimal  `db:"size"`
-	State     *string         `db:"state"`
+	FactRow
+	State *string `db:"state"`
 }
 
 func (r seriesRow) price() SeriesPrice {
-	return SeriesPrice{Place{r.Timestamp, r.Sequence, r.ID}, r.Price, r.Size}
+	return SeriesPrice{Place{r.Timestamp, r.Sequence, r.ID}, r.Price, r.Size, r.Key}
 }
 
 func (r seriesRow) market() market { return market{r.Symbol, r.Provider} }
 
-var seriesColumns = []string{"symbol", "provider", "timestamp", "sequence", "id", "price", "size", "state"}
+var seriesColumns = []string{"symbol", "provider", "timestamp", "sequence", "id", "fact", "price", "size", "state"}
 
 // market is a symbol at a provider.
 type market struct {

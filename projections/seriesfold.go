@@ -10,7 +10,6 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
-	"github.com/pricemill/pricemill/schema"
 )
 
 // seriesFold is a batch that is folded into a generation of a series.
@@ -24,11 +23,12 @@ type seriesFold[S any] struct {
 
 // Apply puts each price in its place, and computes again the states that follow from it.
 func (p *series[S]) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	coming, err := p.byMarket(in)
+	changes, err := p.corrections.Changes(ctx, tx, g, in)
 	if err != nil {
 		return err
 	}
-	markets := slices.SortedFunc(maps.Keys(coming), func(a, b market) int { return strings.Compare(a.String(), b.String()) })
+	batches := byMarket(Net(changes))
+	markets := slices.SortedFunc(maps.Keys(batches), func(a, b market) int { return strings.Compare(a.String(), b.String()) })
 	newest := pipeline.CacheFor[market, standing[S]](tx, p)
 	f := &seriesFold[S]{series: p, tx: tx, table: g.Table(p.table)}
 	f.clear()
@@ -38,7 +38,10 @@ func (p *series[S]) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gener
 	// In one order everywhere: two transactions never wait in a circle.
 	for _, m := range markets {
 		before, _ := newest.Get(m)
-		after, err := f.fold(ctx, m, before, coming[m])
+		if err := f.amend(ctx, batches[m].amended); err != nil {
+			return err
+		}
+		after, err := f.fold(ctx, m, before, batches[m])
 		if err != nil {
 			return fmt.Errorf("folding prices of %s: %w", m, err)
 		}
@@ -47,25 +50,46 @@ func (p *series[S]) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gener
 	return f.flush(ctx)
 }
 
-// byMarket are the prices that the series wants, in their order.
-func (p *series[S]) byMarket(in []pipeline.Record) (map[market][]SeriesPrice, error) {
-	coming := map[market][]SeriesPrice{}
-	for i := range in {
-		price, _ := schema.PriceOf(in[i].Event.Payload)
-		if p.Wants != nil && !p.Wants(price) {
+// seriesBatch is what a batch changes in a market.
+type seriesBatch struct {
+	// coming are the prices that are not in the table, in their order.
+	coming []SeriesPrice
+	// amended are the changes of prices that are in it, in the order of their places.
+	amended []Change
+}
+
+// byMarket divides changes, which are in the order of their places.
+func byMarket(changes []Change) map[market]seriesBatch {
+	batches := map[market]seriesBatch{}
+	for _, c := range changes {
+		m := c.fact().market()
+		b := batches[m]
+		if c.Before == nil {
+			b.coming = append(b.coming, SeriesPrice{c.After.Place, c.After.Price, c.After.Size, c.After.Key})
+		} else {
+			b.amended = append(b.amended, c)
+		}
+		batches[m] = b
+	}
+	return batches
+}
+
+// amend changes the prices that were corrected, and takes away those that were retracted.
+// The states are left to fold.
+func (f *seriesFold[S]) amend(ctx context.Context, amended []Change) error {
+	rows := store.Rows{Table: f.table, Columns: seriesColumns,
+		Clause: "ON CONFLICT (symbol, provider, " + seriesPlace + ") DO UPDATE SET price = excluded.price, size = excluded.size"}
+	for _, c := range amended {
+		if c.After == nil {
+			if err := deleteFact(ctx, f.tx, f.table, *c.Before); err != nil {
+				return err
+			}
 			continue
 		}
-		id, err := in[i].RowID(0)
-		if err != nil {
-			return nil, pipeline.Permanent(err)
-		}
-		m := market{price.Symbol, price.Source}
-		coming[m] = append(coming[m], SeriesPrice{Place{price.Timestamp, price.Sequence, id}, price.Price, price.Size})
+		a := c.After
+		rows.Add(a.Symbol, a.Provider, a.Timestamp, a.Sequence, a.ID, a.Key, a.Price, a.Size, nil)
 	}
-	for _, prices := range coming {
-		slices.SortFunc(prices, func(a, b SeriesPrice) int { return a.Compare(b.Place) })
-	}
-	return coming, nil
+	return f.tx.Insert(ctx, rows)
 }
 
 // load brings where the series stand into memory.
@@ -123,14 +147,15 @@ func (f *seriesFold[S]) before(ctx context.Context, m market, place Place) ([]st
 	}
 }
 
-// fold adds prices, in their order, and returns where the series stands then.
-func (f *seriesFold[S]) fold(ctx context.Context, m market, newest standing[S], coming []SeriesPrice) (standing[S], error) {
-	r := &mending[S]{seriesFold: f, market: m, newest: newest, coming: coming}
-	for len(r.coming) > 0 && newest.begun && r.coming[0].Compare(newest.place) < 0 {
+// fold adds prices, in their order, computes the states after amended ones again, and
+// returns where the series stands then.
+func (f *seriesFold[S]) fold(ctx context.Context, m market, newest standing[S], batch seriesBatch) (standing[S], error) {
+	r := &mending[S]{seriesFold: f, market: m, newest: newest, coming: batch.coming, amended: batch.amended}
+	for r.isLate() {
 		if err := r.run(ctx); err != nil {
 			return newest, err
 		}
-		if len(r.coming) > 0 { // which may follow from what was changed
+		if len(r.coming)+len(r.amended) > 0 { // which may follow from what was changed
 			if err := f.flush(ctx); err != nil {
 				return newest, err
 			}
@@ -158,13 +183,13 @@ func (f *seriesFold[S]) add(m market, before standing[S], price SeriesPrice) (st
 			return after, err
 		}
 	}
-	f.added.Add(m.symbol, m.provider, price.Timestamp, price.Sequence, price.ID, price.Price, price.Size, state)
+	f.added.Add(m.symbol, m.provider, price.Timestamp, price.Sequence, price.ID, price.fact, price.Price, price.Size, state)
 	return after, nil
 }
 
 // change stores another state after a price that is there.
 func (f *seriesFold[S]) change(r seriesRow, state string) {
-	f.changed.Add(r.Symbol, r.Provider, r.Timestamp, r.Sequence, r.ID, r.Price, r.Size, state)
+	f.changed.Add(r.Symbol, r.Provider, r.Timestamp, r.Sequence, r.ID, r.Key, r.Price, r.Size, state)
 }
 
 func stateText[S any](state S) (string, error) {

@@ -6,15 +6,18 @@ import (
 	"strings"
 )
 
-// mending puts late prices of a market in their places.
+// mending puts late prices of a market in their places, and computes again what follows
+// from them and from amended ones.
 type mending[S any] struct {
 	*seriesFold[S]
 	market market
 	// newest is where the series stands after its last price.
 	newest standing[S]
-	// coming are the prices that are not yet in their places, in their order; the first
-	// one is late.
+	// coming are the prices that are not yet in their places, in their order.
 	coming []SeriesPrice
+	// amended are the changes of prices in the table that no state reflects yet, in the
+	// order of their places.
+	amended []Change
 	// late is where the late prices of a session lead alone, of a series with a Join: what
 	// the states that are stored after them lack.
 	late standing[S]
@@ -27,14 +30,36 @@ const (
 	mendRows      = 1000
 )
 
-// run steps from before the first late price over all that come after it, until a stored
-// state is as it was and no price is left to come soon.
+// isLate reports whether something is left that does not just follow the newest price.
+func (r *mending[S]) isLate() bool {
+	return len(r.amended) > 0 || len(r.coming) > 0 && r.newest.begun && r.coming[0].Compare(r.newest.place) < 0
+}
+
+// first is the place of the first price that comes or was amended.
+func (r *mending[S]) first() (first Place, found bool) {
+	if len(r.coming) > 0 {
+		first, found = r.coming[0].Place, true
+	}
+	if len(r.amended) > 0 && (!found || r.amended[0].fact().Compare(first) < 0) {
+		first, found = r.amended[0].fact().Place, true
+	}
+	return first, found
+}
+
+// run steps from before the first late or amended price over all that come after it,
+// until a stored state is as it was and nothing is left to come soon.
 func (r *mending[S]) run(ctx context.Context) error {
-	all, err := r.before(ctx, r.market, r.coming[0].Place)
+	first, _ := r.first()
+	all, err := r.before(ctx, r.market, first)
 	if err != nil {
 		return err
 	}
-	at, from := all[0], r.coming[0].Place
+	joins := r.Join != nil && len(r.amended) == 0
+	if !joins {
+		defer func() { r.late = standing[S]{} }() // the states have them
+	}
+	at, from := all[0], first
+	from.ID-- // the first may be in the table
 	for limit := firstMendRows; ; limit = mendRows {
 		rows, err := r.rowsAfter(ctx, from, limit, "")
 		if err != nil {
@@ -47,6 +72,7 @@ func (r *mending[S]) run(ctx context.Context) error {
 			if at, err = r.step(at, row.price()); err != nil {
 				return err // which Apply makes the fault of the late price
 			}
+			r.pass(at.place)
 			if row.State == nil {
 				continue
 			}
@@ -58,21 +84,28 @@ func (r *mending[S]) run(ctx context.Context) error {
 			if !settled {
 				r.change(row, text)
 			}
-			if soon := len(r.coming) > 0 && r.coming[0].Compare(rows[len(rows)-1].price().Place) < 0; soon {
+			if next, more := r.first(); more && next.Compare(rows[len(rows)-1].price().Place) < 0 {
 				continue
 			}
 			switch {
 			case settled:
 				return nil
-			case r.Join != nil:
+			case joins:
 				return r.join(ctx, at)
 			}
 		}
 		if len(rows) < limit {
-			r.newest = at
+			r.newest, r.amended = at, nil
 			return nil
 		}
 		from = rows[len(rows)-1].price().Place
+	}
+}
+
+// pass drops the amended prices up to a place.
+func (r *mending[S]) pass(at Place) {
+	for len(r.amended) > 0 && r.amended[0].fact().Compare(at) <= 0 {
+		r.amended = r.amended[1:]
 	}
 }
 

@@ -77,6 +77,13 @@ func answers() *rapid.Generator[schema.QuoteFetched] {
 	})
 }
 
+func corrections() *rapid.Generator[schema.Correction] {
+	return rapid.Custom(func(t *rapid.T) schema.Correction {
+		return schema.Correction{FactID: ids().Draw(t, "fact"), Symbol: symbols().Draw(t, "symbol"), Timestamp: times().Draw(t, "time"),
+			Source: providers().Draw(t, "source"), Reason: "because: " + schema.CutReason(rapid.StringN(0, 100, 300).Draw(t, "reason"))}
+	})
+}
+
 // generators draws valid payloads of each type.
 func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 	draw := rapid.Custom[schema.Payload]
@@ -122,6 +129,13 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 				b.AdjustedClose = &adjusted
 			}
 			return b
+		}),
+		"market.price.corrected.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.PriceCorrected{Correction: corrections().Draw(t, "correction"), Price: prices().Draw(t, "price"),
+				Size: sizes().Draw(t, "size"), CorrectedAt: times().Draw(t, "corrected")}
+		}),
+		"market.price.retracted.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.PriceRetracted{Correction: corrections().Draw(t, "correction"), RetractedAt: times().Draw(t, "retracted")}
 		}),
 		"market.quote.failed.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.QuoteFailed{

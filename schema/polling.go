@@ -241,6 +241,8 @@ func init() {
 	Register[QuoteStored]()
 	Register[PriceObserved]()
 	Register[BarObserved]()
+	Register[PriceCorrected]()
+	Register[PriceRetracted]()
 	Register[QuoteFailed]()
 	Register[QuoteRejected]()
 	Register[QuoteUnchanged]()

@@ -74,6 +74,7 @@ type Summary struct {
 
 // item is a quote that waits for its batch.
 type item struct {
+	line    int
 	event   schema.Event
 	equal   string // see pipeline.FileLine
 	rounded bool
@@ -151,7 +152,7 @@ func (s *Source) fill() {
 			continue
 		}
 		size += len(line.Quote.RawResponse)
-		s.batch = append(s.batch, item{schema.Event{ID: line.ID, Source: source, Payload: line.Quote}, line.Equal, line.Rounded})
+		s.batch = append(s.batch, item{line.Number, schema.Event{ID: line.ID, Source: source, Payload: line.Quote}, line.Equal, line.Rounded})
 	}
 }
 

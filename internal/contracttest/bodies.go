@@ -115,7 +115,9 @@ func (g *Generator) wrongType(s object) any {
 	if !slices.Contains(allowed, "string") {
 		all = append(all, "x", "", "[]")
 	}
-	if !slices.Contains(allowed, "integer") {
+	if slices.Contains(allowed, "number") {
+		all = append(all, false)
+	} else if !slices.Contains(allowed, "integer") {
 		all = append(all, 1, json.RawMessage("1e400"))
 		if !slices.Contains(allowed, "boolean") {
 			all = append(all, false)

@@ -64,6 +64,8 @@ func (v values) good(s object) any {
 	case "integer":
 		low, high := number(s, "minimum", -1000), number(s, "maximum", 1000)
 		return pick(v.random, []int64{low, high, low + v.random.Int64N(high-low+1)})
+	case "number":
+		return pick(v.random, []any{json.RawMessage("185.57"), json.RawMessage("0.000000000000000001"), json.RawMessage("1e3"), v.random.IntN(1000) + 1, "7.25"})
 	case "array":
 		return v.goodArray(s, int(number(s, "minItems", 0)), int(number(s, "maxItems", 5)))
 	case "object":
@@ -118,7 +120,12 @@ func (v values) goodString(s object) string {
 			}
 		}
 	}
-	return v.text(low + v.random.IntN(high-low+1))
+	for {
+		// Where none is not enough, space is not either.
+		if text := v.text(low + v.random.IntN(high-low+1)); low == 0 || strings.TrimSpace(text) != "" {
+			return text
+		}
+	}
 }
 
 // text is plain text of some length.
@@ -185,6 +192,9 @@ func (v values) bad(s object) (value any, ok bool) {
 			if _, bounded := s["maximum"]; bounded {
 				all = append(all, number(s, "maximum", 0)+1, int64(1)<<53, int64(1)<<62)
 			}
+		case "number":
+			all = append(all, json.RawMessage("1e400"), json.RawMessage("-1e400"), json.RawMessage("1e18"), json.RawMessage("0.0000000000000000001"),
+				"abc", "NaN", "1,5", "0x10", "1 2", "", true, object{}, []any{})
 		case "array":
 			all = append(all, v.goodArray(s, 0, 0), "AAPL", object{}, 1, true)
 			if high := int(number(s, "maxItems", 0)); high > 0 {

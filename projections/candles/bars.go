@@ -8,10 +8,12 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -42,6 +44,7 @@ type barRow struct {
 	Opened   schema.Time     `db:"open_time"`
 	Closed   schema.Time     `db:"close_time"`
 	ID       int64           `db:"id"`
+	Fact     int64           `db:"fact"`
 	Open     schema.Decimal  `db:"open"`
 	High     schema.Decimal  `db:"high"`
 	Low      schema.Decimal  `db:"low"`
@@ -49,7 +52,7 @@ type barRow struct {
 	Volume   *schema.Decimal `db:"volume"`
 }
 
-var barColumns = []string{"bar_key", "symbol", "provider", "open_time", "close_time", "id", "open", "high", "low", "close", "volume"}
+var barColumns = []string{"bar_key", "symbol", "provider", "open_time", "close_time", "id", "fact", "open", "high", "low", "close", "volume"}
 
 func barTables(name string) []string {
 	return []string{`CREATE TABLE ` + name + ` (
@@ -59,17 +62,24 @@ func barTables(name string) []string {
 		open_time  {time} NOT NULL,
 		close_time {time} NOT NULL,
 		id         {int}  NOT NULL,
+		fact       {int}  NOT NULL,
 		open  {decimal} NOT NULL,
 		high  {decimal} NOT NULL,
 		low   {decimal} NOT NULL,
 		close {decimal} NOT NULL,
 		volume {decimal}
-	) {keyed}`, `CREATE INDEX ` + name + `_by_time ON ` + name + ` (symbol, provider, open_time)`}
+	) {keyed}`, `CREATE INDEX ` + name + `_by_time ON ` + name + ` (symbol, provider, close_time)`}
 }
 
-func rowOf(b schema.BarObserved, id int64) barRow {
-	return barRow{b.Key() + "|" + b.OpenTime.Text() + "|" + b.Timestamp.Text(), b.Symbol, b.Source, b.OpenTime, b.Timestamp, id,
-		b.Open, b.High, b.Low, b.Close, b.Volume}
+func rowOf(f projections.Fact) barRow {
+	key := schema.MarketKey(f.Provider, f.Symbol) + "|" + f.Bar.OpenTime.Text() + "|" + f.Timestamp.Text() + "|" + strconv.FormatInt(f.ID, 10)
+	return barRow{key, f.Symbol, f.Provider, f.Bar.OpenTime, f.Timestamp, f.ID, f.Key, f.Bar.Open, f.Bar.High, f.Bar.Low, f.Bar.Close, f.Bar.Volume}
+}
+
+// asFact is the bar that the row holds.
+func (b barRow) asFact() projections.Fact {
+	return projections.Fact{Symbol: b.Symbol, Provider: b.Provider, Place: projections.Place{Timestamp: b.Closed, ID: b.ID}, Key: b.Fact, Price: b.Close,
+		Bar: &schema.Bar{OpenTime: b.Opened, Open: b.Open, High: b.High, Low: b.Low, Close: b.Close, Volume: b.Volume}}
 }
 
 // candle is the bar as a part of a candle. A price of the instant at which it ends is
@@ -98,6 +108,18 @@ func (b barRow) better(other barRow) bool {
 	return b.ID > other.ID
 }
 
+// best leaves of the bars of each span the one that counts, in the order of their begin.
+func best(bars []barRow) []barRow {
+	slices.SortFunc(bars, func(a, b barRow) int {
+		order := cmp.Or(a.Opened.Compare(b.Opened), a.Closed.Compare(b.Closed))
+		if order == 0 && a.better(b) {
+			return -1
+		}
+		return cmp.Or(order, 1)
+	})
+	return slices.CompactFunc(bars, func(a, b barRow) bool { return a.Opened == b.Opened && a.Closed == b.Closed })
+}
+
 // within are the candles in whose interval a bar lies, the shortest first.
 func (p *projection) within(b barRow) []place {
 	var all []place
@@ -114,37 +136,26 @@ func (p place) start() schema.Time { return schema.NewTime(time.Unix(p.begin, 0)
 
 func (p place) end() schema.Time { return p.start().Add(intervals[p.interval]) }
 
-// saveBars stores the bars of a batch, of each span the one that counts.
-func (f *fold) saveBars(ctx context.Context, bars []barRow) error {
-	counts := map[string]barRow{}
-	for _, b := range bars {
-		if other, twice := counts[b.Key]; !twice || b.better(other) {
-			counts[b.Key] = b
-		}
-	}
-	keys := slices.Sorted(maps.Keys(counts))
-	stored, err := store.SelectIn[barRow](ctx, f.tx, `SELECT `+strings.Join(barColumns, ", ")+` FROM `+f.g.Table(barsTable)+`
-		WHERE bar_key IN (?)`, keys)
-	if err != nil {
-		return fmt.Errorf("loading bars: %w", err)
-	}
-	for _, b := range stored {
-		if b.better(counts[b.Key]) {
-			counts[b.Key] = b
-		}
-	}
+// saveBars stores the bars of a batch, and changes those that were corrected.
+func (f *fold) saveBars(ctx context.Context, changes []projections.Change) error {
 	clause := make([]string, 0, len(barColumns))
-	for _, name := range barColumns[1:] {
+	for _, name := range barColumns[7:] {
 		clause = append(clause, name+" = excluded."+name)
 	}
 	rows := store.Rows{Table: f.g.Table(barsTable), Columns: barColumns, Clause: "ON CONFLICT (bar_key) DO UPDATE SET " + strings.Join(clause, ", ")}
-	for _, key := range keys {
-		b := counts[key]
+	for _, c := range changes {
+		if c.After == nil {
+			if _, err := f.tx.Exec(ctx, `DELETE FROM `+f.g.Table(barsTable)+` WHERE bar_key = $1`, rowOf(*c.Before).Key); err != nil {
+				return fmt.Errorf("taking a retracted bar out: %w", err)
+			}
+			continue
+		}
+		b := rowOf(*c.After)
 		var volume any
 		if b.Volume != nil {
 			volume = *b.Volume
 		}
-		rows.Add(b.Key, b.Symbol, b.Provider, b.Opened, b.Closed, b.ID, b.Open, b.High, b.Low, b.Close, volume)
+		rows.Add(b.Key, b.Symbol, b.Provider, b.Opened, b.Closed, b.ID, b.Fact, b.Open, b.High, b.Low, b.Close, volume)
 	}
 	return f.tx.Insert(ctx, rows)
 }
@@ -201,10 +212,11 @@ type piece struct {
 // parts reads the bars and the ticks of a stretch, in the order of time.
 func (f *fold) parts(ctx context.Context, s stretch) (bars []barRow, ticks []piece, err error) {
 	err = f.tx.Select(ctx, &bars, `SELECT `+strings.Join(barColumns, ", ")+` FROM `+f.g.Table(barsTable)+`
-		WHERE symbol = $1 AND provider = $2 AND open_time >= $3 AND open_time < $4 ORDER BY open_time`, s.market.symbol, s.market.provider, s.from, s.to)
+		WHERE symbol = $1 AND provider = $2 AND close_time > $3 AND close_time <= $4 AND open_time >= $3 ORDER BY open_time`, s.market.symbol, s.market.provider, s.from, s.to)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading bars: %w", err)
 	}
+	bars = best(bars)
 	found := map[place]candle{}
 	for _, name := range []string{f.g.Table(table), f.g.Table(ticksTable)} { // in both: the latter has more
 		var rows []row

@@ -163,3 +163,36 @@ func TestTheOrderOfBarsDoesNotMatter(t *testing.T) {
 		}
 	})
 }
+
+// The prices that a bar covers are kept apart, as they are after corrections, and count once
+// the bar is retracted.
+func TestPricesUnderABarAreCorrected(t *testing.T) {
+	t.Parallel()
+	p, err := candles.New(pipeline.Env{Settings: map[string]any{"intervals": []string{"1h", "1d"}}})
+	require.NoError(t, err)
+	asker := projectiontest.Ask(t, p)
+	at := func(second int64) schema.Time { return schema.NewTime(time.Unix(second, 0)) }
+	one := schema.MustDecimal("1")
+	price := func(second int64, text string) schema.Event {
+		return schema.Event{ID: text, Payload: schema.PriceObserved{Symbol: "A", Source: "p", Price: schema.MustDecimal(text), Timestamp: at(second), ReceivedAt: at(second)}}
+	}
+	bar := schema.BarObserved{Symbol: "A", Source: "p", Price: one, Timestamp: at(3600), ReceivedAt: at(3600),
+		Bar: schema.Bar{OpenTime: at(0), Open: one, High: one, Low: one, Close: one}}
+	about := func(fact string, second int64) schema.Correction {
+		return schema.Correction{FactID: fact, Symbol: "A", Source: "p", Timestamp: at(second), Reason: "a typo"}
+	}
+	hour := func() string {
+		points := asker.Points("p", "A", map[string]string{"interval": "1h"})
+		require.Len(t, points, 1)
+		return fmt.Sprint(points[0].Values)
+	}
+	asker.FoldEvents(price(10, "5"), price(20, "6"), schema.Event{ID: "bar", Payload: bar})
+	require.Equal(t, "[1 1 1 1 <nil> 0 bars]", hour())
+	asker.Fold(schema.PriceCorrected{Correction: about("5", 10), Price: schema.MustDecimal("7"), CorrectedAt: at(10)})
+	asker.FoldEvents(price(30, "4"))
+	require.Equal(t, "[1 1 1 1 <nil> 0 bars]", hour())
+	asker.Fold(schema.PriceRetracted{Correction: about("bar", 3600), RetractedAt: at(10)})
+	require.Equal(t, "[7 7 4 4 <nil> 3 ticks]", hour())
+	asker.FoldEvents(price(40, "8"))
+	require.Equal(t, "[7 8 4 8 <nil> 4 ticks]", hour())
+}

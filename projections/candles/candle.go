@@ -53,9 +53,9 @@ var rowColumns = []string{"candle_key", "symbol", "provider", "interval", "times
 	"open", "high", "low", "close", "volume", "prices", "rests_on"}
 
 // tick is the candle of one price.
-func tick(p schema.PriceObserved, id int64) candle {
-	c := candle{RestsOn: onTicks, ID: id, OpenTime: p.Timestamp, OpenSequence: p.Sequence, OpenID: id,
-		CloseTime: p.Timestamp, CloseSequence: p.Sequence, CloseID: id, Open: p.Price, High: p.Price, Low: p.Price, Close: p.Price, Prices: 1}
+func tick(p projections.Fact) candle {
+	c := candle{RestsOn: onTicks, ID: p.ID, OpenTime: p.Timestamp, OpenSequence: p.Sequence, OpenID: p.ID,
+		CloseTime: p.Timestamp, CloseSequence: p.Sequence, CloseID: p.ID, Open: p.Price, High: p.Price, Low: p.Price, Close: p.Price, Prices: 1}
 	if p.Size.Sign() > 0 {
 		c.Volume = p.Size.Units()
 	}

@@ -68,10 +68,15 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 	if names = slices.Compact(names); len(names) == 0 {
 		return nil, fmt.Errorf("intervals: at least one of 1m, 5m, 1h, 1d is needed")
 	}
-	return &projection{names}, nil
+	p := &projection{intervals: names}
+	p.corrections = &projections.Corrections{Table: table, Keep: p.keep, Find: p.find}
+	return p, nil
 }
 
-type projection struct{ intervals []string }
+type projection struct {
+	intervals   []string
+	corrections *projections.Corrections
+}
 
 var (
 	_ pipeline.OrderFree     = (*projection)(nil)
@@ -81,9 +86,12 @@ var (
 
 const table = "candles"
 
-func (*projection) Name() string         { return Name }
-func (*projection) Version() int         { return 3 }
-func (*projection) TableNames() []string { return []string{table, ticksTable, barsTable} }
+func (*projection) Name() string { return Name }
+func (*projection) Version() int { return 4 }
+
+func (p *projection) TableNames() []string {
+	return append([]string{table, ticksTable, barsTable, prices.Name}, p.corrections.TableNames()...)
+}
 
 // OrderFree implements pipeline.OrderFree.
 func (*projection) OrderFree() {}
@@ -92,7 +100,7 @@ func (*projection) OrderFree() {}
 func (p *projection) Configuration() string { return fmt.Sprintf("intervals=%v", p.intervals) }
 
 func (*projection) Consumes() []schema.EventType {
-	return schema.PriceTypes()
+	return schema.FactTypes()
 }
 
 var columns = []projections.Column{
@@ -121,7 +129,7 @@ func (p *projection) Points(ctx context.Context, db store.Querier, q projections
 	return projections.ReadPoints(ctx, db, table, p.Indicator(), q)
 }
 
-func (*projection) Tables(g pipeline.Generation) []string {
+func (p *projection) Tables(g pipeline.Generation) []string {
 	definitions := []string{
 		"candle_key {text} PRIMARY KEY", // see place.String
 		"symbol {text} NOT NULL", "provider {text} NOT NULL", "interval {text} NOT NULL",
@@ -139,7 +147,7 @@ func (*projection) Tables(g pipeline.Generation) []string {
 		tables = append(tables, "CREATE TABLE "+name+" ("+strings.Join(definitions, ", ")+") {keyed}",
 			"CREATE INDEX "+name+"_by_time ON "+name+" (symbol, provider, interval, timestamp, id)")
 	}
-	return append(tables, barTables(g.Table(barsTable))...)
+	return slices.Concat(tables, barTables(g.Table(barsTable)), prices.Tables(g), p.corrections.Tables(g))
 }
 
 // line is the candles of one interval of a symbol.
@@ -174,12 +182,19 @@ type last struct {
 }
 
 // Apply puts each price into its candle of each interval, and makes the candles again
-// that have bars in them. Of each line one candle stays in memory, the newest that came;
-// any other is looked for in the table.
+// that have bars in them, or prices that were corrected. Of each line one candle stays in
+// memory, the newest that came; any other is looked for in the table.
 func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	f := &fold{projection: p, tx: tx, g: g, cache: pipeline.CacheFor[line, last](tx, p), changed: map[place]candle{}, again: map[place]bool{}}
-	ticks, bars, err := p.divide(in)
+	changes, err := p.corrections.Changes(ctx, tx, g, in)
 	if err != nil {
+		return err
+	}
+	f := &fold{projection: p, tx: tx, g: g, cache: pipeline.CacheFor[line, last](tx, p), changed: map[place]candle{}, again: map[place]bool{}}
+	ticks, bars, err := f.divide(ctx, projections.Net(changes))
+	if err != nil {
+		return err
+	}
+	if err := f.amend(ctx); err != nil {
 		return err
 	}
 	if err := f.load(ctx, ticks, bars); err != nil {
@@ -190,9 +205,6 @@ func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gene
 		return err
 	}
 	if err := save(ctx, tx, g.Table(ticksTable), under); err != nil {
-		return err
-	}
-	if err := f.saveBars(ctx, bars); err != nil {
 		return err
 	}
 	if err := save(ctx, tx, g.Table(table), f.changed); err != nil {
@@ -216,9 +228,12 @@ type fold struct {
 	tx    *pipeline.Tx
 	g     pipeline.Generation
 	cache *pipeline.Cache[line, last]
-	// changed are the candles that rest on ticks alone, again those that have bars.
+	// changed are the candles that rest on ticks alone, again those that have bars, or
+	// amended prices.
 	changed map[place]candle
 	again   map[place]bool
+	// amended are the candles of prices and bars that were corrected or retracted.
+	amended map[place]bool
 }
 
 // observed is a price of a batch, as the candle that it would be alone.
@@ -227,27 +242,54 @@ type observed struct {
 	places []place // of the candles that it belongs to
 }
 
-// divide tells the ticks of a batch from the bars that are within an interval.
-func (p *projection) divide(in []pipeline.Record) (ticks []observed, bars []barRow, err error) {
-	for i := range in {
-		id, err := in[i].RowID(0)
-		if err != nil {
-			return nil, nil, pipeline.Permanent(err)
+// places are the candles that a price belongs to, the shortest first.
+func (p *projection) places(f projections.Fact) []place {
+	places := make([]place, len(p.intervals))
+	for i, name := range p.intervals {
+		places[i] = place{line{f.Symbol, f.Provider, name}, beginOf(f.Timestamp, intervals[name])}
+	}
+	return places
+}
+
+// divide stores the prices and bars, notes which candles have amended ones, and returns
+// those that came, without the prices of amended candles.
+func (f *fold) divide(ctx context.Context, changes []projections.Change) (ticks []observed, bars []barRow, err error) {
+	f.amended = map[place]bool{}
+	var ofPrices, ofBars []projections.Change
+	for _, c := range changes {
+		fact := c.After
+		if fact == nil {
+			fact = c.Before
 		}
-		switch e := in[i].Event.Payload.(type) {
-		case schema.PriceObserved:
-			places := make([]place, len(p.intervals))
-			for i, name := range p.intervals {
-				places[i] = place{line{e.Symbol, e.Source, name}, beginOf(e.Timestamp, intervals[name])}
+		if fact.Bar == nil {
+			ofPrices = append(ofPrices, c)
+			if c.Before == nil {
+				ticks = append(ticks, observed{tick(*fact), f.places(*fact)})
+				continue
 			}
-			ticks = append(ticks, observed{tick(e, id), places})
-		case schema.BarObserved:
-			if row := rowOf(e, id); len(p.within(row)) > 0 {
-				bars = append(bars, row)
+			for _, at := range f.places(*fact) {
+				f.amended[at] = true
 			}
-		default:
-			return nil, nil, pipeline.Permanent(fmt.Errorf("unexpected event %T", e))
+			continue
 		}
+		row := rowOf(*fact)
+		ofBars = append(ofBars, c)
+		if c.Before == nil {
+			bars = append(bars, row)
+			continue
+		}
+		for _, at := range f.within(row) {
+			f.amended[at] = true
+		}
+	}
+	if err := prices.Apply(ctx, f.tx, f.g, ofPrices); err != nil {
+		return nil, nil, err
+	}
+	if err := f.saveBars(ctx, ofBars); err != nil {
+		return nil, nil, err
+	}
+	for i := range ticks {
+		ticks[i].places = slices.DeleteFunc(ticks[i].places, func(at place) bool { return f.amended[at] })
 	}
 	return ticks, bars, nil
 }
@@ -275,7 +317,7 @@ func (f *fold) load(ctx context.Context, ticks []observed, bars []barRow) error 
 	}
 	for _, b := range bars {
 		for _, at := range f.within(b) {
-			if at.interval == f.intervals[0] {
+			if at.interval == f.intervals[0] && !f.amended[at] {
 				want(at)
 			}
 		}
@@ -351,6 +393,7 @@ func load(ctx context.Context, tx *pipeline.Tx, table string, candles map[place]
 	return nil
 }
 
+// save stores candles, and takes those out that have no price any more.
 func save(ctx context.Context, tx *pipeline.Tx, table string, changed map[place]candle) error {
 	clause := make([]string, 0, len(rowColumns))
 	for _, name := range rowColumns[1:] {
@@ -366,6 +409,12 @@ func save(ctx context.Context, tx *pipeline.Tx, table string, changed map[place]
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {
 		at := byKey[key]
 		c := changed[at]
+		if c.RestsOn == "" {
+			if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE candle_key = $1`, key); err != nil {
+				return fmt.Errorf("taking a candle without prices out of %s: %w", table, err)
+			}
+			continue
+		}
 		rows.Add(key, at.symbol, at.provider, at.interval, schema.NewTime(time.Unix(at.begin, 0)), c.ID,
 			c.OpenTime, c.OpenSequence, c.OpenID, c.CloseTime, c.CloseSequence, c.CloseID, c.Open, c.High, c.Low, c.Close, decimalOf(c.Volume), c.Prices, c.RestsOn)
 	}

@@ -3,8 +3,8 @@
 package latestprices
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -22,29 +23,38 @@ func init() {
 	pipeline.RegisterProjection(pipeline.ProjectionModule{
 		Name: Name,
 		Doc:  "Each symbol with its newest price by event time, when we last heard that it is, and how many there are.",
-		New:  func(pipeline.Env) (pipeline.Projection, error) { return projection{}, nil },
+		New: func(pipeline.Env) (pipeline.Projection, error) {
+			return projection{&projections.Corrections{Table: table, Keep: prices.Keep, Find: prices.Find}}, nil
+		},
 	})
 }
 
-type projection struct{}
+type projection struct{ corrections *projections.Corrections }
 
 var _ pipeline.OrderFree = projection{}
 
 const table = "latest_prices"
 
-func (projection) Name() string         { return Name }
-func (projection) Version() int         { return 3 }
-func (projection) TableNames() []string { return []string{table} }
+// prices has a row for each price, and one for all repeats of a price of one event time,
+// with the id 0: what is known where the newest price is retracted.
+var prices = projections.FactTable{Name: "latest_price_prices", Receipts: true}
+
+func (projection) Name() string { return Name }
+func (projection) Version() int { return 4 }
+
+func (p projection) TableNames() []string {
+	return append([]string{table, prices.Name}, p.corrections.TableNames()...)
+}
 
 // OrderFree implements pipeline.OrderFree.
 func (projection) OrderFree() {}
 
 func (projection) Consumes() []schema.EventType {
-	return append(schema.PriceTypes(), schema.QuoteUnchanged{}.EventType())
+	return append(schema.FactTypes(), schema.QuoteUnchanged{}.EventType())
 }
 
-func (projection) Tables(g pipeline.Generation) []string {
-	return []string{`CREATE TABLE ` + g.Table(table) + ` (
+func (p projection) Tables(g pipeline.Generation) []string {
+	return slices.Concat([]string{`CREATE TABLE ` + g.Table(table) + ` (
 		provider    {text}    NOT NULL,
 		symbol      {text}    NOT NULL,
 		price       {decimal} NOT NULL,
@@ -55,7 +65,7 @@ func (projection) Tables(g pipeline.Generation) []string {
 		prices      {int}     NOT NULL,
 		first_time  {time},
 		PRIMARY KEY (provider, symbol)
-	) {keyed}`}
+	) {keyed}`}, prices.Tables(g), p.corrections.Tables(g))
 }
 
 // row is what one event, or all events of a batch, say about a key.
@@ -75,22 +85,73 @@ type row struct {
 // Apply keeps, per key, of all events with the newest event time: the price with the
 // highest sequence, of those the last in the log, and the latest receipt; and of all prices their
 // number and the oldest event time. That is the same whatever order the events
-// of the two topics come in.
-func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	found := map[string]row{}
-	for i := range in {
-		next, err := read(&in[i])
-		if err != nil {
-			return err
-		}
-		key := schema.MarketKey(next.Provider, next.Symbol)
-		if known, ok := found[key]; ok {
-			next = merge(known, next)
-		}
-		found[key] = next
+// of the two topics come in. Where a price was corrected, it is read from all prices.
+func (p projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
+	changes, err := p.corrections.Changes(ctx, tx, g, in)
+	if err != nil {
+		return err
 	}
-	rows := store.Rows{Table: g.Table(table), Columns: []string{"provider", "symbol", "price", "timestamp", "received_at",
-		"sequence", "price_id", "prices", "first_time"}, Clause: mergeSQL(g.Table(table))}
+	if err := prices.Apply(ctx, tx, g, projections.Net(changes)); err != nil {
+		return err
+	}
+	repeats, quotes := []row{}, []schema.Quote{}
+	for i := range in {
+		switch e := in[i].Event.Payload.(type) {
+		case schema.QuoteUnchanged:
+			repeats = append(repeats, row{Price: Price{e.Provider, e.Symbol, e.Price, e.Timestamp, e.ReceivedAt}, sequence: math.MinInt64})
+			quotes = append(quotes, schema.Quote{Provider: e.Provider, Symbol: e.Symbol})
+		default:
+			c, _ := schema.CorrectionOf(e)
+			price, _ := schema.PriceOf(e)
+			quotes = append(quotes, schema.Quote{Provider: cmp.Or(c.Source, price.Source), Symbol: cmp.Or(c.Symbol, price.Symbol)})
+		}
+	}
+	if err := saveRepeats(ctx, tx, g, repeats); err != nil {
+		return err
+	}
+	corrected, err := p.corrections.Of(ctx, tx, g, quotes)
+	if err != nil {
+		return err
+	}
+	found := map[string]row{}
+	counts := map[string]int64{} // of those that are read again
+	for _, c := range changes {
+		switch key := c.Market(); {
+		case !corrected[key]:
+			add(found, rowOf(*c.After))
+		case c.Before == nil:
+			counts[key]++
+		case c.After == nil:
+			counts[key]--
+		}
+	}
+	for _, r := range repeats {
+		if !corrected[schema.MarketKey(r.Provider, r.Symbol)] {
+			add(found, r)
+		}
+	}
+	if err := save(ctx, tx, g, found); err != nil {
+		return err
+	}
+	return p.readAgain(ctx, tx, g, quotes, corrected, counts)
+}
+
+func rowOf(f projections.Fact) row {
+	return row{Price{f.Provider, f.Symbol, f.Price, f.Timestamp, f.ReceivedAt}, f.ID, f.Sequence, 1, f.Timestamp}
+}
+
+func add(found map[string]row, next row) {
+	key := schema.MarketKey(next.Provider, next.Symbol)
+	if known, ok := found[key]; ok {
+		next = merge(known, next)
+	}
+	found[key] = next
+}
+
+var rowColumns = []string{"provider", "symbol", "price", "timestamp", "received_at", "sequence", "price_id", "prices", "first_time"}
+
+func save(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, found map[string]row) error {
+	rows := store.Rows{Table: g.Table(table), Columns: rowColumns, Clause: mergeSQL(g.Table(table))}
 	for _, key := range slices.Sorted(maps.Keys(found)) {
 		r := found[key]
 		var first any
@@ -100,20 +161,6 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 		rows.Add(r.Provider, r.Symbol, r.Price.Price, r.Timestamp, r.ReceivedAt, r.sequence, r.id, r.prices, first)
 	}
 	return tx.Insert(ctx, rows)
-}
-
-func read(r *pipeline.Record) (row, error) {
-	if p, ok := schema.PriceOf(r.Event.Payload); ok {
-		id, err := r.RowID(0)
-		if err != nil {
-			return row{}, pipeline.Permanent(err)
-		}
-		return row{Price{p.Source, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, id, p.Sequence, 1, p.Timestamp}, nil
-	}
-	if p, ok := r.Event.Payload.(schema.QuoteUnchanged); ok {
-		return row{Price: Price{p.Provider, p.Symbol, p.Price, p.Timestamp, p.ReceivedAt}, sequence: math.MinInt64}, nil
-	}
-	return row{}, pipeline.Permanent(fmt.Errorf("unexpected event %T", r.Event.Payload))
 }
 
 // merge puts two rows of one key together.

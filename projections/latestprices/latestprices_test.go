@@ -27,7 +27,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestProjection(t *testing.T) {
 	t.Parallel()
-	projectiontest.Run(t, projectiontest.Suite{New: func() (pipeline.Projection, error) { return newProjection(t), nil }, Draw: drawLog})
+	projectiontest.Run(t, projectiontest.Suite{New: func() (pipeline.Projection, error) { return newProjection(t), nil },
+		Draw: func(t *rapid.T) []schema.Payload { return projectiontest.Corrected(t, drawLog(t)) }})
 }
 
 func newProjection(t *testing.T) pipeline.Projection {

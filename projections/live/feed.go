@@ -99,15 +99,17 @@ func (f *feed) dispatch(records []pipeline.Record) error {
 		if m == nil {
 			continue
 		}
-		price, ok := priceOf(r)
+		said, ok := saidIn(r)
 		if !ok {
 			continue
 		}
-		e := &entry{offset: r.Offset, market: m, data: Data{Value: latestOf(price)}}
-		m.prices, f.kept = append(m.prices, e), append(f.kept, e)
-		changed[m] = struct{}{}
+		if said.price != nil {
+			e := &entry{offset: r.Offset, market: m, data: Data{Value: *said.price}}
+			m.prices, f.kept = append(m.prices, e), append(f.kept, e)
+			changed[m] = struct{}{}
+		}
 		for _, v := range m.views {
-			v.await(v.kind.bucketOf(price.Timestamp), r.Offset)
+			v.await(v.kind.bucketOf(said.at), r.Offset)
 			pending = true
 		}
 		f.evict()
@@ -190,16 +192,28 @@ func (v *view) show(bucket int64, e *entry) {
 	}
 }
 
-func priceOf(r *pipeline.Record) (schema.PriceObserved, bool) {
-	event, err := schema.DecodeEvent(r.Headers, r.Value)
-	if err != nil {
-		return schema.PriceObserved{}, false // a dead letter for every stage
-	}
-	return schema.PriceOf(event.Payload)
+// said is what a record says of its symbol.
+type said struct {
+	// price is nil where one was retracted.
+	price *latestprices.Price
+	// at is the event time of the fact.
+	at schema.Time
 }
 
-func latestOf(p schema.PriceObserved) latestprices.Price {
-	return latestprices.Price{Provider: p.Source, Symbol: p.Symbol, Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt}
+// saidIn reads a record of a price, or of a correction of one.
+func saidIn(r *pipeline.Record) (said, bool) {
+	event, err := schema.DecodeEvent(r.Headers, r.Value)
+	if err != nil {
+		return said{}, false // a dead letter for every stage
+	}
+	switch p := event.Payload.(type) {
+	case schema.PriceCorrected:
+		return said{&latestprices.Price{Provider: p.Source, Symbol: p.Symbol, Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.CorrectedAt}, p.Timestamp}, true
+	case schema.PriceRetracted:
+		return said{nil, p.Timestamp}, true
+	}
+	p, ok := schema.PriceOf(event.Payload)
+	return said{&latestprices.Price{Provider: p.Source, Symbol: p.Symbol, Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt}, p.Timestamp}, ok
 }
 
 // reach waits until the feed has seen all records before an offset.

@@ -160,6 +160,41 @@ func texts(events []live.Event) []string {
 	return all
 }
 
+// A price that is corrected is pushed as it is, and what follows from it; of one that is
+// retracted, what follows.
+func TestCorrectionsArePushed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	asked := r.request("price,average,candle:1m", "A")
+	r.append("A@10", "A@20", "A@70")
+	r.folded()
+	stream := r.open(asked)
+	awaits := func(want ...string) {
+		t.Helper()
+		var got []string
+		r.until(stream, func(events []live.Event) bool {
+			got = texts(events)
+			return !slices.ContainsFunc(want, func(one string) bool {
+				return !slices.ContainsFunc(got, func(g string) bool { return strings.HasPrefix(g, one) })
+			})
+		})
+		assert.Equal(t, strings.HasPrefix(want[0], "price"), slices.ContainsFunc(got, func(g string) bool { return strings.HasPrefix(g, "price") }), "%q", got)
+	}
+	snapshot := r.until(stream, func(events []live.Event) bool { return slices.Contains(texts(events), "snapshot A") })
+	about := schema.Correction{FactID: "2", Symbol: "A", Source: "p", Timestamp: schema.NewTime(time.Unix(20, 0)), Reason: "a typo"}
+	said := func(id string, p schema.Payload) {
+		require.NoError(t, r.appender.Append(t.Context(), []schema.Event{{ID: id, Source: "test", Payload: p}}))
+	}
+	said("c", schema.PriceCorrected{Correction: about, Price: schema.MustDecimal("8"), CorrectedAt: about.Timestamp})
+	awaits("price A 8", "average A =4", "candle A@0 =[1 8 1 8 <nil> 2")
+	said("r", schema.PriceRetracted{Correction: about, RetractedAt: about.Timestamp})
+	awaits("average A =2", "candle A@0 =[1 1 1 1 <nil> 1")
+
+	asked.After = snapshot[len(snapshot)-1].ID // a client that comes back reads them from the log
+	stream = r.open(asked)
+	awaits("price A 8", "average A =2", "candle A@0 =[1 1 1 1 <nil> 1")
+}
+
 // TestEveryPositionContinues: a client that comes back after any event gets each price that
 // follows, once, and of what read models say all that has changed since, as it is.
 func TestEveryPositionContinues(t *testing.T) {

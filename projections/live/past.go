@@ -59,7 +59,7 @@ func (s *Stream) passed(p *part, r *pipeline.Record, events []Event) []Event {
 	if at < 0 {
 		return events
 	}
-	price, ok := priceOf(r)
+	said, ok := saidIn(r)
 	if !ok {
 		return events
 	}
@@ -68,13 +68,15 @@ func (s *Stream) passed(p *part, r *pipeline.Record, events []Event) []Event {
 		case r.Offset < p.cursors[k]:
 		case kind.isPrice():
 			p.cursors[k] = r.Offset + 1
-			events = append(events, Event{PriceEvent, s.ID(), &Data{Value: latestOf(price)}})
+			if said.price != nil {
+				events = append(events, Event{PriceEvent, s.ID(), &Data{Value: *said.price}})
+			}
 		default:
 			past := &p.places[at].past[k]
 			if *past == nil {
 				*past = map[int64][]int64{}
 			}
-			bucket := kind.bucketOf(price.Timestamp)
+			bucket := kind.bucketOf(said.at)
 			(*past)[bucket] = append((*past)[bucket], r.Offset)
 		}
 	}

@@ -3,10 +3,12 @@
 // The average of window N of a (provider, symbol) is the mean of its last N
 // prices by event time, ties by sequence and then by log order; of those there are, while there are
 // fewer. It is exact but for the division, which is rounded half-even to 18
-// fractional digits.
+// fractional digits. A price that was corrected counts as it is, and one that was
+// retracted does not.
 package movingaverages
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -59,10 +61,13 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 	if sizes[0] < 1 || sizes[len(sizes)-1] > MaxWindow {
 		return nil, fmt.Errorf("windows: %v is not within 1 and %d", settings.Windows, MaxWindow)
 	}
-	return &projection{sizes}, nil
+	return &projection{sizes, &projections.Corrections{Table: averages, Keep: prices.Keep, Find: prices.Find}}, nil
 }
 
-type projection struct{ sizes []int }
+type projection struct {
+	sizes       []int
+	corrections *projections.Corrections
+}
 
 var _ projections.Configured = (*projection)(nil)
 
@@ -71,26 +76,34 @@ const (
 	windows  = "moving_average_windows"
 )
 
-func (*projection) Name() string         { return Name }
-func (*projection) Version() int         { return 3 }
-func (*projection) TableNames() []string { return []string{averages, windows} }
+// prices has a row for each price: what a window takes in where one of its prices is
+// retracted.
+var prices = projections.FactTable{Name: "moving_average_prices"}
+
+func (*projection) Name() string { return Name }
+func (*projection) Version() int { return 4 }
+
+func (p *projection) TableNames() []string {
+	return append([]string{averages, windows, prices.Name}, p.corrections.TableNames()...)
+}
 
 // Configuration implements projections.Configured: other windows are other rows.
 func (p *projection) Configuration() string { return fmt.Sprintf("windows=%v", p.sizes) }
 
 func (*projection) Consumes() []schema.EventType {
-	return schema.PriceTypes()
+	return schema.FactTypes()
 }
 
-func (*projection) Tables(g pipeline.Generation) []string {
+func (p *projection) Tables(g pipeline.Generation) []string {
 	name := g.Table(averages)
-	return []string{
-		// The history: a row per price and window.
+	tables := []string{
+		// The history: a row per window for each price and each correction of one. The value is
+		// NULL where the last price was retracted.
 		`CREATE TABLE ` + name + ` (
 			id          {int}     PRIMARY KEY,
 			symbol      {text}    NOT NULL,
 			window_size {int}     NOT NULL,
-			value       {decimal} NOT NULL,
+			value       {decimal},
 			timestamp   {time}    NOT NULL,
 			provider    {text}    NOT NULL
 		)`,
@@ -101,33 +114,53 @@ func (*projection) Tables(g pipeline.Generation) []string {
 			entries   {text} NOT NULL
 		) {keyed}`,
 	}
+	return slices.Concat(tables, prices.Tables(g), p.corrections.Tables(g))
 }
 
-// Apply appends the averages after each price.
+// Apply appends the averages after each price, and after each correction of one.
 func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	cache := pipeline.CacheFor[string, window](tx, p)
-	if err := p.load(ctx, tx, g, cache, in); err != nil {
+	changes, err := p.corrections.Changes(ctx, tx, g, in)
+	if err != nil {
+		return err
+	}
+	f := &fold{projection: p, tx: tx, g: g, cache: pipeline.CacheFor[string, window](tx, p)}
+	if err := f.load(ctx, changes); err != nil {
 		return err
 	}
 	columns := []string{"id", "symbol", "window_size", "value", "timestamp", "provider"}
 	rows := store.Rows{Table: g.Table(averages), Columns: columns,
-		Values: make([]any, 0, len(in)*len(p.sizes)*len(columns))}
+		Values: make([]any, 0, len(changes)*len(p.sizes)*len(columns))}
 	changed := map[string]window{}
-	for i := range in {
-		price, _ := schema.PriceOf(in[i].Event.Payload)
-		id, err := in[i].RowID(0)
+	for i, c := range changes {
+		key := c.Market()
+		before, _ := f.cache.Get(key)
+		after, err := f.change(ctx, before, c, changes[:i+1])
 		if err != nil {
-			return pipeline.Permanent(err)
+			return err
 		}
-		key := price.Key()
-		before, _ := cache.Get(key)
-		after := before.add(entry{projections.Place{Timestamp: price.Timestamp, Sequence: price.Sequence, ID: id}, price.Price}, p.sizes)
-		cache.Put(key, after)
+		f.cache.Put(key, after)
 		changed[key] = after
-		for index, size := range p.sizes {
-			// RowID checked the position; ids of one record are consecutive.
-			rows.Add(id+int64(index), price.Symbol, size, after.average(index, p.sizes), after.newest(), price.Source)
+		fact := cmp.Or(c.After, c.Before)
+		newest := fact.Timestamp
+		if len(after.entries) > 0 {
+			newest = after.newest()
 		}
+		// A correction may come before several equal facts, or change several: the last
+		// change of a record has its rows.
+		if i+1 < len(changes) && changes[i+1].Record == c.Record {
+			continue
+		}
+		for index, size := range p.sizes {
+			var value any
+			if len(after.entries) > 0 {
+				value = after.average(index, p.sizes)
+			}
+			// RowID checked the position; ids of one record are consecutive.
+			rows.Add(c.Record+int64(index), fact.Symbol, size, value, newest, fact.Provider)
+		}
+	}
+	if err := f.savePrices(ctx, changes); err != nil {
+		return err
 	}
 	if err := tx.Insert(ctx, rows); err != nil {
 		return err
@@ -135,30 +168,69 @@ func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gene
 	return save(ctx, tx, g, changed)
 }
 
+// fold is a batch that is folded into a generation.
+type fold struct {
+	*projection
+	tx    *pipeline.Tx
+	g     pipeline.Generation
+	cache *pipeline.Cache[string, window]
+	// saved is how many changes of the batch are in the table of prices.
+	saved int
+}
+
+// change is a window after a change, the last of those so far.
+func (f *fold) change(ctx context.Context, w window, c projections.Change, soFar []projections.Change) (window, error) {
+	if c.Before == nil {
+		return w.add(entryOf(c.After), f.sizes), nil
+	}
+	next, held := w.replace(entryOf(c.Before), c.After, f.sizes)
+	if !held || c.After != nil || len(w.entries) < f.sizes[len(f.sizes)-1] {
+		return next, nil
+	}
+	// One fell out: the price before the window comes back.
+	if err := f.savePrices(ctx, soFar); err != nil {
+		return w, err
+	}
+	before := w.entries[0].place
+	earlier, err := prices.Before(ctx, f.tx, f.g, c.Before.Symbol, c.Before.Provider, before, 1)
+	if err != nil || len(earlier) == 0 {
+		return next, err
+	}
+	return next.add(entryOf(&earlier[0]), f.sizes), nil
+}
+
+func entryOf(f *projections.Fact) entry { return entry{f.Place, f.Price} }
+
+// savePrices brings the changes of the batch so far into the table of prices.
+func (f *fold) savePrices(ctx context.Context, soFar []projections.Change) error {
+	err := prices.Apply(ctx, f.tx, f.g, projections.Net(soFar[f.saved:]))
+	f.saved = len(soFar)
+	return err
+}
+
 // load brings the windows of a batch into memory.
-func (p *projection) load(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation,
-	cache *pipeline.Cache[string, window], in []pipeline.Record) error {
+func (f *fold) load(ctx context.Context, changes []projections.Change) error {
 	var missing []string
-	for i := range in {
-		key := in[i].Event.Payload.Key()
-		if _, ok := cache.Get(key); !ok {
-			cache.Put(key, window{})
+	for _, c := range changes {
+		key := c.Market()
+		if _, ok := f.cache.Get(key); !ok {
+			f.cache.Put(key, window{})
 			missing = append(missing, key)
 		}
 	}
 	rows, err := store.SelectIn[struct {
 		Key     string `db:"quote_key"`
 		Entries string `db:"entries"`
-	}](ctx, tx, `SELECT quote_key, entries FROM `+g.Table(windows)+` WHERE quote_key IN (?)`, missing)
+	}](ctx, f.tx, `SELECT quote_key, entries FROM `+f.g.Table(windows)+` WHERE quote_key IN (?)`, missing)
 	if err != nil {
 		return fmt.Errorf("loading the windows: %w", err)
 	}
 	for _, row := range rows {
-		w, err := decodeWindow(row.Entries, p.sizes)
+		w, err := decodeWindow(row.Entries, f.sizes)
 		if err != nil {
 			return err
 		}
-		cache.Put(row.Key, w)
+		f.cache.Put(row.Key, w)
 	}
 	return nil
 }

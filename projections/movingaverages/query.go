@@ -41,7 +41,7 @@ func NewReader(db store.Committed) Reader {
 	})}
 }
 
-// Average returns the current average: the one whose price is last in the log.
+// Average returns the current average: the one whose price or correction is last in the log.
 // A window that is not kept is computed from the prices. It returns
 // projections.ErrNotFound where there is no price.
 func (r Reader) Average(ctx context.Context, provider schema.Provider, symbol schema.Symbol, size int) (Average, error) {
@@ -90,15 +90,22 @@ func current(ctx context.Context, db store.Querier, asked []kept) (map[kept]Aver
 	for _, k := range asked {
 		args = append(args, k.symbol, k.provider, k.size)
 	}
-	var averages []Average
-	err := db.Select(ctx, &averages, store.ForEach(`SELECT provider, symbol, window_size, value, timestamp FROM moving_averages
+	var rows []struct {
+		Average
+		Value *schema.Decimal `db:"value"`
+	}
+	err := db.Select(ctx, &rows, store.ForEach(`SELECT provider, symbol, window_size, value, timestamp FROM moving_averages
 		WHERE symbol = ? AND provider = ? AND window_size = ? ORDER BY id DESC LIMIT 1`, len(asked)), args...)
 	if err != nil {
 		return nil, err
 	}
-	known := make(map[kept]Average, len(averages))
-	for _, a := range averages {
-		known[kept{a.Provider, a.Symbol, a.Window}] = a
+	known := make(map[kept]Average, len(rows))
+	for _, r := range rows {
+		if r.Value == nil {
+			continue // all prices were retracted
+		}
+		r.Average.Value = *r.Value
+		known[kept{r.Provider, r.Symbol, r.Window}] = r.Average
 	}
 	return known, nil
 }

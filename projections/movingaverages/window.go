@@ -51,6 +51,33 @@ func (w window) add(e entry, sizes []int) window {
 	return next
 }
 
+// replace returns the window with another price in the place of one, or without it, and
+// reports whether it was there. Where it was, one that is smaller by it may lack a price.
+func (w window) replace(e entry, other *projections.Fact, sizes []int) (next window, held bool) {
+	at, held := slices.BinarySearchFunc(w.entries, e, entry.compare)
+	if !held {
+		return w, false
+	}
+	next.entries = slices.Clone(w.entries)
+	if other != nil {
+		next.entries[at].price = other.Price
+	} else {
+		next.entries = slices.Delete(next.entries, at, at+1)
+	}
+	return next.sumUp(sizes), true
+}
+
+// sumUp returns the window with its sums.
+func (w window) sumUp(sizes []int) window {
+	w.sums = make([]schema.Decimal, len(sizes))
+	for i, size := range sizes {
+		for _, e := range w.entries[max(0, len(w.entries)-size):] {
+			w.sums[i] = w.sums[i].Add(e.price)
+		}
+	}
+	return w
+}
+
 // average of the last sizes[i] prices, or of those there are.
 func (w window) average(i int, sizes []int) schema.Decimal {
 	return w.sums[i].Quo(min(sizes[i], len(w.entries)))
@@ -100,14 +127,9 @@ func decodeWindow(text string, sizes []int) (window, error) {
 	if n := len(s.Times); n != len(s.Sequences) || n != len(s.IDs) || n != len(s.Prices) {
 		return window{}, fmt.Errorf("reading a stored window: %d times, %d sequences, %d ids, %d prices", n, len(s.Sequences), len(s.IDs), len(s.Prices))
 	}
-	w := window{sums: make([]schema.Decimal, len(sizes))}
+	var w window
 	for i := range s.Times {
 		w.entries = append(w.entries, entry{projections.Place{Timestamp: s.Times[i], Sequence: s.Sequences[i], ID: s.IDs[i]}, s.Prices[i]})
 	}
-	for i, size := range sizes {
-		for _, e := range w.entries[max(0, len(w.entries)-size):] {
-			w.sums[i] = w.sums[i].Add(e.price)
-		}
-	}
-	return w, nil
+	return w.sumUp(sizes), nil
 }

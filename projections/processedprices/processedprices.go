@@ -1,11 +1,16 @@
-// Package processedprices is the read model of every price ever observed.
+// Package processedprices is the read model of every price that was observed, as it is
+// after corrections. One that was retracted is in the table of corrections alone.
 package processedprices
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -16,30 +21,41 @@ func init() {
 	pipeline.RegisterProjection(pipeline.ProjectionModule{
 		Name: Name,
 		Doc:  "Every price, with the answer it was read from.",
-		New:  func(pipeline.Env) (pipeline.Projection, error) { return projection{}, nil },
+		New:  func(pipeline.Env) (pipeline.Projection, error) { return newProjection(), nil },
 	})
 }
 
-type projection struct{}
+type projection struct{ corrections *projections.Corrections }
 
 var _ pipeline.OrderFree = projection{}
 
+func newProjection() projection {
+	return projection{&projections.Corrections{Table: table, Find: find,
+		Keep: func(f projections.Fact) (projections.Fact, bool) {
+			f.Size, f.Bar = schema.Decimal{}, nil
+			return f, true
+		}}}
+}
+
 const table = "processed_prices"
 
-func (projection) Name() string         { return Name }
-func (projection) Version() int         { return 2 }
-func (projection) TableNames() []string { return []string{table} }
+func (projection) Name() string { return Name }
+func (projection) Version() int { return 3 }
+
+func (p projection) TableNames() []string {
+	return append([]string{table}, p.corrections.TableNames()...)
+}
 
 // OrderFree implements pipeline.OrderFree.
 func (projection) OrderFree() {}
 
 func (projection) Consumes() []schema.EventType {
-	return schema.PriceTypes()
+	return schema.FactTypes()
 }
 
-func (projection) Tables(g pipeline.Generation) []string {
+func (p projection) Tables(g pipeline.Generation) []string {
 	name := g.Table(table)
-	return []string{`CREATE TABLE ` + name + ` (
+	return append([]string{`CREATE TABLE ` + name + ` (
 		id              {int}     PRIMARY KEY,
 		symbol          {text}    NOT NULL,
 		price           {decimal} NOT NULL,
@@ -48,21 +64,75 @@ func (projection) Tables(g pipeline.Generation) []string {
 		provider        {text}    NOT NULL,
 		raw_response_id {text}    NOT NULL,
 		received_at     {time}    NOT NULL,
-		event_id        {text}    NOT NULL
-	)`, `CREATE INDEX ` + name + `_by_time ON ` + name + ` (symbol, provider, timestamp, sequence, id)`}
+		event_id        {text}    NOT NULL,
+		observed_price  {decimal},
+		correction_id   {text}
+	)`, `CREATE INDEX ` + name + `_by_time ON ` + name + ` (symbol, provider, timestamp, sequence, id)`}, p.corrections.Tables(g)...)
 }
 
-// Apply appends one row a price.
-func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	columns := []string{"id", "symbol", "price", "timestamp", "sequence", "provider", "raw_response_id", "received_at", "event_id"}
-	rows := store.Rows{Table: g.Table(table), Columns: columns, Values: make([]any, 0, len(in)*len(columns))}
-	for i := range in {
-		p, _ := schema.PriceOf(in[i].Event.Payload)
-		id, err := in[i].RowID(0)
-		if err != nil {
-			return pipeline.Permanent(err)
-		}
-		rows.Add(id, p.Symbol, p.Price, p.Timestamp, p.Sequence, p.Source, p.RawResponseID, p.ReceivedAt, in[i].Event.ID)
+var columns = []string{"id", "symbol", "price", "timestamp", "sequence", "provider", "raw_response_id", "received_at", "event_id", "observed_price", "correction_id"}
+
+// Apply appends one row a price, changes those that are corrected, and takes out those that
+// are retracted. Why and when is in the table of corrections.
+func (p projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
+	changes, err := p.corrections.Changes(ctx, tx, g, in)
+	if err != nil {
+		return err
 	}
-	return tx.Insert(ctx, rows)
+	came := store.Rows{Table: g.Table(table), Columns: columns, Values: make([]any, 0, len(changes)*len(columns))}
+	corrected := store.Rows{Table: g.Table(table), Columns: columns,
+		Clause: "ON CONFLICT (id) DO UPDATE SET price = excluded.price, observed_price = excluded.observed_price, correction_id = excluded.correction_id"}
+	for _, c := range projections.Net(changes) {
+		if c.After == nil {
+			if _, err := tx.Exec(ctx, `DELETE FROM `+g.Table(table)+` WHERE id = $1`, c.Before.ID); err != nil {
+				return fmt.Errorf("taking a retracted price out: %w", err)
+			}
+			continue
+		}
+		rows := &came
+		if c.Before != nil {
+			rows = &corrected
+		}
+		var observed, by any
+		if c.Correction != nil {
+			observed, by = c.Observed.Price, c.Correction.CorrectionID
+		}
+		f := c.After
+		rows.Add(f.ID, f.Symbol, f.Price, f.Timestamp, f.Sequence, f.Provider, f.RawResponseID, f.ReceivedAt, f.EventID, observed, by)
+	}
+	if err := tx.Insert(ctx, came); err != nil {
+		return err
+	}
+	return tx.Insert(ctx, corrected)
+}
+
+// find is that of projections.Corrections.
+func find(ctx context.Context, q store.Querier, g pipeline.Generation, names []projections.FactName) ([]projections.Fact, error) {
+	args := make([]any, 0, 3*len(names))
+	wanted := map[projections.FactName]bool{}
+	for _, n := range names {
+		args = append(args, n.Symbol, n.Provider, n.Timestamp)
+		wanted[n] = true
+	}
+	var rows []struct {
+		Price
+		Symbol        schema.Symbol   `db:"symbol"`
+		Provider      schema.Provider `db:"provider"`
+		RawResponseID string          `db:"raw_response_id"`
+		EventID       string          `db:"event_id"`
+	}
+	err := q.Select(ctx, &rows, store.ForEach(`SELECT id, symbol, price, timestamp, sequence, provider, raw_response_id, received_at, event_id
+		FROM `+g.Table(table)+` WHERE symbol = ? AND provider = ? AND timestamp = ?`, len(names)), args...)
+	if err != nil {
+		return nil, fmt.Errorf("looking for prices: %w", err)
+	}
+	found := map[int64]projections.Fact{} // two names may be of one time
+	for _, r := range rows {
+		f := projections.Fact{Symbol: r.Symbol, Provider: r.Provider, Place: r.Place(), Key: projections.FactKey(r.EventID), Price: r.Price.Price,
+			EventID: r.EventID, RawResponseID: r.RawResponseID, ReceivedAt: r.ReceivedAt}
+		if wanted[projections.FactName{Symbol: f.Symbol, Provider: f.Provider, Timestamp: f.Timestamp, Key: f.Key}] {
+			found[f.ID] = f
+		}
+	}
+	return slices.Collect(maps.Values(found)), nil
 }

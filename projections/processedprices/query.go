@@ -17,6 +17,10 @@ type Price struct {
 	Sequence schema.Sequence `db:"sequence"`
 	// ReceivedAt is our clock when the answer was complete.
 	ReceivedAt schema.Time `db:"received_at"`
+	// Observed is the price as it came and CorrectionID says what changed it, where it was
+	// corrected; nil where it was not.
+	Observed     *schema.Decimal `db:"observed_price"`
+	CorrectionID *string         `db:"correction_id"`
 }
 
 // Place is where the price stands among those of its symbol.
@@ -42,7 +46,7 @@ type Reader struct{ DB store.Querier }
 // Prices returns the prices that a query selects.
 func (r Reader) Prices(ctx context.Context, q Query) ([]Price, error) {
 	var prices []Price
-	err := r.DB.Select(ctx, &prices, `SELECT id, price, timestamp, sequence, received_at FROM processed_prices
+	err := r.DB.Select(ctx, &prices, `SELECT id, price, timestamp, sequence, received_at, observed_price, correction_id FROM processed_prices
 		WHERE symbol = $1 AND provider = $2 AND timestamp >= $3 AND (timestamp, sequence, id) < ($4, $5, $6)
 		ORDER BY timestamp DESC, sequence DESC, id DESC LIMIT $7`,
 		q.Symbol, q.Provider, q.From, q.Behind.Timestamp, q.Behind.Sequence, q.Behind.ID, q.Limit)

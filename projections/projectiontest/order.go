@@ -112,7 +112,7 @@ func (s Suite) pointsOf(t testing.TB, c shrink.Case) ([]string, error) {
 	}
 	var lines []string
 	doc := asker.indicator.Indicator()
-	for _, parameters := range choices(doc) {
+	for _, parameters := range Choices(doc) {
 		for quote := range quotes {
 			for _, point := range asker.Points(quote.Provider, quote.Symbol, parameters) {
 				lines = append(lines, pointText(doc, quote, parameters, point))

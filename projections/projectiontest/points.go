@@ -48,6 +48,12 @@ func (a *Asker) Fold(payloads ...schema.Payload) {
 	require.NoError(a.t, a.stage.Deliver(a.rig.AppendAll(a.t, payloads...)...))
 }
 
+// FoldEvents is Fold of events that have their ids, as corrections need.
+func (a *Asker) FoldEvents(events ...schema.Event) {
+	a.t.Helper()
+	require.NoError(a.t, a.stage.Deliver(a.rig.Append(a.t, events...)...))
+}
+
 // points folds the example logs into an indicator, and asks for all that came out.
 func (s Suite) points(t testing.TB) {
 	t.Helper()
@@ -63,7 +69,7 @@ func (s Suite) points(t testing.TB) {
 			}
 		}
 	}
-	for _, parameters := range choices(doc) {
+	for _, parameters := range Choices(doc) {
 		var all []projections.Point
 		for quote := range quotes {
 			points := asker.Points(quote.Provider, quote.Symbol, parameters)
@@ -75,8 +81,8 @@ func (s Suite) points(t testing.TB) {
 	}
 }
 
-// choices are the defaults of the parameters, and each with every choice of one.
-func choices(d projections.IndicatorDoc) []map[string]string {
+// Choices are the defaults of the parameters, and each with every choice of one.
+func Choices(d projections.IndicatorDoc) []map[string]string {
 	all := []map[string]string{nil}
 	for _, p := range d.Parameters {
 		for _, choice := range p.Choices {

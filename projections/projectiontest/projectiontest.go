@@ -36,7 +36,8 @@ type Suite struct {
 	// New makes the projection as a process does when it starts. It is called
 	// often, and what it returns must share nothing.
 	New func() (pipeline.Projection, error)
-	// Draw draws the events of a log. Default: Prices with a Longest of its own.
+	// Draw draws the events of a log. Default: Prices with a Longest of its own, and
+	// corrections of them as of Corrected.
 	Draw func(*rapid.T) []schema.Payload
 	// Longest is for an indicator that gives its first point after more than 50
 	// prices of a symbol: about twice that many. It is the length of the longest run
@@ -91,7 +92,7 @@ func (s *Suite) complete() {
 		s.Longest = longest
 	}
 	if s.Draw == nil {
-		s.Draw = func(t *rapid.T) []schema.Payload { return prices(t, s.Longest) }
+		s.Draw = func(t *rapid.T) []schema.Payload { return Corrected(t, prices(t, s.Longest)) }
 	}
 }
 
@@ -232,7 +233,7 @@ func (s Suite) fold(t pipelinetest.TB, rig *pipelinetest.Rig, g pipeline.Generat
 // compare folds a case as wanted says, and as it is; wait comes in between.
 func (s Suite) compare(t pipelinetest.TB, rig *pipelinetest.Rig, wanted func(shrink.Case) shrink.Case, wait time.Duration) func(shrink.Case) shrink.Result {
 	return func(c shrink.Case) shrink.Result {
-		records := rig.AppendAll(t, c.Payloads()...)
+		records := rig.Append(t, Events(c.Payloads()...)...)
 		if !c.InOrder(records) {
 			return shrink.Result{}
 		}
@@ -249,7 +250,7 @@ const oneByOne = "one record at a time"
 func (s Suite) batches(t tb, rig *pipelinetest.Rig) {
 	shrink.Check(t, func(t *rapid.T) shrink.Case {
 		payloads := s.Draw(t)
-		return shrink.Draw(t, payloads, rig.AppendAll(t, payloads...))
+		return shrink.Draw(t, payloads, rig.Append(t, Events(payloads...)...))
 	}, "the rows depend on the batches, on a rollback or on a restart", oneByOne, s.compare(t, rig, shrink.Case.OneByOne, 0))
 }
 
@@ -302,7 +303,7 @@ func (s Suite) generations(t pipelinetest.TB, rig *pipelinetest.Rig) {
 	require.Len(t, tables(t, rig.DB), len(before)+2*len(p.TableNames()), "Tables makes tables that TableNames does not list, or that two generations share")
 
 	c := shrink.New(s.example(0))
-	log := rig.AppendAll(t, c.Payloads()...)
+	log := rig.Append(t, Events(c.Payloads()...)...)
 	require.NoError(t, s.fold(t, rig, first, c, log))
 	want := dump(t, rig.DB, p, first)
 	for _, r := range dump(t, rig.DB, p, second) {

@@ -59,6 +59,8 @@ func TestCases(t *testing.T) {
 		{file: "local-hours.csv", given: options{csv.OptionZone: "Europe/Berlin"}, says: []string{"occurs twice in Europe/Berlin"},
 			want: []string{"DE-POWER 88.1 2024-10-26T23:30:00Z", "DE-POWER 85 2024-10-27T00:30:00Z", "DE-POWER 85 2024-10-27T01:30:00Z", "DE-POWER 83.2 2024-10-27T02:30:00Z"}},
 		{file: "symbols.csv", want: []string{"CL1! 1.5 2024-01-01T00:00:00Z", "$SPX 4800.25 2024-01-01T00:00:00Z", "/ES 4801 2024-01-01T00:00:00Z", "@ES#C 4801.25 2024-01-01T00:00:00Z"}},
+		{file: "before-dividend.csv", want: []string{"T 100 2024-01-01T00:00:00Z", "T 101 2024-01-02T00:00:00Z", "T 102 2024-01-03T00:00:00Z", "T 103 2024-01-04T00:00:00Z", "T 104 2024-01-05T00:00:00Z"}},
+		{file: "after-dividend.csv", want: []string{"T 99.5 2024-01-01T00:00:00Z", "T 100.5 2024-01-02T00:00:00Z", "T 101.5 2024-01-03T00:00:00Z", "T 102.5 2024-01-04T00:00:00Z", "T 104 2024-01-05T00:00:00Z"}},
 		{file: "wrong-format.csv", bad: []string{"may be the day or the month", "may be the day or the month"}},
 	}
 	seen := map[string]bool{"newest-first.csv": true} // below
