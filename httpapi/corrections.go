@@ -112,7 +112,19 @@ func (a *API) correct(w http.ResponseWriter, r *http.Request, retract bool) erro
 			return fmt.Errorf("reading correction %s: %w", id, err)
 		}
 	}
-	if samePrice(fact.Price, body.price) && body.size.IsZero() {
+	same := func() bool { return samePrice(fact.Price, body.price) && body.size.IsZero() }
+	if same() { // unless another correction is on its way
+		if err := a.ports.Corrections.WaitCaughtUp(ctx); err != nil {
+			return fmt.Errorf("waiting for the prices of %s: %w", moment.Symbol, err)
+		}
+		if fact, err = a.findFact(ctx, moment, body.factID); err != nil {
+			return err
+		}
+		if key == "" {
+			id = schema.CorrectionID(fact.FactID, fact.CorrectionID, body.price, body.size)
+		}
+	}
+	if same() {
 		answer := correctionAccepted{Status: "unchanged", FactID: fact.FactID}
 		if fact.CorrectionID != "" {
 			answer.CorrectionID = &fact.CorrectionID

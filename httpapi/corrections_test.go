@@ -21,6 +21,8 @@ type correctable struct {
 	said  []processedprices.Correction
 	err   error
 	waits int
+	// arrives is what is on its way, until someone waits for it.
+	arrives func()
 }
 
 func (c *correctable) Facts(_ context.Context, moments []processedprices.Moment) (map[processedprices.Moment][]processedprices.Fact, error) {
@@ -52,7 +54,12 @@ func (c *correctable) Correction(_ context.Context, id string) (processedprices.
 	return processedprices.Correction{}, projections.ErrNotFound
 }
 
-func (c *correctable) WaitCaughtUp(context.Context) error { c.waits++; return c.err }
+func (c *correctable) WaitCaughtUp(context.Context) error {
+	if c.waits++; c.arrives != nil {
+		c.arrives()
+	}
+	return c.err
+}
 
 // exampleCorrection is one that is applied.
 func exampleCorrection(id string, row int64) processedprices.Correction {
@@ -125,6 +132,19 @@ func TestCorrections(t *testing.T) {
 			assert.NotEmpty(t, w.Header().Get("X-Log-Position"))
 		})
 	}
+}
+
+func TestUnchangedIsAsOfTheCorrectionsOnTheirWay(t *testing.T) {
+	t.Parallel()
+	model, log := corrected(), &commands{}
+	price := schema.MustDecimal("1")
+	model.arrives = func() { model.facts[0].Price, model.facts[0].CorrectionID = &price, "c" }
+	api := newAPI(t, func(s *setup) { s.Corrections, s.Commands = model, log })
+	w := serve(t, api, request(http.MethodPost, "/api/v1/corrections", `{"symbol":"AAPL","timestamp":"`+eventTime.Text()+`","reason":"r","price":185.75}`))
+	require.Equal(t, http.StatusAccepted, w.Code, w.Body)
+	back := schema.MustDecimal("185.75")
+	assert.Contains(t, w.Body.String(), schema.CorrectionID("fact", "c", &back, schema.Decimal{}))
+	assert.Len(t, log.all(), 1)
 }
 
 func TestACorrectionWithAKeyIsMadeOnce(t *testing.T) {

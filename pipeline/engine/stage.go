@@ -221,11 +221,15 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 			s.setTrouble(who, nil)
 			return err
 		}
-		s.setTrouble(who, err)
 		pause := pauses.NextBackOff()
 		var after interface{ RetryAfter() time.Duration }
+		brief := false
 		if errors.As(err, &after) {
 			pause = after.RetryAfter()
+			brief = pause < briefPause && time.Since(began) < briefWait
+		}
+		if !brief {
+			s.setTrouble(who, err)
 		}
 		if s.patience > 0 && s.db.IsFull(err) {
 			return err // what can wait gives way
@@ -236,7 +240,9 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 		s.metrics.retries.Inc()
 		// While a database is down, each lane says so every other second.
 		level := slog.LevelDebug
-		s.complaints.Do(func() { level = slog.LevelWarn })
+		if !brief {
+			s.complaints.Do(func() { level = slog.LevelWarn })
+		}
 		s.log.Log(ctx, level, "batch failed, trying again", "after", pause, "error", err)
 		s.awaitReturn(ctx, err)
 		select {
@@ -248,6 +254,13 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 		}
 	}
 }
+
+// A handler that asks for pauses shorter than briefPause waits for what is on its way, such
+// as another stage: for as long as briefWait that is no trouble.
+const (
+	briefPause = 100 * time.Millisecond
+	briefWait  = 2 * time.Second
+)
 
 // asRunner, asConsumer and asLane name who is in trouble.
 const (
