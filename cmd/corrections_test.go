@@ -66,7 +66,7 @@ func TestTheCaseOfClosesAfterADividend(t *testing.T) {
 	check("after a rebuild")
 	p.stopped()
 	for _, damage := range []struct{ projection, do string }{
-		{"moving-averages", `UPDATE moving_average_prices SET price = '1' WHERE symbol = 'T' AND price = '104'`},
+		{"moving-averages", `UPDATE moving_average_windows SET entries = REPLACE(entries, '104', '1') WHERE quote_key = 'csv/T'`},
 		{"processed-prices", `UPDATE processed_prices SET observed_price = '1' WHERE observed_price = '100'`},
 		{"latest-prices", `DELETE FROM latest_prices_corrected WHERE id = (SELECT MIN(id) FROM latest_prices_corrected)`},
 		{"ema", `UPDATE ema_corrections SET reason = 'another' WHERE id = (SELECT MIN(id) FROM ema_corrections)`},

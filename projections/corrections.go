@@ -22,11 +22,16 @@ import (
 type Corrections struct {
 	// Table is what the names of its tables begin with.
 	Table string
-	// Keep is a fact as the projection keeps it; false where it keeps none of it. A fact is
-	// kept if it would be as it came and as it was corrected.
-	Keep func(Fact) (Fact, bool)
-	// Find returns the kept facts of some names, as they are.
+	// Keep takes from a fact what the projection has no use for; false where it keeps none
+	// of it. A fact is kept if it would be as it came and as it was corrected.
+	Keep func(*Fact) bool
+	// Find returns the kept facts of some names, as they are. Nil where a projection has
+	// none of its own.
 	Find func(ctx context.Context, q store.Querier, g pipeline.Generation, names []FactName) ([]Fact, error)
+	// Listed says which facts the projection does not keep, but looks for in the list of
+	// prices, those of one generation of processed-prices; see Batch. Nil where there are
+	// none.
+	Listed func(Fact) bool
 }
 
 // FactName tells a fact from all others.
@@ -37,6 +42,7 @@ type FactName struct {
 	Key       int64
 }
 
+// nameOf is the name of a fact that has its Key.
 func nameOf(f Fact) FactName { return FactName{f.Symbol, f.Provider, f.Timestamp, f.Key} }
 
 // CorrectionRow is a correction of a fact.
@@ -134,9 +140,14 @@ func (c *Corrections) Tables(g pipeline.Generation) []string {
 		`CREATE TABLE ` + kept + ` (
 			id             {int}  PRIMARY KEY,
 			correction_key {text} NOT NULL,
+			symbol         {text} NOT NULL,
+			provider       {text} NOT NULL,
+			timestamp      {time} NOT NULL,
+			sequence       {int}  NOT NULL,
 			fact           {text} NOT NULL
 		)`,
 		`CREATE INDEX ` + kept + `_by_key ON ` + kept + ` (correction_key)`,
+		`CREATE INDEX ` + kept + `_by_time ON ` + kept + ` (symbol, provider, ` + seriesPlace + `)`,
 	}
 }
 
@@ -144,7 +155,7 @@ func (c *Corrections) Tables(g pipeline.Generation) []string {
 type statement struct {
 	id         int64
 	key        string // of its correction
-	fact       Fact
+	fact       *Fact
 	correction *CorrectionRow
 }
 
@@ -155,46 +166,143 @@ func (s statement) market() market {
 	return s.fact.market()
 }
 
-// Changes is what a batch changes, in the order of its records. Records that are neither
-// facts nor corrections are left out.
-func (c *Corrections) Changes(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) ([]Change, error) {
-	statements, err := c.read(in)
-	if err != nil {
-		return nil, err
-	}
-	corrected, err := c.corrected(ctx, tx, g, statements)
-	if err != nil {
-		return nil, err
-	}
-	b := &correcting{Corrections: c, last: map[string]*CorrectionRow{}, facts: map[string][]Fact{}}
-	if len(corrected) > 0 {
-		for i := range statements {
-			if s := &statements[i]; s.correction == nil && corrected[s.market()] {
-				s.key = correctionKey(s.market(), s.fact.Timestamp, s.fact.EventID)
-			}
-		}
-		if err := b.load(ctx, tx, g, statements); err != nil {
-			return nil, fmt.Errorf("loading corrections of %s: %w", c.Table, err)
-		}
-	}
-	changes := make([]Change, 0, len(statements))
-	for _, s := range statements {
-		changes = b.follow(s, changes)
-	}
-	return changes, b.save(ctx, tx, g)
+// Batch is a batch of records as the changes of facts that it comes to.
+type Batch struct {
+	// Changes are in the order of the records. Records that are neither facts nor
+	// corrections are left out.
+	Changes []Change
+	// Corrects says that there is a correction among them.
+	Corrects bool
+
+	corrections *Corrections
+	tx          *pipeline.Tx
+	g           pipeline.Generation
+	// list is nil unless Corrects, of a projection with Listed.
+	list *priceList
+	// came are the facts of the batch, as they came; nil where there is no list.
+	came []Fact
 }
 
-func (c *Corrections) read(in []pipeline.Record) ([]statement, error) {
+// Batch reads a batch.
+func (c *Corrections) Batch(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) (*Batch, error) {
+	b := &Batch{corrections: c, tx: tx, g: g, Changes: make([]Change, 0, len(in))}
+	facts, err := factsOf(in)
+	if err != nil {
+		return nil, err
+	}
+	b.Corrects = corrects(in)
+	corrected := b.Corrects
+	if corrected {
+		pipeline.CacheFor[someKey, bool](tx, c).Put(someKey{}, true)
+	} else if corrected, err = c.some(ctx, tx, g); err != nil {
+		return nil, err
+	}
+	if !corrected {
+		for i := range facts {
+			if f := &facts[i]; c.Keep(f) {
+				b.Changes = append(b.Changes, Change{Record: f.ID, After: f, Observed: f})
+			}
+		}
+		return b, nil
+	}
+	statements, err := statementsOf(in, facts)
+	if err != nil {
+		return nil, err
+	}
+	return b, b.read(ctx, in, statements)
+}
+
+// someKey is the key of the one value that says whether there is any correction.
+type someKey struct{}
+
+// some reports whether any fact was ever corrected that this lane has, or whether that has
+// to be looked for.
+func (c *Corrections) some(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation) (bool, error) {
+	cache := pipeline.CacheFor[someKey, bool](tx, c)
+	yes, known := cache.Get(someKey{})
+	if known {
+		return yes, nil
+	}
+	var first []int64
+	if err := tx.Select(ctx, &first, `SELECT id FROM `+g.Table(c.Said())+` LIMIT 1`); err != nil {
+		return false, fmt.Errorf("looking for corrections of %s: %w", c.Table, err)
+	}
+	cache.Put(someKey{}, len(first) > 0)
+	return len(first) > 0, nil
+}
+
+// read is Batch where something was corrected.
+func (b *Batch) read(ctx context.Context, in []pipeline.Record, statements []statement) (err error) {
+	c := b.corrections
+	if b.Corrects && c.Listed != nil {
+		if b.list, err = openList(ctx, b.tx, in); err != nil {
+			return fmt.Errorf("correcting %s: %w", c.Table, err)
+		}
+		for _, s := range statements {
+			if s.fact != nil && c.Listed(*s.fact) {
+				b.came = append(b.came, *s.fact)
+			}
+		}
+	}
+	corrected, err := c.corrected(ctx, b.tx, b.g, statements)
+	if err != nil {
+		return err
+	}
+	f := &correcting{Corrections: c, last: map[string]*CorrectionRow{}, facts: map[string][]Fact{}}
+	if len(corrected) > 0 {
+		for i := range statements {
+			if s := &statements[i]; s.fact != nil && corrected[s.fact.market()] {
+				s.key = correctionKey(s.fact.market(), s.fact.Timestamp, s.fact.EventID)
+			}
+		}
+		if err := f.load(ctx, b, statements); err != nil {
+			return fmt.Errorf("loading corrections of %s: %w", c.Table, err)
+		}
+	}
+	for _, s := range statements {
+		b.Changes = f.follow(s, b.Changes)
+	}
+	return f.save(ctx, b.tx, b.g)
+}
+
+// corrects reports whether there is a correction among records.
+func corrects(in []pipeline.Record) bool {
+	for i := range in {
+		if _, ok := schema.CorrectionOf(in[i].Event.Payload); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// factsOf are the facts of records.
+func factsOf(in []pipeline.Record) ([]Fact, error) {
+	facts := make([]Fact, 0, len(in))
+	for i := range in {
+		id, err := in[i].RowID(0)
+		if err != nil {
+			return nil, pipeline.Permanent(err)
+		}
+		if f, ok := factOf(&in[i].Event, id); ok {
+			facts = append(facts, f)
+		}
+	}
+	return facts, nil
+}
+
+// statementsOf are the facts and corrections of records, in their order.
+func statementsOf(in []pipeline.Record, facts []Fact) ([]statement, error) {
 	statements := make([]statement, 0, len(in))
 	for i := range in {
 		id, err := in[i].RowID(0)
 		if err != nil {
 			return nil, pipeline.Permanent(err)
 		}
-		if f, ok := factOf(in[i].Event, id); ok {
-			statements = append(statements, statement{id: id, fact: f})
-		} else if row, ok := correctionOf(in[i].Event, id); ok {
+		if row, ok := correctionOf(in[i].Event, id); ok {
 			statements = append(statements, statement{id: id, key: row.Key, correction: &row})
+		} else if len(facts) > 0 && facts[0].ID == id {
+			statements = append(statements, statement{id: id, fact: &facts[0]})
+			facts = facts[1:]
 		}
 	}
 	return statements, nil
@@ -202,9 +310,9 @@ func (c *Corrections) read(in []pipeline.Record) ([]statement, error) {
 
 // corrected are the markets of a batch of which a fact was ever corrected, or is in it.
 func (c *Corrections) corrected(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, statements []statement) (map[market]bool, error) {
-	markets := make([]market, len(statements))
-	for i, s := range statements {
-		markets[i] = s.market()
+	markets := map[market]bool{}
+	for _, s := range statements {
+		markets[s.market()] = true
 	}
 	all, err := c.correctedOf(ctx, tx, g, markets)
 	known := pipeline.CacheFor[market, bool](tx, c)
@@ -217,16 +325,22 @@ func (c *Corrections) corrected(ctx context.Context, tx *pipeline.Tx, g pipeline
 	return all, err
 }
 
-func (c *Corrections) correctedOf(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, markets []market) (map[market]bool, error) {
+func (c *Corrections) correctedOf(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, markets map[market]bool) (map[market]bool, error) {
+	all := map[market]bool{}
+	if some, err := c.some(ctx, tx, g); err != nil || !some {
+		return all, err
+	}
 	known := pipeline.CacheFor[market, bool](tx, c)
 	var missing []market
-	for _, m := range markets {
-		if _, ok := known.Get(m); !ok {
+	for m := range markets {
+		switch yes, ok := known.Get(m); {
+		case yes:
+			all[m] = true
+		case !ok:
 			known.Put(m, false)
 			missing = append(missing, m)
 		}
 	}
-	all := map[market]bool{}
 	for part := range slices.Chunk(missing, 100) {
 		args := make([]any, 0, 2*len(part))
 		for _, m := range part {
@@ -238,11 +352,8 @@ func (c *Corrections) correctedOf(ctx context.Context, tx *pipeline.Tx, g pipeli
 			return all, fmt.Errorf("looking for corrections of %s: %w", c.Table, err)
 		}
 		for _, r := range rows {
-			known.Put(market{r.Symbol, r.Provider}, true)
-		}
-	}
-	for _, m := range markets {
-		if yes, _ := known.Get(m); yes {
+			m := market{r.Symbol, r.Provider}
+			known.Put(m, true)
 			all[m] = true
 		}
 	}
@@ -250,11 +361,11 @@ func (c *Corrections) correctedOf(ctx context.Context, tx *pipeline.Tx, g pipeli
 }
 
 // Of reports of which symbols, of those of some quotes, a fact was ever corrected. After
-// Changes it includes those of the batch.
+// Batch it includes those of the batch.
 func (c *Corrections) Of(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, quotes []schema.Quote) (map[string]bool, error) {
-	markets := make([]market, len(quotes))
-	for i, q := range quotes {
-		markets[i] = market{q.Symbol, q.Provider}
+	markets := map[market]bool{}
+	for _, q := range quotes {
+		markets[market{q.Symbol, q.Provider}] = true
 	}
 	all, err := c.correctedOf(ctx, tx, g, markets)
 	keys := make(map[string]bool, len(all))
@@ -277,7 +388,8 @@ type correcting struct {
 }
 
 // load reads what was said before about the facts of a batch.
-func (b *correcting) load(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, statements []statement) error {
+func (b *correcting) load(ctx context.Context, batch *Batch, statements []statement) error {
+	tx, g := batch.tx, batch.g
 	names := map[string]FactName{} // of those that are corrected in the batch
 	keys := map[string]bool{}
 	for _, s := range statements {
@@ -319,13 +431,16 @@ func (b *correcting) load(ctx context.Context, tx *pipeline.Tx, g pipeline.Gener
 		}
 	}
 	for part := range slices.Chunk(wanted, 100) {
-		found, err := b.Find(ctx, tx, g, part)
+		found, err := batch.find(ctx, part)
 		if err != nil {
 			return err
 		}
-		slices.SortFunc(found, func(a, b Fact) int { return a.Compare(b.Place) })
-		for _, f := range found {
-			b.keep(byName[nameOf(f)], f)
+		for _, name := range part {
+			facts := found[name]
+			slices.SortFunc(facts, func(a, b Fact) int { return a.Compare(b.Place) })
+			for _, f := range facts {
+				b.keep(byName[name], f)
+			}
 		}
 	}
 	return nil
@@ -339,19 +454,19 @@ func (b *correcting) keep(key string, f Fact) {
 
 // follow appends what a statement changes.
 func (b *correcting) follow(s statement, changes []Change) []Change {
-	if s.correction == nil {
-		fact, kept := b.Keep(s.fact)
-		if !kept {
+	if s.fact != nil {
+		if !b.Keep(s.fact) {
 			return changes
 		}
-		if s.key != "" {
-			b.keep(s.key, fact)
+		if s.key == "" {
+			return append(changes, Change{Record: s.id, After: s.fact, Observed: s.fact})
 		}
-		after := b.as(b.last[s.key], fact)
+		b.keep(s.key, *s.fact)
+		after := b.as(b.last[s.key], *s.fact)
 		if after == nil {
 			return changes
 		}
-		return append(changes, Change{Record: s.id, After: after, Observed: &fact, Correction: b.last[s.key]})
+		return append(changes, Change{Record: s.id, After: after, Observed: s.fact, Correction: b.last[s.key]})
 	}
 	before := b.last[s.key]
 	if before != nil && before.CorrectionID == s.correction.CorrectionID {
@@ -374,10 +489,7 @@ func (b *correcting) follow(s statement, changes []Change) []Change {
 // as is a fact after a correction, if it is kept.
 func (b *correcting) as(c *CorrectionRow, f Fact) *Fact {
 	after := c.Of(f)
-	if after == nil {
-		return nil
-	}
-	if _, kept := b.Keep(*after); !kept {
+	if after == nil || !b.Keep(after) {
 		return nil
 	}
 	return after
@@ -399,7 +511,7 @@ func (b *correcting) save(ctx context.Context, tx *pipeline.Tx, g pipeline.Gener
 	if err := tx.Insert(ctx, said); err != nil {
 		return err
 	}
-	kept := store.Rows{Table: g.Table(b.originals()), Columns: []string{"id", "correction_key", "fact"}}
+	kept := store.Rows{Table: g.Table(b.originals()), Columns: []string{"id", "correction_key", "symbol", "provider", "timestamp", "sequence", "fact"}}
 	for i, f := range b.came {
 		if b.last[b.keys[i]] == nil {
 			continue // of a corrected symbol, and as it came
@@ -408,7 +520,7 @@ func (b *correcting) save(ctx context.Context, tx *pipeline.Tx, g pipeline.Gener
 		if err != nil {
 			return pipeline.Permanent(fmt.Errorf("writing a fact as it came: %w", err))
 		}
-		kept.Add(f.ID, b.keys[i], string(text))
+		kept.Add(f.ID, b.keys[i], f.Symbol, f.Provider, f.Timestamp, f.Sequence, string(text))
 	}
 	return tx.Insert(ctx, kept)
 }

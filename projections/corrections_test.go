@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -176,8 +177,8 @@ func paged(t *rapid.T, db *store.Store, indicator projections.Indicator, quote s
 
 // fold folds events into a generation that has the plain names, which queries use, and
 // returns what is read of it.
-func fold[T any](t *rapid.T, rig *pipelinetest.Rig, make func(pipeline.Env) (pipeline.Projection, error), number int, events []schema.Event, pieces bool, read func(pipeline.Generation) T) T {
-	p, err := make(pipeline.Env{})
+func fold[T any](t *rapid.T, rig *pipelinetest.Rig, build func(pipeline.Env) (pipeline.Projection, error), number int, events []schema.Event, pieces bool, read func(pipeline.Generation) T) T {
+	p, err := build(pipeline.Env{})
 	require.NoError(t, err)
 	g := pipeline.Generation{Projection: p.Name(), Number: number, Active: true}
 	pipelinetest.CreateTables(t, rig.DB, p, g)
@@ -185,6 +186,21 @@ func fold[T any](t *rapid.T, rig *pipelinetest.Rig, make func(pipeline.Env) (pip
 	stage := rig.Start(t, pipelinetest.FoldStage(p, g))
 	defer stage.Close(t)
 	log := rig.Append(t, events...)
+	list := projectiontest.NewPriceList(t, rig)
+	defer list.Drop()
+	if pieces && rapid.IntRange(0, 3).Draw(t, "3 to list the prices meanwhile") == 3 {
+		listed := make(chan error)
+		go func() {
+			var errs []error
+			for part := range slices.Chunk(log, 3) {
+				errs = append(errs, list.Deliver(part))
+			}
+			listed <- errors.Join(errs...)
+		}()
+		defer func() { require.NoError(t, <-listed) }()
+	} else {
+		require.NoError(t, list.Deliver(log))
+	}
 	if pieces {
 		pipelinetest.DeliverInPieces(t, stage, log)
 	} else if len(log) > 0 {
@@ -192,3 +208,46 @@ func fold[T any](t *rapid.T, rig *pipelinetest.Rig, make func(pipeline.Env) (pip
 	}
 	return read(g)
 }
+
+// TestACorrectionWaitsForTheListOfPrices: what is needed of it is what came before the batch.
+func TestACorrectionWaitsForTheListOfPrices(t *testing.T) {
+	t.Parallel()
+	rig := pipelinetest.New(t)
+	p, err := moduleOf(movingaverages.Name).New(pipeline.Env{Settings: map[string]any{"windows": []int{2}}})
+	require.NoError(t, err)
+	g := pipeline.Generation{Projection: p.Name(), Number: 1, Active: true}
+	pipelinetest.CreateTables(t, rig.DB, p, g)
+	list := projectiontest.NewPriceList(t, rig)
+	defer list.Drop()
+	stage := rig.Start(t, pipelinetest.FoldStage(p, g))
+	defer stage.Close(t)
+
+	var payloads []schema.Payload
+	for i, price := range []string{"1", "2", "4"} {
+		at := schema.NewTime(time.Unix(int64(i), 0))
+		payloads = append(payloads, schema.PriceObserved{Symbol: "A", Source: "p", Price: schema.MustDecimal(price), Timestamp: at, ReceivedAt: at})
+	}
+	last := payloads[2].(schema.PriceObserved)
+	payloads = append(payloads, schema.PriceRetracted{RetractedAt: last.Timestamp,
+		Correction: schema.Correction{FactID: "fact-2", Symbol: "A", Source: "p", Timestamp: last.Timestamp, Reason: "r"}})
+	log := rig.Append(t, projectiontest.Events(payloads...)...)
+	require.NoError(t, stage.Deliver(log[:2]...))
+	apply := func() error {
+		return rig.DB.Write(t.Context(), func(tx *store.Tx) error {
+			return errors.Join(p.Apply(t.Context(), &pipeline.Tx{Tx: tx}, g, log[2:]), errUndone)
+		})
+	}
+	require.ErrorIs(t, apply(), projections.ErrListBehind, "the list is empty")
+	require.NoError(t, list.Deliver(log[:1]))
+	require.ErrorIs(t, apply(), projections.ErrListBehind, "it lacks the price before the batch")
+	require.False(t, pipeline.IsPermanent(apply()))
+	require.NoError(t, list.Deliver(log[:2]))
+	require.NotErrorIs(t, apply(), projections.ErrListBehind)
+
+	require.NoError(t, stage.Deliver(log[2:]...))
+	average, _, err := movingaverages.At(t.Context(), rig.DB, "p", "A", 2)
+	require.NoError(t, err)
+	require.Equal(t, "1.5", average.Value.String())
+}
+
+var errUndone = errors.New("rolled back by the test")

@@ -3,7 +3,6 @@ package projections
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"maps"
 	"slices"
 
 	"github.com/pricemill/pricemill/schema"
@@ -15,16 +14,17 @@ type Fact struct {
 	Symbol   schema.Symbol   `json:"symbol"`
 	Provider schema.Provider `json:"provider"`
 	Place
-	// Key is that of the id of its event; see FactKey.
-	Key   int64          `json:"key"`
 	Price schema.Decimal `json:"price"`
 	// Size is zero where the provider does not say.
 	Size schema.Decimal `json:"size,omitzero"`
-	// Bar is nil where the fact is a price.
+	// Bar is nil where the fact is a price. Of a fact from the list of prices it has the
+	// OpenTime alone.
 	Bar           *schema.Bar `json:"bar,omitempty"`
 	EventID       string      `json:"event_id,omitempty"`
 	RawResponseID string      `json:"raw_response_id,omitempty"`
 	ReceivedAt    schema.Time `json:"received_at,omitzero"`
+	// Key is the FactKey of EventID, where a table has it.
+	Key int64 `json:"key,omitzero"`
 }
 
 // FactKey stands for the id of an event in tables that have a row a price: 63 bits of its
@@ -34,24 +34,30 @@ func FactKey(id string) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:]) >> 1)
 }
 
-// Lean is the fact without what only a list of prices has a use for.
-func (f Fact) Lean() Fact {
+// Lean takes from a fact what only a list of prices has a use for, and gives it its Key
+// where keyed says that a table has it.
+func (f *Fact) Lean(keyed bool) {
+	if !keyed {
+		f.Key = 0
+	} else if f.Key == 0 {
+		f.Key = FactKey(f.EventID)
+	}
 	f.EventID, f.RawResponseID, f.ReceivedAt = "", "", schema.Time{}
-	return f
 }
 
 func (f Fact) market() market { return market{f.Symbol, f.Provider} }
 
 // factOf is the fact of an event, with the row id of its record.
-func factOf(e schema.Event, id int64) (Fact, bool) {
+func factOf(e *schema.Event, id int64) (Fact, bool) {
 	p, ok := schema.PriceOf(e.Payload)
 	if !ok {
 		return Fact{}, false
 	}
-	f := Fact{Symbol: p.Symbol, Provider: p.Source, Place: Place{p.Timestamp, p.Sequence, id}, Key: FactKey(e.ID), Price: p.Price, Size: p.Size,
+	f := Fact{Symbol: p.Symbol, Provider: p.Source, Place: Place{p.Timestamp, p.Sequence, id}, Price: p.Price, Size: p.Size,
 		EventID: e.ID, RawResponseID: p.RawResponseID, ReceivedAt: p.ReceivedAt}
 	if b, isBar := e.Payload.(schema.BarObserved); isBar {
-		f.Bar = &b.Bar
+		bar := b.Bar // which alone is on the heap, and only here
+		f.Bar = &bar
 	}
 	return f, true
 }
@@ -68,11 +74,13 @@ type Change struct {
 	Correction *CorrectionRow
 }
 
-// New reports whether the change is a fact that came, and not a correction of one.
-func (c Change) New() bool { return c.Before == nil && c.Record == c.After.ID }
-
 // Market is the key of the symbol and provider of the fact.
 func (c Change) Market() string { return c.fact().market().String() }
+
+// Quote is the symbol and provider of the fact.
+func (c Change) Quote() schema.Quote {
+	return schema.Quote{Provider: c.fact().Provider, Symbol: c.fact().Symbol}
+}
 
 func (c Change) fact() *Fact {
 	if c.Before != nil {
@@ -82,16 +90,23 @@ func (c Change) fact() *Fact {
 }
 
 // Net leaves one change of each fact: from what it was before them all to what it is after
-// them all. They are in the order of the places of the facts.
+// them all.
 func Net(changes []Change) []Change {
-	byID := map[int64]Change{}
-	for _, c := range changes {
-		if first, again := byID[c.fact().ID]; again {
-			c.Before = first.Before
-		}
-		byID[c.fact().ID] = c
+	amended := func(c Change) bool { return c.Before != nil || c.Record != c.After.ID }
+	if !slices.ContainsFunc(changes, amended) {
+		return changes // each is of another fact
 	}
-	net := slices.DeleteFunc(slices.Collect(maps.Values(byID)), func(c Change) bool { return c.Before == nil && c.After == nil })
-	slices.SortFunc(net, func(a, b Change) int { return a.fact().Compare(b.fact().Place) })
-	return net
+	net := make([]Change, 0, len(changes))
+	at := make(map[int64]int, len(changes))
+	for _, c := range changes {
+		i, again := at[c.fact().ID]
+		if !again {
+			at[c.fact().ID] = len(net)
+			net = append(net, c)
+			continue
+		}
+		c.Before = net[i].Before
+		net[i] = c
+	}
+	return slices.DeleteFunc(net, func(c Change) bool { return c.Before == nil && c.After == nil })
 }

@@ -81,6 +81,10 @@ func (r *Rebuilder) look(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
+	// The list of prices first: others read it where a price was corrected.
+	slices.SortStableFunc(rows, func(a, b rebuildRow) int {
+		return asInt(b.Projection == PriceListName) - asInt(a.Projection == PriceListName)
+	})
 	for _, row := range rows {
 		p, err := named(r.Projections, row.Projection)
 		if err != nil || fingerprint(p) != row.Fold || row.State == RebuildReady && !row.due() {

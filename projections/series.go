@@ -147,10 +147,10 @@ func (p *series[S]) Tables(g pipeline.Generation) []string {
 }
 
 // keep is that of Corrections.
-func (p *series[S]) keep(f Fact) (Fact, bool) {
-	f = f.Lean()
+func (p *series[S]) keep(f *Fact) bool {
+	f.Lean(true)
 	f.Bar = nil
-	return f, p.Wants == nil || p.Wants(schema.PriceObserved{Symbol: f.Symbol, Source: f.Provider, Price: f.Price, Size: f.Size, Timestamp: f.Timestamp, Sequence: f.Sequence})
+	return p.Wants == nil || p.Wants(schema.PriceObserved{Symbol: f.Symbol, Source: f.Provider, Price: f.Price, Size: f.Size, Timestamp: f.Timestamp, Sequence: f.Sequence})
 }
 
 // DDL is the definition of the column.

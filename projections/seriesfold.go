@@ -23,11 +23,11 @@ type seriesFold[S any] struct {
 
 // Apply puts each price in its place, and computes again the states that follow from it.
 func (p *series[S]) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	changes, err := p.corrections.Changes(ctx, tx, g, in)
+	batch, err := p.corrections.Batch(ctx, tx, g, in)
 	if err != nil {
 		return err
 	}
-	batches := byMarket(Net(changes))
+	batches := byMarket(Net(batch.Changes))
 	markets := slices.SortedFunc(maps.Keys(batches), func(a, b market) int { return strings.Compare(a.String(), b.String()) })
 	newest := pipeline.CacheFor[market, standing[S]](tx, p)
 	f := &seriesFold[S]{series: p, tx: tx, table: g.Table(p.table)}
@@ -58,8 +58,9 @@ type seriesBatch struct {
 	amended []Change
 }
 
-// byMarket divides changes, which are in the order of their places.
+// byMarket divides changes.
 func byMarket(changes []Change) map[market]seriesBatch {
+	changes = slices.SortedFunc(slices.Values(changes), func(a, b Change) int { return a.fact().Compare(b.fact().Place) })
 	batches := map[market]seriesBatch{}
 	for _, c := range changes {
 		m := c.fact().market()

@@ -203,6 +203,7 @@ func (s *Stage) recordOf(l store.DeadLetter, topic store.Topic) pipeline.Record 
 	}
 	r.Headers = headers
 	s.decodeRecord(&r, topic)
+	r.State.Late = true
 	link, _, err := chain.LinkOf(r.Headers)
 	if r.State.Fault == nil {
 		r.State.Fault = err

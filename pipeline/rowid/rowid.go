@@ -41,5 +41,8 @@ func Range(epoch int64, partition int32) (first, last int64) {
 	return first, first | (1<<(offsetBits+indexBits) - 1)
 }
 
+// Partition tells the partitions of all epochs apart: rows of one have the same.
+func Partition(id int64) int64 { return id >> (offsetBits + indexBits) }
+
 // Offset is the offset of the record that a row follows from.
 func Offset(id int64) int64 { return id >> indexBits & maxOffset }

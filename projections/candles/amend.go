@@ -16,40 +16,34 @@ import (
 // corrected or retracted is made again: the shortest of its single prices, and each longer
 // one of the shortest, as where there are bars.
 
-// prices has a row for each price that is no bar.
-var prices = projections.FactTable{Name: "candle_prices", Sizes: true}
-
 // keep is that of projections.Corrections: all prices, and the bars that are within an
 // interval.
-func (p *projection) keep(f projections.Fact) (projections.Fact, bool) {
-	f = f.Lean()
+func (p *projection) keep(f *projections.Fact) bool {
+	f.Lean(f.Bar != nil)
 	if f.Bar == nil {
-		return f, true
+		return true
 	}
 	b := *f.Bar
 	b.AdjustedClose = nil
 	f.Bar = &b
-	return f, len(p.within(rowOf(f))) > 0
+	return len(p.within(rowOf(*f))) > 0
 }
 
-// find is that of projections.Corrections.
+// find is that of projections.Corrections, for bars.
 func (p *projection) find(ctx context.Context, q store.Querier, g pipeline.Generation, names []projections.FactName) ([]projections.Fact, error) {
-	facts, err := prices.Find(ctx, q, g, names)
-	if err != nil {
-		return nil, err
-	}
 	args := make([]any, 0, 4*len(names))
 	for _, n := range names {
 		args = append(args, n.Symbol, n.Provider, n.Timestamp, n.Key)
 	}
 	var bars []barRow
-	err = q.Select(ctx, &bars, store.ForEach(`SELECT `+strings.Join(barColumns, ", ")+` FROM `+g.Table(barsTable)+`
+	err := q.Select(ctx, &bars, store.ForEach(`SELECT `+strings.Join(barColumns, ", ")+` FROM `+g.Table(barsTable)+`
 		WHERE symbol = ? AND provider = ? AND close_time = ? AND fact = ?`, len(names)), args...)
 	if err != nil {
 		return nil, fmt.Errorf("looking for bars: %w", err)
 	}
-	for _, b := range bars {
-		facts = append(facts, b.asFact())
+	facts := make([]projections.Fact, len(bars))
+	for i, b := range bars {
+		facts[i] = b.asFact()
 	}
 	return facts, nil
 }
@@ -94,7 +88,7 @@ func (f *fold) amend(ctx context.Context) error {
 func (f *fold) haveBars(ctx context.Context, places []place) (map[place]bool, error) {
 	var bars []barRow
 	err := f.tx.Select(ctx, &bars, store.ForEach(`SELECT `+strings.Join(barColumns, ", ")+` FROM `+f.g.Table(barsTable)+`
-		WHERE symbol = ? AND provider = ? AND close_time > ? AND close_time <= ? AND open_time >= ?`, len(places)), bounds(places, true)...)
+		WHERE symbol = ? AND provider = ? AND close_time > ? AND close_time <= ? AND open_time >= ?`, len(places)), bounds(places)...)
 	if err != nil {
 		return nil, fmt.Errorf("looking for bars: %w", err)
 	}
@@ -109,28 +103,24 @@ func (f *fold) haveBars(ctx context.Context, places []place) (map[place]bool, er
 
 // ofPrices are candles of all their prices, without bars.
 func (f *fold) ofPrices(ctx context.Context, places []place) (map[place]candle, error) {
-	var rows []projections.FactRow
-	err := f.tx.Select(ctx, &rows, store.ForEach(`SELECT symbol, provider, timestamp, sequence, id, price, size FROM `+f.g.Table(prices.Name)+`
-		WHERE symbol = ? AND provider = ? AND timestamp >= ? AND timestamp < ?`, len(places)), bounds(places, false)...)
-	if err != nil {
-		return nil, fmt.Errorf("reading the prices of candles: %w", err)
-	}
 	made := map[place]candle{}
-	for _, r := range rows {
-		at := f.places(r.Fact())[0]
-		made[at] = made[at].add(tick(r.Fact()))
+	for _, at := range places {
+		facts, err := f.batch.Between(ctx, at.symbol, at.provider, at.start(), at.end())
+		if err != nil {
+			return nil, fmt.Errorf("reading the prices of candles: %w", err)
+		}
+		for _, fact := range facts {
+			made[at] = made[at].add(tick(fact))
+		}
 	}
 	return made, nil
 }
 
 // bounds are parameters for the intervals of candles.
-func bounds(places []place, again bool) []any {
+func bounds(places []place) []any {
 	args := make([]any, 0, 5*len(places))
 	for _, at := range places {
-		args = append(args, at.symbol, at.provider, at.start(), at.end())
-		if again {
-			args = append(args, at.start())
-		}
+		args = append(args, at.symbol, at.provider, at.start(), at.end(), at.start())
 	}
 	return args
 }

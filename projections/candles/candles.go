@@ -69,7 +69,8 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 		return nil, fmt.Errorf("intervals: at least one of 1m, 5m, 1h, 1d is needed")
 	}
 	p := &projection{intervals: names}
-	p.corrections = &projections.Corrections{Table: table, Keep: p.keep, Find: p.find}
+	p.corrections = &projections.Corrections{Table: table, Keep: p.keep, Find: p.find,
+		Listed: func(f projections.Fact) bool { return f.Bar == nil }}
 	return p, nil
 }
 
@@ -90,7 +91,7 @@ func (*projection) Name() string { return Name }
 func (*projection) Version() int { return 4 }
 
 func (p *projection) TableNames() []string {
-	return append([]string{table, ticksTable, barsTable, prices.Name}, p.corrections.TableNames()...)
+	return append([]string{table, ticksTable, barsTable}, p.corrections.TableNames()...)
 }
 
 // OrderFree implements pipeline.OrderFree.
@@ -147,7 +148,7 @@ func (p *projection) Tables(g pipeline.Generation) []string {
 		tables = append(tables, "CREATE TABLE "+name+" ("+strings.Join(definitions, ", ")+") {keyed}",
 			"CREATE INDEX "+name+"_by_time ON "+name+" (symbol, provider, interval, timestamp, id)")
 	}
-	return slices.Concat(tables, barTables(g.Table(barsTable)), prices.Tables(g), p.corrections.Tables(g))
+	return slices.Concat(tables, barTables(g.Table(barsTable)), p.corrections.Tables(g))
 }
 
 // line is the candles of one interval of a symbol.
@@ -185,12 +186,12 @@ type last struct {
 // that have bars in them, or prices that were corrected. Of each line one candle stays in
 // memory, the newest that came; any other is looked for in the table.
 func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	changes, err := p.corrections.Changes(ctx, tx, g, in)
+	batch, err := p.corrections.Batch(ctx, tx, g, in)
 	if err != nil {
 		return err
 	}
-	f := &fold{projection: p, tx: tx, g: g, cache: pipeline.CacheFor[line, last](tx, p), changed: map[place]candle{}, again: map[place]bool{}}
-	ticks, bars, err := f.divide(ctx, projections.Net(changes))
+	f := &fold{projection: p, tx: tx, g: g, batch: batch, cache: pipeline.CacheFor[line, last](tx, p), changed: map[place]candle{}, again: map[place]bool{}}
+	ticks, bars, err := f.divide(ctx, projections.Net(batch.Changes))
 	if err != nil {
 		return err
 	}
@@ -227,6 +228,7 @@ type fold struct {
 	*projection
 	tx    *pipeline.Tx
 	g     pipeline.Generation
+	batch *projections.Batch
 	cache *pipeline.Cache[line, last]
 	// changed are the candles that rest on ticks alone, again those that have bars, or
 	// amended prices.
@@ -251,18 +253,17 @@ func (p *projection) places(f projections.Fact) []place {
 	return places
 }
 
-// divide stores the prices and bars, notes which candles have amended ones, and returns
+// divide stores the bars, notes which candles have amended ones, and returns
 // those that came, without the prices of amended candles.
 func (f *fold) divide(ctx context.Context, changes []projections.Change) (ticks []observed, bars []barRow, err error) {
 	f.amended = map[place]bool{}
-	var ofPrices, ofBars []projections.Change
+	var ofBars []projections.Change
 	for _, c := range changes {
 		fact := c.After
 		if fact == nil {
 			fact = c.Before
 		}
 		if fact.Bar == nil {
-			ofPrices = append(ofPrices, c)
 			if c.Before == nil {
 				ticks = append(ticks, observed{tick(*fact), f.places(*fact)})
 				continue
@@ -282,13 +283,13 @@ func (f *fold) divide(ctx context.Context, changes []projections.Change) (ticks 
 			f.amended[at] = true
 		}
 	}
-	if err := prices.Apply(ctx, f.tx, f.g, ofPrices); err != nil {
-		return nil, nil, err
-	}
 	if err := f.saveBars(ctx, ofBars); err != nil {
 		return nil, nil, err
 	}
 	for i := range ticks {
+		if len(f.amended) == 0 {
+			break
+		}
 		ticks[i].places = slices.DeleteFunc(ticks[i].places, func(at place) bool { return f.amended[at] })
 	}
 	return ticks, bars, nil

@@ -3,7 +3,6 @@
 package latestprices
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"math"
@@ -24,7 +23,7 @@ func init() {
 		Name: Name,
 		Doc:  "Each symbol with its newest price by event time, when we last heard that it is, and how many there are.",
 		New: func(pipeline.Env) (pipeline.Projection, error) {
-			return projection{&projections.Corrections{Table: table, Keep: prices.Keep, Find: prices.Find}}, nil
+			return projection{&projections.Corrections{Table: table, Keep: keep, Listed: func(projections.Fact) bool { return true }}}, nil
 		},
 	})
 }
@@ -35,15 +34,19 @@ var _ pipeline.OrderFree = projection{}
 
 const table = "latest_prices"
 
-// prices has a row for each price, and one for all repeats of a price of one event time,
-// with the id 0: what is known where the newest price is retracted.
-var prices = projections.FactTable{Name: "latest_price_prices", Receipts: true}
+// keep is that of projections.Corrections.
+func keep(f *projections.Fact) bool {
+	received := f.ReceivedAt
+	f.Lean(false)
+	f.Size, f.Bar, f.ReceivedAt = schema.Decimal{}, nil, received
+	return true
+}
 
 func (projection) Name() string { return Name }
 func (projection) Version() int { return 4 }
 
 func (p projection) TableNames() []string {
-	return append([]string{table, prices.Name}, p.corrections.TableNames()...)
+	return append([]string{table, repeatsTable}, p.corrections.TableNames()...)
 }
 
 // OrderFree implements pipeline.OrderFree.
@@ -65,7 +68,7 @@ func (p projection) Tables(g pipeline.Generation) []string {
 		prices      {int}     NOT NULL,
 		first_time  {time},
 		PRIMARY KEY (provider, symbol)
-	) {keyed}`}, prices.Tables(g), p.corrections.Tables(g))
+	) {keyed}`, repeatsDDL(g)}, p.corrections.Tables(g))
 }
 
 // row is what one event, or all events of a batch, say about a key.
@@ -85,63 +88,57 @@ type row struct {
 // Apply keeps, per key, of all events with the newest event time: the price with the
 // highest sequence, of those the last in the log, and the latest receipt; and of all prices their
 // number and the oldest event time. That is the same whatever order the events
-// of the two topics come in. Where a price was corrected, it is read from all prices.
+// of the two topics come in. After a correction it is read from the list of prices.
 func (p projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	changes, err := p.corrections.Changes(ctx, tx, g, in)
+	batch, err := p.corrections.Batch(ctx, tx, g, in)
 	if err != nil {
 		return err
 	}
-	if err := prices.Apply(ctx, tx, g, projections.Net(changes)); err != nil {
-		return err
-	}
-	repeats, quotes := []row{}, []schema.Quote{}
+	var repeats []row
+	again := map[market]int64{} // how many prices more there are of those that are read again
 	for i := range in {
-		switch e := in[i].Event.Payload.(type) {
-		case schema.QuoteUnchanged:
-			repeats = append(repeats, row{Price: Price{e.Provider, e.Symbol, e.Price, e.Timestamp, e.ReceivedAt}, sequence: math.MinInt64})
-			quotes = append(quotes, schema.Quote{Provider: e.Provider, Symbol: e.Symbol})
-		default:
-			c, _ := schema.CorrectionOf(e)
-			price, _ := schema.PriceOf(e)
-			quotes = append(quotes, schema.Quote{Provider: cmp.Or(c.Source, price.Source), Symbol: cmp.Or(c.Symbol, price.Symbol)})
+		e := in[i].Event.Payload
+		if r, isRepeat := e.(schema.QuoteUnchanged); isRepeat {
+			repeats = append(repeats, row{Price: Price{r.Provider, r.Symbol, r.Price, r.Timestamp, r.ReceivedAt}, sequence: math.MinInt64})
+		} else if c, ok := schema.CorrectionOf(e); ok {
+			again[market{c.Source, c.Symbol}] = 0
 		}
 	}
-	if err := saveRepeats(ctx, tx, g, repeats); err != nil {
+	if repeats, err = p.saveRepeats(ctx, tx, g, repeats); err != nil {
 		return err
 	}
-	corrected, err := p.corrections.Of(ctx, tx, g, quotes)
-	if err != nil {
-		return err
-	}
-	found := map[string]row{}
-	counts := map[string]int64{} // of those that are read again
-	for _, c := range changes {
-		switch key := c.Market(); {
-		case !corrected[key]:
+	found := map[market]row{}
+	for _, c := range batch.Changes {
+		key := market{c.Quote().Provider, c.Quote().Symbol}
+		more, read := again[key]
+		switch {
+		case !read:
 			add(found, rowOf(*c.After))
 		case c.Before == nil:
-			counts[key]++
+			again[key] = more + 1
 		case c.After == nil:
-			counts[key]--
+			again[key] = more - 1
 		}
 	}
 	for _, r := range repeats {
-		if !corrected[schema.MarketKey(r.Provider, r.Symbol)] {
+		if _, read := again[r.market()]; !read {
 			add(found, r)
 		}
 	}
 	if err := save(ctx, tx, g, found); err != nil {
 		return err
 	}
-	return p.readAgain(ctx, tx, g, quotes, corrected, counts)
+	return p.readAgain(ctx, batch, tx, g, again)
 }
 
 func rowOf(f projections.Fact) row {
 	return row{Price{f.Provider, f.Symbol, f.Price, f.Timestamp, f.ReceivedAt}, f.ID, f.Sequence, 1, f.Timestamp}
 }
 
-func add(found map[string]row, next row) {
-	key := schema.MarketKey(next.Provider, next.Symbol)
+func (r row) market() market { return market{r.Provider, r.Symbol} }
+
+func add(found map[market]row, next row) {
+	key := next.market()
 	if known, ok := found[key]; ok {
 		next = merge(known, next)
 	}
@@ -150,9 +147,9 @@ func add(found map[string]row, next row) {
 
 var rowColumns = []string{"provider", "symbol", "price", "timestamp", "received_at", "sequence", "price_id", "prices", "first_time"}
 
-func save(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, found map[string]row) error {
+func save(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, found map[market]row) error {
 	rows := store.Rows{Table: g.Table(table), Columns: rowColumns, Clause: mergeSQL(g.Table(table))}
-	for _, key := range slices.Sorted(maps.Keys(found)) {
+	for _, key := range slices.SortedFunc(maps.Keys(found), market.compare) {
 		r := found[key]
 		var first any
 		if r.prices > 0 {

@@ -1,6 +1,7 @@
 package latestprices
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -32,6 +33,10 @@ type Reader struct {
 type market struct {
 	provider schema.Provider
 	symbol   schema.Symbol
+}
+
+func (m market) compare(n market) int {
+	return cmp.Or(cmp.Compare(m.provider, n.provider), cmp.Compare(m.symbol, n.symbol))
 }
 
 // NewReader returns a reader of committed rows, for use by many goroutines.

@@ -61,7 +61,7 @@ func New(env pipeline.Env) (pipeline.Projection, error) {
 	if sizes[0] < 1 || sizes[len(sizes)-1] > MaxWindow {
 		return nil, fmt.Errorf("windows: %v is not within 1 and %d", settings.Windows, MaxWindow)
 	}
-	return &projection{sizes, &projections.Corrections{Table: averages, Keep: prices.Keep, Find: prices.Find}}, nil
+	return &projection{sizes, &projections.Corrections{Table: averages, Keep: keep, Listed: func(projections.Fact) bool { return true }}}, nil
 }
 
 type projection struct {
@@ -76,15 +76,18 @@ const (
 	windows  = "moving_average_windows"
 )
 
-// prices has a row for each price: what a window takes in where one of its prices is
-// retracted.
-var prices = projections.FactTable{Name: "moving_average_prices"}
+// keep is that of projections.Corrections.
+func keep(f *projections.Fact) bool {
+	f.Lean(false)
+	f.Size, f.Bar = schema.Decimal{}, nil
+	return true
+}
 
 func (*projection) Name() string { return Name }
 func (*projection) Version() int { return 4 }
 
 func (p *projection) TableNames() []string {
-	return append([]string{averages, windows, prices.Name}, p.corrections.TableNames()...)
+	return append([]string{averages, windows}, p.corrections.TableNames()...)
 }
 
 // Configuration implements projections.Configured: other windows are other rows.
@@ -114,16 +117,17 @@ func (p *projection) Tables(g pipeline.Generation) []string {
 			entries   {text} NOT NULL
 		) {keyed}`,
 	}
-	return slices.Concat(tables, prices.Tables(g), p.corrections.Tables(g))
+	return append(tables, p.corrections.Tables(g)...)
 }
 
 // Apply appends the averages after each price, and after each correction of one.
 func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) error {
-	changes, err := p.corrections.Changes(ctx, tx, g, in)
+	batch, err := p.corrections.Batch(ctx, tx, g, in)
 	if err != nil {
 		return err
 	}
-	f := &fold{projection: p, tx: tx, g: g, cache: pipeline.CacheFor[string, window](tx, p)}
+	changes := batch.Changes
+	f := &fold{projection: p, tx: tx, g: g, batch: batch, cache: pipeline.CacheFor[string, window](tx, p)}
 	if err := f.load(ctx, changes); err != nil {
 		return err
 	}
@@ -134,7 +138,7 @@ func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gene
 	for i, c := range changes {
 		key := c.Market()
 		before, _ := f.cache.Get(key)
-		after, err := f.change(ctx, before, c, changes[:i+1])
+		after, err := f.change(ctx, before, c)
 		if err != nil {
 			return err
 		}
@@ -159,9 +163,6 @@ func (p *projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Gene
 			rows.Add(c.Record+int64(index), fact.Symbol, size, value, newest, fact.Provider)
 		}
 	}
-	if err := f.savePrices(ctx, changes); err != nil {
-		return err
-	}
 	if err := tx.Insert(ctx, rows); err != nil {
 		return err
 	}
@@ -173,13 +174,12 @@ type fold struct {
 	*projection
 	tx    *pipeline.Tx
 	g     pipeline.Generation
+	batch *projections.Batch
 	cache *pipeline.Cache[string, window]
-	// saved is how many changes of the batch are in the table of prices.
-	saved int
 }
 
-// change is a window after a change, the last of those so far.
-func (f *fold) change(ctx context.Context, w window, c projections.Change, soFar []projections.Change) (window, error) {
+// change is a window after a change.
+func (f *fold) change(ctx context.Context, w window, c projections.Change) (window, error) {
 	if c.Before == nil {
 		return w.add(entryOf(c.After), f.sizes), nil
 	}
@@ -188,25 +188,14 @@ func (f *fold) change(ctx context.Context, w window, c projections.Change, soFar
 		return next, nil
 	}
 	// One fell out: the price before the window comes back.
-	if err := f.savePrices(ctx, soFar); err != nil {
-		return w, err
-	}
-	before := w.entries[0].place
-	earlier, err := prices.Before(ctx, f.tx, f.g, c.Before.Symbol, c.Before.Provider, before, 1)
-	if err != nil || len(earlier) == 0 {
+	earlier, err := f.batch.Before(ctx, c.Before.Symbol, c.Before.Provider, w.entries[0].place, c.Record)
+	if err != nil || earlier == nil {
 		return next, err
 	}
-	return next.add(entryOf(&earlier[0]), f.sizes), nil
+	return next.add(entryOf(earlier), f.sizes), nil
 }
 
 func entryOf(f *projections.Fact) entry { return entry{f.Place, f.Price} }
-
-// savePrices brings the changes of the batch so far into the table of prices.
-func (f *fold) savePrices(ctx context.Context, soFar []projections.Change) error {
-	err := prices.Apply(ctx, f.tx, f.g, projections.Net(soFar[f.saved:]))
-	f.saved = len(soFar)
-	return err
-}
 
 // load brings the windows of a batch into memory.
 func (f *fold) load(ctx context.Context, changes []projections.Change) error {

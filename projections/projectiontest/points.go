@@ -20,6 +20,7 @@ type Asker struct {
 	t         testing.TB
 	rig       *pipelinetest.Rig
 	stage     *pipelinetest.Stage
+	list      PriceList
 	indicator projections.Indicator
 	closed    sync.Once
 }
@@ -34,24 +35,35 @@ func Ask(t testing.TB, p pipeline.Projection) *Asker {
 	spec, err := projections.Open(t.Context(), rig.DB, p)
 	require.NoError(t, err)
 	stage := rig.Start(t, spec)
-	a := &Asker{t, rig, stage, indicator, sync.Once{}}
+	a := &Asker{t, rig, stage, NewPriceList(t, rig), indicator, sync.Once{}}
 	t.Cleanup(a.close)
 	return a
 }
 
 // close stops the stage.
-func (a *Asker) close() { a.closed.Do(func() { a.stage.Close(a.t) }) }
+func (a *Asker) close() {
+	a.closed.Do(func() {
+		a.stage.Close(a.t)
+		a.list.Drop()
+	})
+}
 
 // Fold appends events to the log and folds them.
 func (a *Asker) Fold(payloads ...schema.Payload) {
 	a.t.Helper()
-	require.NoError(a.t, a.stage.Deliver(a.rig.AppendAll(a.t, payloads...)...))
+	a.deliver(a.rig.AppendAll(a.t, payloads...))
 }
 
 // FoldEvents is Fold of events that have their ids, as corrections need.
 func (a *Asker) FoldEvents(events ...schema.Event) {
 	a.t.Helper()
-	require.NoError(a.t, a.stage.Deliver(a.rig.Append(a.t, events...)...))
+	a.deliver(a.rig.Append(a.t, events...))
+}
+
+func (a *Asker) deliver(records []pipeline.Record) {
+	a.t.Helper()
+	require.NoError(a.t, a.list.Deliver(records))
+	require.NoError(a.t, a.stage.Deliver(records...))
 }
 
 // points folds the example logs into an indicator, and asks for all that came out.

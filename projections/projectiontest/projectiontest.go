@@ -223,9 +223,18 @@ func (s Suite) build(t pipelinetest.TB, rig *pipelinetest.Rig, c shrink.Case, re
 	return dump(t, rig.DB, p, g), err
 }
 
-// fold folds the records of a case into a generation.
+// fold folds the records of a case into a generation, which may read the list of prices.
 func (s Suite) fold(t pipelinetest.TB, rig *pipelinetest.Rig, g pipeline.Generation, c shrink.Case, records []pipeline.Record) error {
 	t.Helper()
+	list := NewPriceList(t, rig)
+	defer list.Drop()
+	listed := slices.Clone(records)
+	for i, e := range c.Events {
+		if e.Spoilt { // for all who read it
+			listed[i].Value = []byte("{")
+		}
+	}
+	require.NoError(t, list.Deliver(listed))
 	return shrink.Deliver(c, slices.Clone(records), func() *pipelinetest.Stage { return rig.Start(t, pipelinetest.FoldStage(s.make(t), g)) },
 		func(stage *pipelinetest.Stage) { stage.Close(t) })
 }

@@ -13,6 +13,8 @@ type Record struct {
 	Lineage string // see store.Topic.Lineage; empty where it is the topic's id
 	// Unwanted says that the handler does not take this type of event.
 	Unwanted bool
+	// Late says that the record was a dead letter: later ones are applied already.
+	Late bool
 	// Fault is why the record must become a dead letter.
 	Fault error
 }
