@@ -13,6 +13,7 @@ import (
 
 	"github.com/pricemill/pricemill/handlers/stream"
 	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/httpapi/apikeys"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -64,11 +65,12 @@ func (c commands) PublishAs(ctx context.Context, id string, p schema.Payload) (s
 		}
 		return "", err
 	}
-	return tokens[0].String(), nil
+	at := tokens[0]
+	return fmt.Sprintf("%s:%d:%d", at.Topic, at.Partition, at.Seq), nil
 }
 
 // newAPI wires the HTTP API to the read models.
-func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *requests.Waiter, hub *live.Hub, log *slog.Logger) (*httpapi.API, error) {
+func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *requests.Waiter, hub *live.Hub, keys *apikeys.Ring, log *slog.Logger) (*httpapi.API, error) {
 	f := newStaleness(b.store, m.projections)
 	events, err := topology.AsyncAPI(m.parts, c.Topics, thisBuild().Version)
 	if err != nil {
@@ -84,6 +86,7 @@ func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *reques
 		MaxAge:        c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
 		MaxActiveJobs: c.MaxActiveJobs, MaxActiveStreams: c.MaxActiveStreams,
 		Push:               c.Push,
+		OpenCommands:       c.OpenCommands,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
 		Answered: newRequestMetrics(r.Registry()), AccessLog: c.AccessLog,
 		Logger: log, Now: time.Now,
@@ -100,24 +103,31 @@ func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *reques
 		Indicators:   m.indicators(b.store),
 		SwitchedOff:  m.switchedOff,
 		Live:         push{hub},
-		AsyncAPI:     events,
-		Streams:      streams{stream.Reader{DB: b.store}},
-		Rebuilds:     rebuilds{b.store, m.projections},
-		DeadLetters:  letters{b.store},
-		Pipeline:     newFlow(b, m.parts),
-		Stale:        f.age,
-		Readiness:    m.readiness(r, f),
-		Metrics:      metrics(r),
-		Unavailable:  func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
+		Keys:         keys,
+		WaitWritten: func(ctx context.Context, topic schema.Topic, partition int32, number int64) error {
+			if err := store.WaitWritten(ctx, b.store, topic, partition, number); err != nil {
+				return projections.QueryError("how far the log is written", err)
+			}
+			return nil
+		},
+		AsyncAPI:    events,
+		Streams:     streams{stream.Reader{DB: b.store}},
+		Rebuilds:    rebuilds{b.store, m.projections},
+		DeadLetters: letters{b.store},
+		Pipeline:    newFlow(b, m.parts),
+		Stale:       f.age,
+		Readiness:   m.readiness(r, f),
+		Metrics:     metrics(r),
+		Unavailable: func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
 	})
 }
 
 // newOperations is newAPI for a process that serves no clients.
-func newOperations(c config, b *backends, m *modules, r *engine.Runtime, log *slog.Logger) (*httpapi.API, error) {
+func newOperations(c config, b *backends, m *modules, r *engine.Runtime, keys *apikeys.Ring, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
 		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
 		Answered: newRequestMetrics(r.Registry()), AccessLog: c.AccessLog, Logger: log, Now: time.Now},
-		httpapi.Ports{Readiness: m.readiness(r, newStaleness(b.store, m.projections)), Metrics: metrics(r)})
+		httpapi.Ports{Keys: keys, Readiness: m.readiness(r, newStaleness(b.store, m.projections)), Metrics: metrics(r)})
 }
 
 func thisBuild() httpapi.Build {

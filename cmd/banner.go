@@ -11,7 +11,7 @@ import (
 // greet tells a person who started the service where it is, what it rests on, and what to
 // try next.
 func (s *service) greet(w io.Writer) {
-	address, c := "http://"+s.listener.Addr().String(), s.config
+	address, c := schemeOf(s.config.TLSCertFile)+s.listener.Addr().String(), s.config
 	fmt.Fprintf(w, "\npricemill %s on %s\n", releaseName(), address)
 	fmt.Fprintf(w, "  data      %s\n", c.describeStack())
 	if simulated := simulatedProviders(); slices.Contains(simulated, c.DefaultProvider) {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/httpapi/apikeys"
 )
 
 // readsBench measures queries of what is known.
@@ -16,6 +18,8 @@ type readsBench struct {
 	*measurement
 	clients int
 	average int // window
+	keys    bool
+	key     string // empty for none
 }
 
 func newBenchReads(a *app) *cobra.Command {
@@ -33,6 +37,7 @@ to the same clients.`,
 	}
 	c.Flags().IntVar(&b.clients, "clients", 50, "concurrent `clients`")
 	c.Flags().IntVar(&b.average, "window", 5, "window of the moving averages in `prices`; one that is not kept up to date is computed for each request")
+	c.Flags().BoolVar(&b.keys, "keys", false, "send an API key with each request, of 100 that there are")
 	return benchCommand(a, c, 20_000, 1000, func(ctx context.Context, m *measurement) (report, error) {
 		b.measurement = m
 		return b.measure(ctx)
@@ -53,6 +58,9 @@ func (b readsBench) measure(ctx context.Context) (result report, err error) {
 			if _, _, err := b.fill(ctx, s, b.symbols*pricesEach); err != nil {
 				return err
 			}
+			if err := b.makeKeys(ctx, s); err != nil {
+				return err
+			}
 			m := startMeter()
 			if result.figures, err = b.ask(ctx, s, "/api/v1/prices/latest?"); err != nil {
 				return err
@@ -66,6 +74,33 @@ func (b readsBench) measure(ctx context.Context) (result report, err error) {
 	return result, err
 }
 
+// makeKeys makes keys where they are asked for, so that the service needs one.
+func (b *readsBench) makeKeys(ctx context.Context, s *service) error {
+	if !b.keys {
+		return nil
+	}
+	for n := range 100 {
+		_, secret, err := apikeys.Create(ctx, s.backends.store, fmt.Sprintf("bench-%d", n), apikeys.Read, 0, time.Now())
+		if err != nil {
+			return err
+		}
+		b.key = secret
+	}
+	return nil
+}
+
+// withKey sends a key with each request.
+type withKey struct {
+	http.RoundTripper
+	key string
+}
+
+func (t withKey) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+t.key)
+	return t.RoundTripper.RoundTrip(r)
+}
+
 // ask measures a query, and then the bare handler.
 func (b readsBench) ask(ctx context.Context, s *service, path string) (figures, error) {
 	of := func(number int) string {
@@ -73,6 +108,9 @@ func (b readsBench) ask(ctx context.Context, s *service, path string) (figures, 
 	}
 	client := newLoopback(b.clients)
 	defer client.CloseIdleConnections()
+	if b.key != "" {
+		client.Transport = withKey{client.Transport, b.key}
+	}
 	body, err := fetch(ctx, client, http.MethodGet, of(0), "", http.StatusOK)
 	if err != nil {
 		return figures{}, err

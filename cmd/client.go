@@ -66,52 +66,98 @@ func (cl *client) base() (string, error) {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1" // it listens there too
 	}
-	return "http://" + net.JoinHostPort(host, port), nil
+	return schemeOf(k.String("tls_cert_file")) + net.JoinHostPort(host, port), nil
+}
+
+// schemeOf is how a service is asked that has a certificate in a file, or none.
+func schemeOf(certFile string) string {
+	if certFile == "" {
+		return "http://"
+	}
+	return "https://"
+}
+
+// authorize adds the API key of the settings to a request, and returns the transport that
+// trusts the service's own certificate, if the settings name that.
+func (cl *client) authorize(request *http.Request) (*http.Transport, error) {
+	var wrong faults
+	k, err := cl.app.values(&wrong)
+	if err != nil {
+		return nil, err
+	}
+	for _, fault := range wrong { // what is wrong with others is for serve to say
+		if strings.HasPrefix(fault.Error(), "PRICEMILL_API_KEY") {
+			return nil, fmt.Errorf("%w: %w", errUsage, fault)
+		}
+	}
+	if key := strings.TrimSpace(k.String("pricemill_api_key")); key != "" {
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if file := k.String("tls_cert_file"); file != "" && cl.url == "" {
+		trustOwn(transport, file)
+	}
+	return transport, nil
 }
 
 // do sends a request below /api/v1 and reads its answer into into.
 func (cl *client) do(ctx context.Context, method, path string, body any, header http.Header, into any) error {
-	base, err := cl.base()
+	answer, headers, err := cl.send(ctx, method, path, body, header)
 	if err != nil {
 		return err
+	}
+	if err := json.Unmarshal(answer, into); err != nil {
+		base, _ := cl.base() // which send has used
+		return fmt.Errorf("reading the answer of %s/api/v1%s: %w", base, path, err)
+	}
+	if headers.Get(httpapi.HeaderSimulated) == "true" {
+		// Not to stdout, which may be JSON for another program.
+		fmt.Fprintln(cl.app.stderr, simulatedNote)
+	}
+	return nil
+}
+
+// send sends a request below /api/v1 and returns its answer. One of an error is an error.
+func (cl *client) send(ctx context.Context, method, path string, body any, header http.Header) ([]byte, http.Header, error) {
+	base, err := cl.base()
+	if err != nil {
+		return nil, nil, err
 	}
 	var content io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
-			return fmt.Errorf("encoding the request: %w", err)
+			return nil, nil, fmt.Errorf("encoding the request: %w", err)
 		}
 		content = bytes.NewReader(text)
 	}
 	request, err := http.NewRequestWithContext(ctx, method, base+"/api/v1"+path, content)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return nil, nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	for name, values := range header {
 		request.Header[name] = values
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Accept", "application/json")
-	response, err := (&http.Client{Timeout: clientTimeout}).Do(request)
+	transport, err := cl.authorize(request)
 	if err != nil {
-		return fmt.Errorf("asking the service: %w%s", err, startHint(err))
+		return nil, nil, err
+	}
+	transport.DisableKeepAlives = true // there is one request
+	response, err := (&http.Client{Timeout: clientTimeout, Transport: transport}).Do(request)
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking the service: %w%s", err, startHint(err))
 	}
 	defer func() { _ = response.Body.Close() }() // it was read
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("reading the answer of %s: %w", request.URL, err)
+		return nil, nil, fmt.Errorf("reading the answer of %s: %w", request.URL, err)
 	}
 	if response.StatusCode >= http.StatusMultipleChoices {
-		return refusal(response, answer)
+		return nil, nil, refusal(response, answer)
 	}
-	if err := json.Unmarshal(answer, into); err != nil {
-		return fmt.Errorf("reading the answer of %s: %w", request.URL, err)
-	}
-	if response.Header.Get(httpapi.HeaderSimulated) == "true" {
-		// Not to stdout, which may be JSON for another program.
-		fmt.Fprintln(cl.app.stderr, simulatedNote)
-	}
-	return nil
+	return answer, response.Header, nil
 }
 
 // startHint is what to do where nothing listens.
@@ -141,6 +187,9 @@ func refusal(response *http.Response, answer []byte) error {
 		detail = "no explanation"
 	}
 	err := fmt.Errorf("the service answered %s: %s", response.Status, detail)
+	if response.StatusCode == http.StatusUnauthorized {
+		return fmt.Errorf("%w: set PRICEMILL_API_KEY: %w", errUsage, err)
+	}
 	if response.StatusCode == http.StatusUnprocessableEntity || response.StatusCode == http.StatusBadRequest {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}

@@ -246,7 +246,11 @@ func stageNames(q completing) []cobra.Completion {
 	if err != nil {
 		return nil
 	}
-	is, _, err := askHealth(ctx, base+"/readyz")
+	k, err := q.app.values(&faults{})
+	if err != nil {
+		return nil
+	}
+	is, _, err := askHealth(ctx, base+"/readyz", k.String("tls_cert_file"))
 	if err != nil {
 		return nil
 	}

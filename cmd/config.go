@@ -33,7 +33,11 @@ type setting struct {
 // the original service had are kept.
 var settings = []setting{
 	{"http_addr", "127.0.0.1:8000", "address of the HTTP API", false},
-	{"http_allow_remote", "false", "allow HTTP_ADDR beyond loopback, although no API key protects the commands", false},
+	{"http_allow_remote", "false", "allow HTTP_ADDR beyond loopback", false},
+	{"http_allow_remote_commands", "false", "while there is no API key, accept commands from other machines too; see pricemill keys", false},
+	{"tls_cert_file", "", "PEM file of the certificate of the HTTP API; empty: no TLS", false},
+	{"tls_key_file", "", "PEM file of the key of that certificate", false},
+	{"pricemill_api_key", "", "API key that commands such as pricemill price send to the service", true},
 	{"http_hosts", "", "extra Host names to accept, comma-separated; default: IP addresses and localhost, or any name if listening beyond loopback", false},
 	{"cors_allow_origins", "", "origins whose pages may use the API from a browser, commands included, comma-separated, such as https://app.example, or * for all; empty: none", false},
 	{"http_max_connections", "4096", "maximum open connections, 64 to 100000; 16 of them are reserved for clients on this machine", false},
@@ -95,6 +99,9 @@ const modulesKey = "modules"
 // config is the configuration after it was read and checked.
 type config struct {
 	HTTPAddr        string
+	OpenCommands    bool
+	TLSCertFile     string // empty for no TLS
+	TLSKeyFile      string
 	HTTPHosts       []string // nil for any
 	AllowOrigins    []string // of pages; nil for none, "*" for any
 	Connections     httpapi.ConnectionLimits
@@ -283,6 +290,8 @@ func (a *app) load() (config, error) {
 	}
 	c.readSecurity(k, &wrong)
 	c.checkAddress(boolean(k, "http_allow_remote", &wrong), &wrong)
+	c.OpenCommands = boolean(k, "http_allow_remote_commands", &wrong)
+	c.readCertificate(k, &wrong)
 	c.readHosts(k.String("http_hosts"), &wrong)
 	c.readOrigins(k.String("cors_allow_origins"), &wrong)
 	c.checkDatabase(&wrong)

@@ -27,8 +27,8 @@ func promotion(text string, wrong *faults) projections.Promotion {
 	return projections.Promotion(text)
 }
 
-// checkAddress refuses an address beyond loopback: anyone who reaches the API may
-// post commands.
+// checkAddress refuses an address beyond loopback that is not clearly meant: without an API
+// key, anyone who reaches the API may read.
 func (c *config) checkAddress(allowRemote bool, wrong *faults) {
 	host, port, err := net.SplitHostPort(c.HTTPAddr)
 	if err != nil {
@@ -39,7 +39,7 @@ func (c *config) checkAddress(allowRemote bool, wrong *faults) {
 		wrong.add("http_addr", "port %q is not within 0 and 65535", port)
 	}
 	if !isLoopback(host) && !allowRemote {
-		wrong.add("http_addr", "%q is reachable from other machines, and anyone there could post commands; "+
+		wrong.add("http_addr", "%q is reachable from other machines, and without an API key anyone there could read; "+
 			"set HTTP_ALLOW_REMOTE=true if that is meant", c.HTTPAddr)
 	}
 }
@@ -64,6 +64,22 @@ func (c *config) readHosts(text string, wrong *faults) {
 			wrong.add("http_hosts", "%q is not the name of a host, without a port", name)
 		default:
 			c.HTTPHosts = append(c.HTTPHosts, name)
+		}
+	}
+}
+
+// readCertificate reads where the certificate of the API is, and tries it.
+func (c *config) readCertificate(k *koanf.Koanf, wrong *faults) {
+	c.TLSCertFile, c.TLSKeyFile = k.String("tls_cert_file"), k.String("tls_key_file")
+	switch {
+	case c.TLSCertFile == "" && c.TLSKeyFile == "":
+	case c.TLSKeyFile == "":
+		wrong.add("tls_key_file", "required with TLS_CERT_FILE")
+	case c.TLSCertFile == "":
+		wrong.add("tls_cert_file", "required with TLS_KEY_FILE")
+	default:
+		if _, err := openCertificate(c.TLSCertFile, c.TLSKeyFile); err != nil {
+			wrong.add("tls_cert_file", "reading it with its key: %v", err)
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 // eventStream is a stream of server-sent events, over one connection after the other.
 type eventStream struct {
 	url       string
+	authorize func(*http.Request) (*http.Transport, error)
 	last      string        // the id of the last event
 	retry     time.Duration // when to connect again
 	connected bool          // it was, at some time
@@ -36,7 +37,11 @@ func (s *eventStream) read(ctx context.Context, tell func(string), take func(pus
 	if s.last != "" {
 		request.Header.Set("Last-Event-ID", s.last)
 	}
-	transport := &http.Transport{DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment}
+	transport, err := s.authorize(request)
+	if err != nil {
+		return &stopError{err}
+	}
+	transport.DisableKeepAlives = true
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
 		return fmt.Errorf("asking the service: %w%s", because(ctx, err), startHint(err))

@@ -43,7 +43,8 @@ HTTP_ADDR means all interfaces, loopback is asked.`,
 			}
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()
-			return a.health(ctx, "http://"+address+path)
+			certFile := k.String("tls_cert_file")
+			return a.health(ctx, schemeOf(certFile)+address+path, certFile)
 		},
 	}
 	c.Flags().BoolVar(&live, "live", false, "check only that the process answers")
@@ -80,14 +81,18 @@ type wellness struct {
 	} `json:"checks"`
 }
 
-// askHealth asks url for its checks; status is that of the answer.
-func askHealth(ctx context.Context, url string) (is wellness, status int, err error) {
+// askHealth asks url for its checks, of a service whose certificate is in a file, or that has
+// none; status is that of the answer.
+func askHealth(ctx context.Context, url, certFile string) (is wellness, status int, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return wellness{}, 0, fmt.Errorf("%w: HTTP_ADDR: %w", errUsage, err)
 	}
 	// Straight to the service: no proxy, no redirect, no connection kept.
 	transport := &http.Transport{DisableKeepAlives: true}
+	if certFile != "" {
+		trustOwn(transport, certFile)
+	}
 	client := &http.Client{Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(request)
@@ -106,8 +111,8 @@ func askHealth(ctx context.Context, url string) (is wellness, status int, err er
 }
 
 // health asks url and reports what is not well as an error.
-func (a *app) health(ctx context.Context, url string) error {
-	is, status, err := askHealth(ctx, url)
+func (a *app) health(ctx context.Context, url, certFile string) error {
+	is, status, err := askHealth(ctx, url, certFile)
 	if err != nil {
 		return err
 	}

@@ -169,6 +169,7 @@ type program struct {
 	url  string
 	env  environment
 	logs *logs
+	key  string // an API key that requests have; empty for none
 	stop func() int
 	kill func() // of a process alone
 }
@@ -230,6 +231,9 @@ func (p *program) do(method, path, body string) answer {
 
 func (p *program) send(request *http.Request) answer {
 	p.t.Helper()
+	if p.key != "" && request.Header.Get("Authorization") == "" {
+		request.Header.Set("Authorization", "Bearer "+p.key)
+	}
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(p.t, err)
 	defer func() { assert.NoError(p.t, response.Body.Close()) }()

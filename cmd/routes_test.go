@@ -319,3 +319,25 @@ func TestACursorOfAnotherList(t *testing.T) {
 		assert.Equal(t, http.StatusUnprocessableEntity, p.get(other+cursor).status, other)
 	}
 }
+
+// TestReadYourWrites: a read that names the position of a command sees what it did, whatever
+// is under way.
+func TestReadYourWrites(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	for range 10 {
+		posted := p.post("/api/v1/prices/poll", `{"symbols":["AAPL"],"interval":3600}`)
+		require.Equal(t, http.StatusAccepted, posted.status, posted.body)
+		id, position := posted.field(t, "job_id").(string), posted.header.Get("X-Log-Position")
+		listed := p.get("/api/v1/prices/poll?wait=10s&after=" + position)
+		require.Equal(t, http.StatusOK, listed.status, listed.body)
+		require.Contains(t, listed.body, id)
+		stopped := p.do(http.MethodDelete, "/api/v1/prices/poll/"+id, "")
+		require.Equal(t, http.StatusAccepted, stopped.status, stopped.body)
+		got := p.get("/api/v1/prices/poll/" + id + "?wait=10s&after=" + stopped.header.Get("X-Log-Position"))
+		require.Equal(t, "stopped", got.field(t, "status"), got.body)
+	}
+	got := p.get("/api/v1/prices/poll?wait=50ms&after=polling-jobs:0:999999999")
+	assert.Equal(t, http.StatusGatewayTimeout, got.status, got.body)
+	assert.Contains(t, got.body, "polling-jobs:0:999999999 was not reached within 50ms: polling-jobs.g1 is at offset ")
+}

@@ -268,7 +268,7 @@ func TestSecretsFromFiles(t *testing.T) {
 			fromFiles = append(fromFiles, name)
 		}
 	}
-	assert.Equal(t, []string{"DATABASE_URL", "KAFKA_SASL_PASSWORD", "FINNHUB_API_KEY", "REDIS_URL"}, fromFiles)
+	assert.Equal(t, []string{"PRICEMILL_API_KEY", "DATABASE_URL", "KAFKA_SASL_PASSWORD", "FINNHUB_API_KEY", "REDIS_URL"}, fromFiles)
 
 	for name, test := range map[string]struct {
 		content string

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/httpapi/apikeys"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
@@ -236,8 +237,16 @@ func (s *service) watchWorker(ctx context.Context) {
 func (s *service) serveHTTP(ctx context.Context) error {
 	c, r, log := s.config, s.runtime, s.log
 	registerProcess(r.Registry(), s.backends.store)
+	keys, err := apikeys.Open(ctx, s.backends.store, log, time.Now)
+	if err != nil {
+		return err
+	}
+	group, background := errgroup.WithContext(context.WithoutCancel(ctx))
+	background, stopBackground := context.WithCancel(background)
+	defer func() { stopBackground(); _ = group.Wait() }() // its goroutines return nil
+	group.Go(func() error { keys.Run(background); return nil })
 	if !c.Roles.API {
-		operations, err := newOperations(c, s.backends, s.modules, r, log)
+		operations, err := newOperations(c, s.backends, s.modules, r, keys, log)
 		if err != nil {
 			return err
 		}
@@ -248,14 +257,11 @@ func (s *service) serveHTTP(ctx context.Context) error {
 		r.Registry().MustRegister(priceGauges{latestprices.NewReader(s.backends.store), c.MetricsLastPrices, log})
 	}
 	waiter := requests.NewWaiter(s.backends.store, r.Changed, log)
-	group, waiting := errgroup.WithContext(context.WithoutCancel(ctx))
-	waiting, stopWaiting := context.WithCancel(waiting)
-	group.Go(func() error { waiter.Run(waiting); return nil })
-	defer func() { stopWaiting(); _ = group.Wait() }() // its goroutine returns nil
+	group.Go(func() error { waiter.Run(background); return nil })
 
 	hub := newHub(c, s.backends, s.topics, s.modules, r, log)
 	defer hub.Close()
-	api, err := newAPI(c, s.backends, s.modules, r, waiter, hub, log)
+	api, err := newAPI(c, s.backends, s.modules, r, waiter, hub, keys, log)
 	if err != nil {
 		return err
 	}
@@ -283,8 +289,18 @@ func answer(ctx context.Context, c config, r *engine.Runtime, handler *httpapi.A
 	server.RegisterOnShutdown(handler.Drain)
 	registerConnections(r.Registry(), connections)
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
 	url := "http://" + listener.Addr().String()
+	if c.TLSCertFile == "" {
+		go func() { failed <- server.Serve(listener) }()
+	} else {
+		certificate, err := openCertificate(c.TLSCertFile, c.TLSKeyFile)
+		if err != nil {
+			return fmt.Errorf("reading TLS_CERT_FILE: %w", err)
+		}
+		url = "https://" + listener.Addr().String()
+		server.TLSConfig = certificate.serverConfig()
+		go func() { failed <- server.ServeTLS(listener, "", "") }()
+	}
 	if c.Roles.API {
 		log.Info("listening", "url", url, "docs", url+"/docs")
 	} else {

@@ -54,12 +54,13 @@ var mayImport = []struct {
 	{"projections/live", []string{"projections/...", "pipeline", "pipeline/engine", "pipeline/log", "pipeline/store", "pipeline/topics", "schema", "schema/names"}},
 	{"projections/projectiontest", []string{"projections", "projections/processedprices", "pipeline", "pipeline/pipelinetest/...", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/rowid", "pipeline/store", "schema"}},
-	{"httpapi", []string{"httpapi/chart", "httpapi/dashboard", "projections/...", "schema", "schema/names", "schema/parquet"}},
+	{"httpapi", []string{"httpapi/apikeys", "httpapi/chart", "httpapi/dashboard", "projections/...", "schema", "schema/names", "schema/parquet"}},
+	{"httpapi/apikeys", []string{"pipeline/store", "schema"}},
 	{"httpapi/chart", []string{"schema"}},
 	{"httpapi/dashboard", []string{"schema"}},
 	{"internal/logtest", []string{"pipeline", "pipeline/log", "schema"}},
 	{"internal/...", []string{"schema"}},
-	{"cmd/...", []string{"cmd/...", "httpapi", "httpapi/dashboard", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},
+	{"cmd/...", []string{"cmd/...", "httpapi", "httpapi/apikeys", "httpapi/dashboard", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},
 }
 
 // fences says where alone a third-party module, or a package of the standard
@@ -87,6 +88,7 @@ var fences = map[string][]string{
 	"github.com/spf13/cobra":                   {"cmd/..."},
 	"github.com/knadh/koanf":                   {"cmd/..."},
 	"github.com/schollz/progressbar":           {"cmd"},
+	"github.com/modelcontextprotocol/go-sdk":   {"cmd"},
 	"github.com/prometheus/client_golang":      {"pipeline", "pipeline/engine", "handlers/fetch", "cmd/..."},
 	"github.com/sony/gobreaker":                {"handlers/fetch"},
 	"github.com/santhosh-tekuri/jsonschema":    {"internal/contracttest"},

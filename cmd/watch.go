@@ -217,7 +217,7 @@ func (cl *client) follow(ctx context.Context, path string, tell func(string), ta
 	if err != nil {
 		return err
 	}
-	s := eventStream{url: base + "/api/v1" + path, retry: firstRetry}
+	s := eventStream{url: base + "/api/v1" + path, authorize: cl.authorize, retry: firstRetry}
 	for {
 		err := s.read(ctx, tell, take)
 		var stop *stopError

@@ -104,8 +104,8 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.withAge(a.getAverageHistory, processedprices.Name)},
 		route{http.MethodGet, streamPath, a.getPriceStream},
 		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
-		route{http.MethodGet, "/api/v1/prices/poll", a.withAge(a.getJobs, jobs.Name)},
-		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.withAge(a.getJob, jobs.Name)},
+		route{http.MethodGet, "/api/v1/prices/poll", a.withAfter(jobs.Name, ports.Jobs.WaitCaughtUp, a.withAge(a.getJobs, jobs.Name))},
+		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.withAfter(jobs.Name, ports.Jobs.WaitCaughtUp, a.withAge(a.getJob, jobs.Name))},
 		route{http.MethodDelete, "/api/v1/prices/poll/{job_id}", a.stopJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/pause", a.pauseJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/resume", a.resumeJob},
@@ -114,8 +114,8 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, correctionsPath, a.withAge(a.getCorrections, processedprices.Name)},
 		route{http.MethodGet, correctionsPath + "/{correction_id}", a.withAge(a.getCorrection, processedprices.Name)},
 		route{http.MethodPost, "/api/v1/streams", a.postStream},
-		route{http.MethodGet, "/api/v1/streams", a.getStreams},
-		route{http.MethodGet, "/api/v1/streams/{stream_id}", a.getStream},
+		route{http.MethodGet, "/api/v1/streams", a.withAfter(streamStage, ports.Streams.WaitCaughtUp, a.getStreams)},
+		route{http.MethodGet, "/api/v1/streams/{stream_id}", a.withAfter(streamStage, ports.Streams.WaitCaughtUp, a.getStream)},
 		route{http.MethodDelete, "/api/v1/streams/{stream_id}", a.deleteStream},
 		route{http.MethodPost, "/api/v1/rebuilds", a.postRebuild},
 		route{http.MethodGet, "/api/v1/rebuilds", a.getRebuilds},
@@ -182,11 +182,11 @@ func (a *API) mount(routes []route) {
 		if rt.method == http.MethodGet {
 			methods = append(methods, http.MethodHead)
 		}
-		a.router.Path(rt.path).Methods(methods...).Handler(reached(rt.path, a.withErrors(rt.serve)))
+		a.router.Path(rt.path).Methods(methods...).Handler(reached(rt.path, a.withErrors(a.allowed(scopeOf(rt.method, rt.path), rt.serve))))
 	}
 	a.router.NotFoundHandler = a.withErrors(a.notFound)
 	a.router.MethodNotAllowedHandler = a.withErrors(a.methodNotAllowed)
-	a.handler = a.recovered(a.guarded(newRateLimiter(a.config).wrap(a.router, a.writeError)))
+	a.handler = a.recovered(a.guarded(a.identified(newRateLimiter(a.config).wrap(a.router, a.writeError))))
 }
 
 // withErrors turns a returned error into a response.

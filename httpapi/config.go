@@ -116,6 +116,10 @@ type Config struct {
 	// otherwise. Set it where the operator set the limit explicitly.
 	LimitLoopback bool
 
+	// OpenCommands accepts commands of all clients while Ports.Keys needs no key; false
+	// accepts those of this machine only.
+	OpenCommands bool
+
 	// Push bounds the streams of clients, and PushHeartbeat is how long one is silent at the
 	// most; 0 means 15 s.
 	Push          PushLimits

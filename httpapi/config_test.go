@@ -38,8 +38,8 @@ func TestConfigReportsAllFaults(t *testing.T) {
 			t.Errorf("the error does not say %q:\n%v", want, err)
 		}
 	}
-	if got := len(strings.Split(err.Error(), "\n")); got != 26 {
-		t.Errorf("%d faults, want 26:\n%v", got, err)
+	if got := len(strings.Split(err.Error(), "\n")); got != 27 {
+		t.Errorf("%d faults, want 27:\n%v", got, err)
 	}
 }
 

@@ -11,11 +11,11 @@ import (
 // anyOrigin allows the pages of all origins.
 const anyOrigin = "*"
 
-// What pages of allowed origins may send and see. There are no credentials: the API
-// knows neither cookies nor logins.
+// What pages of allowed origins may send and see. There are no credentials that a browser
+// would add by itself: such a page sends the API key that it has.
 const (
-	corsRequestHeaders  = "Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID"
-	corsResponseHeaders = "Age, ETag, Link, Pricemill-Other-Providers, Pricemill-Simulated, RateLimit, RateLimit-Policy, Retry-After, X-Accel-Buffering, X-Log-Position"
+	corsRequestHeaders  = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID"
+	corsResponseHeaders = "Age, ETag, Link, Pricemill-Other-Providers, Pricemill-Simulated, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Accel-Buffering, X-Log-Position"
 	// corsMaxAge is how long a browser may remember the answer to a preflight, in
 	// seconds, and so how long an origin that is no longer allowed keeps asking.
 	corsMaxAge = 600

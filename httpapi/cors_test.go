@@ -113,7 +113,7 @@ func TestNamedOrigins(t *testing.T) {
 		s.AllowOrigins = []string{app, "http://localhost:3000"}
 		s.Requests = becomes(observed("1"))
 	})
-	exposed := "Age, ETag, Link, Pricemill-Other-Providers, Pricemill-Simulated, RateLimit, RateLimit-Policy, Retry-After, X-Accel-Buffering, X-Log-Position"
+	exposed := "Age, ETag, Link, Pricemill-Other-Providers, Pricemill-Simulated, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Accel-Buffering, X-Log-Position"
 	for _, origin := range []string{app, "http://localhost:3000"} {
 		w := get(t, api, latestPath, fromPage(origin)...)
 		if w.Code != http.StatusOK || corsHeaders(w) != [3]string{origin, exposed, "Origin"} {
@@ -167,7 +167,7 @@ func TestPreflights(t *testing.T) {
 	}
 	w := ask(named, path, app)
 	for name, want := range map[string]string{"Access-Control-Allow-Origin": app, "Access-Control-Allow-Methods": "GET, HEAD, POST",
-		"Access-Control-Allow-Headers": "Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID", "Access-Control-Max-Age": "600",
+		"Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID", "Access-Control-Max-Age": "600",
 		"Vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers", "Content-Type": ""} {
 		if got := w.Header().Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)

@@ -21,7 +21,8 @@ const (
 	codeInternal code = iota // a fault of ours; the client learns no more
 	codeInvalid
 	codeBadRequest
-	codeForbidden // a page of another site asked
+	codeUnauthorized // a key is missing, or no valid one
+	codeForbidden    // a page of another site asked, or the key does not suffice
 	codeNotFound
 	codeMethodNotAllowed
 	codeConflict // what was asked for is in no state for it
@@ -32,6 +33,7 @@ const (
 	codeProviderFailed  // the provider gave no price
 	codeUnavailable     // we cannot answer now
 	codeProviderTimeout // no outcome in time
+	codeNotReached      // a stage has not applied in time what a client waits for
 )
 
 // statusClientGone is what access logs write, by a convention of nginx, for a
@@ -45,6 +47,8 @@ func (c code) status() int {
 		return http.StatusUnprocessableEntity
 	case codeBadRequest:
 		return http.StatusBadRequest
+	case codeUnauthorized:
+		return http.StatusUnauthorized
 	case codeForbidden:
 		return http.StatusForbidden
 	case codeNotFound:
@@ -65,7 +69,7 @@ func (c code) status() int {
 		return http.StatusBadGateway
 	case codeUnavailable:
 		return http.StatusServiceUnavailable
-	case codeProviderTimeout:
+	case codeProviderTimeout, codeNotReached:
 		return http.StatusGatewayTimeout
 	case codeInternal:
 	}
@@ -139,7 +143,38 @@ func (a *API) isUnavailable(err error) bool {
 // writeError is the one place where an error becomes a response of the API.
 func (a *API) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	status, body := a.answerTo(w, r, err)
-	a.writeJSON(w, r, status, body)
+	a.writeFault(w, r, status, body)
+}
+
+// writeFault writes what is wrong in the shape that the client takes: that of RFC 9457 if it
+// names its type, and otherwise that of the original.
+func (a *API) writeFault(w http.ResponseWriter, r *http.Request, status int, body any) {
+	if !namesMedia(r, problemContent) {
+		a.writeJSON(w, r, status, body)
+		return
+	}
+	// "about:blank" says that the status is all there is to know of the kind of problem.
+	p := problem{Type: "about:blank", Title: http.StatusText(status), Status: status}
+	switch body := body.(type) {
+	case errorBody:
+		p.Detail = body.Detail
+	case validationBody:
+		p.Detail, p.Errors = body.Detail.Error(), body.Detail
+	}
+	a.writeBody(w, r, problemContent, status, p)
+}
+
+// problemContent is the media type of RFC 9457.
+const problemContent = "application/problem+json"
+
+// problem is an error as RFC 9457 has it.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	// Errors are all that is wrong with an invalid request.
+	Errors faults `json:"errors,omitempty"`
 }
 
 // answerTo logs an error, sets the headers of the answer to it, and returns the rest.

@@ -279,3 +279,35 @@ func TestAccessLog(t *testing.T) {
 		})
 	}
 }
+
+// TestProblems: a client that names application/problem+json gets errors by RFC 9457, and all
+// others in the original's shape.
+func TestProblems(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, func(s *setup) { s.Keys = scoped() })
+	for _, accept := range []string{"", "*/*", "application/*", "application/json", "application/problem+json;q=0", "application/problem"} {
+		w := get(t, api, "/nothing", "Accept", accept)
+		expect(t, w, http.StatusNotFound, `{"detail":"Not Found"}`)
+	}
+	for _, accept := range []string{"application/problem+json", "application/json, application/problem+json;q=0.1", "text/csv,application/problem+json"} {
+		w := get(t, api, "/nothing", "Accept", accept)
+		expect(t, w, http.StatusNotFound, `{"type":"about:blank","title":"Not Found","status":404,"detail":"Not Found"}`)
+		if media := w.Header().Get("Content-Type"); media != "application/problem+json" {
+			t.Errorf("%s: %s", accept, media)
+		}
+	}
+	const problems = "application/problem+json"
+	expect(t, get(t, api, "/api/v1/prices/latest", append(bearer("read"), "Accept", problems)...), http.StatusUnprocessableEntity,
+		`{"type":"about:blank","title":"Unprocessable Entity","status":422,"detail":"invalid request: [query symbol]: Field required",`+
+			`"errors":[{"type":"missing","loc":["query","symbol"],"msg":"Field required","input":null}]}`)
+	if w := get(t, api, "/version", "Accept", problems); w.Code != http.StatusUnauthorized || !strings.Contains(w.Body.String(), `"title":"Unauthorized"`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	// What is not an error stays as it is.
+	if w := get(t, api, "/livez", "Accept", problems); w.Header().Get("Content-Type") != "application/json" {
+		t.Error(w.Header())
+	}
+	panicking := newAPI(t, func(s *setup) { s.Readiness = func(context.Context) []httpapi.Check { panic("canary") } })
+	expect(t, get(t, panicking, "/readyz", "Accept", problems), http.StatusInternalServerError,
+		`{"type":"about:blank","title":"Internal Server Error","status":500,"detail":"Internal Server Error"}`)
+}

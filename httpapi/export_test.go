@@ -28,6 +28,9 @@ func (a *API) Routes() [][2]string {
 	return routes
 }
 
+// ScopeOf is the scope that a route needs; empty for none.
+func ScopeOf(method, path string) string { return string(scopeOf(method, path)) }
+
 // Document is the OpenAPI document with paths for indicators.
 var Document = describeAPI
 

@@ -142,6 +142,22 @@ func preferred(r *http.Request, offered ...string) (media string) {
 	return media
 }
 
+// namesMedia reports whether a client accepts a type by its name, and not just among others.
+func namesMedia(r *http.Request, media string) bool {
+	for _, header := range r.Header.Values("Accept") {
+		for part := range strings.SplitSeq(header, ",") {
+			accepted, params, err := mime.ParseMediaType(part)
+			if err != nil || accepted != media {
+				continue
+			}
+			if q, err := strconv.ParseFloat(params["q"], 64); err != nil || q > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // quality is how much a client wants a type, by the most specific of its ranges
 // that fits.
 type quality struct {

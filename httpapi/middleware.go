@@ -35,7 +35,8 @@ type Answered struct {
 }
 
 // AccessLog says which requests are in the log at level info. A record has the method,
-// the path without its query, status, bytes, duration and the client's address. The zero
+// the path without its query, status, bytes, duration, the client's address, and the id of
+// its API key if it has one. The zero
 // value has none.
 type AccessLog struct {
 	// Errors takes the requests that were answered 5xx.
@@ -67,6 +68,7 @@ type observed struct {
 	route  string
 	status int // 0 until the header is written
 	bytes  int64
+	key    string // the id of the client's API key; empty for none
 }
 
 // reached notes the route that a request comes to.
@@ -135,8 +137,12 @@ func (a *API) recovered(next http.Handler) http.Handler {
 		defer func() {
 			took := time.Since(start)
 			a.answered(out, r, took)
-			a.config.Logger.Log(r.Context(), a.config.AccessLog.level(out.status), "request", "method", r.Method, "path", r.URL.Path,
-				"status", out.status, "bytes", out.bytes, "duration", took, "client", r.RemoteAddr)
+			record := []any{"method", r.Method, "path", r.URL.Path,
+				"status", out.status, "bytes", out.bytes, "duration", took, "client", r.RemoteAddr}
+			if out.key != "" {
+				record = append(record, "key", out.key)
+			}
+			a.config.Logger.Log(r.Context(), a.config.AccessLog.level(out.status), "request", record...)
 		}()
 		defer a.rescue(out, r)
 		next.ServeHTTP(out, r)
@@ -160,5 +166,5 @@ func (a *API) rescue(out *observed, r *http.Request) {
 		// Half an answer is out: only a broken connection says that it is one.
 		panic(http.ErrAbortHandler)
 	}
-	a.writeJSON(out, r, http.StatusInternalServerError, errorBody{"Internal Server Error"})
+	a.writeFault(out, r, http.StatusInternalServerError, errorBody{"Internal Server Error"})
 }

@@ -183,6 +183,10 @@ type Ports struct {
 	SwitchedOff map[string]projections.IndicatorDoc
 	// Live streams events to clients.
 	Live Live
+	// WaitWritten returns once the chain of a partition has a number, or the error of ctx.
+	WaitWritten func(ctx context.Context, topic schema.Topic, partition int32, number int64) error
+	// Keys are those of clients. Nil: there are none.
+	Keys Keys
 	// AsyncAPI is the AsyncAPI document of the log, as JSON.
 	AsyncAPI []byte
 	// Readiness runs all checks. It returns when ctx is done, with the checks
@@ -212,6 +216,7 @@ func (p Ports) Validate() error {
 		required("Rebuilds", p.Rebuilds == nil),
 		required("DeadLetters", p.DeadLetters == nil),
 		required("Pipeline", p.Pipeline == nil),
+		required("WaitWritten", p.WaitWritten == nil),
 		required("AsyncAPI", p.AsyncAPI == nil),
 		required("Live", p.Live == nil),
 		p.validateIndicators(),

@@ -87,7 +87,9 @@ func (a *API) getPriceStream(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	a.describePush(w, asked.Provider)
-	a.pushEvents(w, r, stream)
+	ctx, stop := a.whileAllowed(r.Context(), r)
+	defer stop()
+	a.pushEvents(w, r.WithContext(ctx), stream)
 	return nil
 }
 

@@ -52,14 +52,18 @@ func (a *API) pushOverSocket(w http.ResponseWriter, r *http.Request, stream Live
 	}
 	defer func() { _ = conn.CloseNow() }()
 	conn.SetReadLimit(maxSocketRead)
-	ctx := conn.CloseRead(context.WithoutCancel(r.Context()))
+	ctx, stop := a.whileAllowed(conn.CloseRead(context.WithoutCancel(r.Context())), r)
+	defer stop()
 	heartbeat := time.NewTicker(a.config.pushHeartbeat())
 	defer heartbeat.Stop()
 	var text []byte
 	for {
 		events, err := stream.Next(ctx, heartbeat.C)
 		if err != nil {
-			if ctx.Err() == nil {
+			switch {
+			case errors.Is(context.Cause(ctx), errNotAllowed):
+				_ = conn.Close(websocket.StatusPolicyViolation, errNotAllowed.Error())
+			case ctx.Err() == nil:
 				a.logEnd(r, err)
 				_ = conn.Close(endStatus(err), fmt.Sprintf("connect again in %d ms", comeBack().Milliseconds()))
 			}

@@ -16,19 +16,25 @@ import (
 // Beyond it the one that was silent longest is forgotten, and starts again.
 const maxClients = 10_000
 
-// rateLimiter limits requests by client address.
+// subject is what requests are counted by: a key, or else the address of a client.
+type subject struct {
+	address clientAddress
+	key     string // its id
+}
+
+// rateLimiter limits requests by key, and those without one by client address.
 type rateLimiter struct {
 	perMinute     int // not positive: no limit
 	limitLoopback bool
 	now           func() time.Time
 
 	mu      sync.Mutex
-	clients map[clientAddress]*list.Element
+	clients map[subject]*list.Element
 	recent  *list.List // of *client, the last to ask in front
 }
 
 type client struct {
-	address clientAddress
+	subject subject
 	bucket  *rate.Limiter
 }
 
@@ -37,7 +43,7 @@ func newRateLimiter(config Config) *rateLimiter {
 		perMinute:     config.RateLimitPerMinute,
 		limitLoopback: config.LimitLoopback,
 		now:           config.Now,
-		clients:       map[clientAddress]*list.Element{},
+		clients:       map[subject]*list.Element{},
 		recent:        list.New(),
 	}
 }
@@ -45,34 +51,43 @@ func newRateLimiter(config Config) *rateLimiter {
 // wrap answers 429 in place of next where a client asks too often.
 func (l *rateLimiter) wrap(next http.Handler, fail func(http.ResponseWriter, *http.Request, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		address, limited := l.limits(r)
-		if !limited {
+		who, perMinute := l.limits(r)
+		if perMinute <= 0 {
 			next.ServeHTTP(w, r)
 			return
 		}
-		v := l.ask(address)
-		w.Header().Set("RateLimit-Policy", fmt.Sprintf(`"default";q=%d;w=60`, l.perMinute))
+		v := l.ask(who, perMinute)
+		w.Header().Set("RateLimit-Policy", fmt.Sprintf(`"default";q=%d;w=60`, perMinute))
 		w.Header().Set("RateLimit", fmt.Sprintf(`"default";r=%d;t=%d`, v.remaining, wholeSeconds(v.full)))
 		if !v.allowed {
 			w.Header().Set("Retry-After", strconv.Itoa(max(1, wholeSeconds(v.next))))
-			fail(w, r, newError(codeRateLimited, "Rate limit exceeded: %d requests per minute", l.perMinute))
+			fail(w, r, newError(codeRateLimited, "Rate limit exceeded: %d requests per minute", perMinute))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// limits reports whether a request counts, and for whom.
-func (l *rateLimiter) limits(r *http.Request) (clientAddress, bool) {
-	if l.perMinute <= 0 {
-		return clientAddress{}, false
-	}
+// limits returns for whom a request counts, and how many they may make each minute; not
+// positive for any number.
+func (l *rateLimiter) limits(r *http.Request) (who subject, perMinute int) {
 	switch r.URL.Path {
 	case "/health", "/livez", "/readyz", "/metrics": // anyone who asks these watches over us
-		return clientAddress{}, false
+		return subject{}, 0
 	}
 	from := clientOf(r.RemoteAddr)
-	return from, l.limitLoopback || !from.isLoopback()
+	perMinute = l.perMinute
+	if from.isLoopback() && !l.limitLoopback {
+		perMinute = 0
+	}
+	key := callerOf(r).key
+	if key == nil {
+		return subject{address: from}, perMinute
+	}
+	if key.RatePerMinute > 0 {
+		perMinute = key.RatePerMinute
+	}
+	return subject{key: key.ID}, perMinute
 }
 
 // verdict is the state of a client's bucket after it asked.
@@ -83,33 +98,33 @@ type verdict struct {
 	full      time.Duration // until the whole quota is
 }
 
-func (l *rateLimiter) ask(address clientAddress) verdict {
+func (l *rateLimiter) ask(who subject, perMinute int) verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	bucket := l.bucket(address)
+	bucket := l.bucket(who, perMinute)
 	allowed := bucket.AllowN(now, 1)
 	tokens := bucket.TokensAt(now)
-	perToken := float64(time.Minute) / float64(l.perMinute)
+	perToken := float64(time.Minute) / float64(perMinute)
 	return verdict{
 		allowed:   allowed,
 		remaining: max(0, int(math.Floor(tokens))),
 		next:      time.Duration(max(0, 1-tokens) * perToken),
-		full:      time.Duration(max(0, float64(l.perMinute)-tokens) * perToken),
+		full:      time.Duration(max(0, float64(perMinute)-tokens) * perToken),
 	}
 }
 
-func (l *rateLimiter) bucket(address clientAddress) *rate.Limiter {
-	if known, ok := l.clients[address]; ok {
+func (l *rateLimiter) bucket(who subject, perMinute int) *rate.Limiter {
+	if known, ok := l.clients[who]; ok {
 		l.recent.MoveToFront(known)
 		return known.Value.(*client).bucket
 	}
 	if len(l.clients) >= maxClients {
 		oldest := l.recent.Remove(l.recent.Back()).(*client)
-		delete(l.clients, oldest.address)
+		delete(l.clients, oldest.subject)
 	}
-	bucket := rate.NewLimiter(rate.Limit(float64(l.perMinute)/60), l.perMinute)
-	l.clients[address] = l.recent.PushFront(&client{address, bucket})
+	bucket := rate.NewLimiter(rate.Limit(float64(perMinute)/60), perMinute)
+	l.clients[who] = l.recent.PushFront(&client{who, bucket})
 	return bucket
 }
 

@@ -33,12 +33,17 @@ func encode(body any) ([]byte, error) {
 
 // writeJSON writes a response that is not kept by caches.
 func (a *API) writeJSON(w http.ResponseWriter, r *http.Request, status int, body any) {
+	a.writeBody(w, r, jsonContent, status, body)
+}
+
+// writeBody is writeJSON of a media type that is JSON.
+func (a *API) writeBody(w http.ResponseWriter, r *http.Request, media string, status int, body any) {
 	text, err := encode(body)
 	if err != nil {
 		a.config.Logger.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "error", err)
 		status, text = http.StatusInternalServerError, []byte(`{"detail":"Internal Server Error"}`)
 	}
-	w.Header().Set("Content-Type", jsonContent)
+	w.Header().Set("Content-Type", media)
 	w.Header().Set("Cache-Control", cacheNever)
 	w.WriteHeader(status)
 	// An error here means that the client is gone, which net/http notices.

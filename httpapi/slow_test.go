@@ -66,7 +66,7 @@ func TestSlowClientsAreEnded(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				served, connections := servePipes(t, newAPI(t, nil))
+				served, connections := servePipes(t, newAPI(t, func(s *setup) { s.OpenCommands = true })) // pipes have no address
 				conn := served.dial()
 				var sending sync.WaitGroup
 				sending.Go(func() {

@@ -89,6 +89,9 @@ func (c Config) streamer(name string) (schema.Provider, error) {
 	return "", newError(codeBadRequest, "Provider %q cannot stream; %s", provider, able)
 }
 
+// streamStage is the stage whose table has the streams.
+const streamStage = "stream"
+
 // newStreamID is stream_ and 40 random bits in base 32.
 func newStreamID() string { return "stream_" + strings.ToLower(rand.Text()[:8]) }
 

@@ -63,7 +63,11 @@ func (d *Document) checkUnrouted(what string, a Answer) error {
 	switch a.Status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusTooManyRequests:
 		if len(a.Body) > 0 { // none for HEAD
-			errs = append(errs, checkJSON(what, d.failure, a.Body))
+			shape := d.failure
+			if a.Header.Get("Content-Type") == problemMedia {
+				shape = d.problem
+			}
+			errs = append(errs, checkJSON(what, shape, a.Body))
 		}
 		for name, status := range map[string]int{"Allow": http.StatusMethodNotAllowed, "Retry-After": http.StatusTooManyRequests} {
 			if (a.Header.Get(name) != "") != (a.Status == status) {
@@ -94,6 +98,9 @@ func checkSecured(what string, a Answer) error {
 	return nil
 }
 
+// problemMedia is the media type of errors by RFC 9457.
+const problemMedia = "application/problem+json"
+
 // checked are the headers that an answer must not have undocumented.
 var checked = []string{"Etag", "Age", "X-Log-Position", "Retry-After", "Link", "Vary", "Content-Encoding", "Location", "Allow"}
 
@@ -101,7 +108,11 @@ func (r response) check(what, method string, a Answer) error {
 	a.Header = withoutOrigin(a.Header)
 	var errs []error
 	for name, h := range r.headers {
-		errs = append(errs, h.check(what+" "+name, a.Header.Values(name)))
+		values := a.Header.Values(name)
+		if name == "Www-Authenticate" && len(values) > 1 { // a list, of which each is in a line of its own
+			values = []string{strings.Join(values, ", ")}
+		}
+		errs = append(errs, h.check(what+" "+name, values))
 	}
 	for name := range a.Header {
 		if _, documented := r.headers[name]; !documented && (slices.Contains(checked, name) || strings.HasPrefix(name, "X-Injected")) {
@@ -165,7 +176,7 @@ func (r response) checkBody(what string, a Answer) error {
 	if _, anything := r.bodies["*/*"]; !known && !anything {
 		return fmt.Errorf("%s: content type %q is not in the document", what, media)
 	}
-	if known && media == "application/json" {
+	if known && (media == "application/json" || media == problemMedia) {
 		text, err := unpacked(a)
 		if err != nil {
 			return fmt.Errorf("%s: unpacking the body: %w", what, err)

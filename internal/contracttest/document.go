@@ -21,6 +21,7 @@ type Document struct {
 	raw        map[string]any
 	operations []*Operation
 	failure    *jsonschema.Schema // the body of 404 and 405 of what is not documented
+	problem    *jsonschema.Schema // the same by RFC 9457
 }
 
 // Operation is a method of a path.
@@ -29,6 +30,8 @@ type Operation struct {
 	Method string
 	// Path is a template, such as /api/v1/streams/{stream_id}.
 	Path string
+	// Scope is the scope that an API key must have; empty where none is needed.
+	Scope string
 
 	responses  map[int]response
 	parameters []parameter
@@ -141,7 +144,10 @@ func Load(text []byte) (*Document, error) {
 	slices.SortFunc(l.operations, func(a, b *Operation) int {
 		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Method, b.Method))
 	})
-	l.failure, err = l.compile("#/components/schemas/Error")
+	if l.failure, err = l.compile("#/components/schemas/Error"); err != nil {
+		return nil, err
+	}
+	l.problem, err = l.compile("#/components/schemas/Problem")
 	return l.Document, err
 }
 
@@ -152,7 +158,7 @@ type loader struct {
 }
 
 func (l loader) operation(at string, raw object) (*Operation, error) {
-	o := &Operation{responses: map[int]response{}}
+	o := &Operation{responses: map[int]response{}, Scope: scopeOf(raw)}
 	for status := range raw["responses"].(object) {
 		r, err := l.response(at + pointer("responses", status)[1:])
 		if err != nil {
@@ -178,6 +184,19 @@ func (l loader) operation(at string, raw object) (*Operation, error) {
 		}
 	}
 	return o, nil
+}
+
+// scopeOf is the scope that one of the ways to authenticate names.
+func scopeOf(raw object) string {
+	ways, _ := raw["security"].([]any)
+	for _, way := range ways {
+		for _, scopes := range way.(object) {
+			for _, scope := range scopes.([]any) {
+				return scope.(string)
+			}
+		}
+	}
+	return ""
 }
 
 func (l loader) response(at string) (response, error) {

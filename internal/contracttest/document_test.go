@@ -59,7 +59,7 @@ func examples(o object) []any {
 	return found
 }
 
-const small = `{"components":{"schemas":{"Error":{"type":"object","required":["detail"],"properties":{"detail":{"type":"string"}}}}},
+const small = `{"components":{"schemas":{"Error":{"type":"object","required":["detail"],"properties":{"detail":{"type":"string"}}},"Problem":{"type":"object"}}},
 "paths":{"/a/{id}":{"get":{"responses":{
 	"200":{"headers":{"ETag":{"required":true,"schema":{"pattern":"^x$"}},"Age":{"schema":{"type":"integer"}}},
 		"content":{"application/json":{"schema":{"type":"integer"}},"text/csv; header=present":{}}},

@@ -186,7 +186,7 @@ func remember[T any](all []T, one T) []T {
 func (o *Operation) goodStatuses() []int {
 	return slices.DeleteFunc(o.Statuses(), func(status int) bool {
 		switch status {
-		case http.StatusBadRequest, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusMisdirectedRequest,
+		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusMisdirectedRequest,
 			http.StatusUnprocessableEntity:
 			return true
 		}
@@ -218,7 +218,7 @@ func (g *Generator) good(o *Operation) Request {
 }
 
 // continues are the parameters that are good only as an answer gave them.
-var continues = []string{"cursor", "last_event_id", "Last-Event-ID"}
+var continues = []string{"cursor", "last_event_id", "Last-Event-ID", "after"}
 
 // isWanted says whether a request shall have an optional parameter. A cursor is
 // good for its list alone.

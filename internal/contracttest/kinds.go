@@ -19,6 +19,7 @@ func (g *Generator) kinds(o *Operation) []kind {
 		{"nothing wrong, odd headers", g.ofGood(g.addOddHeaders), creates},
 		{"nothing wrong, parameters that no one asked for", g.ofGood(g.addOddParameters), creates},
 		{"hostile headers", g.ofAny(g.addHostileHeaders), creates},
+		{"a garbled query, errors as problems", g.ofAny(func(r *Request) { g.garbleQuery(r); r.setHeader("Accept", "application/json, "+problemMedia) }), creates},
 		{"a garbled query", g.ofAny(g.garbleQuery), creates},
 		{"a garbled path", g.ofAny(g.garblePath), creates},
 		{"another method", g.ofAny(g.changeMethod), creates},

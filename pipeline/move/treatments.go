@@ -29,6 +29,8 @@ const (
 
 // Treatments are those of all tables that the migrations make.
 var Treatments = []Treatment{
+	{"api_key_version", Fresh, "the target counts the changes of its own"},
+	{"api_keys", Copied, ""},
 	{"chains", Copied, "with their timelines and numbers"},
 	{"dead_letters", Chosen, "those of generations that do not serve stay"},
 	{"failing_jobs", Copied, ""},

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pricemill/pricemill/schema"
@@ -42,6 +43,26 @@ func WaitCaughtUp(ctx context.Context, q Querier, topic schema.Topic, stage func
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s to catch up with the log: %w", name, ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+}
+
+// WaitWritten returns once the newest chain of a partition has a number. One that was
+// emitted has it at once, unless the chain began again since. When ctx is done first,
+// WaitWritten returns its error.
+func WaitWritten(ctx context.Context, q Querier, topic schema.Topic, part int32, number int64) error {
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		written, err := writtenOf(ctx, q, topic)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(written, func(n numbered) bool { return n.Part == part && n.Number >= number }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for number %d of %s/%d: %w", number, topic, part, ctx.Err())
 		case <-time.After(pause):
 		}
 	}

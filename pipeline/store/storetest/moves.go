@@ -102,7 +102,7 @@ func testCatalog(t *testing.T, opener Opener) {
 	defer view.Close()
 	tables, err := view.Tables(ctx)
 	require.NoError(t, err)
-	assert.Equal(t, "chains", tables[0])
+	assert.Equal(t, "api_key_version", tables[0])
 	assert.Equal(t, "zzz", tables[len(tables)-1])
 	assert.IsNonDecreasing(t, tables)
 	assert.NotContains(t, tables, "sqlite_sequence")

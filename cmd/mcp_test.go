@@ -1,0 +1,152 @@
+package cmd_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/cmd"
+	"github.com/pricemill/pricemill/httpapi/apikeys"
+)
+
+// languageModel is the client of a program that runs a language model.
+type languageModel struct {
+	t       *testing.T
+	session *mcp.ClientSession
+}
+
+func newModel(t *testing.T, p *program, env environment, commands bool) languageModel {
+	t.Helper()
+	server := cmd.MCPServer(env.lookup, p.url, commands)
+	here, there := mcp.NewInMemoryTransports()
+	serving, err := server.Connect(t.Context(), there, nil)
+	require.NoError(t, err)
+	client := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil)
+	session, err := client.Connect(t.Context(), here, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = session.Close(); _ = serving.Wait() })
+	return languageModel{t, session}
+}
+
+// call calls a tool, and returns the texts of its answer.
+func (m languageModel) call(tool string, arguments map[string]any) (texts []string, failed bool) {
+	m.t.Helper()
+	result, err := m.session.CallTool(m.t.Context(), &mcp.CallToolParams{Name: tool, Arguments: arguments})
+	require.NoError(m.t, err, tool)
+	for _, content := range result.Content {
+		texts = append(texts, content.(*mcp.TextContent).Text)
+	}
+	return texts, result.IsError
+}
+
+// answer is the JSON that a tool answers.
+func (m languageModel) answer(tool string, arguments map[string]any) map[string]any {
+	m.t.Helper()
+	texts, failed := m.call(tool, arguments)
+	require.False(m.t, failed, "%s: %q", tool, texts)
+	var body map[string]any
+	require.NoError(m.t, json.Unmarshal([]byte(texts[0]), &body), texts[0])
+	return body
+}
+
+func (m languageModel) tools() []*mcp.Tool {
+	m.t.Helper()
+	listed, err := m.session.ListTools(m.t.Context(), nil)
+	require.NoError(m.t, err)
+	return listed.Tools
+}
+
+// TestToolsOfModels calls each tool as a model does, over a running service.
+func TestToolsOfModels(t *testing.T) {
+	t.Parallel()
+	p := start(t, environment{"PLUGINS": "ema"})
+	m := newModel(t, p, environment{}, false)
+	assert.Contains(t, m.session.InitializeResult().Instructions, "simulated")
+
+	texts, failed := m.call("latest_price", map[string]any{"symbol": "AAPL", "max_age": 0})
+	require.False(t, failed, texts)
+	require.Len(t, texts, 2, "that prices are made up")
+	assert.Contains(t, texts[1], "simulated prices")
+	p.eventually("/api/v1/prices/moving-average?symbol=AAPL", http.StatusOK)
+	p.eventually("/api/v1/indicators/ema?symbol=AAPL", http.StatusOK)
+	called := []string{"latest_price"}
+	for tool, arguments := range map[string]map[string]any{
+		"known_prices":           {"symbols": []string{"AAPL", "NOPE"}},
+		"price_history":          {"symbol": "AAPL", "from": "2001-01-01T00:00:00Z", "limit": 10},
+		"moving_average":         {"symbol": "AAPL", "window": 5},
+		"moving_average_history": {"symbol": "AAPL", "window": 3},
+		"list_symbols":           {"provider": "simulated"},
+		"list_indicators":        {},
+		"indicator":              {"name": "ema", "symbol": "AAPL", "parameters": map[string]any{"period": "12"}},
+		"list_providers":         {},
+		"list_jobs":              {"limit": 10},
+		"health":                 {},
+	} {
+		body := m.answer(tool, arguments)
+		assert.NotEmpty(t, body, tool)
+		called = append(called, tool)
+	}
+	assert.Equal(t, []any{"NOPE"}, m.answer("known_prices", map[string]any{"symbols": []string{"AAPL", "NOPE"}})["missing"])
+	job := p.newJob(`{"symbols":["MSFT"],"interval":3600}`)
+	assert.Equal(t, job, m.answer("get_job", map[string]any{"job_id": job})["job_id"])
+	called = append(called, "get_job")
+
+	var offered []string
+	for _, tool := range m.tools() {
+		offered = append(offered, tool.Name)
+		assert.True(t, tool.Annotations.ReadOnlyHint, tool.Name)
+		assert.Greater(t, len(tool.Description), 30, tool.Name)
+	}
+	assert.ElementsMatch(t, offered, called, "each is called, and there are no others")
+
+	// What is wrong is said to the model.
+	for tool, arguments := range map[string]map[string]any{
+		"moving_average": {"symbol": "AAPL", "window": 5000}, "get_job": {"job_id": "poll_nothing1"}, "indicator": {"name": "emma", "symbol": "AAPL"},
+		"latest_price": {"symbol": "AAPL", "provider": "nobody"}, "price_history": {"symbol": "../../metrics?"},
+	} {
+		texts, failed := m.call(tool, arguments)
+		assert.True(t, failed, "%s: %q", tool, texts)
+		assert.Contains(t, strings.Join(texts, " "), "the service answered 4", tool)
+	}
+}
+
+// TestCommandsOfModels: a model changes jobs only where that is allowed, and the key does.
+func TestCommandsOfModels(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	m := newModel(t, p, environment{}, true)
+	names := func(m languageModel) (all []string) {
+		for _, tool := range m.tools() {
+			if !tool.Annotations.ReadOnlyHint {
+				all = append(all, tool.Name)
+			}
+		}
+		slices.Sort(all)
+		return all
+	}
+	assert.Equal(t, []string{"create_job", "pause_job", "resume_job", "stop_job"}, names(m))
+	assert.Empty(t, names(newModel(t, p, environment{}, false)))
+	create := map[string]any{"symbols": []string{"AAPL"}, "interval": 3600, "idempotency_key": "once"}
+	id := m.answer("create_job", create)["job_id"]
+	assert.Equal(t, id, m.answer("create_job", create)["job_id"])
+	for _, tool := range []string{"pause_job", "resume_job", "stop_job"} {
+		assert.Equal(t, "accepted", m.answer(tool, map[string]any{"job_id": id})["status"], tool)
+	}
+
+	reader := p.newKey("model", apikeys.Read)
+	p.awaitStatus("/version", "", http.StatusUnauthorized)
+	texts, failed := m.call("list_jobs", nil)
+	assert.True(t, failed)
+	assert.Contains(t, texts[0], "PRICEMILL_API_KEY")
+	m = newModel(t, p, environment{"PRICEMILL_API_KEY": reader}, true)
+	m.answer("list_jobs", nil)
+	texts, failed = m.call("create_job", create)
+	assert.True(t, failed)
+	assert.Contains(t, texts[0], "this needs command")
+}
