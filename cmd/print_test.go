@@ -40,7 +40,7 @@ func TestATableFits(t *testing.T) {
 		assert.Equal(t, header+test.want, stdout, name)
 		status, stdout, stderr = run(t, environment{}, "indicators", "--url", server.URL)
 		require.Zero(t, status, stderr)
-		assert.Equal(t, header+head+test.description+"\n", strings.TrimRight(stdout, " \n")+strings.Repeat(" ", len(test.description)-len(strings.TrimRight(test.description, " ")))+"\n", "a row is a line where nobody looks: %s", name)
+		assert.Equal(t, header+strings.TrimSpace(head+test.description), strings.TrimSpace(stdout), "a row is a line in a pipe: %s", name)
 	}
 }
 

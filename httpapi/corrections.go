@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -308,7 +307,7 @@ func (d *bodyDecoder) decimal(name string, required bool) (value schema.Decimal,
 	}
 	value, err := schema.ParseDecimal(text)
 	if err != nil {
-		d.add(inBody(json.RawMessage(raw), name).wrong("not a decimal of at most 18 digits before and 18 after the point"))
+		d.add(inBody(raw, name).wrong("not a decimal of at most 18 digits before and 18 after the point"))
 		return value, false
 	}
 	return value, true
