@@ -144,6 +144,11 @@ func TestDirectHeaders(t *testing.T) {
 type modelRelay struct {
 	from, to int64 // the batch: numbers from+1 … to
 	state    string
+	// met says that it has looked at the database, which then said noted; sent is what
+	// was acknowledged since.
+	met         bool
+	noted, sent int64
+	handed      map[int64]bool // numbers that its process is known to have committed
 }
 
 type model struct {
@@ -167,7 +172,7 @@ var modelNames = Timelines{"o": {0, Unlimited, Unlimited}}
 func (m *model) step(t *testing.T) {
 	switch m.random.IntN(10) {
 	case 0: // a stage commits some events
-		m.committed += 1 + m.random.Int64N(3)
+		m.commit()
 	case 1, 2, 3:
 		m.relayStep(t, &m.relays[m.random.IntN(len(m.relays))])
 	case 4: // a relay crashes: what it had in flight may arrive later, or never
@@ -175,7 +180,7 @@ func (m *model) step(t *testing.T) {
 		if r.state == "sending" {
 			m.late = append(m.late, *r)
 		}
-		r.state = ""
+		*r = modelRelay{}
 	case 5: // a batch of a relay that is gone arrives
 		if len(m.late) > 0 {
 			i := m.random.IntN(len(m.late))
@@ -189,28 +194,67 @@ func (m *model) step(t *testing.T) {
 
 func (m *model) relayStep(t *testing.T, r *modelRelay) {
 	switch r.state {
-	case "": // reads its batch from the database
-		if m.committed > m.sent {
-			require.LessOrEqual(t, m.deleted, m.sent, "rows that were not sent are there")
-			r.from, r.to = m.sent, min(m.committed, m.sent+1+m.random.Int64N(4))
-			r.state = "sending"
+	case "":
+		switch m.random.IntN(3) {
+		case 0: // moves the mark by compare-and-swap, and deletes
+			m.note(r)
+		case 1: // sends what was handed over, where it follows
+			if r.met && r.handed[r.sent+1] {
+				r.from, r.to = r.sent, r.sent
+				for most := r.sent + 1 + m.random.Int64N(4); r.to < most && r.handed[r.to+1]; {
+					r.to++
+				}
+				r.state = "sending"
+			}
+		default: // looks at the database
+			if !r.met {
+				r.met, r.sent = true, m.sent
+			}
+			r.noted, r.sent = m.sent, max(r.sent, m.sent)
+			if m.committed > r.sent {
+				require.LessOrEqual(t, m.deleted, r.sent, "rows that were not sent are there")
+				r.from, r.to = r.sent, min(m.committed, r.sent+1+m.random.Int64N(4))
+				r.state = "sending"
+			}
 		}
 	case "sending":
 		switch m.random.IntN(3) {
 		case 0: // it arrives, and the answer too
 			m.appendBatch(*r)
-			r.state = "sent"
+			r.sent = r.to
 		case 1: // it arrives, the answer is lost: it will be sent again
 			m.appendBatch(*r)
 		case 2: // it does not arrive: it will be sent again
 		}
-	case "sent": // moves the mark by compare-and-swap, and deletes
-		if m.sent == r.from {
-			m.sent = r.to
-			m.deleted = r.to
-		}
 		r.state = ""
 	}
+}
+
+// note moves the mark; where another relay did meanwhile, this one knows nothing more.
+func (m *model) note(r *modelRelay) {
+	switch {
+	case !r.met || r.sent == r.noted:
+	case m.sent == r.noted:
+		m.sent, m.deleted, r.noted = r.sent, r.sent, r.sent
+	default:
+		*r = modelRelay{}
+	}
+}
+
+// commit commits some events. The relay of that process is told, unless the answer is lost
+// or it forgets; another process has none.
+func (m *model) commit() {
+	n := 1 + m.random.Int64N(3)
+	if to := m.random.IntN(len(m.relays) + 1); to < len(m.relays) {
+		r := &m.relays[to]
+		if r.handed == nil {
+			r.handed = map[int64]bool{}
+		}
+		for i := range n {
+			r.handed[m.committed+1+i] = true
+		}
+	}
+	m.committed += n
 }
 
 func (m *model) appendBatch(r modelRelay) {

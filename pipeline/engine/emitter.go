@@ -14,7 +14,6 @@ type emitter struct {
 	*Appender
 	*store.Store
 	outbox outbox.Writer
-	wake   func()
 }
 
 func (e *emitter) Emit(ctx context.Context, f func(tx *pipeline.Tx) ([]schema.Event, error)) ([]pipeline.Token, error) {
@@ -30,6 +29,5 @@ func (e *emitter) Emit(ctx context.Context, f func(tx *pipeline.Tx) ([]schema.Ev
 	if err != nil {
 		return nil, err
 	}
-	e.wake()
 	return tokens, nil
 }

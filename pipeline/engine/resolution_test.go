@@ -63,7 +63,7 @@ func (r *Rig) Emit(partition int32, n int) {
 // emitAs is emit in a process that knows the topics as they were.
 func (r *Rig) emitAs(topics *topics.Set, partition int32, n int) {
 	r.T.Helper()
-	emit := &emitter{Store: r.DB, outbox: outbox.NewWriter(topics), wake: func() {}}
+	emit := &emitter{Store: r.DB, outbox: outbox.NewWriter(topics)}
 	_, err := emit.Emit(r.T.Context(), func(*pipeline.Tx) ([]schema.Event, error) {
 		var events []schema.Event
 		for i := range n {

@@ -110,6 +110,7 @@ func New(cfg Config) (*Runtime, error) {
 
 func (r *Runtime) newStage(spec StageSpec) *Stage {
 	stage := newStage(spec, r.cfg.Store, r.cfg.Topics, r.cfg.Log, r.metrics, r.committed)
+	stage.outbox = r.relay.Writer()
 	if r.cfg.TransactionLimit > 0 {
 		stage.limit = r.cfg.TransactionLimit
 	}
@@ -125,7 +126,6 @@ func (r *Runtime) present() []*Stage {
 
 // committed runs after each transaction of a stage.
 func (r *Runtime) committed() {
-	r.relay.Wake()
 	r.mu.Lock()
 	close(r.changed)
 	r.changed = make(chan struct{})
@@ -163,7 +163,7 @@ func (r *Runtime) Registry() *prometheus.Registry { return r.cfg.Registry }
 
 // Emitter publishes events through the outbox, or straight into the log.
 func (r *Runtime) Emitter() pipeline.Emitter {
-	return &emitter{Appender: NewAppender(r.cfg.Broker, r.cfg.Topics), Store: r.cfg.Store, outbox: outbox.NewWriter(r.cfg.Topics), wake: r.relay.Wake}
+	return &emitter{Appender: NewAppender(r.cfg.Broker, r.cfg.Topics), Store: r.cfg.Store, outbox: r.relay.Writer()}
 }
 
 // Run works until ctx is done, then finishes the batches under way. started, if

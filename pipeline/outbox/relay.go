@@ -26,9 +26,11 @@ const (
 	// leaseTime is how long a relay that died keeps the others out; it is only
 	// comfort, since two relays at once do no harm.
 	leaseTime = 3 * time.Second
-	// poll is how soon events of another process's transaction are seen; those of our
-	// own wake the relay.
-	poll = 10 * time.Millisecond
+	// poll is how soon events of another process's transaction are seen while others
+	// write, and idlePoll how soon the first one is; those of our own are handed over.
+	poll, idlePoll = 10 * time.Millisecond, 50 * time.Millisecond
+	// othersWrite is how long others count as writing after they did.
+	othersWrite = 2 * time.Second
 	// checkpointEvery is how long the note of what was sent may wait for more: while it
 	// is written, stages wait to take numbers. What was sent and not checkpointed when a
 	// relay dies is sent again.
@@ -54,6 +56,10 @@ func idOf(c store.Chain) chainID { return chainID{c.Epoch, c.Part, c.Timeline} }
 // sent again. So the log of a partition never holds a later number before an
 // earlier one, whatever fails, and repeats are dropped by their consumers.
 //
+// What its Writer writes is handed over in memory once it is committed, and sent where it
+// follows what was sent. Whatever else there is, the relay finds in the database, which it
+// looks at now and then, and at once where something is missing.
+//
 // One relay works at a time per database, by a lease; overlap is harmless.
 type Relay struct {
 	db     *store.Store
@@ -61,7 +67,17 @@ type Relay struct {
 	topics *topics.Set
 	owner  string
 	log    *slog.Logger
-	wake   chan struct{}
+
+	handover *handover
+	// lookedAt is when this relay began to look at the database last; zero where it has to
+	// before it sends anything more. foreign is when it last found there what was not
+	// handed over.
+	lookedAt, foreign time.Time
+	// doubt says that the database may not be what it was: what was sent last must still
+	// be there before anything more is sent.
+	doubt bool
+	// own is when events of a chain were last handed over.
+	own map[chainID]time.Time
 
 	// marking is done when a stop waits no longer for the note of what was sent.
 	marking context.Context
@@ -90,17 +106,12 @@ type Relay struct {
 // have its lease.
 func NewRelay(db *store.Store, broker log.Broker, topics *topics.Set, owner string, log *slog.Logger) *Relay {
 	return &Relay{db: db, broker: broker, topics: topics, owner: owner,
-		log: log.With("component", "relay"), wake: make(chan struct{}, 1), marking: context.Background(),
-		sent: map[chainID]int64{}, checkpointed: map[chainID]int64{}, acked: map[chainID]store.Sent{}, looked: map[haltedRecord]bool{}}
+		log: log.With("component", "relay"), handover: newHandover(db.Sessions), marking: context.Background(),
+		sent: map[chainID]int64{}, checkpointed: map[chainID]int64{}, acked: map[chainID]store.Sent{}, own: map[chainID]time.Time{}, looked: map[haltedRecord]bool{}}
 }
 
-// Wake says that a transaction with events was committed.
-func (r *Relay) Wake() {
-	select {
-	case r.wake <- struct{}{}:
-	default: // it is about to look anyway
-	}
-}
+// Writer returns a Writer that hands over to this relay what it has written.
+func (r *Relay) Writer() Writer { return Writer{topics: r.topics, handover: r.handover} }
 
 // Run works until ctx is done.
 func (r *Relay) Run(ctx context.Context) {
@@ -120,7 +131,7 @@ func (r *Relay) Run(ctx context.Context) {
 		}
 		more := false
 		if err == nil && held {
-			more, err = r.round(ctx)
+			more, err = r.step(ctx)
 		} else {
 			r.setTrouble(err)
 		}
@@ -135,7 +146,7 @@ func (r *Relay) Run(ctx context.Context) {
 			r.wait(ctx, leaseTime/3, nil)
 		case !more:
 			pauses.Reset()
-			r.wait(ctx, poll, r.wake)
+			r.wait(ctx, r.pause(), r.handover.wake)
 		}
 	}
 	// What was committed last should not have to wait for the next start.
@@ -163,6 +174,7 @@ func (r *Relay) Drain(ctx context.Context) error {
 func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
 	if held, err = r.db.AcquireLease(ctx, LeaseName, r.owner, leaseTime); err != nil || !held {
 		r.ready = false
+		r.handover.end()
 		return held, err
 	}
 	// Numbers of a topic's chains must not go to another incarnation.
@@ -178,14 +190,23 @@ func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
 	}
 	// A new tenure: another relay, or another state of the database, may have been
 	// before us.
+	r.handover.end()
 	if err := r.reconcile(ctx); err != nil {
 		return true, err
 	}
+	r.begin()
+	return true, nil
+}
+
+// begin begins a tenure, for which nothing counts that was known before.
+func (r *Relay) begin() {
 	clear(r.sent)
 	clear(r.checkpointed)
 	clear(r.acked)
+	clear(r.own)
+	r.lookedAt, r.doubt = time.Time{}, false
+	r.handover.begin()
 	r.ready = true
-	return true, nil
 }
 
 // strange reports whether a stage has halted before a record with a number that this
@@ -225,11 +246,90 @@ func (r *Relay) wait(ctx context.Context, d time.Duration, wake <-chan struct{})
 	}
 }
 
-// round sends one batch of each chain that has something to send, and reports
-// whether there may be more. From time to time it notes what was sent.
+// step sends what was handed over; where it is time to, or that is not all, it is a round.
+func (r *Relay) step(ctx context.Context) (more bool, err error) {
+	r.doubt = r.handover.doubtful() || r.doubt
+	if !r.ready || r.doubt || time.Since(r.lookedAt) >= r.pollPause() {
+		return r.round(ctx)
+	}
+	batches, complete := r.handedOver()
+	if !complete || len(batches) == 0 && r.handover.incomplete() {
+		return r.round(ctx)
+	}
+	more, err = r.send(ctx, batches)
+	err = errors.Join(err, r.checkpointIfDue())
+	if err != nil {
+		r.lookedAt = time.Time{}
+		r.setTrouble(err)
+	}
+	return more, err
+}
+
+// pollPause is how long this relay does without looking at the database.
+func (r *Relay) pollPause() time.Duration {
+	if time.Since(r.foreign) < othersWrite {
+		return poll
+	}
+	return idlePoll
+}
+
+// pause is how long there is nothing to do if nothing is handed over.
+func (r *Relay) pause() time.Duration {
+	if r.lookedAt.IsZero() {
+		return poll
+	}
+	pause := r.pollPause() - time.Since(r.lookedAt)
+	if len(r.acked) > 0 {
+		pause = min(pause, checkpointEvery-time.Since(r.since))
+	}
+	return max(pause, time.Millisecond)
+}
+
+// handedOver are the next batches of chains that were handed over. It is not complete
+// where something is missing before them, or the chain has not been met yet.
+func (r *Relay) handedOver() (batches []outgoingBatch, complete bool) {
+	for _, id := range r.handover.waiting() {
+		sent, met := r.sent[id]
+		topic, known := r.topics.AtEpoch(id.epoch)
+		if !met || !known {
+			return nil, false
+		}
+		rows, more := r.handover.after(id, sent)
+		if len(rows) == 0 {
+			if more {
+				return nil, false
+			}
+			continue
+		}
+		of := store.Chain{Epoch: id.epoch, Part: id.part, Timeline: id.outbox, Last: rows[len(rows)-1].Seq, Sent: r.checkpointed[id]}
+		batch, err := r.batch(topic, of, rows)
+		if err != nil {
+			return nil, false // the round says so
+		}
+		batch.more = batch.more || more
+		batches = append(batches, batch)
+		r.own[id] = time.Now()
+	}
+	return batches, true
+}
+
+// round looks at the database, sends one batch of each chain that has something to send,
+// and reports whether there may be more. From time to time it notes what was sent.
 func (r *Relay) round(ctx context.Context) (more bool, err error) {
+	r.lookedAt = time.Time{}
+	r.doubt = r.handover.doubtful() || r.doubt
+	if r.doubt {
+		if err := r.checkpoint(); err != nil {
+			r.setTrouble(err)
+			return false, err
+		}
+		r.doubt = false
+	}
+	handed := r.handover.waiting()
+	began := time.Now()
 	pending, err := r.db.Pending(ctx)
 	if err != nil {
+		r.doubt = true
 		r.setTrouble(err)
 		return false, err
 	}
@@ -256,35 +356,96 @@ func (r *Relay) round(ctx context.Context) (more bool, err error) {
 		}
 	}
 	r.setBusy(len(waiting)+len(stuck) > 0)
-	unsent, faults, err := r.send(ctx, waiting)
-	stuck = append(stuck, faults...)
-	if len(r.acked) > 0 && time.Since(r.since) >= checkpointEvery {
-		err = errors.Join(err, r.checkpoint())
+	for _, id := range handed {
+		if _, met := r.sent[id]; !met {
+			r.handover.drop(id) // it has another name by now, or another relay sent it
+		}
 	}
-	return more || unsent, err
+	batches, faults, err := r.next(ctx, waiting)
+	stuck = append(stuck, faults...)
+	unsent := false
+	if err == nil {
+		unsent, err = r.send(ctx, batches)
+	}
+	stays := slices.ContainsFunc(batches, func(b outgoingBatch) bool { return b.read && b.more })
+	if err == nil && len(stuck) == 0 && !stays {
+		r.lookedAt = began
+	}
+	return more || unsent, errors.Join(err, r.checkpointIfDue())
 }
 
-// send sends one batch of each of these chains, and reports whether there is more of
-// one, and the faults of chains that the others need not wait for.
-func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stuck []error, err error) {
-	if len(waiting) == 0 {
-		return false, nil, nil
+// checkpointIfDue is checkpoint, from time to time.
+func (r *Relay) checkpointIfDue() error {
+	if len(r.acked) == 0 || time.Since(r.since) < checkpointEvery {
+		return nil
 	}
-	behind := make([]store.Behind, len(waiting))
-	for i, chain := range waiting {
-		id := idOf(chain)
-		behind[i] = store.Behind{Epoch: chain.Epoch, Part: chain.Part, After: r.sent[id]}
-		if _, waits := r.acked[id]; waits {
-			behind[i].After-- // the last one that was sent must still be there
+	return r.checkpoint()
+}
+
+// outgoingBatch is what is to be sent of a chain.
+type outgoingBatch struct {
+	log.PartitionBatch
+	sent store.Sent // what is true once it is acknowledged
+	more bool       // there is more of the chain
+	read bool       // from the outbox
+}
+
+// batch makes the next batch of a chain from the rows that follow what was sent. A fault
+// of a row ends it; where that is not the first row, there is a batch as well.
+func (r *Relay) batch(topic schema.Topic, of store.Chain, rows []store.OutboxRow) (outgoingBatch, error) {
+	records, err := outgoing(rows, of, r.sent[idOf(of)])
+	if len(records) == 0 {
+		return outgoingBatch{}, err
+	}
+	last := rows[len(records)-1]
+	return outgoingBatch{
+		PartitionBatch: log.PartitionBatch{TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: of.Part}, Records: records},
+		sent:           store.Sent{Chain: of, Now: last.Seq, Headers: last.Headers}, more: last.Seq < of.Last}, err
+}
+
+// next makes one batch of each of these chains, of what was handed over, and of what is in
+// the outbox where that does not follow. The faults are those of chains that the others
+// need not wait for.
+func (r *Relay) next(ctx context.Context, waiting []store.Chain) (batches []outgoingBatch, stuck []error, err error) {
+	add := func(chain store.Chain, rows []store.OutboxRow, read bool) {
+		topic, _ := r.topics.AtEpoch(chain.Epoch)
+		batch, err := r.batch(topic, chain, rows)
+		if err != nil {
+			// Another relay may have been faster; if not, the next round says the same.
+			stuck = append(stuck, err)
 		}
+		if len(batch.Records) > 0 {
+			batch.read = read
+			batches = append(batches, batch)
+		}
+	}
+	var unknown []store.Chain
+	var behind []store.Behind
+	for _, chain := range waiting {
+		id := idOf(chain)
+		if rows, _ := r.handover.after(id, r.sent[id]); len(rows) > 0 {
+			add(chain, rows, false)
+			r.own[id] = time.Now()
+			continue
+		}
+		if time.Since(r.own[id]) > othersWrite {
+			r.foreign = time.Now() // not only committed just now, and about to be handed over
+		}
+		after := store.Behind{Epoch: chain.Epoch, Part: chain.Part, After: r.sent[id]}
+		if _, waits := r.acked[id]; waits {
+			after.After-- // the last one that was sent must still be there
+		}
+		unknown, behind = append(unknown, chain), append(behind, after)
+	}
+	if len(unknown) == 0 {
+		return batches, stuck, nil
 	}
 	rows, err := r.db.ReadOutbox(ctx, 1+log.BatchRecords, log.MaxEventBytes+log.BatchBytes, behind...)
 	if err != nil {
-		return false, nil, err
+		r.doubt = true
+		return nil, stuck, err
 	}
-	var sent []store.Sent
-	var batches []log.PartitionBatch
-	for _, chain := range waiting {
+	for _, chain := range unknown {
 		n := 0
 		for n < len(rows) && rows[n].Epoch == chain.Epoch && rows[n].Part == chain.Part {
 			n++
@@ -296,23 +457,24 @@ func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stu
 			stuck = append(stuck, err)
 			continue
 		}
-		batch, err := outgoing(own, chain, r.sent[idOf(chain)])
-		if err != nil {
-			// Another relay may have been faster; if not, the next round says the same.
-			stuck = append(stuck, err)
-		}
-		if len(batch) == 0 {
-			continue // another relay was faster
-		}
-		last := own[len(batch)-1]
-		topic, _ := r.topics.AtEpoch(chain.Epoch)
-		sent = append(sent, store.Sent{Chain: chain, Now: last.Seq, Headers: last.Headers})
-		batches = append(batches, log.PartitionBatch{TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: chain.Part}, Records: batch})
-		more = more || last.Seq < chain.Last
+		add(chain, own, true) // nothing, where another relay was faster
 	}
-	answers := r.broker.Send(ctx, batches)
+	return batches, stuck, nil
+}
+
+// send sends batches, and reports whether there is more of one.
+func (r *Relay) send(ctx context.Context, batches []outgoingBatch) (more bool, err error) {
+	if len(batches) == 0 {
+		return false, nil
+	}
+	records := make([]log.PartitionBatch, len(batches))
+	for i, batch := range batches {
+		records[i] = batch.PartitionBatch
+		more = more || batch.more
+	}
+	answers := r.broker.Send(ctx, records)
 	if err := failpoint.Hit(ctx, failpoint.RelayAcked); err != nil {
-		return false, stuck, err
+		return false, err
 	}
 	var errs []error
 	for i, err := range answers {
@@ -323,10 +485,11 @@ func (r *Relay) send(ctx context.Context, waiting []store.Chain) (more bool, stu
 		if len(r.acked) == 0 {
 			r.since = time.Now()
 		}
-		id := idOf(sent[i].Chain)
-		r.sent[id], r.acked[id] = sent[i].Now, sent[i]
+		sent := batches[i].sent
+		id := idOf(sent.Chain)
+		r.sent[id], r.acked[id] = sent.Now, sent
 	}
-	return more, stuck, errors.Join(errs...)
+	return more, errors.Join(errs...)
 }
 
 // following are the rows after what was sent. Where that is not checkpointed yet, the first
@@ -361,6 +524,8 @@ func (r *Relay) checkpoint() error {
 		// By another relay, or because the database was set back: before the next
 		// round, all chains are held against the log.
 		r.ready = false
+	default:
+		r.doubt = true
 	}
 	return err
 }
@@ -432,7 +597,7 @@ func outgoing(rows []store.OutboxRow, of store.Chain, after int64) ([]log.Outgoi
 			return nil, fmt.Errorf("the outbox of chain %d/%d goes from %d to %d: rows were deleted by hand?",
 				row.Epoch, row.Part, after, row.Seq)
 		}
-		size += len(row.Key) + len(row.Headers) + len(row.Payload) + chain.LinkBytes
+		size += rowSize(&row)
 		if len(records) > 0 && size > log.BatchBytes {
 			break
 		}

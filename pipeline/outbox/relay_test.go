@@ -87,10 +87,20 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 	close(done)
 	relaying.Wait()
 
-	known, err := store.KnownChains(t.Context(), r.DB)
+	applied, repeats := followAll(t, r.DB, broker.log)
+	t.Logf("%d repeats", repeats)
+	assert.Equal(t, events, applied)
+	var left int
+	require.NoError(t, r.DB.Get(t.Context(), &left, `SELECT count(*) FROM outbox`))
+	assert.Zero(t, left)
+}
+
+// followAll counts what consumers of all partitions apply and drop.
+func followAll(t *testing.T, db *store.Store, logs map[pipeline.TopicPartition][]chain.Link) (applied, repeats int) {
+	t.Helper()
+	known, err := store.KnownChains(t.Context(), db)
 	require.NoError(t, err)
-	applied, repeats := 0, 0
-	for tp, log := range broker.log {
+	for tp, log := range logs {
 		var last chain.Link
 		for at, next := range log {
 			switch last.Follow(next, false, halt.TimelinesOf(known, false)[tp]) {
@@ -104,11 +114,7 @@ func TestTwoRelaysAndAFlakyBroker(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d repeats", repeats)
-	assert.Equal(t, events, applied)
-	var left int
-	require.NoError(t, r.DB.Get(t.Context(), &left, `SELECT count(*) FROM outbox`))
-	assert.Zero(t, left)
+	return applied, repeats
 }
 
 // A relay that is asked to stop sends what was committed last, and lets the

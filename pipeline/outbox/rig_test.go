@@ -125,8 +125,13 @@ func (r *rig) emit(partition int32, n int) {
 // publish writes events into the outbox, in one transaction.
 func (r *rig) publish(events ...schema.Event) {
 	r.T.Helper()
+	r.publishBy(r.writer, events...)
+}
+
+func (r *rig) publishBy(writer Writer, events ...schema.Event) {
+	r.T.Helper()
 	require.NoError(r.T, r.DB.Write(r.T.Context(), func(tx *store.Tx) error {
-		_, err := r.writer.Append(r.T.Context(), tx, events)
+		_, err := writer.Append(r.T.Context(), tx, events)
 		return err
 	}))
 }

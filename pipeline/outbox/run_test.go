@@ -81,8 +81,7 @@ func (w *working) run() {
 
 func (w *working) emit(id string) {
 	w.T.Helper()
-	w.publish(schema.Event{ID: id, Source: "test", Payload: priceNo("S1", 1)})
-	w.relay.Wake()
+	w.publishBy(w.relay.Writer(), schema.Event{ID: id, Source: "test", Payload: priceNo("S1", 1)})
 }
 
 func (w *working) becomes(what func() bool, why string) {

@@ -14,10 +14,15 @@ import (
 
 // Writer writes events into the outbox of a transaction, or, where the log is in the
 // database, straight into the log. It is safe for concurrent use.
-type Writer struct{ topics *topics.Set }
+type Writer struct {
+	topics *topics.Set
+	// handover, if not nil, is told what was committed.
+	handover *handover
+}
 
-// NewWriter returns a Writer to these topics.
-func NewWriter(topics *topics.Set) Writer { return Writer{topics} }
+// NewWriter returns a Writer to these topics. What it writes, a relay finds when it next
+// looks; a Relay's own Writer tells it.
+func NewWriter(topics *topics.Set) Writer { return Writer{topics: topics} }
 
 // Append inserts events, and returns where each will be in the log.
 func (w Writer) Append(ctx context.Context, tx *store.Tx, events []schema.Event) ([]pipeline.Token, error) {
@@ -45,7 +50,7 @@ func (w Writer) Rows(events []schema.Event, derived bool) ([]store.OutboxRow, er
 		if err != nil {
 			return nil, pipeline.Permanent(err)
 		}
-		if size := len(row.Key) + len(row.Headers) + len(row.Payload) + chain.LinkBytes; size > log.MaxEventBytes {
+		if size := rowSize(&row); size > log.MaxEventBytes {
 			return nil, pipeline.Permanent(fmt.Errorf("publishing %s: the event has %d bytes, and the most is %d",
 				event.Payload.EventType(), size, log.MaxEventBytes))
 		}
@@ -64,10 +69,22 @@ func (w Writer) Insert(ctx context.Context, tx *store.Tx, rows []store.OutboxRow
 	if log := w.topics.InDatabase(); log != nil {
 		return log.AppendTx(ctx, tx, rows)
 	}
-	if err := number(ctx, tx, rows); err != nil {
+	taken, err := number(ctx, tx, rows)
+	if err != nil {
 		return err
 	}
-	return tx.Append(ctx, rows)
+	if err := tx.Append(ctx, rows); err != nil {
+		return err
+	}
+	if w.handover != nil {
+		w.handover.commits(tx, rows, taken)
+	}
+	return nil
+}
+
+// rowSize is what a row counts for in the limits of a batch.
+func rowSize(r *store.OutboxRow) int {
+	return len(r.Key) + len(r.Headers) + len(r.Payload) + chain.LinkBytes
 }
 
 func (w Writer) encode(event schema.Event, derived bool) (store.OutboxRow, error) {
@@ -87,9 +104,9 @@ func (w Writer) encode(event schema.Event, derived bool) (store.OutboxRow, error
 		Key: w.topics.RecordKey(event.Payload), Headers: store.EncodeHeaders(headers), Payload: value}, nil
 }
 
-// number gives each row its place in the chain of its partition, in the rows'
-// order.
-func number(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
+// number gives each row its place in the chain of its partition, in the rows' order, and
+// returns the numbers that it took.
+func number(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) ([]store.Numbers, error) {
 	type chain struct {
 		epoch int64
 		part  int32
@@ -107,7 +124,7 @@ func number(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 		wanted[i].N++
 	}
 	if err := tx.TakeNumbers(ctx, wanted); err != nil {
-		return err
+		return nil, err
 	}
 	next := make([]int64, len(wanted))
 	for i, n := range wanted {
@@ -118,5 +135,5 @@ func number(ctx context.Context, tx *store.Tx, rows []store.OutboxRow) error {
 		rows[i].Seq = next[c]
 		next[c]++
 	}
-	return nil
+	return wanted, nil
 }

@@ -29,13 +29,15 @@ type Numbers struct {
 	Part  int32 `db:"part"`
 	N     int   `db:"-"`
 	Last  int64 `db:"last"`
+	// Timeline is the one they were taken of.
+	Timeline string `db:"outbox"`
 }
 
 // First is the first of them.
 func (n Numbers) First() int64 { return n.Last - int64(n.N) + 1 }
 
 // TakeNumbers takes N dense numbers of each chain, which occurs once, and fills in
-// Last. The chains' rows stay locked until the transaction ends, so numbers are
+// Last and Timeline. The chains' rows stay locked until the transaction ends, so numbers are
 // committed in their order and none is left out. They are locked in ascending order
 // of epoch and partition, so that two transactions never wait for each other in a
 // circle: take all of a transaction's at once.
@@ -60,7 +62,7 @@ func (t *Tx) takeNumbers(ctx context.Context, wanted []Numbers, set string) erro
 		held AS (SELECT v.* FROM chains JOIN v ON chains.epoch = v.epoch AND chains.part = v.part
 			ORDER BY v.epoch, v.part `+t.LockRows("chains")+`)
 		UPDATE chains SET `+set+` FROM held WHERE chains.epoch = held.epoch AND chains.part = held.part
-		RETURNING chains.epoch, chains.part, chains.last`, args...)
+		RETURNING chains.epoch, chains.part, chains.last, chains.outbox`, args...)
 	if err != nil {
 		return fmt.Errorf("taking numbers of %d chains: %w", len(wanted), err)
 	}
@@ -68,7 +70,8 @@ func (t *Tx) takeNumbers(ctx context.Context, wanted []Numbers, set string) erro
 		return fmt.Errorf("taking numbers of %d chains: there are %d", len(wanted), len(taken))
 	}
 	for _, n := range taken {
-		wanted[index[[2]int64{n.Epoch, int64(n.Part)}]].Last = n.Last
+		w := &wanted[index[[2]int64{n.Epoch, int64(n.Part)}]]
+		w.Last, w.Timeline = n.Last, n.Timeline
 	}
 	return nil
 }

@@ -48,6 +48,11 @@ type Engine interface {
 	LastID(ctx context.Context, q sqlx.QueryerContext, table string) (int64, error)
 	// SetLastID has a table give numbers above last from then on.
 	SetLastID(ctx context.Context, tx *sqlx.Tx, table string, last int64) error
+	// Sessions counts the sessions with a server in which this process writes, those that
+	// ended included. While it stays the same, what this process saw committed is still
+	// there: a server that lost it, such as one that crashed and does not wait for its
+	// disk, is met in another session. Always 0 where there is no server.
+	Sessions() int64
 	// ReadsAtOnce is how many statements that look up a row are worth having under
 	// way at the same time: further questions are better asked together.
 	// 0 where a statement costs little more than its work.
@@ -160,6 +165,12 @@ func (s *Store) EngineName() string { return s.engine.Name() }
 
 // Pools are the pools of connections to the database, by names for metrics.
 func (s *Store) Pools() map[string]*sql.DB { return s.engine.Pools() }
+
+// Sessions is as Engine's.
+func (s *Store) Sessions() int64 { return s.engine.Sessions() }
+
+// Sessions is as Engine's.
+func (t *Tx) Sessions() int64 { return t.store.engine.Sessions() }
 
 // ReadsAtOnce implements Committed.
 func (s *Store) ReadsAtOnce() int { return s.engine.ReadsAtOnce() }
@@ -321,14 +332,16 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err 
 }
 
 // Savepoint runs f under a savepoint: an error of f is returned as it is, what f did is
-// undone, and the transaction can continue. After any other error it cannot.
+// undone, what it gave to OnCommit is forgotten, and the transaction can continue. After any other error it cannot.
 // Savepoints do not nest.
 func (t *Tx) Savepoint(ctx context.Context, f func() error) error {
 	if _, err := t.Exec(ctx, `SAVEPOINT part`); err != nil {
 		return fmt.Errorf("setting a savepoint: %w", err)
 	}
+	hooks := len(t.committed)
 	failure := f()
 	if failure != nil {
+		t.committed = t.committed[:hooks]
 		if _, err := t.tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT part`); err != nil {
 			return fmt.Errorf("rolling back to a savepoint: %w, after: %v", err, failure)
 		}

@@ -16,6 +16,7 @@ import (
 type guard struct {
 	*connector
 	expected atomic.Pointer[identity]
+	sessions atomic.Int64 // that were begun
 }
 
 // identity is what a query must answer.
@@ -26,6 +27,7 @@ var _ driver.Connector = (*guard)(nil)
 // Connect implements driver.Connector.
 func (g *guard) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := g.connector.Connect(ctx)
+	g.sessions.Add(1)
 	expected := g.expected.Load()
 	if err != nil || expected == nil {
 		return conn, err

@@ -219,6 +219,9 @@ func (e *Engine) Pools() map[string]*sql.DB {
 	return map[string]*sql.DB{"writer": e.writer.DB, "reader": e.reader.DB}
 }
 
+// Sessions implements store.Engine.
+func (e *Engine) Sessions() int64 { return e.guard.sessions.Load() }
+
 // ReadsAtOnce implements store.Engine: each statement wakes a process of the
 // server's and then a goroutine here, which costs several times the look-up.
 func (e *Engine) ReadsAtOnce() int { return runtime.GOMAXPROCS(0) }

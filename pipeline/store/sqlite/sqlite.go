@@ -199,6 +199,9 @@ func (e *Engine) Pools() map[string]*sql.DB {
 	return map[string]*sql.DB{"writer": e.writer.DB, "reader": e.reader.DB}
 }
 
+// Sessions implements store.Engine.
+func (e *Engine) Sessions() int64 { return 0 }
+
 // ReadsAtOnce implements store.Engine: a statement is a call of a function, and
 // one for many would keep one processor busy instead of all.
 func (e *Engine) ReadsAtOnce() int { return 0 }
