@@ -167,6 +167,26 @@ func TestOnlyCommittedEventsAreHandedOver(t *testing.T) {
 	assert.Empty(t, h.relay.handover.waiting(), "another process has the lease")
 }
 
+// A relay whose lease had ended for a while, such as one that was stopped and continues,
+// does not send from memory what it was given before.
+func TestALapsedLeaseEndsTheHandover(t *testing.T) {
+	t.Parallel()
+	h := newHanding(t)
+	h.here(1)
+	held, err := h.relay.takeLease(t.Context())
+	require.NoError(t, err)
+	require.True(t, held)
+	require.NotEmpty(t, h.relay.handover.waiting(), "it is the same tenure")
+	h.relay.renewed = h.relay.renewed.Add(-leaseTime)
+	held, err = h.relay.takeLease(t.Context())
+	require.NoError(t, err)
+	require.True(t, held)
+	assert.Empty(t, h.relay.handover.waiting())
+	assert.True(t, h.relay.doubt)
+	h.step()
+	assert.Equal(t, []int64{1, 2}, h.sentNumbers(1), "from the database")
+}
+
 // What is held is bounded; the rest is read.
 func TestTheHandoverIsBounded(t *testing.T) {
 	t.Parallel()

@@ -76,6 +76,8 @@ type Relay struct {
 	// doubt says that the database may not be what it was: what was sent last must still
 	// be there before anything more is sent.
 	doubt bool
+	// renewed is when this relay last asked for the lease that it has.
+	renewed time.Time
 	// own is when events of a chain were last handed over.
 	own map[chainID]time.Time
 
@@ -120,14 +122,11 @@ func (r *Relay) Run(ctx context.Context) {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 	r.marking = last
-	var renewed time.Time
 	for ctx.Err() == nil {
 		held := true
 		var err error
-		if !r.ready || time.Since(renewed) > leaseTime/3 {
-			if held, err = r.takeLease(ctx); held && err == nil {
-				renewed = time.Now()
-			}
+		if !r.ready || time.Since(r.renewed) > leaseTime/3 {
+			held, err = r.takeLease(ctx)
 		}
 		more := false
 		if err == nil && held {
@@ -172,6 +171,12 @@ func (r *Relay) Drain(ctx context.Context) error {
 // takeLease takes or renews the lease, and looks at what may have changed before
 // anything is sent.
 func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
+	asked := time.Now()
+	defer func() {
+		if held && err == nil {
+			r.renewed = asked
+		}
+	}()
 	if held, err = r.db.AcquireLease(ctx, LeaseName, r.owner, leaseTime); err != nil || !held {
 		r.ready = false
 		r.handover.end()
@@ -180,6 +185,11 @@ func (r *Relay) takeLease(ctx context.Context) (held bool, err error) {
 	// Numbers of a topic's chains must not go to another incarnation.
 	if err := r.topics.Refresh(ctx); err != nil {
 		return true, err
+	}
+	if r.ready && asked.Sub(r.renewed) >= leaseTime {
+		// Another one may have had it in between, and have renamed chains.
+		r.handover.begin()
+		r.doubt = true
 	}
 	if r.ready {
 		strange, err := r.strange(ctx)
