@@ -78,7 +78,7 @@ const (
 	databaseFile = "pricemill.db"
 	// lockFile is locked by the process that consumes the log of that database.
 	lockFile = "serve.lock"
-	// formerBrokerDir is where versions up to 0.1 kept their log.
+	// formerBrokerDir is where versions before 0.1.0 kept their log.
 	formerBrokerDir = "broker"
 )
 

@@ -259,7 +259,7 @@ type relayed struct {
 }
 
 // Events of two processes and of a third that has no relay, whose commits are answered or
-// not, whose relays overlap, begin anew and meet other sessions, over a broker whose answers
+// not, whose relays overlap, begin again and meet other sessions, over a broker whose answers
 // are lost: each event can be applied exactly once, and in the order of its chain.
 func TestHandoversOfTwoProcesses(t *testing.T) {
 	t.Parallel()
