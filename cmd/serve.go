@@ -239,7 +239,7 @@ func (s *service) serveHTTP(ctx context.Context) error {
 	registerProcess(r.Registry(), s.backends.store)
 	keys, err := apikeys.Open(ctx, s.backends.store, log, time.Now)
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err, log)
 	}
 	group, background := errgroup.WithContext(context.WithoutCancel(ctx))
 	background, stopBackground := context.WithCancel(background)

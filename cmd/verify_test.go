@@ -153,7 +153,7 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 	status, stdout, stderr := run(t, newStack(t, nil), "verify")
 	assert.Equal(t, 1, status, stdout)
-	assert.Contains(t, stderr, "nothing has been written here yet")
+	assert.Regexp(t, "nothing has been written here yet|did the service run since", stderr) // of Kafka the latter
 }
 
 // damage is one thing that is wrong in the tables, and what finds it.
