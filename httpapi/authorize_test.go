@@ -289,10 +289,11 @@ func TestRevokedKeysEndStreams(t *testing.T) {
 	ended := map[string]chan struct{}{}
 	ctx, hangUp := context.WithCancel(t.Context())
 	for _, id := range []string{"a", "b"} {
-		ended[id] = make(chan struct{})
+		done := make(chan struct{})
+		ended[id] = done
 		r := request(http.MethodGet, "/api/v1/prices/stream?symbols=A", "", bearer(id)...).WithContext(ctx)
 		go func() {
-			defer close(ended[id])
+			defer close(done)
 			api.ServeHTTP(httptest.NewRecorder(), r)
 		}()
 	}
