@@ -60,7 +60,8 @@ func TestKeysOfTheAPI(t *testing.T) {
 	assert.Regexp(t, `^pm_[a-z2-7]{8}_[a-z2-7]{52}$`, reader)
 	require.Equal(t, http.StatusOK, p.statusWith("/api/v1/providers", reader), "at once")
 	p.awaitStatus("/api/v1/providers", "", http.StatusUnauthorized)
-	for path, status := range map[string]int{"/livez": 200, "/readyz": 200, "/health": 200, "/docs": 200, "/openapi.json": 200,
+	p.awaitStatus("/readyz", "", http.StatusOK)
+	for path, status := range map[string]int{"/livez": 200, "/health": 200, "/docs": 200, "/openapi.json": 200,
 		"/metrics": 401, "/version": 401, "/": 401, "/api/v1/prices/latest?symbol=AAPL": 401, "/dashboard/jobs": 401} {
 		assert.Equal(t, status, p.statusWithout(path), path)
 	}

@@ -278,7 +278,7 @@ func TestRebuildOfAChangedFold(t *testing.T) {
 	average := "/api/v1/prices/moving-average?symbol=S0&provider=simulated"
 	require.Eventually(t, func() bool { return p.get(average).header.Get("Age") != "" }, 20*time.Second, 20*time.Millisecond)
 	assert.Contains(t, p.get("/readyz").body, `"projection moving-averages","state":"warning","reason":"generation 1 serves, which was built by \"v4 windows=[5]\"`)
-	assert.Equal(t, http.StatusOK, p.get("/readyz").status)
+	p.eventually("/readyz", http.StatusOK)
 
 	kept := func() (n int) {
 		db := openTables(t, env)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/google/uuid"
@@ -16,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/pricemill/pricemill/internal/tlstest"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
 )
 
 // secureKafka returns the settings that lead to a broker with TLS and a login.
@@ -77,8 +79,21 @@ func secureListener(t *testing.T, mechanism, username, password string) (address
 			Name: username, Mechanism: kind, Iterations: 4096, Salt: []byte(uuid.NewString()), Password: []byte(password)}})
 		require.NoError(t, err)
 		require.Equal(t, sarama.ErrNoError, results[0].ErrorCode)
+		awaitLogin(t, kafka.Config{Brokers: []string{address}, Security: kafka.Security{Protocol: kafka.SASLSSL,
+			Mechanism: kafka.Mechanism(strings.ToLower(mechanism)), Username: username, Password: password, CAFile: caFile}})
 	}
 	return address, caFile
+}
+
+// awaitLogin waits until a broker takes a login that was just made: a broker answers
+// the request that makes a user before it has read of it in the cluster's metadata.
+func awaitLogin(t *testing.T, conf kafka.Config) {
+	t.Helper()
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		broker, err := kafka.New(t.Context(), conf)
+		require.NoError(c, err)
+		assert.NoError(c, broker.Close())
+	}, 30*time.Second, 50*time.Millisecond)
 }
 
 // TestASecureBroker: the whole service by TLS and a login, and the password

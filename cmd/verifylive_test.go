@@ -100,7 +100,7 @@ func TestVerifyIsKilled(t *testing.T) {
 	require.NoError(t, db.Get(t.Context(), &left, `SELECT COUNT(*) FROM generations WHERE scratch = 1`))
 	assert.Positive(t, left)
 
-	assert.Equal(t, http.StatusOK, p.get("/readyz").status)
+	p.eventually("/readyz", http.StatusOK)
 	status, stdout, stderr := run(t, p.env, "stages", "list")
 	assert.Zero(t, status, stderr)
 	assert.NotContains(t, stdout, store.Scratch)
