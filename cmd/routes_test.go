@@ -89,6 +89,52 @@ func TestHistoryAndAverages(t *testing.T) {
 	assert.Equal(t, http.StatusNotFound, p.get("/api/v1/prices/moving-average?symbol=AAPL&as_of=2001-01-01T00:00:00Z").status)
 }
 
+// TestManySeriesAtOnce: page by page, each series has what it has alone.
+func TestManySeriesAtOnce(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	want := map[string][]line{}
+	for i := range 11 { // more than one statement
+		symbol := fmt.Sprintf("S%d", i)
+		for range 1 + i%3 {
+			require.Equal(t, http.StatusOK, p.get("/api/v1/prices/latest?max_age=0&symbol="+symbol).status)
+		}
+		require.Eventually(t, func() bool {
+			want[symbol], _ = p.pages("/api/v1/prices/history?symbol=" + symbol)
+			return len(want[symbol]) == 1+i%3
+		}, 20*time.Second, 5*time.Millisecond)
+	}
+	got := map[string][]line{}
+	asked := []map[string]any{}
+	for symbol := range want {
+		asked = append(asked, map[string]any{"symbol": symbol, "limit": 2})
+	}
+	for rounds := 0; len(asked) > 0; rounds++ {
+		require.Less(t, rounds, 2)
+		body, err := json.Marshal(map[string]any{"series": asked})
+		require.NoError(t, err)
+		page := p.post("/api/v1/prices/history:batch", string(body))
+		require.Equal(t, http.StatusOK, page.status, page.body)
+		var answer struct {
+			Series []struct {
+				Symbol string
+				Items  []line
+				Next   string `json:"next_cursor"`
+			}
+		}
+		require.NoError(t, json.Unmarshal([]byte(page.body), &answer))
+		require.Len(t, answer.Series, len(asked))
+		asked = nil
+		for _, one := range answer.Series {
+			got[one.Symbol] = append(got[one.Symbol], one.Items...)
+			if one.Next != "" {
+				asked = append(asked, map[string]any{"symbol": one.Symbol, "cursor": one.Next})
+			}
+		}
+	}
+	assert.Equal(t, want, got)
+}
+
 func TestCSVHoldsWhatJSONDoes(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)

@@ -96,6 +96,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/prices", a.withAge(a.getPrices, latestprices.Name)},
 		route{http.MethodGet, latestPath, a.getLatest},
 		route{http.MethodGet, historyPath, a.withAge(a.getHistory, processedprices.Name)},
+		route{http.MethodPost, historyBatchPath, a.withAge(a.postHistoryBatch, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/chart.svg", a.withAge(a.getChart(chart.SVG), processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/chart.png", a.withAge(a.getChart(chart.PNG), processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/chart.json", a.withAge(a.getChartNumbers, processedprices.Name)},

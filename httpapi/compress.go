@@ -39,22 +39,27 @@ func takes(r *http.Request, encoding string) bool {
 	return false
 }
 
-// writePacked writes a 200 or a 304, compressed by zstd or gzip for a client that takes
-// one of them. Each encoding is a document of its own, with its own ETag. Parquet is
-// compressed as it is.
+// writePacked writes a 200 or a 304, packed. Each encoding is a document of its own, with
+// its own ETag.
 func writePacked(w http.ResponseWriter, r *http.Request, media string, body []byte) {
+	newDocument(media, pack(w.Header(), r, media, body)).write(w, r, cacheQuote)
+}
+
+// pack compresses the body of an answer by zstd or gzip for a client that takes one of them,
+// and says so in the header. Parquet is compressed as it is.
+func pack(header http.Header, r *http.Request, media string, body []byte) []byte {
 	switch {
 	case len(body) < minPacked || media == parquet.Media:
 	case takes(r, zstdEncoding):
-		w.Header().Set("Content-Encoding", zstdEncoding)
-		body = packing.EncodeAll(body, nil)
+		header.Set("Content-Encoding", zstdEncoding)
+		return packing.EncodeAll(body, nil)
 	case takes(r, gzipEncoding):
-		w.Header().Set("Content-Encoding", gzipEncoding)
+		header.Set("Content-Encoding", gzipEncoding)
 		var out bytes.Buffer
 		packer, _ := gzip.NewWriterLevel(&out, gzip.BestSpeed) // a level that there is
 		_, _ = packer.Write(body)                              // into memory
 		_ = packer.Close()
-		body = out.Bytes()
+		return out.Bytes()
 	}
-	newDocument(media, body).write(w, r, cacheQuote)
+	return body
 }

@@ -212,7 +212,7 @@ func readCorrection(r *http.Request, retract bool) (correctionRequest, error) {
 		}
 		if size, given := d.decimal("size", false); given {
 			if size.Sign() <= 0 {
-				d.add(inBody(d.fields["size"], "size").wrong("a size is above 0"))
+				d.add(d.place(d.fields["size"], "size").wrong("a size is above 0"))
 			}
 			c.size = size
 		}
@@ -280,7 +280,7 @@ func (d *bodyDecoder) optionalID(name string) string {
 		return ""
 	}
 	text, isString := readString(raw)
-	switch at := inBody(raw, name); {
+	switch at := d.place(raw, name); {
 	case !isString:
 		d.add(at.notString())
 	case strings.TrimSpace(text) == "":
@@ -307,7 +307,7 @@ func (d *bodyDecoder) decimal(name string, required bool) (value schema.Decimal,
 	}
 	value, err := schema.ParseDecimal(text)
 	if err != nil {
-		d.add(inBody(raw, name).wrong("not a decimal of at most 18 digits before and 18 after the point"))
+		d.add(d.place(raw, name).wrong("not a decimal of at most 18 digits before and 18 after the point"))
 		return value, false
 	}
 	return value, true

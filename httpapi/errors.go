@@ -153,15 +153,7 @@ func (a *API) writeFault(w http.ResponseWriter, r *http.Request, status int, bod
 		a.writeJSON(w, r, status, body)
 		return
 	}
-	// "about:blank" says that the status is all there is to know of the kind of problem.
-	p := problem{Type: "about:blank", Title: http.StatusText(status), Status: status}
-	switch body := body.(type) {
-	case errorBody:
-		p.Detail = body.Detail
-	case validationBody:
-		p.Detail, p.Errors = body.Detail.Error(), body.Detail
-	}
-	a.writeBody(w, r, problemContent, status, p)
+	a.writeBody(w, r, problemContent, status, newProblem(status, body))
 }
 
 // problemContent is the media type of RFC 9457.
@@ -175,6 +167,19 @@ type problem struct {
 	Detail string `json:"detail"`
 	// Errors are all that is wrong with an invalid request.
 	Errors faults `json:"errors,omitempty"`
+}
+
+// newProblem is the answer to an error in the shape of RFC 9457.
+func newProblem(status int, body any) *problem {
+	// "about:blank" says that the status is all there is to know of the kind of problem.
+	p := problem{Type: "about:blank", Title: http.StatusText(status), Status: status}
+	switch body := body.(type) {
+	case errorBody:
+		p.Detail = body.Detail
+	case validationBody:
+		p.Detail, p.Errors = body.Detail.Error(), body.Detail
+	}
+	return &p
 }
 
 // answerTo logs an error, sets the headers of the answer to it, and returns the rest.

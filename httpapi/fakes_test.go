@@ -118,6 +118,14 @@ func (all pastPrices) Prices(_ context.Context, q processedprices.Query) ([]proc
 	return found, nil
 }
 
+func (all pastPrices) PricesOf(ctx context.Context, queries []processedprices.Query) ([][]processedprices.Price, error) {
+	pages := make([][]processedprices.Price, len(queries))
+	for i, q := range queries {
+		pages[i], _ = all.Prices(ctx, q) // never fails
+	}
+	return pages, nil
+}
+
 // symbolList is a read model of symbols, in their order.
 type symbolList []latestprices.Symbol
 

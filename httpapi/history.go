@@ -44,6 +44,9 @@ func (a pastAverage) row() []any {
 
 const historyPath = "/api/v1/prices/history"
 
+// ofPrices takes the place in the listing of prices that their window has in that of averages.
+var ofPrices = []string{"0"}
+
 // historyQuery is what a history route asks for.
 type historyQuery struct {
 	processedprices.Query
@@ -68,10 +71,10 @@ func (a *API) readHistoryQuery(r *http.Request, more func(*query) []string) (his
 	name, _ := q.get("provider")
 	provider, err := a.config.provider(name)
 	if err == nil {
-		asked.Provider, asked.Symbol = provider, a.config.symbol(provider, asked.Symbol)
-		asked.list = listing{r.URL.Path, string(provider), string(asked.Symbol)}
-		asked.list = append(append(asked.list, own...), from.Text(), to.Text())
-		asked.readCursor(&q)
+		asked.locate(a.config, provider, r.URL.Path, own, from, to)
+		if text, given := q.get("cursor"); given && !asked.continueAt(text) {
+			q.faults = append(q.faults, inQuery("cursor", text).notCursor())
+		}
 	}
 	if faults := q.faults.orNil(); faults != nil {
 		return historyQuery{}, faults
@@ -79,10 +82,19 @@ func (a *API) readHistoryQuery(r *http.Request, more func(*query) []string) (his
 	return asked, err
 }
 
-func (asked *historyQuery) readCursor(q *query) {
-	place := q.cursor(asked.list, 2, 3)
-	if place == nil {
-		return
+// locate sets whose rows are asked for, and the listing that cursors are of; own is what else
+// decides which rows there are.
+func (asked *historyQuery) locate(config Config, provider schema.Provider, path string, own []string, from, to schema.Time) {
+	asked.Provider, asked.Symbol = provider, config.symbol(provider, asked.Symbol)
+	asked.list = listing{path, string(provider), string(asked.Symbol)}
+	asked.list = append(append(asked.list, own...), from.Text(), to.Text())
+}
+
+// continueAt continues at a cursor, and reports whether it is one of this list.
+func (asked *historyQuery) continueAt(cursor string) bool {
+	place, ok := asked.list.place(cursor, 2, 3)
+	if !ok {
+		return false
 	}
 	at, timeErr := schema.ParseTime(place[0])
 	id, idErr := strconv.ParseInt(place[1], 10, 64)
@@ -91,11 +103,10 @@ func (asked *historyQuery) readCursor(q *query) {
 		sequence, inOrder = schema.ParseSequence(place[2])
 	}
 	if timeErr != nil || idErr != nil || !inOrder || at.Year() < 1 || at.Year() > 9999 {
-		text, _ := q.get("cursor")
-		q.faults = append(q.faults, inQuery("cursor", text).notCursor())
-		return
+		return false
 	}
 	asked.Behind = asked.Behind.Earlier(projections.Place{Timestamp: at, Sequence: sequence, ID: id})
+	return true
 }
 
 // cursorOf leads to what is listed after a place. Most places have no sequence.
@@ -115,8 +126,15 @@ func (asked historyQuery) oneMore() processedprices.Query {
 	return q
 }
 
+// page is the page of the prices that oneMore found.
+func (asked historyQuery) page(prices []processedprices.Price) listBody[pastPrice] {
+	return newPage(prices, asked.Limit, func(p processedprices.Price) pastPrice {
+		return pastPrice{asked.Symbol, asked.Provider, p.Price, p.Timestamp, p.ReceivedAt, p.Observed, p.CorrectionID}
+	}, func(p processedprices.Price) string { return asked.cursorOf(p.Place()) })
+}
+
 func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
-	asked, err := a.readHistoryQuery(r, func(*query) []string { return []string{"0"} })
+	asked, err := a.readHistoryQuery(r, func(*query) []string { return ofPrices })
 	if err != nil {
 		return err
 	}
@@ -126,9 +144,7 @@ func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("listing the prices of %s at %s: %w", asked.Symbol, asked.Provider, err)
 	}
-	page := newPage(prices, asked.Limit, func(p processedprices.Price) pastPrice {
-		return pastPrice{asked.Symbol, asked.Provider, p.Price, p.Timestamp, p.ReceivedAt, p.Observed, p.CorrectionID}
-	}, func(p processedprices.Price) string { return asked.cursorOf(p.Place()) })
+	page := asked.page(prices)
 	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
 		return err
 	}

@@ -192,6 +192,14 @@ func (g *growing) Prices(ctx context.Context, q processedprices.Query) ([]proces
 	return found, err
 }
 
+func (g *growing) PricesOf(ctx context.Context, queries []processedprices.Query) (pages [][]processedprices.Price, err error) {
+	for _, q := range queries {
+		page, _ := g.Prices(ctx, q) // never fails
+		pages = append(pages, page)
+	}
+	return pages, nil
+}
+
 func TestHistoryFaults(t *testing.T) {
 	t.Parallel()
 	cursorOf := func(target string) string {

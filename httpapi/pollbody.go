@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -115,7 +116,13 @@ func jsonFault(position int, reason string) error {
 type bodyDecoder struct {
 	object json.RawMessage
 	fields map[string]json.RawMessage
+	at     []any // where in the body the object is; nil for the body itself
 	faults faults
+}
+
+// place is where a value is in the body: at is its way from the object.
+func (d *bodyDecoder) place(input any, at ...any) place {
+	return inBody(input, append(slices.Clip(d.at), at...)...)
 }
 
 func (d *bodyDecoder) add(f fault) { d.faults = append(d.faults, f) }
@@ -125,9 +132,9 @@ func (d *bodyDecoder) add(f fault) { d.faults = append(d.faults, f) }
 func (d *bodyDecoder) field(name string) (json.RawMessage, place, bool) {
 	raw, given := d.fields[name]
 	if !given {
-		d.add(inBody(d.object, name).missing())
+		d.add(d.place(d.object, name).missing())
 	}
-	return raw, inBody(raw, name), given
+	return raw, d.place(raw, name), given
 }
 
 func (d *bodyDecoder) symbols(most int) []schema.Symbol {
@@ -151,7 +158,7 @@ func (d *bodyDecoder) symbols(most int) []schema.Symbol {
 	}
 	var symbols []schema.Symbol
 	for i, item := range items {
-		symbol, f := readSymbolItem(item, inBody(item, "symbols", i))
+		symbol, f := readSymbolItem(item, d.place(item, "symbols", i))
 		if f != nil {
 			d.add(*f)
 			continue
@@ -243,7 +250,7 @@ func (d *bodyDecoder) provider() string {
 	}
 	text, isString := readString(raw)
 	if !isString {
-		d.add(inBody(raw, "provider").notString())
+		d.add(d.place(raw, "provider").notString())
 	}
 	return text
 }

@@ -53,6 +53,8 @@ type Symbols interface {
 type Prices interface {
 	// Prices returns at most q.Limit prices, newest first.
 	Prices(ctx context.Context, q processedprices.Query) ([]processedprices.Price, error)
+	// PricesOf returns what Prices does, of each query.
+	PricesOf(ctx context.Context, queries []processedprices.Query) ([][]processedprices.Price, error)
 }
 
 // Averages finds moving averages. The API asks for windows from 1 to MaxWindow.

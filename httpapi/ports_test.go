@@ -66,6 +66,10 @@ func (b brokenPorts) Prices(context.Context, processedprices.Query) ([]processed
 	return nil, b.fail()
 }
 
+func (b brokenPorts) PricesOf(context.Context, []processedprices.Query) ([][]processedprices.Price, error) {
+	return nil, b.fail()
+}
+
 func (b brokenPorts) Average(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error) {
 	return movingaverages.Average{}, b.fail()
 }

@@ -89,7 +89,7 @@ func (d *bodyDecoder) promotion() projections.Promotion {
 	}
 	text, _ := readString(raw)
 	if !slices.Contains(projections.Promotions, projections.Promotion(text)) {
-		d.add(inBody(raw, "promote").notOneOf("'manual', 'if-equal' or 'auto'"))
+		d.add(d.place(raw, "promote").notOneOf("'manual', 'if-equal' or 'auto'"))
 	}
 	return projections.Promotion(text)
 }
@@ -97,7 +97,7 @@ func (d *bodyDecoder) promotion() projections.Promotion {
 func (d *bodyDecoder) boolean(name string) bool {
 	raw, given := d.fields[name]
 	if given && string(raw) != "true" && string(raw) != "false" {
-		d.add(inBody(raw, name).notBool())
+		d.add(d.place(raw, name).notBool())
 	}
 	return string(raw) == "true"
 }
@@ -107,7 +107,7 @@ func (d *bodyDecoder) rateLimit() int {
 	if !given {
 		return 0
 	}
-	at := inBody(raw, "rate_limit")
+	at := d.place(raw, "rate_limit")
 	value, f := readInt(raw, at)
 	if f == nil {
 		f = checkBounds(value, 0, MaxRateLimit, at)

@@ -29,13 +29,18 @@ var commandRoutes = map[string]bool{
 	"POST " + actionsPath: true,
 }
 
+// readRoutes are the routes that change nothing, although their method could.
+var readRoutes = map[string]bool{
+	"POST " + historyBatchPath: true,
+}
+
 // scopeOf is the scope that a route needs, and the one place where that is said. Anything
 // that changes something and is not listed is for administrators.
 func scopeOf(method, path string) apikeys.Scope {
 	switch {
 	case openRoutes[path]:
 		return open
-	case method == http.MethodGet:
+	case method == http.MethodGet, readRoutes[method+" "+path]:
 		return apikeys.Read
 	case commandRoutes[method+" "+path]:
 		return apikeys.Command

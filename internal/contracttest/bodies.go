@@ -17,6 +17,9 @@ func (g *Generator) bodyKinds(o *Operation) []kind {
 	breaks := func(name string, statuses []int, body func(object) []byte) {
 		all = append(all, kind{name, g.ofGood(func(r *Request) bool {
 			r.Body, r.Statuses = body(g.goodBody(o)), statuses
+			if len(r.Body) > g.options.MaxBody {
+				r.Statuses = []int{http.StatusRequestEntityTooLarge}
+			}
 			return true
 		}), slices.Contains(statuses, http.StatusAccepted)})
 	}

@@ -263,6 +263,17 @@ func (g *Generator) goodBody(o *Operation) object {
 			}
 		}
 	}
+	series, _ := body["series"].([]any)
+	for _, one := range series {
+		one := one.(object)
+		if g.random.IntN(5) > 0 {
+			one["symbol"] = pick(g.random, g.options.Symbols)
+		}
+		delete(one, "cursor") // good only as an answer gave it
+		if _, given := one["provider"]; given {
+			one["provider"] = pick(g.random, g.options.Providers)
+		}
+	}
 	if _, isText := body["provider"].(string); isText { // not all can do everything
 		property := g.follow(o.body["properties"].(object)["provider"].(object))
 		body["provider"] = pick(g.random, property["examples"].([]any))

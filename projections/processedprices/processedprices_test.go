@@ -151,6 +151,29 @@ func TestPrices(t *testing.T) {
 		paged, behind = append(paged, one...), page[0].Place()
 	}
 	assert.Equal(t, []string{"9", "8", "7.5", "7", "6.5"}, paged)
+
+	// Many queries at once, of more series than a statement has: each as it is alone.
+	var queries []processedprices.Query
+	for i := range 43 {
+		q := processedprices.Query{Provider: "p", Symbol: []schema.Symbol{"A", "B", "NONE"}[i%3], Behind: newest, Limit: 1 + i%7}
+		if i%5 == 0 {
+			q.Behind = projections.Before(at(50))
+		}
+		if i%4 == 0 {
+			q.From = at(30)
+		}
+		queries = append(queries, q)
+	}
+	for _, n := range []int{0, 1, 3, 8, 9, len(queries)} {
+		pages, err := reader.PricesOf(t.Context(), queries[:n])
+		require.NoError(t, err)
+		require.Len(t, pages, n)
+		for i, page := range pages {
+			alone, err := reader.Prices(t.Context(), queries[i])
+			require.NoError(t, err)
+			assert.Equal(t, alone, page, "%+v", queries[i])
+		}
+	}
 }
 
 func TestEarlier(t *testing.T) {

@@ -2,6 +2,8 @@ package processedprices
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
@@ -54,4 +56,44 @@ func (r Reader) Prices(ctx context.Context, q Query) ([]Price, error) {
 		return nil, projections.QueryError("the prices of "+schema.MarketKey(q.Provider, q.Symbol), err)
 	}
 	return prices, nil
+}
+
+// pagesAtOnce is how many queries a statement of PricesOf has at the most: few enough that
+// its text is kept prepared.
+const pagesAtOnce = 8
+
+// PricesOf returns the prices that each of some queries selects. Each page is of one moment,
+// not all of the same one.
+func (r Reader) PricesOf(ctx context.Context, queries []Query) ([][]Price, error) {
+	pages := make([][]Price, len(queries))
+	for first := 0; first < len(queries); first += pagesAtOnce {
+		some := queries[first:min(first+pagesAtOnce, len(queries))]
+		var args []any
+		n := 0
+		for i, q := range some {
+			args = append(args, i, q.Symbol, q.Provider, q.From, q.Behind.Timestamp, q.Behind.Sequence, q.Behind.ID, q.Limit)
+			n++
+		}
+		for ; n&(n-1) != 0; n++ { // no rows, and one text less to keep
+			q := some[0]
+			args = append(args, 0, q.Symbol, q.Provider, q.From, q.Behind.Timestamp, q.Behind.Sequence, q.Behind.ID, 0)
+		}
+		var rows []struct {
+			Asked int `db:"asked"`
+			Price
+		}
+		err := r.DB.Select(ctx, &rows, store.ForEach(`SELECT CAST(? AS INTEGER) AS asked, id, price, timestamp, sequence, received_at, observed_price, correction_id
+			FROM processed_prices WHERE symbol = ? AND provider = ? AND timestamp >= ? AND (timestamp, sequence, id) < (?, ?, ?)
+			ORDER BY timestamp DESC, sequence DESC, id DESC LIMIT ?`, n), args...)
+		if err != nil {
+			return nil, projections.QueryError(fmt.Sprintf("the prices of %d series", len(queries)), err)
+		}
+		for _, row := range rows {
+			pages[first+row.Asked] = append(pages[first+row.Asked], row.Price)
+		}
+	}
+	for _, page := range pages { // UNION ALL promises no order
+		slices.SortFunc(page, func(a, b Price) int { return b.Place().Compare(a.Place()) })
+	}
+	return pages, nil
 }
