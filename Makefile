@@ -76,6 +76,10 @@ test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; nee
 test-parquet: build ## Read Parquet files of the program with pandas and DuckDB, and theirs with it; needs Python and the network
 	@.ci/parquet
 
+.PHONY: test-clients
+test-clients: build ## Make Go and Python clients of the API's document and use them, and make requests of it; needs Python and the network
+	.ci/clients/run
+
 .PHONY: test-browser
 test-browser: build ## Hold the dashboard to what it promises, in Chromium; PRICEMILL_TEST_SCREENSHOTS=DIR keeps pictures
 	@for need in chromium npm curl; do command -v $$need >/dev/null || { echo "$$need is missing: apt-get install $$need" >&2; exit 1; }; done

@@ -108,6 +108,10 @@ func (d *bodyDecoder) rateLimit() int {
 		return 0
 	}
 	at := d.place(raw, "rate_limit")
+	if raw[0] == 't' || raw[0] == 'f' { // numbers only in bodies that the original took
+		d.add(at.notInt())
+		return 0
+	}
 	value, f := readInt(raw, at)
 	if f == nil {
 		f = checkBounds(value, 0, MaxRateLimit, at)
