@@ -245,7 +245,7 @@ func assertEqualGenerations(t testing.TB, env environment) {
 			require.NoError(t, err)
 			other, err := db.Snapshot(t.Context())
 			require.NoError(t, err)
-			proof, err := projections.Prove(t.Context(), view, other, table, pipeline.Generation{Active: true}, pipeline.Generation{Number: number}, 5)
+			proof, err := projections.Prove(t.Context(), view, other, table, "", pipeline.Generation{Active: true}, pipeline.Generation{Number: number}, 5)
 			assert.NoError(t, err)
 			assert.True(t, proof.Equal(), "%s of generation %d: %v", table, number, proof.First)
 			view.Close()

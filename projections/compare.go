@@ -213,7 +213,7 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*audit.Fi
 	defer fresh.Close()
 	var proofs []Proof
 	for _, table := range c.projection.TableNames() {
-		proof, err := Prove(ctx, live, fresh, table, c.serving, c.backfilled, c.cfg.Most)
+		proof, err := Prove(ctx, live, fresh, table, forgottenRows(c.projection, table), c.serving, c.backfilled, c.cfg.Most)
 		if c.tolerant && errors.Is(err, ErrOtherTable) {
 			c.finding.Differ("%v", err)
 			continue
@@ -240,6 +240,9 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*audit.Fi
 
 func (c *Comparison) note(p Proof) {
 	c.finding.Count("rows", p.Rows)
+	if p.Forgotten > 0 {
+		c.finding.Count("rows past retention", p.Forgotten)
+	}
 	c.finding.Add(p.Missing+p.Extra+p.Differing, p.Missing, p.Extra, p.First...)
 }
 

@@ -30,6 +30,9 @@ type Proof struct {
 	Missing   int64 `json:"missing"`
 	Extra     int64 `json:"extra"`
 	Differing int64 `json:"differing"`
+	// Forgotten are rows that retention has deleted or is about to, of either. They are
+	// compared in nothing.
+	Forgotten int64 `json:"forgotten,omitempty"`
 	// Hash is that of the rows that are served, and FreshHash of the others: the
 	// same for the same rows, and the same each time.
 	Hash      string `json:"hash"`
@@ -53,8 +56,14 @@ var ErrOtherTable = errors.New("the tables cannot be compared")
 // of a generation fresh from the log, row by row. Both are to be at the same
 // positions. It describes the first differences, most of them. Memory does not
 // grow with the tables.
-func Prove(ctx context.Context, live, fresh *store.Snapshot, table string, serving, filled pipeline.Generation, most int) (Proof, error) {
-	c := comparison{proof: Proof{Table: table}, most: most}
+//
+// forgotten is a condition in SQL; see Forgetful. A row that is forgotten in either is left
+// out in both. fresh is the later snapshot.
+func Prove(ctx context.Context, live, fresh *store.Snapshot, table, forgotten string, serving, filled pipeline.Generation, most int) (Proof, error) {
+	c := comparison{proof: Proof{Table: table}, most: most, forgotten: "0"}
+	if forgotten != "" {
+		c.forgotten = `CASE WHEN ` + forgotten + ` THEN 1 ELSE 0 END`
+	}
 	var err error
 	if c.table, err = live.Table(ctx, serving.Table(table)); errors.Is(err, store.ErrNoTable) {
 		return c.proof, fmt.Errorf("%w: %w", ErrOtherTable, err)
@@ -92,22 +101,31 @@ type comparison struct {
 	most    int
 	proof   Proof
 	largest schema.Decimal
+	// forgotten is an expression: 1 for a row that is left out.
+	forgotten string
 }
 
 func (c *comparison) run(ctx context.Context, live, fresh *store.Snapshot, other store.Table) (err error) {
-	left, err := newSide(ctx, live, c.table)
+	left, err := newSide(ctx, live, c.table, c.forgotten)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, left.rows.Close()) }()
-	lease, err := newSide(ctx, fresh, other)
+	lease, err := newSide(ctx, fresh, other, c.forgotten)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lease.rows.Close()) }()
 	for left.row != nil || lease.row != nil {
 		order := c.compareKeys(left.row, lease.row)
+		forgotten := order <= 0 && left.forgotten || order >= 0 && lease.forgotten
+		if forgotten {
+			c.proof.Forgotten++
+		} else if err := errors.Join(left.take(order <= 0), lease.take(order >= 0)); err != nil {
+			return err
+		}
 		switch {
+		case forgotten:
 		case order < 0:
 			c.proof.Extra++
 			c.tell("%s is there, and by the log it is not: %s", c.key(left.row), c.values(left.row))
@@ -245,11 +263,13 @@ type side struct {
 	count int64
 	hash  hash.Hash
 	form  []byte
+	// forgotten says that the row is one that retention deletes.
+	forgotten bool
 }
 
 // newSide is at the first row.
-func newSide(ctx context.Context, s *store.Snapshot, t store.Table) (*side, error) {
-	rows, err := s.Rows(ctx, t)
+func newSide(ctx context.Context, s *store.Snapshot, t store.Table, forgotten string) (*side, error) {
+	rows, err := s.Rows(ctx, t, forgotten)
 	if err != nil {
 		return nil, err
 	}
@@ -262,14 +282,25 @@ func newSide(ctx context.Context, s *store.Snapshot, t store.Table) (*side, erro
 
 func (s *side) next() (err error) {
 	if s.row, err = s.rows.Next(); err != nil || s.row == nil {
+		s.forgotten = false
 		return err
+	}
+	last := len(s.row) - 1
+	s.row, s.forgotten = s.row[:last], s.row[last] == int64(1)
+	return nil
+}
+
+// take counts the row and its hash, if it is one of those that are compared.
+func (s *side) take(compared bool) error {
+	if !compared {
+		return nil
 	}
 	s.count++
 	s.form = s.form[:0]
 	for _, value := range s.row {
 		s.form = appendValue(s.form, value)
 	}
-	_, err = s.hash.Write(s.form)
+	_, err := s.hash.Write(s.form)
 	return err
 }
 

@@ -47,7 +47,7 @@ func prove(t require.TestingT, db *store.Store, most int) projections.Proof {
 	fresh, err := db.Snapshot(ctx)
 	require.NoError(t, err)
 	defer fresh.Close()
-	proof, err := projections.Prove(ctx, live, fresh, "pairs", serving, filled, most)
+	proof, err := projections.Prove(ctx, live, fresh, "pairs", "", serving, filled, most)
 	require.NoError(t, err)
 	return proof
 }
@@ -194,6 +194,6 @@ func TestAProofNeedsTablesOfOneKind(t *testing.T) {
 	live, err := db.Snapshot(t.Context())
 	require.NoError(t, err)
 	defer live.Close()
-	_, err = projections.Prove(t.Context(), live, live, "pairs", serving, filled, 1)
+	_, err = projections.Prove(t.Context(), live, live, "pairs", "", serving, filled, 1)
 	require.ErrorContains(t, err, "pairs and pairs_g2 have other columns")
 }

@@ -92,9 +92,16 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	if err != nil {
 		return nil, err
 	}
+	forgotten, err := forgottenOf(ctx, tx, in)
+	if err != nil {
+		return nil, err
+	}
 	changed := map[string]job{}
 	for i := range in {
 		id := in[i].Event.Payload.Key()
+		if forgotten[id] && jobs[id].Status == "" {
+			continue // it was stopped, and deleted since: it does not start again
+		}
 		next, err := jobs[id].after(in[i].Event.Payload)
 		if err != nil {
 			return nil, err
@@ -116,6 +123,25 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 		}
 	})
 	return nil, tx.Insert(ctx, rows)
+}
+
+// forgottenOf are the jobs of records that retention has deleted.
+func forgottenOf(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (map[string]bool, error) {
+	var created []string
+	for i := range in {
+		if _, ok := in[i].Event.Payload.(schema.PollingJobCreated); ok {
+			created = append(created, in[i].Event.Payload.Key())
+		}
+	}
+	found, err := store.SelectIn[string](ctx, tx, `SELECT job_id FROM forgotten_jobs WHERE job_id IN (?)`, created)
+	if err != nil {
+		return nil, fmt.Errorf("looking for deleted jobs: %w", err)
+	}
+	forgotten := make(map[string]bool, len(found))
+	for _, id := range found {
+		forgotten[id] = true
+	}
+	return forgotten, nil
 }
 
 // hold reads the jobs of a batch, and keeps the runner from moving their next

@@ -44,5 +44,13 @@ func Range(epoch int64, partition int32) (first, last int64) {
 // Partition tells the partitions of all epochs apart: rows of one have the same.
 func Partition(id int64) int64 { return id >> (offsetBits + indexBits) }
 
+// PartitionOf is the partition of the record that a row follows from.
+func PartitionOf(id int64) int32 { return int32(id >> (offsetBits + indexBits) & (MaxPartitions - 1)) }
+
+// EpochOf is an SQL expression: the epoch of the topic of a row id.
+func EpochOf(column string) string {
+	return fmt.Sprintf("(%s >> %d)", column, partitionBits+offsetBits+indexBits)
+}
+
 // Offset is the offset of the record that a row follows from.
 func Offset(id int64) int64 { return id >> indexBits & maxOffset }

@@ -119,8 +119,9 @@ type TableRows struct {
 	rows     *sqlx.Rows
 }
 
-// Rows reads all rows of a table in the order of its key.
-func (s *Snapshot) Rows(ctx context.Context, t Table) (*TableRows, error) {
+// Rows reads all rows of a table in the order of its key, each with the values of further
+// expressions after its columns.
+func (s *Snapshot) Rows(ctx context.Context, t Table, further ...string) (*TableRows, error) {
 	names, order := make([]string, len(t.Columns)), make([]string, len(t.Key))
 	for i, c := range t.Columns {
 		names[i] = c.Name
@@ -128,6 +129,7 @@ func (s *Snapshot) Rows(ctx context.Context, t Table) (*TableRows, error) {
 	for i, at := range t.Key {
 		order[i] = t.Columns[at].Order
 	}
+	names = append(names, further...)
 	s.mu.Lock()
 	rows, err := s.tx.QueryxContext(ctx, `SELECT `+strings.Join(names, ", ")+` FROM `+t.Name+` ORDER BY `+strings.Join(order, ", "))
 	if err != nil {

@@ -32,7 +32,7 @@ var _ pipeline.Projection = projection{}
 const table = "polling_jobs"
 
 func (projection) Name() string         { return Name }
-func (projection) Version() int         { return 2 }
+func (projection) Version() int         { return 3 }
 func (projection) TableNames() []string { return []string{table} }
 
 func (projection) Consumes() []schema.EventType {
@@ -52,8 +52,10 @@ func (projection) Tables(g pipeline.Generation) []string {
 		created_at {time} NOT NULL,
 		last_run   {time},
 		next_run   {time} NOT NULL,
-		runs       {int}  NOT NULL
-	)`, `CREATE INDEX ` + name + `_by_creation ON ` + name + ` (created_at, job_id)`}
+		runs       {int}  NOT NULL,
+		stopped_at {time}
+	)`, `CREATE INDEX ` + name + `_by_creation ON ` + name + ` (created_at, job_id)`,
+		`CREATE INDEX ` + name + `_by_stop ON ` + name + ` (stopped_at) WHERE stopped_at IS NOT NULL`}
 }
 
 // row is a row of the table; the zero value is a job that does not exist.
@@ -69,9 +71,11 @@ type row struct {
 	// NextRun is the slot that is due next, if the job is active by then.
 	NextRun schema.Time `db:"next_run"`
 	Runs    int64       `db:"runs"`
+	// StoppedAt is when it was stopped first; a stopped job stays so.
+	StoppedAt sql.Null[schema.Time] `db:"stopped_at"`
 }
 
-const columns = `id, job_id, symbols, interval, provider, status, created_at, last_run, next_run, runs`
+const columns = `id, job_id, symbols, interval, provider, status, created_at, last_run, next_run, runs, stopped_at`
 
 // Apply follows each job through its events. The first creation counts, and
 // what stands after it in the log: the events of a job are on one partition.
@@ -80,9 +84,16 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 	if err != nil {
 		return err
 	}
+	forgotten, err := forgottenOf(ctx, tx, in)
+	if err != nil {
+		return err
+	}
 	changed := map[string]bool{}
 	for i := range in {
 		id := in[i].Event.Payload.Key()
+		if forgotten[id] {
+			continue
+		}
 		next, err := jobs[id].after(&in[i])
 		if err != nil {
 			return pipeline.Permanent(err)
@@ -92,18 +103,21 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 		}
 	}
 	rows := store.Rows{Table: g.Table(table), Columns: []string{"id", "job_id", "symbols", "interval", "provider", "status",
-		"created_at", "last_run", "next_run", "runs"},
+		"created_at", "last_run", "next_run", "runs", "stopped_at"},
 		Clause: `ON CONFLICT (job_id) DO UPDATE SET status = excluded.status, last_run = excluded.last_run,
-			next_run = excluded.next_run, runs = excluded.runs`}
+			next_run = excluded.next_run, runs = excluded.runs, stopped_at = excluded.stopped_at`}
 	for _, id := range slices.Sorted(maps.Keys(changed)) {
 		j := jobs[id]
-		var lastRun any
-		if j.LastRun.Valid {
-			lastRun = j.LastRun.V
-		}
-		rows.Add(j.ID, j.JobID, j.Symbols, j.Interval, j.Provider, string(j.Status), j.CreatedAt, lastRun, j.NextRun, j.Runs)
+		rows.Add(j.ID, j.JobID, j.Symbols, j.Interval, j.Provider, string(j.Status), j.CreatedAt, orNull(j.LastRun), j.NextRun, j.Runs, orNull(j.StoppedAt))
 	}
 	return tx.Insert(ctx, rows)
+}
+
+func orNull(t sql.Null[schema.Time]) any {
+	if !t.Valid {
+		return nil
+	}
+	return t.V
 }
 
 func load(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) (map[string]row, error) {
@@ -142,6 +156,10 @@ func (r row) after(record *pipeline.Record) (row, error) {
 		r.Runs++
 		if !r.LastRun.Valid || e.RanAt.After(r.LastRun.V) {
 			r.LastRun = sql.Null[schema.Time]{V: e.RanAt, Valid: true}
+		}
+	case schema.PollingJobStopped:
+		if r.Status != "" && !r.StoppedAt.Valid {
+			r.StoppedAt = sql.Null[schema.Time]{V: e.StoppedAt, Valid: true}
 		}
 	}
 	state := schema.JobState{Status: r.Status, Interval: r.Interval, NextRun: r.NextRun}.After(record.Event.Payload)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -52,7 +53,7 @@ type stored struct {
 
 // Outcomes are folded by package requests, and may be behind or ahead of the
 // job by a few milliseconds.
-const selectJobs = `SELECT j.id, j.job_id, j.symbols, j.interval, j.provider, j.status, j.created_at, j.last_run, j.next_run, j.runs,
+const selectJobs = `SELECT j.id, j.job_id, j.symbols, j.interval, j.provider, j.status, j.created_at, j.last_run, j.next_run, j.runs, j.stopped_at,
 	COALESCE(c.prices, 0) AS prices, COALESCE(c.unchanged, 0) AS unchanged, COALESCE(c.failures, 0) AS failures,
 	f.failed_at, f.symbol, f.code, f.reason
 	FROM polling_jobs j LEFT JOIN job_counts c ON c.job_id = j.job_id LEFT JOIN job_failures f ON f.job_id = j.job_id `
@@ -60,10 +61,21 @@ const selectJobs = `SELECT j.id, j.job_id, j.symbols, j.interval, j.provider, j.
 // Reader answers queries.
 type Reader struct{ DB store.Querier }
 
-// Get returns a job, or projections.ErrNotFound.
+// Get returns a job, or projections.ErrNotFound, or ErrForgotten.
 func (r Reader) Get(ctx context.Context, jobID string) (Job, error) {
 	var s stored
-	if err := r.DB.Get(ctx, &s, selectJobs+`WHERE j.job_id = $1`, jobID); err != nil {
+	err := r.DB.Get(ctx, &s, selectJobs+`WHERE j.job_id = $1`, jobID)
+	if errors.Is(err, sql.ErrNoRows) {
+		var forgotten bool
+		err := r.DB.Get(ctx, &forgotten, `SELECT EXISTS (SELECT 1 FROM forgotten_jobs WHERE job_id = $1)`, jobID)
+		switch {
+		case err != nil:
+			return Job{}, projections.QueryError("polling job "+jobID, err)
+		case forgotten:
+			return Job{}, fmt.Errorf("polling job %s: %w", jobID, ErrForgotten)
+		}
+	}
+	if err != nil {
 		return Job{}, projections.QueryError("polling job "+jobID, err)
 	}
 	return s.job()

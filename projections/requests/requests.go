@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -32,7 +33,7 @@ var _ pipeline.OrderFree = projection{}
 const table = "requests"
 
 func (projection) Name() string         { return Name }
-func (projection) Version() int         { return 2 }
+func (projection) Version() int         { return 3 }
 func (projection) TableNames() []string { return []string{table, jobCounts, jobFailures} }
 
 // OrderFree implements pipeline.OrderFree.
@@ -54,8 +55,13 @@ func (projection) Tables(g pipeline.Generation) []string {
 		received_at {time},
 		code        {text} NOT NULL,
 		reason      {text} NOT NULL,
-		outcome_id  {int}  NOT NULL
-	) {keyed}`}, jobTables(g)...)
+		outcome_id  {int}  NOT NULL,
+		asked_at    {time} NOT NULL,
+		deadline    {time},
+		settled_at  {time},
+		fact_id     {text} NOT NULL,
+		raw_response_id {text} NOT NULL
+	) {keyed}`, `CREATE INDEX ` + g.Table(table) + `_by_age ON ` + g.Table(table) + ` (asked_at)`}, jobTables(g)...)
 }
 
 // undecided is the outcome_id of a request without an outcome: above all others.
@@ -65,6 +71,32 @@ const undecided = math.MaxInt64
 type candidate struct {
 	Request
 	id int64
+	// asked is the earliest time that is known of the request, which is that of the request
+	// itself once it is read. Retention goes by it.
+	asked schema.Time
+	// deadline is the zero value until the request itself is read.
+	deadline schema.Time
+	// settled is when the outcome came about; the zero value without one.
+	settled schema.Time
+	// factID is the id of the event of the price, rawID that of the provider's answer.
+	factID, rawID string
+}
+
+// and is the request by what two records tell of it, in whatever order they are read.
+func (c candidate) and(other candidate) candidate {
+	first := c
+	if other.id < c.id {
+		first = other
+	}
+	if c.asked.Compare(other.asked) < 0 {
+		first.asked = c.asked
+	} else {
+		first.asked = other.asked
+	}
+	if first.deadline = c.deadline; other.deadline.After(c.deadline) {
+		first.deadline = other.deadline
+	}
+	return first
 }
 
 // Apply keeps the first outcome of each request: that with the lowest id, since
@@ -80,36 +112,95 @@ func (projection) Apply(ctx context.Context, tx *pipeline.Tx, g pipeline.Generat
 		if request.RequestID == "" {
 			continue // from a stream or a file: no one asked
 		}
-		next := candidate{request, undecided}
+		next, err := newCandidate(request, &in[i])
+		if err != nil {
+			return err
+		}
 		if request.State != Pending {
-			if next.id, err = in[i].RowID(0); err != nil {
-				return pipeline.Permanent(err)
-			}
 			ofJobs.add(next, in[i].Event.Payload.OccurredAt())
 		}
-		if known, seen := found[request.RequestID]; !seen || next.id < known.id {
-			found[request.RequestID] = next
+		if known, seen := found[request.RequestID]; seen {
+			next = known.and(next)
 		}
+		found[request.RequestID] = next
 	}
-	name := g.Table(table)
-	rows := store.Rows{Table: name, Columns: []string{"request_id", "provider", "symbol", "state", "price", "timestamp",
-		"received_at", "code", "reason", "outcome_id"},
-		Clause: `ON CONFLICT (request_id) DO UPDATE SET provider = excluded.provider, symbol = excluded.symbol,
-			state = excluded.state, price = excluded.price, timestamp = excluded.timestamp, received_at = excluded.received_at,
-			code = excluded.code, reason = excluded.reason, outcome_id = excluded.outcome_id
-			WHERE excluded.outcome_id < ` + name + `.outcome_id`}
+	rows := store.Rows{Table: g.Table(table), Columns: append([]string{"request_id", "asked_at", "deadline"}, ofOutcome...), Clause: merging(g.Table(table))}
 	for _, id := range slices.Sorted(maps.Keys(found)) {
 		r := found[id]
+		values := []any{id, r.asked, timeOrNull(r.deadline), r.Provider, r.Symbol, string(r.State)}
 		if r.State == Observed || r.State == Unchanged {
-			rows.Add(id, r.Provider, r.Symbol, string(r.State), r.Price, r.Timestamp, r.ReceivedAt, "", "", r.id)
+			values = append(values, r.Price, r.Timestamp, r.ReceivedAt, "", "", r.id)
 		} else {
-			rows.Add(id, r.Provider, r.Symbol, string(r.State), nil, nil, nil, string(r.Code), r.Reason, r.id)
+			values = append(values, nil, nil, nil, string(r.Code), r.Reason, r.id)
 		}
+		rows.Add(append(values, timeOrNull(r.settled), r.factID, r.rawID)...)
 	}
 	if err := tx.Insert(ctx, rows); err != nil {
 		return err
 	}
 	return ofJobs.save(ctx, tx, g)
+}
+
+// ofOutcome are the columns of which a row has those of its first outcome.
+var ofOutcome = []string{"provider", "symbol", "state", "price", "timestamp", "received_at", "code", "reason", "outcome_id",
+	"settled_at", "fact_id", "raw_response_id"}
+
+// merging is what candidate.and does, for a row that is in the table.
+func merging(name string) string {
+	var set strings.Builder
+	for _, column := range ofOutcome {
+		fmt.Fprintf(&set, "%s = CASE WHEN excluded.outcome_id < %s.outcome_id THEN excluded.%s ELSE %[2]s.%[1]s END, ", column, name, column)
+	}
+	return `ON CONFLICT (request_id) DO UPDATE SET ` + set.String() + strings.ReplaceAll(
+		`asked_at = CASE WHEN excluded.asked_at < {t}.asked_at THEN excluded.asked_at ELSE {t}.asked_at END,
+		deadline = CASE WHEN {t}.deadline IS NULL OR excluded.deadline > {t}.deadline THEN excluded.deadline ELSE {t}.deadline END
+		WHERE excluded.outcome_id < {t}.outcome_id OR excluded.asked_at < {t}.asked_at
+			OR excluded.deadline IS NOT NULL AND ({t}.deadline IS NULL OR excluded.deadline > {t}.deadline)`, "{t}", name)
+}
+
+func timeOrNull(t schema.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t
+}
+
+// toldAt is our clock when an event came about, not that of the provider.
+func toldAt(payload schema.Payload) schema.Time {
+	if price, ok := schema.PriceOf(payload); ok {
+		return price.ReceivedAt
+	}
+	switch p := payload.(type) {
+	case schema.QuoteUnchanged:
+		return p.ReceivedAt
+	case schema.QuoteRejected:
+		return p.ReceivedAt
+	}
+	return payload.OccurredAt()
+}
+
+func newCandidate(request Request, record *pipeline.Record) (candidate, error) {
+	c := candidate{Request: request, id: undecided, asked: toldAt(record.Event.Payload)}
+	if request.State == Pending {
+		c.deadline = record.Event.Payload.(schema.FetchRequested).Deadline
+		return c, nil
+	}
+	var err error
+	if c.id, err = record.RowID(0); err != nil {
+		return candidate{}, pipeline.Permanent(err)
+	}
+	c.settled = c.asked
+	if price, ok := schema.PriceOf(record.Event.Payload); ok {
+		c.factID, c.rawID = record.Event.ID, price.RawResponseID
+		return c, nil
+	}
+	switch p := record.Event.Payload.(type) {
+	case schema.QuoteUnchanged:
+		c.rawID = p.RawResponseID
+	case schema.QuoteRejected:
+		c.rawID = p.RawResponseID
+	}
+	return c, nil
 }
 
 func read(payload schema.Payload) (Request, error) {
