@@ -81,6 +81,8 @@ var settings = []setting{
 	{"min_poll_interval", "60s", "shortest interval of a polling job", false},
 	{"max_active_jobs", "500", "maximum number of polling jobs that are not stopped, 1 to 1000000; one more is answered 409", false},
 	{"max_active_streams", "100", "maximum number of streams that are not stopped, 1 to 1000000; one more is answered 409", false},
+	{"requests_retention", "720h", "how long fetch requests and their outcomes can be asked for, 1h to 87600h; 0: forever", false},
+	{"jobs_retention", "720h", "how long polling jobs are listed after they were stopped, 1h to 87600h; 0: forever", false},
 	{"rate_limit_per_minute", "", "requests per minute and client; empty: 60, and loopback is exempt", false},
 	{"simulated_seed", "1", "seed of the simulated prices", false},
 	{"simulated_faults", "", "faults of the simulated provider, such as NOPE=unknown,SLOW=late:200ms", false},
@@ -129,6 +131,10 @@ type config struct {
 	RebuildPromote  projections.Promotion
 	// MaxActiveJobs and MaxActiveStreams bound those that are not stopped.
 	MaxActiveJobs, MaxActiveStreams int
+
+	// RequestsRetention and JobsRetention are how long fetch requests and stopped jobs are
+	// kept; 0 is forever.
+	RequestsRetention, JobsRetention time.Duration
 
 	// MetricsLastPrices is how many symbols have their last price in /metrics.
 	MetricsLastPrices int
@@ -274,6 +280,8 @@ func (a *app) load() (config, error) {
 		MaxActiveJobs:     int(integer(k, "max_active_jobs", 1, 1_000_000, &wrong)),
 		MaxActiveStreams:  int(integer(k, "max_active_streams", 1, 1_000_000, &wrong)),
 		MetricsLastPrices: int(integer(k, "metrics_last_prices", 0, maxPriceGauges, &wrong)),
+		RequestsRetention: retention(k, "requests_retention", &wrong),
+		JobsRetention:     retention(k, "jobs_retention", &wrong),
 		RebuildPromote:    promotion(k.String("rebuild_promote"), &wrong),
 		Connections: httpapi.ConnectionLimits{
 			Total:     int(integer(k, "http_max_connections", httpapi.MinMaxConnections, 100_000, &wrong)),

@@ -304,6 +304,20 @@ func duration(k *koanf.Koanf, key string, low, high time.Duration, wrong *faults
 	return d
 }
 
+// The bounds of retention: an hour is longer than any request takes.
+const (
+	minRetention = time.Hour
+	maxRetention = 87600 * time.Hour
+)
+
+// retention is how long something is kept; 0 is forever.
+func retention(k *koanf.Koanf, key string, wrong *faults) time.Duration {
+	if text := k.String(key); text == "0" || text == "0s" {
+		return 0
+	}
+	return duration(k, key, minRetention, maxRetention, wrong)
+}
+
 func integer(k *koanf.Koanf, key string, low, high int64, wrong *faults) int64 {
 	n, err := strconv.ParseInt(k.String(key), 10, 64)
 	if err != nil {

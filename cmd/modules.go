@@ -17,6 +17,8 @@ import (
 	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/jobs"
+	"github.com/pricemill/pricemill/projections/requests"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -195,6 +197,21 @@ func (m *modules) serving(ctx context.Context, db store.Querier) ([]string, erro
 
 // shownDifferences is how many differences a rebuild keeps.
 const shownDifferences = 20
+
+// retention deletes old rows in this process.
+func (m *modules) retention(c config, b *backends, registry prometheus.Registerer, log *slog.Logger) *projections.Retention {
+	deleted := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pricemill_retention_deleted_total",
+		Help: "Rows of read models that were deleted since they were old."}, []string{"projection"})
+	registry.MustRegister(deleted)
+	for _, p := range m.projections {
+		if _, ok := p.(projections.Forgetful); ok {
+			deleted.WithLabelValues(p.Name())
+		}
+	}
+	return &projections.Retention{Store: b.store, Projections: m.projections, Log: log, Now: time.Now,
+		Keep:    map[string]time.Duration{requests.Name: c.RequestsRetention, jobs.Name: c.JobsRetention},
+		Deleted: func(projection string, rows int) { deleted.WithLabelValues(projection).Add(float64(rows)) }}
+}
 
 // rebuilder does the work of rebuilds in this process.
 func (m *modules) rebuilder(b *backends, topics *topics.Set, log *slog.Logger) *projections.Rebuilder {

@@ -197,6 +197,8 @@ func (s *service) run(ctx context.Context) error {
 	if s.config.Roles.Projections {
 		rebuilder := s.modules.rebuilder(s.backends, s.topics, s.log)
 		group.Go(func() error { rebuilder.Run(pipelineCtx); return nil })
+		retention := s.modules.retention(s.config, s.backends, s.runtime.Registry(), s.log)
+		group.Go(func() error { retention.Run(pipelineCtx); return nil })
 	}
 	group.Go(func() error {
 		defer stopPipeline()

@@ -16,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
+	"github.com/pricemill/pricemill/projections/requests"
 	"github.com/pricemill/pricemill/schema/parquet"
 )
 
@@ -110,6 +111,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodDelete, "/api/v1/prices/poll/{job_id}", a.stopJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/pause", a.pauseJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/resume", a.resumeJob},
+		route{http.MethodGet, requestPath, a.withAge(a.getRequest, requests.Name)},
 		route{http.MethodPost, correctionsPath, a.postCorrection},
 		route{http.MethodPost, "/api/v1/retractions", a.postRetraction},
 		route{http.MethodGet, correctionsPath, a.withAge(a.getCorrections, processedprices.Name)},

@@ -32,14 +32,14 @@ func TestConfigReportsAllFaults(t *testing.T) {
 		`ProviderAliases: "yahoo" is the name`, `ProviderAliases: "y" stands for "nobody"`,
 		"MaxAge: 2h0m0s", "FetchTimeout: 1m0s", "OutcomeGrace: -1s", "DefaultWindow: 1001", "MinInterval: 1.5s",
 		"port Commands", "port LatestPrices", "port Symbols", "port Prices", "port Corrections", "port Averages", "port Jobs", "port ProviderInfo",
-		"port Requests", "port Streams", "port Pipeline", "port Live", "port Readiness", "port Metrics",
+		"port Requests", "port RequestDetails", "port Streams", "port Pipeline", "port Live", "port Readiness", "port Metrics",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q:\n%v", want, err)
 		}
 	}
-	if got := len(strings.Split(err.Error(), "\n")); got != 27 {
-		t.Errorf("%d faults, want 27:\n%v", got, err)
+	if got := len(strings.Split(err.Error(), "\n")); got != 28 {
+		t.Errorf("%d faults, want 28:\n%v", got, err)
 	}
 }
 

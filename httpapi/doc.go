@@ -7,7 +7,7 @@
 //
 // Read it in this order: config.go and ports.go (what it is given), api.go (the
 // table of routes), then a file a resource: latest.go with fetch.go below it,
-// average.go, history.go, symbols.go, poll.go with pollbody.go below it, jobs.go,
+// requests.go, average.go, history.go, symbols.go, poll.go with pollbody.go below it, jobs.go,
 // providers.go, health.go, docs.go, redoc.go. They share query.go (query
 // parameters), list.go and cursor.go (pages), faults.go (the shape of a 422),
 // errors.go (every other error, and which status it has) and respond.go (every

@@ -143,9 +143,11 @@ func (all symbolList) Symbols(_ context.Context, q latestprices.SymbolQuery) ([]
 
 // jobList is a read model of polling jobs, newest first.
 type jobList struct {
-	mu     sync.Mutex
-	jobs   []jobs.Job
-	behind time.Duration // how long it takes to catch up with the log
+	// forgotten says that retention has deleted the jobs that are not known.
+	forgotten bool
+	mu        sync.Mutex
+	jobs      []jobs.Job
+	behind    time.Duration // how long it takes to catch up with the log
 }
 
 func (l *jobList) WaitCaughtUp(ctx context.Context) error {
@@ -164,6 +166,9 @@ func (l *jobList) Get(_ context.Context, id string) (jobs.Job, error) {
 		if j.JobID == id {
 			return j, nil
 		}
+	}
+	if l.forgotten {
+		return jobs.Job{}, jobs.ErrForgotten
 	}
 	return jobs.Job{}, projections.ErrNotFound
 }
@@ -210,6 +215,28 @@ func activeJob(id string, created schema.Time) jobs.Job {
 type waitFunc func(context.Context, string) (requests.Request, error)
 
 func (f waitFunc) Wait(ctx context.Context, id string) (requests.Request, error) { return f(ctx, id) }
+
+// requestList is the fetch requests that a fake knows; arrives is what there is once someone
+// waited for it.
+type requestList struct {
+	known   []requests.Detail
+	arrives []requests.Detail
+	err     error
+}
+
+func (l *requestList) Get(_ context.Context, id string) (requests.Detail, error) {
+	for _, one := range l.known {
+		if one.RequestID == id {
+			return one, l.err
+		}
+	}
+	return requests.Detail{}, projections.ErrNotFound
+}
+
+func (l *requestList) WaitCaughtUp(context.Context) error {
+	l.known = append(l.known, l.arrives...)
+	return l.err
+}
 
 // streams are those that a fake knows; settled counts how often it was waited
 // for, and arrives is what there is then.
@@ -339,10 +366,12 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 				return []httpapi.ProviderInfo{{Name: "yahoo", Aliases: []schema.Provider{"yahoo_finance"}, Configured: true},
 					{Name: "finnhub"}, {Name: "simulated", Configured: true}}
 			},
-			Indicators:  map[string]httpapi.Indicator{"bands": bands{}},
-			Live:        noLive{},
-			AsyncAPI:    []byte(`{"asyncapi":"3.0.0","info":{},"channels":{}}`),
-			Requests:    waitFunc(never),
+			Indicators: map[string]httpapi.Indicator{"bands": bands{}},
+			Live:       noLive{},
+			AsyncAPI:   []byte(`{"asyncapi":"3.0.0","info":{},"channels":{}}`),
+			Requests:   waitFunc(never),
+			RequestDetails: &requestList{known: []requests.Detail{{Request: requests.Request{RequestID: "request_abc12345", Symbol: "AAPL", Provider: "finnhub",
+				State: requests.Pending}, AskedAt: eventTime}}},
 			Streams:     &streams{known: []httpapi.Stream{exampleStream("stream_abc12345")}},
 			Rebuilds:    newRebuilds("rebuild_abc12345"),
 			DeadLetters: &deadLetters{},

@@ -59,6 +59,8 @@ type landing struct {
 	// fetched tells a price that the provider was asked for from one that was
 	// found to have come in meanwhile.
 	fetched bool
+	// requestID is that of the fetch request; empty where there was none.
+	requestID string
 }
 
 // get asks the provider for the price, or joins a fetch of it that is under
@@ -66,24 +68,26 @@ type landing struct {
 //
 // A client that joins waits no longer than the fetch it joined, whose time may
 // be nearly up.
+//
+// It returns the id of the fetch request too; an error of one is a requestedError.
 func (f *fetcher) get(ctx context.Context, provider schema.Provider, symbol schema.Symbol, maxAge time.Duration) (
-	latestprices.Price, error) {
+	price latestprices.Price, requestID string, err error) {
 	for {
 		flight := f.flights.DoChan(schema.MarketKey(provider, symbol), func() (any, error) {
 			return f.fly(ctx, provider, symbol, maxAge)
 		})
 		select {
 		case <-ctx.Done():
-			return latestprices.Price{}, fmt.Errorf("waiting for the price of %s at %s: %w", symbol, provider, ctx.Err())
+			return latestprices.Price{}, "", fmt.Errorf("waiting for the price of %s at %s: %w", symbol, provider, ctx.Err())
 		case result := <-flight:
 			if result.Err != nil {
-				return latestprices.Price{}, result.Err
+				return latestprices.Price{}, "", result.Err
 			}
 			// A flight that found a price was content with the age that its
 			// first client accepts. For another that may be too old; then
 			// this one flies itself, or joins one that began later.
 			if home := result.Val.(landing); home.fetched || f.fresh(home.price, maxAge) {
-				return home.price, nil
+				return home.price, home.requestID, nil
 			}
 		}
 	}
@@ -118,15 +122,19 @@ func (f *fetcher) fly(ctx context.Context, provider schema.Provider, symbol sche
 	if err != nil && !errors.Is(err, projections.ErrNotFound) {
 		return landing{}, fmt.Errorf("reading the latest price of %s at %s: %w", symbol, provider, err)
 	}
-	price, err := f.fetch(ctx, provider, symbol)
-	return landing{price: price, fetched: true}, err
+	id := newUUID()
+	price, err := f.fetch(ctx, provider, symbol, id)
+	if err != nil {
+		return landing{}, &requestedError{id, err}
+	}
+	return landing{price: price, fetched: true, requestID: id}, nil
 }
 
 // fetch publishes a fetch request and waits for its outcome.
-func (f *fetcher) fetch(ctx context.Context, provider schema.Provider, symbol schema.Symbol) (latestprices.Price, error) {
+func (f *fetcher) fetch(ctx context.Context, provider schema.Provider, symbol schema.Symbol, id string) (latestprices.Price, error) {
 	requested := schema.NewTime(f.now())
 	request := schema.FetchRequested{
-		Quote:       schema.Quote{Provider: provider, Symbol: symbol, RequestID: newUUID()},
+		Quote:       schema.Quote{Provider: provider, Symbol: symbol, RequestID: id},
 		RequestedAt: requested,
 		Deadline:    requested.Add(f.timeout),
 	}

@@ -108,6 +108,8 @@ func (a *API) findJob(ctx context.Context, id string) (jobs.Job, error) {
 		job, err = a.ports.Jobs.Get(ctx, id)
 	}
 	switch {
+	case errors.Is(err, jobs.ErrForgotten):
+		return jobs.Job{}, &apiError{codeNotFound, fmt.Sprintf("Polling job %q was stopped, and is older than JOBS_RETENTION", abbreviate(id)), projections.ErrNotFound}
 	case errors.Is(err, projections.ErrNotFound):
 		return jobs.Job{}, noSuchJob(id)
 	case err != nil:

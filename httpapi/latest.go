@@ -71,8 +71,10 @@ func (a *API) getLatest(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	price, err := a.fetcher.get(r.Context(), asked.provider, asked.symbol, asked.maxAge)
+	price, requestID, err := a.fetcher.get(r.Context(), asked.provider, asked.symbol, asked.maxAge)
+	nameRequest(w, requestID)
 	if err != nil {
+		nameRequestOf(w, err)
 		switch {
 		case !isKnown || !a.staleWillDo(r, err):
 			return a.withOthers(r, err, asked.provider, asked.symbol)

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -87,6 +88,9 @@ func (a *API) createJob(ctx context.Context, w http.ResponseWriter, job schema.P
 // event: the first on the log is the job, which all of them then look at.
 func (a *API) createJobOnce(ctx context.Context, w http.ResponseWriter, job schema.PollingJobCreated, named, key string) error {
 	known, err := a.ports.Jobs.Get(ctx, job.JobID)
+	if errors.Is(err, jobs.ErrForgotten) {
+		return newError(codeConflict, "The job of this Idempotency-Key, %s, was stopped, and is older than JOBS_RETENTION: use another key", job.JobID)
+	}
 	if errors.Is(err, projections.ErrNotFound) {
 		if err := a.createJob(ctx, w, job, named); err != nil {
 			return err

@@ -166,6 +166,8 @@ type Ports struct {
 	Averages     Averages
 	Jobs         Jobs
 	Requests     Requests
+	// RequestDetails finds what Requests waits for.
+	RequestDetails RequestDetails
 	// ProviderInfo describes every provider of Config.Providers.
 	ProviderInfo func() []ProviderInfo
 	// ProviderStatus tells how providers are doing. One that is missing, and all
@@ -214,6 +216,7 @@ func (p Ports) Validate() error {
 		required("Jobs", p.Jobs == nil),
 		required("ProviderInfo", p.ProviderInfo == nil),
 		required("Requests", p.Requests == nil),
+		required("RequestDetails", p.RequestDetails == nil),
 		required("Streams", p.Streams == nil),
 		required("Rebuilds", p.Rebuilds == nil),
 		required("DeadLetters", p.DeadLetters == nil),

@@ -105,6 +105,12 @@ func (b brokenPortsOfJobs) List(context.Context, jobs.Place, int) ([]jobs.Job, e
 
 func (b brokenPorts) Open(context.Context, []string) (int, []string, error) { return 0, nil, b.fail() }
 
+type brokenPortsOfRequests struct{ brokenPorts }
+
+func (b brokenPortsOfRequests) Get(context.Context, string) (requests.Detail, error) {
+	return requests.Detail{}, b.fail()
+}
+
 type brokenPortsOfStreams struct{ brokenPorts }
 
 func (b brokenPortsOfStreams) Get(context.Context, string) (httpapi.Stream, error) {
@@ -203,7 +209,7 @@ func newBrokenAPI(t testing.TB, fail func() error) http.Handler {
 		s.RateLimitPerMinute, s.Hosts = -1, []string{}
 		s.Providers, s.Streamers = append(s.Providers, "coinbase"), []schema.Provider{"coinbase"} // as in the document's examples
 		s.Commands, s.LatestPrices, s.Symbols, s.Prices, s.Corrections, s.Averages, s.Requests = b, b, b, b, b, b, b
-		s.Jobs, s.Streams = brokenPortsOfJobs{b}, brokenPortsOfStreams{b}
+		s.Jobs, s.Streams, s.RequestDetails = brokenPortsOfJobs{b}, brokenPortsOfStreams{b}, brokenPortsOfRequests{b}
 		s.Rebuilds, s.DeadLetters, s.Pipeline = brokenPortsOfRebuilds{b}, brokenPortsOfDeadLetters{b}, brokenPipeline{b}
 		s.Live = brokenLive{brokenPorts: b}
 		s.ProviderStatus = func(context.Context) (map[schema.Provider]httpapi.ProviderStatus, error) { return nil, b.fail() }

@@ -18,6 +18,7 @@ import (
 	"github.com/pricemill/pricemill/handlers/schedule"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -316,4 +317,24 @@ func TestAFailingDatabaseIsReported(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.NoError(t, newHandler(t, time.Now, nil).Run(ctx, rig.Emitter()), "unless we stop anyway")
+}
+
+// Retention has deleted a job that was stopped: a command with its id starts nothing.
+func TestADeletedJobDoesNotRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		begin := time.Now()
+		require.NoError(t, rig.DB.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(t.Context(), `INSERT INTO forgotten_jobs (job_id, forgotten_at) VALUES ('a', $1)`, schema.NewTime(begin))
+			return err
+		}))
+		runner := newHandler(t, time.Now, nil)
+		stop := process(t, rig, runner)
+		defer stop()
+		enter(t, rig, runner, job("a", 60, begin, "A"), resumed("a"), job("b", 60, begin, "A"))
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		assert.Equal(t, []string{"b 0s 0s", "b 1m0s 1m0s", "b 2m0s 2m0s"}, runs(t, rig, begin))
+	})
 }

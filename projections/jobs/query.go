@@ -53,7 +53,7 @@ type stored struct {
 
 // Outcomes are folded by package requests, and may be behind or ahead of the
 // job by a few milliseconds.
-const selectJobs = `SELECT j.id, j.job_id, j.symbols, j.interval, j.provider, j.status, j.created_at, j.last_run, j.next_run, j.runs, j.stopped_at,
+const selectJobs = `SELECT j.id, j.job_id, j.symbols, j.interval, j.provider, j.status, j.created_at, j.last_run, j.next_run, j.runs,
 	COALESCE(c.prices, 0) AS prices, COALESCE(c.unchanged, 0) AS unchanged, COALESCE(c.failures, 0) AS failures,
 	f.failed_at, f.symbol, f.code, f.reason
 	FROM polling_jobs j LEFT JOIN job_counts c ON c.job_id = j.job_id LEFT JOIN job_failures f ON f.job_id = j.job_id `
