@@ -60,13 +60,13 @@ secrets: ## Make the passwords that docker-compose.yml needs, once, under ./secr
 test-services: ## Run the integration tests on PostgreSQL and Apache Kafka; starts them if need be
 	@services=$$(.ci/services up) && eval "$$services" && \
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_DATABASE_URL="$$DATABASE_URL" \
-		$(GO) test -count=1 -timeout 20m ./cmd ./handlers/fetch ./httpapi/apikeys ./pipeline/log/kafka ./pipeline/log/table ./pipeline/store/postgres
+		$(GO) test -count=1 -timeout 20m ./cmd ./handlers/fetch ./httpapi/apikeys ./pipeline/log/kafka ./pipeline/log/table ./pipeline/store/postgres ./projections/requests
 
 .PHONY: test-postgres
 test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds the log; starts it if need be
 	@services=$$(.ci/services up) && eval "$$services" && unset KAFKA_BOOTSTRAP_SERVERS && \
 	PRICEMILL_TEST_TABLE=1 $(GO) test -count=1 -timeout 20m \
-		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestTheOrderOfAFile|TestRebuildIsKilled|TestAStreamIsTakenOver|TestMove' ./cmd
+		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestTheOrderOfAFile|TestRebuildIsKilled|TestAStreamIsTakenOver|TestMove|TestVerifyAndRebuildAfterRetention' ./cmd
 
 .PHONY: test-deployment
 test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; needs no Docker
