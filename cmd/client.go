@@ -77,7 +77,7 @@ func schemeOf(certFile string) string {
 	return "https://"
 }
 
-// authorize adds the API key of the settings to a request, and returns the transport that
+// authorize adds the API key of the settings to a request that has none and is not passed on for another caller, and returns the transport that
 // trusts the service's own certificate, if the settings name that.
 func (cl *client) authorize(request *http.Request) (*http.Transport, error) {
 	var wrong faults
@@ -90,7 +90,8 @@ func (cl *client) authorize(request *http.Request) (*http.Transport, error) {
 			return nil, fmt.Errorf("%w: %w", errUsage, fault)
 		}
 	}
-	if key := strings.TrimSpace(k.String("pricemill_api_key")); key != "" {
+	isOther := request.Header.Get("Authorization") != "" || request.Header.Get(headerForwarded) != ""
+	if key := strings.TrimSpace(k.String("pricemill_api_key")); key != "" && !isOther {
 		request.Header.Set("Authorization", "Bearer "+key)
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()

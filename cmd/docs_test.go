@@ -76,7 +76,11 @@ func TestTheExamplesOfTheDocument(t *testing.T) {
 		example := post.RequestBody.Content["application/json"].Example
 		require.NotEmpty(t, example, "POST %s has no example", path)
 		got := p.send(document.request(t, p, http.MethodPost, path, post, nil, string(example)))
-		require.Equal(t, http.StatusAccepted, got.status, "POST %s: %s", path, got.body)
+		want := http.StatusAccepted
+		if _, answers := post.Responses["200"]; answers {
+			want = http.StatusOK // it reads, with a body
+		}
+		require.Equal(t, want, got.status, "POST %s: %s", path, got.body)
 		sent++
 		for _, link := range post.Responses["202"].Links {
 			ids[link.OperationID] = map[string]string{}

@@ -20,27 +20,38 @@ import (
 
 func newMCP(a *app) *cobra.Command {
 	var commands bool
+	var listen string
 	c := &cobra.Command{
 		Use:   "mcp",
 		Short: "Serve the API to language models, by the Model Context Protocol",
 		Long: `Serve tools for prices, history, averages, indicators, jobs and health to a
-program that runs a language model, over standard input and output (Model
-Context Protocol). It is a client of a running service, as "pricemill price" is,
-and takes its API key from PRICEMILL_API_KEY.
+program that runs a language model, by the Model Context Protocol: over standard
+input and output or, with --listen, over HTTP. It is a client of a running
+service, as "pricemill price" is, and takes its API key from PRICEMILL_API_KEY.
+
+With --listen, it answers at /mcp. Callers send API keys of their own as
+Authorization: Bearer. For those on this machine that send none, the key of
+PRICEMILL_API_KEY counts. TLS_CERT_FILE, TLS_KEY_FILE, HTTP_HOSTS and
+HTTP_ALLOW_REMOTE hold for it as they do for the service.
 
 The tools only read, unless --allow-commands adds those that create, pause,
 resume and stop polling jobs.`,
-		Example: "  pricemill mcp\n  pricemill mcp --url https://prices.example --allow-commands",
+		Example: "  pricemill mcp\n  pricemill mcp --url https://prices.example --allow-commands\n  pricemill mcp --listen 127.0.0.1:8001",
 		Args:    exactArgs(0),
 	}
 	cl := &client{app: a}
 	c.Flags().StringVar(&cl.url, "url", "", "address of the service (default http:// and HTTP_ADDR)")
 	c.Flags().BoolVar(&commands, "allow-commands", false, "add the tools that change polling jobs")
+	c.Flags().StringVar(&listen, "listen", "", "address to answer at over HTTP, such as 127.0.0.1:8001, in place of standard input and output")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if _, err := cl.base(); err != nil {
 			return err
 		}
-		err := newMCPServer(cl, commands).Run(c.Context(), &mcp.StdioTransport{})
+		server := newMCPServer(cl, commands)
+		if listen != "" {
+			return a.serveMCP(c.Context(), server, listen)
+		}
+		err := server.Run(c.Context(), &mcp.StdioTransport{})
 		if c.Context().Err() != nil {
 			return nil // as was asked for
 		}
@@ -208,8 +219,8 @@ func readOnly() *mcp.ToolAnnotations { return &mcp.ToolAnnotations{ReadOnlyHint:
 // reads adds a tool that is a GET of the path that it makes of its arguments.
 func reads[In any](t tools, name, description string, path func(In) string) {
 	mcp.AddTool(t.server, &mcp.Tool{Name: name, Description: description, Annotations: readOnly()},
-		func(ctx context.Context, _ *mcp.CallToolRequest, in In) (*mcp.CallToolResult, any, error) {
-			return t.ask(ctx, http.MethodGet, path(in), nil, nil)
+		func(ctx context.Context, call *mcp.CallToolRequest, in In) (*mcp.CallToolResult, any, error) {
+			return t.ask(ctx, call, http.MethodGet, path(in), nil, http.Header{})
 		})
 }
 
@@ -218,12 +229,12 @@ func (t tools) addCommands() {
 	no, yes := false, true
 	mcp.AddTool(t.server, &mcp.Tool{Name: "create_job", Description: "Create a polling job: the service fetches the symbols now, and then at each interval until the job is stopped, which costs calls of the provider.",
 		Annotations: &mcp.ToolAnnotations{DestructiveHint: &no, OpenWorldHint: &yes}},
-		func(ctx context.Context, _ *mcp.CallToolRequest, in createIn) (*mcp.CallToolResult, any, error) {
+		func(ctx context.Context, call *mcp.CallToolRequest, in createIn) (*mcp.CallToolResult, any, error) {
 			header := http.Header{}
 			if in.Key != "" {
 				header.Set("Idempotency-Key", in.Key)
 			}
-			return t.ask(ctx, http.MethodPost, "/prices/poll", pollRequest{in.Symbols, in.Interval, in.Provider}, header)
+			return t.ask(ctx, call, http.MethodPost, "/prices/poll", pollRequest{in.Symbols, in.Interval, in.Provider}, header)
 		})
 	for _, c := range []struct {
 		name, method, path, description string
@@ -234,15 +245,16 @@ func (t tools) addCommands() {
 		{"stop_job", http.MethodDelete, "", "Stop a polling job forever. Its prices stay.", &yes},
 	} {
 		mcp.AddTool(t.server, &mcp.Tool{Name: c.name, Description: c.description, Annotations: &mcp.ToolAnnotations{DestructiveHint: c.destructive, IdempotentHint: true}},
-			func(ctx context.Context, _ *mcp.CallToolRequest, in jobIn) (*mcp.CallToolResult, any, error) {
-				return t.ask(ctx, c.method, "/prices/poll/"+url.PathEscape(in.JobID)+c.path, nil, nil)
+			func(ctx context.Context, call *mcp.CallToolRequest, in jobIn) (*mcp.CallToolResult, any, error) {
+				return t.ask(ctx, call, c.method, "/prices/poll/"+url.PathEscape(in.JobID)+c.path, nil, http.Header{})
 			})
 	}
 }
 
 // ask sends a request, and gives the model the answer as it came. An error is told to the
 // model too, which may do better with other arguments.
-func (t tools) ask(ctx context.Context, method, path string, body any, header http.Header) (*mcp.CallToolResult, any, error) {
+func (t tools) ask(ctx context.Context, call *mcp.CallToolRequest, method, path string, body any, header http.Header) (*mcp.CallToolResult, any, error) {
+	asCaller(call, header)
 	answer, headers, err := t.client.send(ctx, method, path, body, header)
 	if err != nil {
 		return nil, nil, err

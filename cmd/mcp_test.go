@@ -1,8 +1,11 @@
 package cmd_test
 
 import (
+	"context"
 	"encoding/json"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -149,4 +152,122 @@ func TestCommandsOfModels(t *testing.T) {
 	texts, failed = m.call("create_job", create)
 	assert.True(t, failed)
 	assert.Contains(t, texts[0], "this needs command")
+}
+
+// newRemoteModel is a model that reaches the endpoint over HTTP, with headers of its own.
+func newRemoteModel(t *testing.T, endpoint string, header http.Header) languageModel {
+	t.Helper()
+	transport := &mcp.StreamableClientTransport{Endpoint: endpoint, HTTPClient: &http.Client{Transport: withHeader(header)}}
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(t.Context(), transport, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = session.Close() })
+	return languageModel{t, session}
+}
+
+// withHeader adds headers to each request.
+type withHeader http.Header
+
+func (h withHeader) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	for name, values := range h {
+		r.Header[name] = values
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// TestModelsOverHTTP: each caller has what their own key allows, and what a page of another
+// site sends is refused.
+func TestModelsOverHTTP(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	reader, loader := p.newKey("model", apikeys.Read), p.newKey("loader", apikeys.Command)
+	p.awaitStatus("/version", "", http.StatusUnauthorized)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	log, exit := newLogs(), make(chan int, 1)
+	lines, writer := io.Pipe()
+	go log.follow(lines)
+	env := environment{"LOG_FORMAT": "json", "PRICEMILL_API_KEY": reader}
+	go func() {
+		exit <- cmd.Main(ctx, []string{"mcp", "--url", p.url, "--listen", "127.0.0.1:0", "--allow-commands"}, env.lookup, io.Discard, writer)
+		_ = writer.Close() // never fails
+	}()
+	endpoint := log.await(t, "listening")["url"].(string)
+
+	create := map[string]any{"symbols": []string{"AAPL"}, "interval": 3600}
+	m := newRemoteModel(t, endpoint, nil)
+	m.answer("list_jobs", nil) // by the key of the settings
+	texts, failed := m.call("create_job", create)
+	assert.True(t, failed)
+	assert.Contains(t, texts[0], "this needs command")
+	m = newRemoteModel(t, endpoint, http.Header{"Authorization": {"Bearer " + loader}})
+	assert.NotEmpty(t, m.answer("create_job", create)["job_id"])
+	m = newRemoteModel(t, endpoint, http.Header{"Authorization": {"Bearer " + reader + "x"}})
+	texts, failed = m.call("list_jobs", nil)
+	assert.True(t, failed)
+	assert.Contains(t, texts[0], "the service answered 401")
+	m = newRemoteModel(t, endpoint, http.Header{"X-Forwarded-For": {"192.0.2.1"}})
+	_, failed = m.call("list_jobs", nil)
+	assert.True(t, failed, "the key of the settings is for callers on this machine")
+
+	for name, test := range map[string]struct {
+		method, body string
+		header       http.Header
+		host         string
+		status       int
+	}{
+		"a GET":                  {http.MethodGet, "", nil, "", http.StatusMethodNotAllowed},
+		"another path":           {http.MethodPost, "{}", nil, "", http.StatusNotFound},
+		"another host":           {http.MethodPost, "{}", nil, "evil.example", http.StatusMisdirectedRequest},
+		"a page of another site": {http.MethodPost, "{}", http.Header{"Origin": {"https://evil.example"}}, "", http.StatusForbidden},
+		"a long body":            {http.MethodPost, `{"jsonrpc":"2.0","id":1,"method":"` + strings.Repeat("a", 2<<20) + `"}`, nil, "", http.StatusRequestEntityTooLarge},
+		"no JSON":                {http.MethodPost, `no`, nil, "", http.StatusBadRequest},
+	} {
+		url := endpoint
+		if name == "another path" {
+			url += "x"
+		}
+		r, err := http.NewRequestWithContext(t.Context(), test.method, url, strings.NewReader(test.body))
+		require.NoError(t, err)
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Accept", "application/json, text/event-stream")
+		for header, values := range test.header {
+			r.Header[header] = values
+		}
+		r.Host = test.host
+		response, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		assert.Equal(t, test.status, response.StatusCode, name)
+		require.NoError(t, response.Body.Close())
+	}
+	cancel()
+	assert.Zero(t, <-exit, log)
+
+	status, _, stderr := run(t, environment{}, "mcp", "--listen", "0.0.0.0:1")
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "reachable from other machines")
+}
+
+// TestModelsElsewhere: while there is no key, who calls from another machine reads, and
+// commands nothing.
+func TestModelsElsewhere(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil)
+	handler := cmd.MCPHandler(cmd.MCPServer(environment{}.lookup, p.url, true))
+	from := func(address string) languageModel {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.RemoteAddr = address
+			handler.ServeHTTP(w, r)
+		}))
+		t.Cleanup(server.Close)
+		return newRemoteModel(t, server.URL+"/mcp", http.Header{"Forwarded": {}})
+	}
+	create := map[string]any{"symbols": []string{"AAPL"}, "interval": 3600}
+	from("127.0.0.1:1").answer("create_job", create)
+	elsewhere := from("192.0.2.1:1")
+	elsewhere.answer("list_jobs", nil)
+	texts, failed := elsewhere.call("create_job", create)
+	assert.True(t, failed)
+	assert.Contains(t, texts[0], "from the service's own machine only")
 }

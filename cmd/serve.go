@@ -290,8 +290,19 @@ func answer(ctx context.Context, c config, r *engine.Runtime, handler *httpapi.A
 	server, connections := httpapi.NewServer(c.HTTPAddr, handler, c.Connections, log)
 	server.RegisterOnShutdown(handler.Drain)
 	registerConnections(r.Registry(), connections)
+	return serveHTTP(ctx, c, server, listener, log, func(url string) {
+		if c.Roles.API {
+			log.Info("listening", "url", url, "docs", url+"/docs")
+		} else {
+			log.Info("listening", "url", url)
+		}
+	})
+}
+
+// serveHTTP serves with the certificate of the settings, or none, until ctx is done, and
+// gives the requests under way a while. It tells the URL to listening.
+func serveHTTP(ctx context.Context, c config, server *http.Server, listener net.Listener, log *slog.Logger, listening func(url string)) error {
 	failed := make(chan error, 1)
-	url := "http://" + listener.Addr().String()
 	if c.TLSCertFile == "" {
 		go func() { failed <- server.Serve(listener) }()
 	} else {
@@ -299,15 +310,10 @@ func answer(ctx context.Context, c config, r *engine.Runtime, handler *httpapi.A
 		if err != nil {
 			return fmt.Errorf("reading TLS_CERT_FILE: %w", err)
 		}
-		url = "https://" + listener.Addr().String()
 		server.TLSConfig = certificate.serverConfig()
 		go func() { failed <- server.ServeTLS(listener, "", "") }()
 	}
-	if c.Roles.API {
-		log.Info("listening", "url", url, "docs", url+"/docs")
-	} else {
-		log.Info("listening", "url", url)
-	}
+	listening(schemeOf(c.TLSCertFile) + listener.Addr().String())
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serving: %w", err)

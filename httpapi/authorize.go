@@ -103,7 +103,7 @@ const realm = `realm="pricemill"`
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, c caller, needed apikeys.Scope) error {
 	switch {
 	case !c.required:
-		if needed == apikeys.Read || a.config.OpenCommands || isOfThisMachine(r) {
+		if needed == apikeys.Read || a.config.OpenCommands || IsOfThisMachine(r) {
 			return nil
 		}
 		return newError(codeForbidden, "While there is no API key, commands are accepted from the service's own machine only: "+
@@ -125,9 +125,9 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, c caller, needed ap
 	return newError(codeUnauthorized, "%s", detail)
 }
 
-// isOfThisMachine reports whether a client is on this machine, as far as that can be told:
+// IsOfThisMachine reports whether the client of a request is on this machine, as far as that can be told:
 // what a proxy passes on is of another client, who may be anywhere.
-func isOfThisMachine(r *http.Request) bool {
+func IsOfThisMachine(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
 		if len(r.Header[name]) > 0 {
 			return false

@@ -2,11 +2,14 @@ package httpapi
 
 import (
 	"cmp"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/gorilla/mux"
 )
 
 // guarded refuses, before a request costs anything, names that are not ours and
@@ -30,6 +33,14 @@ func (a *API) guarded(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// Guard puts before next what a service of this program refuses, as the API does: a Host
+// name that is none of hosts, an IP address or localhost (421; nil allows all), and what a
+// browser sends for a page of another origin (403).
+func Guard(hosts []string, logger *slog.Logger, next http.Handler) http.Handler {
+	a := &API{config: Config{Hosts: hosts, Logger: logger}, origins: newOrigins(nil), router: mux.NewRouter()}
+	return a.guarded(next)
 }
 
 // checkHost refuses requests for a name that is not ours. A page can have its own

@@ -126,7 +126,7 @@ func TestRebuildsThatAreNotOrdered(t *testing.T) {
 		"a long name": {`{"projection":"` + strings.Repeat("a", 101) + `"}`, 422, `{"detail":[{"type":"string_too_long","loc":["body","projection"],` +
 			`"msg":"String should have at most 100 characters","input":"` + strings.Repeat("a", 101) + `","ctx":{"max_length":100}}]}`},
 		"true as a number": {`{"projection":"latest-prices","rate_limit":true}`, 422, `{"detail":[{"type":"int_type","loc":["body","rate_limit"],"msg":"Input should be a valid integer","input":true}]}`},
-		"no body": {``, 422, `{"detail":[{"type":"missing","loc":["body"],"msg":"Field required","input":null}]}`},
+		"no body":          {``, 422, `{"detail":[{"type":"missing","loc":["body"],"msg":"Field required","input":null}]}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
