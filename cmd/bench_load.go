@@ -1,10 +1,10 @@
 package cmd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -255,7 +255,12 @@ func fetch(ctx context.Context, client *http.Client, method, url, body string, s
 	if err != nil {
 		return nil, err
 	}
-	answer, err := io.ReadAll(response.Body)
+	var read bytes.Buffer
+	if response.ContentLength > 0 && response.ContentLength < 1<<20 {
+		read.Grow(int(response.ContentLength) + bytes.MinRead)
+	}
+	_, err = read.ReadFrom(response.Body)
+	answer := read.Bytes()
 	if err = errors.Join(err, response.Body.Close()); err != nil {
 		return nil, fmt.Errorf("reading the answer of %s: %w", url, err)
 	}

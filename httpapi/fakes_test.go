@@ -56,18 +56,18 @@ func (f latestFunc) Latest(ctx context.Context, p schema.Provider, s schema.Symb
 	return f(ctx, p, s)
 }
 
-// LatestOf leaves out those that are not found.
-func (f latestFunc) LatestOf(ctx context.Context, p schema.Provider, symbols []schema.Symbol) (map[schema.Symbol]latestprices.Price, error) {
+// LatestOf has nil for those that are not found.
+func (f latestFunc) LatestOf(ctx context.Context, p schema.Provider, symbols []schema.Symbol) ([]*latestprices.Price, error) {
 	return found(symbols, func(s schema.Symbol) (latestprices.Price, error) { return f(ctx, p, s) })
 }
 
-// found asks about each symbol, and leaves out those that are not found.
-func found[T any](symbols []schema.Symbol, ask func(schema.Symbol) (T, error)) (map[schema.Symbol]T, error) {
-	known := map[schema.Symbol]T{}
-	for _, symbol := range symbols {
+// found asks about each symbol; nil for those that are not found.
+func found[T any](symbols []schema.Symbol, ask func(schema.Symbol) (T, error)) ([]*T, error) {
+	known := make([]*T, len(symbols))
+	for i, symbol := range symbols {
 		switch answer, err := ask(symbol); {
 		case err == nil:
-			known[symbol] = answer
+			known[i] = &answer
 		case !errors.Is(err, projections.ErrNotFound):
 			return nil, err
 		}
@@ -87,9 +87,9 @@ func (f averageFunc) Average(ctx context.Context, p schema.Provider, s schema.Sy
 	return f(ctx, p, s, window)
 }
 
-// AveragesOf leaves out those that are not found.
+// AveragesOf has nil for those that are not found.
 func (f averageFunc) AveragesOf(ctx context.Context, p schema.Provider, symbols []schema.Symbol, window int) (
-	map[schema.Symbol]movingaverages.Average, error) {
+	[]*movingaverages.Average, error) {
 	return found(symbols, func(s schema.Symbol) (movingaverages.Average, error) { return f(ctx, p, s, window) })
 }
 

@@ -21,8 +21,8 @@ import (
 type holders []schema.Provider
 
 // LatestOf finds none.
-func (holders) LatestOf(context.Context, schema.Provider, []schema.Symbol) (map[schema.Symbol]latestprices.Price, error) {
-	return nil, nil
+func (holders) LatestOf(_ context.Context, _ schema.Provider, symbols []schema.Symbol) ([]*latestprices.Price, error) {
+	return make([]*latestprices.Price, len(symbols)), nil
 }
 
 func (holders) Latest(ctx context.Context, p schema.Provider, s schema.Symbol) (latestprices.Price, error) {

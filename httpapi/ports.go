@@ -37,8 +37,9 @@ type LatestPrices interface {
 	// Latest returns an error that wraps projections.ErrNotFound where no
 	// price was ever observed.
 	Latest(ctx context.Context, provider schema.Provider, symbol schema.Symbol) (latestprices.Price, error)
-	// LatestOf returns the newest prices of the symbols that have one.
-	LatestOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol) (map[schema.Symbol]latestprices.Price, error)
+	// LatestOf returns the newest prices of symbols, in their order; nil where a symbol has
+	// none. They are not changed.
+	LatestOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol) ([]*latestprices.Price, error)
 	// Holders returns those of some providers that have a price of a symbol.
 	Holders(ctx context.Context, symbol schema.Symbol, among []schema.Provider) ([]schema.Provider, error)
 }
@@ -63,9 +64,10 @@ type Averages interface {
 	// are; an error that wraps projections.ErrNotFound where there is none.
 	Average(ctx context.Context, provider schema.Provider, symbol schema.Symbol, window int) (
 		movingaverages.Average, error)
-	// AveragesOf returns what Average does, of the symbols that have a price.
+	// AveragesOf returns what Average does, of symbols in their order; nil where a symbol has
+	// no price. They are not changed.
 	AveragesOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol, window int) (
-		map[schema.Symbol]movingaverages.Average, error)
+		[]*movingaverages.Average, error)
 	// AsOf is Average of the prices up to and including an event time.
 	AsOf(ctx context.Context, provider schema.Provider, symbol schema.Symbol, window int, t schema.Time) (
 		movingaverages.Average, error)

@@ -50,7 +50,7 @@ func (b brokenPorts) Latest(context.Context, schema.Provider, schema.Symbol) (la
 	return latestprices.Price{}, b.fail()
 }
 
-func (b brokenPorts) LatestOf(context.Context, schema.Provider, []schema.Symbol) (map[schema.Symbol]latestprices.Price, error) {
+func (b brokenPorts) LatestOf(context.Context, schema.Provider, []schema.Symbol) ([]*latestprices.Price, error) {
 	return nil, b.fail()
 }
 
@@ -74,7 +74,7 @@ func (b brokenPorts) Average(context.Context, schema.Provider, schema.Symbol, in
 	return movingaverages.Average{}, b.fail()
 }
 
-func (b brokenPorts) AveragesOf(context.Context, schema.Provider, []schema.Symbol, int) (map[schema.Symbol]movingaverages.Average, error) {
+func (b brokenPorts) AveragesOf(context.Context, schema.Provider, []schema.Symbol, int) ([]*movingaverages.Average, error) {
 	return nil, b.fail()
 }
 

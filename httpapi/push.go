@@ -145,12 +145,15 @@ func (q *query) symbols(most int) []schema.Symbol {
 		q.faults = append(q.faults, inQuery("symbols", abbreviate(text)).longList(most, len(parts)))
 		return nil
 	}
-	var symbols []schema.Symbol
+	symbols, seen := make([]schema.Symbol, 0, len(parts)), make(map[schema.Symbol]bool, len(parts))
 	for i, part := range parts {
-		symbol, fault := readSymbol(part, place{[]any{"query", "symbols", i}, abbreviate(part)})
-		if fault != nil {
-			q.faults = append(q.faults, *fault)
-		} else if !slices.Contains(symbols, symbol) {
+		symbol, err := schema.ParseExactSymbol(part)
+		if err != nil {
+			if _, fault := readSymbol(part, place{[]any{"query", "symbols", i}, abbreviate(part)}); fault != nil {
+				q.faults = append(q.faults, *fault)
+			}
+		} else if !seen[symbol] {
+			seen[symbol] = true
 			symbols = append(symbols, symbol)
 		}
 	}

@@ -206,9 +206,15 @@ func (c Config) symbol(provider schema.Provider, written schema.Symbol) schema.S
 
 // symbols are those that a provider knows, each once, in the order in which they
 // were written.
-func (c Config) symbols(provider schema.Provider, written []schema.Symbol) (symbols []schema.Symbol) {
+func (c Config) symbols(provider schema.Provider, written []schema.Symbol) []schema.Symbol {
+	folds := !slices.Contains(c.CaseSensitive, provider)
+	symbols, seen := make([]schema.Symbol, 0, len(written)), make(map[schema.Symbol]bool, len(written))
 	for _, s := range written {
-		if s = c.symbol(provider, s); !slices.Contains(symbols, s) {
+		if folds {
+			s = s.Fold()
+		}
+		if !seen[s] {
+			seen[s] = true
 			symbols = append(symbols, s)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
@@ -56,8 +57,13 @@ func writeQuote(w http.ResponseWriter, r *http.Request, body any) error {
 	if err != nil {
 		return err
 	}
-	newDocument(jsonContent, text).write(w, r, cacheQuote)
+	writeText(w, r, text)
 	return nil
+}
+
+// writeText is writeQuote of JSON.
+func writeText(w http.ResponseWriter, r *http.Request, text jsonText) {
+	newDocument(jsonContent, text).write(w, r, cacheQuote)
 }
 
 // document is an answer with a validator.
@@ -82,6 +88,7 @@ func (d document) write(w http.ResponseWriter, r *http.Request, caching string) 
 		return
 	}
 	w.Header().Set("Content-Type", d.contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(d.body))) // else a long one is sent in chunks
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(d.body) // as in writeJSON
 }

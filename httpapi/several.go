@@ -10,23 +10,42 @@ import (
 // maxSymbols is how many symbols one answer is about at the most.
 const maxSymbols = 100
 
-// pricesBody answers GET prices.
-type pricesBody struct {
-	Prices []knownPrice `json:"prices"` // in the order of the request
-	// Missing are the symbols of which no price is known that is young enough.
-	Missing []schema.Symbol `json:"missing"`
-}
-
 // knownPrice is a price of which a client may ask how old it is.
 type knownPrice struct {
 	priceBody
 	ReceivedAt schema.Time `json:"received_at"`
 }
 
-// averagesBody answers GET moving-averages.
-type averagesBody struct {
-	Averages []averageBody   `json:"averages"` // in the order of the request
-	Missing  []schema.Symbol `json:"missing"`
+// found is the answer to a question about several symbols: what is known, in the order of
+// the request, and which symbols nothing is known of.
+type found struct {
+	text    jsonText
+	begun   bool
+	missing []schema.Symbol
+}
+
+func newFound(begin string, symbols int) *found {
+	return &found{text: append(make(jsonText, 0, len(begin)+192*symbols), begin...)}
+}
+
+// next begins another line.
+func (f *found) next() {
+	if f.begun {
+		f.text = append(f.text, ',')
+	}
+	f.begun = true
+}
+
+func (f *found) write(w http.ResponseWriter, r *http.Request) error {
+	text := append(f.text, `],"missing":[`...)
+	for i, symbol := range f.missing {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = text.string(string(symbol))
+	}
+	writeText(w, r, append(text, "]}"...))
+	return nil
 }
 
 // several is a question about several symbols of one provider.
@@ -68,18 +87,19 @@ func (a *API) getPrices(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("reading the latest prices of %d symbols at %s: %w", len(asked.symbols), asked.provider, err)
 	}
 	now := a.config.Now()
-	body := pricesBody{[]knownPrice{}, []schema.Symbol{}}
-	for _, symbol := range asked.symbols {
-		price, found := known[symbol]
-		if !found || maxAge != anyAge && now.Sub(price.ReceivedAt.Time) > maxAge {
-			body.Missing = append(body.Missing, symbol)
+	named := asNamed(asked.provider, asked.named)
+	found := newFound(`{"prices":[`, len(asked.symbols))
+	for i, symbol := range asked.symbols {
+		price := known[i]
+		if price == nil || maxAge != anyAge && now.Sub(price.ReceivedAt.Time) > maxAge {
+			found.missing = append(found.missing, symbol)
 			continue
 		}
-		body.Prices = append(body.Prices, knownPrice{
-			priceBody{price.Symbol, price.Price, price.Timestamp, asNamed(price.Provider, asked.named)}, price.ReceivedAt})
+		found.next()
+		found.text = knownPrice{priceBody{price.Symbol, price.Price, price.Timestamp, named}, price.ReceivedAt}.appendTo(found.text)
 	}
 	a.markSimulated(w, asked.provider)
-	return writeQuote(w, r, body)
+	return found.write(w, r)
 }
 
 // getAverages answers with the averages of the symbols that have prices.
@@ -96,15 +116,16 @@ func (a *API) getAverages(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("reading the averages of %d prices of %d symbols at %s: %w", window, len(asked.symbols), asked.provider, err)
 	}
-	body := averagesBody{[]averageBody{}, []schema.Symbol{}}
-	for _, symbol := range asked.symbols {
-		average, found := known[symbol]
-		if !found {
-			body.Missing = append(body.Missing, symbol)
+	found := newFound(`{"averages":[`, len(asked.symbols))
+	for i, symbol := range asked.symbols {
+		average := known[i]
+		if average == nil {
+			found.missing = append(found.missing, symbol)
 			continue
 		}
-		body.Averages = append(body.Averages, averageBody{average.Symbol, window, average.Value, average.Timestamp})
+		found.next()
+		found.text = averageBody{average.Symbol, window, average.Value, average.Timestamp}.appendTo(found.text)
 	}
 	a.markSimulated(w, asked.provider)
-	return writeQuote(w, r, body)
+	return found.write(w, r)
 }

@@ -34,7 +34,7 @@ const maxLoad = 8
 type load[K comparable, V any] struct {
 	ctx    context.Context
 	cancel context.CancelFunc
-	// keys may have some twice. waiters are those who have not left.
+	// waiters are those who have not left.
 	keys    []K
 	waiters int
 	done    chan struct{}
@@ -80,7 +80,9 @@ func (l *Loader[K, V]) join(ctx context.Context, key K) *load[K, V] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var asked *load[K, V]
-	if n := len(l.queue); n > 0 && len(l.queue[n-1].keys) < maxLoad {
+	n := len(l.queue)
+	again := n > 0 && slices.Contains(l.queue[n-1].keys, key)
+	if again || n > 0 && len(l.queue[n-1].keys) < maxLoad {
 		asked = l.queue[n-1]
 	} else {
 		asked = &load[K, V]{done: make(chan struct{})}
@@ -88,7 +90,9 @@ func (l *Loader[K, V]) join(ctx context.Context, key K) *load[K, V] {
 		asked.ctx, asked.cancel = context.WithCancel(context.WithoutCancel(ctx))
 		l.queue = append(l.queue, asked)
 	}
-	asked.keys = append(asked.keys, key)
+	if !again {
+		asked.keys = append(asked.keys, key)
+	}
 	asked.waiters++
 	if l.underway < l.bound {
 		l.underway++

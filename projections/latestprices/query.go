@@ -3,6 +3,8 @@ package latestprices
 import (
 	"cmp"
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -27,6 +29,7 @@ type Price struct {
 type Reader struct {
 	db     store.Querier
 	latest *store.Loader[market, Price]
+	kept   *projections.Kept[market, Price]
 }
 
 // market is what the table has one price of.
@@ -43,28 +46,48 @@ func (m market) compare(n market) int {
 func NewReader(db store.Committed) Reader {
 	return Reader{db, store.NewLoader(db.ReadsAtOnce(), func(ctx context.Context, markets []market) (map[market]Price, error) {
 		return latest(ctx, db, markets)
-	})}
+	}), projections.NewKept[market, Price](db, Name)}
 }
 
 // Latest returns the newest price, or projections.ErrNotFound.
 func (r Reader) Latest(ctx context.Context, provider schema.Provider, symbol schema.Symbol) (Price, error) {
-	price, err := r.latest.Load(ctx, market{provider, symbol})
+	found, err := r.kept.Load(ctx, []market{{provider, symbol}}, r.loadOne)
+	if err == nil && found[0] == nil {
+		err = sql.ErrNoRows
+	}
 	if err != nil {
 		return Price{}, projections.QueryError("the latest price of "+schema.MarketKey(provider, symbol), err)
 	}
-	return price, nil
+	return *found[0], nil
 }
 
-// LatestOf returns the newest prices of the symbols that have one, by one statement.
-func (r Reader) LatestOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol) (map[schema.Symbol]Price, error) {
-	found, err := store.SelectIn[Price](ctx, r.db, `SELECT provider, symbol, price, timestamp, received_at FROM latest_prices
-		WHERE provider = $1 AND symbol IN (?)`, store.Padded(symbols), provider)
+// loadOne reads the price of one market, with those that others ask for.
+func (r Reader) loadOne(ctx context.Context, markets []market) (map[market]Price, error) {
+	price, err := r.latest.Load(ctx, markets[0])
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return map[market]Price{markets[0]: price}, err
+}
+
+// LatestOf returns the newest prices of symbols, in their order, all of one moment; nil where
+// a symbol has none. They are not to be changed.
+func (r Reader) LatestOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol) ([]*Price, error) {
+	markets := make([]market, len(symbols))
+	for i, symbol := range symbols {
+		markets[i] = market{provider, symbol}
+	}
+	prices, err := r.kept.Load(ctx, markets, func(ctx context.Context, _ []market) (map[market]Price, error) {
+		found, err := store.SelectIn[Price](ctx, r.db, `SELECT provider, symbol, price, timestamp, received_at FROM latest_prices
+			WHERE provider = $1 AND symbol IN (?)`, store.Padded(symbols), provider)
+		prices := make(map[market]Price, len(found))
+		for _, price := range found {
+			prices[market{provider, price.Symbol}] = price
+		}
+		return prices, err
+	})
 	if err != nil {
 		return nil, projections.QueryError(fmt.Sprintf("the latest prices of %d symbols at %s", len(symbols), provider), err)
-	}
-	prices := make(map[schema.Symbol]Price, len(found))
-	for _, price := range found {
-		prices[price.Symbol] = price
 	}
 	return prices, nil
 }

@@ -291,7 +291,7 @@ func TestQueries(t *testing.T) {
 		assert.Equal(t, window, got.Window)
 		of, err := reader.AveragesOf(t.Context(), "p", []schema.Symbol{"B", "A", "C"}, window)
 		require.NoError(t, err)
-		assert.Equal(t, map[schema.Symbol]movingaverages.Average{"A": got}, of)
+		assert.Equal(t, []*movingaverages.Average{nil, &got, nil}, of)
 	}
 	_, err = reader.Average(t.Context(), "q", "A", 3)
 	require.ErrorIs(t, err, projections.ErrNotFound)

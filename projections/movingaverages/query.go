@@ -2,6 +2,7 @@ package movingaverages
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 
@@ -25,6 +26,7 @@ type Average struct {
 type Reader struct {
 	db      store.Querier
 	current *store.Loader[kept, Average]
+	kept    *projections.Kept[kept, Average]
 }
 
 // kept is what the table has averages of.
@@ -38,46 +40,58 @@ type kept struct {
 func NewReader(db store.Committed) Reader {
 	return Reader{db, store.NewLoader(db.ReadsAtOnce(), func(ctx context.Context, asked []kept) (map[kept]Average, error) {
 		return current(ctx, db, asked)
-	})}
+	}), projections.NewKept[kept, Average](db, Name)}
 }
 
 // Average returns the current average: the one whose price or correction is last in the log.
 // A window that is not kept is computed from the prices. It returns
 // projections.ErrNotFound where there is no price.
 func (r Reader) Average(ctx context.Context, provider schema.Provider, symbol schema.Symbol, size int) (Average, error) {
-	average, err := r.current.Load(ctx, kept{provider, symbol, size})
-	if err == nil {
-		return average, nil
+	found, err := r.kept.Load(ctx, []kept{{provider, symbol, size}}, r.loadOne)
+	if err != nil {
+		return Average{}, projections.QueryError("the average of "+schema.MarketKey(provider, symbol), err)
 	}
-	err = projections.QueryError("the average of "+schema.MarketKey(provider, symbol), err)
-	if !errors.Is(err, projections.ErrNotFound) {
-		return Average{}, err
+	if found[0] != nil {
+		return *found[0], nil
 	}
 	return r.AsOf(ctx, provider, symbol, size, projections.EndOfTime)
 }
 
-// AveragesOf returns the current averages of the symbols that have a price. Those of a window
-// that is kept are read by one statement; of another, one symbol is computed after another.
-func (r Reader) AveragesOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol, size int) (map[schema.Symbol]Average, error) {
-	found, err := store.SelectFor[Average](ctx, r.db, `WITH asked (symbol) AS (VALUES (?))
-		SELECT m.provider, m.symbol, m.window_size, m.value, m.timestamp FROM asked JOIN moving_averages m
-		ON m.id = (SELECT id FROM moving_averages WHERE symbol = asked.symbol AND provider = $1 AND window_size = $2
-			ORDER BY id DESC LIMIT 1)`, store.Padded(symbols), provider, size)
+// loadOne reads one average that is in the table, with those that others ask for.
+func (r Reader) loadOne(ctx context.Context, asked []kept) (map[kept]Average, error) {
+	average, err := r.current.Load(ctx, asked[0])
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return map[kept]Average{asked[0]: average}, err
+}
+
+// AveragesOf returns the current averages of symbols, in their order; nil where a symbol has
+// no price. Those of a window that is kept are read by one statement; of another, one symbol
+// is computed after another. They are not to be changed.
+func (r Reader) AveragesOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol, size int) ([]*Average, error) {
+	asked := make([]kept, len(symbols))
+	for i, symbol := range symbols {
+		asked[i] = kept{provider, symbol, size}
+	}
+	averages, err := r.kept.Load(ctx, asked, func(ctx context.Context, _ []kept) (map[kept]Average, error) {
+		rows, err := store.SelectFor[averageRow](ctx, r.db, `WITH asked (symbol) AS (VALUES (?))
+			SELECT m.provider, m.symbol, m.window_size, m.value, m.timestamp FROM asked JOIN moving_averages m
+			ON m.id = (SELECT id FROM moving_averages WHERE symbol = asked.symbol AND provider = $1 AND window_size = $2
+				ORDER BY id DESC LIMIT 1)`, store.Padded(symbols), provider, size)
+		return averagesIn(rows), err
+	})
 	if err != nil {
 		return nil, projections.QueryError(fmt.Sprintf("the averages of %d symbols at %s", len(symbols), provider), err)
 	}
-	averages := make(map[schema.Symbol]Average, len(symbols))
-	for _, average := range found {
-		averages[average.Symbol] = average
-	}
-	for _, symbol := range symbols {
-		if _, kept := averages[symbol]; kept {
+	for i, symbol := range symbols {
+		if averages[i] != nil {
 			continue
 		}
 		average, err := r.AsOf(ctx, provider, symbol, size, projections.EndOfTime)
 		switch {
 		case err == nil:
-			averages[symbol] = average
+			averages[i] = &average
 		case !errors.Is(err, projections.ErrNotFound):
 			return nil, err
 		}
@@ -85,29 +99,35 @@ func (r Reader) AveragesOf(ctx context.Context, provider schema.Provider, symbol
 	return averages, nil
 }
 
+// averageRow is a row of the table, whose value is NULL where all prices were retracted.
+type averageRow struct {
+	Average
+	Value *schema.Decimal `db:"value"`
+}
+
+func averagesIn(rows []averageRow) map[kept]Average {
+	known := make(map[kept]Average, len(rows))
+	for _, r := range rows {
+		if r.Value != nil {
+			r.Average.Value = *r.Value
+			known[kept{r.Provider, r.Symbol, r.Window}] = r.Average
+		}
+	}
+	return known
+}
+
 func current(ctx context.Context, db store.Querier, asked []kept) (map[kept]Average, error) {
 	args := make([]any, 0, 3*len(asked))
 	for _, k := range asked {
 		args = append(args, k.symbol, k.provider, k.size)
 	}
-	var rows []struct {
-		Average
-		Value *schema.Decimal `db:"value"`
-	}
+	var rows []averageRow
 	err := db.Select(ctx, &rows, store.ForEach(`SELECT provider, symbol, window_size, value, timestamp FROM moving_averages
 		WHERE symbol = ? AND provider = ? AND window_size = ? ORDER BY id DESC LIMIT 1`, len(asked)), args...)
 	if err != nil {
 		return nil, err
 	}
-	known := make(map[kept]Average, len(rows))
-	for _, r := range rows {
-		if r.Value == nil {
-			continue // all prices were retracted
-		}
-		r.Average.Value = *r.Value
-		known[kept{r.Provider, r.Symbol, r.Window}] = r.Average
-	}
-	return known, nil
+	return averagesIn(rows), nil
 }
 
 // AsOf returns the average of the last prices up to and including an event
