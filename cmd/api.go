@@ -70,7 +70,7 @@ func (c commands) PublishAs(ctx context.Context, id string, p schema.Payload) (s
 }
 
 // newAPI wires the HTTP API to the read models.
-func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *requests.Waiter, hub *live.Hub, keys *apikeys.Ring, log *slog.Logger) (*httpapi.API, error) {
+func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *requests.Waiter, hub *live.Hub, keys *apikeys.Ring, shared *sharing, log *slog.Logger) (*httpapi.API, error) {
 	f := newStaleness(b.store, m.projections)
 	events, err := topology.AsyncAPI(m.parts, c.Topics, thisBuild().Version)
 	if err != nil {
@@ -105,6 +105,7 @@ func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *reques
 		SwitchedOff:    m.switchedOff,
 		Live:           push{hub},
 		Keys:           keys,
+		Limits:         shared.limits,
 		WaitWritten: func(ctx context.Context, topic schema.Topic, partition int32, number int64) error {
 			if err := store.WaitWritten(ctx, b.store, topic, partition, number); err != nil {
 				return projections.QueryError("how far the log is written", err)
@@ -117,18 +118,18 @@ func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *reques
 		DeadLetters: letters{b.store},
 		Pipeline:    newFlow(b, m.parts),
 		Stale:       f.age,
-		Readiness:   m.readiness(r, f),
+		Readiness:   m.readiness(r, f, shared),
 		Metrics:     metrics(r),
 		Unavailable: func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
 	})
 }
 
 // newOperations is newAPI for a process that serves no clients.
-func newOperations(c config, b *backends, m *modules, r *engine.Runtime, keys *apikeys.Ring, log *slog.Logger) (*httpapi.API, error) {
+func newOperations(c config, b *backends, m *modules, r *engine.Runtime, keys *apikeys.Ring, shared *sharing, log *slog.Logger) (*httpapi.API, error) {
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
 		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
 		Answered: newRequestMetrics(r.Registry()), AccessLog: c.AccessLog, Logger: log, Now: time.Now},
-		httpapi.Ports{Keys: keys, Readiness: m.readiness(r, newStaleness(b.store, m.projections)), Metrics: metrics(r)})
+		httpapi.Ports{Keys: keys, Readiness: m.readiness(r, newStaleness(b.store, m.projections), shared), Metrics: metrics(r)})
 }
 
 func thisBuild() httpapi.Build {
@@ -164,13 +165,14 @@ func (m *modules) describeProviders() []httpapi.ProviderInfo {
 }
 
 // readiness is the checks of the runtime and of the modules, and generations that no process updates.
-func (m *modules) readiness(r *engine.Runtime, f *staleness) func(context.Context) []httpapi.Check {
+func (m *modules) readiness(r *engine.Runtime, f *staleness, shared *sharing) func(context.Context) []httpapi.Check {
 	return func(ctx context.Context) []httpapi.Check {
 		var checks []httpapi.Check
 		for _, check := range r.Checks(ctx) {
 			checks = append(checks, httpapi.Check{Name: check.Name, State: httpapi.CheckState(check.State), Reason: check.Detail})
 		}
 		checks = append(checks, f.checks(ctx)...)
+		checks = append(checks, shared.checks()...)
 		return append(checks, m.checks(ctx)...)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/httpapi/redis"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -88,7 +89,7 @@ var settings = []setting{
 	{"simulated_faults", "", "faults of the simulated provider, such as NOPE=unknown,SLOW=late:200ms", false},
 	{"demo", "auto", "auto: with SQLite and no real provider, serve streams simulated prices for an hour, with all indicators on; off: never", false},
 	{"metrics_last_prices", "0", "how many symbols have their last price in /metrics, in their order, 0 to 10000", false},
-	{"redis_url", "", "accepted for compatibility; limits are kept in the process", true},
+	{"redis_url", "", "redis://user:password@host:6379/0, or rediss:// for TLS: shares request limits and wake-ups between processes; empty: the database does", true},
 	{"log_level", "", "minimum log level: debug, info, warn or error; empty: info, or warn for commands with output of their own", false},
 	{"log_format", "", "text (with a start banner) or json; empty: text on a terminal, json otherwise", false},
 	{"access_log", "off", "requests in the log: off, errors (those answered 5xx), or a share of the others too, such as 1 or 0.01", false},
@@ -139,6 +140,7 @@ type config struct {
 	// MetricsLastPrices is how many symbols have their last price in /metrics.
 	MetricsLastPrices int
 
+	Redis         *redis.Address // nil for none
 	RateLimit     int
 	LimitLoopback bool
 	LogLevel      *slog.Level // nil where each command has its own
@@ -317,9 +319,7 @@ func (a *app) load() (config, error) {
 	c.readModules(k, &wrong)
 	c.Plugins = readPlugins(k.String("plugins"), &wrong)
 	c.readDemo(k, &wrong)
-	if k.String("redis_url") != "" {
-		c.Warnings = append(c.Warnings, "REDIS_URL is set, but limits are kept in this process")
-	}
+	c.readRedis(k.String("redis_url"), &wrong)
 	if len(wrong) > 0 {
 		return config{}, fmt.Errorf("%w: %s:\n%w", errUsage, countWrong(len(wrong)), errors.Join(wrong...))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pricemill/pricemill/handlers/provider/rest"
 	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/httpapi/redis"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/projections"
@@ -193,6 +194,19 @@ func (c *config) readRateLimit(k *koanf.Koanf, wrong *faults) {
 		c.RateLimit = int(integer(k, "rate_limit_per_minute", 1, 1_000_000, wrong))
 		c.LimitLoopback = true
 	}
+}
+
+// readRedis reads where Redis is. The URL itself is never shown: it may hold a password.
+func (c *config) readRedis(text string, wrong *faults) {
+	if text == "" {
+		return
+	}
+	address, err := redis.ParseURL(text)
+	if err != nil {
+		wrong.add("redis_url", "%v", err)
+		return
+	}
+	c.Redis = &address
 }
 
 func (c *config) readProvider(k *koanf.Koanf, wrong *faults) {

@@ -14,14 +14,14 @@ import (
 )
 
 // newHub serves the streams of this process's clients.
-func newHub(c config, b *backends, topics *topics.Set, m *modules, r *engine.Runtime, log *slog.Logger) *live.Hub {
+func newHub(c config, b *backends, topics *topics.Set, m *modules, r *engine.Runtime, shared *sharing, log *slog.Logger) *live.Hub {
 	indicators := map[string]projections.Indicator{}
 	for _, p := range m.projections {
 		if indicator, ok := p.(projections.Indicator); ok {
 			indicators[p.Name()] = indicator
 		}
 	}
-	hub := live.NewHub(live.Config{Store: b.store, Log: b.broker, Topics: topics, Changed: r.Changed, Logger: log,
+	hub := live.NewHub(live.Config{Store: b.store, Log: b.broker, Topics: topics, Changed: shared.changed, Logger: log,
 		Kinds: live.Kinds{Window: c.DefaultWindow, MaxWindow: httpapi.MaxWindow, Indicators: indicators}})
 	r.Registry().MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "pricemill_push_streams",
 		Help: "Streams of clients that are open."}, func() float64 { return float64(hub.Streams()) }))

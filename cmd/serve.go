@@ -236,19 +236,25 @@ func (s *service) watchWorker(ctx context.Context) {
 
 // serveHTTP answers clients, or only those who watch this process, until ctx is
 // done.
-func (s *service) serveHTTP(ctx context.Context) error {
+func (s *service) serveHTTP(ctx context.Context) (err error) {
 	c, r, log := s.config, s.runtime, s.log
 	registerProcess(r.Registry(), s.backends.store)
 	keys, err := apikeys.Open(ctx, s.backends.store, log, time.Now)
 	if err != nil {
 		return unlessStopped(ctx, err, log)
 	}
+	shared, err := newSharing(ctx, c, s.backends.store, r, log)
+	if err != nil {
+		return unlessStopped(ctx, err, log)
+	}
+	defer func() { err = errors.Join(err, shared.close()) }()
 	group, background := errgroup.WithContext(context.WithoutCancel(ctx))
 	background, stopBackground := context.WithCancel(background)
 	defer func() { stopBackground(); _ = group.Wait() }() // its goroutines return nil
 	group.Go(func() error { keys.Run(background); return nil })
+	shared.run(background, group, c.Roles.API)
 	if !c.Roles.API {
-		operations, err := newOperations(c, s.backends, s.modules, r, keys, log)
+		operations, err := newOperations(c, s.backends, s.modules, r, keys, shared, log)
 		if err != nil {
 			return err
 		}
@@ -258,12 +264,12 @@ func (s *service) serveHTTP(ctx context.Context) error {
 	if c.MetricsLastPrices > 0 {
 		r.Registry().MustRegister(priceGauges{latestprices.NewReader(s.backends.store), c.MetricsLastPrices, log})
 	}
-	waiter := requests.NewWaiter(s.backends.store, r.Changed, log)
+	waiter := requests.NewWaiter(s.backends.store, shared.changed, log)
 	group.Go(func() error { waiter.Run(background); return nil })
 
-	hub := newHub(c, s.backends, s.topics, s.modules, r, log)
+	hub := newHub(c, s.backends, s.topics, s.modules, r, shared, log)
 	defer hub.Close()
-	api, err := newAPI(c, s.backends, s.modules, r, waiter, hub, keys, log)
+	api, err := newAPI(c, s.backends, s.modules, r, waiter, hub, keys, shared, log)
 	if err != nil {
 		return err
 	}

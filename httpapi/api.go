@@ -189,7 +189,7 @@ func (a *API) mount(routes []route) {
 	}
 	a.router.NotFoundHandler = a.withErrors(a.notFound)
 	a.router.MethodNotAllowedHandler = a.withErrors(a.methodNotAllowed)
-	a.handler = a.recovered(a.guarded(a.identified(newRateLimiter(a.config).wrap(a.router, a.writeError))))
+	a.handler = a.recovered(a.guarded(a.identified(newRateLimiter(a.config, a.ports.Limits).wrap(a.router, a.writeError))))
 }
 
 // withErrors turns a returned error into a response.

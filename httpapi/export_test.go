@@ -5,9 +5,6 @@ import (
 	"testing"
 )
 
-// MaxClients is the bound of the rate limiter's memory.
-const MaxClients = maxClients
-
 // SymbolPattern is the pattern that faults and the document show.
 const SymbolPattern = symbolPattern
 

@@ -193,6 +193,8 @@ type Ports struct {
 	WaitWritten func(ctx context.Context, topic schema.Topic, partition int32, number int64) error
 	// Keys are those of clients. Nil: there are none.
 	Keys Keys
+	// Limits counts requests for the rate limit. Nil: this API counts by itself.
+	Limits Limits
 	// AsyncAPI is the AsyncAPI document of the log, as JSON.
 	AsyncAPI []byte
 	// Readiness runs all checks. It returns when ctx is done, with the checks

@@ -1,66 +1,50 @@
 package httpapi
 
 import (
-	"container/list"
+	"context"
 	"fmt"
 	"math"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
+	"github.com/pricemill/pricemill/httpapi/ratelimit"
 )
 
-// maxClients bounds the clients whose rate is remembered, some 200 bytes each.
-// Beyond it the one that was silent longest is forgotten, and starts again.
-const maxClients = 10_000
-
-// subject is what requests are counted by: a key, or else the address of a client.
-type subject struct {
-	address clientAddress
-	key     string // its id
+// Limits counts requests of clients. ratelimit.Limiter is one.
+type Limits interface {
+	// Ask counts a request of a client that may make so many a minute. It always answers.
+	Ask(ctx context.Context, client string, perMinute int) ratelimit.Verdict
 }
 
 // rateLimiter limits requests by key, and those without one by client address.
 type rateLimiter struct {
 	perMinute     int // not positive: no limit
 	limitLoopback bool
-	now           func() time.Time
-
-	mu      sync.Mutex
-	clients map[subject]*list.Element
-	recent  *list.List // of *client, the last to ask in front
+	limits        Limits
 }
 
-type client struct {
-	subject subject
-	bucket  *rate.Limiter
-}
-
-func newRateLimiter(config Config) *rateLimiter {
-	return &rateLimiter{
-		perMinute:     config.RateLimitPerMinute,
-		limitLoopback: config.LimitLoopback,
-		now:           config.Now,
-		clients:       map[subject]*list.Element{},
-		recent:        list.New(),
+// newRateLimiter counts in the process where there are no limits that others share.
+func newRateLimiter(config Config, limits Limits) *rateLimiter {
+	if limits == nil {
+		limits = ratelimit.New(ratelimit.Config{Now: config.Now})
 	}
+	return &rateLimiter{perMinute: config.RateLimitPerMinute, limitLoopback: config.LimitLoopback, limits: limits}
 }
 
 // wrap answers 429 in place of next where a client asks too often.
 func (l *rateLimiter) wrap(next http.Handler, fail func(http.ResponseWriter, *http.Request, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who, perMinute := l.limits(r)
+		who, perMinute := l.limitOf(r)
 		if perMinute <= 0 {
 			next.ServeHTTP(w, r)
 			return
 		}
-		v := l.ask(who, perMinute)
+		v := l.limits.Ask(r.Context(), who, perMinute)
 		w.Header().Set("RateLimit-Policy", fmt.Sprintf(`"default";q=%d;w=60`, perMinute))
-		w.Header().Set("RateLimit", fmt.Sprintf(`"default";r=%d;t=%d`, v.remaining, wholeSeconds(v.full)))
-		if !v.allowed {
-			w.Header().Set("Retry-After", strconv.Itoa(max(1, wholeSeconds(v.next))))
+		w.Header().Set("RateLimit", fmt.Sprintf(`"default";r=%d;t=%d`, v.Remaining, wholeSeconds(v.Full)))
+		if !v.Allowed {
+			w.Header().Set("Retry-After", strconv.Itoa(max(1, wholeSeconds(v.Next))))
 			fail(w, r, newError(codeRateLimited, "Rate limit exceeded: %d requests per minute", perMinute))
 			return
 		}
@@ -68,12 +52,12 @@ func (l *rateLimiter) wrap(next http.Handler, fail func(http.ResponseWriter, *ht
 	})
 }
 
-// limits returns for whom a request counts, and how many they may make each minute; not
+// limitOf returns for whom a request counts, and how many they may make each minute; not
 // positive for any number.
-func (l *rateLimiter) limits(r *http.Request) (who subject, perMinute int) {
+func (l *rateLimiter) limitOf(r *http.Request) (who string, perMinute int) {
 	switch r.URL.Path {
 	case "/health", "/livez", "/readyz", "/metrics": // anyone who asks these watches over us
-		return subject{}, 0
+		return "", 0
 	}
 	from := clientOf(r.RemoteAddr)
 	perMinute = l.perMinute
@@ -81,52 +65,23 @@ func (l *rateLimiter) limits(r *http.Request) (who subject, perMinute int) {
 		perMinute = 0
 	}
 	key := callerOf(r).key
-	if key == nil {
-		return subject{address: from}, perMinute
-	}
-	if key.RatePerMinute > 0 {
+	if key != nil && key.RatePerMinute > 0 {
 		perMinute = key.RatePerMinute
 	}
-	return subject{key: key.ID}, perMinute
+	return subjectOf(r), perMinute
 }
 
-// verdict is the state of a client's bucket after it asked.
-type verdict struct {
-	allowed   bool
-	remaining int
-	next      time.Duration // until one request is allowed again
-	full      time.Duration // until the whole quota is
-}
-
-func (l *rateLimiter) ask(who subject, perMinute int) verdict {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.now()
-	bucket := l.bucket(who, perMinute)
-	allowed := bucket.AllowN(now, 1)
-	tokens := bucket.TokensAt(now)
-	perToken := float64(time.Minute) / float64(perMinute)
-	return verdict{
-		allowed:   allowed,
-		remaining: max(0, int(math.Floor(tokens))),
-		next:      time.Duration(max(0, 1-tokens) * perToken),
-		full:      time.Duration(max(0, float64(perMinute)-tokens) * perToken),
+// subjectOf is by what requests are counted: the id of their key, or else the address of
+// their client.
+func subjectOf(r *http.Request) string {
+	if key := callerOf(r).key; key != nil {
+		return "key:" + key.ID
 	}
+	if from := clientOf(r.RemoteAddr); from.IsValid() {
+		return "address:" + from.String()
+	}
+	return "address:" // all that have none
 }
 
-func (l *rateLimiter) bucket(who subject, perMinute int) *rate.Limiter {
-	if known, ok := l.clients[who]; ok {
-		l.recent.MoveToFront(known)
-		return known.Value.(*client).bucket
-	}
-	if len(l.clients) >= maxClients {
-		oldest := l.recent.Remove(l.recent.Back()).(*client)
-		delete(l.clients, oldest.subject)
-	}
-	bucket := rate.NewLimiter(rate.Limit(float64(perMinute)/60), perMinute)
-	l.clients[who] = l.recent.PushFront(&client{who, bucket})
-	return bucket
-}
-
-// wholeSeconds rounds up, but not for the dust that floating point leaves.
+// wholeSeconds rounds up, but not for a part of a millisecond.
 func wholeSeconds(d time.Duration) int { return int(math.Ceil(d.Round(time.Millisecond).Seconds())) }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/httpapi/ratelimit"
 )
 
 // clock stands until it is moved.
@@ -163,13 +164,13 @@ func TestRateLimiterForgetsTheSilentFirst(t *testing.T) {
 		api.ServeHTTP(w, r)
 		return w.Code
 	}
-	for i := range httpapi.MaxClients {
+	for i := range ratelimit.MaxClients {
 		ask(i)
 	}
 	if got := ask(0); got != http.StatusTooManyRequests {
 		t.Errorf("a client that is remembered: %d", got)
 	}
-	ask(httpapi.MaxClients) // one too many: client 1 was silent longest
+	ask(ratelimit.MaxClients) // one too many: client 1 was silent longest
 	if got := ask(0); got != http.StatusTooManyRequests {
 		t.Errorf("a client that asked lately: %d", got)
 	}

@@ -47,6 +47,15 @@ func (s *Store) identified(ctx context.Context, server string) (known bool, err 
 	return known, err
 }
 
+// ID is that of the database: a text that no other one has, but for its copies.
+func (s *Store) ID(ctx context.Context) (string, error) {
+	var id string
+	if err := s.Get(ctx, &id, `SELECT id FROM instance`); err != nil {
+		return "", fmt.Errorf("reading the id of the database: %w", err)
+	}
+	return id, nil
+}
+
 // Moved reports whether this database became another one since its chains were
 // named, as after a failover or a restore: numbers that it gave may not be in
 // it.
