@@ -57,10 +57,11 @@ secrets: ## Make the passwords that docker-compose.yml needs, once, under ./secr
 	chmod 644 secrets.new/* && mv secrets.new secrets
 
 .PHONY: test-services
-test-services: ## Run the integration tests on PostgreSQL and Apache Kafka; starts them if need be
-	@services=$$(.ci/services up) && eval "$$services" && \
+test-services: ## Run the integration tests on PostgreSQL, Apache Kafka and Redis; starts them if need be
+	@services=$$(.ci/services up postgres kafka redis) && eval "$$services" && \
+	PRICEMILL_TEST_REDIS_URL="$$REDIS_URL" && unset REDIS_URL && export PRICEMILL_TEST_REDIS_URL && \
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_DATABASE_URL="$$DATABASE_URL" \
-		$(GO) test -count=1 -timeout 20m ./cmd ./handlers/fetch ./httpapi/apikeys ./pipeline/log/kafka ./pipeline/log/table ./pipeline/store/postgres ./projections/requests
+		$(GO) test -count=1 -timeout 20m ./cmd ./handlers/fetch ./httpapi/apikeys ./httpapi/ratelimit ./httpapi/redis ./pipeline/log/kafka ./pipeline/log/table ./pipeline/store/postgres ./projections/requests
 
 .PHONY: test-postgres
 test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds the log; starts it if need be

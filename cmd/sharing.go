@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,7 @@ type sharing struct {
 	limits  *ratelimit.Limiter
 	runtime *engine.Runtime
 	news    *news // nil without redis
+	heard   atomic.Uint64
 }
 
 // newSharing connects to Redis, if there is one. The caller closes it after run has returned.
@@ -62,9 +64,15 @@ func (s *sharing) run(ctx context.Context, group *errgroup.Group, serving bool) 
 	group.Go(func() error { s.redis.Run(ctx); return nil })
 	group.Go(func() error { s.tell(ctx); return nil })
 	if serving {
-		group.Go(func() error { s.redis.Hear(ctx, s.news.wake); return nil })
+		group.Go(func() error { s.redis.Hear(ctx, s.hear); return nil })
 		group.Go(func() error { eachChange(ctx, s.runtime.Changed, s.news.wake); return nil })
 	}
+}
+
+// hear takes the news of another process.
+func (s *sharing) hear() {
+	s.heard.Add(1)
+	s.news.wake()
 }
 
 // changed returns a channel that is closed at the next commit of a stage: in this process,
@@ -156,5 +164,7 @@ func (s *sharing) register(registry prometheus.Registerer) {
 			return 1
 		}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "pricemill_redis_failures_total", Help: "Times that Redis did not do what it was asked."},
-			func() float64 { return float64(s.redis.Failed()) }))
+			func() float64 { return float64(s.redis.Failed()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "pricemill_redis_wakeups_total", Help: "Times that another process said that it had committed something."},
+			func() float64 { return float64(s.heard.Load()) }))
 }

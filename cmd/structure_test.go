@@ -54,13 +54,15 @@ var mayImport = []struct {
 	{"projections/live", []string{"projections/...", "pipeline", "pipeline/engine", "pipeline/log", "pipeline/store", "pipeline/topics", "schema", "schema/names"}},
 	{"projections/projectiontest", []string{"projections", "projections/processedprices", "pipeline", "pipeline/pipelinetest/...", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/rowid", "pipeline/store", "schema"}},
-	{"httpapi", []string{"httpapi/apikeys", "httpapi/chart", "httpapi/dashboard", "projections/...", "schema", "schema/names", "schema/parquet"}},
+	{"httpapi", []string{"httpapi/apikeys", "httpapi/chart", "httpapi/dashboard", "httpapi/ratelimit", "projections/...", "schema", "schema/names", "schema/parquet"}},
 	{"httpapi/apikeys", []string{"pipeline/store", "schema"}},
+	{"httpapi/ratelimit", []string{"pipeline/store"}},
+	{"httpapi/redis", nil},
 	{"httpapi/chart", []string{"schema"}},
 	{"httpapi/dashboard", []string{"schema"}},
 	{"internal/logtest", []string{"pipeline", "pipeline/log", "schema"}},
 	{"internal/...", []string{"schema"}},
-	{"cmd/...", []string{"cmd/...", "httpapi", "httpapi/apikeys", "httpapi/dashboard", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},
+	{"cmd/...", []string{"cmd/...", "httpapi", "httpapi/apikeys", "httpapi/dashboard", "httpapi/ratelimit", "httpapi/redis", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},
 }
 
 // fences says where alone a third-party module, or a package of the standard
@@ -75,6 +77,7 @@ var fences = map[string][]string{
 	"github.com/Shopify/toxiproxy":             {"internal/proxytest"},
 	"github.com/xdg-go/scram":                  {"pipeline/log/kafka"},
 	"github.com/twmb/franz-go":                 {"internal/kafkatest"},
+	"github.com/redis/go-redis":                {"httpapi/redis"},
 	"github.com/jmoiron/sqlx":                  {"pipeline/store/..."},
 	"github.com/lib/pq":                        {"pipeline/store/postgres"},
 	"modernc.org/sqlite":                       {"pipeline/store/sqlite"},

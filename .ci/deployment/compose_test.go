@@ -131,7 +131,7 @@ func serviceRules(p *types.Project, s types.ServiceConfig) map[string]bool {
 func TestComposeFiles(t *testing.T) {
 	t.Parallel()
 	for name, services := range map[string][]string{
-		fullFile:   {"adminer", "api", "kafka", "postgres", "redis", "worker"},
+		fullFile:   {"adminer", "api", "kafka", "postgres", "worker"},
 		singleFile: {"pricemill"},
 	} {
 		project, err := load(t, name, read(t, name))
@@ -153,14 +153,14 @@ func TestFaultsAreFound(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ old, new, fault string }{
 		{"apache/kafka:4.3.1@sha256:", "apache/kafka:4.3.1 #", "kafka: the image is not pinned"},
-		{"image: redis:7.2.16-bookworm", "image: redis:latest", "redis: the image is not pinned"},
-		{"test: [CMD, redis-cli, -e, ping]", "disable: true", "redis: there is no health check"},
-		{"test: [CMD, redis-cli, -e, ping]", "test: redis-cli ping", "redis: the health check needs a shell"},
-		{`user: "999:999" # redis`, "privileged: true", "redis: it is privileged"},
-		{`user: "999:999" # redis`, "cap_add: [SYS_ADMIN]", "redis: it is privileged"},
-		{`user: "999:999" # redis`, "pid: host", "redis: it shares the host's world"},
-		{`user: "999:999" # redis`, "", "redis: it may be root"},
-		{`user: "999:999" # redis`, `user: "0"`, "redis: it may be root"},
+		{"image: adminer:6.1.0-standalone", "image: adminer:latest", "adminer: the image is not pinned"},
+		{"test: [CMD, pg_isready, --quiet, --host=127.0.0.1, --username=pricemill, --dbname=pricemill]", "disable: true", "postgres: there is no health check"},
+		{"test: [CMD, pg_isready, --quiet, --host=127.0.0.1, --username=pricemill, --dbname=pricemill]", "test: pg_isready", "postgres: the health check needs a shell"},
+		{`user: "999:999" # postgres`, "privileged: true", "postgres: it is privileged"},
+		{`user: "999:999" # postgres`, "cap_add: [SYS_ADMIN]", "postgres: it is privileged"},
+		{`user: "999:999" # postgres`, "pid: host", "postgres: it shares the host's world"},
+		{`user: "999:999" # postgres`, "", "postgres: it may be root"},
+		{`user: "999:999" # postgres`, `user: "0"`, "postgres: it may be root"},
 		{"cap_drop: [ALL]", "", "worker: it has capabilities"},
 		{`security_opt: ["no-new-privileges:true"]`, "", "api: it may gain privileges"},
 		{"read_only: true", "", "postgres: its root file system is writable"},

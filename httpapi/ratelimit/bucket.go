@@ -13,8 +13,8 @@ const MaxPerMinute = 1_000_000
 // bucket is how much of a client's quota is spent at a time, in microseconds.
 type bucket struct{ level, at int64 }
 
-// drained is the bucket at a time. A clock that is behind by less than a minute drains nothing
-// until it has caught up, so that no time counts twice; one that was set back begins anew.
+// drained is the bucket at a time. A clock that is less than a minute late drains nothing
+// until it has caught up, so that no time counts twice; one that was set back begins again.
 func (b bucket) drained(now int64, perMinute int) bucket {
 	n := int64(perMinute)
 	at := now

@@ -122,6 +122,40 @@ func TestSharedByBlocks(t *testing.T) {
 	})
 }
 
+// TestSpentLate: what is spent late of a block, or of a process that has died, does not
+// come back sooner than it would from one bucket.
+func TestSpentLate(t *testing.T) {
+	t.Parallel()
+	for name, dies := range map[string]bool{"its process says so": false, "its process has died": true} {
+		c := newClock()
+		vault := ratelimit.NewVault(c.micros.Load)
+		one, two := ratelimit.NewInVault(vault, ratelimit.Config{Now: c.now}), ratelimit.NewInVault(vault, ratelimit.Config{Now: c.now})
+		alone := ratelimit.New(ratelimit.Config{Now: c.now})
+		spend := func(l *ratelimit.Limiter, most int) (allowed, ideally int) {
+			for range most {
+				if !l.Ask(t.Context(), "c", 60).Allowed {
+					break
+				}
+				allowed++
+				if alone.Ask(t.Context(), "c", 60).Allowed {
+					ideally++
+				}
+			}
+			return allowed, ideally
+		}
+		spend(one, 1)
+		c.advance(9 * time.Second)
+		spend(one, 14) // the rest of the block
+		c.advance(5 * time.Second)
+		if dies {
+			one = two
+		}
+		allowed, ideally := spend(one, 100)
+		assert.Equal(t, ideally, allowed, name)
+		assert.GreaterOrEqual(t, allowed, 45, name)
+	}
+}
+
 // TestBlocksCostLittle: most requests ask no one.
 func TestBlocksCostLittle(t *testing.T) {
 	t.Parallel()

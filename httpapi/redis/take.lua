@@ -30,6 +30,6 @@ if level + cost <= capacity then
   level = level + cost
 end
 if allowed == 1 or not known or force or back then
-  redis.call("SET", KEYS[1], string.format("%.0f %.0f", level, since), "PX", math.ceil(level / n / 1000) + 1)
+  redis.call("SET", KEYS[1], string.format("%.0f %.0f", level, since), "PX", 60001)
 end
 return {allowed, level, now}

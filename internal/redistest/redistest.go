@@ -21,6 +21,19 @@ import (
 // servicesVariable says that tests run on real services: then Redis has to be there.
 const servicesVariable = "PRICEMILL_TEST_SERVICES"
 
+// urlVariable names a Redis that tests may use together.
+const urlVariable = "PRICEMILL_TEST_REDIS_URL"
+
+// SharedURL is that of a Redis of which the test has no more than what it names by itself: the
+// one that a variable names, or one of its own.
+func SharedURL(t testing.TB) string {
+	t.Helper()
+	if url := os.Getenv(urlVariable); url != "" {
+		return url
+	}
+	return Start(t).URL()
+}
+
 // Server is a Redis on a port of this machine.
 type Server struct {
 	Port    string
@@ -107,7 +120,7 @@ func (s *Server) Thaw() {
 // given counts the ports that were tried, so that no two tests get the same.
 var given atomic.Int64
 
-// freePort is a port that nobody listens on. Those that systems give to outgoing connections
+// freePort is a port that no one listens on. Those that systems give to outgoing connections
 // are above: none of them takes it while the server is killed.
 func freePort(t testing.TB) string {
 	t.Helper()
