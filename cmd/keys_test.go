@@ -145,19 +145,27 @@ func TestTLS(t *testing.T) {
 	certFile, keyFile := tlstest.Files(t, first.Issue(t))
 	p := start(t, environment{"TLS_CERT_FILE": certFile, "TLS_KEY_FILE": keyFile})
 	require.True(t, strings.HasPrefix(p.url, "https://"), p.url)
+	var http1, http2 http.Protocols
+	http1.SetHTTP1(true)
+	http2.SetHTTP2(true)
+	speaks := &http1
 	trusting := func(a *tlstest.Authority) *http.Client {
-		return &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool()}, DisableKeepAlives: true}}
+		return &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool()}, DisableKeepAlives: true,
+			Protocols: speaks}}
 	}
+	proto := "HTTP/1.1"
 	get := func(client *http.Client) error {
 		response, err := client.Get(p.url + "/livez")
 		if err != nil {
 			return err
 		}
-		assert.Equal(t, "HTTP/1.1", response.Proto)
+		assert.Equal(t, proto, response.Proto)
 		return response.Body.Close()
 	}
 	require.NoError(t, get(trusting(first)))
 	require.ErrorContains(t, get(trusting(second)), "certificate")
+	speaks, proto = &http2, "HTTP/2.0"
+	require.NoError(t, get(trusting(first)))
 	address := strings.TrimPrefix(p.url, "https://")
 	client := environment{"HTTP_ADDR": address, "TLS_CERT_FILE": certFile}
 	for _, args := range [][]string{{"health", "--live"}, {"price", "AAPL"}, {"watch", "AAPL", "--count", "1"}} {

@@ -59,10 +59,9 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.pair, nil
 }
 
-// serverConfig is HTTP/1.1 over TLS 1.2 or newer: the limits of httpapi.NewServer are
-// those of requests that come one after the other.
+// serverConfig is HTTP/2 or HTTP/1.1 over TLS 1.2 or newer.
 func (c *certificate) serverConfig() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: c.get}
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.get}
 }
 
 // leafOf is the certificate in a file, without those that signed it.
