@@ -177,6 +177,7 @@ func (a *API) operations() []route {
 // mount puts the routes after what they all share.
 func (a *API) mount(routes []route) {
 	a.routes = routes
+	plain := map[string]http.Handler{} // GETs of one path, which need no search
 	// A path is taken as it is sent: mux would answer //health with a redirect
 	// whose Location begins with two slashes, which is another host's address.
 	a.router.SkipClean(true)
@@ -185,11 +186,22 @@ func (a *API) mount(routes []route) {
 		if rt.method == http.MethodGet {
 			methods = append(methods, http.MethodHead)
 		}
-		a.router.Path(rt.path).Methods(methods...).Handler(reached(rt.path, a.withErrors(a.allowed(scopeOf(rt.method, rt.path), rt.serve))))
+		handler := reached(rt.path, a.withErrors(a.allowed(scopeOf(rt.method, rt.path), rt.serve)))
+		a.router.Path(rt.path).Methods(methods...).Handler(handler)
+		if rt.method == http.MethodGet && !strings.Contains(rt.path, "{") {
+			plain[rt.path] = handler
+		}
 	}
 	a.router.NotFoundHandler = a.withErrors(a.notFound)
 	a.router.MethodNotAllowedHandler = a.withErrors(a.methodNotAllowed)
-	a.handler = a.recovered(a.guarded(a.identified(newRateLimiter(a.config, a.ports.Limits).wrap(a.router, a.writeError))))
+	routed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if handler, known := plain[r.URL.Path]; known && r.Method == http.MethodGet {
+			handler.ServeHTTP(w, r)
+			return
+		}
+		a.router.ServeHTTP(w, r)
+	})
+	a.handler = a.recovered(a.guarded(a.identified(newRateLimiter(a.config, a.ports.Limits).wrap(routed, a.writeError))))
 }
 
 // withErrors turns a returned error into a response.

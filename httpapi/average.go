@@ -49,6 +49,6 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("reading the average of %d prices of %s at %s: %w", window, symbol, provider, err)
 	}
 	a.markSimulated(w, provider)
-	writeText(w, r, averageBody{average.Symbol, window, average.Value, average.Timestamp}.appendTo(nil))
+	writeText(w, r, averageBody{average.Symbol, window, average.Value, average.Timestamp}.appendTo(make(jsonText, 0, 192)))
 	return nil
 }

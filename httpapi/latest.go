@@ -115,6 +115,6 @@ func (a *API) writeStale(w http.ResponseWriter, r *http.Request, asked latestQue
 
 func (a *API) writePrice(w http.ResponseWriter, r *http.Request, asked latestQuery, price latestprices.Price) error {
 	a.markSimulated(w, price.Provider)
-	writeText(w, r, priceBody{price.Symbol, price.Price, price.Timestamp, asNamed(price.Provider, asked.named)}.appendTo(nil))
+	writeText(w, r, priceBody{price.Symbol, price.Price, price.Timestamp, asNamed(price.Provider, asked.named)}.appendTo(make(jsonText, 0, 192)))
 	return nil
 }

@@ -14,11 +14,22 @@ import (
 // secure sets what keeps a browser from making more of an answer than it is.
 // The documentation page replaces the policy with its own.
 func secure(header http.Header) {
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("X-Frame-Options", "DENY")
-	header.Set("Referrer-Policy", "no-referrer")
-	header.Set("Cross-Origin-Resource-Policy", "same-origin")
-	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	for i := range secured {
+		// Without room, so that a value that is added is added to a copy.
+		header[secured[i].name] = secured[i].values[:1:1]
+	}
+}
+
+// secured are headers that all answers share, by their canonical names.
+var secured = []struct {
+	name   string
+	values []string
+}{
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"X-Frame-Options", []string{"DENY"}},
+	{"Referrer-Policy", []string{"no-referrer"}},
+	{"Cross-Origin-Resource-Policy", []string{"same-origin"}},
+	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}},
 }
 
 // Answered is a request that was answered.
@@ -127,7 +138,7 @@ func (a *API) recovered(next http.Handler) http.Handler {
 			// it the other way: what follows is not read as a request (RFC 9112, 6.3).
 			w.Header().Set("Connection", "close")
 		}
-		if r.Body != nil {
+		if r.Body != nil && r.Body != http.NoBody {
 			limited := *r // a handler must not change the request it was given
 			// With the writer of net/http itself, which then closes the
 			// connection instead of reading what is left of the body.
@@ -137,12 +148,16 @@ func (a *API) recovered(next http.Handler) http.Handler {
 		defer func() {
 			took := time.Since(start)
 			a.answered(out, r, took)
+			level := a.config.AccessLog.level(out.status)
+			if !a.config.Logger.Enabled(r.Context(), level) {
+				return
+			}
 			record := []any{"method", r.Method, "path", r.URL.Path,
 				"status", out.status, "bytes", out.bytes, "duration", took, "client", r.RemoteAddr}
 			if out.key != "" {
 				record = append(record, "key", out.key)
 			}
-			a.config.Logger.Log(r.Context(), a.config.AccessLog.level(out.status), "request", record...)
+			a.config.Logger.Log(r.Context(), level, "request", record...)
 		}()
 		defer a.rescue(out, r)
 		next.ServeHTTP(out, r)

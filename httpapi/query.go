@@ -38,6 +38,10 @@ func (q *query) symbol() schema.Symbol {
 		q.faults = append(q.faults, place{[]any{"query", "symbol"}, nil}.missing())
 		return ""
 	}
+	symbol, err := schema.ParseExactSymbol(text)
+	if err == nil {
+		return symbol
+	}
 	symbol, fault := readSymbol(text, inQuery("symbol", text))
 	if fault != nil {
 		q.faults = append(q.faults, *fault)

@@ -68,6 +68,9 @@ func (l *rateLimiter) limitOf(r *http.Request) (who string, perMinute int) {
 	if key != nil && key.RatePerMinute > 0 {
 		perMinute = key.RatePerMinute
 	}
+	if perMinute <= 0 {
+		return "", perMinute
+	}
 	return subjectOf(r), perMinute
 }
 

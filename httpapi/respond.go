@@ -80,15 +80,20 @@ func newDocument(contentType string, body []byte) document {
 
 // write writes a 200, or a 304 where the client has the document.
 func (d document) write(w http.ResponseWriter, r *http.Request, caching string) {
-	w.Header().Set("ETag", d.etag)
-	w.Header().Set("Cache-Control", caching)
+	header, values := w.Header(), make([]string, 4) // one allocation for all four
+	set := func(at int, name, value string) {
+		values[at] = value
+		header[name] = values[at : at+1 : at+1]
+	}
+	set(0, "Etag", d.etag)
+	set(1, "Cache-Control", caching)
 	if matches(r.Header.Values("If-None-Match"), d.etag) {
 		w.Header().Del("Content-Encoding") // of a body that is not sent
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	w.Header().Set("Content-Type", d.contentType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(d.body))) // else a long one is sent in chunks
+	set(2, "Content-Type", d.contentType)
+	set(3, "Content-Length", strconv.Itoa(len(d.body))) // else a long one is sent in chunks
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(d.body) // as in writeJSON
 }
