@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -284,33 +283,39 @@ func assertTarget(t *testing.T, target string) {
 	assert.Regexp(t, `(?m)^`+target+`:`, string(makefile))
 }
 
-// curlPattern is as much of curl's syntax as the README uses.
-var curlPattern = regexp.MustCompile(`^curl -s (?:-d '([^']*)' )?(?:-H 'Accept: ([^']*)' )?'?http://127\.0\.0\.1:8000([^' ]*)'?$`)
+// curlPattern is as much of curl's syntax as the documents use, and curlHeader one header.
+var (
+	curlPattern = regexp.MustCompile(`^curl -s ((?:-H '[^']*' )*)(?:-d '([^']*)' )?((?:-H '[^']*' )*)'?http://127\.0\.0\.1:8000([^' ]*)'?$`)
+	curlHeader  = regexp.MustCompile(`-H '([^:]*): ([^']*)'`)
+)
 
-// curl does what a line says, and returns the body of the answer.
+// curl does what a line says, and returns the body of the answer. One that asks for a
+// problem gets one.
 func curl(t testing.TB, p *program, line string) string {
 	t.Helper()
 	parts := curlPattern.FindStringSubmatch(line)
 	require.NotNil(t, parts, line)
-	if body := parts[1]; body != "" {
-		response, err := http.Post(p.url+parts[3], "application/x-www-form-urlencoded", strings.NewReader(body))
-		require.NoError(t, err)
-		answer, err := io.ReadAll(response.Body)
-		require.NoError(t, err)
-		require.NoError(t, response.Body.Close())
-		assert.Contains(t, []int{http.StatusOK, http.StatusAccepted}, response.StatusCode, "%s: %s", line, answer)
-		return string(answer)
-	}
-	if accept := parts[2]; accept != "" {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+parts[3], nil)
-		require.NoError(t, err)
-		request.Header.Set("Accept", accept)
-		got := p.send(request)
-		assert.Equal(t, http.StatusOK, got.status, "%s: %s", line, got.body)
-		assert.True(t, strings.HasPrefix(got.header.Get("Content-Type"), accept), "%s: %v", line, got.header)
+	headers, body, path := curlHeader.FindAllStringSubmatch(parts[1]+parts[3], -1), parts[2], parts[4]
+	if body == "" && headers == nil {
+		got := p.eventually(path, http.StatusOK)
+		assert.True(t, json.Valid([]byte(got.body)), "%s: %s", line, got.body)
 		return got.body
 	}
-	got := p.eventually(parts[3], http.StatusOK)
-	assert.True(t, json.Valid([]byte(got.body)), "%s: %s", line, got.body)
+	method := http.MethodGet
+	if body != "" {
+		method = http.MethodPost
+	}
+	request, err := http.NewRequestWithContext(t.Context(), method, p.url+path, strings.NewReader(body))
+	require.NoError(t, err)
+	if body != "" {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for _, header := range headers {
+		request.Header.Set(header[1], header[2])
+	}
+	got := p.send(request)
+	accept := request.Header.Get("Accept")
+	assert.Equal(t, accept == "application/problem+json", got.status >= 400, "%s: %s", line, got.body)
+	assert.True(t, strings.HasPrefix(got.header.Get("Content-Type"), accept), "%s: %v", line, got.header)
 	return got.body
 }

@@ -45,6 +45,13 @@ func TestTheCommandsForThoseWhoComeFromTheOriginal(t *testing.T) {
 	assert.Equal(t, documentRun{ran: 3, compared: 3}, d)
 }
 
+// TestTheAPIDocument runs docs/api.md as a client would follow it.
+func TestTheAPIDocument(t *testing.T) {
+	t.Parallel()
+	d := runDocument(t, "../docs/api.md")
+	assert.Equal(t, documentRun{ran: 7, compared: 6, notRun: []string{"the position is another one each time; `TestReadYourWrites` reads it", "`make test-clients` does, with both versions pinned"}}, d)
+}
+
 // TestCIBeginsOnABareMachine: the first commands of the README are what CI runs
 // before all others, in .ci/bare, with empty caches; and the tests run only there.
 func TestCIBeginsOnABareMachine(t *testing.T) {
