@@ -112,6 +112,9 @@ func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *reques
 			}
 			return nil
 		},
+		CaughtUp: func(ctx context.Context, projection string, topic schema.Topic) error {
+			return projections.WaitCaughtUp(ctx, b.store, projection, topic)
+		},
 		AsyncAPI:    events,
 		Streams:     streams{stream.Reader{DB: b.store}},
 		Rebuilds:    rebuilds{b.store, m.projections},

@@ -2,6 +2,7 @@ package cmd_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -148,4 +149,24 @@ func TestCorrectionsByCommand(t *testing.T) {
 	assert.Equal(t, http.StatusNotFound, p.get("/api/v1/corrections/none").status)
 	status, stdout, stderr = run(t, p.env, "verify")
 	require.Zero(t, status, stdout+stderr)
+}
+
+// TestReadYourCorrections: a read that names the position of a correction sees it, whatever
+// the read model.
+func TestReadYourCorrections(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "prices.csv")
+	require.NoError(t, os.WriteFile(file, []byte("symbol,price,time\nA,1,2024-01-01\nA,2,2024-01-02\nA,3,2024-01-03\n"), 0o600))
+	p := start(t, environment{"DEFAULT_PROVIDER": "csv", "PLUGINS": "candles"})
+	assert.Equal(t, 3, ingested(t, p.env, file).New)
+	for price := range 12 {
+		posted := p.post("/api/v1/corrections", fmt.Sprintf(`{"symbol":"A","timestamp":"2024-01-03T00:00:00Z","price":%d,"reason":"a test"}`, 100+price))
+		require.Equal(t, http.StatusAccepted, posted.status, posted.body)
+		after := "&wait=10s&after=" + posted.header.Get("X-Log-Position")
+		paths := []string{"/api/v1/prices?symbols=A", "/api/v1/prices/history?symbol=A", "/api/v1/prices/moving-average?symbol=A&window=1",
+			"/api/v1/prices/moving-averages?symbols=A&window=1", "/api/v1/prices/moving-average/history?symbol=A&window=1", "/api/v1/indicators/candles?symbol=A&interval=1d"}
+		got := p.get(paths[price%len(paths)] + after)
+		require.Equal(t, http.StatusOK, got.status, got.body)
+		assert.Contains(t, got.body, fmt.Sprintf(":%d,", 100+price), paths[price%len(paths)])
+	}
 }

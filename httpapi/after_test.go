@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +50,44 @@ func TestAfter(t *testing.T) {
 		`{"detail":"polling-jobs:3:100 was not reached within 1ms: polling-jobs.g1 is at offset 41 of 43 of polling-jobs/3"}`)
 	expect(t, get(t, api, "/api/v1/streams?after=polling-jobs:3:100&wait=1ms"), http.StatusGatewayTimeout,
 		`{"detail":"polling-jobs:3:100 was not reached within 1ms: stream has read nothing of partition 3"}`)
+}
+
+// TestAfterOfPrices: every read of prices, and of what follows from them, waits for the
+// projections that it reads.
+func TestAfterOfPrices(t *testing.T) {
+	t.Parallel()
+	var waited []string
+	api := newAPI(t, func(s *setup) {
+		s.CaughtUp = func(ctx context.Context, projection string, topic schema.Topic) error {
+			if topic != schema.PriceEvents {
+				t.Errorf("waited for %s", topic)
+			}
+			waited = append(waited, projection)
+			return nil
+		}
+	})
+	for path, want := range map[string][]string{
+		"/api/v1/prices?symbols=AAPL":                        {"latest-prices"},
+		"/api/v1/prices/latest?symbol=AAPL&provider=nope":    {"latest-prices"},
+		"/api/v1/prices/history?symbol=AAPL":                 {"processed-prices"},
+		"/api/v1/prices/moving-average?symbol=AAPL":          {"moving-averages", "processed-prices"},
+		"/api/v1/prices/moving-averages?symbols=AAPL":        {"moving-averages", "processed-prices"},
+		"/api/v1/prices/moving-average/history?symbol=AAPL":  {"processed-prices"},
+		"/api/v1/indicators/bands?symbol=AAPL":               {"bands"},
+		"/api/v1/prices/history?symbol=AAPL&%61fter=%70rice": nil, // which is not a position, by whatever spelling
+	} {
+		waited = nil
+		position := "&after=price-events:3:42"
+		if want == nil {
+			position = ""
+		}
+		if w := get(t, api, path+position); (w.Code == http.StatusUnprocessableEntity) != (want == nil) || !slices.Equal(waited, want) {
+			t.Errorf("%s: %d %s after %v, want %v", path, w.Code, w.Body, waited, want)
+		}
+		if w := get(t, api, path+"&after=polling-jobs:3:42"); w.Code != http.StatusUnprocessableEntity {
+			t.Errorf("%s, of another topic: %d %s", path, w.Code, w.Body)
+		}
+	}
 }
 
 // jobsBehind is a pipeline whose polling jobs are behind.

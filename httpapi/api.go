@@ -17,6 +17,7 @@ import (
 	"github.com/pricemill/pricemill/projections/movingaverages"
 	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/projections/requests"
+	"github.com/pricemill/pricemill/schema"
 	"github.com/pricemill/pricemill/schema/parquet"
 )
 
@@ -75,6 +76,8 @@ func New(config Config, ports Ports) (*API, error) {
 	a.push = newPushStreams(a.config.Push)
 	a.jobs = newActiveLimit("polling jobs", "MAX_ACTIVE_JOBS", a.config.MaxActiveJobs, ports.Jobs.Open)
 	a.streams = newActiveLimit("streams", "MAX_ACTIVE_STREAMS", a.config.MaxActiveStreams, ports.Streams.Open)
+	ofJobs := followed{schema.PollingJobs, []string{jobs.Name}, ports.Jobs.WaitCaughtUp}
+	ofStreams := followed{schema.PollingJobs, []string{streamStage}, ports.Streams.WaitCaughtUp}
 	routes := append(a.operations(),
 		route{http.MethodGet, "/", a.getRoot},
 		route{http.MethodGet, symbolPath, page(a, a.readSymbolPage)},
@@ -94,20 +97,20 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/symbols", a.withAge(a.getSymbols, latestprices.Name)},
 		route{http.MethodGet, "/api/v1/providers", a.getProviders},
 		route{http.MethodGet, "/api/v1/indicators", a.getIndicators},
-		route{http.MethodGet, "/api/v1/prices", a.withAge(a.getPrices, latestprices.Name)},
-		route{http.MethodGet, latestPath, a.getLatest},
-		route{http.MethodGet, historyPath, a.withAge(a.getHistory, processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices", a.ofPrices(a.getPrices, latestprices.Name)},
+		route{http.MethodGet, latestPath, a.withAfter(a.foldedBy(latestprices.Name), a.getLatest)},
+		route{http.MethodGet, historyPath, a.ofPrices(a.getHistory, processedprices.Name)},
 		route{http.MethodPost, historyBatchPath, a.withAge(a.postHistoryBatch, processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/chart.svg", a.withAge(a.getChart(chart.SVG), processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/chart.png", a.withAge(a.getChart(chart.PNG), processedprices.Name)},
 		route{http.MethodGet, "/api/v1/prices/chart.json", a.withAge(a.getChartNumbers, processedprices.Name)},
-		route{http.MethodGet, "/api/v1/prices/moving-average", a.withAge(a.getAverage, movingaverages.Name, processedprices.Name)},
-		route{http.MethodGet, "/api/v1/prices/moving-averages", a.withAge(a.getAverages, movingaverages.Name, processedprices.Name)},
-		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.withAge(a.getAverageHistory, processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/moving-average", a.ofPrices(a.getAverage, movingaverages.Name, processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/moving-averages", a.ofPrices(a.getAverages, movingaverages.Name, processedprices.Name)},
+		route{http.MethodGet, "/api/v1/prices/moving-average/history", a.ofPrices(a.getAverageHistory, processedprices.Name)},
 		route{http.MethodGet, streamPath, a.getPriceStream},
 		route{http.MethodPost, "/api/v1/prices/poll", a.postPoll},
-		route{http.MethodGet, "/api/v1/prices/poll", a.withAfter(jobs.Name, ports.Jobs.WaitCaughtUp, a.withAge(a.getJobs, jobs.Name))},
-		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.withAfter(jobs.Name, ports.Jobs.WaitCaughtUp, a.withAge(a.getJob, jobs.Name))},
+		route{http.MethodGet, "/api/v1/prices/poll", a.withAfter(ofJobs, a.withAge(a.getJobs, jobs.Name))},
+		route{http.MethodGet, "/api/v1/prices/poll/{job_id}", a.withAfter(ofJobs, a.withAge(a.getJob, jobs.Name))},
 		route{http.MethodDelete, "/api/v1/prices/poll/{job_id}", a.stopJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/pause", a.pauseJob},
 		route{http.MethodPost, "/api/v1/prices/poll/{job_id}/resume", a.resumeJob},
@@ -117,8 +120,8 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, correctionsPath, a.withAge(a.getCorrections, processedprices.Name)},
 		route{http.MethodGet, correctionsPath + "/{correction_id}", a.withAge(a.getCorrection, processedprices.Name)},
 		route{http.MethodPost, "/api/v1/streams", a.postStream},
-		route{http.MethodGet, "/api/v1/streams", a.withAfter(streamStage, ports.Streams.WaitCaughtUp, a.getStreams)},
-		route{http.MethodGet, "/api/v1/streams/{stream_id}", a.withAfter(streamStage, ports.Streams.WaitCaughtUp, a.getStream)},
+		route{http.MethodGet, "/api/v1/streams", a.withAfter(ofStreams, a.getStreams)},
+		route{http.MethodGet, "/api/v1/streams/{stream_id}", a.withAfter(ofStreams, a.getStream)},
 		route{http.MethodDelete, "/api/v1/streams/{stream_id}", a.deleteStream},
 		route{http.MethodPost, "/api/v1/rebuilds", a.postRebuild},
 		route{http.MethodGet, "/api/v1/rebuilds", a.getRebuilds},
@@ -136,7 +139,7 @@ func New(config Config, ports Ports) (*API, error) {
 	)
 	routes = append(routes, a.udfRoutes()...)
 	for name, indicator := range ports.Indicators {
-		routes = append(routes, route{http.MethodGet, indicatorPath + name, a.getIndicator(name, indicator)})
+		routes = append(routes, route{http.MethodGet, indicatorPath + name, a.withAfter(a.foldedBy(name), a.getIndicator(name, indicator))})
 	}
 	for i, rt := range routes {
 		if strings.HasPrefix(rt.path, apiPrefix) {

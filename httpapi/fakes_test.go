@@ -377,6 +377,7 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 			DeadLetters: &deadLetters{},
 			Pipeline:    chain{},
 			WaitWritten: func(context.Context, schema.Topic, int32, int64) error { return nil },
+			CaughtUp:    func(context.Context, string, schema.Topic) error { return nil },
 			Readiness:   func(context.Context) []httpapi.Check { return nil },
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

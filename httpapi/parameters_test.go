@@ -39,8 +39,8 @@ func TestUnknownParameters(t *testing.T) {
 	}
 	w := get(t, api, "/api/v1/prices/latest?symbol=A&period=10&Window=5&period=11")
 	expect(t, w, http.StatusUnprocessableEntity, `{"detail":[`+
-		`{"type":"extra_forbidden","loc":["query","Window"],"msg":"Extra inputs are not permitted; known are symbol, provider, max_age, stale","input":"5"},`+
-		`{"type":"extra_forbidden","loc":["query","period"],"msg":"Extra inputs are not permitted; known are symbol, provider, max_age, stale","input":"11"}]}`)
+		`{"type":"extra_forbidden","loc":["query","Window"],"msg":"Extra inputs are not permitted; known are symbol, provider, max_age, stale, after, wait","input":"5"},`+
+		`{"type":"extra_forbidden","loc":["query","period"],"msg":"Extra inputs are not permitted; known are symbol, provider, max_age, stale, after, wait","input":"11"}]}`)
 }
 
 // Every documented parameter is one that the route knows, and pages and probes may

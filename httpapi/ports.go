@@ -191,6 +191,9 @@ type Ports struct {
 	Live Live
 	// WaitWritten returns once the chain of a partition has a number, or the error of ctx.
 	WaitWritten func(ctx context.Context, topic schema.Topic, partition int32, number int64) error
+	// CaughtUp returns once a projection has folded what was written to a topic before the
+	// call, or the error of ctx.
+	CaughtUp func(ctx context.Context, projection string, topic schema.Topic) error
 	// Keys are those of clients. Nil: there are none.
 	Keys Keys
 	// Limits counts requests for the rate limit. Nil: this API counts by itself.
@@ -226,6 +229,7 @@ func (p Ports) Validate() error {
 		required("DeadLetters", p.DeadLetters == nil),
 		required("Pipeline", p.Pipeline == nil),
 		required("WaitWritten", p.WaitWritten == nil),
+		required("CaughtUp", p.CaughtUp == nil),
 		required("AsyncAPI", p.AsyncAPI == nil),
 		required("Live", p.Live == nil),
 		p.validateIndicators(),

@@ -104,6 +104,7 @@ type parameter struct {
 type response struct {
 	bodies  map[string]*jsonschema.Schema // by media type; empty for no body
 	headers map[string]header             // by canonical name
+	linked  map[string]string             // headers that links take for a parameter of a path
 }
 
 type header struct {
@@ -201,7 +202,17 @@ func scopeOf(raw object) string {
 
 func (l loader) response(at string) (response, error) {
 	raw, at := l.resolve(at)
-	r := response{bodies: map[string]*jsonschema.Schema{}, headers: map[string]header{}}
+	r := response{bodies: map[string]*jsonschema.Schema{}, headers: map[string]header{}, linked: map[string]string{}}
+	links, _ := raw["links"].(object)
+	for _, link := range links {
+		parameters, _ := link.(object)["parameters"].(object)
+		for name, expression := range parameters {
+			text, _ := expression.(string)
+			if from, isHeader := strings.CutPrefix(text, "$response.header."); isHeader {
+				r.linked[http.CanonicalHeaderKey(from)] = name
+			}
+		}
+	}
 	content, _ := raw["content"].(object)
 	for media := range content {
 		var err error

@@ -139,6 +139,11 @@ func (g *Generator) Learn(r Request, a Answer) {
 		path, query, _ := strings.Cut(target, "?")
 		g.learned.links = remember(g.learned.links, Request{Operation: r.Operation, Method: http.MethodGet, Path: path, Query: strings.Split(query, "&")})
 	}
+	for from, name := range r.Operation.responses[a.Status].linked {
+		if id := a.Header.Get(from); id != "" {
+			g.learnIDs(object{name: id})
+		}
+	}
 	var body any
 	if strings.HasPrefix(a.Header.Get("Content-Type"), "application/json") && json.Unmarshal(a.Body, &body) == nil {
 		g.learnIDs(body)
