@@ -81,6 +81,10 @@ test-parquet: build ## Read Parquet files of the program with pandas and DuckDB,
 test-clients: build ## Make Go and Python clients of the API's document and use them, and make requests of it; needs Python and the network
 	.ci/clients/run
 
+.PHONY: test-monitoring
+test-monitoring: build ## Hold alerts and dashboard to a Prometheus that watches a service; needs prometheus, curl and Python
+	.ci/monitoring
+
 .PHONY: test-browser
 test-browser: build ## Hold the dashboard to what it promises, in Chromium; PRICEMILL_TEST_SCREENSHOTS=DIR keeps pictures
 	@for need in chromium npm curl; do command -v $$need >/dev/null || { echo "$$need is missing: apt-get install $$need" >&2; exit 1; }; done

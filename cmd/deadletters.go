@@ -137,10 +137,10 @@ func readDeadLetter(ctx context.Context, q store.Querier, id int64) (httpapi.Dea
 // writeDeadLetter quotes bytes: a terminal should not obey them.
 func writeDeadLetter(w io.Writer, l httpapi.DeadLetter) {
 	fmt.Fprintf(w, "record\toffset %d of %s/%d (%s)\n", l.Offset, l.Topic, l.Partition, l.TopicID)
-	fmt.Fprintf(w, "stage\t%s, at %s\n", l.Stage, l.CreatedAt)
+	fmt.Fprintf(w, "stage\t%s, at %s\n", l.Stage, l.CreatedAt.Text())
 	switch {
 	case l.DiscardedAt != nil:
-		fmt.Fprintf(w, "state\tdiscarded at %s\n", l.DiscardedAt)
+		fmt.Fprintf(w, "state\tdiscarded at %s\n", l.DiscardedAt.Text())
 	case l.Retrying:
 		fmt.Fprintln(w, "state\tbeing retried")
 	}

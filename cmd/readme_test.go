@@ -52,6 +52,13 @@ func TestTheAPIDocument(t *testing.T) {
 	assert.Equal(t, documentRun{ran: 7, compared: 6, notRun: []string{"the position is another one each time; `TestReadYourWrites` reads it", "`make test-clients` does, with both versions pinned"}}, d)
 }
 
+// TestTheRunbook runs what docs/runbook.md has for an alert on a service that is well.
+func TestTheRunbook(t *testing.T) {
+	t.Parallel()
+	d := runDocument(t, "../docs/runbook.md")
+	assert.Equal(t, documentRun{ran: 12, compared: 2}, d)
+}
+
 // TestCIBeginsOnABareMachine: the first commands of the README are what CI runs
 // before all others, in .ci/bare, with empty caches; and the tests run only there.
 func TestCIBeginsOnABareMachine(t *testing.T) {

@@ -397,7 +397,7 @@ func newGenerations(a *app) *cobra.Command {
 				return a.print(output, append([]projections.GenerationInfo{}, all...), func(w io.Writer) {
 					fmt.Fprintln(w, "PROJECTION\tGENERATION\tSERVES\tFOLLOWS\tLACKS\tFOLD\tCREATED")
 					for _, g := range all {
-						fmt.Fprintf(w, "%s\t%d\t%t\t%t\t%d\t%s\t%s\n", g.Projection, g.Number, g.Serves, g.Follows, g.Lacks, g.Fold, g.CreatedAt)
+						fmt.Fprintf(w, "%s\t%d\t%t\t%t\t%d\t%s\t%s\n", g.Projection, g.Number, g.Serves, g.Follows, g.Lacks, g.Fold, toSecond(&g.CreatedAt))
 					}
 				})
 			})
