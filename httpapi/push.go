@@ -133,7 +133,7 @@ func lastEventPlace(r *http.Request) place {
 	return inQuery("last_event_id", abbreviate(r.URL.Query().Get("last_event_id")))
 }
 
-// symbols reads the parameter of that name, each symbol once, most at the most.
+// symbols reads the parameter of that name, most of them at the most; see Config.symbols.
 func (q *query) symbols(most int) []schema.Symbol {
 	text, given := q.get("symbols")
 	if !given {
@@ -145,15 +145,14 @@ func (q *query) symbols(most int) []schema.Symbol {
 		q.faults = append(q.faults, inQuery("symbols", abbreviate(text)).longList(most, len(parts)))
 		return nil
 	}
-	symbols, seen := make([]schema.Symbol, 0, len(parts)), make(map[schema.Symbol]bool, len(parts))
+	symbols := make([]schema.Symbol, 0, len(parts))
 	for i, part := range parts {
 		symbol, err := schema.ParseExactSymbol(part)
 		if err != nil {
 			if _, fault := readSymbol(part, place{[]any{"query", "symbols", i}, abbreviate(part)}); fault != nil {
 				q.faults = append(q.faults, *fault)
 			}
-		} else if !seen[symbol] {
-			seen[symbol] = true
+		} else {
 			symbols = append(symbols, symbol)
 		}
 	}

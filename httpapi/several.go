@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/pricemill/pricemill/schema"
 )
@@ -20,12 +21,17 @@ type knownPrice struct {
 // the request, and which symbols nothing is known of.
 type found struct {
 	text    jsonText
+	buffer  *jsonText // of text, back to texts when it is written
 	begun   bool
 	missing []schema.Symbol
 }
 
-func newFound(begin string, symbols int) *found {
-	return &found{text: append(make(jsonText, 0, len(begin)+192*symbols), begin...)}
+// texts are the texts of answers that are written.
+var texts = sync.Pool{New: func() any { return new(jsonText) }}
+
+func newFound(begin string) *found {
+	buffer := texts.Get().(*jsonText)
+	return &found{text: append((*buffer)[:0], begin...), buffer: buffer}
 }
 
 // next begins another line.
@@ -44,7 +50,10 @@ func (f *found) write(w http.ResponseWriter, r *http.Request) error {
 		}
 		text = text.string(string(symbol))
 	}
-	writeText(w, r, append(text, "]}"...))
+	text = append(text, "]}"...)
+	writeText(w, r, text)
+	*f.buffer = text
+	texts.Put(f.buffer)
 	return nil
 }
 
@@ -88,7 +97,7 @@ func (a *API) getPrices(w http.ResponseWriter, r *http.Request) error {
 	}
 	now := a.config.Now()
 	named := asNamed(asked.provider, asked.named)
-	found := newFound(`{"prices":[`, len(asked.symbols))
+	found := newFound(`{"prices":[`)
 	for i, symbol := range asked.symbols {
 		price := known[i]
 		if price == nil || maxAge != anyAge && now.Sub(price.ReceivedAt.Time) > maxAge {
@@ -116,7 +125,7 @@ func (a *API) getAverages(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("reading the averages of %d prices of %d symbols at %s: %w", window, len(asked.symbols), asked.provider, err)
 	}
-	found := newFound(`{"averages":[`, len(asked.symbols))
+	found := newFound(`{"averages":[`)
 	for i, symbol := range asked.symbols {
 		average := known[i]
 		if average == nil {

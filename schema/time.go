@@ -53,14 +53,20 @@ func (t Time) Validate() error {
 	return nil
 }
 
+// Where the years begin that have a text, in seconds since 1970.
+var (
+	yearZero     = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+	yearAfterMax = time.Date(maxYear+1, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+)
+
 // MarshalText writes RFC 3339 with exactly six fractional digits, so that the order of
 // texts is that of the times. A year that it cannot write is an error.
 func (t Time) MarshalText() ([]byte, error) { return t.AppendText(nil) }
 
 // AppendText appends what MarshalText writes.
 func (t Time) AppendText(b []byte) ([]byte, error) {
-	if year := t.UTC().Year(); year < 0 || year > maxYear {
-		return nil, fmt.Errorf("writing a time of the year %d: not within 0 and %d", year, maxYear)
+	if seconds := t.Unix(); seconds < yearZero || seconds >= yearAfterMax {
+		return nil, fmt.Errorf("writing a time of the year %d: not within 0 and %d", t.UTC().Year(), maxYear)
 	}
 	return t.appendText(b), nil
 }
@@ -77,27 +83,30 @@ func (t Time) Text() string { return string(t.appendText(make([]byte, 0, len(sql
 func (t Time) appendJSON(b []byte) []byte { return append(t.appendText(append(b, '"')), '"') }
 
 func (t Time) appendText(b []byte) []byte {
+	at := len(b)
+	b = append(b, "0000-00-00T00:00:00.000000Z"...)
+	text := b[at:]
 	u := t.UTC()
 	year, month, day := u.Date()
 	hour, minute, second := u.Clock()
-	b = appendDigits(b, year, 4)
-	b = appendDigits(append(b, '-'), int(month), 2)
-	b = appendDigits(append(b, '-'), day, 2)
-	b = appendDigits(append(b, 'T'), hour, 2)
-	b = appendDigits(append(b, ':'), minute, 2)
-	b = appendDigits(append(b, ':'), second, 2)
-	b = appendDigits(append(b, '.'), u.Nanosecond()/1000, 6)
-	return append(b, 'Z')
+	micros := uint(u.Nanosecond()) / 1000
+	putPair(text, 0, uint(year)/100)
+	putPair(text, 2, uint(year))
+	putPair(text, 5, uint(month))
+	putPair(text, 8, uint(day))
+	putPair(text, 11, uint(hour))
+	putPair(text, 14, uint(minute))
+	putPair(text, 17, uint(second))
+	putPair(text, 20, micros/10_000)
+	putPair(text, 22, micros/100)
+	putPair(text, 24, micros)
+	return b
 }
 
-// appendDigits appends the last width digits of n.
-func appendDigits(b []byte, n, width int) []byte {
-	b = append(b, "000000"[:width]...)
-	for i := range width {
-		b[len(b)-1-i] = byte('0' + n%10)
-		n /= 10
-	}
-	return b
+// putPair writes the last two digits of n.
+func putPair(text []byte, at int, n uint) {
+	n %= 100
+	text[at], text[at+1] = byte('0'+n/10), byte('0'+n%10)
 }
 
 // UnmarshalJSON reads an RFC 3339 string.

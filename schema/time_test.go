@@ -2,6 +2,7 @@ package schema_test
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -113,5 +114,25 @@ func TestTimeErrorsAreShortText(t *testing.T) {
 		require.Error(t, err)
 		assert.True(t, utf8.ValidString(err.Error()))
 		assert.Less(t, len(err.Error()), 300)
+	}
+}
+
+// TestTimeTextIsThatOfTheLibrary: in each year that has a text, and none beyond.
+func TestTimeTextIsThatOfTheLibrary(t *testing.T) {
+	t.Parallel()
+	const layout = "2006-01-02T15:04:05.000000Z"
+	first, last := time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
+	times := []time.Time{first, last}
+	for range 20_000 {
+		times = append(times, time.UnixMicro(first.UnixMicro()+rand.Int64N(last.UnixMicro()-first.UnixMicro())))
+	}
+	for _, at := range times {
+		text, err := schema.NewTime(at).MarshalText()
+		require.NoError(t, err)
+		require.Equal(t, at.UTC().Format(layout), string(text))
+	}
+	for _, at := range []time.Time{first.Add(-time.Microsecond), last.Add(time.Microsecond)} {
+		_, err := schema.NewTime(at).MarshalText()
+		require.Error(t, err)
 	}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,6 +116,8 @@ func (l *Loader[K, V]) leave(asked *load[K, V]) {
 // work asks one statement after the other while questions wait.
 func (l *Loader[K, V]) work() {
 	for {
+		// Those who are about to ask do so first, where the processors are busy.
+		runtime.Gosched()
 		l.mu.Lock()
 		if len(l.queue) == 0 {
 			l.underway--
