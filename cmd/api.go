@@ -14,6 +14,7 @@ import (
 	"github.com/pricemill/pricemill/handlers/stream"
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/httpapi/apikeys"
+	"github.com/pricemill/pricemill/httpapi/symbolmap"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -70,7 +71,7 @@ func (c commands) PublishAs(ctx context.Context, id string, p schema.Payload) (s
 }
 
 // newAPI wires the HTTP API to the read models.
-func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *requests.Waiter, hub *live.Hub, keys *apikeys.Ring, shared *sharing, log *slog.Logger) (*httpapi.API, error) {
+func newAPI(c config, instruments *symbolmap.Map, b *backends, m *modules, r *engine.Runtime, waiter *requests.Waiter, hub *live.Hub, keys *apikeys.Ring, shared *sharing, log *slog.Logger) (*httpapi.API, error) {
 	f := newStaleness(b.store, m.projections)
 	events, err := topology.AsyncAPI(m.parts, c.Topics, thisBuild().Version)
 	if err != nil {
@@ -80,6 +81,7 @@ func newAPI(c config, b *backends, m *modules, r *engine.Runtime, waiter *reques
 	return httpapi.New(httpapi.Config{
 		Build:     thisBuild(),
 		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider, DefaultWindow: c.DefaultWindow,
+		SymbolMap:     instruments,
 		Streamers:     m.streamers(),
 		Simulated:     simulatedProviders(),
 		CaseSensitive: providersThat(func(p pipeline.ProviderModule) bool { return p.CaseSensitive }),

@@ -76,6 +76,7 @@ var settings = []setting{
 	{"yahoo_base_url", "https://query1.finance.yahoo.com", "base URL of yahoo; https, or http to this machine", false},
 	{"moving_average_window", "5", "windows of the stored moving averages, comma-separated, 1 to 1000 prices; the first is the default of requests", false},
 	{"rebuild_promote", "auto", "when rebuilt tables go live after a new version or new settings: auto, if-equal or manual", false},
+	{"symbol_map_file", "", "YAML file that says which symbols of several providers are one instrument; empty: symbols.yaml in DATA_DIR, if there is one", false},
 	{"plugins", "", "optional plugins to enable, comma-separated, or all; -NAME disables one; see pricemill plugins", false},
 	{"latest_max_age", "5s", "maximum age of a known price before the provider is asked again", false},
 	{"fetch_timeout", "10s", "how long a provider may take to answer", false},
@@ -133,6 +134,8 @@ type config struct {
 	// MaxActiveJobs and MaxActiveStreams bound those that are not stopped.
 	MaxActiveJobs, MaxActiveStreams int
 
+	// SymbolMapFile is empty for that of the data directory, if there is one.
+	SymbolMapFile string
 	// RequestsRetention and JobsRetention are how long fetch requests and stopped jobs are
 	// kept; 0 is forever.
 	RequestsRetention, JobsRetention time.Duration
@@ -271,7 +274,7 @@ func (a *app) load() (config, error) {
 	}
 	c := config{
 		DataDir: k.String("data_dir"), DatabaseURL: k.String("database_url"),
-		GroupPrefix: k.String("kafka_group_id"), InstanceID: k.String("kafka_instance_id"),
+		SymbolMapFile: k.String("symbol_map_file"), GroupPrefix: k.String("kafka_group_id"), InstanceID: k.String("kafka_instance_id"),
 		SessionTimeout: duration(k, "kafka_session_timeout", 6*time.Second, 5*time.Minute, &wrong),
 		KafkaTimeout:   duration(k, "kafka_timeout", 2*time.Second, 30*time.Second, &wrong),
 		HTTPAddr:       k.String("http_addr"), movingAverageText: k.String("moving_average_window"),

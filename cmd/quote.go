@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,7 +21,7 @@ func newPrice(a *app) *cobra.Command {
 		Args:    exactArgs(1),
 	}
 	cl := newClient(a, c)
-	c.Flags().StringVar(&provider, "provider", "", "provider to ask (default: the service's)")
+	c.Flags().StringVar(&provider, "provider", "", "provider to ask, or median, freshest or any (default: the service's)")
 	c.Flags().BoolVar(&stale, "stale", false, "accept the last known price if the provider gives none now")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		path := "/prices/latest?symbol=" + url.QueryEscape(args[0]) + parameter("provider", provider)
@@ -30,6 +31,7 @@ func newPrice(a *app) *cobra.Command {
 		return show(c.Context(), cl, http.MethodGet, path, nil, nil, func(w io.Writer, p priceLine) {
 			fmt.Fprintln(w, "SYMBOL\tPRICE\tTIMESTAMP\tPROVIDER")
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Symbol, p.Price, p.Timestamp, p.Provider)
+			printMembers(w, "PRICE", p.Members)
 		})
 	}
 	return c
@@ -40,6 +42,25 @@ type priceLine struct {
 	Symbol, Timestamp, Provider string
 	Price, Value                json.Number
 	WindowSize                  int `json:"window_size"`
+	// Members are those of an instrument across providers.
+	Members []memberLine
+}
+
+// memberLine is a member of an instrument.
+type memberLine struct {
+	Provider, Symbol, Status, Timestamp string
+	Price, Value                        json.Number
+}
+
+// printMembers prints what an answer across providers was made of, as a second table.
+func printMembers(w io.Writer, value string, members []memberLine) {
+	if len(members) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nMEMBER\tSTATUS\t%s\tTIMESTAMP\n", value)
+	for _, m := range members {
+		fmt.Fprintf(w, "%s:%s\t%s\t%s\t%s\n", m.Provider, m.Symbol, m.Status, cmp.Or(m.Price, m.Value, "-"), cmp.Or(m.Timestamp, "-"))
+	}
 }
 
 func newAverage(a *app) *cobra.Command {
@@ -51,7 +72,7 @@ func newAverage(a *app) *cobra.Command {
 		Args:    exactArgs(1),
 	}
 	cl := newClient(a, c)
-	c.Flags().StringVar(&provider, "provider", "", "provider of the prices (default: the service's)")
+	c.Flags().StringVar(&provider, "provider", "", "provider of the prices, or median, freshest or any (default: the service's)")
 	c.Flags().StringVar(&window, "window", "", "number of `prices`, 1 to 1000 (default: the service's)")
 	c.Flags().StringVar(&asOf, "as-of", "", "event time of the average, RFC 3339 or a date (00:00 UTC) (default: now)")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -60,6 +81,7 @@ func newAverage(a *app) *cobra.Command {
 		return show(c.Context(), cl, http.MethodGet, path, nil, nil, func(w io.Writer, p priceLine) {
 			fmt.Fprintln(w, "SYMBOL\tWINDOW\tAVERAGE\tTIMESTAMP")
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", p.Symbol, p.WindowSize, p.Value, p.Timestamp)
+			printMembers(w, "AVERAGE", p.Members)
 		})
 	}
 	return c

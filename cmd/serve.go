@@ -16,6 +16,7 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/httpapi/apikeys"
+	"github.com/pricemill/pricemill/httpapi/symbolmap"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
@@ -61,7 +62,9 @@ type service struct {
 	topics   *topics.Set
 	runtime  *engine.Runtime
 	listener net.Listener
-	log      *slog.Logger
+	// symbolMap is nil where there is none.
+	symbolMap *symbolmap.Map
+	log       *slog.Logger
 	// started is called once all of it runs.
 	started func()
 }
@@ -98,6 +101,11 @@ func openService(ctx context.Context, c config, log *slog.Logger) (_ *service, e
 	s := &service{config: c, log: log, started: func() {}}
 	if s.modules, err = build(c, log); err != nil {
 		return nil, err
+	}
+	if c.Roles.API {
+		if s.symbolMap, err = readSymbolMap(c); err != nil {
+			return nil, err
+		}
 	}
 	// First of all: a port that is taken should be known before the log is
 	// replayed.
@@ -269,7 +277,7 @@ func (s *service) serveHTTP(ctx context.Context) (err error) {
 
 	hub := newHub(c, s.backends, s.topics, s.modules, r, shared, log)
 	defer hub.Close()
-	api, err := newAPI(c, s.backends, s.modules, r, waiter, hub, keys, shared, log)
+	api, err := newAPI(c, s.symbolMap, s.backends, s.modules, r, waiter, hub, keys, shared, log)
 	if err != nil {
 		return err
 	}

@@ -54,15 +54,16 @@ var mayImport = []struct {
 	{"projections/live", []string{"projections/...", "pipeline", "pipeline/engine", "pipeline/log", "pipeline/store", "pipeline/topics", "schema", "schema/names"}},
 	{"projections/projectiontest", []string{"projections", "projections/processedprices", "pipeline", "pipeline/pipelinetest/...", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/rowid", "pipeline/store", "schema"}},
-	{"httpapi", []string{"httpapi/apikeys", "httpapi/chart", "httpapi/dashboard", "httpapi/ratelimit", "projections/...", "schema", "schema/names", "schema/parquet"}},
+	{"httpapi", []string{"httpapi/apikeys", "httpapi/chart", "httpapi/dashboard", "httpapi/ratelimit", "httpapi/symbolmap", "projections/...", "schema", "schema/names", "schema/parquet"}},
 	{"httpapi/apikeys", []string{"pipeline/store", "schema"}},
 	{"httpapi/ratelimit", []string{"pipeline/store"}},
 	{"httpapi/redis", nil},
 	{"httpapi/chart", []string{"schema"}},
 	{"httpapi/dashboard", []string{"schema"}},
+	{"httpapi/symbolmap", []string{"schema", "schema/names"}},
 	{"internal/logtest", []string{"pipeline", "pipeline/log", "schema"}},
 	{"internal/...", []string{"schema"}},
-	{"cmd/...", []string{"cmd/...", "httpapi", "httpapi/apikeys", "httpapi/dashboard", "httpapi/ratelimit", "httpapi/redis", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},
+	{"cmd/...", []string{"cmd/...", "httpapi", "httpapi/apikeys", "httpapi/dashboard", "httpapi/ratelimit", "httpapi/redis", "httpapi/symbolmap", "handlers/...", "projections/...", "pipeline/...", "schema/..."}},
 }
 
 // fences says where alone a third-party module, or a package of the standard
@@ -90,6 +91,7 @@ var fences = map[string][]string{
 	"github.com/mvrilo/go-redoc":               {"httpapi"},
 	"github.com/spf13/cobra":                   {"cmd/..."},
 	"github.com/knadh/koanf":                   {"cmd/..."},
+	"go.yaml.in/yaml":                          {"httpapi/symbolmap"},
 	"github.com/schollz/progressbar":           {"cmd"},
 	"github.com/modelcontextprotocol/go-sdk":   {"cmd"},
 	"github.com/prometheus/client_golang":      {"pipeline", "pipeline/engine", "handlers/fetch", "cmd/..."},

@@ -21,6 +21,9 @@ type averageBody struct {
 }
 
 func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
+	if view, is := askedView(r); is {
+		return a.getAverageOfView(w, r, view)
+	}
 	q := query{values: r.URL.Query()}
 	symbol := q.symbol()
 	window := q.window(a.config.DefaultWindow)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pricemill/pricemill/httpapi/symbolmap"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -76,6 +77,8 @@ type Config struct {
 	// CaseSensitive are those of Providers whose symbols are taken as they are
 	// written. Symbols of all others are upper-cased.
 	CaseSensitive []schema.Provider
+	// SymbolMap says which symbols of several providers are one instrument. Nil: none are.
+	SymbolMap *symbolmap.Map
 	// DefaultProvider is asked when a request names none. Required, and one of
 	// Providers.
 	DefaultProvider schema.Provider
@@ -205,6 +208,9 @@ func (c Config) validateProviders() []error {
 		if err := name.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("%w: Providers: %w", ErrConfig, err))
 		}
+		if name.IsView() {
+			errs = append(errs, fmt.Errorf("%w: Providers: %q stands for prices of several providers", ErrConfig, name))
+		}
 	}
 	if !slices.Contains(c.Providers, c.DefaultProvider) {
 		errs = append(errs, fmt.Errorf("%w: DefaultProvider: %q is not one of Providers %q",
@@ -214,6 +220,9 @@ func (c Config) validateProviders() []error {
 		if target := c.ProviderAliases[alias]; !slices.Contains(c.Providers, target) {
 			errs = append(errs, fmt.Errorf("%w: ProviderAliases: %q stands for %q, which is not one of Providers %q",
 				ErrConfig, alias, target, c.Providers))
+		}
+		if schema.Provider(alias).IsView() {
+			errs = append(errs, fmt.Errorf("%w: ProviderAliases: %q stands for prices of several providers", ErrConfig, alias))
 		}
 		if slices.Contains(c.Providers, schema.Provider(alias)) {
 			errs = append(errs, fmt.Errorf("%w: ProviderAliases: %q is the name of a provider", ErrConfig, alias))

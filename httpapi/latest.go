@@ -52,6 +52,9 @@ func (a *API) readLatestQuery(r *http.Request) (latestQuery, error) {
 // getLatest answers with a price that is known to be fresh enough, or else with
 // what the provider says when it is asked now.
 func (a *API) getLatest(w http.ResponseWriter, r *http.Request) error {
+	if view, is := askedView(r); is {
+		return a.getLatestOfView(w, r, view)
+	}
 	asked, err := a.readLatestQuery(r)
 	if err != nil {
 		return err

@@ -173,6 +173,9 @@ func (c Config) provider(name string) (schema.Provider, error) {
 	if slices.Contains(c.Providers, schema.Provider(name)) {
 		return schema.Provider(name), nil
 	}
+	if schema.Provider(name).IsView() {
+		return "", newError(codeBadRequest, "provider=%s is for GET latest and GET moving-average alone", name)
+	}
 	known := slices.Collect(maps.Keys(c.ProviderAliases))
 	for _, provider := range c.Providers {
 		known = append(known, string(provider))

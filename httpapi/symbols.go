@@ -17,6 +17,8 @@ type symbolItem struct {
 	FirstTimestamp schema.Time     `json:"first_timestamp"`
 	LastTimestamp  schema.Time     `json:"last_timestamp"`
 	LastPrice      schema.Decimal  `json:"last_price"`
+	// Instrument is the name of the instrument in the symbol map that it is a member of.
+	Instrument schema.Symbol `json:"instrument,omitempty"`
 }
 
 // getSymbols lists the symbols of all providers where the request names none:
@@ -47,7 +49,7 @@ func (a *API) getSymbols(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("listing the symbols: %w", err)
 	}
 	page := newPage(symbols, limit, func(s latestprices.Symbol) symbolItem {
-		return symbolItem{s.Symbol, s.Provider, s.Prices, s.First, s.Last, s.LastPrice}
+		return symbolItem{s.Symbol, s.Provider, s.Prices, s.First, s.Last, s.LastPrice, a.config.SymbolMap.Of(s.Provider, s.Symbol)}
 	}, func(s latestprices.Symbol) string { return list.cursor(string(s.Provider), string(s.Symbol)) })
 	for _, item := range page.Items {
 		a.markSimulated(w, item.Provider)

@@ -146,9 +146,19 @@ func CheckModules() error {
 			errs = append(errs, fmt.Errorf("%w: %d of them are named %q: %s; a name is a section of the settings and must be one module's alone, so rename all but one",
 				ErrModules, len(where), name, strings.Join(where, ", ")))
 		}
+		if _, provider := modules.providers[schema.Provider(name)]; provider && schema.Provider(name).IsView() {
+			errs = append(errs, fmt.Errorf("%w: provider %q: the name stands for prices of several providers", ErrModules, name))
+		}
 		if !moduleName.MatchString(name) {
 			errs = append(errs, fmt.Errorf("%w: %q (%s) is no name: want lower case letters, digits and hyphens, as in moving-averages",
 				ErrModules, name, strings.Join(modules.names[name], ", ")))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(modules.providers)) {
+		for _, alias := range modules.providers[name].Aliases {
+			if schema.Provider(alias).IsView() {
+				errs = append(errs, fmt.Errorf("%w: provider %q: its alias %q stands for prices of several providers", ErrModules, name, alias))
+			}
 		}
 	}
 	return errors.Join(errs...)

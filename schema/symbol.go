@@ -125,3 +125,17 @@ func SymbolOfKey(key string) string {
 func MarketKey(provider Provider, symbol Symbol) string {
 	return string(provider) + "/" + string(symbol)
 }
+
+// What a client names in the place of a provider to ask for an instrument across providers.
+// No provider may have these names.
+const (
+	// ViewAny is the first member of the instrument that has a price.
+	ViewAny Provider = "any"
+	// ViewMedian is the median of the members.
+	ViewMedian Provider = "median"
+	// ViewFreshest is the member with the newest event time.
+	ViewFreshest Provider = "freshest"
+)
+
+// IsView reports whether a name stands for a view across providers.
+func (p Provider) IsView() bool { return p == ViewAny || p == ViewMedian || p == ViewFreshest }
