@@ -21,10 +21,10 @@ type averageBody struct {
 }
 
 func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
-	if view, is := askedView(r); is {
-		return a.getAverageOfView(w, r, view)
-	}
 	q := query{values: r.URL.Query()}
+	if view, is := q.view(); is {
+		return a.getAverageOfView(w, r, q, view)
+	}
 	symbol := q.symbol()
 	window := q.window(a.config.DefaultWindow)
 	asOf := q.time("as_of")

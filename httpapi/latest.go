@@ -32,8 +32,7 @@ type latestQuery struct {
 	stale    bool // an older price will do if there is no fresh one
 }
 
-func (a *API) readLatestQuery(r *http.Request) (latestQuery, error) {
-	q := query{values: r.URL.Query()}
+func (a *API) readLatestQuery(q query) (latestQuery, error) {
 	asked := latestQuery{
 		symbol: q.symbol(),
 		maxAge: q.seconds("max_age", a.config.MaxAge, MaxMaxAge),
@@ -52,10 +51,11 @@ func (a *API) readLatestQuery(r *http.Request) (latestQuery, error) {
 // getLatest answers with a price that is known to be fresh enough, or else with
 // what the provider says when it is asked now.
 func (a *API) getLatest(w http.ResponseWriter, r *http.Request) error {
-	if view, is := askedView(r); is {
-		return a.getLatestOfView(w, r, view)
+	q := query{values: r.URL.Query()}
+	if view, is := q.view(); is {
+		return a.getLatestOfView(w, r, q, view)
 	}
-	asked, err := a.readLatestQuery(r)
+	asked, err := a.readLatestQuery(q)
 	if err != nil {
 		return err
 	}

@@ -155,9 +155,8 @@ func newView(view schema.Provider, members []candidate) (mean exactMean, at sche
 	return exactMean{members[chosen].value, members[chosen].value}, members[chosen].at, true
 }
 
-// askedView is the view that a request names as its provider, if it names one.
-func askedView(r *http.Request) (view schema.Provider, is bool) {
-	q := query{values: r.URL.Query()}
+// view is the view that a request names as its provider, if it names one.
+func (q *query) view() (view schema.Provider, is bool) {
 	name, _ := q.get("provider")
 	view = schema.Provider(name)
 	return view, view.IsView()
@@ -203,8 +202,7 @@ type latestOfView struct {
 	stale      bool
 }
 
-func (a *API) readLatestOfView(r *http.Request, view schema.Provider) (latestOfView, error) {
-	q := query{values: r.URL.Query()}
+func (a *API) readLatestOfView(q query, view schema.Provider) (latestOfView, error) {
 	asked := latestOfView{view: view, maxAge: DefaultViewAge}
 	if view == schema.ViewAny {
 		asked.maxAge = a.config.MaxAge
@@ -222,8 +220,8 @@ func (a *API) readLatestOfView(r *http.Request, view schema.Provider) (latestOfV
 
 // getLatestOfView answers of the prices of an instrument's members that are known. Only any
 // has a provider asked, and one at the most: the first that can be, where no member is fresh.
-func (a *API) getLatestOfView(w http.ResponseWriter, r *http.Request, view schema.Provider) error {
-	asked, err := a.readLatestOfView(r, view)
+func (a *API) getLatestOfView(w http.ResponseWriter, r *http.Request, q query, view schema.Provider) error {
+	asked, err := a.readLatestOfView(q, view)
 	if err != nil {
 		return err
 	}
@@ -284,8 +282,10 @@ func (a *API) latestOfMembers(ctx context.Context, i symbolmap.Instrument) (map[
 		if err != nil {
 			return nil, fmt.Errorf("reading the latest prices of %s at %s: %w", i.Name, provider, err)
 		}
-		for symbol, price := range found {
-			known[symbolmap.Member{Provider: provider, Symbol: symbol}] = price
+		for i, price := range found {
+			if price != nil {
+				known[symbolmap.Member{Provider: provider, Symbol: symbols[provider][i]}] = *price
+			}
 		}
 	}
 	return known, nil
@@ -356,8 +356,7 @@ func (a *API) writeView(w http.ResponseWriter, r *http.Request, answer answeredV
 
 // getAverageOfView answers of the averages of an instrument's members, each of its own last
 // prices.
-func (a *API) getAverageOfView(w http.ResponseWriter, r *http.Request, view schema.Provider) error {
-	q := query{values: r.URL.Query()}
+func (a *API) getAverageOfView(w http.ResponseWriter, r *http.Request, q query, view schema.Provider) error {
 	symbol := q.symbol()
 	window := q.window(a.config.DefaultWindow)
 	asOf := q.time("as_of")
@@ -408,8 +407,10 @@ func (a *API) averagesOfMembers(ctx context.Context, i symbolmap.Instrument, win
 			if err != nil {
 				return nil, fmt.Errorf("reading the averages of %d prices of %s at %s: %w", window, i.Name, provider, err)
 			}
-			for symbol, average := range found {
-				known[symbolmap.Member{Provider: provider, Symbol: symbol}] = average
+			for i, average := range found {
+				if average != nil {
+					known[symbolmap.Member{Provider: provider, Symbol: symbols[provider][i]}] = *average
+				}
 			}
 			continue
 		}
