@@ -44,7 +44,7 @@ var settings = []setting{
 	{"http_max_connections", "4096", "maximum open connections, 64 to 100000; 16 of them are reserved for clients on this machine", false},
 	{"http_max_connections_per_client", "128", "maximum open connections of one remote client, 1 to 100000", false},
 	{"http_max_push_streams", "2000", "maximum open streams at GET /api/v1/prices/stream, 1 to 100000; more are answered 503", false},
-	{"http_max_push_streams_per_client", "20", "maximum open streams of one remote client, 1 to 100000; more are answered 429", false},
+	{"http_max_push_streams_per_client", "20", "maximum open streams of one API key, or of a remote client without one, 1 to 100000; more are answered 429", false},
 	{"data_dir", "./data", "directory of the SQLite database, which holds the log too unless Kafka does", false},
 	{"database_url", "", "postgres://user:password@host/database; empty or sqlite: SQLite in data_dir", true},
 	{"database_timeout", "25s", "statement timeout of PostgreSQL, 1s to 10m; a connection that is silent for a fifth longer is closed", false},

@@ -251,7 +251,7 @@ func (s *service) serveHTTP(ctx context.Context) (err error) {
 	if err != nil {
 		return unlessStopped(ctx, err, log)
 	}
-	shared, err := newSharing(ctx, c, s.backends.store, r, log)
+	shared, err := newSharing(ctx, c, s.backends, r, log)
 	if err != nil {
 		return unlessStopped(ctx, err, log)
 	}

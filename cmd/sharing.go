@@ -15,30 +15,33 @@ import (
 	"github.com/pricemill/pricemill/httpapi/ratelimit"
 	"github.com/pricemill/pricemill/httpapi/redis"
 	"github.com/pricemill/pricemill/pipeline/engine"
-	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/log/table"
 )
 
-// sharing is what API processes share: how many requests clients have made and, with Redis,
+// sharing is what processes share: how many requests clients have made and, with Redis,
 // the news that something was committed.
 type sharing struct {
 	redis   *redis.Client // nil for none
 	limits  *ratelimit.Limiter
 	runtime *engine.Runtime
-	news    *news // nil without redis
+	table   *table.Log // nil where the log is Kafka
+	news    *news      // of commits in any process; nil without redis
+	own     *news      // of those in this one, with what it appended to the log
 	heard   atomic.Uint64
 }
 
 // newSharing connects to Redis, if there is one. The caller closes it after run has returned.
-func newSharing(ctx context.Context, c config, db *store.Store, r *engine.Runtime, log *slog.Logger) (*sharing, error) {
+func newSharing(ctx context.Context, c config, b *backends, r *engine.Runtime, log *slog.Logger) (*sharing, error) {
 	s := &sharing{runtime: r}
-	limits := ratelimit.Config{DB: db, Logger: log}
+	s.table, _ = b.broker.(*table.Log)
+	limits := ratelimit.Config{DB: b.store, Logger: log}
 	if c.Redis != nil {
-		installation, err := db.ID(ctx)
+		installation, err := b.store.ID(ctx)
 		if err != nil {
 			return nil, err
 		}
 		s.redis = redis.Open(ctx, redis.Config{Address: *c.Redis, Installation: installation, Logger: log})
-		s.news = &news{changed: make(chan struct{})}
+		s.news, s.own = newNews(), newNews()
 		limits.Remote = s.redis
 	}
 	s.limits = ratelimit.New(limits)
@@ -63,15 +66,24 @@ func (s *sharing) run(ctx context.Context, group *errgroup.Group, serving bool) 
 	}
 	group.Go(func() error { s.redis.Run(ctx); return nil })
 	group.Go(func() error { s.tell(ctx); return nil })
-	if serving {
+	group.Go(func() error {
+		eachChange(ctx, s.runtime.Changed, func() { s.news.wake(); s.own.wake() })
+		return nil
+	})
+	if s.table != nil {
+		group.Go(func() error { eachChange(ctx, s.table.Appended, s.own.wake); return nil })
+	}
+	if serving || s.table != nil { // the stages of others get their records from Kafka
 		group.Go(func() error { s.redis.Hear(ctx, s.hear); return nil })
-		group.Go(func() error { eachChange(ctx, s.runtime.Changed, s.news.wake); return nil })
 	}
 }
 
 // hear takes the news of another process.
 func (s *sharing) hear() {
 	s.heard.Add(1)
+	if s.table != nil {
+		s.table.Look()
+	}
 	s.news.wake()
 }
 
@@ -89,7 +101,7 @@ const tellPause = 5 * time.Millisecond
 
 // tell tells other processes of the commits of this one.
 func (s *sharing) tell(ctx context.Context) {
-	eachChange(ctx, s.runtime.Changed, func() {
+	eachChange(ctx, s.own.next, func() {
 		if s.redis.Tell(ctx) != nil {
 			return // they look by themselves
 		}
@@ -119,6 +131,8 @@ type news struct {
 	mu      sync.Mutex
 	changed chan struct{}
 }
+
+func newNews() *news { return &news{changed: make(chan struct{})} }
 
 func (n *news) wake() {
 	n.mu.Lock()

@@ -61,7 +61,7 @@ func (a *API) getPriceStream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	leave, err := a.push.admit(w, clientOf(r.RemoteAddr))
+	leave, err := a.push.admit(w, r)
 	if err != nil {
 		return err
 	}
@@ -260,8 +260,8 @@ func (o *eventWriter) send(text []byte) error {
 type PushLimits struct {
 	// Total is for all clients together. 0 means 2,000.
 	Total int
-	// PerClient is for one client address, as in ConnectionLimits: this machine has no such
-	// limit. 0 means 20.
+	// PerClient is for one API key, wherever it is used, and without one for a client address,
+	// as in ConnectionLimits: this machine has no such limit then. 0 means 20.
 	PerClient int
 }
 
@@ -276,26 +276,28 @@ type pushStreams struct {
 	limits PushLimits
 	mu     sync.Mutex
 	open   int
-	by     map[clientAddress]int
+	by     map[string]int // subjects
 	work   sync.WaitGroup
 }
 
 func newPushStreams(limits PushLimits) *pushStreams {
 	setDefault(&limits.Total, DefaultMaxPush)
 	setDefault(&limits.PerClient, DefaultMaxPushPerClient)
-	return &pushStreams{limits: limits, by: map[clientAddress]int{}}
+	return &pushStreams{limits: limits, by: map[string]int{}}
 }
 
 // admit counts a stream, until leave is called.
-func (p *pushStreams) admit(w http.ResponseWriter, from clientAddress) (leave func(), err error) {
+func (p *pushStreams) admit(w http.ResponseWriter, r *http.Request) (leave func(), err error) {
+	from := subjectOf(r)
+	exempt := callerOf(r).key == nil && clientOf(r.RemoteAddr).isLoopback()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.open >= p.limits.Total:
 		return nil, newError(codeUnavailable, "All %d streams are taken: see HTTP_MAX_PUSH_STREAMS", p.limits.Total)
-	case p.by[from] >= p.limits.PerClient && !from.isLoopback():
+	case p.by[from] >= p.limits.PerClient && !exempt:
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfterUnavailable))
-		return nil, newError(codeRateLimited, "Too many streams: %d for one client; one stream takes up to %d symbols", p.limits.PerClient, maxPushSymbols)
+		return nil, newError(codeRateLimited, "Too many streams: %d for one client or API key; one stream takes up to %d symbols", p.limits.PerClient, maxPushSymbols)
 	}
 	p.open++
 	p.by[from]++

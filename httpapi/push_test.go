@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/httpapi"
+	"github.com/pricemill/pricemill/httpapi/apikeys"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/live"
@@ -245,6 +246,49 @@ func TestInvalidStreams(t *testing.T) {
 	assert.Equal(t, http.StatusUnprocessableEntity, w.Code)
 	assert.Contains(t, w.Body.String(), `"loc":["header","Last-Event-ID"]`)
 	assert.Equal(t, http.StatusBadRequest, get(t, api, pricesStream+"&provider=nobody").Code)
+}
+
+// TestStreamsPerKey: a key has its own limit, from whatever address, this machine's too.
+func TestStreamsPerKey(t *testing.T) {
+	t.Parallel()
+	script := newScript()
+	_, api := listen(t, func(s *setup) {
+		s.Live, s.Keys = script, newKeyring(apikeys.Key{ID: "one", Scope: apikeys.Read}, apikeys.Key{ID: "two", Scope: apikeys.Read})
+		s.Push = httpapi.PushLimits{PerClient: 2}
+	})
+	var leave []func()
+	ask := func(key, from string) int {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := request(http.MethodGet, pricesStream, "").WithContext(ctx)
+		r.RemoteAddr = from + ":1234"
+		r.Header.Set("Authorization", "Bearer secret-of-"+key)
+		w := httptest.NewRecorder()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			api.ServeHTTP(w, r)
+		}()
+		select {
+		case <-script.asked:
+			leave = append(leave, func() { cancel(); <-done })
+			return http.StatusOK
+		case <-done:
+			cancel()
+			return w.Code
+		}
+	}
+	assert.Equal(t, http.StatusOK, ask("one", "203.0.113.1"))
+	assert.Equal(t, http.StatusOK, ask("one", "127.0.0.1"))
+	assert.Equal(t, http.StatusTooManyRequests, ask("one", "127.0.0.1"))
+	assert.Equal(t, http.StatusTooManyRequests, ask("one", "203.0.113.2"))
+	assert.Equal(t, http.StatusOK, ask("two", "203.0.113.1"))
+	assert.Equal(t, http.StatusOK, ask("two", "203.0.113.1"))
+	assert.Equal(t, http.StatusTooManyRequests, ask("two", "203.0.113.1"))
+	leave[0]()
+	assert.Equal(t, http.StatusOK, ask("one", "203.0.113.2"), "a place that was given up is free")
+	for _, one := range leave[1:] {
+		one()
+	}
 }
 
 func TestStreamsPerClientAndInTotal(t *testing.T) {

@@ -66,7 +66,7 @@ func (l *Log) append(ctx context.Context, tx *store.Tx, places []place, entries 
 	if err := tx.AppendSegments(ctx, segments); err != nil {
 		return nil, err
 	}
-	tx.OnCommit(func() { l.ends.raise(reached...) })
+	tx.OnCommit(func() { l.ends.raise(reached...); l.announce() })
 	return numbers, nil
 }
 

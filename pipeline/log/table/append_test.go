@@ -222,6 +222,50 @@ func TestACommitWakesConsumers(t *testing.T) {
 	}
 }
 
+// TestALookSeesOtherProcesses, which say that they have appended, and not that they have not.
+func TestALookSeesOtherProcesses(t *testing.T) {
+	t.Parallel()
+	db := onSQLite(t)(t)
+	rarely := func(c *table.Config) { c.Poll = time.Hour }
+	one, two := openLog(t, db, rarely), openLog(t, db, rarely)
+	topic := newTopic(t, one)
+	place := at(topic, 0)
+	got := make(chan string, 10)
+	ctx, stop := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() {
+		_ = two.Follow(ctx, place, 0, func(records []pipeline.Record) error {
+			for _, r := range records {
+				got <- string(r.Value)
+			}
+			return nil
+		})
+	})
+	defer func() { stop(); following.Wait() }()
+	for i := range 5 {
+		appended, others := one.Appended(), two.Appended()
+		cause := errors.New("rolled back")
+		require.ErrorIs(t, db.Write(t.Context(), func(tx *store.Tx) error {
+			return errors.Join(one.AppendTx(t.Context(), tx, []store.OutboxRow{row(epochOf(t, db, topic), 0, "rolled back")}), cause)
+		}), cause)
+		select {
+		case <-appended:
+			assert.Fail(t, "nothing was committed")
+		default:
+		}
+		text := strconv.Itoa(i)
+		send(t, one, place, log.OutgoingRecord{Value: []byte(text)})
+		wait(t, "that it has appended", appended)
+		two.Look()
+		assert.Equal(t, text, wait(t, "a record", got))
+		select {
+		case <-others:
+			assert.Fail(t, "it was another process")
+		default:
+		}
+	}
+}
+
 // TestIdleProcessesWriteNothing.
 func TestIdleProcessesWriteNothing(t *testing.T) {
 	t.Parallel()

@@ -65,6 +65,8 @@ type Log struct {
 	db   *store.Store
 	log  *slog.Logger
 	ends *ends
+	// nudged has the watch look at once.
+	nudged chan struct{}
 
 	life    context.Context
 	endLife context.CancelFunc
@@ -73,6 +75,7 @@ type Log struct {
 	closed   bool
 	closers  map[io.Closer]struct{}
 	watching bool
+	appended chan struct{} // closed at the next commit of records by this process
 	work     sync.WaitGroup
 	// topics are those known to exist, and timelines the names of their chains. A topic
 	// is never deleted, and a chain never renamed.
@@ -96,7 +99,7 @@ func Open(cfg Config) *Log {
 	}
 	life, endLife := context.WithCancel(context.Background())
 	return &Log{cfg: cfg, db: cfg.Store, log: cfg.Logger.With(slog.String("component", "log")), ends: newEnds(),
-		life: life, endLife: endLife, closers: map[io.Closer]struct{}{}, topics: map[schema.Topic]store.Topic{}, timelines: map[place][]byte{}}
+		life: life, endLife: endLife, nudged: make(chan struct{}, 1), appended: make(chan struct{}), closers: map[io.Closer]struct{}{}, topics: map[schema.Topic]store.Topic{}, timelines: map[place][]byte{}}
 }
 
 func setDefault[T comparable](value *T, to T) {
@@ -156,6 +159,7 @@ func (l *Log) watch() {
 		case <-l.life.Done():
 			return
 		case <-ticker.C:
+		case <-l.nudged:
 		}
 		if l.endWatch() {
 			return
@@ -169,6 +173,29 @@ func (l *Log) watch() {
 		}
 		failing = false
 	}
+}
+
+// Look has the log look for records of other processes now. Without it, it looks every
+// Config.Poll.
+func (l *Log) Look() {
+	select {
+	case l.nudged <- struct{}{}:
+	default: // it will
+	}
+}
+
+// Appended returns a channel that is closed when this process next commits records.
+func (l *Log) Appended() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.appended
+}
+
+func (l *Log) announce() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.appended)
+	l.appended = make(chan struct{})
 }
 
 // sight is what a look at the chains found.
