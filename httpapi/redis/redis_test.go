@@ -323,3 +323,16 @@ func TestParseURL(t *testing.T) {
 		assert.Equal(t, want, a.String(), url)
 	}
 }
+
+// BenchmarkTake is what a request costs that is counted in Redis.
+func BenchmarkTake(b *testing.B) {
+	address, err := redis.ParseURL(redistest.SharedURL(b))
+	require.NoError(b, err)
+	c := redis.Open(b.Context(), redis.Config{Address: address, Installation: rand.Text(), Logger: slog.New(slog.DiscardHandler)})
+	defer func() { assert.NoError(b, c.Close()) }()
+	l := ratelimit.New(ratelimit.Config{Remote: c})
+	for b.Loop() {
+		l.Ask(b.Context(), "c", ratelimit.MaxPerMinute)
+	}
+	require.Zero(b, l.Counted(ratelimit.InProcess))
+}
