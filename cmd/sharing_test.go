@@ -142,7 +142,7 @@ func TestNewsThroughRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	env := newStack(t, environment{"REDIS_URL": server.URL()})
-	worker, l := spawn(t, env)
+	_, l := spawn(t, env)
 	l.await(t, running)
 	api := spawnAPI(t, env)
 	fresh := func() {
@@ -156,7 +156,6 @@ func TestNewsThroughRedis(t *testing.T) {
 	server.Run()
 	before := api.metric("pricemill_redis_wakeups_total")
 	require.Eventually(t, func() bool { fresh(); return api.metric("pricemill_redis_wakeups_total") > before+1 }, 30*time.Second, 10*time.Millisecond)
-	_ = worker // spawn ends it
 }
 
 // TestRedisURLs: what is wrong is said, without the URL.
