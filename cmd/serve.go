@@ -318,7 +318,7 @@ func answer(ctx context.Context, c config, r *engine.Runtime, handler *httpapi.A
 func serveHTTP(ctx context.Context, c config, server *http.Server, listener net.Listener, log *slog.Logger, listening func(url string)) error {
 	failed := make(chan error, 1)
 	if c.TLSCertFile == "" {
-		go func() { failed <- server.Serve(listener) }()
+		go func() { failed <- server.Serve(httpapi.ReadAhead(listener)) }()
 	} else {
 		certificate, err := openCertificate(c.TLSCertFile, c.TLSKeyFile)
 		if err != nil {
