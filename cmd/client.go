@@ -189,7 +189,7 @@ func refusal(response *http.Response, answer []byte) error {
 	}
 	err := fmt.Errorf("the service answered %s: %s", response.Status, detail)
 	if response.StatusCode == http.StatusUnauthorized {
-		return fmt.Errorf("%w: set PRICEMILL_API_KEY: %w", errUsage, err)
+		return &keyError{err}
 	}
 	if response.StatusCode == http.StatusUnprocessableEntity || response.StatusCode == http.StatusBadRequest {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -210,3 +210,13 @@ func show[T any](ctx context.Context, cl *client, method, path string, body any,
 	}
 	return cl.app.print(cl.output, raw, func(w io.Writer) { table(w, value) })
 }
+
+// keyError says that a service refused a request for its API key, or for want of one.
+type keyError struct{ cause error }
+
+func (e *keyError) Error() string {
+	return fmt.Sprintf("%v: set PRICEMILL_API_KEY: %v", errUsage, e.cause)
+}
+
+// Unwrap makes it a wrong call.
+func (e *keyError) Unwrap() []error { return []error{errUsage, e.cause} }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -256,6 +257,10 @@ func (t tools) addCommands() {
 func (t tools) ask(ctx context.Context, call *mcp.CallToolRequest, method, path string, body any, header http.Header) (*mcp.CallToolResult, any, error) {
 	asCaller(call, header)
 	answer, headers, err := t.client.send(ctx, method, path, body, header)
+	var key *keyError
+	if errors.As(err, &key) && call.Extra != nil && call.Extra.Header != nil {
+		err = fmt.Errorf("send an API key as Authorization: Bearer: %w", key.cause)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,8 +4,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/pricemill/pricemill/httpapi"
 )
 
 // MCPServer is the server of "pricemill mcp" for the service at url.
@@ -15,5 +18,5 @@ func MCPServer(env func(string) (string, bool), url string, commands bool) *mcp.
 
 // MCPHandler is that server over HTTP, on loopback.
 func MCPHandler(server *mcp.Server) http.Handler {
-	return handlerOfMCP(server, []string{}, slog.New(slog.DiscardHandler))
+	return handlerOfMCP(server, httpapi.Config{Hosts: []string{}, RateLimitPerMinute: 60, Logger: slog.New(slog.DiscardHandler), Now: time.Now})
 }

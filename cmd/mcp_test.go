@@ -206,7 +206,7 @@ func TestModelsOverHTTP(t *testing.T) {
 	m = newRemoteModel(t, endpoint, http.Header{"Authorization": {"Bearer " + reader + "x"}})
 	texts, failed = m.call("list_jobs", nil)
 	assert.True(t, failed)
-	assert.Contains(t, texts[0], "the service answered 401")
+	assert.Contains(t, texts[0], "send an API key as Authorization: Bearer: the service answered 401")
 	m = newRemoteModel(t, endpoint, http.Header{"X-Forwarded-For": {"192.0.2.1"}})
 	_, failed = m.call("list_jobs", nil)
 	assert.True(t, failed, "the key of the settings is for callers on this machine")
@@ -222,6 +222,7 @@ func TestModelsOverHTTP(t *testing.T) {
 		"another host":           {http.MethodPost, "{}", nil, "evil.example", http.StatusMisdirectedRequest},
 		"a page of another site": {http.MethodPost, "{}", http.Header{"Origin": {"https://evil.example"}}, "", http.StatusForbidden},
 		"a long body":            {http.MethodPost, `{"jsonrpc":"2.0","id":1,"method":"` + strings.Repeat("a", 2<<20) + `"}`, nil, "", http.StatusRequestEntityTooLarge},
+		"a batch":                {http.MethodPost, ` [{"jsonrpc":"2.0","id":1,"method":"tools/list"}]`, nil, "", http.StatusBadRequest},
 		"no JSON":                {http.MethodPost, `no`, nil, "", http.StatusBadRequest},
 	} {
 		url := endpoint
@@ -270,4 +271,24 @@ func TestModelsElsewhere(t *testing.T) {
 	texts, failed := elsewhere.call("create_job", create)
 	assert.True(t, failed)
 	assert.Contains(t, texts[0], "from the service's own machine only")
+
+	// Who is elsewhere is limited as at the service itself, which sees this machine calling.
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.RemoteAddr = "192.0.2.2:1"
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	counts := map[int]int{}
+	for range 70 {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/mcp", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"tools/list"}`))
+		require.NoError(t, err)
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Accept", "application/json, text/event-stream")
+		response, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		counts[response.StatusCode]++
+	}
+	assert.GreaterOrEqual(t, counts[http.StatusTooManyRequests], 5, "%v", counts)
+	assert.GreaterOrEqual(t, counts[http.StatusOK], 60, "%v", counts)
 }

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
@@ -36,14 +36,15 @@ func (a *app) serveMCP(ctx context.Context, server *mcp.Server, address string) 
 		return fmt.Errorf("listening: %w", err)
 	}
 	log := a.logger(c)
-	answering, _ := httpapi.NewServer(address, handlerOfMCP(server, c.HTTPHosts, log), c.Connections, log)
+	answering, _ := httpapi.NewServer(address, handlerOfMCP(server, httpapi.Config{
+		Hosts: c.HTTPHosts, RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Logger: log, Now: time.Now}), c.Connections, log)
 	return serveHTTP(ctx, c, answering, listener, log, func(url string) { log.Info("listening", "url", url+mcpPath) })
 }
 
 const mcpPath = "/mcp"
 
 // handlerOfMCP is the server over HTTP, after the checks of the API.
-func handlerOfMCP(server *mcp.Server, hosts []string, log *slog.Logger) http.Handler {
+func handlerOfMCP(server *mcp.Server, limits httpapi.Config) http.Handler {
 	transport := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server },
 		&mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true})
 	routes := http.NewServeMux()
@@ -57,6 +58,11 @@ func handlerOfMCP(server *mcp.Server, hosts []string, log *slog.Logger) http.Han
 			http.Error(w, "reading the body: "+err.Error(), status)
 			return
 		}
+		if bytes.HasPrefix(bytes.TrimSpace(body), []byte("[")) {
+			// The protocol has none since 2025-06-18, and the rate limit counts calls.
+			http.Error(w, "a batch: send one call at a time", http.StatusBadRequest)
+			return
+		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		if httpapi.IsOfThisMachine(r) {
 			r.Header.Del(headerForwarded)
@@ -65,7 +71,7 @@ func handlerOfMCP(server *mcp.Server, hosts []string, log *slog.Logger) http.Han
 		}
 		transport.ServeHTTP(w, r)
 	})
-	return httpapi.Guard(hosts, log, routes)
+	return httpapi.Guard(limits, routes)
 }
 
 // headerForwarded tells the service that a call is not of this machine.

@@ -107,6 +107,7 @@ func (a *API) classify(ctx context.Context, err error) *apiError {
 		return known
 	}
 	var tooLarge *http.MaxBytesError
+	var behind *projections.BehindError
 	if detail, refused := refusedRebuild(err); refused {
 		return &apiError{codeConflict, detail, err}
 	}
@@ -118,6 +119,8 @@ func (a *API) classify(ctx context.Context, err error) *apiError {
 		return &apiError{codeClientGone, "Client closed the request", err}
 	case errors.Is(err, projections.ErrNotFound):
 		return &apiError{codeNotFound, "Not Found", err}
+	case errors.As(err, &behind):
+		return &apiError{codeUnavailable, behind.Stage + " has not caught up with the log: the workers are behind, or none is running", err}
 	case a.isUnavailable(err):
 		return &apiError{codeUnavailable, "Service temporarily unavailable", err}
 	}
@@ -142,6 +145,11 @@ func (a *API) isUnavailable(err error) bool {
 
 // writeError is the one place where an error becomes a response of the API.
 func (a *API) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	if r.ProtoMajor == 2 {
+		// What is not read of a body makes net/http reset the stream after the answer, which
+		// some clients take for a failure without one (curl 7.88).
+		_, _ = io.CopyN(io.Discard, r.Body, MaxBody)
+	}
 	status, body := a.answerTo(w, r, err)
 	a.writeFault(w, r, status, body)
 }

@@ -2,14 +2,11 @@ package httpapi
 
 import (
 	"cmp"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
-
-	"github.com/gorilla/mux"
 )
 
 // guarded refuses, before a request costs anything, names that are not ours and
@@ -36,11 +33,12 @@ func (a *API) guarded(next http.Handler) http.Handler {
 }
 
 // Guard puts before next what a service of this program refuses, as the API does: a Host
-// name that is none of hosts, an IP address or localhost (421; nil allows all), and what a
-// browser sends for a page of another origin (403).
-func Guard(hosts []string, logger *slog.Logger, next http.Handler) http.Handler {
-	a := &API{config: Config{Hosts: hosts, Logger: logger}, origins: newOrigins(nil), router: mux.NewRouter()}
-	return a.guarded(next)
+// name that is none of Config.Hosts, an IP address or localhost (421), what a browser sends
+// for a page of another origin (403), and more requests of a client address than
+// Config.RateLimitPerMinute (429).
+func Guard(config Config, next http.Handler) http.Handler {
+	a := newAPI(config, Ports{})
+	return a.guarded(newRateLimiter(a.config, nil).wrap(next, a.writeError))
 }
 
 // checkHost refuses requests for a name that is not ours. A page can have its own

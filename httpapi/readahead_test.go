@@ -35,3 +35,17 @@ func TestAnswersToWhatIsNoRequest(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalsReadTheBody: over HTTP/2, an answer before the body was read is followed by a
+// reset of the stream, for which some clients throw it away.
+func TestRefusalsReadTheBody(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, nil)
+	for path, status := range map[string]int{"/api/v1/nothing": http.StatusNotFound, "/api/v1/prices/latest": http.StatusMethodNotAllowed} {
+		body := strings.NewReader(strings.Repeat("x", 5000))
+		r := request(http.MethodPost, path, "")
+		r.Body, r.ContentLength, r.ProtoMajor = io.NopCloser(body), 5000, 2
+		assert.Equal(t, status, serve(t, api, r).Code)
+		assert.Zero(t, body.Len(), "%s: bytes left unread", path)
+	}
+}

@@ -8,6 +8,9 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
+// BehindError says that a read model did not catch up with the log in time.
+type BehindError = store.BehindError
+
 // WaitCaughtUp returns once a projection has folded all events of a topic that were
 // written to the outbox before it was called: see store.WaitCaughtUp.
 func WaitCaughtUp(ctx context.Context, q store.Querier, projection string, topic schema.Topic) error {

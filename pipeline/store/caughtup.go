@@ -22,10 +22,24 @@ type numbered struct {
 	Number   int64  `db:"number"`
 }
 
+// BehindError says that a stage did not catch up with the log in time.
+type BehindError struct {
+	Stage string
+	cause error // of the context
+}
+
+func (e *BehindError) Error() string {
+	return fmt.Sprintf("waiting for %s to catch up with the log: %v", e.Stage, e.cause)
+}
+
+// Unwrap returns the error of the context.
+func (e *BehindError) Unwrap() error { return e.cause }
+
 // WaitCaughtUp returns once a stage has applied all events of a topic that were written
 // to the outbox before it was called, by whatever process: what it does not know
 // then did not exist. stage is asked at each look, since a projection may get
-// another generation meanwhile. When ctx is done first, WaitCaughtUp returns its error.
+// another generation meanwhile. When ctx is done first, WaitCaughtUp returns a
+// BehindError that wraps its error.
 func WaitCaughtUp(ctx context.Context, q Querier, topic schema.Topic, stage func(context.Context) (string, error)) error {
 	written, err := writtenOf(ctx, q, topic)
 	if err != nil {
@@ -42,7 +56,7 @@ func WaitCaughtUp(ctx context.Context, q Querier, topic schema.Topic, stage func
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s to catch up with the log: %w", name, ctx.Err())
+			return &BehindError{name, ctx.Err()}
 		case <-time.After(pause):
 		}
 	}

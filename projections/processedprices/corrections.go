@@ -101,7 +101,7 @@ func (r Reader) Corrections(ctx context.Context, q CorrectionQuery) ([]Correctio
 
 // Correction returns the correction with an id, or projections.ErrNotFound.
 func (r Reader) Correction(ctx context.Context, id string) (Correction, error) {
-	found, err := r.corrections(ctx, "correction "+id, `c.correction_id = $1 ORDER BY c.id LIMIT 1`, id)
+	found, err := r.corrections(ctx, "correction "+id, `c.correction_id = $1 ORDER BY c.id DESC LIMIT 1`, id)
 	if err == nil && len(found) == 0 {
 		err = fmt.Errorf("correction %s: %w", id, projections.ErrNotFound)
 	}
