@@ -237,19 +237,28 @@ func (m *measurement) fill(ctx context.Context, s *service, n int) ([]time.Durat
 	return each, took, i.check(ctx)
 }
 
+// loopback is a client of a benchmark.
+type loopback struct {
+	*http.Client
+	key string // an API key that it sends; empty for none
+}
+
 // newLoopback is a client with as many connections as it is used from at once.
-func newLoopback(connections int) *http.Client {
-	return &http.Client{Timeout: clientTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: connections, DisableCompression: true}}
+func newLoopback(connections int) loopback {
+	return loopback{Client: &http.Client{Timeout: clientTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: connections, DisableCompression: true}}}
 }
 
 // fetch asks and reads the answer.
-func fetch(ctx context.Context, client *http.Client, method, url, body string, status int) ([]byte, error) {
+func fetch(ctx context.Context, client loopback, method, url, body string, status int) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	if client.key != "" {
+		request.Header.Set("Authorization", "Bearer "+client.key)
 	}
 	response, err := client.Do(request)
 	if err != nil {

@@ -100,18 +100,6 @@ func (b *readsBench) makeKeys(ctx context.Context, s *service) error {
 	return nil
 }
 
-// withKey sends a key with each request.
-type withKey struct {
-	http.RoundTripper
-	key string
-}
-
-func (t withKey) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set("Authorization", "Bearer "+t.key)
-	return t.RoundTripper.RoundTrip(r)
-}
-
 // manySymbols is how many one request may name.
 const manySymbols = 100
 
@@ -131,11 +119,9 @@ func (b readsBench) url(s *service, path string, number, symbols int) string {
 	return string(of)
 }
 
-func (b readsBench) client() *http.Client {
+func (b readsBench) client() loopback {
 	client := newLoopback(b.clients)
-	if b.key != "" {
-		client.Transport = withKey{client.Transport, b.key}
-	}
+	client.key = b.key
 	return client
 }
 
@@ -155,7 +141,7 @@ func (b readsBench) ask(ctx context.Context, s *service, path string) (figures, 
 	return figuresOf(b.events, took, each).against(limit), err
 }
 
-func (b readsBench) read(ctx context.Context, client *http.Client, s *service, path string, events, symbols int) ([]time.Duration, time.Duration, error) {
+func (b readsBench) read(ctx context.Context, client loopback, s *service, path string, events, symbols int) ([]time.Duration, time.Duration, error) {
 	return closedLoop(ctx, b.clients, events, b.bar("asking", events), func(ctx context.Context, number int) error {
 		_, err := fetch(ctx, client, http.MethodGet, b.url(s, path, number, symbols), "", http.StatusOK)
 		return err
