@@ -156,7 +156,7 @@ func CheckModules() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(modules.providers)) {
 		for _, alias := range modules.providers[name].Aliases {
-			if schema.Provider(alias).IsView() {
+			if alias.IsView() {
 				errs = append(errs, fmt.Errorf("%w: provider %q: its alias %q stands for prices of several providers", ErrModules, name, alias))
 			}
 		}
