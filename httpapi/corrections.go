@@ -347,7 +347,7 @@ func (a *API) getCorrections(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := newPage(found, limit, newCorrectionBody, func(c processedprices.Correction) string { return list.cursor(strconv.FormatInt(c.ID, 10)) })
 	linkNext(w, r, page.NextCursor)
-	a.writeJSON(w, r, http.StatusOK, page)
+	a.writeState(w, r, page)
 	return nil
 }
 
@@ -372,6 +372,6 @@ func (a *API) getCorrection(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return fmt.Errorf("reading correction %s: %w", id, err)
 	}
-	a.writeJSON(w, r, http.StatusOK, newCorrectionBody(found))
+	a.writeState(w, r, newCorrectionBody(found))
 	return nil
 }

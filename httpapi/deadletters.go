@@ -152,7 +152,7 @@ func (a *API) getDeadLetter(w http.ResponseWriter, r *http.Request) error {
 	return a.withLetter(r, "reading", func(ctx context.Context, id int64) error {
 		letter, err := a.ports.DeadLetters.Get(ctx, id)
 		if err == nil {
-			a.writeJSON(w, r, http.StatusOK, letter)
+			a.writeState(w, r, letter)
 		}
 		return err
 	})
@@ -294,7 +294,7 @@ func (a *API) getLetterRetry(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return fmt.Errorf("reading retry %s: %w", id, err)
 	}
-	a.writeJSON(w, r, http.StatusOK, order)
+	a.writeState(w, r, order)
 	return nil
 }
 

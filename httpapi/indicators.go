@@ -139,7 +139,7 @@ func (a *API) getIndicators(w http.ResponseWriter, r *http.Request) error {
 		page.Items = append(page.Items, describeIndicator(name, d, false))
 	}
 	slices.SortFunc(page.Items, func(a, b indicatorInfo) int { return strings.Compare(a.Name, b.Name) })
-	a.writeJSON(w, r, http.StatusOK, page)
+	a.writeState(w, r, page)
 	return nil
 }
 

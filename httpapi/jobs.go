@@ -78,7 +78,7 @@ func (a *API) getJobs(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := newPage(found, limit, newJobBody, func(j jobs.Job) string { return list.cursor(j.CreatedAt.Text(), j.JobID) })
 	linkNext(w, r, page.NextCursor)
-	a.writeJSON(w, r, http.StatusOK, page)
+	a.writeState(w, r, page)
 	return nil
 }
 
@@ -89,7 +89,7 @@ func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.writeJSON(w, r, http.StatusOK, newJobBody(job))
+	a.writeState(w, r, newJobBody(job))
 	return nil
 }
 

@@ -56,7 +56,7 @@ func answerLast[T any](a *API, w http.ResponseWriter, r *http.Request, what stri
 		return fmt.Errorf("listing the %s: %w", what, err)
 	}
 	// An empty list, not null.
-	a.writeJSON(w, r, http.StatusOK, listBody[T]{Items: append([]T{}, found...)})
+	a.writeState(w, r, listBody[T]{Items: append([]T{}, found...)})
 	return nil
 }
 

@@ -110,7 +110,7 @@ func (a *API) getProviders(w http.ResponseWriter, r *http.Request) error {
 		page.Items = append(page.Items, item)
 	}
 	slices.SortFunc(page.Items, func(a, b providerItem) int { return cmp.Compare(a.Name, b.Name) })
-	a.writeJSON(w, r, http.StatusOK, page)
+	a.writeState(w, r, page)
 	return nil
 }
 

@@ -40,7 +40,7 @@ func TestGetProviders(t *testing.T) {
 			w := get(t, api, "/api/v1/providers")
 			expect(t, w, http.StatusOK, head+`{"name":"finnhub","aliases":["fh"],"description":"Quotes.","default":true,"configured":false,`+
 				`"capabilities":["quote","stream"],"limits":[{"calls":60,"seconds":60},{"calls":3,"seconds":0.1}],"status":`+test.want+`},`+simulated+tail)
-			if got := w.Header().Get("Cache-Control"); got != "no-store" {
+			if got := w.Header().Get("Cache-Control"); got != "no-cache" {
 				t.Errorf("Cache-Control %q", got)
 			}
 		})

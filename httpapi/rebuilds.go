@@ -174,7 +174,7 @@ func (a *API) answerRebuild(w http.ResponseWriter, r *http.Request, doing string
 	case err != nil:
 		return fmt.Errorf("%s rebuild %s: %w", doing, id, err)
 	}
-	a.writeJSON(w, r, http.StatusOK, rebuild)
+	a.writeState(w, r, rebuild)
 	return nil
 }
 

@@ -124,7 +124,7 @@ func (a *API) getRequest(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return fmt.Errorf("reading request %s: %w", id, err)
 	}
-	a.writeJSON(w, r, http.StatusOK, a.newRequestBody(found))
+	a.writeState(w, r, a.newRequestBody(found))
 	return nil
 }
 

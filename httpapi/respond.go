@@ -14,7 +14,7 @@ import (
 // How long caches may keep an answer.
 const (
 	cacheQuote    = "max-age=1" // a price is news for about as long as it takes to show it
-	cacheDocument = "no-cache"  // kept, but asked for again: it changes with the binary
+	cacheDocument = "no-cache"  // kept, but asked for again: it may have changed
 	cacheNever    = "no-store"  // the state of this very moment
 )
 
@@ -49,6 +49,17 @@ func (a *API) writeBody(w http.ResponseWriter, r *http.Request, media string, st
 	w.WriteHeader(status)
 	// An error here means that the client is gone, which net/http notices.
 	_, _ = w.Write(text)
+}
+
+// writeState answers 200 with what may be another thing at the next moment: caches ask each
+// time, and a client that has it already is told so. The answer to a command is not kept.
+func (a *API) writeState(w http.ResponseWriter, r *http.Request, body any) {
+	text, err := encode(body)
+	if err != nil || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		a.writeJSON(w, r, http.StatusOK, body) // which tells of the error
+		return
+	}
+	newDocument(jsonContent, text).write(w, r, cacheDocument)
 }
 
 // writeQuote writes a price or an average.

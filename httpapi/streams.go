@@ -106,7 +106,7 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.writeJSON(w, r, http.StatusOK, stream)
+	a.writeState(w, r, stream)
 	return nil
 }
 

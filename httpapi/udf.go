@@ -63,7 +63,7 @@ func (a *API) getUDFConfig(w http.ResponseWriter, r *http.Request) error {
 	for _, p := range a.config.Providers {
 		exchanges = append(exchanges, udfChoice{string(p), string(p), a.udfDescription("Prices", p)})
 	}
-	a.writeJSON(w, r, http.StatusOK, struct {
+	a.writeState(w, r, struct {
 		Resolutions []string    `json:"supported_resolutions"`
 		Group       bool        `json:"supports_group_request"`
 		Search      bool        `json:"supports_search"`

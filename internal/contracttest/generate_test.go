@@ -46,7 +46,7 @@ func TestEveryKindHasItsTurn(t *testing.T) {
 	t.Parallel()
 	g := newTestGenerator(t, 1)
 	counts := map[string]int{}
-	for range 14_000 {
+	for range 20_000 {
 		r := g.Next()
 		counts[r.Operation.String()+": "+r.Kind]++
 	}
