@@ -62,7 +62,8 @@ const piece = 12 << 20
 func fullSQLite(t testing.TB, ballast int) *full {
 	t.Helper()
 	const pageSize, little = 4096, 6 << 20
-	env := newStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20", pagesVariable: strconv.Itoa((ballast*piece + little) / pageSize)})
+	spare := ballast + 1
+	env := newStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20", pagesVariable: strconv.Itoa(((ballast+spare)*piece + little) / pageSize)})
 	db := openTables(t, env)
 	t.Cleanup(func() { assert.NoError(t, db.Close()) })
 	execute := func(statement string) {
@@ -71,13 +72,18 @@ func fullSQLite(t testing.TB, ballast int) *full {
 			return err
 		}))
 	}
-	for i := range ballast {
+	for i := range ballast + spare {
 		execute(fmt.Sprintf(`CREATE TABLE ballast_%d AS SELECT zeroblob(%d) AS bytes`, i, piece-pageSize))
 	}
-	left := ballast
-	return &full{env: env, ballast: ballast, why: regexp.MustCompile("database or disk is full"), makeRoom: func() {
+	left := ballast + spare
+	makeRoom := func() {
 		left--
 		execute(fmt.Sprintf("DROP TABLE ballast_%d", left))
+	}
+	return &full{env: env, ballast: ballast, why: regexp.MustCompile("database or disk is full"), makeRoom: makeRoom, verifyRoom: func() {
+		for range spare {
+			makeRoom()
+		}
 	}}
 }
 
@@ -171,10 +177,16 @@ func fullPostgres(t testing.TB, ballast int) *full {
 // fullDirectory has the data directory on a small disk.
 func fullDirectory(t testing.TB, ballast int) *full {
 	t.Helper()
-	dir, makeRoom := smallDisk(t, ballast*piece+(10<<20), ballast, os.Getuid())
+	spare := ballast + 1
+	dir, makeRoom := smallDisk(t, (ballast+spare)*piece+(10<<20), ballast+spare, os.Getuid())
 	env := newStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"})
 	env["DATA_DIR"] = dir
-	return &full{env: env, ballast: ballast, makeRoom: makeRoom, why: regexp.MustCompile("no space left on device|database or disk is full")}
+	return &full{env: env, ballast: ballast, makeRoom: makeRoom, why: regexp.MustCompile("no space left on device|database or disk is full"),
+		verifyRoom: func() {
+			for range spare {
+				makeRoom()
+			}
+		}}
 }
 
 // server is a program in a process of its own.
