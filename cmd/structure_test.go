@@ -80,7 +80,7 @@ var fences = map[string][]string{
 	"github.com/twmb/franz-go":                 {"internal/kafkatest"},
 	"github.com/redis/go-redis":                {"httpapi/redis"},
 	"github.com/jmoiron/sqlx":                  {"pipeline/store/..."},
-	"github.com/lib/pq":                        {"pipeline/store/postgres"},
+	"github.com/lib/pq":                        {"pipeline/store/postgres", "internal/postgrestest"},
 	"modernc.org/sqlite":                       {"pipeline/store/sqlite"},
 	"github.com/pressly/goose":                 {"pipeline/store/..."},
 	"github.com/coder/websocket":               {"handlers/provider/...", "httpapi", "internal/exchangetest"},
@@ -98,7 +98,7 @@ var fences = map[string][]string{
 	"github.com/sony/gobreaker":                {"handlers/fetch"},
 	"github.com/santhosh-tekuri/jsonschema":    {"internal/contracttest"},
 	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/...", "internal/contracttest", "internal/exchangetest"},
-	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi"},
+	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi", "internal/postgrestest"},
 
 	// What is for tests is in no program.
 	module + "internal": nil,

@@ -2,32 +2,25 @@ package apikeys_test
 
 import (
 	"context"
-	"crypto/rand"
-	"database/sql"
 	"log/slog"
-	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	_ "github.com/lib/pq" // makes schemas
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/pricemill/pricemill/httpapi/apikeys"
+	"github.com/pricemill/pricemill/internal/postgrestest"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// urlVariable names a PostgreSQL server on which the tests run too.
-const urlVariable = "PRICEMILL_TEST_DATABASE_URL"
 
 // onEachEngine runs a test on an empty database of each engine. again opens it once more.
 func onEachEngine(t *testing.T, test func(t *testing.T, again func() *store.Store)) {
@@ -49,26 +42,8 @@ func onEachEngine(t *testing.T, test func(t *testing.T, again func() *store.Stor
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		address := os.Getenv(urlVariable)
-		if address == "" {
-			t.Skip("needs PostgreSQL: set " + urlVariable)
-		}
-		admin, err := sql.Open("postgres", address)
-		require.NoError(t, err)
-		t.Cleanup(func() { assert.NoError(t, admin.Close()) })
-		name := "test_" + strings.ToLower(rand.Text())
-		_, err = admin.ExecContext(t.Context(), "CREATE SCHEMA "+name)
-		require.NoError(t, err)
-		t.Cleanup(func() {
-			_, err := admin.ExecContext(context.Background(), "DROP SCHEMA "+name+" CASCADE")
-			assert.NoError(t, err)
-		})
-		u, err := url.Parse(address)
-		require.NoError(t, err)
-		query := u.Query()
-		query.Set("search_path", name)
-		u.RawQuery = query.Encode()
-		test(t, opener(t, func() (store.Engine, error) { return postgres.Open(t.Context(), postgres.Config{URL: u.String()}) }))
+		address := postgrestest.Schema(t)
+		test(t, opener(t, func() (store.Engine, error) { return postgres.Open(t.Context(), postgres.Config{URL: address}) }))
 	})
 }
 

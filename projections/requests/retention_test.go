@@ -2,23 +2,19 @@ package requests_test
 
 import (
 	"context"
-	"crypto/rand"
-	"database/sql"
 	"fmt"
 	"log/slog"
 	mrand "math/rand/v2"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
-	_ "github.com/lib/pq" // creates and drops schemas
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/internal/postgrestest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
@@ -31,30 +27,13 @@ import (
 )
 
 // newDatabase opens a database that holds nothing yet: SQLite, or, with
-// PRICEMILL_TEST_SERVICES set, a schema of the PostgreSQL server of DATABASE_URL.
+// PRICEMILL_TEST_SERVICES set, a schema of PostgreSQL.
 func newDatabase(t *testing.T) *store.Store {
 	t.Helper()
 	if os.Getenv("PRICEMILL_TEST_SERVICES") == "" {
 		return pipelinetest.OpenStore(t, filepath.Join(t.TempDir(), "db"))
 	}
-	parsed, err := url.Parse(os.Getenv("DATABASE_URL"))
-	require.NoError(t, err)
-	query := parsed.Query()
-	query.Set("sslmode", "disable") // on this machine
-	parsed.RawQuery = query.Encode()
-	admin, err := sql.Open("postgres", parsed.String())
-	require.NoError(t, err)
-	name := "test_" + strings.ToLower(rand.Text())
-	_, err = admin.Exec("CREATE SCHEMA " + name)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		_, err := admin.Exec("DROP SCHEMA " + name + " CASCADE")
-		assert.NoError(t, err)
-		assert.NoError(t, admin.Close())
-	})
-	query.Set("search_path", name)
-	parsed.RawQuery = query.Encode()
-	opened, err := postgres.Open(t.Context(), postgres.Config{URL: parsed.String(), MaxConns: 8})
+	opened, err := postgres.Open(t.Context(), postgres.Config{URL: postgrestest.Schema(t), MaxConns: 8})
 	require.NoError(t, err)
 	db, err := store.Open(t.Context(), pipelinetest.Clocked(opened))
 	require.NoError(t, err)
