@@ -29,3 +29,16 @@ func ParsePosition(text string, stream uint32, kinds int) (owing bool, log uint3
 func FormatPosition(owing bool, stream, log uint32, offsets [][]int64) string {
 	return position{owing, log, offsets}.text(stream)
 }
+
+// Behind is how many records the stream has to pass yet of those that its feeds have,
+// counted for each kind.
+func (s *Stream) Behind() (sum int64) {
+	for _, p := range s.parts {
+		p.feed.mu.Lock()
+		for _, cursor := range p.cursors {
+			sum += p.feed.next - cursor
+		}
+		p.feed.mu.Unlock()
+	}
+	return sum
+}
