@@ -80,11 +80,11 @@ func newAPI(c config, instruments *symbolmap.Map, b *backends, m *modules, r *en
 	latest := latestprices.NewReader(b.store)
 	return httpapi.New(httpapi.Config{
 		Build:     thisBuild(),
-		Providers: providerNames(), ProviderAliases: providerAliases(), DefaultProvider: c.DefaultProvider, DefaultWindow: c.DefaultWindow,
+		Providers: c.Providers.names(), ProviderAliases: c.Providers.aliases(), DefaultProvider: c.DefaultProvider, DefaultWindow: c.DefaultWindow,
 		SymbolMap:     instruments,
 		Streamers:     m.streamers(),
-		Simulated:     simulatedProviders(),
-		CaseSensitive: providersThat(func(p pipeline.ProviderModule) bool { return p.CaseSensitive }),
+		Simulated:     c.Providers.simulated(),
+		CaseSensitive: c.Providers.caseSensitive(),
 		MaxAge:        c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
 		MaxActiveJobs: c.MaxActiveJobs, MaxActiveStreams: c.MaxActiveStreams,
 		Push:               c.Push,
@@ -149,7 +149,7 @@ func metrics(r *engine.Runtime) http.Handler {
 // describeProviders lists what this binary can ask.
 func (m *modules) describeProviders() []httpapi.ProviderInfo {
 	var all []httpapi.ProviderInfo
-	for _, module := range pipeline.Providers() {
+	for _, module := range m.known {
 		info := httpapi.ProviderInfo{Name: module.Name, Aliases: module.Aliases, Doc: module.Doc,
 			Capabilities: []httpapi.Capability{httpapi.CapabilityQuote}, Configured: true}
 		provider := m.providers[module.Name]

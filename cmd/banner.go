@@ -14,7 +14,7 @@ func (s *service) greet(w io.Writer) {
 	address, c := schemeOf(s.config.TLSCertFile)+s.listener.Addr().String(), s.config
 	fmt.Fprintf(w, "\npricemill %s on %s\n", releaseName(), address)
 	fmt.Fprintf(w, "  data      %s\n", c.describeStack())
-	if simulated := simulatedProviders(); slices.Contains(simulated, c.DefaultProvider) {
+	if simulated := c.Providers.simulated(); slices.Contains(simulated, c.DefaultProvider) {
 		fmt.Fprintf(w, "  prices    simulated, made up and not of any market; for real ones ask with provider=%s, or set FINNHUB_API_KEY\n",
 			strings.Join(keylessProviders, " or provider="))
 		if c.Demo {

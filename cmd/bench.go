@@ -110,7 +110,7 @@ func (m *measurement) prepare() error {
 		return err
 	}
 	c := &m.config
-	if !slices.Contains(providerNames(), simulatedProvider) {
+	if !slices.Contains(c.Providers.names(), simulatedProvider) {
 		return fmt.Errorf("%w: the provider %q is not in this binary, and its answers are the load", errUsage, simulatedProvider)
 	}
 	if m.partitions > 0 {

@@ -74,6 +74,7 @@ var settings = []setting{
 	{"coinbase_base_url", "https://api.exchange.coinbase.com", "base URL of coinbase; https, or http to this machine", false},
 	{"coinbase_ws_url", "wss://ws-feed.exchange.coinbase.com", "WebSocket URL of coinbase; wss, or ws to this machine", false},
 	{"yahoo_base_url", "https://query1.finance.yahoo.com", "base URL of yahoo; https, or http to this machine", false},
+	{"providers_dir", "", "directory of files NAME.yaml that declare providers; empty: providers in DATA_DIR, if there is one", false},
 	{"moving_average_window", "5", "windows of the stored moving averages, comma-separated, 1 to 1000 prices; the first is the default of requests", false},
 	{"rebuild_promote", "auto", "when rebuilt tables go live after a new version or new settings: auto, if-equal or manual", false},
 	{"symbol_map_file", "", "YAML file that says which symbols of several providers are one instrument; empty: symbols.yaml in DATA_DIR, if there is one", false},
@@ -125,6 +126,7 @@ type config struct {
 	Partitions      int32
 	Replication     int16
 	Roles           roles
+	Providers       providerList
 	DefaultProvider schema.Provider
 	DefaultWindow   int // of a moving average where a request names none
 	LatestMaxAge    time.Duration
@@ -318,9 +320,10 @@ func (a *app) load() (config, error) {
 	c.readRateLimit(k, &wrong)
 	c.readLogging(k.String("log_level"), k.String("log_format"), boolean(k, "debug", &wrong), &wrong)
 	c.readAccessLog(k.String("access_log"), &wrong)
+	c.readProviders(k, &wrong)
 	c.readProvider(k, &wrong)
-	c.readModules(k, &wrong)
-	c.Plugins = readPlugins(k.String("plugins"), &wrong)
+	c.readModules(a, k, &wrong)
+	c.Plugins = c.readPlugins(k.String("plugins"), &wrong)
 	c.readDemo(k, &wrong)
 	c.readRedis(k.String("redis_url"), &wrong)
 	if len(wrong) > 0 {

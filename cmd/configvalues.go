@@ -210,7 +210,7 @@ func (c *config) readRedis(text string, wrong *faults) {
 }
 
 func (c *config) readProvider(k *koanf.Koanf, wrong *faults) {
-	known := providerNames()
+	known := c.Providers.names()
 	c.DefaultProvider = schema.Provider(k.String("default_provider"))
 	if c.DefaultProvider == "" {
 		c.DefaultProvider = "simulated"
@@ -218,7 +218,7 @@ func (c *config) readProvider(k *koanf.Koanf, wrong *faults) {
 			c.DefaultProvider = "finnhub"
 		}
 	}
-	if name, isAlias := providerAliases()[string(c.DefaultProvider)]; isAlias {
+	if name, isAlias := c.Providers.aliases()[string(c.DefaultProvider)]; isAlias {
 		c.DefaultProvider = name
 	}
 	if !slices.Contains(known, c.DefaultProvider) {
@@ -228,9 +228,9 @@ func (c *config) readProvider(k *koanf.Koanf, wrong *faults) {
 
 // readModules gathers the section of each module: from the file, and from the
 // settings that have a name of their own.
-func (c *config) readModules(k *koanf.Koanf, wrong *faults) {
+func (c *config) readModules(a *app, k *koanf.Koanf, wrong *faults) {
 	c.Modules = map[string]map[string]any{}
-	known := moduleNames()
+	known := c.moduleNames()
 	section, isMap := k.Get(modulesKey).(map[string]any)
 	if k.Exists(modulesKey) && !isMap {
 		wrong.add(modulesKey, "not a section")
@@ -268,6 +268,7 @@ func (c *config) readModules(k *koanf.Koanf, wrong *faults) {
 		wrong.add("coinbase_ws_url", "%v", err)
 	}
 	set("coinbase", "ws_url", k.String("coinbase_ws_url"))
+	c.readDeclared(a, set, wrong)
 	set("schedule", "timeout", c.FetchTimeout)
 	windows, err := parseWindows(c.movingAverageText)
 	if err != nil {
@@ -289,6 +290,17 @@ func parseWindows(text string) ([]int, error) {
 		windows = append(windows, n)
 	}
 	return windows, nil
+}
+
+// moduleNames are those of the modules of this binary, and of declared providers.
+func (c config) moduleNames() []string {
+	all := moduleNames()
+	for _, m := range c.Providers {
+		if !slices.Contains(all, string(m.Name)) {
+			all = append(all, string(m.Name))
+		}
+	}
+	return all
 }
 
 func moduleNames() []string {

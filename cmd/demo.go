@@ -28,7 +28,7 @@ func (c *config) readDemo(k *koanf.Koanf, wrong *faults) {
 		wrong.add("demo", "%q is neither auto nor off", text)
 	}
 	c.mayDemo = text == "auto" && c.DatabaseURL == "" && len(c.Brokers) == 0 && c.Roles.Handlers &&
-		c.DefaultProvider == simulatedProvider && strings.TrimSpace(k.String("finnhub_api_key")) == "" && slices.Contains(providerNames(), simulatedProvider)
+		c.DefaultProvider == simulatedProvider && strings.TrimSpace(k.String("finnhub_api_key")) == "" && slices.Contains(c.Providers.names(), simulatedProvider)
 }
 
 // withDemo is the configuration of a service that runs the demo if it may. The

@@ -229,7 +229,7 @@ func (m *modules) fileReader(name schema.Provider) (pipeline.FileReader, error) 
 		return reader, nil
 	}
 	var able []schema.Provider
-	for _, other := range providerNames() {
+	for _, other := range m.known.names() {
 		if _, ok := m.providers[other].(pipeline.FileReader); ok {
 			able = append(able, other)
 		}

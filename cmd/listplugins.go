@@ -26,7 +26,8 @@ type plugin struct {
 }
 
 // listPlugins lists all modules of this binary.
-func listPlugins(s switches) []plugin {
+func listPlugins(c config) []plugin {
+	s := c.Plugins
 	var all []plugin
 	for _, m := range pipeline.Sources() {
 		all = append(all, plugin{"source", m.Name, m.Doc, m.Optional, s.on(m.Name, m.Optional), nil, m.Produces, pipeline.DescribeSettings(m.Settings)})
@@ -37,7 +38,7 @@ func listPlugins(s switches) []plugin {
 	for _, m := range pipeline.Projections() {
 		all = append(all, plugin{"projection", m.Name, m.Doc, m.Optional, s.on(m.Name, m.Optional), nil, nil, pipeline.DescribeSettings(m.Settings)})
 	}
-	for _, m := range pipeline.Providers() {
+	for _, m := range c.Providers {
 		all = append(all, plugin{"provider", string(m.Name), m.Doc, false, true, nil, nil, pipeline.DescribeSettings(m.Settings)})
 	}
 	return all
@@ -59,7 +60,7 @@ and the plugin's name.`,
 			if err != nil {
 				return err
 			}
-			all := listPlugins(c.Plugins)
+			all := listPlugins(c)
 			return a.print(output, all, func(w io.Writer) {
 				fmt.Fprintln(w, "KIND\tNAME\tON\tWHAT IT DOES")
 				for _, p := range all {

@@ -25,6 +25,7 @@ import (
 // modules are the registered modules, built with their settings.
 type modules struct {
 	providers map[schema.Provider]pipeline.Provider // by name and alias
+	known     providerList
 	stages    []engine.StageSpec
 	sources   []engine.SourceSpec
 	// parts are all that work in the service, in whatever process.
@@ -42,14 +43,14 @@ type modules struct {
 // build makes the modules that the roles of this process need. It does no I/O,
 // so wrong settings are reported before anything starts.
 func build(c config, log *slog.Logger) (*modules, error) {
-	m := &modules{providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry(), parts: slices.Clone(builtinSources),
+	m := &modules{known: c.Providers, providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry(), parts: slices.Clone(builtinSources),
 		switchedOff: map[string]projections.IndicatorDoc{}}
 	env := func(name string) pipeline.Env {
 		return pipeline.Env{Settings: c.Modules[name], Log: log.With("module", name), Now: time.Now, Version: releaseName(),
 			Provider: m.provider, Metrics: m.registry}
 	}
 	var errs []error
-	for _, module := range pipeline.Providers() {
+	for _, module := range c.Providers {
 		provider, err := module.New(env(string(module.Name)))
 		if err = m.made("provider "+string(module.Name), provider, err, c.Roles.Handlers); err != nil {
 			errs = append(errs, err)
@@ -154,7 +155,7 @@ func (m *modules) provider(name schema.Provider) (pipeline.Provider, bool) {
 // streamers are the providers that can stream.
 func (m *modules) streamers() []schema.Provider {
 	var names []schema.Provider
-	for _, name := range providerNames() {
+	for _, name := range m.known.names() {
 		if _, ok := m.providers[name].(pipeline.Streamer); ok {
 			names = append(names, name)
 		}
@@ -217,39 +218,4 @@ func (m *modules) retention(c config, b *backends, registry prometheus.Registere
 func (m *modules) rebuilder(b *backends, topics *topics.Set, log *slog.Logger) *projections.Rebuilder {
 	return &projections.Rebuilder{Projections: m.projections, CompareConfig: projections.CompareConfig{Store: b.store, Broker: b.broker,
 		Topics: topics, Log: log, Most: shownDifferences}}
-}
-
-func providerNames() []schema.Provider {
-	var names []schema.Provider
-	for _, m := range pipeline.Providers() {
-		names = append(names, m.Name)
-	}
-	return names
-}
-
-// simulatedProviders are those whose prices are made up.
-func simulatedProviders() []schema.Provider {
-	return providersThat(func(p pipeline.ProviderModule) bool { return p.Simulated })
-}
-
-// providersThat are those of which something is so.
-func providersThat(is func(pipeline.ProviderModule) bool) []schema.Provider {
-	var names []schema.Provider
-	for _, m := range pipeline.Providers() {
-		if is(m) {
-			names = append(names, m.Name)
-		}
-	}
-	return names
-}
-
-// providerAliases are the names of providers by their other names.
-func providerAliases() map[string]schema.Provider {
-	aliases := map[string]schema.Provider{}
-	for _, m := range pipeline.Providers() {
-		for _, alias := range m.Aliases {
-			aliases[string(alias)] = m.Name
-		}
-	}
-	return aliases
 }

@@ -42,9 +42,9 @@ func (s switches) with(names []string) switches {
 }
 
 // readPlugins reads the setting.
-func readPlugins(text string, wrong *faults) switches {
+func (c config) readPlugins(text string, wrong *faults) switches {
 	s := switches{named: map[string]bool{}}
-	known := moduleNames()
+	known := c.moduleNames()
 	for word := range strings.SplitSeq(text, ",") {
 		word = strings.TrimSpace(word)
 		name, off := strings.CutPrefix(word, "-")
@@ -54,7 +54,7 @@ func readPlugins(text string, wrong *faults) switches {
 			s.all = true
 		case !slices.Contains(known, name):
 			wrong.add("plugins", "there is no module %q; %s", name, names.Hint(name, known))
-		case off && (slices.Contains(served, name) || slices.Contains(providerNames(), schema.Provider(name))):
+		case off && (slices.Contains(served, name) || slices.Contains(c.Providers.names(), schema.Provider(name))):
 			wrong.add("plugins", "%q cannot be switched off: the API has routes that read it", name)
 		default:
 			s.named[name] = !off

@@ -26,7 +26,8 @@ end is ignored.`,
 		Example: "  pricemill config\n  DATABASE_URL_FILE=/run/secrets/database_url pricemill config",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
-			if _, err := a.load(); err != nil {
+			c, err := a.load()
+			if err != nil {
 				return err
 			}
 			k, err := a.values(&faults{}) // load has reported them
@@ -42,12 +43,16 @@ end is ignored.`,
 			var rows bytes.Buffer
 			w := tabwriter.NewWriter(&rows, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "SETTING\tVALUE\tFROM")
-			for _, s := range settings {
-				value := k.String(s.key)
+			all := slices.Concat(settings, c.Providers.declaredSettings())
+			for _, s := range all {
+				value, origin := k.String(s.key), a.origin(s, inFile)
+				if !k.Exists(s.key) {
+					value, origin = c.declaredValue(s, origin, a.fileOfSettings())
+				}
 				if s.secret && value != "" {
 					value = "***"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\n", strings.ToUpper(s.key), oneLine(value), oneLine(a.origin(s, inFile)))
+				fmt.Fprintf(w, "%s\t%s\t%s\n", strings.ToUpper(s.key), oneLine(value), oneLine(origin))
 			}
 			if err := w.Flush(); err != nil {
 				return err
@@ -58,7 +63,7 @@ end is ignored.`,
 			for i, row := range slices.Collect(strings.Lines(rows.String())) {
 				text.WriteString(row)
 				if i > 0 {
-					text.WriteString(wrapLastCell("    "+settings[i-1].doc, columns))
+					text.WriteString(wrapLastCell("    "+all[i-1].doc, columns))
 				}
 			}
 			_, err = io.WriteString(a.stdout, text.String())

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 
 	"github.com/pricemill/pricemill/httpapi/symbolmap"
-	"github.com/pricemill/pricemill/pipeline"
 )
 
 // symbolMapName is the name of the symbol map in the data directory.
@@ -28,8 +27,8 @@ func readSymbolMap(c config) (*symbolmap.Map, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading the symbol map, SYMBOL_MAP_FILE: %w", errUsage, err)
 	}
-	read, err := symbolmap.Read(data, symbolmap.Providers{Known: providerNames(), Aliases: providerAliases(), Simulated: simulatedProviders(),
-		CaseSensitive: providersThat(func(p pipeline.ProviderModule) bool { return p.CaseSensitive })})
+	read, err := symbolmap.Read(data, symbolmap.Providers{Known: c.Providers.names(), Aliases: c.Providers.aliases(), Simulated: c.Providers.simulated(),
+		CaseSensitive: c.Providers.caseSensitive()})
 	if err != nil {
 		return nil, fmt.Errorf("%w: the symbol map %s: %w", errUsage, path, err)
 	}

@@ -46,6 +46,15 @@ type Limit struct {
 	Per   time.Duration
 }
 
+// Defined is a Provider whose answers are read by a definition: text that may be another
+// one when the program starts next. Each answer keeps the version that it was stored under,
+// and is always read by that one.
+type Defined interface {
+	Provider
+	// DefinedBy returns the text, and the version that names it.
+	DefinedBy() (version, text string)
+}
+
 // Streamer is a Provider whose service sends quotes by itself.
 type Streamer interface {
 	Provider

@@ -19,7 +19,8 @@ func (q QuoteFetched) appendFields(b []byte) []byte {
 	b = appendString(append(b, `,"symbol":`...), string(q.Symbol))
 	b = appendOptional(b, `,"request_id":`, q.RequestID)
 	b = q.RawResponse.appendJSON(append(b, `,"raw_response":`...))
-	return q.ReceivedAt.appendJSON(append(b, `,"received_at":`...))
+	b = q.ReceivedAt.appendJSON(append(b, `,"received_at":`...))
+	return appendOptional(b, `,"definition":`, q.Definition)
 }
 
 func (p PriceObserved) appendJSON(b []byte) []byte {

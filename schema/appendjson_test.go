@@ -66,7 +66,7 @@ func TestPayloadsAppendAsEncodingJSON(t *testing.T) {
 			return NewTime(time.UnixMicro(rapid.Int64Range(from, to).Draw(t, "time")))
 		})
 		quote := Quote{Provider(text.Draw(t, "provider")), Symbol(text.Draw(t, "symbol")), text.Draw(t, "request")}
-		fetched := QuoteFetched{quote, RawResponse(text.Draw(t, "answer")), at.Draw(t, "received")}
+		fetched := QuoteFetched{quote, RawResponse(text.Draw(t, "answer")), at.Draw(t, "received"), text.Draw(t, "definition")}
 		for _, payload := range []Payload{
 			fetched,
 			QuoteStored{fetched, text.Draw(t, "id")},

@@ -124,6 +124,8 @@ func (q *QuoteFetched) field(name string) any {
 		return &q.RawResponse
 	case "received_at":
 		return &q.ReceivedAt
+	case "definition":
+		return &q.Definition
 	}
 	return q.Quote.field(name)
 }

@@ -128,7 +128,7 @@ func TestStructsThatAreNotFlat(t *testing.T) {
 	for _, field := range flatFields(reflect.TypeFor[QuoteStored]()) {
 		names = append(names, field.name)
 	}
-	assert.Equal(t, "provider symbol request_id raw_response received_at raw_response_id", strings.Join(names, " "))
+	assert.Equal(t, "provider symbol request_id raw_response received_at definition raw_response_id", strings.Join(names, " "))
 }
 
 // What decodeFlat reads, encoding/json reads the same.

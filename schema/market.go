@@ -98,6 +98,9 @@ type QuoteFetched struct {
 	RawResponse RawResponse `json:"raw_response"`
 	// ReceivedAt is our clock when the answer was complete.
 	ReceivedAt Time `json:"received_at"`
+	// Definition is the version of the definition by which the answer is read; empty for
+	// an answer of a provider that is compiled in.
+	Definition string `json:"definition,omitempty"`
 }
 
 // EventType implements Payload.
@@ -115,7 +118,11 @@ func (q QuoteFetched) Validate() error {
 	if len(q.RawResponse) == 0 || len(q.RawResponse) > MaxRawResponse {
 		size = fmt.Errorf("raw_response: %d bytes, not within 1 and %d", len(q.RawResponse), MaxRawResponse)
 	}
-	return errors.Join(q.validate(), size, requiredTime("received_at", q.ReceivedAt))
+	var definition error
+	if q.Definition != "" {
+		definition = requiredID("definition", q.Definition)
+	}
+	return errors.Join(q.validate(), size, requiredTime("received_at", q.ReceivedAt), definition)
 }
 
 // QuoteStored is a QuoteFetched whose answer is safe in raw_market_data.

@@ -151,8 +151,10 @@ func (h *handler) ask(ctx context.Context, g *gate, r request, ended func(error)
 	}
 	if err == nil {
 		ended(nil)
-		return outcome{request: r, payload: schema.QuoteFetched{
-			Quote: schema.Quote{Provider: r.Provider, Symbol: r.Symbol, RequestID: r.ID}, RawResponse: answer, ReceivedAt: schema.NewTime(now)}}
+		version, text := h.definition(r.Provider)
+		return outcome{request: r, definition: text, payload: schema.QuoteFetched{
+			Quote: schema.Quote{Provider: r.Provider, Symbol: r.Symbol, RequestID: r.ID}, RawResponse: answer, ReceivedAt: schema.NewTime(now),
+			Definition: version}}
 	}
 	failure := h.classify(r, err)
 	o := failed(r, failure, schema.NewTime(now))
@@ -195,6 +197,16 @@ func (h *handler) pauseAfter(name schema.Provider, e *pipeline.QuoteError) time.
 		return defaultPause
 	}
 	return min(longest, defaultPause)
+}
+
+// definition is that of a provider that has one.
+func (h *handler) definition(name schema.Provider) (version, text string) {
+	if provider, known := h.provider(name); known {
+		if defined, ok := provider.(pipeline.Defined); ok {
+			return defined.DefinedBy()
+		}
+	}
+	return "", ""
 }
 
 // limits are those of a provider that has any.

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/pricemill/pricemill/handlers/failingjobs"
+	"github.com/pricemill/pricemill/handlers/provider/declared"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -45,7 +46,8 @@ const (
 // queue is the view that one process has of the tables.
 //
 // Where a transaction locks rows of several tables, it does so in one order:
-// fetch_queue, fetch_budgets, fetch_refused, failing_jobs, the outbox. Once it has rows of
+// fetch_queue, provider_definitions, fetch_budgets, fetch_refused,
+// failing_jobs, the outbox. Once it has rows of
 // fetch_budgets, it waits for none of fetch_queue any more: it skips those
 // that others hold.
 type queue struct {
@@ -248,12 +250,27 @@ func (q *queue) finish(ctx context.Context, outcomes []outcome, limits func(sche
 			return nil, err
 		}
 		counted = removed
+		if err := keepDefinitions(ctx, tx, removed); err != nil {
+			return nil, err
+		}
 		if err := endCalls(ctx, tx, outcomes, limits); err != nil {
 			return nil, err
 		}
 		return events, failingjobs.Note(ctx, tx, q.log, failures(removed))
 	})
 	return counted, err
+}
+
+// keepDefinitions keeps what the answers are read by, in the transaction that gives the
+// answers to the log: anyone who reads one finds its definition.
+func keepDefinitions(ctx context.Context, tx *pipeline.Tx, outcomes []outcome) error {
+	definitions := map[string]string{}
+	for _, o := range outcomes {
+		if answer, ok := o.payload.(schema.QuoteFetched); ok && answer.Definition != "" {
+			definitions[answer.Definition] = o.definition
+		}
+	}
+	return declared.Keep(ctx, tx, definitions)
 }
 
 // failures are those of some outcomes. Whether an answer holds a price is for

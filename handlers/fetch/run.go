@@ -14,8 +14,10 @@ import (
 type outcome struct {
 	request request
 	payload schema.Payload
-	refused bool          // no call was left for it
-	pause   time.Duration // how long its provider wants to be left alone
+	// definition is the text that the answer is read by, if any: it is kept with it.
+	definition string
+	refused    bool          // no call was left for it
+	pause      time.Duration // how long its provider wants to be left alone
 }
 
 // poll is how soon requests queued by another process, or left by one that

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/handlers/failingjobs"
+	"github.com/pricemill/pricemill/handlers/provider/declared"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -29,13 +30,17 @@ func init() {
 		Doc:      "Reads prices out of stored answers, by the pure Normalize of their provider.",
 		Consumes: []schema.EventType{schema.QuoteStored{}.EventType()},
 		Produces: append(schema.PriceTypes(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType()),
-		New:      func(env pipeline.Env) (pipeline.Handler, error) { return &handler{env.Provider, env.Log}, nil },
+		New: func(env pipeline.Env) (pipeline.Handler, error) {
+			return &handler{provider: env.Provider, log: env.Log}, nil
+		},
 	})
 }
 
 type handler struct {
 	provider func(schema.Provider) (pipeline.Provider, bool)
 	log      *slog.Logger
+	// definitions are those of answers that were read.
+	definitions declared.Library
 }
 
 var _ pipeline.Handler = (*handler)(nil)
@@ -68,10 +73,14 @@ type read struct {
 // Handle gives a price for every one that is news, and says so where an answer
 // holds none or only what is known.
 func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
+	definitions, err := h.definitions.Load(ctx, tx, versions(in))
+	if err != nil {
+		return nil, err
+	}
 	reads := make([]read, len(in))
 	keys := map[string]bool{}
 	for i := range in {
-		reads[i] = h.read(&in[i])
+		reads[i] = h.read(&in[i], definitions)
 		quote := in[i].Event.Payload.(schema.QuoteStored)
 		for _, p := range reads[i].prices {
 			keys[stateKey(quote, p.Symbol)] = true
@@ -94,6 +103,17 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 		return nil, err
 	}
 	return events, failingjobs.Note(ctx, tx, h.log, outcomes(reads))
+}
+
+// versions are those of the definitions by which the answers are read.
+func versions(in []pipeline.Record) map[string]bool {
+	all := map[string]bool{}
+	for i := range in {
+		if version := in[i].Event.Payload.(schema.QuoteStored).Definition; version != "" {
+			all[version] = true
+		}
+	}
+	return all
 }
 
 func isUnknown(err error) bool {
@@ -131,11 +151,21 @@ func outcomes(reads []read) []failingjobs.Outcome {
 	return all
 }
 
+// normalizer is what reads an answer: a provider, or the definition that the answer was
+// stored under.
+type normalizer interface {
+	Normalize(quote schema.QuoteFetched) ([]pipeline.Price, error)
+}
+
 // read asks the provider, and checks what no provider may answer.
-func (h *handler) read(r *pipeline.Record) read {
+func (h *handler) read(r *pipeline.Record, definitions map[string]*declared.Definition) read {
 	quote := r.Event.Payload.(schema.QuoteStored)
-	provider, known := h.provider(quote.Provider)
-	if !known {
+	var provider normalizer
+	if quote.Definition != "" {
+		provider = definitions[quote.Definition]
+	} else if compiled, known := h.provider(quote.Provider); known {
+		provider = compiled
+	} else {
 		return read{record: r, err: pipeline.Quotef(schema.CodeUnknownProvider, "no provider %q in this binary", quote.Provider)}
 	}
 	prices, err := normalize(provider, quote.QuoteFetched)
@@ -161,7 +191,7 @@ func (h *handler) read(r *pipeline.Record) read {
 
 // normalize makes an error of a panic, so that the answer is rejected and
 // anyone who waits for its outcome learns of it.
-func normalize(provider pipeline.Provider, quote schema.QuoteFetched) (prices []pipeline.Price, err error) {
+func normalize(provider normalizer, quote schema.QuoteFetched) (prices []pipeline.Price, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = pipeline.Quotef(schema.CodeInternal, "the provider panicked: %v", p)

@@ -24,6 +24,8 @@ type kept struct {
 	Raw       []byte          `db:"raw_bytes"`
 	Timestamp keptTime        `db:"timestamp"`
 	RequestID string          `db:"request_id"`
+
+	Definition string `db:"definition"`
 }
 
 // keptTime is a timestamp as it is kept, which may be none.
@@ -155,6 +157,7 @@ func (p *partition) compare(r *pipeline.Record, row kept) {
 		{"raw_bytes", string(row.Raw) == string(wantRaw)},
 		{"timestamp", row.Timestamp.readable && row.Timestamp.Compare(quote.ReceivedAt) == 0},
 		{"request_id", row.RequestID == quote.RequestID},
+		{"definition", row.Definition == quote.Definition},
 	} {
 		if !column.same {
 			p.view.Finding.Missing("raw_market_data id=%d: %s is not that of the answer at offset %d of %s", row.ID, column.name, r.Offset, p.tp)
@@ -167,7 +170,7 @@ func (p *partition) compare(r *pipeline.Record, row kept) {
 func (p *partition) row(ctx context.Context, id int64) (*kept, error) {
 	for {
 		if len(p.page) == 0 && !p.ended {
-			err := p.view.Select(ctx, &p.page, `SELECT id, event_id, symbol, provider, raw_response, raw_bytes, timestamp, request_id
+			err := p.view.Select(ctx, &p.page, `SELECT id, event_id, symbol, provider, raw_response, raw_bytes, timestamp, request_id, definition
 				FROM raw_market_data WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3`, p.after, p.last, rowPage)
 			if err != nil {
 				return nil, fmt.Errorf("reading the answers that are kept: %w", err)

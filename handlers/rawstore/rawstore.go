@@ -30,7 +30,7 @@ type handler struct{}
 
 var _ pipeline.Handler = handler{}
 
-var columns = []string{"id", "event_id", "symbol", "provider", "raw_response", "raw_bytes", "timestamp", "request_id"}
+var columns = []string{"id", "event_id", "symbol", "provider", "raw_response", "raw_bytes", "timestamp", "request_id", "definition"}
 
 // Handle inserts the answers that are not known yet. The id of an event is that
 // of the fact (a trade, a file's line, a request), so an answer that a stream
@@ -48,7 +48,7 @@ func (handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record
 		}
 		ids[i] = id
 		text, raw := split(quote.RawResponse)
-		rows.Add(id, in[i].Event.ID, quote.Symbol, quote.Provider, text, raw, quote.ReceivedAt, quote.RequestID)
+		rows.Add(id, in[i].Event.ID, quote.Symbol, quote.Provider, text, raw, quote.ReceivedAt, quote.RequestID, quote.Definition)
 	}
 	var inserted []int64
 	if err := store.InsertReturning(ctx, tx.Tx, &inserted, rows); err != nil {

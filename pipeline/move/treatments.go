@@ -48,6 +48,7 @@ var Treatments = []Treatment{
 	{"normalized_quotes", Copied, ""},
 	{"outbox", Empty, "the log is in the database"},
 	{"positions", Chosen, "those of generations that do not serve stay"},
+	{"provider_definitions", Copied, "answers are read by them"},
 	{"rate_limits", Fresh, "a minute of requests"},
 	{"raw_market_data", Copied, ""},
 	{"rebuilds", Chosen, "those of generations that stay are cancelled"},

@@ -21,7 +21,10 @@ import (
 
 // goldenFiles hold objects of goldenCases by name, relative to the package of
 // the provider.
-const goldenFiles = "testdata/normalize/*.json"
+const goldenFiles = defaultGolden + "/*.json"
+
+// defaultGolden is where they are, unless REST.Golden says otherwise.
+const defaultGolden = "testdata/normalize"
 
 // goldenHelp says what to write.
 const goldenHelp = "write " + goldenFiles + " in the provider's package, each a JSON object of cases by name, such as " +
@@ -47,10 +50,13 @@ type goldenCase struct {
 	Prices  []goldenPrice
 }
 
-// readGolden reads all cases, by file and name.
-func readGolden(t testing.TB) map[string]goldenCase {
+// readGolden reads all cases, by file and name. An empty directory is the default.
+func readGolden(t testing.TB, directory string) map[string]goldenCase {
 	t.Helper()
-	files, err := filepath.Glob(goldenFiles)
+	if directory == "" {
+		directory = defaultGolden
+	}
+	files, err := filepath.Glob(filepath.Join(directory, "*.json"))
 	require.NoError(t, err)
 	require.NotEmpty(t, files, "there are no answers to hold Normalize to: %s", goldenHelp)
 	cases := map[string]goldenCase{}
@@ -81,8 +87,13 @@ func readGolden(t testing.TB) map[string]goldenCase {
 // it has one, or the code of the error.
 func Normalize(t *testing.T, name schema.Provider, p pipeline.Provider) {
 	t.Helper()
+	normalizeGolden(t, name, p, "")
+}
+
+func normalizeGolden(t *testing.T, name schema.Provider, p pipeline.Provider, directory string) {
+	t.Helper()
 	s := Suite{Name: name}
-	for caseName, c := range readGolden(t) {
+	for caseName, c := range readGolden(t, directory) {
 		t.Run(caseName, func(t *testing.T) {
 			t.Parallel()
 			if err := s.checkGolden(p, c); err != nil {
@@ -134,7 +145,7 @@ func noPrices(prices []pipeline.Price) error {
 func FuzzNormalize(f *testing.F, name schema.Provider, p pipeline.Provider) {
 	f.Helper()
 	s := Suite{Name: name}
-	for _, c := range readGolden(f) {
+	for _, c := range readGolden(f, "") {
 		f.Add(string(c.Symbol), []byte(c.Payload))
 	}
 	f.Fuzz(func(t *testing.T, symbol string, answer []byte) {

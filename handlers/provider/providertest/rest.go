@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
@@ -23,14 +25,15 @@ type REST struct {
 	// Name is the provider's name. Required.
 	Name schema.Provider
 	// New makes the provider, as its module does. It is given the settings
-	// base_url and, with a KeyHeader, api_key. Required.
+	// base_url and, where there is a key, api_key. Required.
 	New func(pipeline.Env) (pipeline.Provider, error)
-	// KeyHeader is the header that carries the key. Empty: there is no key.
-	KeyHeader string
+	// KeyHeader is the header that carries the key, after KeyPrefix; KeyQuery is the
+	// parameter of the query that does. Both empty: there is no key.
+	KeyHeader, KeyPrefix, KeyQuery string
 	// Symbol is one that the service has a price of. Required.
 	Symbol schema.Symbol
 	// Request is what the provider asks for Symbol: path and query as they are
-	// on the wire, after the base URL. Required.
+	// on the wire, after the base URL, with {key} where KeyQuery has the key. Required.
 	Request string
 	// Answer is a good answer to Request. Required.
 	Answer string
@@ -43,6 +46,36 @@ type REST struct {
 	NotFound schema.Code
 	// Limit is as in Suite.
 	Limit time.Duration
+	// Golden is the directory of the files that Normalize describes. Empty:
+	// testdata/normalize.
+	Golden string
+}
+
+// hasKey says that the service wants a key.
+func (s REST) hasKey() bool { return s.KeyHeader != "" || s.KeyQuery != "" }
+
+// sentKey is the key as a request has it.
+func (s REST) sentKey(r *http.Request) string {
+	if s.KeyQuery != "" {
+		return r.URL.Query().Get(s.KeyQuery)
+	}
+	return r.Header.Get(s.KeyHeader)
+}
+
+// names reports whether a URL names a symbol, in whatever spelling.
+func names(uri string, symbol schema.Symbol) bool {
+	bare := func(text string) string {
+		return strings.Map(func(r rune) rune {
+			if unicode.IsLetter(r) {
+				return unicode.ToUpper(r)
+			}
+			return -1
+		}, text)
+	}
+	if plain, err := url.QueryUnescape(uri); err == nil {
+		uri = plain
+	}
+	return strings.Contains(bare(uri), bare(string(symbol)))
 }
 
 // RunREST runs Run, Normalize and what else holds for a provider that asks a
@@ -76,9 +109,9 @@ func RunREST(t *testing.T, s REST) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("Normalize", func(t *testing.T) { Normalize(t, s.Name, p) })
+	t.Run("Normalize", func(t *testing.T) { normalizeGolden(t, s.Name, p, s.Golden) })
 	t.Run("NormalizeCoversBadPrices", func(t *testing.T) {
-		if err := coversBadPrices(readGolden(t)); err != nil {
+		if err := coversBadPrices(readGolden(t, s.Golden)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -116,7 +149,7 @@ func restChecks(s REST) []restCheck {
 		{"CancelWhileAnswerComes", cancelWhileAnswerComes},
 		{"OneThatHangsDelaysNoOther", oneThatHangsDelaysNoOther},
 	}
-	if s.KeyHeader != "" {
+	if s.hasKey() {
 		checks = append(checks, restCheck{"WithoutKey", withoutKey}, restCheck{"KeyInTheAnswer", keyInTheAnswer})
 	}
 	return checks
@@ -146,11 +179,11 @@ func (s REST) suite() Suite {
 // answer is the service as it should be.
 func (s REST) answer(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case strings.Contains(r.RequestURI, string(unknownSymbol)):
+	case names(r.RequestURI, unknownSymbol):
 		write(w, s.UnknownStatus, s.UnknownAnswer)
-	case strings.Contains(r.RequestURI, string(hangingSymbol)):
+	case names(r.RequestURI, hangingSymbol):
 		hang(w, r)
-	case r.RequestURI == basePath+s.Request:
+	case r.RequestURI == basePath+strings.ReplaceAll(s.Request, "{key}", key):
 		write(w, http.StatusOK, s.Answer)
 	default:
 		write(w, http.StatusTeapot, "")
@@ -180,7 +213,7 @@ func now() time.Time { return receivedAt().Time }
 
 func (s REST) env(baseURL, key string, log *logBook) pipeline.Env {
 	settings := map[string]any{"base_url": baseURL}
-	if s.KeyHeader != "" && key != "" {
+	if s.hasKey() && key != "" {
 		settings["api_key"] = key
 	}
 	return pipeline.Env{Settings: settings, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),

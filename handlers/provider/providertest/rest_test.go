@@ -128,7 +128,7 @@ func (limited) Limits() []pipeline.Limit { return nil }
 // What fails says which file to write, and what to write into it.
 func TestMissingGoldenFilesAreDescribed(t *testing.T) {
 	t.Parallel()
-	said := failtest.Of(t, func(t *failtest.T) { readGolden(t) }) // this package has none
+	said := failtest.Of(t, func(t *failtest.T) { readGolden(t, "") }) // this package has none
 	for _, part := range []string{"testdata/normalize/*.json", `"payload"`, `"prices"`, `"code": "bad_price"`} {
 		assert.Contains(t, said, part)
 	}

@@ -39,15 +39,15 @@ func (s REST) checkRequest(r *http.Request) error {
 	if got := r.UserAgent(); got != "pricemill/"+version {
 		errs = append(errs, fmt.Errorf("User-Agent %q", got))
 	}
-	if strings.Contains(r.RequestURI, key) {
-		errs = append(errs, errors.New("the key is in the URL"))
+	if strings.Contains(r.RequestURI, key) != (s.KeyQuery != "") {
+		errs = append(errs, errors.New("the key is in the URL, or is not where it should be"))
 	}
 	for name, values := range r.Header {
 		if strings.Contains(strings.Join(values, " "), key) != (s.KeyHeader != "" && name == http.CanonicalHeaderKey(s.KeyHeader)) {
 			errs = append(errs, fmt.Errorf("header %s and the key", name))
 		}
 	}
-	if s.KeyHeader != "" && r.Header.Get(s.KeyHeader) != key {
+	if s.KeyHeader != "" && r.Header.Get(s.KeyHeader) != s.KeyPrefix+key {
 		errs = append(errs, fmt.Errorf("header %s does not hold the key", s.KeyHeader))
 	}
 	return errors.Join(errs...)
@@ -110,7 +110,7 @@ func redirectWithinTheHost(ctx context.Context, s REST) error {
 		return fmt.Errorf("a redirect within the host: %q, %w", raw, err)
 	}
 	for _, r := range p.asked() {
-		if s.KeyHeader != "" && r.Header.Get(s.KeyHeader) != key {
+		if s.KeyHeader != "" && r.Header.Get(s.KeyHeader) != s.KeyPrefix+key {
 			return errors.New("the redirect lost the key")
 		}
 	}
@@ -157,7 +157,7 @@ func wrongSettings(_ context.Context, s REST) error {
 		"https://service.example:port" + key, "http://127.0.0.1.example"} {
 		refuses(baseURL, "")
 	}
-	if s.KeyHeader != "" {
+	if s.hasKey() {
 		refuses("https://service.example", key+"\r\nX-Other: 1")
 	}
 	env := s.env("https://service.example", key, &logBook{})

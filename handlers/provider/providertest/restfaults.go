@@ -55,7 +55,7 @@ func eachStatusHasItsCode(ctx context.Context, s REST) error {
 	for status, want := range s.statusCodes() {
 		_, err := s.failsOn(ctx, want, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Error", fmt.Sprint(r.Header))
-			write(w, status, fmt.Sprintf(`{"error":%q}`, r.Header.Get(s.KeyHeader)))
+			write(w, status, fmt.Sprintf(`{"error":%q}`, s.sentKey(r)))
 		})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("status %d: %w", status, err))
@@ -213,7 +213,7 @@ func notJSON(ctx context.Context, s REST) error {
 // keyInTheAnswer: answers are kept, and the key must not be.
 func keyInTheAnswer(ctx context.Context, s REST) error {
 	_, err := s.failsOn(ctx, schema.CodeBadResponse, func(w http.ResponseWriter, r *http.Request) {
-		write(w, http.StatusOK, strings.TrimSuffix(s.Answer, "}")+`,"you":"`+r.Header.Get(s.KeyHeader)+`"}`)
+		write(w, http.StatusOK, strings.TrimSuffix(s.Answer, "}")+`,"you":"`+s.sentKey(r)+`"}`)
 	})
 	return err
 }
@@ -269,7 +269,7 @@ func cancelWhileAnswerComes(ctx context.Context, s REST) error {
 func oneThatHangsDelaysNoOther(ctx context.Context, s REST) error {
 	hangs := make(chan struct{})
 	p, err := s.open(func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.RequestURI, string(hangingSymbol)) {
+		if names(r.RequestURI, hangingSymbol) {
 			close(hangs)
 		}
 		s.answer(w, r)

@@ -28,6 +28,9 @@ type Config struct {
 	// KeyHeader is the header that carries Key. Either is empty where the
 	// service takes no key, or where there is none.
 	KeyHeader, Key string
+	// Headers are further headers of each request. They, the query and the path may hold
+	// Key too.
+	Headers map[string]string
 	// ResetHeader is the header by which the service says, in seconds since
 	// 1970, when it answers again after 429. Empty: there is none.
 	ResetHeader string
@@ -123,6 +126,25 @@ func (c *Client) Get(ctx context.Context, query url.Values, path ...string) (sch
 			return nil, pipeline.Quotef(schema.CodeUnknownSymbol, "%q cannot be asked for", segment)
 		}
 	}
+	return c.get(ctx, query, path, nil)
+}
+
+// GetJudged is Get for a service whose answers say in their bodies what they mean. judge
+// is asked about each complete answer, of whatever status, and returns nil where only the
+// status counts; RetryAfter is filled in. The error that it returns must hold nothing that
+// the service sent. A last step of the path may be empty: the URL then ends in a slash.
+func (c *Client) GetJudged(ctx context.Context, query url.Values, path []string,
+	judge func(status int, body []byte) *pipeline.QuoteError) (schema.RawResponse, error) {
+	for i, segment := range path {
+		if last := i == len(path)-1 && i > 0; !isSegment(segment) && (!last || segment != "") {
+			return nil, pipeline.Quotef(schema.CodeUnknownSymbol, "this symbol cannot be asked for")
+		}
+	}
+	return c.get(ctx, query, path, judge)
+}
+
+func (c *Client) get(ctx context.Context, query url.Values, path []string,
+	judge func(status int, body []byte) *pipeline.QuoteError) (schema.RawResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, ceiling)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, below(c.base, query, path).String(), nil)
@@ -132,6 +154,9 @@ func (c *Client) Get(ctx context.Context, query url.Values, path ...string) (sch
 	}
 	request.Header.Set("User-Agent", "pricemill/"+c.config.Version)
 	request.Header.Set("Accept", "application/json")
+	for name, value := range c.config.Headers {
+		request.Header.Set(name, value)
+	}
 	if c.config.KeyHeader != "" && c.config.Key != "" {
 		request.Header.Set(c.config.KeyHeader, c.config.Key)
 	}
@@ -140,10 +165,35 @@ func (c *Client) Get(ctx context.Context, query url.Values, path ...string) (sch
 		return nil, NoAnswer(ctx, err)
 	}
 	defer func() { _ = response.Body.Close() }() // all that was wanted of it has been read
-	if response.StatusCode != http.StatusOK {
-		return nil, c.failed(ctx, response)
+	if judge == nil {
+		if response.StatusCode != http.StatusOK {
+			return nil, c.failed(ctx, response)
+		}
+		return c.read(ctx, response)
 	}
-	return c.read(ctx, response)
+	return c.judged(ctx, response, judge)
+}
+
+// judged asks judge what an answer means. One that cannot be read means what its status
+// does.
+func (c *Client) judged(ctx context.Context, response *http.Response, judge func(int, []byte) *pipeline.QuoteError) (schema.RawResponse, error) {
+	success := response.StatusCode == http.StatusOK
+	body, err := c.read(ctx, response)
+	if err != nil && success {
+		return nil, err
+	}
+	if err == nil {
+		if failure := judge(response.StatusCode, body); failure != nil {
+			if failure.Code == schema.CodeRateLimited || failure.Code == schema.CodeUnavailable {
+				failure.RetryAfter = retryAfter(response.Header, c.config.ResetHeader, c.config.Now())
+			}
+			return nil, failure
+		}
+	}
+	if !success {
+		return nil, Refused(response, c.config.ResetHeader, c.config.Now())
+	}
+	return body, nil
 }
 
 // read returns the body, which must be complete.
@@ -154,7 +204,7 @@ func (c *Client) read(ctx context.Context, response *http.Response) (schema.RawR
 		return nil, pipeline.Quotef(schema.CodeTooLarge, "the answer has more than %d bytes", schema.MaxRawResponse)
 	case err != nil:
 		return nil, NoAnswer(ctx, err)
-	case c.config.Key != "" && bytes.Contains(body, []byte(c.config.Key)):
+	case c.config.Key != "" && (bytes.Contains(body, []byte(c.config.Key)) || bytes.Contains(body, []byte(url.QueryEscape(c.config.Key)))):
 		// As a page does that shows what it was asked. Answers are kept.
 		return nil, pipeline.Quotef(schema.CodeBadResponse, "the answer repeats the key")
 	}
