@@ -59,7 +59,7 @@ var flagValues = map[string]values{
 // pathArguments and pathFlags name files or directories, which the shell completes.
 var (
 	pathArguments = []string{"FILE", "DIR"}
-	pathFlags     = []string{"config", "data-dir", "cpuprofile", "memprofile", "replace"}
+	pathFlags     = []string{"config", "sample", "data-dir", "cpuprofile", "memprofile", "replace"}
 )
 
 // completeValues has every argument and flag of the commands at and below c completed.

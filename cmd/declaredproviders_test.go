@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -130,4 +131,65 @@ func TestSettingsOfDeclaredProviders(t *testing.T) {
 		assert.Regexp(t, `(?m)^ACME_BASE_URL +https://api.acme.example +default$`, stdout)
 		assert.NotContains(t, stdout+stderr, canaryKey)
 	}
+}
+
+// TestTheProvidersDocument runs the commands of docs/providers.md with the definition and
+// the answer of the document, and compares what they print.
+func TestTheProvidersDocument(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/providers.md")
+	require.NoError(t, err)
+	directory := t.TempDir()
+	for kind, file := range map[string]string{"yaml": "acme.yaml", "json": "answer.json"} {
+		block := regexp.MustCompile("(?s)```" + kind + "\n(.*?)```").FindSubmatch(text)
+		require.NotNil(t, block, kind)
+		require.NoError(t, os.WriteFile(filepath.Join(directory, file), block[1], 0o600))
+	}
+	compared := 0
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)\n```\n\n```text\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+		args := arguments(block[1])
+		for i, arg := range args {
+			if arg == "acme.yaml" || arg == "answer.json" {
+				args[i] = filepath.Join(directory, arg)
+			}
+		}
+		status, stdout, stderr := run(t, environment{}, args...)
+		if want, failed := strings.CutPrefix(block[2], "pricemill: "); failed {
+			assert.Equal(t, 1, status)
+			assert.Equal(t, "pricemill: "+want, stderr)
+		} else {
+			assert.Zero(t, status, stderr)
+			assert.Equal(t, block[2], regexp.MustCompile(`(?m) +$`).ReplaceAllString(stdout, ""))
+		}
+		compared++
+	}
+	assert.Equal(t, 2, compared)
+}
+
+// TestProviderTestAsks: without a sample the service is asked, with the key.
+func TestProviderTestAsks(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(declare(t, acmeDefinition), "0.yaml")
+	env := environment{"ACME_API_KEY": canaryKey, "ACME_BASE_URL": acmeService(t).URL}
+	status, stdout, stderr := run(t, env, "provider", "test", file, "--symbol", "aapl", "-o", "json")
+	require.Zero(t, status, stderr)
+	assert.Contains(t, stdout, `"value": "612345.67"`)
+	assert.NotContains(t, stdout+stderr, canaryKey)
+
+	for args, want := range map[string]string{
+		file + " --symbol NOPE":       "unknown_symbol: the service does not know NOPE, by rule 1 of the definition",
+		file + " --sample " + file:    "bad_response: the answer is not JSON",
+		file + " --status 99":         "--status: 99 is not within 200 and 599",
+		file + " --symbol ?":          "--symbol: ",
+		file + " --sample nothing":    "--sample: open nothing",
+		"../docs/providers.md":        "not a provider's definition",
+		filepath.Join(file, "absent"): "absent",
+	} {
+		status, _, stderr := run(t, env, append([]string{"provider", "test"}, strings.Fields(args)...)...)
+		assert.NotZero(t, status, args)
+		assert.Contains(t, stderr, want, args)
+	}
+	delete(env, "ACME_API_KEY")
+	_, _, stderr = run(t, env, "provider", "test", file)
+	assert.Contains(t, stderr, "not_configured: there is no key: set ACME_API_KEY")
 }

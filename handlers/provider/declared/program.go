@@ -168,7 +168,7 @@ func textOf(value any) (string, error) {
 	case float64:
 		return "", errors.New("a number that jq computed, so not exact: give the number or text of the answer as it is")
 	default:
-		return "", fmt.Errorf("gives a %s, not a number or a text", gojq.TypeOf(value))
+		return "", fmt.Errorf("its value is of type %s, not a number or a text", gojq.TypeOf(value))
 	}
 	if len(text) > maxText {
 		return "", fmt.Errorf("gives a text of %d bytes, more than %d", len(text), maxText)

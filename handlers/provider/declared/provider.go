@@ -2,6 +2,7 @@ package declared
 
 import (
 	"context"
+	"net/http"
 	"strings"
 
 	"github.com/pricemill/pricemill/handlers/provider/rest"
@@ -75,13 +76,18 @@ func (p *provider) Quote(ctx context.Context, symbol schema.Symbol) (schema.RawR
 	}
 	query, path := p.request.fill(map[string]string{symbolPlace: spelled, keyPlace: p.key})
 	return p.client.GetJudged(ctx, query, path, func(status int, body []byte) *pipeline.QuoteError {
-		value, err := decodeAnswer(body)
-		r := p.judge(status, value, err == nil, symbol, spelled)
-		if r == nil || (status == 200 && r.Means == schema.CodeUnknownSymbol) {
-			return nil // such an answer is kept, and Normalize says what it is
-		}
-		return pipeline.Quotef(r.Means, "status %d, which is %s by rule %d of the definition", status, r.Means, r.number)
+		return p.refusal(status, body, symbol, spelled)
 	})
+}
+
+// refusal is what a rule says about an answer that is not kept; nil where none fits.
+func (d *Definition) refusal(status int, body []byte, symbol schema.Symbol, spelled string) *pipeline.QuoteError {
+	value, err := decodeAnswer(body)
+	r := d.judge(status, value, err == nil, symbol, spelled)
+	if r == nil || (status == http.StatusOK && r.Means == schema.CodeUnknownSymbol) {
+		return nil // such an answer is kept, and Normalize says what it is
+	}
+	return pipeline.Quotef(r.Means, "status %d, which is %s by rule %d of the definition", status, r.Means, r.number)
 }
 
 // KeySetting is the name of the environment variable with a provider's key.

@@ -3,6 +3,7 @@ package declared
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,7 +113,7 @@ func (d *Definition) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, e
 	if err != nil {
 		return nil, err
 	}
-	if r := d.judge(200, value, true, fetched.Symbol, spelled); r != nil {
+	if r := d.judge(http.StatusOK, value, true, fetched.Symbol, spelled); r != nil {
 		if r.Means == schema.CodeUnknownSymbol {
 			return nil, pipeline.Quotef(schema.CodeUnknownSymbol, "the service does not know %s, by rule %d of the definition", fetched.Symbol, r.number)
 		}
@@ -187,7 +188,7 @@ func (e *entry) read(receivedAt schema.Time) (pipeline.Price, error) {
 }
 
 func badResponse(key string, p program, err error) error {
-	return &pipeline.QuoteError{Code: schema.CodeBadResponse, Reason: schema.CutReason(fmt.Sprintf("%s, %s: %v", key, p.text, err)), Err: err}
+	return &pipeline.QuoteError{Code: schema.CodeBadResponse, Reason: schema.CutReason(fmt.Sprintf("%s, %s: %v", key, p.text, err))}
 }
 
 func (e *entry) text(p program) (string, error) {
@@ -202,7 +203,7 @@ func (e *entry) text(p program) (string, error) {
 func (e *entry) price(key string, p program) (schema.Decimal, error) {
 	text, err := e.text(p)
 	if err != nil {
-		return schema.Decimal{}, &pipeline.QuoteError{Code: schema.CodeBadPrice, Reason: schema.CutReason(fmt.Sprintf("%s, %s: %v", key, p.text, err)), Err: err}
+		return schema.Decimal{}, &pipeline.QuoteError{Code: schema.CodeBadPrice, Reason: schema.CutReason(fmt.Sprintf("%s, %s: %v", key, p.text, err))}
 	}
 	if e.definition.file.Read.Signed {
 		return payload.ParseSigned(text)

@@ -1,0 +1,131 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/handlers/provider/declared"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func newProvider(a *app) *cobra.Command {
+	parent := &cobra.Command{
+		Use:   "provider",
+		Short: "Test a file that declares a provider",
+	}
+	parent.AddCommand(newProviderTest(a))
+	return parent
+}
+
+// providerTest is what the flags of provider test say.
+type providerTest struct {
+	file, sample, symbol string
+	status               int
+}
+
+func newProviderTest(a *app) *cobra.Command {
+	var t providerTest
+	var output string
+	c := &cobra.Command{
+		Use:   "test FILE",
+		Short: "Show what a definition reads from an answer",
+		Long: `Check a file that declares a provider, and show what it asks for a symbol and
+what it reads from the answer: from that of the service, or with --sample from
+a file, without asking anyone. Nothing is stored, and no service of pricemill
+is needed.
+
+The key of the service is taken from NAME_API_KEY or NAME_API_KEY_FILE, and
+NAME_BASE_URL leads to another host, where NAME is the provider's name.
+
+An answer without a price is an error, which says what the answer means and
+which rule of the definition says so.`,
+		Example: "  pricemill provider test acme.yaml --symbol BTC-USD\n  pricemill provider test acme.yaml --sample answer.json\n" +
+			"  pricemill provider test acme.yaml --sample limit.json --status 429",
+		Args: exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			t.file = args[0]
+			fields, err := t.run(c.Context(), a)
+			if len(fields) > 0 {
+				printing := a.print(output, fields, func(w io.Writer) {
+					fmt.Fprintln(w, "FIELD\tVALUE\tFROM")
+					for _, f := range fields {
+						fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, orDash(f.Value), orDash(oneLine(f.From)))
+					}
+				})
+				err = errors.Join(err, printing)
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&t.sample, "sample", "", "read this `file` as the answer")
+	c.Flags().StringVar(&t.symbol, "symbol", "BTC-USD", "the symbol that is asked for, as clients name it")
+	c.Flags().IntVar(&t.status, "status", http.StatusOK, "HTTP status of the sample, 200 to 599")
+	outputFlag(c, &output)
+	return c
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+// run returns what was asked and read, as far as that went.
+func (t providerTest) run(ctx context.Context, a *app) ([]declared.Field, error) {
+	d, err := readDefinition(t.file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errUsage, t.file, err)
+	}
+	symbol, err := schema.ParseSymbol(t.symbol)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --symbol: %w", errUsage, err)
+	}
+	if err := within("--status", t.status, http.StatusOK, 599); err != nil {
+		return nil, err
+	}
+	fields, err := d.Asks(symbol)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := t.answer(ctx, a, d, symbol)
+	if err != nil {
+		return fields, err
+	}
+	read, err := d.Reads(schema.QuoteFetched{Quote: schema.Quote{Provider: d.Name(), Symbol: symbol}, RawResponse: answer,
+		ReceivedAt: schema.NewTime(time.Now())}, t.status)
+	return append(fields, read...), err
+}
+
+// answer is that of the sample, or of the service.
+func (t providerTest) answer(ctx context.Context, a *app, d *declared.Definition, symbol schema.Symbol) (schema.RawResponse, error) {
+	if t.sample != "" {
+		answer, err := readAtMost(t.sample, schema.MaxRawResponse+1)
+		if err != nil {
+			return nil, fmt.Errorf("%w: --sample: %w", errUsage, err)
+		}
+		return answer, nil
+	}
+	var wrong faults
+	settings := map[string]any{}
+	for _, s := range (providerList{d.Module()}).declaredSettings() {
+		if value := a.fromEnvironment(s, &wrong); value != "" {
+			settings[s.moduleKey()] = value
+		}
+	}
+	if len(wrong) > 0 {
+		return nil, fmt.Errorf("%w: %w", errUsage, errors.Join(wrong...))
+	}
+	p, err := d.New(pipeline.Env{Settings: settings, Version: releaseName(), Now: time.Now})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return p.Quote(ctx, symbol)
+}

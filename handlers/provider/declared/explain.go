@@ -1,0 +1,78 @@
+package declared
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Field is something that a definition reads or asks, for people.
+type Field struct {
+	Name  string `json:"name"`
+	From  string `json:"from,omitempty"` // what the definition says
+	Value string `json:"value,omitempty"`
+}
+
+// Asks explains the request for a symbol. The key is shown as {key}.
+func (d *Definition) Asks(symbol schema.Symbol) ([]Field, error) {
+	spelled, err := d.spell(symbol)
+	if err != nil {
+		return nil, err
+	}
+	query, path := d.request.fill(map[string]string{symbolPlace: spelled, keyPlace: "{key}"})
+	for i := range path {
+		path[i] = url.PathEscape(path[i])
+	}
+	address := strings.TrimRight(d.file.BaseURL, "/") + "/" + strings.Join(path, "/")
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	address = strings.ReplaceAll(address, url.QueryEscape("{key}"), "{key}")
+	return []Field{{"symbol", d.file.Symbol, spelled}, {"request", d.file.Request, address}}, nil
+}
+
+// Reads explains what Quote and Normalize make of an answer with a status. The error is a
+// *pipeline.QuoteError, which says what the answer means instead of a price.
+func (d *Definition) Reads(fetched schema.QuoteFetched, status int) ([]Field, error) {
+	spelled, err := d.spell(fetched.Symbol)
+	if err != nil {
+		return nil, err
+	}
+	if failure := d.refusal(status, fetched.RawResponse, fetched.Symbol, spelled); failure != nil {
+		return nil, failure
+	}
+	if status != http.StatusOK {
+		return nil, rest.Refused(&http.Response{StatusCode: status}, "", fetched.ReceivedAt.Time)
+	}
+	prices, err := d.Normalize(fetched)
+	if err != nil {
+		return nil, err
+	}
+	return d.fields(prices[0]), nil
+}
+
+func (d *Definition) fields(price pipeline.Price) []Field {
+	r := d.file.Read
+	size, sequence, volume := "", "", ""
+	if price.Size.Sign() != 0 {
+		size = price.Size.String()
+	}
+	if price.Sequence != 0 {
+		sequence = strconv.FormatInt(int64(price.Sequence), 10)
+	}
+	at := Field{"time", r.Time, price.Time.Text()}
+	if b := price.Bar; b != nil {
+		if b.Volume != nil {
+			volume = b.Volume.String()
+		}
+		return []Field{{"open", r.Bar.Open, b.Open.String()}, {"high", r.Bar.High, b.High.String()}, {"low", r.Bar.Low, b.Low.String()},
+			{"close", r.Bar.Close, b.Close.String()}, {"volume", r.Bar.Volume, volume}, {"begin", r.Time, b.OpenTime.Text()},
+			{"end", r.Bar.Span.String(), price.Time.Text()}, {"id", r.ID, sequence}}
+	}
+	return []Field{{"price", r.Price, price.Price.String()}, at, {"size", r.Size, size}, {"id", r.ID, sequence}}
+}
