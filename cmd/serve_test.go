@@ -70,7 +70,7 @@ func TestBadInputStopsNothing(t *testing.T) {
 	t.Parallel()
 	p := start(t, environment{
 		"SIMULATED_FAULTS": "DOWN=fail,HANG=hang,NOPE=unknown,JUNK=garbage,ZERO=zero,HUGE=too_large",
-		"FETCH_TIMEOUT":    "300ms",
+		"FETCH_TIMEOUT":    "2s",
 	})
 	p.eventually("/readyz", http.StatusOK)
 	for name, test := range map[string]struct {
