@@ -295,10 +295,11 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 var quoteFetched = schema.QuoteFetched{}.EventType()
 
 // passed are the stages that the quotes of a file pass: handlers, and of the folds
-// those that they pass.
+// those that they pass. A file does not wait for handlers that deliver.
 func (m *modules) passed(ctx context.Context, folds func(context.Context) ([]engine.StageSpec, error)) ([]engine.StageSpec, error) {
 	those, err := folds(ctx)
-	return engine.Downstream(append(slices.Clone(m.stages), those...), quoteFetched), err
+	here := slices.DeleteFunc(slices.Clone(m.stages), func(s engine.StageSpec) bool { return m.delivering[s.Name] })
+	return engine.Downstream(append(here, those...), quoteFetched), err
 }
 
 // feed sends the file, and waits for all that follows from it.

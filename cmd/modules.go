@@ -30,6 +30,8 @@ type modules struct {
 	sources   []engine.SourceSpec
 	// parts are all that work in the service, in whatever process.
 	parts []topology.Component
+	// delivering are the handlers that hand what they read to another system.
+	delivering map[string]bool
 	// active are the modules that work in this process and have something else
 	// to do.
 	active []activeModule
@@ -44,7 +46,7 @@ type modules struct {
 // so wrong settings are reported before anything starts.
 func build(c config, log *slog.Logger) (*modules, error) {
 	m := &modules{known: c.Providers, providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry(), parts: slices.Clone(builtinSources),
-		switchedOff: map[string]projections.IndicatorDoc{}}
+		delivering: map[string]bool{}, switchedOff: map[string]projections.IndicatorDoc{}}
 	env := func(name string) pipeline.Env {
 		return pipeline.Env{Settings: c.Modules[name], Log: log.With("module", name), Now: time.Now, Version: releaseName(),
 			Provider: m.provider, Metrics: m.registry}
@@ -66,6 +68,7 @@ func build(c config, log *slog.Logger) (*modules, error) {
 			continue
 		}
 		m.parts = append(m.parts, topology.Component{Kind: topology.HandlerComponent, Name: module.Name, Doc: module.Doc, Consumes: module.Consumes, Produces: module.Produces})
+		m.delivering[module.Name] = module.Delivers
 		handler, err := module.New(env(module.Name))
 		if err = m.made("handler "+module.Name, handler, err, c.Roles.Handlers); err != nil {
 			errs = append(errs, err)
@@ -178,7 +181,7 @@ func (m *modules) openProjections(ctx context.Context, c config, b *backends, lo
 }
 
 // serving are the names of the stages that the service needs, in whatever process:
-// those of the handlers, and of the generations that readers see.
+// those of the handlers but such that deliver, and of the generations that readers see.
 func (m *modules) serving(ctx context.Context, db store.Querier) ([]string, error) {
 	folds, err := projections.Serving(ctx, db, m.projections)
 	if err != nil {
@@ -186,7 +189,7 @@ func (m *modules) serving(ctx context.Context, db store.Querier) ([]string, erro
 	}
 	var names []string
 	for _, part := range m.parts {
-		if part.Kind == topology.HandlerComponent {
+		if part.Kind == topology.HandlerComponent && !m.delivering[part.Name] {
 			names = append(names, part.Name)
 		}
 	}

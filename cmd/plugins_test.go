@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	_ "github.com/pricemill/pricemill/handlers/pricealerts"
+	_ "github.com/pricemill/pricemill/handlers/webhook"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/operator"
 	_ "github.com/pricemill/pricemill/projections/bollinger"

@@ -43,6 +43,10 @@ type HandlerModule struct {
 	// Settings and Optional are as in ProjectionModule.
 	Settings any
 	Optional bool
+	// Delivers says that the handler hands what it reads to another system. Nothing here
+	// waits until that has taken it: a fault is a warning of /readyz, and "pricemill
+	// ingest" ends before.
+	Delivers bool
 	New      func(Env) (Handler, error)
 }
 

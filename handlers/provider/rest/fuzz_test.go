@@ -17,7 +17,7 @@ func FuzzRetryAfter(f *testing.F) {
 	now := time.Date(2025, 6, 15, 14, 30, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, after, reset string) {
 		header := http.Header{"Retry-After": {after}, "X-Ratelimit-Reset": {reset}}
-		wait := retryAfter(header, "X-Ratelimit-Reset", now)
+		wait := RetryAfter(header, "X-Ratelimit-Reset", now)
 		require.True(t, wait >= 0 && wait <= maxRetryAfter, "%v", wait)
 	})
 }

@@ -185,7 +185,7 @@ func (c *Client) judged(ctx context.Context, response *http.Response, judge func
 	if err == nil {
 		if failure := judge(response.StatusCode, body); failure != nil {
 			if failure.Code == schema.CodeRateLimited || failure.Code == schema.CodeUnavailable {
-				failure.RetryAfter = retryAfter(response.Header, c.config.ResetHeader, c.config.Now())
+				failure.RetryAfter = RetryAfter(response.Header, c.config.ResetHeader, c.config.Now())
 			}
 			return nil, failure
 		}
@@ -231,7 +231,7 @@ func (c *Client) failed(ctx context.Context, response *http.Response) error {
 func Refused(response *http.Response, resetHeader string, now time.Time) *pipeline.QuoteError {
 	failure := pipeline.Quotef(codeOf(response.StatusCode), "status %d %s", response.StatusCode, http.StatusText(response.StatusCode))
 	if failure.Code == schema.CodeRateLimited || failure.Code == schema.CodeUnavailable {
-		failure.RetryAfter = retryAfter(response.Header, resetHeader, now)
+		failure.RetryAfter = RetryAfter(response.Header, resetHeader, now)
 	}
 	return failure
 }

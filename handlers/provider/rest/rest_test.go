@@ -130,11 +130,11 @@ func TestRetryAfter(t *testing.T) {
 		header := http.Header{}
 		header.Set("Retry-After", c.retryAfter)
 		header.Set("X-Reset", c.reset)
-		assert.Equal(t, c.want, retryAfter(header, "X-Reset", now), "%+v", c)
+		assert.Equal(t, c.want, RetryAfter(header, "X-Reset", now), "%+v", c)
 	}
 	header := http.Header{}
 	header.Set("X-Reset", "1700000030")
-	assert.Zero(t, retryAfter(header, "", now), "a service without such a header")
+	assert.Zero(t, RetryAfter(header, "", now), "a service without such a header")
 }
 
 func TestNewReportsAllFaults(t *testing.T) {

@@ -10,10 +10,10 @@ import (
 // mistake of its clock should not do so for years.
 const maxRetryAfter = time.Hour
 
-// retryAfter is how long the service wants to be left alone, or 0 where it does
+// RetryAfter is how long the service wants to be left alone, or 0 where it does
 // not say: Retry-After in seconds or as a date (RFC 9110, 10.2.3), else the
 // header that resetHeader names, in seconds since 1970.
-func retryAfter(header http.Header, resetHeader string, now time.Time) time.Duration {
+func RetryAfter(header http.Header, resetHeader string, now time.Time) time.Duration {
 	text := header.Get("Retry-After")
 	if seconds, ok := parseSeconds(text); ok {
 		return bounded(time.Duration(min(seconds, int64(maxRetryAfter/time.Second))) * time.Second)
