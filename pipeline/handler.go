@@ -45,6 +45,19 @@ type Sequential interface {
 	RefusesLate() error
 }
 
+// Refiller is a Handler whose tables also follow from events that its own work published, as
+// those of a Runner: a request that was answered, a job that ran. Where the database was lost,
+// Handle gets the records of the log again, and then Refill is told of those events.
+type Refiller interface {
+	Handler
+	// RefillsFrom are the types of those events, on any topics.
+	RefillsFrom() []schema.EventType
+	// Refill changes the tables as the events say. Those of one partition come in log order.
+	// It is called again with the same events where a refill was interrupted, so it must
+	// come to the same result. It publishes nothing.
+	Refill(ctx context.Context, tx *Tx, in []Record) error
+}
+
 // Runner is a Handler with work of its own besides records: a clock, a stream.
 type Runner interface {
 	// Run works until ctx is done and then returns nil. An error is logged,

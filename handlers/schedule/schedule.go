@@ -125,6 +125,20 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	return nil, tx.Insert(ctx, rows)
 }
 
+var _ pipeline.Refiller = (*handler)(nil)
+
+// RefillsFrom implements pipeline.Refiller.
+func (*handler) RefillsFrom() []schema.EventType {
+	return []schema.EventType{schema.PollingJobRan{}.EventType()}
+}
+
+// Refill implements pipeline.Refiller: the next run of a job is after its last one, so that no
+// slot is run twice. A run that was paused or resumed since only ever moved on.
+func (h *handler) Refill(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) error {
+	_, err := h.Handle(ctx, tx, in)
+	return err
+}
+
 // forgottenOf are the jobs of records that retention has deleted.
 func forgottenOf(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (map[string]bool, error) {
 	var created []string

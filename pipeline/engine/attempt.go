@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
@@ -194,6 +195,9 @@ func (s *Stage) effects(ctx context.Context, tx *pipeline.Tx, in []pipeline.Reco
 	}
 	if err := checkDeclared("stage "+s.spec.Name, s.spec.Produces, events); err != nil {
 		return nil, pipeline.Permanent(err)
+	}
+	if s.published != nil {
+		events = slices.DeleteFunc(events, func(e schema.Event) bool { return s.published(e.ID) })
 	}
 	return s.outbox.Rows(events, true)
 }

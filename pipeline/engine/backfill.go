@@ -40,6 +40,9 @@ type BackfillConfig struct {
 	// Strict has the backfill stop with ErrPoison before a record that a stage would
 	// put into the dead letters.
 	Strict bool
+	// Published, if not nil, reports whether the log has the event of this id, which is then
+	// not published again. It is called from several goroutines.
+	Published func(id string) bool
 	// Limit, if not nil, is how many records a second are read at the most.
 	Limit *rate.Limiter
 	// Beside says that other processes write to the database as well. Where
@@ -76,7 +79,7 @@ type Backfill struct {
 func NewBackfill(cfg BackfillConfig) *Backfill {
 	f := &Backfill{cfg: cfg}
 	f.stage = newStage(cfg.Stage, cfg.Store, cfg.Topics, cfg.Log, newMetrics(prometheus.NewRegistry()), func() {})
-	f.stage.patience, f.stage.strict = backfillPatience, cfg.Strict
+	f.stage.patience, f.stage.strict, f.stage.published = backfillPatience, cfg.Strict, cfg.Published
 	if cfg.Store.MaxWriteHold() > 0 {
 		f.stage.worked = func(d time.Duration) { f.work += d }
 	}

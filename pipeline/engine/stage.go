@@ -63,6 +63,8 @@ type Stage struct {
 	patience time.Duration
 	// strict has it fail with ErrPoison instead of writing dead letters.
 	strict bool
+	// published, if not nil, reports events that are in the log and are not published again.
+	published func(id string) bool
 	// limit bounds a transaction. applying is done when a stop waits for
 	// transactions no longer.
 	limit         time.Duration
