@@ -15,6 +15,9 @@ const TableLog = "table"
 // no log yet, and nothing may work with it.
 const MoveUnderWay = "move"
 
+// RefillUnderWay is what a database records until it is filled again from the log on Kafka.
+const RefillUnderWay = "refill"
+
 // ErrOtherLog is wrapped where a database belongs to another log than the one at hand.
 var ErrOtherLog = errors.New("the database belongs to another log")
 
