@@ -254,6 +254,20 @@ func openEngine(ctx context.Context, c config) (store.Engine, error) {
 // errMoveUnderWay says that a database is the target of a move that is not finished.
 var errMoveUnderWay = errors.New("a move into this database is under way, or was interrupted: run \"pricemill move\" again until it says that it is finished")
 
+// errRefillUnderWay says that a database is not filled again completely.
+var errRefillUnderWay = errors.New("this database is being filled again from the log, or that was interrupted: run \"pricemill refill database\" until it says that it is finished")
+
+// underWay refuses a database that is not complete, by the log that it records.
+func underWay(recorded string) error {
+	switch recorded {
+	case store.MoveUnderWay:
+		return errMoveUnderWay
+	case store.RefillUnderWay:
+		return errRefillUnderWay
+	}
+	return nil
+}
+
 // checkLog refuses a database that belongs to another log than the one that the settings
 // name, before anything is written to either. used reports whether it knows topics.
 func checkLog(ctx context.Context, c config, engine store.Engine, log string) (used bool, err error) {
@@ -261,9 +275,10 @@ func checkLog(ctx context.Context, c config, engine store.Engine, log string) (u
 	if err != nil {
 		return false, err
 	}
+	if err := underWay(recorded); err != nil {
+		return used, err
+	}
 	switch {
-	case recorded == store.MoveUnderWay:
-		return used, errMoveUnderWay
 	case recorded == log, recorded == "" && !used:
 		return used, nil
 	case recorded == "" && log != store.TableLog:

@@ -367,20 +367,7 @@ func TestTheDatabaseIsLost(t *testing.T) {
 	env := p.env
 	p.feed(oneEach(0, 10))
 	p.stopped()
-	if onServices() {
-		admin := administerPostgres(t)
-		parsed, err := url.Parse(env["DATABASE_URL"])
-		require.NoError(t, err)
-		name := strings.TrimPrefix(parsed.Path, "/")
-		for _, statement := range []string{"DROP DATABASE " + name, "CREATE DATABASE " + name} {
-			_, err := admin.Exec(statement)
-			require.NoError(t, err)
-		}
-	} else {
-		for _, suffix := range []string{"", "-wal", "-shm"} {
-			require.NoError(t, os.RemoveAll(filepath.Join(env["DATA_DIR"], "pricemill.db"+suffix)))
-		}
-	}
+	loseDatabase(t, env)
 	p = start(t, env)
 	p.halts("was written by another database", "pricemill stages skip")
 	p.resolveWith("skip")

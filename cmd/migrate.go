@@ -57,8 +57,8 @@ func (a *app) migrate(ctx context.Context, c config) (err error) {
 		return err
 	}
 	recorded, _, err := store.RecordedLog(ctx, engine)
-	if err == nil && recorded == store.MoveUnderWay {
-		err = errMoveUnderWay
+	if err == nil {
+		err = underWay(recorded)
 	}
 	if err != nil {
 		return errors.Join(err, engine.Close())

@@ -332,6 +332,11 @@ func (v *verdict) table(w io.Writer) {
 	for _, f := range v.Checks {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\n", f.Name, f.State, f.Counted(), f.Found, f.Lost, f.Doubled)
 	}
+	v.notes(w)
+}
+
+// notes prints what does not hold, and what was not checked.
+func (v *verdict) notes(w io.Writer) {
 	for _, f := range v.Checks {
 		if len(f.Unproven)+len(f.Differences)+len(f.Limits) == 0 {
 			continue

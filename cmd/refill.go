@@ -1,0 +1,324 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/pipeline/audit"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/refill"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func newRefill(a *app) *cobra.Command {
+	parent := &cobra.Command{Use: "refill", Short: "Fill a lost database again from the log"}
+	var v refilling
+	database := &cobra.Command{
+		Use:   "database",
+		Short: "Fill an empty database from the log on Kafka",
+		Long: `Fill an empty database from a log on Kafka that has all its records, after the
+database was lost: raw answers, polling jobs, requests, streams, dead letters,
+positions and read models, with the ids that they had. Nothing is written to the
+log; events that the lost database had not sent yet are put into the outbox.
+
+Stop the service first, and use its settings, PLUGINS among them. At the end all
+of it is checked against the log, as verify does. Until that holds, no other
+command works with the database. Run an interrupted refill again: it continues.
+
+What only the database knew is lost: API keys, the counts of streams, spent
+budgets of providers, rebuilds, and which dead letters were discarded.
+
+The exit status is 0 where the database is complete. See docs/refill.md.`,
+		Example: "  pricemill refill database\n  pricemill refill database -o json",
+		Args:    exactArgs(0),
+		RunE:    func(c *cobra.Command, _ []string) error { return a.refillDatabase(c.Context(), v) },
+	}
+	database.Flags().BoolVar(&v.accept, "accept-differences", false, "finish although the check found differences, which are printed")
+	outputFlag(database, &v.output)
+	parent.AddCommand(database)
+	return parent
+}
+
+// refilling is what the flags of refill say.
+type refilling struct {
+	accept bool
+	output string
+}
+
+// refilled is what refill prints.
+type refilled struct {
+	// Start is "new" or "continued", or "finished" where nothing was left to do.
+	Start string `json:"start"`
+	refill.Result
+	Tables []tableRows `json:"tables"`
+	// Checks are those of verify, but for the read models.
+	Checks  []*audit.Finding `json:"checks"`
+	Seconds float64          `json:"seconds"`
+}
+
+// tableRows is how many rows a table has.
+type tableRows struct {
+	Table string `json:"table"`
+	Rows  int64  `json:"rows"`
+}
+
+// The beginnings of a refill.
+const (
+	refillNew       = "new"
+	refillContinued = "continued"
+	refillFinished  = "finished"
+)
+
+// errRefill says that the database was filled and is not what the log says.
+var errRefill = errors.New("the database does not hold against the log, and no other command works with it; " +
+	"--accept-differences has it used as it is")
+
+func (a *app) refillDatabase(ctx context.Context, v refilling) error {
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	if len(c.Brokers) == 0 {
+		return fmt.Errorf("%w: KAFKA_BOOTSTRAP_SERVERS is not set: without Kafka, the log is lost with the database; restore a backup", errUsage)
+	}
+	c.Roles = roles{Handlers: true, Projections: true}
+	// Handlers would log again what they logged when it came about.
+	m, err := build(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	r := refiller{app: a, config: c, modules: m, log: a.loggerAt(c, slog.LevelWarn), backends: &backends{keyedBySymbol: c.KeyedBySymbol}}
+	out, err := r.run(ctx, v)
+	if err = errors.Join(err, r.backends.close()); out.Start == "" || err != nil && !errors.Is(err, errRefill) {
+		return err
+	}
+	out.Seconds = time.Since(began).Seconds()
+	return errors.Join(a.print(v.output, out, func(w io.Writer) { printRefill(w, out, err) }), err)
+}
+
+func printRefill(w io.Writer, r refilled, failed error) {
+	if r.Start == refillFinished {
+		fmt.Fprintln(w, "the database was filled before: nothing is left to do")
+		return
+	}
+	fmt.Fprintln(w, "WHAT\tNAME\tCOUNT\tNOTE")
+	for _, t := range r.Topics {
+		fmt.Fprintf(w, "topic\t%s\t%d\t%d partitions\n", t.Topic, t.Records, t.Partitions)
+	}
+	for _, t := range r.Tables {
+		fmt.Fprintf(w, "table\t%s\t%d\t\n", t.Table, t.Rows)
+	}
+	if r.Published > 0 {
+		fmt.Fprintf(w, "outbox\tevents\t%d\tthe log lacks them, and a service will send them\n", r.Published)
+	}
+	for _, b := range r.Breaks {
+		fmt.Fprintf(w, "break\t%s\t%d\t%s on %s/%d: %s\n", b.Stage, b.Lost, b.Loses, b.Topic, b.Partition, b.Halted)
+	}
+	(&verdict{Checks: slices.DeleteFunc(slices.Clone(r.Checks), func(f *audit.Finding) bool { return f.State == audit.Holds && len(f.Limits) == 0 })}).notes(w)
+	if failed == nil {
+		note := map[string]string{refillContinued: " (an interrupted refill, continued)"}[r.Start]
+		fmt.Fprintf(w, "\nthe database holds all that the log has, and can be used%s\n", note)
+	}
+}
+
+// refiller is one run of refill database.
+type refiller struct {
+	app      *app
+	config   config
+	modules  *modules
+	log      *slog.Logger
+	backends *backends
+	bar      *progress
+	mu       sync.Mutex
+}
+
+func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
+	cluster, err := r.backends.connect(ctx, r.config, r.log)
+	if err != nil {
+		return refilled{}, err
+	}
+	infos, err := r.backends.kafka.Topics(ctx, schema.Topics())
+	if err != nil {
+		return refilled{}, err
+	}
+	if len(infos) == 0 {
+		return refilled{}, fmt.Errorf("there is nothing to fill the database from: the cluster has no topic %s; is KAFKA_TOPIC_PREFIX right?",
+			r.config.Topics[schema.RawQuotes])
+	}
+	start, err := r.openDatabase(ctx, cluster)
+	if err != nil || start == refillFinished {
+		return refilled{Start: start}, err
+	}
+	b := r.backends
+	if err := b.store.RecordLog(ctx, store.RefillUnderWay); err != nil {
+		return refilled{}, err
+	}
+	known, err := b.store.Topics(ctx)
+	if err != nil {
+		return refilled{}, err
+	}
+	for _, topic := range known {
+		if infos[schema.Topic(topic.Name)].ID != topic.ID {
+			return refilled{}, fmt.Errorf("an interrupted refill has begun to fill this database from another log, whose topic %s had the id %s: "+
+				"choose an empty database", topic.Name, topic.ID)
+		}
+	}
+	set, err := b.topics(ctx)
+	if err != nil {
+		return refilled{}, err
+	}
+	out := refilled{Start: start}
+	r.bar = r.app.progress()
+	defer r.bar.end()
+	record := store.MoveRecord{Log: cluster, BeganAt: schema.NewTime(time.Now())}
+	stages, err := r.fill(ctx, set, &out)
+	if err != nil {
+		return refilled{}, err
+	}
+	if err := r.check(ctx, set, stages, &out); err != nil {
+		return refilled{}, err
+	}
+	if !v.accept && slices.ContainsFunc(out.Checks, func(f *audit.Finding) bool { return f.State != audit.Holds }) {
+		return out, errRefill
+	}
+	if err := r.refuseConsumers(ctx); err != nil {
+		return refilled{}, err
+	}
+	now := schema.NewTime(time.Now())
+	record.FinishedAt = &now
+	return out, b.store.Write(ctx, func(tx *store.Tx) error { return tx.FinishRefill(ctx, record) })
+}
+
+// openDatabase opens a database that is empty, or that an interrupted refill left.
+func (r *refiller) openDatabase(ctx context.Context, cluster string) (start string, err error) {
+	if err := r.refuseConsumers(ctx); err != nil {
+		return "", err
+	}
+	db, err := openEngine(ctx, r.config)
+	if err != nil {
+		return "", err
+	}
+	start, err = startOf(ctx, r.config, db, cluster)
+	if err == nil && start != refillFinished && r.config.DatabaseURL == "" {
+		err = r.backends.lock(r.config, serving)
+	}
+	if err != nil || start == refillFinished {
+		return start, errors.Join(err, db.Close())
+	}
+	if r.backends.store, err = store.Open(ctx, db); err != nil {
+		return "", errors.Join(err, db.Close())
+	}
+	r.backends.closers = append(r.backends.closers, r.backends.store.Close)
+	return start, r.modules.createTables(ctx, r.backends.store)
+}
+
+// startOf says how a refill of a database begins, and refuses one that holds anything else.
+func startOf(ctx context.Context, c config, db store.Engine, cluster string) (string, error) {
+	recorded, used, err := store.RecordedLog(ctx, db)
+	switch {
+	case err != nil:
+		return "", err
+	case recorded == store.MoveUnderWay:
+		return "", errMoveUnderWay
+	case recorded == store.RefillUnderWay:
+		return refillContinued, nil
+	case recorded == "" && !used:
+		return refillNew, nil
+	case recorded == cluster:
+		if move, there, err := store.RecordedMove(ctx, store.Reader(db)); err != nil || there && move.IsRefill() {
+			return refillFinished, err
+		}
+	}
+	return "", fmt.Errorf("%s is not empty: if it holds nothing but what a service began on it since the other one was lost, drop it, and create an empty one", nameOf(c))
+}
+
+// refuseConsumers refuses to work while a service consumes the log.
+func (r *refiller) refuseConsumers(ctx context.Context) error {
+	groups, err := r.backends.kafka.ActiveGroups(ctx, r.config.GroupPrefix+".")
+	if err != nil {
+		return err
+	}
+	if len(groups) > 0 {
+		return fmt.Errorf("a service consumes the log: stop it first; one that was killed counts as running until its session expires (%s). Its groups: %s",
+			r.config.SessionTimeout, strings.Join(groups, ", "))
+	}
+	return nil
+}
+
+func (r *refiller) step(what string) {
+	r.bar.describe(what)
+	r.log.Debug("refilling", "step", what)
+}
+
+func (r *refiller) read(records int) {
+	r.mu.Lock() // partitions are read side by side
+	defer r.mu.Unlock()
+	r.bar.add(records)
+}
+
+// fill fills all tables, and returns the stages of the service.
+func (r *refiller) fill(ctx context.Context, set *topics.Set, out *refilled) ([]engine.StageSpec, error) {
+	// The other projections look the prices up that a correction changes.
+	var first, folds []engine.StageSpec
+	for _, p := range r.modules.projections {
+		fold, err := projections.Open(ctx, r.backends.store, p)
+		if err != nil {
+			return nil, err
+		}
+		if p.Name() == projections.PriceListName {
+			first = append(first, fold)
+		} else {
+			folds = append(folds, fold)
+		}
+	}
+	folds = append(first, folds...)
+	var err error
+	out.Result, err = refill.Run(ctx, refill.Config{Store: r.backends.store, Broker: r.backends.broker, Topics: set,
+		Handlers: r.modules.stages, Projections: folds, Log: r.log, Step: r.step, Progress: r.read})
+	return slices.Concat(r.modules.stages, folds), err
+}
+
+// check holds the database against the log, and counts its rows.
+func (r *refiller) check(ctx context.Context, set *topics.Set, stages []engine.StageSpec, out *refilled) error {
+	r.step("checking")
+	view, err := r.backends.store.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	out.Checks, err = audit.Run(ctx, audit.Config{View: view, Broker: r.backends.broker, Topics: set, Stages: stages,
+		Repeatable: func(source string) bool { return source == commandSource }, Progress: r.read, Most: shownDifferences})
+	if err != nil {
+		return err
+	}
+	tables, err := view.Tables(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range tables {
+		t := tableRows{Table: name}
+		if err := view.Get(ctx, &t.Rows, "SELECT COUNT(*) FROM "+name); err != nil {
+			return fmt.Errorf("counting the rows of %s: %w", name, err)
+		}
+		if t.Rows > 0 && !slices.Contains(ownTables, name) {
+			out.Tables = append(out.Tables, t)
+		}
+	}
+	return nil
+}
+
+// ownTables are those of which a database has its own rows, whatever the log says.
+var ownTables = []string{"api_key_version", "chains", "generations", "goose_db_version", "instance", "leases", "moves", "retired_chains", "topics"}

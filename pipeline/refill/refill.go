@@ -1,0 +1,159 @@
+package refill
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/operator"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Config says what to fill from what. All but Step and Progress is required.
+type Config struct {
+	// Store is a database without positions, or one that an interrupted refill left.
+	Store  *store.Store
+	Broker log.Broker
+	Topics *topics.Set
+	// Handlers and Projections are the stages of the service. A projection that reads the
+	// tables of another one comes after it.
+	Handlers, Projections []engine.StageSpec
+	Log                   *slog.Logger
+	// Step is told what is being done, and Progress how many records more were read, from
+	// several goroutines.
+	Step     func(what string)
+	Progress func(records int)
+}
+
+// Result is what was done.
+type Result struct {
+	Topics []TopicCount `json:"topics"`
+	// Published are the events that the log lacked: the lost database had not sent them. They
+	// wait in the outbox.
+	Published int64 `json:"published"`
+	// Breaks are the breaks of the log after which stages continued.
+	Breaks []operator.Resolution `json:"breaks,omitempty"`
+}
+
+// TopicCount is how many records of a topic were read.
+type TopicCount struct {
+	Topic      schema.Topic `json:"topic"`
+	Partitions int          `json:"partitions"`
+	Records    int64        `json:"records"`
+}
+
+// Why a refill is refused.
+var (
+	// ErrHeadGone is wrapped where the log lacks its first records.
+	ErrHeadGone = errors.New("the log does not have all records any more")
+	// ErrMoved says that the ids of the events in the log follow from other topics.
+	ErrMoved = errors.New("the events of stages in the log do not follow from its records: it was moved here from a table of a database, or copied, " +
+		"and only that database knew from where: restore a backup of it, then run \"pricemill stages skip\"")
+)
+
+// Run fills the database. It can be run again after an error or a kill, and continues.
+func Run(ctx context.Context, cfg Config) (Result, error) {
+	if cfg.Step == nil {
+		cfg.Step = func(string) {}
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(int) {}
+	}
+	r := &refiller{Config: cfg, ends: map[pipeline.TopicPartition]int64{}}
+	err := r.run(ctx)
+	return r.result, err
+}
+
+type refiller struct {
+	Config
+	result Result
+	// ends are the ends of the log as it was found: nothing else writes to it.
+	ends map[pipeline.TopicPartition]int64
+	// published are the events of stages in the log.
+	published *eventSet
+	// again says that an interrupted refill continues.
+	again bool
+}
+
+func (r *refiller) run(ctx context.Context) error {
+	if err := r.look(ctx); err != nil {
+		return err
+	}
+	if err := r.scan(ctx); err != nil {
+		return err
+	}
+	for _, stage := range r.handlersInOrder() {
+		r.Step("filling " + stage.Name)
+		if err := r.fill(ctx, stage, r.published.has); err != nil {
+			return err
+		}
+		if !r.again && r.published.strange() { // else what is left to do may be new events
+			return ErrMoved
+		}
+	}
+	for _, stage := range r.Projections {
+		r.Step("filling " + stage.Name)
+		if err := r.fill(ctx, stage, nil); err != nil {
+			return err
+		}
+	}
+	if err := r.Store.Get(ctx, &r.result.Published, `SELECT COUNT(*) FROM outbox`); err != nil {
+		return fmt.Errorf("counting the events that were published: %w", err)
+	}
+	return nil
+}
+
+// look asks for the ends of the log.
+func (r *refiller) look(ctx context.Context) error {
+	for _, topic := range r.Topics.Names() {
+		ranges, err := r.Broker.Offsets(ctx, topic)
+		if err != nil {
+			return fmt.Errorf("asking for the ends of %s: %w", topic, err)
+		}
+		count := TopicCount{Topic: topic, Partitions: len(ranges)}
+		for part, held := range ranges {
+			tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
+			if held.Oldest > 0 {
+				return fmt.Errorf("%w: %s begins at offset %d", ErrHeadGone, tp, held.Oldest)
+			}
+			r.ends[tp] = held.End
+			count.Records += held.End
+		}
+		r.result.Topics = append(r.result.Topics, count)
+	}
+	return nil
+}
+
+// handlersInOrder has those first whose own work published events: what follows from a
+// failed request comes before what follows from a later answer, as it says which jobs fail.
+func (r *refiller) handlersInOrder() []engine.StageSpec {
+	rank := func(s engine.StageSpec) int {
+		if _, ok := s.Handler.(pipeline.Refiller); ok {
+			return 0
+		}
+		return 1
+	}
+	return slices.SortedStableFunc(slices.Values(r.Handlers), func(a, b engine.StageSpec) int { return cmp.Compare(rank(a), rank(b)) })
+}
+
+// fill brings a stage to the ends of its topics.
+func (r *refiller) fill(ctx context.Context, stage engine.StageSpec, published func(id string) bool) error {
+	backfill := engine.NewBackfill(engine.BackfillConfig{Store: r.Store, Broker: r.Broker, Topics: r.Topics, Stage: stage, Log: r.Log,
+		Progress: r.Progress, Published: published})
+	targets := maps.Clone(r.ends)
+	maps.DeleteFunc(targets, func(tp pipeline.TopicPartition, _ int64) bool { return !slices.Contains(stage.Topics(), tp.Topic) })
+	if err := backfill.To(ctx, targets); err != nil {
+		return err
+	}
+	r.result.Breaks = append(r.result.Breaks, backfill.Breaks()...)
+	return backfill.Refill(ctx, r.ends)
+}

@@ -1,0 +1,138 @@
+package refill
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// scan reads the whole log once: the timelines of its chains, which it enters into the
+// database, and the ids of the events that stages derived.
+func (r *refiller) scan(ctx context.Context) error {
+	r.Step("reading the log")
+	r.published = &eventSet{ids: map[[16]byte]struct{}{}}
+	var mu sync.Mutex
+	var all []store.KnownChain
+	group, reading := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for tp, end := range r.ends {
+		group.Go(func() error {
+			topic, _ := r.Topics.Topic(tp.Topic)
+			t := timelines{epoch: topic.Epoch, part: tp.Partition}
+			err := r.Broker.Read(reading, tp, 0, end, func(records []pipeline.Record) error {
+				r.published.add(t.follow(records))
+				r.Progress(len(records))
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("reading %s: %w", tp, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, t.found...)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	slices.SortStableFunc(all, func(a, b store.KnownChain) int {
+		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Part, b.Part))
+	})
+	return r.Store.Write(ctx, func(tx *store.Tx) (err error) {
+		r.again, err = tx.RestoreTimelines(ctx, all)
+		return err
+	})
+}
+
+// timelines are those of a partition, in the order in which they begin.
+type timelines struct {
+	epoch int64
+	part  int32
+	found []store.KnownChain
+}
+
+// follow notes the numbers of records, and returns the ids of those that stages derived.
+func (t *timelines) follow(records []pipeline.Record) (derivedIDs []string) {
+	for i := range records {
+		link, derived, err := chain.LinkOf(records[i].Headers)
+		if err != nil || link == (chain.Link{}) {
+			continue // the former is a dead letter, which its stages say
+		}
+		at := slices.IndexFunc(t.found, func(c store.KnownChain) bool { return c.Timeline == link.Timeline })
+		if at < 0 {
+			at = len(t.found)
+			t.found = append(t.found, store.KnownChain{Epoch: t.epoch, Part: t.part, Timeline: link.Timeline})
+		}
+		c := &t.found[at]
+		c.Given = max(c.Given, link.Seq)
+		// A relay that was late may have sent numbers again that continued on the next
+		// timeline: a number that was sent is one from before that timeline began.
+		if at == len(t.found)-1 {
+			c.Sent = c.Given
+		}
+		if derived {
+			derivedIDs = append(derivedIDs, schema.EventID(records[i].Headers))
+		}
+	}
+	return derivedIDs
+}
+
+// eventSet are events by 128 bits of their ids. It is safe for concurrent use.
+type eventSet struct {
+	mu  sync.RWMutex
+	ids map[[16]byte]struct{}
+	// met and unmet are how many events has was asked for that are in the set, and that are not.
+	met, unmet atomic.Int64
+}
+
+// keyOf is the id itself where it is a UUID, as all of ours are, or else what a hash makes
+// of it.
+func keyOf(id string) [16]byte {
+	if parsed, err := uuid.Parse(id); err == nil && len(id) == 36 {
+		return parsed
+	}
+	sum := sha256.Sum256([]byte(id))
+	return [16]byte(sum[:16])
+}
+
+func (s *eventSet) add(ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		s.ids[keyOf(id)] = struct{}{}
+	}
+}
+
+func (s *eventSet) has(id string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, there := s.ids[keyOf(id)]
+	if there {
+		s.met.Add(1)
+	} else {
+		s.unmet.Add(1)
+	}
+	return there
+}
+
+// strangers is how many events a refill takes to notice that none is in the log.
+const strangers = 100
+
+// strange reports whether events follow from the log by other ids than it has.
+func (s *eventSet) strange() bool {
+	return s.met.Load() == 0 && s.unmet.Load() > strangers && len(s.ids) > strangers
+}
