@@ -10,6 +10,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"github.com/pricemill/pricemill/handlers/failingjobs"
 	"github.com/pricemill/pricemill/handlers/provider/declared"
 	"github.com/pricemill/pricemill/pipeline"
@@ -31,7 +34,10 @@ func init() {
 		Consumes: []schema.EventType{schema.QuoteStored{}.EventType()},
 		Produces: append(schema.PriceTypes(), schema.QuoteRejected{}.EventType(), schema.QuoteUnchanged{}.EventType()),
 		New: func(env pipeline.Env) (pipeline.Handler, error) {
-			return &handler{provider: env.Provider, log: env.Log}, nil
+			return &handler{provider: env.Provider, log: env.Log, delay: promauto.With(env.Metrics).NewHistogramVec(prometheus.HistogramOpts{
+				Name: "pricemill_provider_delay_seconds", Help: "Time from the event of a new price, by the provider's clock, to its receipt.",
+				Buckets: prometheus.ExponentialBuckets(0.001, 4, 12),
+			}, []string{"provider"})}, nil
 		},
 	})
 }
@@ -39,6 +45,7 @@ func init() {
 type handler struct {
 	provider func(schema.Provider) (pipeline.Provider, bool)
 	log      *slog.Logger
+	delay    *prometheus.HistogramVec
 	// definitions are those of answers that were read.
 	definitions declared.Library
 }
@@ -102,7 +109,17 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	if err := save(ctx, tx, changed); err != nil {
 		return nil, err
 	}
+	h.observe(events)
 	return events, failingjobs.Note(ctx, tx, h.log, outcomes(reads))
+}
+
+// observe notes how long prices took to come.
+func (h *handler) observe(events []schema.Event) {
+	for _, e := range events {
+		if p, isPrice := e.Payload.(schema.PriceObserved); isPrice {
+			h.delay.WithLabelValues(string(p.Source)).Observe(p.ReceivedAt.Sub(p.Timestamp.Time).Seconds())
+		}
+	}
 }
 
 // versions are those of the definitions by which the answers are read.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -71,9 +72,14 @@ func at(second int64) schema.Time { return schema.NewTime(time.Unix(second, 0)) 
 
 func newHandler(t pipelinetest.TB) pipeline.Handler {
 	t.Helper()
+	return newHandlerWith(t, nil)
+}
+
+func newHandlerWith(t pipelinetest.TB, metrics prometheus.Registerer) pipeline.Handler {
+	t.Helper()
 	for _, module := range pipeline.Handlers() {
 		if module.Name == normalize.Name {
-			h, err := module.New(pipeline.Env{Provider: func(name schema.Provider) (pipeline.Provider, bool) {
+			h, err := module.New(pipeline.Env{Metrics: metrics, Provider: func(name schema.Provider) (pipeline.Provider, bool) {
 				return scripted{}, name == "p"
 			}})
 			require.NoError(t, err)
@@ -179,6 +185,25 @@ func TestWhatNobodyAskedForIsNews(t *testing.T) {
 	asked.RequestID = "r"
 	require.NoError(t, stage.Deliver(rig.AppendAll(t, asked)...))
 	assert.Equal(t, []string{"unchanged A 2@10"}, outcomes(t, rig))
+}
+
+// How late a price is, is told once, when it is news.
+func TestDelay(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	rig := pipelinetest.New(t)
+	stage := rig.StartHandler(t, normalize.Name, newHandlerWith(t, registry))
+	defer stage.Close(t)
+	late := stored("A", answer(t, script{Prices: []quoted{price("A", "2", received-10)}}))
+	require.NoError(t, stage.Deliver(rig.AppendAll(t, late, late)...))
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	require.Len(t, families, 1)
+	got := families[0].GetMetric()
+	require.Len(t, got, 1)
+	assert.Equal(t, "p", got[0].GetLabel()[0].GetValue())
+	assert.EqualValues(t, 1, got[0].GetHistogram().GetSampleCount())
+	assert.InDelta(t, 10, got[0].GetHistogram().GetSampleSum(), 1e-9)
 }
 
 func TestWhatBecomesOfAnAnswer(t *testing.T) {
