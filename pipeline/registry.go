@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -32,6 +33,9 @@ type Env struct {
 	// Metrics is where a module registers what it counts. Nil, as in tests,
 	// means nowhere; promauto.With takes either.
 	Metrics prometheus.Registerer
+	// Tracer records spans; nil, as in tests, records none. Stages and what they publish
+	// have spans without it: it is for work in between, such as asking a service.
+	Tracer *tracing.Tracer
 }
 
 // HandlerModule makes a handler. Its stage has the module's name.

@@ -11,6 +11,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/failpoint"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/topics"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -20,10 +21,13 @@ import (
 type Appender struct {
 	broker log.Broker
 	topics *topics.Set
+	tracer *tracing.Tracer // nil for none
 }
 
 // NewAppender returns an Appender to these topics.
-func NewAppender(broker log.Broker, topics *topics.Set) *Appender { return &Appender{broker, topics} }
+func NewAppender(broker log.Broker, topics *topics.Set) *Appender {
+	return &Appender{broker: broker, topics: topics}
+}
 
 // Append appends events, in their order on each partition, and returns once all
 // are acknowledged. What fails is sent again until ctx is done, so an event may
@@ -31,6 +35,13 @@ func NewAppender(broker log.Broker, topics *topics.Set) *Appender { return &Appe
 // and some are not, and the caller gives all of them again. Two calls at once
 // have no order between them: where that of a key's events matters, keep to one.
 func (a *Appender) Append(ctx context.Context, events []schema.Event) error {
+	events, spans := publish(ctx, a.tracer, events)
+	err := a.append(ctx, events)
+	spans.end(err)
+	return err
+}
+
+func (a *Appender) append(ctx context.Context, events []schema.Event) error {
 	batches, err := a.batches(events)
 	if err != nil {
 		return err

@@ -58,8 +58,11 @@ func (s *Stage) attempt(ctx context.Context, batch *log.Batch, records []pipelin
 		if err := s.rests(); err != nil {
 			return err
 		}
+		plan.published.end(errRolledBack) // of a run before this one
+		plan.published = nil
 		return s.apply(txCtx, tx, &plan)
 	})
+	plan.published.end(err)
 	if err != nil {
 		s.restAfter(err)
 		err = s.recover(txCtx, sess, batch, plan, err)
@@ -68,7 +71,14 @@ func (s *Stage) attempt(ctx context.Context, batch *log.Batch, records []pipelin
 		}
 		return err
 	}
-	s.metrics.transaction.Observe(time.Since(began).Seconds())
+	if s.tracer == nil {
+		s.metrics.transaction.Observe(time.Since(began).Seconds())
+	} else {
+		pipeline.Observe(ctx, s.metrics.transaction, time.Since(began).Seconds())
+	}
+	if s.tracer != nil {
+		s.traceLetters(ctx, plan.letters)
+	}
 	s.metrics.deadLetters.Add(float64(len(plan.letters)))
 	s.buried.add(time.Now(), plan.letters)
 	s.advance(sess, batch, plan)
@@ -158,7 +168,7 @@ func (s *Stage) apply(ctx context.Context, tx *pipeline.Tx, plan *plan) error {
 	switch {
 	case len(plan.input) == 0:
 	case plan.bisectDeadline.IsZero():
-		rows, err = s.effects(ctx, tx, plan.input)
+		rows, err = s.effects(ctx, tx, plan.input, &plan.published)
 	default:
 		rows, err = s.bisect(ctx, tx, plan, plan.input)
 	}
@@ -183,8 +193,9 @@ func (s *Stage) apply(ctx context.Context, tx *pipeline.Tx, plan *plan) error {
 	return failpoint.Hit(ctx, failpoint.StageApplied)
 }
 
-// effects runs the handler over records, and returns what is to go into the outbox.
-func (s *Stage) effects(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]store.OutboxRow, error) {
+// effects runs the handler over records, and returns what is to go into the outbox. It
+// adds the spans of events to those that end with the transaction.
+func (s *Stage) effects(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record, spans *published) ([]store.OutboxRow, error) {
 	events, err := s.handle(ctx, tx, in)
 	if err != nil {
 		var data *store.DataError
@@ -198,6 +209,11 @@ func (s *Stage) effects(ctx context.Context, tx *pipeline.Tx, in []pipeline.Reco
 	}
 	if s.published != nil {
 		events = slices.DeleteFunc(events, func(e schema.Event) bool { return s.published(e.ID) })
+	}
+	if s.tracer != nil {
+		var begun published
+		events, begun = publish(ctx, s.tracer, events)
+		*spans = append(*spans, begun...)
 	}
 	return s.outbox.Rows(events, true)
 }

@@ -28,7 +28,7 @@ func (s *Stage) bisect(ctx context.Context, tx *pipeline.Tx, plan *plan, in []pi
 	}
 	var rows []store.OutboxRow
 	err := savepoint(ctx, tx, func() (err error) {
-		rows, err = s.effects(ctx, tx, slices.Clone(in)) // a handler leaves its marks in the records
+		rows, err = s.effects(ctx, tx, slices.Clone(in), &plan.published) // a handler leaves its marks in the records
 		return err
 	})
 	switch {

@@ -23,6 +23,8 @@ type plan struct {
 	// bisectDeadline is until when the transaction looks for what the handler refuses;
 	// where it is zero, it fails at once.
 	bisectDeadline time.Time
+	// published are the spans of the events that follow.
+	published published
 }
 
 // plan follows the chain of each partition through records and sorts them: to

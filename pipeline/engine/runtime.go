@@ -21,6 +21,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/outbox"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/topics"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -58,6 +59,8 @@ type Config struct {
 	BatchSize, Lanes int
 	Linger           time.Duration
 	Log              *slog.Logger
+	// Tracer records spans of batches and of what is published. Default: none.
+	Tracer *tracing.Tracer
 	// Registry is where the runtime registers its metrics. Default: one of its
 	// own.
 	Registry *prometheus.Registry
@@ -110,7 +113,7 @@ func New(cfg Config) (*Runtime, error) {
 
 func (r *Runtime) newStage(spec StageSpec) *Stage {
 	stage := newStage(spec, r.cfg.Store, r.cfg.Topics, r.cfg.Log, r.metrics, r.committed)
-	stage.outbox = r.relay.Writer()
+	stage.outbox, stage.tracer = r.relay.Writer(), r.cfg.Tracer
 	if r.cfg.TransactionLimit > 0 {
 		stage.limit = r.cfg.TransactionLimit
 	}
@@ -163,7 +166,9 @@ func (r *Runtime) Registry() *prometheus.Registry { return r.cfg.Registry }
 
 // Emitter publishes events through the outbox, or straight into the log.
 func (r *Runtime) Emitter() pipeline.Emitter {
-	return &emitter{Appender: NewAppender(r.cfg.Broker, r.cfg.Topics), Store: r.cfg.Store, outbox: r.relay.Writer()}
+	appender := NewAppender(r.cfg.Broker, r.cfg.Topics)
+	appender.tracer = r.cfg.Tracer
+	return &emitter{Appender: appender, Store: r.cfg.Store, outbox: r.relay.Writer(), tracer: r.cfg.Tracer}
 }
 
 // Run works until ctx is done, then finishes the batches under way. started, if

@@ -20,6 +20,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/outbox"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/topics"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -56,6 +57,7 @@ type Stage struct {
 	outbox  outbox.Writer
 	log     *slog.Logger
 	metrics stageMetrics
+	tracer  *tracing.Tracer // nil for none
 	// committed is called after each transaction.
 	committed func()
 	// patience bounds how long what fails for another reason than a record's is
@@ -107,9 +109,19 @@ func (s *Stage) deliver(msg *message.Message) error {
 	if !ok {
 		return fmt.Errorf("stage %s: the message carries no batch: its subscriber is not one of the pipeline's", s.spec.Name)
 	}
-	ctx := msg.Context()
 	s.metrics.records.Observe(float64(len(batch.Records)))
 	s.decode(batch.Records)
+	if s.tracer == nil {
+		return s.applyBatch(msg.Context(), batch)
+	}
+	ctx, end := s.traceBatch(msg.Context(), batch)
+	err := s.applyBatch(ctx, batch)
+	end(err)
+	return err
+}
+
+// applyBatch applies records that are decoded.
+func (s *Stage) applyBatch(ctx context.Context, batch *log.Batch) error {
 	if err := s.prepare(ctx, batch); err != nil {
 		return err
 	}
@@ -245,6 +257,7 @@ func (s *Stage) retry(ctx context.Context, lane int, f func() error) error {
 		if !brief {
 			s.complaints.Do(func() { level = slog.LevelWarn })
 		}
+		tracing.Event(ctx, "retry", err)
 		s.log.Log(ctx, level, "batch failed, trying again", "after", pause, "error", err)
 		s.awaitReturn(ctx, err)
 		select {
