@@ -30,6 +30,7 @@ import (
 	"github.com/pricemill/pricemill/handlers/failingjobs"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -66,7 +67,7 @@ func New(env pipeline.Env) (pipeline.Handler, error) {
 		return nil, fmt.Errorf("concurrency: %d is not positive", settings.Concurrency)
 	}
 	return &handler{settings: settings, provider: env.Provider, now: env.Now, log: env.Log,
-		metrics: newMetrics(env.Metrics), wake: make(chan struct{}, 1), gates: map[schema.Provider]*gate{}}, nil
+		metrics: newMetrics(env.Metrics), tracer: env.Tracer, wake: make(chan struct{}, 1), gates: map[schema.Provider]*gate{}}, nil
 }
 
 type handler struct {
@@ -75,6 +76,7 @@ type handler struct {
 	now      func() time.Time
 	log      *slog.Logger
 	metrics  *metrics
+	tracer   *tracing.Tracer
 	wake     chan struct{}
 
 	mu    sync.Mutex
@@ -144,12 +146,17 @@ func (h *handler) gate(name schema.Provider) *gate {
 // call went.
 func (h *handler) ask(ctx context.Context, g *gate, r request, ended func(error)) outcome {
 	began := h.now()
-	answer, called, err := h.call(ctx, g, r)
+	traced, span := h.trace(ctx, r)
+	answer, called, err := h.call(traced, g, r)
+	if span.Sampled() {
+		r.Traceparent = span.Traceparent() // what follows is under the call
+	}
 	now := h.now()
 	if called {
-		h.metrics.answers.WithLabelValues(string(r.Provider)).Observe(now.Sub(began).Seconds())
+		pipeline.Observe(traced, h.metrics.answers.WithLabelValues(string(r.Provider)), now.Sub(began).Seconds())
 	}
 	if err == nil {
+		span.End(nil)
 		ended(nil)
 		version, text := h.definition(r.Provider)
 		return outcome{request: r, definition: text, payload: schema.QuoteFetched{
@@ -157,6 +164,7 @@ func (h *handler) ask(ctx context.Context, g *gate, r request, ended func(error)
 			Definition: version}}
 	}
 	failure := h.classify(r, err)
+	span.End(failure) // the error itself may hold secrets
 	o := failed(r, failure, schema.NewTime(now))
 	if !called || ctx.Err() != nil {
 		ended(errUncounted)
@@ -173,6 +181,16 @@ func (h *handler) ask(ctx context.Context, g *gate, r request, ended func(error)
 		return failed(r, pipeline.Quotef(schema.CodeInternal, "%s", failure.Reason), schema.NewTime(now))
 	}
 	return o
+}
+
+// trace begins the span of a call.
+func (h *handler) trace(ctx context.Context, r request) (context.Context, tracing.Span) {
+	if h.tracer == nil || r.Traceparent == "" {
+		return ctx, tracing.Span{}
+	}
+	return h.tracer.Start(ctx, "ask "+string(r.Provider), tracing.Client, r.Traceparent,
+		tracing.String("pricemill.provider", string(r.Provider)), tracing.String("pricemill.symbol", string(r.Symbol)),
+		tracing.String("pricemill.request_id", r.ID))
 }
 
 const (

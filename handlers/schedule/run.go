@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -51,6 +52,7 @@ func (h *handler) runDue(ctx context.Context, emit pipeline.Emitter) (int, error
 	if err != nil || due == 0 {
 		return 0, err
 	}
+	var spans []tracing.Span
 	_, err = emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
 		var jobs []job
 		err := tx.Select(ctx, &jobs, `SELECT `+columns+` FROM schedules WHERE status = 'active' AND next_run <= $1
@@ -58,7 +60,7 @@ func (h *handler) runDue(ctx context.Context, emit pipeline.Emitter) (int, error
 		if err != nil {
 			return nil, fmt.Errorf("looking for due jobs: %w", err)
 		}
-		due = len(jobs)
+		due, spans = len(jobs), nil
 		var events []schema.Event
 		for _, j := range jobs {
 			ran := schema.PollingJobRan{JobID: j.ID, RanAt: now, Slot: j.NextRun}
@@ -66,10 +68,16 @@ func (h *handler) runDue(ctx context.Context, emit pipeline.Emitter) (int, error
 			if err != nil {
 				return nil, err
 			}
-			if _, err := tx.Exec(ctx, `UPDATE schedules SET next_run = $1 WHERE job_id = $2`, next.NextRun, j.ID); err != nil {
+			if _, err := tx.Exec(ctx, `UPDATE schedules SET next_run = $1, traceparent = '' WHERE job_id = $2`, next.NextRun, j.ID); err != nil {
 				return nil, fmt.Errorf("moving job %s to its next run: %w", j.ID, err)
 			}
-			run, err := h.events(j, ran)
+			// The first run is of the command's trace; each after it begins its own.
+			traceparent := j.Traceparent
+			if h.tracer != nil {
+				_, span := h.tracer.Start(ctx, "run polling job", tracing.Internal, traceparent, tracing.String("pricemill.job_id", j.ID))
+				traceparent, spans = span.Traceparent(), append(spans, span)
+			}
+			run, err := h.events(j, ran, traceparent)
 			if err != nil {
 				return nil, err
 			}
@@ -77,18 +85,21 @@ func (h *handler) runDue(ctx context.Context, emit pipeline.Emitter) (int, error
 		}
 		return events, nil
 	})
+	for _, span := range spans {
+		span.End(err)
+	}
 	return due, err
 }
 
 // events are those of one run. Their ids follow from job and slot.
-func (h *handler) events(j job, ran schema.PollingJobRan) ([]schema.Event, error) {
+func (h *handler) events(j job, ran schema.PollingJobRan, traceparent string) ([]schema.Event, error) {
 	var symbols []schema.Symbol
 	if err := json.Unmarshal([]byte(j.Symbols), &symbols); err != nil {
 		return nil, fmt.Errorf("reading the symbols of job %s: %w", j.ID, err)
 	}
 	slot := ran.Slot.Format(time.RFC3339Nano)
 	event := func(id string, p schema.Payload) schema.Event {
-		return schema.Event{ID: id, Source: "pricemill/" + Name, Payload: p}
+		return schema.Event{ID: id, Source: "pricemill/" + Name, Traceparent: traceparent, Payload: p}
 	}
 	events := []schema.Event{event(schema.DeriveID(Name, j.ID, slot), ran)}
 	for _, symbol := range symbols {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -47,12 +48,13 @@ func New(env pipeline.Env) (pipeline.Handler, error) {
 	if settings.Timeout <= 0 {
 		return nil, fmt.Errorf("timeout: %v is not positive", settings.Timeout)
 	}
-	return &handler{settings: settings, now: env.Now, wake: make(chan struct{}, 1)}, nil
+	return &handler{settings: settings, now: env.Now, tracer: env.Tracer, wake: make(chan struct{}, 1)}, nil
 }
 
 type handler struct {
 	settings Settings
 	now      func() time.Time
+	tracer   *tracing.Tracer
 	wake     chan struct{}
 }
 
@@ -66,9 +68,11 @@ type job struct {
 	Provider schema.Provider  `db:"provider"`
 	Status   schema.JobStatus `db:"status"`
 	NextRun  schema.Time      `db:"next_run"`
+	// Traceparent is that of the command, until the first run.
+	Traceparent string `db:"traceparent"`
 }
 
-const columns = `job_id, symbols, interval_s, provider, status, next_run`
+const columns = `job_id, symbols, interval_s, provider, status, next_run, traceparent`
 
 // after is the job after one more of its events; the zero value is one that
 // does not exist.
@@ -106,15 +110,18 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 		if err != nil {
 			return nil, err
 		}
+		if jobs[id].ID == "" && next.ID != "" {
+			next.Traceparent = in[i].Event.Traceparent
+		}
 		if next != jobs[id] {
 			jobs[id], changed[id] = next, next
 		}
 	}
-	rows := store.Rows{Table: "schedules", Columns: []string{"job_id", "symbols", "interval_s", "provider", "status", "next_run"},
+	rows := store.Rows{Table: "schedules", Columns: []string{"job_id", "symbols", "interval_s", "provider", "status", "next_run", "traceparent"},
 		Clause: "ON CONFLICT (job_id) DO UPDATE SET status = excluded.status, next_run = excluded.next_run"}
 	for _, id := range slices.Sorted(maps.Keys(changed)) {
 		j := changed[id]
-		rows.Add(j.ID, j.Symbols, j.Interval, j.Provider, string(j.Status), j.NextRun)
+		rows.Add(j.ID, j.Symbols, j.Interval, j.Provider, string(j.Status), j.NextRun, j.Traceparent)
 	}
 	tx.OnCommit(func() {
 		select {

@@ -30,6 +30,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -88,13 +89,14 @@ func New(env pipeline.Env) (pipeline.Handler, error) {
 	if err := settings.validate(); err != nil {
 		return nil, err
 	}
-	return &handler{settings: settings, provider: env.Provider, now: env.Now, log: env.Log, wake: make(chan struct{}, 1)}, nil
+	return &handler{settings: settings, provider: env.Provider, now: env.Now, log: env.Log, tracer: env.Tracer, wake: make(chan struct{}, 1)}, nil
 }
 
 type handler struct {
 	settings Settings
 	provider func(schema.Provider) (pipeline.Provider, bool)
 	now      func() time.Time
+	tracer   *tracing.Tracer
 	log      *slog.Logger
 	wake     chan struct{}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -196,12 +197,46 @@ func (s *subscription) append(ctx context.Context, batch []pipeline.StreamMessag
 		events[i] = schema.Event{ID: m.ID, Source: "pricemill/" + Name, Payload: schema.QuoteFetched{
 			Quote: schema.Quote{Provider: s.Provider, Symbol: m.Symbol}, RawResponse: m.RawResponse, ReceivedAt: m.ReceivedAt}}
 	}
+	spans := s.trace(ctx, events, batch)
+	err := s.appendAll(ctx, events)
+	for _, span := range spans {
+		span.End(err)
+	}
+	if err != nil {
+		return err
+	}
+	s.note(func(p *progress) {
+		p.messages += int64(len(batch))
+		for _, m := range batch {
+			p.follow(m)
+		}
+	})
+	return nil
+}
+
+// trace begins a trace for each message that the sampler wants, as of its receipt.
+func (s *subscription) trace(ctx context.Context, events []schema.Event, batch []pipeline.StreamMessage) []tracing.Span {
+	if s.tracer == nil {
+		return nil
+	}
+	var spans []tracing.Span
+	for i, m := range batch {
+		_, span := s.tracer.StartAt(ctx, m.ReceivedAt.Time, "receive "+string(s.Provider), tracing.Consumer, "",
+			tracing.String("pricemill.provider", string(s.Provider)), tracing.String("pricemill.symbol", string(m.Symbol)),
+			tracing.String("pricemill.stream_id", s.ID))
+		if span.Sampled() {
+			events[i].Traceparent = span.Traceparent()
+			spans = append(spans, span)
+		}
+	}
+	return spans
+}
+
+// appendAll appends events until they are in the log, or ctx is done.
+func (s *subscription) appendAll(ctx context.Context, events []schema.Event) error {
 	for {
 		err := s.emit.Append(ctx, events)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil || pipeline.IsPermanent(err) {
+		if err == nil || ctx.Err() != nil || pipeline.IsPermanent(err) {
 			return err
 		}
 		s.log.Warn("appending quotes of a stream", "stream_id", s.ID, "error", err)
@@ -211,13 +246,6 @@ func (s *subscription) append(ctx context.Context, batch []pipeline.StreamMessag
 		case <-time.After(s.settings.BackoffMin):
 		}
 	}
-	s.note(func(p *progress) {
-		p.messages += int64(len(batch))
-		for _, m := range batch {
-			p.follow(m)
-		}
-	})
-	return nil
 }
 
 // follow tells by the sequence of a message whether others are missing.
