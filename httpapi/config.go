@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/httpapi/symbolmap"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -60,6 +61,8 @@ type Config struct {
 	// Answered is told of each request when its answer has ended; nil is told nothing.
 	// It must be safe for concurrent use, and return at once.
 	Answered func(Answered)
+	// Tracer records a span for each request, and for prices that are pushed. Nil: none.
+	Tracer *tracing.Tracer
 
 	// Providers are the names a request may give as its provider, whether a
 	// key is configured for them or not; any other is answered 400. Required.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"strings"
@@ -28,7 +29,7 @@ const htmlContent = "text/html; charset=utf-8"
 // newDocs renders the page once, since its policy depends on its content.
 func newDocs() (*docs, error) {
 	ui := v5emb.New("Pricemill", "/openapi.json", "/docs")
-	rendered, err := render(context.Background(), ui, "/docs", "")
+	rendered, err := render(context.Background(), ui, "/docs", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -50,11 +51,11 @@ type asset struct {
 }
 
 func renderAsset(ui http.Handler, path string) (asset, error) {
-	plain, err := render(context.Background(), ui, path, "")
+	plain, err := render(context.Background(), ui, path, nil)
 	if err != nil {
 		return asset{}, err
 	}
-	packed, err := render(context.Background(), ui, path, gzipEncoding)
+	packed, err := render(context.Background(), ui, path, http.Header{"Accept-Encoding": {gzipEncoding}})
 	if err != nil {
 		return asset{}, err
 	}
@@ -67,15 +68,13 @@ func renderAsset(ui http.Handler, path string) (asset, error) {
 	return a, nil
 }
 
-// render asks handler for a path and keeps what it answers.
-func render(ctx context.Context, handler http.Handler, path, encoding string) (*rendering, error) {
+// render asks handler for a path, with headers or nil, and keeps what it answers.
+func render(ctx context.Context, handler http.Handler, path string, header http.Header) (*rendering, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", path, err)
 	}
-	if encoding != "" {
-		request.Header.Set("Accept-Encoding", encoding)
-	}
+	maps.Copy(request.Header, header)
 	rendered := newRendering()
 	handler.ServeHTTP(rendered, request)
 	if rendered.status != http.StatusOK {

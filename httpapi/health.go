@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -77,13 +78,20 @@ func (a *API) getVersion(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// openMetrics is the format of /metrics in which traces are named.
+const openMetrics = "application/openmetrics-text"
+
 // getMetrics answers in Prometheus' text format, whatever else the client would
-// take. Those who ask at one time share one answer, as with getReadyz; it is
+// take, unless there are traces that only OpenMetrics can name. Those who ask at one time share one answer, as with getReadyz; it is
 // complete before any of it is sent, so that none who reads slowly holds up the
 // others.
 func (a *API) getMetrics(w http.ResponseWriter, r *http.Request) error {
-	look, err, _ := a.looks.Do("metrics", func() (any, error) {
-		return render(context.WithoutCancel(r.Context()), a.ports.Metrics, "/metrics", "")
+	accept := ""
+	if a.config.Tracer != nil && strings.Contains(r.Header.Get("Accept"), openMetrics) {
+		accept = openMetrics // which has exemplars
+	}
+	look, err, _ := a.looks.Do("metrics "+accept, func() (any, error) {
+		return render(context.WithoutCancel(r.Context()), a.ports.Metrics, "/metrics", http.Header{"Accept": {accept}})
 	})
 	if err != nil {
 		return err

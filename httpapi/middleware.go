@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"time"
+
+	"github.com/pricemill/pricemill/pipeline/tracing"
 )
 
 // secure sets what keeps a browser from making more of an answer than it is.
@@ -41,13 +43,15 @@ type Answered struct {
 	Method string
 	Status int
 	Took   time.Duration
+	// TraceID is that of the request's trace; empty for none.
+	TraceID string
 	// Stream says that the answer lasted as long as the client wanted.
 	Stream bool
 }
 
 // AccessLog says which requests are in the log at level info. A record has the method,
-// the path without its query, status, bytes, duration, the client's address, and the id of
-// its API key if it has one. The zero
+// the path without its query, status, bytes, duration, the client's address, the id of its
+// API key if it has one, and that of its trace. The zero
 // value has none.
 type AccessLog struct {
 	// Errors takes the requests that were answered 5xx.
@@ -101,8 +105,12 @@ func (a *API) answered(out *observed, r *http.Request, took time.Duration) {
 	if !slices.Contains(methodLabels, method) {
 		method = otherLabel
 	}
+	traceID := ""
+	if a.config.Tracer != nil {
+		traceID, _ = tracing.IDs(r.Context())
+	}
 	// A handler that returns without a status has answered 200, as net/http does.
-	a.config.Answered(Answered{cmp.Or(out.route, otherLabel), method, cmp.Or(out.status, http.StatusOK), took, out.route == streamPath})
+	a.config.Answered(Answered{cmp.Or(out.route, otherLabel), method, cmp.Or(out.status, http.StatusOK), took, traceID, out.route == streamPath})
 }
 
 func (o *observed) WriteHeader(status int) {
@@ -145,8 +153,10 @@ func (a *API) recovered(next http.Handler) http.Handler {
 			limited.Body = http.MaxBytesReader(w, r.Body, MaxBody)
 			r = &limited
 		}
+		r, span := a.trace(w, r)
 		defer func() {
 			took := time.Since(start)
+			endTrace(span, out, r)
 			a.answered(out, r, took)
 			level := a.config.AccessLog.level(out.status)
 			if !a.config.Logger.Enabled(r.Context(), level) {

@@ -210,7 +210,10 @@ func (a *API) pushEvents(w http.ResponseWriter, r *http.Request, stream LiveStre
 				text = append(append(append(text, "id: "...), stream.ID()...), "\n\n"...)
 			}
 		}
-		if out.send(text) != nil {
+		spans := a.tracePush(r, events)
+		err = out.send(text)
+		spans.end(err == nil)
+		if err != nil {
 			return
 		}
 	}

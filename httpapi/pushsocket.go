@@ -69,13 +69,16 @@ func (a *API) pushOverSocket(w http.ResponseWriter, r *http.Request, stream Live
 			}
 			return
 		}
+		spans := a.tracePush(r, events)
 		for _, e := range events {
 			text = fmt.Appendf(text[:0], `{"event":%q,"id":%q,"data":`, e.Name, e.ID)
 			text = append(append(text, e.Data.Text(a.renderPush)...), '}')
 			if sendMessage(ctx, conn, text) != nil {
+				spans.end(false)
 				return
 			}
 		}
+		spans.end(true)
 		if len(events) == 0 && sendMessage(ctx, conn, fmt.Appendf(text[:0], `{"event":"heartbeat","id":%q}`, stream.ID())) != nil {
 			return
 		}

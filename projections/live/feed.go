@@ -104,7 +104,7 @@ func (f *feed) dispatch(records []pipeline.Record) error {
 			continue
 		}
 		if said.price != nil {
-			e := &entry{offset: r.Offset, market: m, data: Data{Value: *said.price}}
+			e := &entry{offset: r.Offset, market: m, data: Data{Value: *said.price, traceparent: said.traceparent}}
 			m.prices, f.kept = append(m.prices, e), append(f.kept, e)
 			changed[m] = struct{}{}
 		}
@@ -198,6 +198,8 @@ type said struct {
 	price *latestprices.Price
 	// at is the event time of the fact.
 	at schema.Time
+	// traceparent is the trace of its record.
+	traceparent string
 }
 
 // saidIn reads a record of a price, or of a correction of one.
@@ -208,12 +210,12 @@ func saidIn(r *pipeline.Record) (said, bool) {
 	}
 	switch p := event.Payload.(type) {
 	case schema.PriceCorrected:
-		return said{&latestprices.Price{Provider: p.Source, Symbol: p.Symbol, Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.CorrectedAt}, p.Timestamp}, true
+		return said{&latestprices.Price{Provider: p.Source, Symbol: p.Symbol, Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.CorrectedAt}, p.Timestamp, event.Traceparent}, true
 	case schema.PriceRetracted:
-		return said{nil, p.Timestamp}, true
+		return said{nil, p.Timestamp, event.Traceparent}, true
 	}
 	p, ok := schema.PriceOf(event.Payload)
-	return said{&latestprices.Price{Provider: p.Source, Symbol: p.Symbol, Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt}, p.Timestamp}, ok
+	return said{&latestprices.Price{Provider: p.Source, Symbol: p.Symbol, Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt}, p.Timestamp, event.Traceparent}, ok
 }
 
 // reach waits until the feed has seen all records before an offset.

@@ -17,6 +17,7 @@ package live
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/projections"
@@ -66,6 +67,21 @@ type Data struct {
 	Value any
 	once  sync.Once
 	text  []byte
+
+	traceparent string
+	traced      atomic.Int32
+}
+
+// maxTraced is for how many clients a price has a trace.
+const maxTraced = 8
+
+// Traceparent is the trace of the record that the value came with, for the first clients
+// that it goes to; empty for the others, and where there is none.
+func (d *Data) Traceparent() string {
+	if d.traceparent == "" || d.traced.Add(1) > maxTraced {
+		return ""
+	}
+	return d.traceparent
 }
 
 // Text renders the value, once for all clients: render must be the same in every call.
