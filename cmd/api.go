@@ -19,6 +19,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/topology"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
@@ -53,8 +54,9 @@ func (c commands) Publish(ctx context.Context, p schema.Payload) (string, error)
 
 // PublishAs implements httpapi.Commands.
 func (c commands) PublishAs(ctx context.Context, id string, p schema.Payload) (string, error) {
+	traceparent := tracing.Traceparent(ctx)
 	tokens, err := c.emitter.Emit(ctx, func(*pipeline.Tx) ([]schema.Event, error) {
-		return []schema.Event{{ID: id, Source: commandSource, Payload: p}}, nil
+		return []schema.Event{{ID: id, Source: commandSource, Traceparent: traceparent, Payload: p}}, nil
 	})
 	if err != nil {
 		err = fmt.Errorf("publishing %s: %w", p.EventType(), err)
@@ -90,7 +92,7 @@ func newAPI(c config, instruments *symbolmap.Map, b *backends, m *modules, r *en
 		Push:               c.Push,
 		OpenCommands:       c.OpenCommands,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
-		Answered: newRequestMetrics(r.Registry()), AccessLog: c.AccessLog,
+		Answered: newRequestMetrics(r.Registry()), AccessLog: c.AccessLog, Tracer: m.tracer,
 		Logger: log, Now: time.Now,
 	}, httpapi.Ports{
 		Commands:       commands{r.Emitter()},
@@ -124,7 +126,7 @@ func newAPI(c config, instruments *symbolmap.Map, b *backends, m *modules, r *en
 		Pipeline:    newFlow(b, m.parts),
 		Stale:       f.age,
 		Readiness:   m.readiness(r, f, shared),
-		Metrics:     metrics(r),
+		Metrics:     metrics(r, m),
 		Unavailable: func(err error) bool { return errors.Is(err, projections.ErrUnavailable) },
 	})
 }
@@ -134,7 +136,7 @@ func newOperations(c config, b *backends, m *modules, r *engine.Runtime, keys *a
 	return httpapi.NewOperations(httpapi.Config{Build: thisBuild(), RateLimitPerMinute: c.RateLimit,
 		LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,
 		Answered: newRequestMetrics(r.Registry()), AccessLog: c.AccessLog, Logger: log, Now: time.Now},
-		httpapi.Ports{Keys: keys, Readiness: m.readiness(r, newStaleness(b.store, m.projections), shared), Metrics: metrics(r)})
+		httpapi.Ports{Keys: keys, Readiness: m.readiness(r, newStaleness(b.store, m.projections), shared), Metrics: metrics(r, m)})
 }
 
 func thisBuild() httpapi.Build {
@@ -142,8 +144,9 @@ func thisBuild() httpapi.Build {
 	return httpapi.Build{Version: version, Revision: revision}
 }
 
-func metrics(r *engine.Runtime) http.Handler {
-	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{})
+// metrics is /metrics. Exemplars, which traces have, need OpenMetrics.
+func metrics(r *engine.Runtime, m *modules) http.Handler {
+	return promhttp.HandlerFor(r.Registry(), promhttp.HandlerOpts{EnableOpenMetrics: m.tracer != nil})
 }
 
 // describeProviders lists what this binary can ask.

@@ -92,7 +92,7 @@ func (m *measurement) removeTopics(ctx context.Context, c config) (err error) {
 
 // withService calls f while a service with these settings runs and is ready.
 func (m *measurement) withService(ctx context.Context, c config, f func(context.Context, *service) error) (err error) {
-	s, err := openService(ctx, c, m.log)
+	s, err := openService(ctx, c, nil, m.log)
 	if err != nil {
 		return err
 	}

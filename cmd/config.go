@@ -16,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/httpapi/redis"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 	"github.com/pricemill/pricemill/schema/names"
@@ -95,6 +96,12 @@ var settings = []setting{
 	{"log_level", "", "minimum log level: debug, info, warn or error; empty: info, or warn for commands with output of their own", false},
 	{"log_format", "", "text (with a start banner) or json; empty: text on a terminal, json otherwise", false},
 	{"access_log", "off", "requests in the log: off, errors (those answered 5xx), or a share of the others too, such as 1 or 0.01", false},
+	{"otel_exporter_otlp_endpoint", "", "base URL of an OpenTelemetry collector, such as http://127.0.0.1:4318, to which serve sends traces; empty: no traces", false},
+	{"otel_exporter_otlp_headers", "", "headers for the collector, key=value, comma-separated, values percent-encoded", true},
+	{"otel_exporter_otlp_protocol", otlpHTTP, "protocol of the collector; only http/protobuf", false},
+	{"otel_service_name", "pricemill", "name of this service in traces", false},
+	{"otel_traces_sampler", "parentbased_always_on", "which traces are recorded: always_on, always_off, traceidratio, or parentbased_ and one of these", false},
+	{"otel_traces_sampler_arg", "", "share of a sampler by ratio, 0 to 1; empty: 1", false},
 	{"debug", "false", "the same as LOG_LEVEL=debug", false},
 }
 
@@ -150,6 +157,7 @@ type config struct {
 	LimitLoopback bool
 	LogLevel      *slog.Level // nil where each command has its own
 	LogFormat     string
+	Tracing       *tracing.Config // nil for none
 	Modules       map[string]map[string]any
 	Plugins       switches
 	// Demo says that the service streams simulated prices. Only serve sets it.
@@ -325,6 +333,7 @@ func (a *app) load() (config, error) {
 	c.readModules(a, k, &wrong)
 	c.Plugins = c.readPlugins(k.String("plugins"), &wrong)
 	c.readDemo(k, &wrong)
+	c.readTracing(k, &wrong)
 	c.readRedis(k.String("redis_url"), &wrong)
 	if len(wrong) > 0 {
 		return config{}, fmt.Errorf("%w: %s:\n%w", errUsage, countWrong(len(wrong)), errors.Join(wrong...))

@@ -37,7 +37,12 @@ func newRequestMetrics(registry prometheus.Registerer) func(httpapi.Answered) {
 	return func(a httpapi.Answered) {
 		answered.WithLabelValues(a.Route, a.Method, strconv.Itoa(a.Status)).Inc()
 		if !a.Stream {
-			seconds.WithLabelValues(a.Route).Observe(a.Took.Seconds())
+			observed := seconds.WithLabelValues(a.Route)
+			if exemplars, ok := observed.(prometheus.ExemplarObserver); ok && a.TraceID != "" {
+				exemplars.ObserveWithExemplar(a.Took.Seconds(), prometheus.Labels{"trace_id": a.TraceID})
+			} else {
+				observed.Observe(a.Took.Seconds())
+			}
 		}
 	}
 }

@@ -45,7 +45,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	exposed := map[string]metric{}
 	// A provider with limits, which is asked in vain, and a Redis that does not answer.
 	settings := environment{"METRICS_LAST_PRICES": "10", "REDIS_URL": "redis://127.0.0.1:1", "DEFAULT_PROVIDER": "simulated",
-		"FINNHUB_API_KEY": "key", "FINNHUB_BASE_URL": "http://127.0.0.1:1", "PLUGINS": "price-webhook"}
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", // which does not answer
+		"FINNHUB_API_KEY":             "key", "FINNHUB_BASE_URL": "http://127.0.0.1:1", "PLUGINS": "price-webhook"}
 	for _, env := range []environment{newStack(t, settings), newKafkaStack(t, settings)} {
 		p := start(t, env)
 		p.eventually("/api/v1/prices/latest?symbol=ACME", http.StatusOK)

@@ -16,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/pipeline/topology"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/requests"
@@ -40,16 +41,20 @@ type modules struct {
 	// switchedOff are the indicators that PLUGINS could switch on.
 	switchedOff map[string]projections.IndicatorDoc
 	registry    *prometheus.Registry
+	tracer      *tracing.Tracer // nil for none
 }
 
 // build makes the modules that the roles of this process need. It does no I/O,
 // so wrong settings are reported before anything starts.
-func build(c config, log *slog.Logger) (*modules, error) {
-	m := &modules{known: c.Providers, providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry(), parts: slices.Clone(builtinSources),
+func build(c config, log *slog.Logger) (*modules, error) { return buildTraced(c, nil, log) }
+
+// buildTraced is build for a process that records traces, or with nil for one that does not.
+func buildTraced(c config, tracer *tracing.Tracer, log *slog.Logger) (*modules, error) {
+	m := &modules{tracer: tracer, known: c.Providers, providers: map[schema.Provider]pipeline.Provider{}, registry: prometheus.NewRegistry(), parts: slices.Clone(builtinSources),
 		delivering: map[string]bool{}, switchedOff: map[string]projections.IndicatorDoc{}}
 	env := func(name string) pipeline.Env {
 		return pipeline.Env{Settings: c.Modules[name], Log: log.With("module", name), Now: time.Now, Version: releaseName(),
-			Provider: m.provider, Metrics: m.registry}
+			Provider: m.provider, Metrics: m.registry, Tracer: tracer}
 	}
 	var errs []error
 	for _, module := range c.Providers {

@@ -283,7 +283,7 @@ func TestSecretsFromFiles(t *testing.T) {
 			fromFiles = append(fromFiles, name)
 		}
 	}
-	assert.Equal(t, []string{"PRICEMILL_API_KEY", "DATABASE_URL", "KAFKA_SASL_PASSWORD", "FINNHUB_API_KEY", "REDIS_URL"}, fromFiles)
+	assert.Equal(t, []string{"PRICEMILL_API_KEY", "DATABASE_URL", "KAFKA_SASL_PASSWORD", "FINNHUB_API_KEY", "REDIS_URL", "OTEL_EXPORTER_OTLP_HEADERS"}, fromFiles)
 
 	for name, test := range map[string]struct {
 		content string

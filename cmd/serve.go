@@ -19,6 +19,7 @@ import (
 	"github.com/pricemill/pricemill/httpapi/symbolmap"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/topics"
+	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/requests"
@@ -75,7 +76,12 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	for _, warning := range c.Warnings {
 		log.Warn(warning)
 	}
-	s, err := openService(ctx, c, log)
+	tracer, log, err := startTracing(c, log)
+	if err != nil {
+		return err
+	}
+	defer stopTracing(tracer, log)
+	s, err := openService(ctx, c, tracer, log)
 	if err != nil {
 		return unlessStopped(ctx, err, log)
 	}
@@ -97,9 +103,9 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 }
 
 // openService prepares all that a service needs; nothing moves before run.
-func openService(ctx context.Context, c config, log *slog.Logger) (_ *service, err error) {
+func openService(ctx context.Context, c config, tracer *tracing.Tracer, log *slog.Logger) (_ *service, err error) {
 	s := &service{config: c, log: log, started: func() {}}
-	if s.modules, err = build(c, log); err != nil {
+	if s.modules, err = buildTraced(c, tracer, log); err != nil {
 		return nil, err
 	}
 	if c.Roles.API {
@@ -151,7 +157,7 @@ func newRuntime(ctx context.Context, c config, b *backends, m *modules, log *slo
 	if err := m.openProjections(ctx, c, b, log); err != nil {
 		return nil, nil, err
 	}
-	work := engine.Config{Stages: m.stages, Sources: m.sources, Registry: m.registry,
+	work := engine.Config{Stages: m.stages, Sources: m.sources, Registry: m.registry, Tracer: m.tracer,
 		Serving: func(ctx context.Context) ([]string, error) { return m.serving(ctx, b.store) }}
 	if c.Roles.Projections {
 		work.Changing = func(ctx context.Context) ([]engine.StageSpec, error) {
@@ -247,6 +253,7 @@ func (s *service) watchWorker(ctx context.Context) {
 func (s *service) serveHTTP(ctx context.Context) (err error) {
 	c, r, log := s.config, s.runtime, s.log
 	registerProcess(r.Registry(), s.backends.store)
+	registerTracing(r.Registry(), s.modules.tracer)
 	keys, err := apikeys.Open(ctx, s.backends.store, log, time.Now)
 	if err != nil {
 		return unlessStopped(ctx, err, log)
