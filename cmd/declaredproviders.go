@@ -150,6 +150,21 @@ func (s setting) moduleKey() string {
 	return "base_url"
 }
 
+// shownSettings are the settings of the providers that files declare, and of those that
+// are compiled in only what is set.
+func (c config) shownSettings() []setting {
+	compiled := providerList(pipeline.Providers()).names()
+	var all []setting
+	for _, m := range c.Providers {
+		for _, s := range (providerList{m}).declaredSettings() {
+			if _, set := c.Modules[string(m.Name)][s.moduleKey()]; set || !slices.Contains(compiled, m.Name) {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
+}
+
 // readDeclared reads the settings of providers that are declared.
 func (c *config) readDeclared(a *app, set func(module, key string, value any), wrong *faults) {
 	for _, m := range c.Providers {

@@ -43,7 +43,7 @@ end is ignored.`,
 			var rows bytes.Buffer
 			w := tabwriter.NewWriter(&rows, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "SETTING\tVALUE\tFROM")
-			all := slices.Concat(settings, c.Providers.declaredSettings())
+			all := slices.Concat(settings, c.shownSettings())
 			for _, s := range all {
 				value, origin := k.String(s.key), a.origin(s, inFile)
 				if !k.Exists(s.key) {

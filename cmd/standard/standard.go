@@ -8,6 +8,7 @@ import (
 	_ "github.com/pricemill/pricemill/handlers/pricealerts"
 	_ "github.com/pricemill/pricemill/handlers/provider/coinbase"
 	_ "github.com/pricemill/pricemill/handlers/provider/csv"
+	_ "github.com/pricemill/pricemill/handlers/provider/declared/shipped"
 	_ "github.com/pricemill/pricemill/handlers/provider/finnhub"
 	_ "github.com/pricemill/pricemill/handlers/provider/simulated"
 	_ "github.com/pricemill/pricemill/handlers/provider/yahoo"

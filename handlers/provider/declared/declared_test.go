@@ -71,6 +71,21 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// A provider that was declared by docs/providers.md from the service's documentation alone.
+func TestAProviderFromItsDocumentation(t *testing.T) {
+	t.Parallel()
+	text := read(t, "testdata/kucoin.yaml")
+	assert.LessOrEqual(t, strings.Count(text, "\n"), 40)
+	d := parse(t, text)
+	providertest.RunREST(t, providertest.REST{
+		Name: "kucoin", New: d.New, Symbol: "BTC-USDT", Request: "/market/orderbook/level1?symbol=BTC-USDT",
+		Answer: `{"code":"200000","data":{"sequence":"1550467636704","price":"0.03715005","size":"0.17","bestAsk":"0.03715004",` +
+			`"bestAskSize":"1.788","bestBid":"0.03710768","bestBidSize":"3.803","time":1550653727731}}`,
+		UnknownStatus: 200, UnknownAnswer: `{"code":"200000","data":null}`, NotFound: schema.CodeBadResponse,
+		Golden: "testdata/kucoin",
+	})
+}
+
 func FuzzNormalize(f *testing.F) {
 	p, err := parse(f, acme(f)).New(pipeline.Env{})
 	require.NoError(f, err)
@@ -235,7 +250,8 @@ func TestBars(t *testing.T) {
 	const bars = `[[1749997980,"1.10","1.30","1.00","1.20","42"],[1749998040,"1.20","1.25","1.15","1.18","7"],[%]]`
 	const bar = "  entry: .[-2]\n  time: .[0]\n  unit: seconds\n  bar: {open: '.[1]', high: '.[2]', low: '.[3]', close: '.[4]', volume: '.[5]', span: 1m}\n"
 	text := acme(t)
-	text = text[:strings.Index(text, "read:\n")] + "read:\n" + bar
+	before, _, _ := strings.Cut(text, "read:\n")
+	text = before + "read:\n" + bar
 	prices, err := parse(t, text).Normalize(fetchedBy(strings.Replace(bars, "%", `1749998100,"1","1","1","1","0"`, 1)))
 	require.NoError(t, err)
 	require.Len(t, prices, 1)

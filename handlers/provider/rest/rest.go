@@ -178,11 +178,11 @@ func (c *Client) get(ctx context.Context, query url.Values, path []string,
 // does.
 func (c *Client) judged(ctx context.Context, response *http.Response, judge func(int, []byte) *pipeline.QuoteError) (schema.RawResponse, error) {
 	success := response.StatusCode == http.StatusOK
-	body, err := c.read(ctx, response)
+	body, err := c.readAny(ctx, response)
 	if err != nil && success {
 		return nil, err
 	}
-	if err == nil {
+	if err == nil { // some services say whose limit is reached, and repeat the key
 		if failure := judge(response.StatusCode, body); failure != nil {
 			if failure.Code == schema.CodeRateLimited || failure.Code == schema.CodeUnavailable {
 				failure.RetryAfter = RetryAfter(response.Header, c.config.ResetHeader, c.config.Now())
@@ -193,20 +193,42 @@ func (c *Client) judged(ctx context.Context, response *http.Response, judge func
 	if !success {
 		return nil, Refused(response, c.config.ResetHeader, c.config.Now())
 	}
+	if c.repeatsKey(body) {
+		return nil, errRepeatsKey()
+	}
 	return body, nil
 }
 
 // read returns the body, which must be complete.
 func (c *Client) read(ctx context.Context, response *http.Response) (schema.RawResponse, error) {
+	body, err := c.readAny(ctx, response)
+	if err == nil && c.repeatsKey(body) {
+		err = errRepeatsKey()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return body, nil
+}
+
+// errRepeatsKey is for an answer such as a page that shows what it was asked. Answers are
+// kept, and the key must not be.
+func errRepeatsKey() error {
+	return pipeline.Quotef(schema.CodeBadResponse, "the answer repeats the key")
+}
+
+func (c *Client) repeatsKey(body []byte) bool {
+	return c.config.Key != "" && (bytes.Contains(body, []byte(c.config.Key)) || bytes.Contains(body, []byte(url.QueryEscape(c.config.Key))))
+}
+
+// readAny is read for a body that may hold the key.
+func (c *Client) readAny(ctx context.Context, response *http.Response) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(response.Body, schema.MaxRawResponse+1))
 	switch {
 	case len(body) > schema.MaxRawResponse:
 		return nil, pipeline.Quotef(schema.CodeTooLarge, "the answer has more than %d bytes", schema.MaxRawResponse)
 	case err != nil:
 		return nil, NoAnswer(ctx, err)
-	case c.config.Key != "" && (bytes.Contains(body, []byte(c.config.Key)) || bytes.Contains(body, []byte(url.QueryEscape(c.config.Key)))):
-		// As a page does that shows what it was asked. Answers are kept.
-		return nil, pipeline.Quotef(schema.CodeBadResponse, "the answer repeats the key")
 	}
 	return body, nil
 }
