@@ -55,10 +55,14 @@ func (t *Tx) takeNumbers(ctx context.Context, wanted []Numbers, set string) erro
 		args = append(args, w.Epoch, w.Part, w.N)
 		index[[2]int64{w.Epoch, int64(w.Part)}] = i
 	}
+	table, args, err := t.store.engine.Values(numberColumns, args)
+	if err != nil {
+		return fmt.Errorf("taking numbers of %d chains: %w", len(wanted), err)
+	}
 	var taken []Numbers
 	// A chain that another transaction has just moved is moved on from there: the
 	// lock waits for its commit, and the UPDATE adds to what is there then.
-	err := t.Select(ctx, &taken, `WITH v (epoch, part, n) AS (VALUES `+typedValues(numberColumns, len(wanted))+`),
+	err = t.Select(ctx, &taken, `WITH v (epoch, part, n) AS (`+table+`),
 		held AS (SELECT v.* FROM chains JOIN v ON chains.epoch = v.epoch AND chains.part = v.part
 			ORDER BY v.epoch, v.part `+t.LockRows("chains")+`)
 		UPDATE chains SET `+set+` FROM held WHERE chains.epoch = held.epoch AND chains.part = held.part
@@ -113,7 +117,7 @@ func ChainsAt(ctx context.Context, q Querier, at []Chain) ([]Chain, error) {
 		args = append(args, c.Epoch, c.Part)
 	}
 	var chains []Chain
-	err := q.Select(ctx, &chains, `WITH v (epoch, part) AS (VALUES `+typedValues(numberColumns[:2], len(at))+`)
+	err := q.Select(ctx, &chains, `WITH v (epoch, part) AS (`+ValuesList(numberColumns[:2], args)+`)
 		SELECT chains.epoch, chains.part, outbox, last, sent FROM v JOIN chains ON chains.epoch = v.epoch AND chains.part = v.part`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("reading %d chains: %w", len(at), err)

@@ -285,7 +285,7 @@ func (t *Tx) EndRetries(ctx context.Context, outcomes []Retried) error {
 		}
 	}
 	if len(kept) > 0 {
-		if _, err := t.Exec(ctx, `WITH v (id, reason) AS (VALUES `+typedValues([]string{"BIGINT", "TEXT"}, len(kept)/2)+`)
+		if _, err := t.Exec(ctx, `WITH v (id, reason) AS (`+ValuesList([]string{"BIGINT", "TEXT"}, kept)+`)
 			UPDATE dead_letters SET reason = v.reason, retry = '' FROM v WHERE dead_letters.id = v.id`, kept...); err != nil {
 			return fmt.Errorf("keeping dead letters that were not applied: %w", err)
 		}

@@ -170,7 +170,7 @@ func (s *Store) MarkSent(ctx context.Context, sent []Sent) error {
 	err := s.Write(ctx, func(tx *Tx) error {
 		moved = nil
 		// In the order in which stages lock them.
-		err := tx.Select(ctx, &moved, `WITH v (epoch, part, outbox, was, now, headers) AS (VALUES `+typedValues(columns, len(sent))+`),
+		err := tx.Select(ctx, &moved, `WITH v (epoch, part, outbox, was, now, headers) AS (`+ValuesList(columns, args)+`),
 			held AS (SELECT v.* FROM chains JOIN v ON chains.epoch = v.epoch AND chains.part = v.part
 				ORDER BY v.epoch, v.part `+tx.LockRows("chains")+`)
 			UPDATE chains SET sent = held.now FROM held

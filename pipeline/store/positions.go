@@ -180,8 +180,11 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 		args = append(args, m.From.Stage, m.From.Topic, m.From.Part, m.From.TopicID,
 			m.From.Next, m.From.Retried, m.Next, m.Reached.Timeline, storedNumber(m.Reached), m.Halted)
 	}
-	moved, err := t.Exec(ctx, `WITH v (stage, topic, part, topic_id, expected, retried, next, outbox, seq, halted) AS (VALUES `+
-		typedValues(moveColumns, len(moves))+`),
+	table, args, err := t.store.engine.Values(moveColumns, args)
+	if err != nil {
+		return fmt.Errorf("moving %d positions: %w", len(moves), err)
+	}
+	moved, err := t.Exec(ctx, `WITH v (stage, topic, part, topic_id, expected, retried, next, outbox, seq, halted) AS (`+table+`),
 		held AS (SELECT v.* FROM positions JOIN v
 			ON positions.stage = v.stage AND positions.topic = v.topic AND positions.part = v.part
 			ORDER BY v.stage, v.topic, v.part `+t.store.engine.LockRows("positions")+`)
@@ -200,7 +203,7 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 	return nil
 }
 
-var moveColumns = []string{"TEXT", "TEXT", "INTEGER", "TEXT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "TEXT"}
+var moveColumns = []string{"TEXT", "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "TEXT"}
 
 // FenceRetry holds the position of a stage on a partition for a transaction that
 // retries dead letters there, and has every consumer fenced off that read the

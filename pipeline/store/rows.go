@@ -124,22 +124,21 @@ func placeholders(before, n int, between string) string {
 	return b.String()
 }
 
-// typedValues is "(CAST($1 AS …), …), …" of n rows with columns of these types,
-// which tell PostgreSQL the types of an otherwise untyped list.
-func typedValues(types []string, n int) string {
+// ValuesList is "VALUES (CAST($1 AS …), …), …" of values that lie one row after the
+// other, in columns of these types, which tell PostgreSQL the types of an otherwise
+// untyped list.
+func ValuesList(types []string, values []any) string {
 	var b strings.Builder
-	for i := range n {
-		if i > 0 {
+	for i := range values {
+		switch {
+		case i == 0:
+			b.WriteString("VALUES (")
+		case i%len(types) == 0:
+			b.WriteString("), (")
+		default:
 			b.WriteString(", ")
 		}
-		b.WriteByte('(')
-		for c, name := range types {
-			if c > 0 {
-				b.WriteString(", ")
-			}
-			b.WriteString("CAST($" + strconv.Itoa(i*len(types)+c+1) + " AS " + name + ")")
-		}
-		b.WriteByte(')')
+		b.WriteString("CAST($" + strconv.Itoa(i+1) + " AS " + types[i%len(types)] + ")")
 	}
-	return b.String()
+	return b.String() + ")"
 }

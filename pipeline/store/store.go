@@ -63,6 +63,10 @@ type Engine interface {
 	// Inserts calls f with the statements that insert rows by the engine's fastest
 	// path, one after the other.
 	Inserts(ctx context.Context, q sqlx.QueryerContext, rows Rows, f func(query string, args []any) error) error
+	// Values is a query that returns rows of columns of these types, and its arguments,
+	// which are $1 and on. values holds the rows one after the other, each complete;
+	// one at least.
+	Values(types []string, values []any) (query string, args []any, err error)
 	// MaxRows is the most rows of so many columns that Inserts puts into one
 	// statement, if they are small.
 	MaxRows(columns int) int

@@ -61,6 +61,27 @@ func (e *Engine) Inserts(ctx context.Context, q sqlx.QueryerContext, rows store.
 	return nil
 }
 
+// fewRows is up to how many rows a list is cheaper than arrays, which it is where few
+// different texts are all prepared (`BenchmarkMovePositions`).
+const fewRows = 8
+
+// Values implements store.Engine: by a list, or, of more than a few rows, by an array
+// for each column, whose text is the same for any number of rows.
+func (e *Engine) Values(types []string, values []any) (query string, args []any, err error) {
+	if len(values) <= fewRows*len(types) {
+		return store.ValuesList(types, values), values, nil
+	}
+	casts := make([]string, len(types))
+	args = make([]any, len(types))
+	for i, t := range types {
+		casts[i] = "CAST($" + strconv.Itoa(i+1) + " AS " + t + "[])"
+		if args[i], err = arrayOf(strings.ToLower(t), values[i:], len(types)); err != nil {
+			return "", nil, fmt.Errorf("column %d: %w", i+1, err)
+		}
+	}
+	return "SELECT * FROM unnest(" + strings.Join(casts, ", ") + ")", args, nil
+}
+
 // maxStatement bounds the bytes of the values of one statement, which both sides hold
 // in memory, from above by one row.
 const maxStatement = 8 << 20

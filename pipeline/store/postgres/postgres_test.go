@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
 	"github.com/pricemill/pricemill/pipeline/store/storetest"
@@ -450,6 +451,33 @@ func BenchmarkBulk(b *testing.B) {
 				b.ReportMetric(float64(total)/b.Elapsed().Seconds(), "rows/s")
 			})
 		}
+	}
+}
+
+// BenchmarkMovePositions moves some of the positions of a stage, as many as its batch
+// has partitions: rarely as many as the last one.
+func BenchmarkMovePositions(b *testing.B) {
+	for _, most := range []int{1, 12, 24, 48} {
+		b.Run(fmt.Sprintf("1-%d", most), func(b *testing.B) {
+			s, err := store.Open(b.Context(), openEngine(b, postgres.Config{URL: freshSchema(b)}))
+			require.NoError(b, err)
+			defer func() { assert.NoError(b, s.Close()) }()
+			all := make([]store.Position, most)
+			for i := range all {
+				all[i] = store.Position{Stage: "averages", Topic: "price-events", Part: int32(i), TopicID: "id"}
+			}
+			require.NoError(b, s.Write(b.Context(), func(tx *store.Tx) error { return tx.CreatePositions(b.Context(), all) }))
+			now, n := schema.NewTime(time.Unix(1, 0)), 0
+			for b.Loop() {
+				n = (n+5)%most + 1
+				moves := make([]store.Move, n)
+				for i := range moves {
+					moves[i] = store.Move{From: all[i], Next: all[i].Next + 1, Reached: chain.Link{Timeline: "o", Seq: all[i].Next + 1}}
+					all[i].Next++
+				}
+				require.NoError(b, s.Write(b.Context(), func(tx *store.Tx) error { return tx.MovePositions(b.Context(), now, moves) }))
+			}
+		})
 	}
 }
 

@@ -42,6 +42,11 @@ func (e *Engine) Inserts(_ context.Context, _ sqlx.QueryerContext, rows store.Ro
 	return nil
 }
 
+// Values implements store.Engine.
+func (e *Engine) Values(types []string, values []any) (query string, args []any, err error) {
+	return store.ValuesList(types, values), values, nil
+}
+
 // insertSQL has ? for its parameters. To SQLite $1 is a name, and it searches all
 // names for each one: with a thousand parameters that took a third of the time of
 // an insert.

@@ -58,6 +58,39 @@ func testFence(t *testing.T, opener Opener) {
 	assert.Equal(t, int64(0), got[2].Next)
 }
 
+// testManyPositions: however many move, each moves to where it is told, or none does.
+func testManyPositions(t *testing.T, opener Opener) {
+	const most = 40
+	s := open(t, opener)
+	now := schema.NewTime(time.Unix(2, 0))
+	positions := make([]store.Position, most)
+	for part := range positions {
+		positions[part] = position(int32(part), int64(part))
+	}
+	write(t, s, func(tx *store.Tx) error { return tx.CreatePositions(t.Context(), positions) })
+	for n := 1; n <= most; n++ {
+		moves := make([]store.Move, n)
+		for i := range moves {
+			from := positions[most-1-i] // in another order than that of the key
+			moves[i] = store.Move{From: from, Next: from.Next + int64(n+i), Reached: linkAt("it's \"{o}\\\"", from.Next+1)}
+		}
+		if n > 1 {
+			moves[n/2].From.Next++
+			err := s.Write(t.Context(), func(tx *store.Tx) error { return tx.MovePositions(t.Context(), now, moves) })
+			require.ErrorIs(t, err, store.ErrFenced, "one of %d stands elsewhere", n)
+			moves[n/2].From.Next--
+		}
+		write(t, s, func(tx *store.Tx) error { return tx.MovePositions(t.Context(), now, moves) })
+		for i, m := range moves {
+			p := &positions[most-1-i]
+			p.Next, p.Reached, p.MovedAt = m.Next, m.Reached, now
+		}
+		got, err := store.Positions(t.Context(), s, "stage")
+		require.NoError(t, err)
+		require.Equal(t, positions, got, "after %d moved", n)
+	}
+}
+
 // testReached: each mode of a link is read as it was written, by every statement, and
 // the columns stay what they were.
 func testReached(t *testing.T, opener Opener) {
