@@ -33,13 +33,22 @@ func (s *Stage) attempt(ctx context.Context, batch *log.Batch, records []pipelin
 		return fmt.Errorf("stage %s: the session has ended", s.spec.Name)
 	}
 	plan := s.plan(sess, records)
+	if s.leaveToFence(sess, &plan) {
+		if err := s.transact(ctx, sess, batch, plan, bisect); !errors.Is(err, store.ErrFenced) {
+			return err
+		}
+		plan = s.plan(sess, records)
+	}
 	plan, err := s.checkGiven(ctx, sess, records, plan)
-	if err != nil {
+	if err != nil || len(plan.moves) == 0 {
 		return err
 	}
-	if len(plan.moves) == 0 {
-		return nil
-	}
+	return s.transact(ctx, sess, batch, plan, bisect)
+}
+
+// transact does in one transaction what was planned. Where the plan left something to
+// the fence, it leaves what an ErrFenced means to its caller.
+func (s *Stage) transact(ctx context.Context, sess *session, batch *log.Batch, plan plan, bisect bool) error {
 	// After the plan: a retry in between has the plan fenced off, and the lane forget.
 	lane := s.lane(sess, batch.Lane)
 	// The router cancels the context of a message as soon as it stops; a
@@ -51,7 +60,7 @@ func (s *Stage) attempt(ctx context.Context, batch *log.Batch, records []pipelin
 	if bisect {
 		plan.bisectDeadline = began.Add(min(s.bisectTime, s.limit/2))
 	}
-	err = lane.Run(txCtx, s.db, func(tx *pipeline.Tx) error {
+	err := lane.Run(txCtx, s.db, func(tx *pipeline.Tx) error {
 		if s.worked != nil {
 			defer func(began time.Time) { s.worked(time.Since(began)) }(time.Now())
 		}
@@ -63,6 +72,9 @@ func (s *Stage) attempt(ctx context.Context, batch *log.Batch, records []pipelin
 		return s.apply(txCtx, tx, &plan)
 	})
 	plan.published.end(err)
+	if plan.leftToFence && errors.Is(err, store.ErrFenced) {
+		return err
+	}
 	if err != nil {
 		s.restAfter(err)
 		err = s.recover(txCtx, sess, batch, plan, err)
@@ -84,6 +96,30 @@ func (s *Stage) attempt(ctx context.Context, batch *log.Batch, records []pipelin
 	s.advance(sess, batch, plan)
 	s.committed()
 	return nil
+}
+
+// leaveToFence has the fence see whether the database has given what the session does
+// not know of, if that is all that is open: it asks after the records were read, as
+// checkGiven does, and costs no statement.
+func (s *Stage) leaveToFence(sess *session, p *plan) bool {
+	if p.broken || s.topics.InDatabase() != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range p.moves {
+		m := &p.moves[i]
+		if !sess.beyond(*m) {
+			continue
+		}
+		topic, known := s.topics.Topic(log.PartitionOf(m.From).Topic)
+		if !known {
+			return false
+		}
+		m.Epoch = topic.Epoch
+		p.leftToFence = true
+	}
+	return p.leftToFence
 }
 
 // checkGiven plans again by what the database has given by now, where the chain is
@@ -128,13 +164,20 @@ func (s *Stage) beyondGiven(sess *session, moves []store.Move) (beyond []store.C
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range moves {
-		tp := log.PartitionOf(m.From)
-		if name, known := sess.limited[tp][m.Reached.Timeline]; known && name.Sent == chain.Unlimited && m.Reached.Seq > name.Given {
+		if sess.beyond(m) {
+			tp := log.PartitionOf(m.From)
 			topic, _ := s.topics.Topic(tp.Topic)
 			beyond = append(beyond, store.Chain{Epoch: topic.Epoch, Part: tp.Partition})
 		}
 	}
 	return beyond
+}
+
+// beyond reports whether a move goes beyond the last number of its chain that the
+// session knows of. It is called with the stage's lock held.
+func (s *session) beyond(m store.Move) bool {
+	name, known := s.limited[log.PartitionOf(m.From)][m.Reached.Timeline]
+	return known && name.Sent == chain.Unlimited && m.Reached.Seq > name.Given
 }
 
 // current returns the current session; nil where there is none.

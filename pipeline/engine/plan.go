@@ -20,6 +20,9 @@ type plan struct {
 	input   []pipeline.Record // what the handler gets
 	// broken says that a partition halts before a record.
 	broken bool
+	// leftToFence says that the fence has to see whether the database has given what was
+	// read.
+	leftToFence bool
 	// bisectDeadline is until when the transaction looks for what the handler refuses;
 	// where it is zero, it fails at once.
 	bisectDeadline time.Time

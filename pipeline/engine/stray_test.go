@@ -137,6 +137,25 @@ func TestASessionFollowsTheNumbersGiven(t *testing.T) {
 	assert.Len(t, r.effects(), 6)
 }
 
+// A number that was never given halts its own partition, and what came with it on the
+// others is applied.
+func TestANumberThatWasNeverGivenHoldsUpNoOtherPartition(t *testing.T) {
+	t.Parallel()
+	r := NewRig(t, &Recorder{})
+	_, round := r.runningRelay()
+	r.assign()
+	r.Emit(1, 4)
+	r.Emit(2, 3)
+	round()
+	r.forge(1, 5)
+	require.NoError(t, r.Deliver(t.Context(), slices.Concat(r.LogOf(1), r.LogOf(2))...))
+	assert.Contains(t, r.position(1).Halted, "this database never gave a number above 4")
+	assert.Equal(t, int64(4), r.position(1).Next)
+	assert.Empty(t, r.position(2).Halted)
+	assert.Equal(t, int64(3), r.position(2).Next)
+	assert.Len(t, r.effects(), 4+3)
+}
+
 // The record may lie further back than the relay looks for the end of the chain,
 // and the numbers may have reached it when an operator acts.
 func TestARelayLooksAtWhatAStageHaltedBefore(t *testing.T) {

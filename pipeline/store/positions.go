@@ -158,14 +158,18 @@ type Move struct {
 	// Next and Reached are as in Position, after the step.
 	Next    int64
 	Reached chain.Link
+	// Epoch is that of the topic where it is not known whether the database has given
+	// Reached: unless its chain has, the position does not move. 0 where it is known.
+	Epoch int64
 	// Halted stops the stage there.
 	Halted string
 }
 
 // MovePositions moves all positions at once, each only if it still stands where
-// From says, is not halted, and no dead letter was retried there since; otherwise
-// ErrFenced, and the transaction must be rolled back. The rows stay locked until its end, so two consumers of one
-// partition cannot both commit.
+// From says, is not halted, no dead letter was retried there since, and the database has
+// given what was reached; otherwise ErrFenced, and the transaction must be rolled back.
+// The rows stay locked until its end, so two consumers of one partition cannot both
+// commit.
 //
 // Engines that lock row by row do so in the order of the key before anything is
 // moved. The UPDATE alone locks in whatever order its plan meets the rows: a
@@ -178,13 +182,13 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 	var args []any
 	for _, m := range moves {
 		args = append(args, m.From.Stage, m.From.Topic, m.From.Part, m.From.TopicID,
-			m.From.Next, m.From.Retried, m.Next, m.Reached.Timeline, storedNumber(m.Reached), m.Halted)
+			m.From.Next, m.From.Retried, m.Next, m.Reached.Timeline, storedNumber(m.Reached), m.Halted, m.Epoch, m.Reached.Seq)
 	}
 	table, args, err := t.store.engine.Values(moveColumns, args)
 	if err != nil {
 		return fmt.Errorf("moving %d positions: %w", len(moves), err)
 	}
-	moved, err := t.Exec(ctx, `WITH v (stage, topic, part, topic_id, expected, retried, next, outbox, seq, halted) AS (`+table+`),
+	moved, err := t.Exec(ctx, `WITH v (stage, topic, part, topic_id, expected, retried, next, outbox, seq, halted, epoch, given) AS (`+table+`),
 		held AS (SELECT v.* FROM positions JOIN v
 			ON positions.stage = v.stage AND positions.topic = v.topic AND positions.part = v.part
 			ORDER BY v.stage, v.topic, v.part `+t.store.engine.LockRows("positions")+`)
@@ -192,7 +196,9 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 			halted = held.halted, moved_at = $`+strconv.Itoa(len(args)+1)+`
 		FROM held WHERE positions.stage = held.stage AND positions.topic = held.topic AND positions.part = held.part
 			AND positions.topic_id = held.topic_id AND positions.next_offset = held.expected
-			AND positions.retried = held.retried AND positions.halted = ''`, append(args, at)...)
+			AND positions.retried = held.retried AND positions.halted = ''
+			AND (held.epoch = 0 OR EXISTS (SELECT 1 FROM chains WHERE chains.epoch = held.epoch AND chains.part = held.part
+				AND chains.outbox = held.outbox AND chains.last >= held.given))`, append(args, at)...)
 	if err != nil {
 		return fmt.Errorf("moving %d positions: %w", len(moves), err)
 	}
@@ -203,7 +209,7 @@ func (t *Tx) MovePositions(ctx context.Context, at schema.Time, moves []Move) er
 	return nil
 }
 
-var moveColumns = []string{"TEXT", "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "TEXT"}
+var moveColumns = []string{"TEXT", "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT"}
 
 // FenceRetry holds the position of a stage on a partition for a transaction that
 // retries dead letters there, and has every consumer fenced off that read the

@@ -91,6 +91,45 @@ func testManyPositions(t *testing.T, opener Opener) {
 	}
 }
 
+// testGiven: where a move says so, the database must have given the number reached.
+func testGiven(t *testing.T, opener Opener) {
+	s := open(t, opener)
+	now := schema.NewTime(time.Unix(2, 0))
+	topic, err := s.RegisterTopic(t.Context(), "topic", "id", 2)
+	require.NoError(t, err)
+	emit(t, s, topic, 1, "a", "b", "c")
+	timeline := chainOf(t, s, topic, 1).Timeline
+	write(t, s, func(tx *store.Tx) error {
+		return tx.CreatePositions(t.Context(), []store.Position{position(0, 0), position(1, 0)})
+	})
+	tryMove := func(m store.Move) error {
+		return s.Write(t.Context(), func(tx *store.Tx) error {
+			return tx.MovePositions(t.Context(), now, []store.Move{move(position(0, 0), 1), m})
+		})
+	}
+	given := store.Move{From: position(1, 0), Next: 3, Reached: linkAt(timeline, 3), Epoch: topic.Epoch}
+	for name, change := range map[string]func(*store.Move){
+		"a number above the last": func(m *store.Move) { m.Reached.Seq = 4 },
+		"another timeline":        func(m *store.Move) { m.Reached.Timeline = "other" },
+		"another epoch":           func(m *store.Move) { m.Epoch++ },
+	} {
+		m := given
+		change(&m)
+		require.ErrorIs(t, tryMove(m), store.ErrFenced, name)
+	}
+	superseded := given
+	superseded.Reached = superseded.Reached.In(chain.Superseded)
+	require.NoError(t, tryMove(superseded), "the mode is no part of the number")
+	got, err := store.Positions(t.Context(), s, "stage")
+	require.NoError(t, err)
+	assert.Equal(t, int64(1), got[0].Next)
+	assert.Equal(t, superseded.Reached, got[1].Reached)
+	write(t, s, func(tx *store.Tx) error {
+		unknown := store.Move{From: position(1, 3), Next: 4, Reached: linkAt("elsewhere", 9)}
+		return tx.MovePositions(t.Context(), now, []store.Move{unknown})
+	})
+}
+
 // testReached: each mode of a link is read as it was written, by every statement, and
 // the columns stay what they were.
 func testReached(t *testing.T, opener Opener) {

@@ -34,6 +34,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"errors of values are told from others":              testDataErrors,
 		"a position moves only from where it is":             testFence,
 		"many positions move at once":                        testManyPositions,
+		"a position moves only to what was given":            testGiven,
 		"what a stage has reached is read as it was written": testReached,
 		"of two consumers one commits":                       testFenceRace,
 		"a halted position does not move":                    testHalt,
