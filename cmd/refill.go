@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/refill"
@@ -285,9 +286,18 @@ func (r *refiller) fill(ctx context.Context, set *topics.Set, out *refilled) ([]
 		}
 	}
 	folds = append(first, folds...)
+	delivered := map[string]map[pipeline.TopicPartition]int64{}
+	for _, stage := range r.modules.stages {
+		if r.modules.delivering[stage.Name] {
+			var err error
+			if delivered[stage.Name], err = r.backends.kafka.CommittedOffsets(ctx, r.config.GroupPrefix+"."+stage.Name, stage.Topics()); err != nil {
+				return nil, err
+			}
+		}
+	}
 	var err error
 	out.Result, err = refill.Run(ctx, refill.Config{Store: r.backends.store, Broker: r.backends.broker, Topics: set,
-		Handlers: r.modules.stages, Projections: folds, Log: r.log, Step: r.step, Progress: r.read})
+		Handlers: r.modules.stages, Projections: folds, Delivered: delivered, Log: r.log, Step: r.step, Progress: r.read})
 	return slices.Concat(r.modules.stages, folds), err
 }
 

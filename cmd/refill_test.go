@@ -3,15 +3,18 @@ package cmd_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -334,6 +337,55 @@ func TestRefillIsRefused(t *testing.T) {
 		require.NoError(t, admin.DeleteRecords(topicName(env, schema.StoredQuotes), map[int32]int64{2: 3}))
 	})
 	refused(env, 1, "stored-quotes/2 begins at offset 3")
+}
+
+// TestRefillDoesNotPostAgain what a webhook has posted; what it had not yet, the service posts.
+func TestRefillDoesNotPostAgain(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	posted := map[string]int{}
+	down := false
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		assert.NoError(t, err)
+		mu.Lock()
+		defer mu.Unlock()
+		if down {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		var event struct{ ID string }
+		assert.NoError(t, json.Unmarshal(body, &event))
+		posted[event.ID]++
+	}))
+	t.Cleanup(receiver.Close)
+	count := func() int { mu.Lock(); defer mu.Unlock(); return len(posted) }
+	file := filepath.Join(t.TempDir(), "webhook.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("modules:\n  price-webhook:\n    url: "+receiver.URL+"\n"), 0o600))
+	p := start(t, newKafkaStack(t, environment{"CONFIG_FILE": file, "PLUGINS": "price-webhook"}))
+	p.feed(oneEach(0, 10))
+	require.Eventually(t, func() bool { return count() == 10*partitionsInTests }, time.Minute, 20*time.Millisecond)
+	p.stopped()
+	mu.Lock()
+	down = true
+	mu.Unlock()
+	p = start(t, p.env)
+	feed(t, p.env, oneEach(10, 5))
+	require.Eventually(t, func() bool { return counted(t, p.env)["prices"] == 15*partitionsInTests }, time.Minute, 50*time.Millisecond)
+	p.stopped()
+	loseDatabase(t, p.env)
+	refillDatabase(t, p.env)
+	mu.Lock()
+	down = false
+	mu.Unlock()
+	assert.Equal(t, 10*partitionsInTests, count(), "a refill posts nothing")
+	p = start(t, p.env)
+	require.Eventually(t, func() bool { return count() == 15*partitionsInTests }, time.Minute, 20*time.Millisecond)
+	p.stopped()
+	for id, times := range posted {
+		assert.Equal(t, 1, times, id)
+	}
+	proven(t, p.env)
 }
 
 // TestTheRefillDocument runs the commands of docs/refill.md after the database was lost, in

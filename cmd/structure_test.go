@@ -47,6 +47,7 @@ var mayImport = []struct {
 	{"pipeline/engine", []string{"pipeline", "pipeline/chain", "pipeline/failpoint", "pipeline/halt", "pipeline/internal/...", "pipeline/log", "pipeline/operator", "pipeline/outbox", "pipeline/rowid", "pipeline/store", "pipeline/topics", "pipeline/tracing", "schema"}},
 	{"pipeline/audit", []string{"pipeline", "pipeline/chain", "pipeline/engine", "pipeline/halt", "pipeline/log", "pipeline/store", "pipeline/topics", "schema"}},
 	{"pipeline/move", []string{"pipeline", "pipeline/engine", "pipeline/log", "pipeline/store", "schema/..."}},
+	{"pipeline/refill", []string{"pipeline", "pipeline/chain", "pipeline/engine", "pipeline/log", "pipeline/operator", "pipeline/store", "pipeline/topics", "schema"}},
 	{"pipeline/pipelinetest/shrink", []string{"pipeline", "schema"}},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/engine", "pipeline/failpoint", "pipeline/log", "pipeline/pipelinetest/shrink", "pipeline/store/...", "pipeline/topics", "schema"}},
 	{"handlers/failingjobs", []string{"pipeline", "pipeline/store", "schema"}},

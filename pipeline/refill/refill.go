@@ -27,7 +27,12 @@ type Config struct {
 	// Handlers and Projections are the stages of the service. A projection that reads the
 	// tables of another one comes after it.
 	Handlers, Projections []engine.StageSpec
-	Log                   *slog.Logger
+	// Delivered are, of handlers that hand records to another system, the offsets of the
+	// records that they come to next: what is before is not handed out again, and what
+	// comes from there on is left to the service. A partition that is not there begins at
+	// the start of the log.
+	Delivered map[string]map[pipeline.TopicPartition]int64
+	Log       *slog.Logger
 	// Step is told what is being done, and Progress how many records more were read, from
 	// several goroutines.
 	Step     func(what string)
@@ -147,13 +152,30 @@ func (r *refiller) handlersInOrder() []engine.StageSpec {
 
 // fill brings a stage to the ends of its topics.
 func (r *refiller) fill(ctx context.Context, stage engine.StageSpec, published func(id string) bool) error {
+	delivered, delivers := r.Delivered[stage.Name]
+	if delivers {
+		stage.Handler = nothing{}
+	}
 	backfill := engine.NewBackfill(engine.BackfillConfig{Store: r.Store, Broker: r.Broker, Topics: r.Topics, Stage: stage, Log: r.Log,
 		Progress: r.Progress, Published: published})
 	targets := maps.Clone(r.ends)
 	maps.DeleteFunc(targets, func(tp pipeline.TopicPartition, _ int64) bool { return !slices.Contains(stage.Topics(), tp.Topic) })
+	if delivers {
+		for tp, end := range targets {
+			targets[tp] = min(delivered[tp], end)
+		}
+	}
 	if err := backfill.To(ctx, targets); err != nil {
 		return err
 	}
 	r.result.Breaks = append(r.result.Breaks, backfill.Breaks()...)
 	return backfill.Refill(ctx, r.ends)
+}
+
+// nothing stands for a handler whose effects are elsewhere.
+type nothing struct{}
+
+// Handle implements pipeline.Handler.
+func (nothing) Handle(context.Context, *pipeline.Tx, []pipeline.Record) ([]schema.Event, error) {
+	return nil, nil
 }

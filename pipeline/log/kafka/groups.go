@@ -6,7 +6,52 @@ import (
 	"strings"
 
 	"github.com/IBM/sarama"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
 )
+
+// CommittedOffsets are the offsets of the next records of a consumer group, as it committed
+// them last, of those partitions where it did. They may be behind what it has applied, and
+// never ahead. Kafka forgets them some days after the last member has left.
+func (b *Broker) CommittedOffsets(ctx context.Context, group string, topics []schema.Topic) (map[pipeline.TopicPartition]int64, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	named, asked := map[string]schema.Topic{}, map[string][]int32{}
+	for topic := range unique(topics) {
+		partitions, err := b.partitions(ctx, topic)
+		if err != nil {
+			return nil, err
+		}
+		name := b.cfg.name(topic)
+		named[name] = topic
+		for _, tp := range partitions {
+			asked[name] = append(asked[name], tp.Partition)
+		}
+	}
+	committed := map[pipeline.TopicPartition]int64{}
+	err := b.administer(ctx, "asking for the offsets of "+group, func(admin sarama.ClusterAdmin) error {
+		response, err := admin.ListConsumerGroupOffsets(group, asked)
+		if err != nil {
+			return err
+		}
+		if response.Err != sarama.ErrNoError {
+			return response.Err
+		}
+		for name, blocks := range response.Blocks {
+			for partition, block := range blocks {
+				if block.Err != sarama.ErrNoError {
+					return block.Err
+				}
+				if block.Offset >= 0 {
+					committed[pipeline.TopicPartition{Topic: named[name], Partition: partition}] = block.Offset
+				}
+			}
+		}
+		return nil
+	})
+	return committed, err
+}
 
 // ActiveGroups are the consumer groups whose names begin with prefix and that have members, in
 // their order: processes that consume. One that was killed is a member until its session
