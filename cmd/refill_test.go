@@ -388,6 +388,30 @@ func TestRefillDoesNotPostAgain(t *testing.T) {
 	proven(t, p.env)
 }
 
+// TestRefillKeepsDefinitions by which answers are read, of those providers that still have them.
+func TestRefillKeepsDefinitions(t *testing.T) {
+	t.Parallel()
+	directory := declare(t, acmeDefinition)
+	p := start(t, newKafkaStack(t, environment{"PROVIDERS_DIR": directory, "ACME_API_KEY": canaryKey, "ACME_BASE_URL": acmeService(t).URL}))
+	p.eventually("/readyz", http.StatusOK)
+	require.Equal(t, http.StatusOK, p.get("/api/v1/prices/latest?symbol=AAPL&provider=acme").status)
+	awaitDrained(t, p.env)
+	p.stopped()
+	before := keptOf(t, p.env)
+	assert.Len(t, before["provider_definitions"], 1)
+	loseDatabase(t, p.env)
+	refillDatabase(t, p.env)
+	sameRows(t, before, keptOf(t, p.env))
+	proven(t, p.env)
+
+	require.NoError(t, os.WriteFile(filepath.Join(directory, "0.yaml"), []byte(strings.Replace(acmeDefinition, ".c,", ".other,", 1)), 0o600))
+	loseDatabase(t, p.env)
+	status, stdout, stderr := run(t, p.env, "refill", "database")
+	assert.Equal(t, 1, status)
+	assert.Contains(t, stdout, "and it was not applied: dead letters")
+	assert.Contains(t, stderr, "does not hold against the log")
+}
+
 // TestTheRefillDocument runs the commands of docs/refill.md after the database was lost, in
 // their order, and compares what they print.
 func TestTheRefillDocument(t *testing.T) {
