@@ -27,9 +27,18 @@ const (
 // average and the push, as docs/traces.md shows it.
 func TestOnePollIsOneTrace(t *testing.T) {
 	t.Parallel()
+	for log, newStack := range map[string]func(testing.TB, environment) environment{"table": newStack, "Kafka": newKafkaStack} {
+		t.Run(log, func(t *testing.T) {
+			t.Parallel()
+			testOnePoll(t, newStack)
+		})
+	}
+}
+
+func testOnePoll(t *testing.T, newStack func(testing.TB, environment) environment) {
 	collector := tracetest.New(t)
-	p := start(t, environment{"OTEL_EXPORTER_OTLP_ENDPOINT": collector.URL, "OTEL_EXPORTER_OTLP_HEADERS": "x-key=a%20secret",
-		"OTEL_SERVICE_NAME": "prices", "OTEL_TRACES_SAMPLER": "parentbased_always_off", "ACCESS_LOG": "1"})
+	p := start(t, newStack(t, environment{"OTEL_EXPORTER_OTLP_ENDPOINT": collector.URL, "OTEL_EXPORTER_OTLP_HEADERS": "x-key=a%20secret",
+		"OTEL_SERVICE_NAME": "prices", "OTEL_TRACES_SAMPLER": "parentbased_always_off", "ACCESS_LOG": "1"}))
 	p.eventually("/readyz", http.StatusOK)
 	pushed := p.follow(t, "/api/v1/prices/stream?symbols=AAPL&events=price")
 
