@@ -122,6 +122,8 @@ func TestSampling(t *testing.T) {
 			assert.Equal(t, want, span.Traceparent() != "", name)
 			assert.Equal(t, span.Traceparent(), tracing.Traceparent(ctx), name)
 			assert.Equal(t, want, tracing.IsSampled(span.Traceparent()), name)
+			_, whole := tracer.StartLinked(t.Context(), "a", tracing.Internal, []tracing.Span{span})
+			assert.Equal(t, want || test.root, whole.Sampled(), "%s, linked to what is under %q", name, parent)
 		}
 		require.NoError(t, tracer.Close(t.Context()))
 	}
