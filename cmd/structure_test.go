@@ -51,6 +51,7 @@ var mayImport = []struct {
 	{"pipeline/pipelinetest/shrink", []string{"pipeline", "schema"}},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/engine", "pipeline/failpoint", "pipeline/log", "pipeline/pipelinetest/shrink", "pipeline/store/...", "pipeline/topics", "schema"}},
 	{"handlers/failingjobs", []string{"pipeline", "pipeline/store", "schema"}},
+	{"handlers/webhook", []string{"handlers/pricealerts", "handlers/provider/rest", "pipeline", "schema"}},
 	{"handlers/...", []string{"handlers/failingjobs", "handlers/provider/...", "pipeline", "pipeline/audit", "pipeline/failpoint", "pipeline/rowid", "pipeline/store", "pipeline/tracing", "schema", "schema/names", "schema/parquet"}},
 	{"projections", []string{"pipeline", "pipeline/audit", "pipeline/engine", "pipeline/log", "pipeline/rowid", "pipeline/store", "pipeline/topics", "schema"}},
 	{"projections/live", []string{"projections/...", "pipeline", "pipeline/engine", "pipeline/log", "pipeline/store", "pipeline/topics", "schema", "schema/names"}},
@@ -97,11 +98,11 @@ var fences = map[string][]string{
 	"go.yaml.in/yaml":                          {"handlers/provider/declared", "httpapi/symbolmap"},
 	"github.com/schollz/progressbar":           {"cmd"},
 	"github.com/modelcontextprotocol/go-sdk":   {"cmd"},
-	"github.com/prometheus/client_golang":      {"pipeline", "pipeline/engine", "handlers/fetch", "cmd/..."},
+	"github.com/prometheus/client_golang":      {"pipeline", "pipeline/engine", "handlers/fetch", "handlers/normalize", "handlers/webhook", "cmd/..."},
 	"github.com/sony/gobreaker":                {"handlers/fetch"},
 	"github.com/santhosh-tekuri/jsonschema":    {"internal/contracttest"},
 	"go.opentelemetry.io":                      {"pipeline/tracing", "internal/tracetest"},
-	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/...", "pipeline/tracing", "internal/tracetest", "internal/contracttest", "internal/exchangetest"},
+	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/...", "handlers/webhook", "pipeline/tracing", "internal/tracetest", "internal/contracttest", "internal/exchangetest"},
 	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi", "internal/postgrestest"},
 
 	// What is for tests is in no program.
