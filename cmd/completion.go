@@ -154,9 +154,13 @@ func projectionNames() []string {
 	return known
 }
 
-func providersHere(completing) []cobra.Completion {
+func providersHere(q completing) []cobra.Completion {
+	providers := providerList(pipeline.Providers())
+	if c, err := q.app.load(); err == nil { // what is wrong is for other commands to say
+		providers = c.Providers
+	}
 	var all []cobra.Completion
-	for _, module := range pipeline.Providers() {
+	for _, module := range providers {
 		all = append(all, described(string(module.Name), module.Doc))
 	}
 	return all

@@ -110,6 +110,13 @@ func TestDefinitionsThatCannotBe(t *testing.T) {
 	assert.Contains(t, stderr, "PROVIDERS_DIR: ")
 }
 
+// TestDeclaredProvidersAreCompleted: --provider completes their names.
+func TestDeclaredProvidersAreCompleted(t *testing.T) {
+	t.Parallel()
+	_, stdout, _ := run(t, environment{"PROVIDERS_DIR": declare(t, acmeDefinition)}, "__complete", "price", "AAPL", "--provider", "")
+	assert.Contains(t, stdout, "acme\tPrices of ACME; needs a key.\n")
+}
+
 // TestSettingsOfDeclaredProviders: the key comes from the environment, a file or the
 // configuration file, and is never shown.
 func TestSettingsOfDeclaredProviders(t *testing.T) {
