@@ -67,10 +67,15 @@ func TestVerifyAndRebuildAfterRetention(t *testing.T) {
 	p.eventually("/api/v1/prices/latest?max_age=0&symbol=ACME", http.StatusOK)
 	job := p.post("/api/v1/prices/poll", `{"symbols":["ACME"],"interval":60}`).field(t, "job_id").(string)
 	p.eventually("/api/v1/prices/poll/"+job, http.StatusOK)
-	require.Equal(t, http.StatusAccepted, p.do(http.MethodDelete, "/api/v1/prices/poll/"+job, "").status)
-	awaitDrained(t, p.env)
 	db := openTables(t, p.env)
 	defer func() { require.NoError(t, db.Close()) }()
+	require.Eventually(t, func() bool { // the job has run once
+		var made int
+		require.NoError(t, db.Get(t.Context(), &made, `SELECT COUNT(*) FROM requests`))
+		return made >= 2
+	}, 20*time.Second, 20*time.Millisecond)
+	require.Equal(t, http.StatusAccepted, p.do(http.MethodDelete, "/api/v1/prices/poll/"+job, "").status)
+	awaitDrained(t, p.env)
 	retention := projections.Retention{Store: db, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Now().Add(time.Hour) },
 		Keep: map[string]time.Duration{requests.Name: time.Minute, jobs.Name: time.Minute}}
 	for _, module := range pipeline.Projections() {

@@ -66,7 +66,7 @@ which rule of the definition says so.`,
 	}
 	c.Flags().StringVar(&t.sample, "sample", "", "read this `file` as the answer")
 	c.Flags().StringVar(&t.symbol, "symbol", "BTC-USD", "the symbol that is asked for, as clients name it")
-	c.Flags().IntVar(&t.status, "status", http.StatusOK, "HTTP status of the sample, 200 to 599")
+	c.Flags().IntVar(&t.status, "status", http.StatusOK, "HTTP status `CODE` of the sample, 200 to 599")
 	outputFlag(c, &output)
 	return c
 }
