@@ -16,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/refill"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/topics"
@@ -47,6 +48,7 @@ The exit status is 0 where the database is complete. See docs/refill.md.`,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.refillDatabase(c.Context(), v) },
 	}
 	database.Flags().BoolVar(&v.accept, "accept-differences", false, "finish although the check found differences, which are printed")
+	database.Flags().StringSliceVar(&v.absent, "allow-missing-topic", nil, "create this topic, which the installation never had (a comma-separated list)")
 	outputFlag(database, &v.output)
 	parent.AddCommand(database)
 	return parent
@@ -55,6 +57,8 @@ The exit status is 0 where the database is complete. See docs/refill.md.`,
 // refilling is what the flags of refill say.
 type refilling struct {
 	accept bool
+	// absent are names on Kafka of topics that need not exist.
+	absent []string
 	output string
 }
 
@@ -151,13 +155,9 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	if err != nil {
 		return refilled{}, err
 	}
-	infos, err := r.backends.kafka.Topics(ctx, schema.Topics())
+	infos, err := r.source(ctx, v.absent)
 	if err != nil {
 		return refilled{}, err
-	}
-	if len(infos) == 0 {
-		return refilled{}, fmt.Errorf("there is nothing to fill the database from: the cluster has no topic %s; is KAFKA_TOPIC_PREFIX right?",
-			r.config.Topics[schema.RawQuotes])
 	}
 	start, err := r.openDatabase(ctx, cluster)
 	if err != nil || start == refillFinished {
@@ -201,6 +201,39 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	now := schema.NewTime(time.Now())
 	record.FinishedAt = &now
 	return out, b.store.Write(ctx, func(tx *store.Tx) error { return tx.FinishRefill(ctx, record) })
+}
+
+// source describes the topics, and refuses a log that lacks one: a deleted topic would be taken
+// for an empty one. A service creates all topics at its first start, whatever its plugins. Those
+// whose names are in absent need not exist. It writes nothing.
+func (r *refiller) source(ctx context.Context, absent []string) (map[schema.Topic]log.TopicInfo, error) {
+	infos, err := r.backends.kafka.Topics(ctx, schema.Topics())
+	if err != nil {
+		return nil, err
+	}
+	if len(infos) == 0 {
+		return nil, fmt.Errorf("there is nothing to fill the database from: the cluster has no topic %s; is KAFKA_TOPIC_PREFIX right?",
+			r.config.Topics[schema.RawQuotes])
+	}
+	var missing, names []string
+	for _, topic := range schema.Topics() {
+		name := r.config.Topics[topic]
+		names = append(names, name)
+		if _, exists := infos[topic]; !exists && !slices.Contains(absent, name) {
+			missing = append(missing, name)
+		}
+	}
+	for _, name := range absent {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("%w: --allow-missing-topic names %s, which is none of the topics: %s", errUsage, name, strings.Join(names, ", "))
+		}
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("the log is not complete: the cluster lacks %s, and has other topics of the installation. If it was deleted, its records are lost: "+
+			"restore it, or see docs/refill.md. If the installation never had it, as one of an earlier version, repeat the command with --allow-missing-topic %s",
+			strings.Join(missing, ", "), strings.Join(missing, ","))
+	}
+	return infos, nil
 }
 
 // openDatabase opens a database that is empty, or that an interrupted refill left.

@@ -339,6 +339,63 @@ func TestRefillIsRefused(t *testing.T) {
 	refused(env, 1, "stored-quotes/2 begins at offset 3")
 }
 
+// TestRefillRefusesALogWithoutATopic, which would be taken for an empty one, and writes nothing.
+func TestRefillRefusesALogWithoutATopic(t *testing.T) {
+	t.Parallel()
+	env := newKafkaStack(t, nil)
+	p := start(t, env)
+	p.feed(oneEach(0, 10))
+	p.stopped()
+	loseDatabase(t, env)
+	exists := func(topic schema.Topic) (there bool) {
+		administer(t, env, func(admin sarama.ClusterAdmin) {
+			all, err := admin.ListTopics()
+			require.NoError(t, err)
+			_, there = all[topicName(env, topic)]
+		})
+		return there
+	}
+	lose := func(topic schema.Topic) {
+		administer(t, env, func(admin sarama.ClusterAdmin) { require.NoError(t, admin.DeleteTopic(topicName(env, topic))) })
+		require.Eventually(t, func() bool { return !exists(topic) }, time.Minute, 20*time.Millisecond)
+	}
+	refused := func(sentence string, args ...string) {
+		t.Helper()
+		status, stdout, stderr := run(t, env, append([]string{"refill", "database"}, args...)...)
+		assert.NotZero(t, status, stdout)
+		assert.Contains(t, stderr, sentence)
+	}
+	lose(schema.QuoteOutcomes)
+	refused("the cluster lacks " + topicName(env, schema.QuoteOutcomes) + ", and has other topics")
+	refused("which is none of the topics", "--allow-missing-topic", "mistyped")
+	lose(schema.RawQuotes)
+	refused("the cluster lacks "+topicName(env, schema.RawQuotes)+", and", "--allow-missing-topic", topicName(env, schema.QuoteOutcomes))
+	assert.False(t, exists(schema.RawQuotes))
+	assert.False(t, exists(schema.QuoteOutcomes), "a refused refill creates nothing")
+	if !onPostgres() {
+		assert.NoFileExists(t, filepath.Join(env["DATA_DIR"], "pricemill.db"))
+	}
+}
+
+// TestRefillCreatesATopicThatThereNeverWas, if it is told so.
+func TestRefillCreatesATopicThatThereNeverWas(t *testing.T) {
+	t.Parallel()
+	env := newKafkaStack(t, nil)
+	p := start(t, env)
+	p.feed(oneEach(0, 10))
+	p.stopped()
+	loseDatabase(t, env)
+	name := topicName(env, schema.QuoteOutcomes)
+	administer(t, env, func(admin sarama.ClusterAdmin) { require.NoError(t, admin.DeleteTopic(name)) })
+	status, _, stderr := run(t, env, "refill", "database", "--allow-missing-topic", name)
+	require.Zero(t, status, stderr)
+	p = start(t, env)
+	p.feed(oneEach(10, 10))
+	expect(t, env, 20*partitionsInTests, 20*partitionsInTests)
+	p.stopped()
+	proven(t, env)
+}
+
 // TestRefillDoesNotPostAgain what a webhook has posted; what it had not yet, the service posts.
 func TestRefillDoesNotPostAgain(t *testing.T) {
 	t.Parallel()
