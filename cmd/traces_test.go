@@ -172,13 +172,14 @@ func TestWithoutACollectorNothingIsTraced(t *testing.T) {
 func TestTracingSettings(t *testing.T) {
 	t.Parallel()
 	for want, env := range map[string]environment{
-		`OTEL_EXPORTER_OTLP_ENDPOINT: not a URL such as`:                                      {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"},
-		`OTEL_EXPORTER_OTLP_ENDPOINT: it must have no user`:                                   {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:canary@collector"},
-		`OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" is not http/protobuf`:                            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-		`OTEL_EXPORTER_OTLP_HEADERS: header 2 is not key=value`:                               {"OTEL_EXPORTER_OTLP_HEADERS": "a=b,canary"},
-		`OTEL_TRACES_SAMPLER: "parentbased_alwayson": there is no such sampler; did you mean`: {"OTEL_TRACES_SAMPLER": "parentbased_alwayson"},
-		`OTEL_TRACES_SAMPLER_ARG: "2": not a share from 0 to 1`:                               {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "2"},
-		`OTEL_TRACES_SAMPLER_ARG: "0.5": not a share from 0 to 1; always_on takes none`:       {"OTEL_TRACES_SAMPLER": "always_on", "OTEL_TRACES_SAMPLER_ARG": "0.5"},
+		`OTEL_EXPORTER_OTLP_ENDPOINT: not a URL such as`:                                               {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"},
+		`OTEL_EXPORTER_OTLP_ENDPOINT: it must have no user`:                                            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:canary@collector"},
+		`OTEL_EXPORTER_OTLP_HEADERS are secret: http://collector:4318: want https`:                     {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_EXPORTER_OTLP_HEADERS": "key=canary"},
+		`OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" is not http/protobuf`:                                     {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+		`OTEL_EXPORTER_OTLP_HEADERS: header 2 is not key=value`:                                        {"OTEL_EXPORTER_OTLP_HEADERS": "a=b,canary"},
+		`OTEL_TRACES_SAMPLER: "parentbased_alwayson": there is no such sampler; did you mean`:          {"OTEL_TRACES_SAMPLER": "parentbased_alwayson"},
+		`OTEL_TRACES_SAMPLER_ARG: not the argument of this sampler: want a share from 0 to 1, not "2"`: {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "2"},
+		`OTEL_TRACES_SAMPLER_ARG: not the argument of this sampler: always_on takes none`:              {"OTEL_TRACES_SAMPLER": "always_on", "OTEL_TRACES_SAMPLER_ARG": "0.5"},
 	} {
 		status, _, stderr := run(t, env, "config")
 		assert.Equal(t, 2, status, want)

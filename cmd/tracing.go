@@ -11,6 +11,7 @@ import (
 	"github.com/knadh/koanf/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pricemill/pricemill/handlers/provider/rest"
 	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema/names"
 )
@@ -46,6 +47,9 @@ func (c *config) readTracing(k *koanf.Koanf, wrong *faults) {
 	case base.User != nil || base.RawQuery != "" || base.Fragment != "":
 		wrong.add("otel_exporter_otlp_endpoint", "it must have no user, query or fragment; secrets belong in OTEL_EXPORTER_OTLP_HEADERS")
 		return
+	}
+	if _, err := rest.ParseBaseURL(endpoint); err != nil && len(headers) > 0 {
+		wrong.add("otel_exporter_otlp_endpoint", "OTEL_EXPORTER_OTLP_HEADERS are secret: %v", err)
 	}
 	c.Tracing = &tracing.Config{Endpoint: base, Headers: headers, Sampler: sampler, ServiceName: strings.TrimSpace(k.String("otel_service_name")),
 		Version: releaseName(), Instance: c.InstanceID}

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
@@ -34,6 +35,9 @@ const (
 	maxBatch   = 500
 	minTimeout = 100 * time.Millisecond
 	maxTimeout = time.Minute
+	// minSecret and maxSecret are in bytes, as Standard Webhooks has them.
+	minSecret = 24
+	maxSecret = 64
 )
 
 // parseURL reads the URL. It is not in the error, since it may hold a token.
@@ -60,10 +64,15 @@ func (h *handler) readSecret(path string) error {
 	if !isSecret {
 		return fmt.Errorf("secret_file: %s does not begin with whsec_", path)
 	}
-	if h.signer, err = standardwebhooks.NewWebhook(encoded); err != nil {
+	secret, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
 		return fmt.Errorf("secret_file: %s: what follows whsec_ is not base64", path)
 	}
-	return nil
+	if len(secret) < minSecret || len(secret) > maxSecret {
+		return fmt.Errorf("secret_file: %s: want %d to %d bytes, not %d", path, minSecret, maxSecret, len(secret))
+	}
+	h.signer, err = standardwebhooks.NewWebhookRaw(secret)
+	return err
 }
 
 // market is a symbol at a provider, or at each where that is empty.

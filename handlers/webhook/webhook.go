@@ -77,7 +77,7 @@ func newHandler(name string, settings Settings, env pipeline.Env) (pipeline.Hand
 		errs = append(errs, fmt.Errorf("batch: want 1 to %d, not %d", maxBatch, settings.Batch))
 	}
 	if settings.Timeout < minTimeout || settings.Timeout > maxTimeout {
-		errs = append(errs, fmt.Errorf("timeout: want %v to %v, not %v", minTimeout, maxTimeout, settings.Timeout))
+		errs = append(errs, fmt.Errorf("timeout: want %v to %v, not %v; a number needs its unit, as in 5s", minTimeout, maxTimeout, settings.Timeout))
 	}
 	if settings.MaxAge < 0 {
 		errs = append(errs, fmt.Errorf("max_age: %v is negative", settings.MaxAge))

@@ -300,7 +300,10 @@ func TestWrongSettings(t *testing.T) {
 	require.NoError(t, os.WriteFile(plain, []byte("s3cret"), 0o600))
 	odd := filepath.Join(dir, "odd")
 	require.NoError(t, os.WriteFile(odd, []byte("whsec_s3cret!"), 0o600))
+	short := filepath.Join(dir, "short")
+	require.NoError(t, os.WriteFile(short, []byte("whsec_YWJj"), 0o600))
 	for text, settings := range map[string]map[string]any{
+		"want 24 to 64 bytes, not 3":                         {"secret_file": short},
 		"batch: want 1 to 500, not 0":                        {"batch": 0},
 		"timeout: want 100ms to 1m0s, not 1ms":               {"timeout": "1ms"},
 		"max_age: -1s is negative":                           {"max_age": "-1s"},

@@ -80,7 +80,7 @@ func Samplers() []string { return slices.Clone(samplers) }
 // ErrSampler and ErrRatio tell which of its arguments ParseSampler refuses.
 var (
 	ErrSampler = errors.New("there is no such sampler")
-	ErrRatio   = errors.New("not a share from 0 to 1")
+	ErrRatio   = errors.New("not the argument of this sampler")
 )
 
 // ParseSampler reads OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG. The argument is the
@@ -101,14 +101,14 @@ func ParseSampler(name, argument string) (*Sampler, error) {
 		if argument != "" {
 			var err error
 			if ratio, err = strconv.ParseFloat(argument, 64); err != nil || !(ratio >= 0 && ratio <= 1) {
-				return nil, fmt.Errorf("%q: %w", argument, ErrRatio)
+				return nil, fmt.Errorf("%w: want a share from 0 to 1, not %q", ErrRatio, argument)
 			}
 			argument = ""
 		}
 		inner = sdktrace.TraceIDRatioBased(ratio)
 	}
 	if argument != "" {
-		return nil, fmt.Errorf("%q: %w; %s takes none", argument, ErrRatio, name)
+		return nil, fmt.Errorf("%w: %s takes none; samplers by ratio take a share from 0 to 1", ErrRatio, name)
 	}
 	if parent {
 		inner = sdktrace.ParentBased(inner)
