@@ -255,7 +255,7 @@ func openEngine(ctx context.Context, c config) (store.Engine, error) {
 var errMoveUnderWay = errors.New("a move into this database is under way, or was interrupted: run \"pricemill move\" again until it says that it is finished")
 
 // errRefillUnderWay says that a database is not filled again completely.
-var errRefillUnderWay = errors.New("this database is being filled again from the log, or that was interrupted: run \"pricemill refill database\" until it says that it is finished")
+var errRefillUnderWay = errors.New("this database is being filled again from the log, or that was interrupted: run \"pricemill refill database\" until it says that the database can be used, or create an empty one where it says that it cannot be")
 
 // underWay refuses a database that is not complete, by the log that it records.
 func underWay(recorded string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -134,6 +135,10 @@ func printRefill(w io.Writer, r refilled, failed error) {
 	}
 	(&verdict{Checks: slices.DeleteFunc(slices.Clone(r.Checks), func(f *audit.Finding) bool { return f.State == audit.Holds && len(f.Limits) == 0 })}).notes(w)
 	if failed == nil {
+		if slices.ContainsFunc(r.Checks, func(f *audit.Finding) bool { return f.State != audit.Holds }) {
+			fmt.Fprintln(w, "\nthe database can be used; it does not hold against the log: the differences above were accepted")
+			return
+		}
 		note := map[string]string{refillContinued: " (an interrupted refill, continued)"}[r.Start]
 		fmt.Fprintf(w, "\nthe database holds all that the log has, and can be used%s\n", note)
 	}
@@ -159,14 +164,14 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	if err != nil {
 		return refilled{}, err
 	}
+	if err := refill.CheckHeads(ctx, r.backends.broker, slices.Collect(maps.Keys(infos))); err != nil {
+		return refilled{}, err
+	}
 	start, err := r.openDatabase(ctx, cluster)
 	if err != nil || start == refillFinished {
 		return refilled{Start: start}, err
 	}
 	b := r.backends
-	if err := b.store.RecordLog(ctx, store.RefillUnderWay); err != nil {
-		return refilled{}, err
-	}
 	known, err := b.store.Topics(ctx)
 	if err != nil {
 		return refilled{}, err
@@ -252,10 +257,14 @@ func (r *refiller) openDatabase(ctx context.Context, cluster string) (start stri
 	if err != nil || start == refillFinished {
 		return start, errors.Join(err, db.Close())
 	}
-	if r.backends.store, err = store.Open(ctx, db); err != nil {
+	if r.backends.store, err = store.OpenToRefill(ctx, db); err != nil {
 		return "", errors.Join(err, db.Close())
 	}
 	r.backends.closers = append(r.backends.closers, r.backends.store.Close)
+	// One that had an identity, of a first start that was interrupted, is marked here.
+	if err := r.backends.store.RecordLog(ctx, store.RefillUnderWay); err != nil {
+		return "", err
+	}
 	return start, r.modules.createTables(ctx, r.backends.store)
 }
 

@@ -330,13 +330,16 @@ func TestRefillIsRefused(t *testing.T) {
 	loseDatabase(t, env)
 	refused(env, 1, "does not hold against the log")
 	refused(env, 1, "is there under another number as well")
-	refused(env, 0, "can be used", "--accept-differences")
+	refused(env, 0, "the database can be used; it does not hold against the log: the differences above were accepted", "--accept-differences")
 
 	loseDatabase(t, env)
 	administer(t, env, func(admin sarama.ClusterAdmin) {
 		require.NoError(t, admin.DeleteRecords(topicName(env, schema.StoredQuotes), map[int32]int64{2: 3}))
 	})
 	refused(env, 1, "stored-quotes/2 begins at offset 3")
+	p = start(t, env) // the database is not marked
+	p.halts("are gone", "pricemill stages skip")
+	p.stopped()
 }
 
 // TestRefillRefusesALogWithoutATopic, which would be taken for an empty one, and writes nothing.

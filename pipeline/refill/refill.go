@@ -90,6 +90,9 @@ type refiller struct {
 }
 
 func (r *refiller) run(ctx context.Context) error {
+	if err := CheckHeads(ctx, r.Broker, r.Topics.Names()); err != nil {
+		return err
+	}
 	if err := r.look(ctx); err != nil {
 		return err
 	}
@@ -117,6 +120,23 @@ func (r *refiller) run(ctx context.Context) error {
 	return nil
 }
 
+// CheckHeads refuses a log whose topics do not have all their records any more, with an error that
+// wraps ErrHeadGone. It writes nothing, so it can be asked before there is a database.
+func CheckHeads(ctx context.Context, broker log.Broker, topics []schema.Topic) error {
+	for _, topic := range slices.Sorted(slices.Values(topics)) {
+		ranges, err := broker.Offsets(ctx, topic)
+		if err != nil {
+			return fmt.Errorf("asking for the ends of %s: %w", topic, err)
+		}
+		for part, held := range ranges {
+			if held.Oldest > 0 {
+				return fmt.Errorf("%w: %s begins at offset %d", ErrHeadGone, pipeline.TopicPartition{Topic: topic, Partition: int32(part)}, held.Oldest)
+			}
+		}
+	}
+	return nil
+}
+
 // look asks for the ends of the log.
 func (r *refiller) look(ctx context.Context) error {
 	for _, topic := range r.Topics.Names() {
@@ -127,9 +147,6 @@ func (r *refiller) look(ctx context.Context) error {
 		count := TopicCount{Topic: topic, Partitions: len(ranges)}
 		for part, held := range ranges {
 			tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
-			if held.Oldest > 0 {
-				return fmt.Errorf("%w: %s begins at offset %d", ErrHeadGone, tp, held.Oldest)
-			}
 			r.ends[tp] = held.End
 			count.Records += held.End
 		}

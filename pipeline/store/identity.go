@@ -7,9 +7,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// identify makes sure that the database has an identity. Chains of a database
+// identify makes sure that the database has an identity; one that gets it records log. Chains of a database
 // that is older than their names get the one that they wrote under.
-func (s *Store) identify(ctx context.Context) error {
+func (s *Store) identify(ctx context.Context, log string) error {
 	server, err := s.engine.Identity(ctx)
 	if err != nil {
 		return err
@@ -23,8 +23,8 @@ func (s *Store) identify(ctx context.Context) error {
 	}
 	return s.Write(ctx, func(tx *Tx) error {
 		// The one row that may exist decides between two first starts.
-		if _, err := tx.Exec(ctx, `INSERT INTO instance (singleton, id, server) VALUES (1, $1, $2)
-			ON CONFLICT (singleton) DO NOTHING`, fresh.String(), server); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO instance (singleton, id, server, log) VALUES (1, $1, $2, $3)
+			ON CONFLICT (singleton) DO NOTHING`, fresh.String(), server, log); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE instance SET server = $1 WHERE server = ''`, server); err != nil {

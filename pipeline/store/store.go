@@ -146,13 +146,22 @@ type Store struct {
 
 // Open brings the tables up to date and returns the store; the engine is
 // closed with it.
-func Open(ctx context.Context, engine Engine) (*Store, error) {
+func Open(ctx context.Context, engine Engine) (*Store, error) { return openFor(ctx, engine, "") }
+
+// OpenToRefill is Open for a database that is filled again: one that is new records
+// RefillUnderWay together with its identity, before it has a row of anything else. One that has an
+// identity is left as it is; see RecordLog.
+func OpenToRefill(ctx context.Context, engine Engine) (*Store, error) {
+	return openFor(ctx, engine, RefillUnderWay)
+}
+
+func openFor(ctx context.Context, engine Engine, log string) (*Store, error) {
 	migration, err := engine.Migrate(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("migrating the %s tables: %w", engine.Name(), err)
 	}
 	s := &Store{engine: engine, migration: migration}
-	if err := s.identify(ctx); err != nil {
+	if err := s.identify(ctx, log); err != nil {
 		return nil, fmt.Errorf("identifying the %s database: %w", engine.Name(), err)
 	}
 	return s, nil

@@ -171,6 +171,21 @@ func testGroupOffsets(t *testing.T, opener Opener) {
 	assert.Equal(t, []store.GroupOffset{{Epoch: 1, Part: 0, Next: 1}}, get("b"))
 }
 
+func testOpenToRefill(t *testing.T, opener Opener) {
+	engine := opener(t)
+	s, err := store.OpenToRefill(t.Context(), engine)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, s.Close()) })
+	recorded, used, err := store.RecordedLog(t.Context(), engine)
+	require.NoError(t, err)
+	assert.Equal(t, store.RefillUnderWay, recorded, "from the first row on")
+	assert.False(t, used)
+	again, err := store.OpenToRefill(t.Context(), opener(t))
+	require.NoError(t, err, "it continues")
+	require.NoError(t, again.RecordLog(t.Context(), store.RefillUnderWay))
+	require.NoError(t, again.Close())
+}
+
 func testRecordedLog(t *testing.T, opener Opener) {
 	engine := opener(t)
 	recorded, used, err := store.RecordedLog(t.Context(), engine)

@@ -72,6 +72,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		"a topic of the table log is made once": testEnsureTopic,
 		"groups keep their offsets":             testGroupOffsets,
 		"a database belongs to one log":         testRecordedLog,
+		"a refill marks a database at once":     testOpenToRefill,
 		"a lease is known to be taken":          testLeaseTaken,
 
 		"a move is recorded until it is finished":   testMoves,
