@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -109,7 +110,7 @@ func Parse(text []byte) (*Definition, error) {
 	var errs []error
 	fault := func(key string, err error) {
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", key, err))
+			errs = append(errs, fmt.Errorf("%s%s: %w", lineOf(text, key), key, err))
 		}
 	}
 	if !namePattern.MatchString(string(f.Name)) || f.Name.IsView() || f.Name.Validate() != nil {
@@ -129,6 +130,42 @@ func Parse(text []byte) (*Definition, error) {
 		return nil, fmt.Errorf("%w: %w", ErrDefinition, err)
 	}
 	return d, nil
+}
+
+// lineOf is "line 16: " for a key such as "read: bar: open" or "answers: rule 3: when"; ""
+// for one that is not there.
+func lineOf(text []byte, key string) string {
+	var document yaml.Node
+	if yaml.Unmarshal(text, &document) != nil || len(document.Content) == 0 {
+		return ""
+	}
+	node, line := document.Content[0], 0
+	for step := range strings.SplitSeq(key, ": ") {
+		next, nextLine := member(node, step)
+		if next == nil {
+			return ""
+		}
+		node, line = next, nextLine
+	}
+	return fmt.Sprintf("line %d: ", line)
+}
+
+// member is the value of a key, or a rule, and its line; nil for none.
+func member(node *yaml.Node, step string) (*yaml.Node, int) {
+	if number, isRule := strings.CutPrefix(step, "rule "); isRule {
+		if i, err := strconv.Atoi(number); err == nil && node.Kind == yaml.SequenceNode && i <= len(node.Content) {
+			return node.Content[i-1], node.Content[i-1].Line
+		}
+	}
+	if node.Kind != yaml.MappingNode {
+		return nil, 0
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		if node.Content[i].Value == step {
+			return node.Content[i+1], node.Content[i].Line
+		}
+	}
+	return nil, 0
 }
 
 func (d *Definition) parseHeaders(fault func(string, error)) {

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"reflect"
-	"slices"
 	"strconv"
 
 	"github.com/itchyny/gojq"
@@ -46,45 +44,21 @@ func compile(text string, variables ...string) (program, error) {
 	if text == "" {
 		return program{}, nil
 	}
+	if len(text) > maxProgram {
+		return program{}, fmt.Errorf("a program of %d bytes, more than %d", len(text), maxProgram)
+	}
 	query, err := gojq.Parse(text)
 	if err != nil {
 		return program{}, fmt.Errorf("jq %q: %w", text, err)
 	}
-	if name := impureIn(reflect.ValueOf(query)); name != "" {
-		return program{}, fmt.Errorf("jq %q: %s may not be used: an answer must always be read the same", text, name)
+	if err := checkQuery(query); err != nil {
+		return program{}, fmt.Errorf("jq %q: %w", text, err)
 	}
-	code, err := gojq.Compile(query, gojq.WithVariables(variables))
+	code, err := gojq.Compile(query, gojq.WithVariables(variables), gojq.WithFunction(replaceAll, 2, 2, replaceAllIn))
 	if err != nil {
 		return program{}, fmt.Errorf("jq %q: %w", text, err)
 	}
 	return program{text, code}, nil
-}
-
-// impureIn finds a call of an impure function in a syntax tree; "" for none.
-func impureIn(v reflect.Value) string {
-	switch v.Kind() {
-	case reflect.Pointer:
-		if v.IsNil() {
-			return ""
-		}
-		if f, ok := v.Interface().(*gojq.Func); ok && slices.Contains(impure, f.Name) {
-			return f.Name
-		}
-		return impureIn(v.Elem())
-	case reflect.Struct:
-		for i := range v.NumField() {
-			if name := impureIn(v.Field(i)); name != "" {
-				return name
-			}
-		}
-	case reflect.Slice:
-		for i := range v.Len() {
-			if name := impureIn(v.Index(i)); name != "" {
-				return name
-			}
-		}
-	}
-	return ""
 }
 
 var (
