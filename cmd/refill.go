@@ -36,7 +36,8 @@ database was lost: raw answers, polling jobs, requests, streams, dead letters,
 positions and read models, with the ids that they had. Nothing is written to the
 log; events that the lost database had not sent yet are put into the outbox.
 
-Stop the service first, and use its settings, PLUGINS among them. At the end all
+Stop the service and what restarts it first: one that starts on the empty database
+derives all events again, into the log. Use its settings, PLUGINS among them. At the end all
 of it is checked against the log, as verify does. Until that holds, no other
 command works with the database. Run an interrupted refill again: it continues.
 
@@ -198,6 +199,10 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 		return refilled{}, err
 	}
 	if !v.accept && slices.ContainsFunc(out.Checks, func(f *audit.Finding) bool { return f.State != audit.Holds }) {
+		if out.DerivedTwice > 0 {
+			return out, fmt.Errorf("%w. The log has %d events of stages twice: a service was started after the database was lost, or set back, and derived them again. "+
+				"Another empty database does not help: continue with the one on which that service worked, if it is there; see docs/refill.md", errRefill, out.DerivedTwice)
+		}
 		return out, errRefill
 	}
 	if err := r.refuseConsumers(ctx); err != nil {
@@ -285,7 +290,8 @@ func startOf(ctx context.Context, c config, db store.Engine, cluster string) (st
 			return refillFinished, err
 		}
 	}
-	return "", fmt.Errorf("%s is not empty: if it holds nothing but what a service began on it since the other one was lost, drop it, and create an empty one", nameOf(c))
+	return "", fmt.Errorf("%s is not empty: if a service began on it after the other one was lost, keep it, and create another empty one; "+
+		"the refill of that one says if events were derived again, and then you need this one", nameOf(c))
 }
 
 // refuseConsumers refuses to work while a service consumes the log.

@@ -399,6 +399,30 @@ func TestRefillCreatesATopicThatThereNeverWas(t *testing.T) {
 	proven(t, env)
 }
 
+// TestRefillAfterAServiceBegan on the empty database: it derived events again, which the refill
+// says. The database of that service has everything once, after a skip.
+func TestRefillAfterAServiceBegan(t *testing.T) {
+	t.Parallel()
+	env := newKafkaStack(t, nil)
+	p := start(t, env)
+	p.feed(oneEach(0, 10))
+	p.stopped()
+	loseDatabase(t, env)
+	p = start(t, env)
+	p.halts("was it restored from a copy?", "pricemill stages skip")
+	p.resolveWith("skip")
+	expect(t, env, 10*partitionsInTests, 10*partitionsInTests)
+	p.stopped()
+	loseDatabase(t, env)
+	status, stdout, stderr := run(t, env, "refill", "database")
+	assert.Equal(t, 1, status, stdout)
+	assert.Regexp(t, `The log has \d+ events of stages twice: a service was started after the database was lost`, stderr)
+	status, stdout, stderr = run(t, env, "refill", "database", "--accept-differences")
+	assert.Zero(t, status, stderr)
+	assert.Contains(t, stdout, "differences above were accepted")
+	assert.Equal(t, 20*partitionsInTests, counted(t, env)["prices"], "as the document says")
+}
+
 // TestRefillDoesNotPostAgain what a webhook has posted; what it had not yet, the service posts.
 func TestRefillDoesNotPostAgain(t *testing.T) {
 	t.Parallel()

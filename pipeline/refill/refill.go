@@ -45,6 +45,10 @@ type Result struct {
 	// Published are the events that the log lacked: the lost database had not sent them. They
 	// wait in the outbox.
 	Published int64 `json:"published"`
+	// DerivedTwice is how many events that stages derived are in the log more than once, under
+	// numbers of different databases: a service derived them again after the first one was lost,
+	// or set back. The relay of one that stopped late may have left a few.
+	DerivedTwice int64 `json:"derived_twice,omitempty"`
 	// Breaks are the breaks of the log after which stages continued.
 	Breaks []operator.Resolution `json:"breaks,omitempty"`
 }

@@ -49,6 +49,7 @@ func (r *refiller) scan(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	r.result.DerivedTwice = r.published.twice
 	slices.SortStableFunc(all, func(a, b store.KnownChain) int {
 		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Part, b.Part))
 	})
@@ -65,7 +66,8 @@ type timelines struct {
 	found []store.KnownChain
 }
 
-// follow notes the numbers of records, and returns the ids of those that stages derived.
+// follow notes the numbers of records, and returns the ids of those that stages derived, but for
+// repeats of a relay.
 func (t *timelines) follow(records []pipeline.Record) (derivedIDs []string) {
 	for i := range records {
 		link, derived, err := chain.LinkOf(records[i].Headers)
@@ -78,13 +80,14 @@ func (t *timelines) follow(records []pipeline.Record) (derivedIDs []string) {
 			t.found = append(t.found, store.KnownChain{Epoch: t.epoch, Part: t.part, Timeline: link.Timeline})
 		}
 		c := &t.found[at]
+		repeated := link.Seq <= c.Given // a relay sent it again
 		c.Given = max(c.Given, link.Seq)
 		// A relay that was late may have sent numbers again that continued on the next
 		// timeline: a number that was sent is one from before that timeline began.
 		if at == len(t.found)-1 {
 			c.Sent = c.Given
 		}
-		if derived {
+		if derived && !repeated {
 			derivedIDs = append(derivedIDs, schema.EventID(records[i].Headers))
 		}
 	}
@@ -95,6 +98,8 @@ func (t *timelines) follow(records []pipeline.Record) (derivedIDs []string) {
 type eventSet struct {
 	mu  sync.RWMutex
 	ids map[[16]byte]struct{}
+	// twice is how many events were added under an id that was there.
+	twice int64
 	// met and unmet are how many events has was asked for that are in the set, and that are not.
 	met, unmet atomic.Int64
 }
@@ -113,7 +118,11 @@ func (s *eventSet) add(ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
-		s.ids[keyOf(id)] = struct{}{}
+		key := keyOf(id)
+		if _, there := s.ids[key]; there {
+			s.twice++
+		}
+		s.ids[key] = struct{}{}
 	}
 }
 
