@@ -50,7 +50,7 @@ The exit status is 0 where the database is complete. See docs/refill.md.`,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.refillDatabase(c.Context(), v) },
 	}
 	database.Flags().BoolVar(&v.accept, "accept-differences", false, "finish although the check found differences, which are printed")
-	database.Flags().StringSliceVar(&v.absent, "allow-missing-topic", nil, "create this topic, which the installation never had (a comma-separated list)")
+	database.Flags().StringSliceVar(&v.absent, "allow-missing-topic", nil, "create this `TOPIC`, which the installation never had (a comma-separated list)")
 	outputFlag(database, &v.output)
 	parent.AddCommand(database)
 	return parent
