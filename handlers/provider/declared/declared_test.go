@@ -137,6 +137,11 @@ func TestParseNamesFaults(t *testing.T) {
 		"plain http":            {[]string{"https://api", "http://api"}, []string{"base_url: http://api.acme.example: want https"}},
 		"no symbol asked":       {[]string{"{symbol}", "BTC"}, []string{"request: want {symbol} in it"}},
 		"an unknown place":      {[]string{"{symbol}", "{symbl}"}, []string{`request: there is no {symbl} here; did you mean "symbol"?`}},
+		"a path upwards":        {[]string{"trades/{symbol}", "../{symbol}"}, []string{`line 4: request: a path with ".."`}},
+		"a path in place":       {[]string{"trades/{symbol}", "a/./{symbol}"}, []string{`request: a path with "."`}},
+		"an empty step":         {[]string{"trades/{symbol}", "a//{symbol}"}, []string{`request: a path with ""`}},
+		"another host":          {[]string{"trades/{symbol}", "https://evil.example/{symbol}"}, []string{"request: an address: want the path below base_url"}},
+		"another host again":    {[]string{"trades/{symbol}", "//evil.example/{symbol}"}, []string{"request: an address"}},
 		"an open brace":         {[]string{"{symbol}", "{symbol"}, []string{"request: a { without a }"}},
 		"a key in the file":     {[]string{`"{key}"`, "hunter2"}, []string{"headers: X-Api-Key: want {key} in it"}},
 		"jq that does not end":  {[]string{"price: .last", "price: .last["}, []string{`read: price: jq ".last[": unexpected EOF`}},
@@ -417,4 +422,20 @@ func TestTheManualNamesTheFunctions(t *testing.T) {
 	for _, name := range declared.Functions() {
 		assert.Contains(t, programs, "`"+name+"`")
 	}
+}
+
+// An answer that is compressed without having been asked for is refused, and says why.
+func TestACompressedAnswer(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = io.WriteString(w, "\x1f\x8b")
+	}))
+	defer server.Close()
+	p, err := parse(t, acme(t)).New(pipeline.Env{Settings: map[string]any{"base_url": server.URL, "api_key": "key-of-a-test"}})
+	require.NoError(t, err)
+	_, err = p.Quote(t.Context(), "BTC-USD")
+	assertCode(t, schema.CodeBadResponse, err)
+	assert.ErrorContains(t, err, "the answer is compressed (gzip)")
+	server.CloseClientConnections()
 }

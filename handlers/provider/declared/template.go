@@ -76,12 +76,18 @@ type request struct {
 func parseRequest(text string) (request, error) {
 	path, query, _ := strings.Cut(text, "?")
 	r := request{query: map[string]template{}}
-	if strings.ContainsAny(text, "# \t\r\n") {
+	switch {
+	case strings.ContainsAny(text, "# \t\r\n"):
 		return r, errors.New("holds a space or a #")
+	case strings.Contains(path, "://") || strings.HasPrefix(path, "//"):
+		return r, errors.New("an address: want the path below base_url, such as quote/{symbol}")
 	}
 	for step := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
 		if step == "" && strings.Trim(path, "/") == "" {
 			break // all is in the query
+		}
+		if step == "" || step == "." || step == ".." {
+			return r, fmt.Errorf("a path with %q between its slashes, which cannot be asked for: want one below base_url", step)
 		}
 		t, err := parseTemplate(step, symbolPlace, keyPlace)
 		if err != nil {

@@ -44,6 +44,9 @@ type REST struct {
 	// NotFound is the code of status 404 with a page that the service did not
 	// write. Required.
 	NotFound schema.Code
+	// Statuses are the codes of statuses to which the service gives a meaning of its own,
+	// such as 403 for too many calls.
+	Statuses map[int]schema.Code
 	// Limit is as in Suite.
 	Limit time.Duration
 	// Golden is the directory of the files that Normalize describes. Empty:

@@ -53,6 +53,9 @@ func (s REST) statusCodes() map[int]schema.Code {
 func eachStatusHasItsCode(ctx context.Context, s REST) error {
 	var errs []error
 	for status, want := range s.statusCodes() {
+		if own, is := s.Statuses[status]; is {
+			want = own
+		}
 		_, err := s.failsOn(ctx, want, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Error", fmt.Sprint(r.Header))
 			write(w, status, fmt.Sprintf(`{"error":%q}`, s.sentKey(r)))

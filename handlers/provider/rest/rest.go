@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -223,6 +224,13 @@ func (c *Client) repeatsKey(body []byte) bool {
 
 // readAny is read for a body that may hold the key.
 func (c *Client) readAny(ctx context.Context, response *http.Response) ([]byte, error) {
+	// It was not asked for, and would be kept as it is.
+	if coding := response.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		if known := strings.ToLower(coding); slices.Contains([]string{"br", "compress", "deflate", "gzip", "x-gzip", "zstd"}, known) {
+			return nil, pipeline.Quotef(schema.CodeBadResponse, "the answer is compressed (%s)", known)
+		}
+		return nil, pipeline.Quotef(schema.CodeBadResponse, "the answer has a content encoding, which was not asked for")
+	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, schema.MaxRawResponse+1))
 	switch {
 	case len(body) > schema.MaxRawResponse:

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -53,12 +54,14 @@ func services() []service {
 			`"px":"29963.2"`, `"ts":"1654161646974"`,
 			map[string]any{"price": "29963.2", "size": "0.00001", "time": "2022-06-02T09:20:46.974Z", "sequence": 242720720}},
 		{providertest.REST{Name: "bybit", Symbol: "BTC-USDT", Request: "/market/recent-trade?category=spot&limit=1&symbol=BTCUSDT",
+			Statuses: map[int]schema.Code{403: schema.CodeRateLimited},
 			Answer: `{"retCode":0,"retMsg":"OK","result":{"category":"spot","list":[{"execId":"2100000000007764263","symbol":"BTCUSDT",` +
 				`"price":"16618.49","size":"0.00012","side":"Buy","time":"1672052955758","isBlockTrade":false}]},"retExtInfo":{},"time":1672053054358}`,
 			UnknownStatus: 200, UnknownAnswer: `{"retCode":10001,"retMsg":"Not supported symbols","result":{},"retExtInfo":{},"time":1672053054358}`},
 			`"price":"16618.49"`, `"time":"1672052955758"`,
 			map[string]any{"price": "16618.49", "size": "0.00012", "time": "2022-12-26T11:09:15.758Z", "sequence": 2100000000007764263}},
 		{providertest.REST{Name: "binance", Symbol: "BNB-BTC", Request: "/trades?limit=1&symbol=BNBBTC",
+			Statuses: map[int]schema.Code{403: schema.CodeRateLimited, 418: schema.CodeRateLimited},
 			Answer: `[{"id":28457,"price":"4.00000100","qty":"12.00000000","quoteQty":"48.000012","time":1499865549590,` +
 				`"isBuyerMaker":true,"isBestMatch":true}]`,
 			UnknownStatus: 400, UnknownAnswer: `{"code":-1121,"msg":"Invalid symbol."}`},
@@ -210,6 +213,53 @@ func TestLimitsInBodies(t *testing.T) {
 			}
 			server.CloseClientConnections()
 			server.Close()
+		}
+	}
+}
+
+// TestRefusals: what else the services say instead of a price, and by which status.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	type answer struct {
+		status int
+		body   string
+	}
+	for name, answers := range map[schema.Provider]map[answer]schema.Code{
+		"tiingo": {
+			{404, `{"detail":"Not found."}`}:                                               schema.CodeUnknownSymbol,
+			{200, `{"detail":"Error: You have run over your hourly request allocation."}`}: schema.CodeRateLimited,
+		},
+		"bybit": {{403, `access too frequent`}: schema.CodeRateLimited},
+		"binance": {
+			{418, ``}: schema.CodeRateLimited, {403, `<html>`}: schema.CodeRateLimited,
+			{400, `{"code":-1100,"msg":"Illegal characters found in parameter 'symbol'"}`}: schema.CodeUnknownSymbol,
+			{400, `{"code":-1102,"msg":"Mandatory parameter"}`}:                            schema.CodeBadResponse,
+		},
+		"okx": {{200, `{"code":"50013","msg":"busy"}`}: schema.CodeUnavailable, {500, `{"code":"50026"}`}: schema.CodeUnavailable},
+		"alphavantage": {
+			{200, `{"Information":"Thank you! This is a premium endpoint."}`}: schema.CodeUnauthorized,
+			{200, `{"Error Message":"Invalid API call."}`}:                    schema.CodeUnknownSymbol,
+		},
+		"twelvedata": {
+			{404, `{"code":404,"message":"**symbol** not found: NOPE"}`}:                           schema.CodeUnknownSymbol,
+			{400, `{"code":400,"message":"**symbol** parameter is invalid"}`}:                      schema.CodeUnknownSymbol,
+			{404, `{"code":404,"message":"This symbol is available starting with the Pro plan."}`}: schema.CodeUnauthorized,
+			{404, `{"code":404,"message":"no data"}`}:                                              schema.CodeBadResponse,
+			// The start of a day's bar is no time of a price.
+			{200, `{"symbol":"AAPL","close":"148.85","timestamp":1631772000}`}: schema.CodeBadResponse,
+		},
+	} {
+		text, err := os.ReadFile(string(name) + ".yaml")
+		require.NoError(t, err)
+		d, err := declared.Parse(text)
+		require.NoError(t, err)
+		for a, want := range answers {
+			_, err := d.Reads(schema.QuoteFetched{Quote: schema.Quote{Provider: name, Symbol: "AAPL"}, RawResponse: schema.RawResponse(a.body),
+				ReceivedAt: schema.NewTime(time.Date(2025, 6, 15, 15, 0, 0, 0, time.UTC))}, a.status)
+			var q *pipeline.QuoteError
+			if assert.ErrorAs(t, err, &q, "%s: %v", name, a) {
+				assert.Equal(t, want, q.Code, "%s: %v: %v", name, a, err)
+			}
 		}
 	}
 }
