@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -37,9 +38,12 @@ positions and read models, with the ids that they had. Nothing is written to the
 log; events that the lost database had not sent yet are put into the outbox.
 
 Stop the service and what restarts it first: one that starts on the empty database
-derives all events again, into the log. Use its settings, PLUGINS among them. At the end all
-of it is checked against the log, as verify does. Until that holds, no other
-command works with the database. Run an interrupted refill again: it continues.
+derives all events again, into the log. Use its settings, PLUGINS among them: a
+stage that is not filled and has a consumer group on Kafka is named.
+
+At the end all of it is checked against the log, as verify does. Until that holds,
+no other command works with the database. Run an interrupted refill again: it
+continues.
 
 What only the database knew is lost: API keys, the counts of streams, spent
 budgets of providers, rebuilds, and which dead letters were discarded.
@@ -70,6 +74,8 @@ type refilled struct {
 	Start string `json:"start"`
 	refill.Result
 	Tables []tableRows `json:"tables"`
+	// NotFilled are the stages that have a consumer group on Kafka, and that these settings lack.
+	NotFilled []string `json:"not_filled,omitempty"`
 	// Checks are those of verify, but for the read models.
 	Checks  []*audit.Finding `json:"checks"`
 	Seconds float64          `json:"seconds"`
@@ -130,6 +136,9 @@ func printRefill(w io.Writer, r refilled, failed error) {
 	}
 	if r.Published > 0 {
 		fmt.Fprintf(w, "outbox\tevents\t%d\tthe log lacks them, and a service will send them\n", r.Published)
+	}
+	for _, stage := range r.NotFilled {
+		fmt.Fprintf(w, "warning\t%s\t\tnot filled: it has a consumer group on Kafka, and these settings lack it; switched on later, it begins at the start of the log\n", stage)
 	}
 	for _, b := range r.Breaks {
 		fmt.Fprintf(w, "break\t%s\t%d\t%s on %s/%d: %s\n", b.Stage, b.Lost, b.Loses, b.Topic, b.Partition, b.Halted)
@@ -193,6 +202,9 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	record := store.MoveRecord{Log: cluster, BeganAt: schema.NewTime(time.Now())}
 	stages, err := r.fill(ctx, set, &out)
 	if err != nil {
+		return refilled{}, err
+	}
+	if out.NotFilled, err = r.notFilled(ctx, stages); err != nil {
 		return refilled{}, err
 	}
 	if err := r.check(ctx, set, stages, &out); err != nil {
@@ -347,6 +359,37 @@ func (r *refiller) fill(ctx context.Context, set *topics.Set, out *refilled) ([]
 	out.Result, err = refill.Run(ctx, refill.Config{Store: r.backends.store, Broker: r.backends.broker, Topics: set,
 		Handlers: r.modules.stages, Projections: folds, Delivered: delivered, Log: r.log, Step: r.step, Progress: r.read})
 	return slices.Concat(r.modules.stages, folds), err
+}
+
+// notFilled names the stages of the consumer groups of the installation that are not among stages,
+// projections without their generation. A webhook that PLUGINS lacks by mistake would post again
+// once it is switched on.
+func (r *refiller) notFilled(ctx context.Context, stages []engine.StageSpec) (names []string, err error) {
+	prefix := r.config.GroupPrefix + "."
+	groups, err := r.backends.kafka.Groups(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	filled := map[string]bool{}
+	for _, stage := range stages {
+		filled[withoutGeneration(stage.Name)] = true
+	}
+	for _, group := range groups {
+		if name := withoutGeneration(strings.TrimPrefix(group, prefix)); !filled[name] && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// withoutGeneration is the name of the projection of a stage, and else the name of the stage.
+func withoutGeneration(stage string) string {
+	if at := strings.LastIndex(stage, ".g"); at > 0 {
+		if _, err := strconv.Atoi(stage[at+len(".g"):]); err == nil {
+			return stage[:at]
+		}
+	}
+	return stage
 }
 
 // check holds the database against the log, and counts its rows.

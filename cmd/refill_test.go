@@ -114,7 +114,8 @@ type refilledAs struct {
 		Table string `json:"table"`
 		Rows  int64  `json:"rows"`
 	} `json:"tables"`
-	Checks []*audit.Finding `json:"checks"`
+	NotFilled []string         `json:"not_filled"`
+	Checks    []*audit.Finding `json:"checks"`
 }
 
 func refillDatabase(t testing.TB, env environment) (r refilledAs) {
@@ -458,7 +459,12 @@ func TestRefillDoesNotPostAgain(t *testing.T) {
 	require.Eventually(t, func() bool { return counted(t, p.env)["prices"] == 15*partitionsInTests }, time.Minute, 50*time.Millisecond)
 	p.stopped()
 	loseDatabase(t, p.env)
-	refillDatabase(t, p.env)
+	status, stdout, stderr := run(t, p.env.with(environment{"PLUGINS": ""}), "refill", "database")
+	require.Zero(t, status, stderr)
+	assert.Regexp(t, `(?m)^warning +price-webhook +not filled: it has a consumer group on Kafka`, stdout)
+	assert.Equal(t, 1, strings.Count(stdout, "not filled"), stdout)
+	loseDatabase(t, p.env)
+	assert.Empty(t, refillDatabase(t, p.env).NotFilled, "all are on")
 	mu.Lock()
 	down = false
 	mu.Unlock()

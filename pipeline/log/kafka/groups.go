@@ -53,6 +53,30 @@ func (b *Broker) CommittedOffsets(ctx context.Context, group string, topics []sc
 	return committed, err
 }
 
+// Groups are the consumer groups whose names begin with prefix, in their order, with members or
+// without. Kafka forgets one some days after the last member has left.
+func (b *Broker) Groups(ctx context.Context, prefix string) ([]string, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	var ours []string
+	err := b.administer(ctx, "listing consumer groups", func(admin sarama.ClusterAdmin) (err error) {
+		ours, err = groupsOf(admin, prefix)
+		return err
+	})
+	slices.Sort(ours)
+	return ours, err
+}
+
+func groupsOf(admin sarama.ClusterAdmin, prefix string) (ours []string, err error) {
+	groups, err := admin.ListConsumerGroups()
+	for group := range groups {
+		if strings.HasPrefix(group, prefix) {
+			ours = append(ours, group)
+		}
+	}
+	return ours, err
+}
+
 // ActiveGroups are the consumer groups whose names begin with prefix and that have members, in
 // their order: processes that consume. One that was killed is a member until its session
 // expires.
@@ -62,18 +86,9 @@ func (b *Broker) ActiveGroups(ctx context.Context, prefix string) ([]string, err
 	var active []string
 	err := b.administer(ctx, "looking for consumers", func(admin sarama.ClusterAdmin) error {
 		active = nil
-		groups, err := admin.ListConsumerGroups()
-		if err != nil {
+		ours, err := groupsOf(admin, prefix)
+		if err != nil || len(ours) == 0 {
 			return err
-		}
-		var ours []string
-		for group := range groups {
-			if strings.HasPrefix(group, prefix) {
-				ours = append(ours, group)
-			}
-		}
-		if len(ours) == 0 {
-			return nil
 		}
 		described, err := admin.DescribeConsumerGroups(ours)
 		if err != nil {
