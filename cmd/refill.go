@@ -37,13 +37,13 @@ database was lost: raw answers, polling jobs, requests, streams, dead letters,
 positions and read models, with the ids that they had. Nothing is written to the
 log; events that the lost database had not sent yet are put into the outbox.
 
-Stop the service and what restarts it first: one that starts on the empty database
-derives all events again, into the log. Use its settings, PLUGINS among them: a
-stage that is not filled and has a consumer group on Kafka is named.
+Stop the service and what restarts it first: one that starts on the empty
+database derives all events again, into the log. Use its settings, PLUGINS among
+them: a stage that is not filled and has a consumer group on Kafka is named.
 
-At the end all of it is checked against the log, as verify does. Until that holds,
-no other command works with the database. Run an interrupted refill again: it
-continues.
+At the end all of it is checked against the log, as verify does. Until that
+holds, no other command works with the database. Run an interrupted refill
+again: it continues.
 
 What only the database knew is lost: API keys, the counts of streams, spent
 budgets of providers, rebuilds, and which dead letters were discarded.
