@@ -72,13 +72,7 @@ func (c *config) readProviders(k *koanf.Koanf, wrong *faults) {
 		wrong.add("providers_dir", "%v", err)
 		return
 	}
-	taken := map[string]string{}
-	for _, name := range moduleNames() {
-		taken[name] = "compiled into this binary"
-	}
-	for alias, name := range c.Providers.aliases() {
-		taken[alias] = "another name of the provider " + string(name)
-	}
+	taken := c.Providers.takenNames()
 	for _, file := range files {
 		if file.IsDir() || filepath.Ext(file.Name()) != ".yaml" {
 			continue
@@ -97,6 +91,18 @@ func (c *config) readProviders(k *koanf.Koanf, wrong *faults) {
 		c.Providers = append(c.Providers, d.Module())
 	}
 	slices.SortFunc(c.Providers, func(a, b pipeline.ProviderModule) int { return strings.Compare(string(a.Name), string(b.Name)) })
+}
+
+// takenNames are the names that no file may declare, each with the reason.
+func (l providerList) takenNames() map[string]string {
+	taken := map[string]string{}
+	for _, name := range moduleNames() {
+		taken[name] = "compiled into this binary"
+	}
+	for alias, name := range l.aliases() {
+		taken[alias] = "another name of the provider " + string(name)
+	}
+	return taken
 }
 
 func readDefinition(path string) (*declared.Definition, error) {

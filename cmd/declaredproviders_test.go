@@ -183,7 +183,16 @@ func TestProviderTestAsks(t *testing.T) {
 	assert.Contains(t, stdout, `"value": "612345.67"`)
 	assert.NotContains(t, stdout+stderr, canaryKey)
 
+	compiled := filepath.Join(declare(t, strings.Replace(acmeDefinition, "name: acme", "name: yahoo", 1)), "0.yaml")
+	module := filepath.Join(declare(t, strings.Replace(acmeDefinition, "name: acme", "name: normalize", 1)), "0.yaml")
+	alias := filepath.Join(declare(t, strings.Replace(acmeDefinition, "name: acme", "name: yahoo_finance", 1)), "0.yaml")
+	ahead := filepath.Join(t.TempDir(), "ahead.json")
+	require.NoError(t, os.WriteFile(ahead, []byte(`{"c":1,"t":9000000000}`), 0o600))
 	for args, want := range map[string]string{
+		compiled:                      `the name "yahoo" is compiled into this binary`,
+		module:                        `the name "normalize" is compiled into this binary`,
+		alias:                         `the name "yahoo_finance" is another name of the provider yahoo`,
+		file + " --sample " + ahead:   "bad_response: the price is of 2255",
 		file + " --symbol NOPE":       "unknown_symbol: the service does not know NOPE, by rule 1 of the definition",
 		file + " --sample " + file:    "bad_response: the answer is not JSON",
 		file + " --status 99":         "--status: 99 is not within 200 and 599",

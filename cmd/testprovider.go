@@ -84,6 +84,9 @@ func (t providerTest) run(ctx context.Context, a *app) ([]declared.Field, error)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", errUsage, t.file, err)
 	}
+	if by, is := providerList(pipeline.Providers()).takenNames()[string(d.Name())]; is {
+		return nil, fmt.Errorf("%w: %s: the name %q is %s", errUsage, t.file, d.Name(), by)
+	}
 	symbol, err := schema.ParseSymbol(t.symbol)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --symbol: %w", errUsage, err)

@@ -100,7 +100,8 @@ func (a *API) checkInvention(ctx context.Context, c code, asked string, symbols 
 		return nil
 	}
 	for _, symbol := range symbols {
-		holders, err := a.holders(ctx, symbol, a.config.Providers)
+		// Also of a provider whose definition was removed: its prices were real.
+		holders, err := a.holders(ctx, symbol, nil)
 		if err != nil {
 			return err
 		}

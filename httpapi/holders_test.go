@@ -30,6 +30,9 @@ func (holders) Latest(ctx context.Context, p schema.Provider, s schema.Symbol) (
 }
 
 func (h holders) Holders(_ context.Context, _ schema.Symbol, among []schema.Provider) ([]schema.Provider, error) {
+	if among == nil {
+		return h, nil
+	}
 	return slices.DeleteFunc(slices.Clone(among), func(p schema.Provider) bool { return !slices.Contains(h, p) }), nil
 }
 
@@ -189,6 +192,8 @@ func TestTheDefaultProviderDoesNotMakeUpAPrice(t *testing.T) {
 	expect(t, get(t, elsewhere, latestAAPL+"&max_age=0&stale=allow"), http.StatusNotFound, refused)
 	expect(t, poll(t, elsewhere, `{"symbols":["AAPL","MSFT"],"interval":60}`), http.StatusBadRequest, refused)
 	expect(t, poll(t, elsewhere, `{"symbols":["AAPL"],"interval":60,"provider":null}`), http.StatusBadRequest, refused)
+	gone := strings.Replace(refused, "AAPL: yahoo", "AAPL: zed", 1)
+	expect(t, get(t, with(holders{"zed"}), latestAAPL), http.StatusNotFound, gone) // its definition was removed
 	if published := log.all(); len(published) != 0 {
 		t.Errorf("published %v", published)
 	}

@@ -40,7 +40,8 @@ type LatestPrices interface {
 	// LatestOf returns the newest prices of symbols, in their order; nil where a symbol has
 	// none. They are not changed.
 	LatestOf(ctx context.Context, provider schema.Provider, symbols []schema.Symbol) ([]*latestprices.Price, error)
-	// Holders returns those of some providers that have a price of a symbol.
+	// Holders returns those of some providers that have a price of a symbol; with nil those
+	// of all providers, also of such as no longer exist.
 	Holders(ctx context.Context, symbol schema.Symbol, among []schema.Provider) ([]schema.Provider, error)
 }
 

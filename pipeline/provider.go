@@ -89,6 +89,19 @@ type StreamMessage struct {
 	ReceivedAt  schema.Time
 }
 
+// maxAhead is how far a provider's clock may be ahead of our receipt. A price
+// from beyond would stay the newest one for as long.
+const maxAhead = 24 * time.Hour
+
+// CheckAhead returns an error with CodeBadResponse for a price whose time is more than a
+// day after the receipt of its answer.
+func (p Price) CheckAhead(receivedAt schema.Time) error {
+	if p.Time.After(receivedAt.Add(maxAhead)) {
+		return Quotef(schema.CodeBadResponse, "the price is of %s, and was received at %s", p.Time, receivedAt)
+	}
+	return nil
+}
+
 // Price is one price read from an answer.
 type Price struct {
 	Symbol schema.Symbol

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -22,10 +21,6 @@ import (
 
 // Name is the name of the stage.
 const Name = "normalize"
-
-// maxAhead is how far a provider's clock may be ahead of our receipt. A price
-// from beyond would stay the newest one for as long.
-const maxAhead = 24 * time.Hour
 
 func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
@@ -190,8 +185,8 @@ func (h *handler) read(r *pipeline.Record, definitions map[string]*declared.Defi
 		err = pipeline.Quotef(schema.CodeBadResponse, "the answer holds no price")
 	}
 	for _, p := range prices {
-		if p.Time.After(quote.ReceivedAt.Add(maxAhead)) {
-			err = pipeline.Quotef(schema.CodeBadResponse, "the price is of %s, and was received at %s", p.Time, quote.ReceivedAt)
+		if ahead := p.CheckAhead(quote.ReceivedAt); ahead != nil {
+			err = ahead
 		}
 		if p.Price.Sign() <= 0 && !p.Signed {
 			err = pipeline.Quotef(schema.CodeBadPrice, "price %s is not positive", p.Price)

@@ -242,7 +242,10 @@ func TestHolders(t *testing.T) {
 	assert.ElementsMatch(t, []schema.Provider{"p", "q"}, holders("A", among))
 	assert.Equal(t, []schema.Provider{"p"}, holders("B", among))
 	assert.Empty(t, holders("B", among[1:]), "not asked for")
-	assert.Empty(t, holders("A", nil))
+	assert.Empty(t, holders("A", []schema.Provider{}))
+	assert.ElementsMatch(t, []schema.Provider{"p", "q"}, holders("A", nil), "all there are")
+	assert.Equal(t, []schema.Provider{"p"}, holders("B", nil))
+	assert.Empty(t, holders("C", nil))
 }
 
 func TestSymbols(t *testing.T) {

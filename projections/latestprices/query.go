@@ -126,8 +126,23 @@ func (r Reader) LastReceipts(ctx context.Context) (map[schema.Provider]schema.Ti
 	return receipts, nil
 }
 
-// Holders returns those of some providers that have a price of a symbol, in no order.
+// holdersOf looks from each provider to the next: there are few of them, and many symbols.
+const holdersOf = `WITH RECURSIVE known (provider) AS (
+		SELECT MIN(provider) FROM latest_prices
+		UNION ALL
+		SELECT (SELECT MIN(l.provider) FROM latest_prices l WHERE l.provider > known.provider) FROM known WHERE known.provider IS NOT NULL
+	) SELECT l.provider FROM known JOIN latest_prices l ON l.provider = known.provider AND l.symbol = ?`
+
+// Holders returns those of some providers that have a price of a symbol, in no order. With
+// nil it looks at all providers with prices, also those that this program no longer has.
 func (r Reader) Holders(ctx context.Context, symbol schema.Symbol, among []schema.Provider) ([]schema.Provider, error) {
+	if among == nil {
+		var holders []schema.Provider
+		if err := r.db.Select(ctx, &holders, holdersOf, symbol); err != nil {
+			return nil, projections.QueryError("which providers have "+string(symbol), err)
+		}
+		return holders, nil
+	}
 	if len(among) == 0 {
 		return nil, nil
 	}

@@ -53,6 +53,9 @@ func (d *Definition) Reads(fetched schema.QuoteFetched, status int) ([]Field, er
 	if err != nil {
 		return nil, err
 	}
+	if err := prices[0].CheckAhead(fetched.ReceivedAt); err != nil {
+		return nil, err
+	}
 	return d.fields(prices[0]), nil
 }
 
