@@ -87,8 +87,6 @@ func (s *Stage) transact(ctx context.Context, sess *session, batch *log.Batch, p
 		s.metrics.transaction.Observe(time.Since(began).Seconds())
 	} else {
 		pipeline.Observe(ctx, s.metrics.transaction, time.Since(began).Seconds())
-	}
-	if s.tracer != nil {
 		s.traceLetters(ctx, plan.letters)
 	}
 	s.metrics.deadLetters.Add(float64(len(plan.letters)))

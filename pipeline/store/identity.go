@@ -7,8 +7,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// identify makes sure that the database has an identity; one that gets it records log. Chains of a database
-// that is older than their names get the one that they wrote under.
+// identify makes sure that the database has an identity; one that gets it records log.
+// Chains of a database that is older than their names get the one that they wrote under.
 func (s *Store) identify(ctx context.Context, log string) error {
 	server, err := s.engine.Identity(ctx)
 	if err != nil {
