@@ -130,7 +130,10 @@ func TestParseNamesFaults(t *testing.T) {
 	}{
 		"an unknown key":        {[]string{"price:", "pirce:"}, []string{`line 16: there is no key "pirce" here; did you mean "price"?`}},
 		"a key of a rule":       {[]string{"means:", "mean:"}, []string{`line 9: there is no key "mean" here; did you mean "means"?`}},
-		"not a number":          {[]string{"calls: 60", "calls: many"}, []string{"line 6: cannot unmarshal", "many"}},
+		"not a number":          {[]string{"calls: 60", "calls: many"}, []string{"line 6: `many`: want a whole number"}},
+		"half a call":           {[]string{"calls: 60", "calls: 1.5"}, []string{"line 6: limits: calls: 1.5: want a whole number"}},
+		"no duration":           {[]string{"per: 1m", "per: often"}, []string{"line 6: `often`: want a duration such as 1m"}},
+		"a list as text":        {[]string{"price: .last", "price: [1]"}, []string{"line 16: want text; quote it"}},
 		"several at once":       {[]string{"unit: seconds", "unit: second", "calls: 60", "calls: 0"}, []string{`did you mean "seconds"?`, "limits: 0 calls per 1m0s"}},
 		"name":                  {[]string{"name: acme", "name: Acme"}, []string{`name: "Acme" is no name`}},
 		"name of a view":        {[]string{"name: acme", "name: median"}, []string{`name: "median" is no name`}},

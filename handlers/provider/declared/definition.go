@@ -249,10 +249,48 @@ func decode(text []byte) (file, error) {
 	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		return file{}, errors.New("more than one YAML document")
 	}
-	return f, nil
+	return f, checkWhole(text)
 }
 
 var unknownKey = regexp.MustCompile(`^line (\d+): field (.+) not found in type declared\.(\w+)$`)
+
+// wrongType is how the YAML package says that a value has another type.
+var wrongType = regexp.MustCompile("(?s)^(line \\d+): cannot unmarshal !!(\\w+)(?: (`.*`))? into (.+)$")
+
+// wanted says in words what a type of Go wants.
+func wanted(goType string) string {
+	switch {
+	case goType == "time.Duration":
+		return "a duration such as 1m"
+	case goType == "int":
+		return "a whole number"
+	case goType == "bool":
+		return "true or false"
+	case goType == "string", strings.HasPrefix(goType, "schema."):
+		return "text; quote it"
+	case strings.HasPrefix(goType, "[]"):
+		return "a list, as in [{…}]"
+	}
+	return "keys with values, as in {key: value}"
+}
+
+// checkWhole refuses calls such as 1.5, which the YAML package cuts.
+func checkWhole(text []byte) error {
+	var document yaml.Node
+	if err := yaml.Unmarshal(text, &document); err != nil || len(document.Content) == 0 {
+		return nil // it was read before
+	}
+	limits, _ := member(document.Content[0], "limits")
+	if limits == nil {
+		return nil
+	}
+	for _, l := range limits.Content {
+		if calls, line := member(l, "calls"); calls != nil && calls.Tag == "!!float" {
+			return fmt.Errorf("line %d: limits: calls: %s: want a whole number", line, calls.Value)
+		}
+	}
+	return nil
+}
 
 // explain names keys where the YAML package names types of Go.
 func explain(err error) error {
@@ -265,7 +303,11 @@ func explain(err error) error {
 		if found := unknownKey.FindStringSubmatch(text); found != nil {
 			text = fmt.Sprintf("line %s: there is no key %q here; %s", found[1], found[2], names.Hint(found[2], keysOf(found[3])))
 		}
-		errs = append(errs, errors.New(strings.ReplaceAll(text, "declared.", "")))
+		if found := wrongType.FindStringSubmatch(text); found != nil {
+			text = strings.TrimSpace(found[1]+": "+found[3]) + ": want " + wanted(strings.TrimPrefix(found[4], "*"))
+			text = strings.ReplaceAll(text, "::", ":")
+		}
+		errs = append(errs, errors.New(text))
 	}
 	return errors.Join(errs...)
 }
