@@ -131,7 +131,7 @@ const holdersOf = `WITH RECURSIVE known (provider) AS (
 		SELECT MIN(provider) FROM latest_prices
 		UNION ALL
 		SELECT (SELECT MIN(l.provider) FROM latest_prices l WHERE l.provider > known.provider) FROM known WHERE known.provider IS NOT NULL
-	) SELECT l.provider FROM known JOIN latest_prices l ON l.provider = known.provider AND l.symbol = ?`
+	) SELECT l.provider FROM known JOIN latest_prices l ON l.provider = known.provider AND l.symbol = $1`
 
 // Holders returns those of some providers that have a price of a symbol, in no order. With
 // nil it looks at all providers with prices, also those that this program no longer has.
