@@ -91,8 +91,7 @@ func (s *steps) Err() error {
 
 // run gives the one value of the program.
 func (p program) run(input any, variables ...any) (any, error) {
-	// Not Background: the interpreter looks at any other.
-	values := p.code.RunWithContext(&steps{context.TODO(), maxSteps}, input, variables...)
+	values := p.code.RunWithContext(&steps{context.Background(), maxSteps}, input, variables...)
 	value, some := values.Next()
 	if !some {
 		return nil, errNoValue
