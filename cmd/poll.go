@@ -39,7 +39,7 @@ func newPollCreate(a *app) *cobra.Command {
 		Use:     "create SYMBOL...",
 		Short:   "Create a polling job",
 		Example: "  pricemill poll create AAPL MSFT --interval 60",
-		Args:    someArgs,
+		Args:    atLeast(1),
 	}
 	cl := newClient(a, c)
 	c.Flags().IntVar(&job.Interval, "interval", schema.MinPollingInterval, "`seconds` between runs")
@@ -132,10 +132,12 @@ func newPollCommand(a *app, method, name, path, short string) *cobra.Command {
 	return c
 }
 
-// someArgs is cobra.MinimumNArgs(1) as an error of usage.
-func someArgs(c *cobra.Command, args []string) error {
-	if err := cobra.MinimumNArgs(1)(c, args); err != nil {
-		return fmt.Errorf("%w: %w; see %q", errUsage, err, c.CommandPath()+" --help")
+// atLeast is cobra.MinimumNArgs as an error of usage.
+func atLeast(n int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := cobra.MinimumNArgs(n)(c, args); err != nil {
+			return fmt.Errorf("%w: %w; see %q", errUsage, err, c.CommandPath()+" --help")
+		}
+		return nil
 	}
-	return nil
 }

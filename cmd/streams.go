@@ -14,9 +14,9 @@ import (
 func newStreams(a *app) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "streams",
-		Short: "Start, list and stop streams",
+		Short: "Start, change, list and stop streams",
 	}
-	parent.AddCommand(newStreamsStart(a), newStreamsList(a), newStreamsStop(a))
+	parent.AddCommand(newStreamsStart(a), newStreamsChange(a), newStreamsList(a), newStreamsStop(a))
 	return parent
 }
 
@@ -40,7 +40,7 @@ func newStreamsStart(a *app) *cobra.Command {
 		Short:   "Start a stream: prices come as the provider sends them",
 		Long:    "Start a stream: prices arrive as the provider sends them, until it is stopped.",
 		Example: "  pricemill streams start BTC-USD ETH-USD --provider coinbase",
-		Args:    someArgs,
+		Args:    atLeast(1),
 	}
 	cl := newClient(a, c)
 	c.Flags().StringVar(&body.Provider, "provider", "", "a provider that streams; see \"pricemill providers\"")
@@ -49,10 +49,29 @@ func newStreamsStart(a *app) *cobra.Command {
 			return fmt.Errorf("%w: --provider is needed; \"pricemill providers\" lists those that stream", errUsage)
 		}
 		body.Symbols = args
-		return show(c.Context(), cl, http.MethodPost, "/streams", body, nil, func(w io.Writer, started streamLine) {
-			fmt.Fprintln(w, "STREAM\tSYMBOLS\tPROVIDER")
-			fmt.Fprintf(w, "%s\t%s\t%s\n", started.StreamID, strings.Join(started.Config.Symbols, ","), started.Config.Provider)
-		})
+		return show(c.Context(), cl, http.MethodPost, "/streams", body, nil, printStream)
+	}
+	return c
+}
+
+func printStream(w io.Writer, s streamLine) {
+	fmt.Fprintln(w, "STREAM\tSYMBOLS\tPROVIDER")
+	fmt.Fprintf(w, "%s\t%s\t%s\n", s.StreamID, strings.Join(s.Config.Symbols, ","), s.Config.Provider)
+}
+
+func newStreamsChange(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "change STREAM SYMBOL...",
+		Short:   "Give a stream other symbols, in place of all that it has",
+		Example: "  pricemill streams change stream_abc12345 BTC-USD SOL-USD",
+		Args:    atLeast(2),
+	}
+	cl := newClient(a, c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		body := struct {
+			Symbols []string `json:"symbols"`
+		}{args[1:]}
+		return show(c.Context(), cl, http.MethodPatch, "/streams/"+url.PathEscape(args[0]), body, nil, printStream)
 	}
 	return c
 }

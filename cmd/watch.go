@@ -44,7 +44,7 @@ each event is a line of JSON, as a WebSocket has it.
 A connection that is lost is made again, and continues where it ended, so that
 no price is missing; standard error says so, or the line below the table.`,
 		Example: "  pricemill watch ACME GLOBEX\n  pricemill watch BTC-USD --provider coinbase --window 20\n  pricemill watch AAPL -o json | jq .data.price",
-		Args:    someArgs,
+		Args:    atLeast(1),
 	}
 	cl := newClient(a, c)
 	c.Flags().StringVar(&w.provider, "provider", "", "provider of the prices (default: the service's)")

@@ -122,6 +122,7 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodPost, "/api/v1/streams", a.postStream},
 		route{http.MethodGet, "/api/v1/streams", a.withAfter(ofStreams, a.getStreams)},
 		route{http.MethodGet, "/api/v1/streams/{stream_id}", a.withAfter(ofStreams, a.getStream)},
+		route{http.MethodPatch, "/api/v1/streams/{stream_id}", a.patchStream},
 		route{http.MethodDelete, "/api/v1/streams/{stream_id}", a.deleteStream},
 		route{http.MethodPost, "/api/v1/rebuilds", a.postRebuild},
 		route{http.MethodGet, "/api/v1/rebuilds", a.getRebuilds},

@@ -24,6 +24,7 @@ var commandRoutes = map[string]bool{
 	"POST /api/v1/prices/poll/{job_id}/pause":  true,
 	"POST /api/v1/prices/poll/{job_id}/resume": true,
 	"POST /api/v1/streams":                     true,
+	"PATCH /api/v1/streams/{stream_id}":        true,
 	"DELETE /api/v1/streams/{stream_id}":       true,
 	// What a button does is a request of its own, with a scope of its own.
 	"POST " + actionsPath: true,

@@ -16,7 +16,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// streamAccepted answers POST streams.
+// streamAccepted answers POST streams, and PATCH.
 type streamAccepted struct {
 	StreamID string       `json:"stream_id"`
 	Status   string       `json:"status"`
@@ -110,6 +110,36 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// patchStream gives a stream other symbols.
+func (a *API) patchStream(w http.ResponseWriter, r *http.Request) error {
+	data, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	d, err := newBodyDecoder(data)
+	if err != nil {
+		return err
+	}
+	symbols := d.symbols(schema.MaxStreamSymbols)
+	if err := d.faults.orNil(); err != nil {
+		return err
+	}
+	ctx, cancel := withQueryTimeout(r)
+	defer cancel()
+	stream, err := a.findRunningStream(ctx, mux.Vars(r)["stream_id"])
+	if err != nil {
+		return err
+	}
+	change := schema.StreamChanged{StreamID: stream.StreamID, Symbols: a.config.symbols(stream.Provider, symbols), ChangedAt: schema.NewTime(a.config.Now())}
+	token, err := a.ports.Commands.Publish(ctx, change)
+	if err != nil {
+		return fmt.Errorf("changing stream %s: %w", stream.StreamID, err)
+	}
+	w.Header().Set("X-Log-Position", token)
+	a.writeJSON(w, r, http.StatusAccepted, streamAccepted{stream.StreamID, "accepted", streamConfig{change.Symbols, stream.Provider}})
+	return nil
+}
+
 // streamCommanded answers commands to a stream.
 type streamCommanded struct {
 	StreamID string `json:"stream_id"`
@@ -120,12 +150,9 @@ type streamCommanded struct {
 func (a *API) deleteStream(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
-	stream, err := a.findStream(ctx, mux.Vars(r)["stream_id"])
+	stream, err := a.findRunningStream(ctx, mux.Vars(r)["stream_id"])
 	if err != nil {
 		return err
-	}
-	if stream.StoppedAt != nil {
-		return newError(codeConflict, "Stream %s is stopped", stream.StreamID)
 	}
 	token, err := a.ports.Commands.Publish(ctx, schema.StreamStopped{StreamID: stream.StreamID, StoppedAt: schema.NewTime(a.config.Now())})
 	if err != nil {
@@ -134,6 +161,15 @@ func (a *API) deleteStream(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("X-Log-Position", token)
 	a.writeJSON(w, r, http.StatusAccepted, streamCommanded{stream.StreamID, "accepted"})
 	return nil
+}
+
+// findRunningStream is findStream for commands that a stopped stream does not take.
+func (a *API) findRunningStream(ctx context.Context, id string) (Stream, error) {
+	stream, err := a.findStream(ctx, id)
+	if err == nil && stream.StoppedAt != nil {
+		return Stream{}, newError(codeConflict, "Stream %s is stopped", stream.StreamID)
+	}
+	return stream, err
 }
 
 // findStream finds a stream that its client knows of, because it has the id. One

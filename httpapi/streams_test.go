@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -135,6 +136,31 @@ func TestDeleteStream(t *testing.T) {
 	assert.Equal(t, `{"detail":"Stream stream_b is stopped"}`, body)
 	status, _ = remove("stream_x")
 	assert.Equal(t, http.StatusNotFound, status)
+	assert.Len(t, log.all(), 1)
+}
+
+func TestPatchStream(t *testing.T) {
+	t.Parallel()
+	stopped := exampleStream("stream_b")
+	stopped.Status, stopped.StoppedAt = "stopped", &eventTime
+	log := &commands{}
+	api := newAPI(t, withStreams(&streams{known: []httpapi.Stream{exampleStream("stream_abc12345"), stopped}}, log))
+	change := func(id, body string) *httptest.ResponseRecorder {
+		return serve(t, api, request(http.MethodPatch, "/api/v1/streams/"+id, body))
+	}
+	w := change("stream_abc12345", `{"symbols":["msft","AAPL","MSFT"]}`)
+	expect(t, w, http.StatusAccepted, `{"stream_id":"stream_abc12345","status":"accepted","config":{"symbols":["MSFT","AAPL"],"provider":"yahoo"}}`)
+	assert.Equal(t, "polling-jobs:3:42", w.Header().Get("X-Log-Position"))
+	require.Len(t, log.all(), 1)
+	event := log.all()[0].(schema.StreamChanged)
+	require.NoError(t, event.Validate())
+	assert.Equal(t, "stream_abc12345", event.StreamID)
+	assert.Equal(t, []schema.Symbol{"MSFT", "AAPL"}, event.Symbols)
+	expect(t, change("stream_b", `{"symbols":["A"]}`), http.StatusConflict, `{"detail":"Stream stream_b is stopped"}`)
+	expect(t, change("stream_x", `{"symbols":["A"]}`), http.StatusNotFound, `{"detail":"There is no stream \"stream_x\""}`)
+	for _, body := range []string{`{}`, `{"symbols":[]}`, `{"symbols":["no,such"]}`, `{"symbols":"A"}`} {
+		assert.Equal(t, http.StatusUnprocessableEntity, change("stream_abc12345", body).Code, body)
+	}
 	assert.Len(t, log.all(), 1)
 }
 

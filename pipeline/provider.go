@@ -71,6 +71,16 @@ type Streamer interface {
 	Stream(ctx context.Context, symbols []schema.Symbol, f func(StreamMessage) error) error
 }
 
+// Resubscriber is a Streamer whose service lets the symbols of a connection change. Without
+// it a change takes a new connection.
+type Resubscriber interface {
+	Streamer
+	// StreamChanging is Stream with symbols that change: those that it receives from changes
+	// (1 to schema.MaxStreamSymbols, each once) replace all before them. Messages of a
+	// symbol that was replaced may still come. The channel is never closed.
+	StreamChanging(ctx context.Context, symbols []schema.Symbol, changes <-chan []schema.Symbol, f func(StreamMessage) error) error
+}
+
 // StreamMessage is one message of a stream. One without an ID is a sign of life
 // and no more; of it only ReceivedAt counts.
 type StreamMessage struct {

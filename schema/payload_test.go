@@ -180,6 +180,11 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 				Provider: providers().Draw(t, "provider"), StartedAt: times().Draw(t, "started"),
 			}
 		}),
+		"stream.changed.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.StreamChanged{
+				StreamID: ids().Draw(t, "stream"), Symbols: rapid.SliceOfN(symbols(), 1, schema.MaxStreamSymbols).Draw(t, "symbols"),
+				ChangedAt: times().Draw(t, "changed")}
+		}),
 		"stream.stopped.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.StreamStopped{StreamID: ids().Draw(t, "stream"), StoppedAt: times().Draw(t, "stopped")}
 		}),

@@ -28,6 +28,10 @@ func TestStreamsAreChecked(t *testing.T) {
 		change(&bad)
 		assert.ErrorContains(t, bad.Validate(), hint)
 	}
+	require.NoError(t, schema.StreamChanged{StreamID: "s", Symbols: []schema.Symbol{"A"}, ChangedAt: at}.Validate())
+	assert.ErrorContains(t, schema.StreamChanged{Symbols: []schema.Symbol{"A"}, ChangedAt: at}.Validate(), "stream_id")
+	assert.ErrorContains(t, schema.StreamChanged{StreamID: "s", ChangedAt: at}.Validate(), "symbols: 0")
+	assert.ErrorContains(t, schema.StreamChanged{StreamID: "s", Symbols: []schema.Symbol{"A"}}.Validate(), "changed_at")
 	assert.ErrorContains(t, schema.StreamStopped{StoppedAt: at}.Validate(), "stream_id")
 	assert.ErrorContains(t, schema.StreamStopped{StreamID: "s"}.Validate(), "stopped_at")
 }

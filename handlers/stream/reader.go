@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -51,10 +50,9 @@ type stored struct {
 }
 
 func (s stored) read() (Stream, error) {
-	if err := json.Unmarshal([]byte(s.SymbolsJSON), &s.Symbols); err != nil {
-		return Stream{}, fmt.Errorf("reading the symbols of stream %s: %w", s.ID, err)
-	}
-	return s.Stream, nil
+	var err error
+	s.Symbols, err = decodeSymbols(s.ID, s.SymbolsJSON)
+	return s.Stream, err
 }
 
 // Get returns an error that wraps sql.ErrNoRows where the stream is not known,

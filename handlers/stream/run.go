@@ -73,8 +73,9 @@ func (w *worker) step(ctx, streaming context.Context, limit time.Duration) error
 	defer cancel()
 	var lost, ended []string
 	var taken []row
+	var symbols map[string]string
 	_, err := w.emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
-		lost, ended, taken = nil, nil, nil
+		lost, ended, taken, symbols = nil, nil, nil, nil
 		for _, id := range slices.Sorted(maps.Keys(w.owned)) {
 			s := w.owned[id]
 			if s.hasEnded() {
@@ -92,11 +93,16 @@ func (w *worker) step(ctx, streaming context.Context, limit time.Duration) error
 				lost = append(lost, id)
 			}
 		}
+		var err error
+		if len(w.owned) > 0 {
+			if symbols, err = wanted(ctx, tx, w.owner); err != nil {
+				return nil, err
+			}
+		}
 		free := w.settings.Concurrency - len(w.owned) + len(ended)
 		if free <= 0 {
 			return nil, nil
 		}
-		var err error
 		taken, err = take(ctx, tx, w.owner, free)
 		return nil, err
 	})
@@ -108,6 +114,13 @@ func (w *worker) step(ctx, streaming context.Context, limit time.Duration) error
 	}
 	for _, id := range ended {
 		delete(w.owned, id)
+	}
+	for id, text := range symbols {
+		if s := w.owned[id]; s != nil {
+			if err := s.change(text); err != nil {
+				return err
+			}
+		}
 	}
 	for _, r := range taken {
 		if former := w.owned[r.ID]; former != nil {

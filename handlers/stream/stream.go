@@ -74,7 +74,7 @@ func init() {
 		Name:     Name,
 		Doc:      "Keeps the streams, and appends what their providers send to raw-quotes.",
 		Settings: defaults,
-		Consumes: []schema.EventType{schema.StreamStarted{}.EventType(), schema.StreamStopped{}.EventType()},
+		Consumes: []schema.EventType{schema.StreamStarted{}.EventType(), schema.StreamChanged{}.EventType(), schema.StreamStopped{}.EventType()},
 		Produces: []schema.EventType{schema.QuoteFetched{}.EventType()},
 		New:      New,
 	})
@@ -113,20 +113,26 @@ const (
 	Stopped Status = "stopped"
 )
 
-// Handle enters new streams and ends those that are stopped. The stop of a
-// stream that does not stand before it in the log says nothing.
+// Handle enters new streams, gives others the symbols that they are to have, and ends those
+// that are stopped. A command to a stream that does not stand before it in the log, or that
+// is stopped, says nothing.
 func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
 	status, err := hold(ctx, tx, in)
 	if err != nil {
 		return nil, err
 	}
 	started, stopped := map[string]schema.StreamStarted{}, map[string]schema.Time{}
+	changed := map[string][]schema.Symbol{}
 	for i := range in {
 		id := in[i].Event.Payload.Key()
 		switch event := in[i].Event.Payload.(type) {
 		case schema.StreamStarted:
 			if status[id] == "" {
 				started[id], status[id] = event, Active
+			}
+		case schema.StreamChanged:
+			if status[id] != "" && status[id] != Stopped {
+				changed[id] = event.Symbols
 			}
 		case schema.StreamStopped:
 			if status[id] != "" && status[id] != Stopped {
@@ -136,14 +142,23 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	}
 	rows := store.Rows{Table: "streams", Columns: []string{"stream_id", "provider", "symbols", "status", "started_at"}}
 	for _, id := range slices.Sorted(maps.Keys(started)) {
-		symbols, err := json.Marshal(started[id].Symbols)
+		symbols, err := encodeSymbols(id, started[id].Symbols)
 		if err != nil {
-			return nil, pipeline.Permanent(fmt.Errorf("encoding the symbols of stream %s: %w", id, err))
+			return nil, err
 		}
-		rows.Add(id, started[id].Provider, string(symbols), string(Active), started[id].StartedAt)
+		rows.Add(id, started[id].Provider, symbols, string(Active), started[id].StartedAt)
 	}
 	if err := tx.Insert(ctx, rows); err != nil {
 		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(changed)) {
+		symbols, err := encodeSymbols(id, changed[id])
+		if err != nil {
+			return nil, err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE streams SET symbols = $1 WHERE stream_id = $2`, symbols, id); err != nil {
+			return nil, fmt.Errorf("changing the symbols of stream %s: %w", id, err)
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(stopped)) {
 		if _, err := tx.Exec(ctx, `UPDATE streams SET status = $1, stopped_at = $2 WHERE stream_id = $3`,
@@ -153,6 +168,24 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	}
 	tx.OnCommit(h.wakeUp)
 	return nil, nil
+}
+
+// encodeSymbols is what the column symbols of a stream holds.
+func encodeSymbols(id string, symbols []schema.Symbol) (string, error) {
+	text, err := json.Marshal(symbols)
+	if err != nil {
+		return "", pipeline.Permanent(fmt.Errorf("encoding the symbols of stream %s: %w", id, err))
+	}
+	return string(text), nil
+}
+
+// decodeSymbols reads the column symbols of a stream.
+func decodeSymbols(id, text string) ([]schema.Symbol, error) {
+	var symbols []schema.Symbol
+	if err := json.Unmarshal([]byte(text), &symbols); err != nil {
+		return nil, fmt.Errorf("reading the symbols of stream %s: %w", id, err)
+	}
+	return symbols, nil
 }
 
 // hold reads the status of the streams of a batch, and keeps their owners from

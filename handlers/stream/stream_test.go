@@ -212,11 +212,15 @@ func TestCommandsInOneBatchOrSeveral(t *testing.T) {
 	t.Parallel()
 	at := schema.NewTime(time.Date(2025, 6, 15, 14, 30, 0, 0, time.UTC))
 	commands := []schema.Payload{
-		schema.StreamStopped{StreamID: "a", StoppedAt: at}, // says nothing
+		schema.StreamStopped{StreamID: "a", StoppedAt: at},                                // says nothing
+		schema.StreamChanged{StreamID: "a", Symbols: []schema.Symbol{"G"}, ChangedAt: at}, // nor does this
 		schema.StreamStarted{StreamID: "a", Provider: "p", Symbols: []schema.Symbol{"A"}, StartedAt: at},
 		schema.StreamStarted{StreamID: "b", Provider: "p", Symbols: []schema.Symbol{"B", "C"}, StartedAt: at},
+		schema.StreamChanged{StreamID: "a", Symbols: []schema.Symbol{"D"}, ChangedAt: at},
+		schema.StreamChanged{StreamID: "a", Symbols: []schema.Symbol{"E", "A"}, ChangedAt: at.Add(time.Second)},
 		schema.StreamStopped{StreamID: "b", StoppedAt: at.Add(time.Second)},
-		schema.StreamStopped{StreamID: "b", StoppedAt: at.Add(time.Minute)}, // is late
+		schema.StreamChanged{StreamID: "b", Symbols: []schema.Symbol{"F"}, ChangedAt: at.Add(time.Minute)}, // is late
+		schema.StreamStopped{StreamID: "b", StoppedAt: at.Add(time.Minute)},                                // is late
 		schema.StreamStarted{StreamID: "b", Provider: "q", Symbols: []schema.Symbol{"X"}, StartedAt: at},
 	}
 	var first []stream.Stream
@@ -239,6 +243,7 @@ func TestCommandsInOneBatchOrSeveral(t *testing.T) {
 		assert.Equal(t, []schema.Symbol{"B", "C"}, got[0].Symbols)
 		assert.Equal(t, at.Add(time.Second), *got[0].StoppedAt)
 		assert.Equal(t, stream.Active, got[1].Status)
+		assert.Equal(t, []schema.Symbol{"E", "A"}, got[1].Symbols)
 		if first == nil {
 			first = got
 		}

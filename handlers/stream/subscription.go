@@ -24,16 +24,20 @@ const buffered = 256
 type subscription struct {
 	*handler
 	row
-	symbols []schema.Symbol
-	emit    pipeline.Emitter
-	cancel  context.CancelFunc
-	ended   chan struct{}
+	emit   pipeline.Emitter
+	cancel context.CancelFunc
+	ended  chan struct{}
 	// messages are those on their way from the connection to the log. They
 	// outlive a connection.
 	messages chan pipeline.StreamMessage
 
-	mu    sync.Mutex
-	state progress
+	mu      sync.Mutex
+	state   progress
+	symbols []schema.Symbol
+	// asked are the symbols that the present connection was ever asked for, and changes
+	// is where it takes others from.
+	asked   map[schema.Symbol]bool
+	changes chan []schema.Symbol
 }
 
 // subscribe starts to stream, until ctx is done or cancel is called.
@@ -82,6 +86,55 @@ func (s *subscription) note(f func(p *progress)) {
 	f(&s.state)
 }
 
+// errSymbols ends a connection whose symbols cannot change.
+var errSymbols = errors.New("the stream has other symbols")
+
+// change gives the stream the symbols that the table has.
+func (s *subscription) change(text string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if text == s.Symbols {
+		return nil
+	}
+	symbols, err := decodeSymbols(s.ID, text)
+	if err != nil {
+		return err
+	}
+	s.log.Info("a stream has other symbols", "stream_id", s.ID, "provider", s.Provider, "symbols", symbols)
+	s.Symbols, s.symbols = text, symbols
+	s.state.keep(symbols)
+	if s.changes == nil {
+		return nil // the next connection begins with them
+	}
+	for _, symbol := range symbols {
+		s.asked[symbol] = true
+	}
+	select {
+	case <-s.changes: // a change that the connection has not seen yet
+	default:
+	}
+	s.changes <- symbols
+	return nil
+}
+
+// begin returns the symbols that a connection begins with, and where it finds others.
+func (s *subscription) begin() ([]schema.Symbol, <-chan []schema.Symbol) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked, s.changes = make(map[schema.Symbol]bool, len(s.symbols)), make(chan []schema.Symbol, 1)
+	for _, symbol := range s.symbols {
+		s.asked[symbol] = true
+	}
+	return s.symbols, s.changes
+}
+
+// wasAsked says whether the present connection was ever asked for a symbol.
+func (s *subscription) wasAsked(symbol schema.Symbol) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked[symbol]
+}
+
 // keepConnected connects again after every fault, until ctx is done.
 func (s *subscription) keepConnected(ctx context.Context) {
 	pauses := backoff.NewExponentialBackOff()
@@ -94,6 +147,10 @@ func (s *subscription) keepConnected(ctx context.Context) {
 		}
 		if time.Since(began) > s.settings.Silence {
 			pauses.Reset() // it had been running well
+		}
+		if errors.Is(err, errSymbols) {
+			s.note(func(p *progress) { p.reconnects++ })
+			continue
 		}
 		fault := s.explain(err)
 		pause := max(pauses.NextBackOff(), fault.RetryAfter)
@@ -141,11 +198,24 @@ func (s *subscription) connect(ctx context.Context) (err error) {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	err = streamer.Stream(ctx, s.symbols, func(m pipeline.StreamMessage) error {
+	receive := func(m pipeline.StreamMessage) error {
 		silence.Stop()
 		defer silence.Reset(s.settings.Silence)
 		return s.receive(ctx, m)
-	})
+	}
+	symbols, changes := s.begin()
+	if changing, ok := streamer.(pipeline.Resubscriber); ok {
+		err = changing.StreamChanging(ctx, symbols, changes, receive)
+	} else {
+		go func() {
+			select {
+			case <-changes:
+				fail(errSymbols)
+			case <-ctx.Done():
+			}
+		}()
+		err = streamer.Stream(ctx, symbols, receive)
+	}
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -158,7 +228,7 @@ func (s *subscription) connect(ctx context.Context) (err error) {
 // receive takes a message, once there is room for it.
 func (s *subscription) receive(ctx context.Context, m pipeline.StreamMessage) error {
 	if m.ID != "" {
-		if !slices.Contains(s.symbols, m.Symbol) {
+		if !s.wasAsked(m.Symbol) {
 			return pipeline.Quotef(schema.CodeBadResponse, "a quote came for a symbol that no one asked for")
 		}
 		if size := len(m.RawResponse); size == 0 || size > schema.MaxRawResponse {
@@ -208,7 +278,9 @@ func (s *subscription) append(ctx context.Context, batch []pipeline.StreamMessag
 	s.note(func(p *progress) {
 		p.messages += int64(len(batch))
 		for _, m := range batch {
-			p.follow(m)
+			if slices.Contains(s.symbols, m.Symbol) {
+				p.follow(m)
+			}
 		}
 	})
 	return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
@@ -44,13 +45,20 @@ type progress struct {
 // read is what the row says of symbols and progress.
 func (r row) read() (symbols []schema.Symbol, p progress, err error) {
 	p = progress{messages: r.Messages, gaps: r.Gaps, missed: r.Missed, reconnects: r.Reconnects}
-	if err := json.Unmarshal([]byte(r.Symbols), &symbols); err != nil {
-		return nil, p, fmt.Errorf("reading the symbols of stream %s: %w", r.ID, err)
+	if symbols, err = decodeSymbols(r.ID, r.Symbols); err != nil {
+		return nil, p, err
 	}
 	if err := json.Unmarshal([]byte(r.Sequences), &p.sequences); err != nil {
 		return nil, p, fmt.Errorf("reading the sequences of stream %s: %w", r.ID, err)
 	}
+	p.keep(symbols)
 	return symbols, p, nil
+}
+
+// keep forgets the sequences of all but symbols: while the others are not streamed, nothing
+// of them is missing.
+func (p *progress) keep(symbols []schema.Symbol) {
+	maps.DeleteFunc(p.sequences, func(symbol schema.Symbol, _ int64) bool { return !slices.Contains(symbols, symbol) })
 }
 
 // clone is a copy that shares nothing.
@@ -84,6 +92,22 @@ func renew(ctx context.Context, tx *pipeline.Tx, owner, id string, p progress) (
 	}
 	return p.write(ctx, tx, owner, id, `claimed_until = `+tx.NowMillis()+` + $11, status = $12`, `AND status <> 'stopped'`,
 		claimMillis, string(status))
+}
+
+// wanted are the symbols, as the table has them, that the streams of an owner are to have.
+func wanted(ctx context.Context, tx *pipeline.Tx, owner string) (map[string]string, error) {
+	var rows []struct {
+		ID      string `db:"stream_id"`
+		Symbols string `db:"symbols"`
+	}
+	if err := tx.Select(ctx, &rows, `SELECT stream_id, symbols FROM streams WHERE claimed_by = $1 AND status <> 'stopped'`, owner); err != nil {
+		return nil, fmt.Errorf("reading the symbols of streams: %w", err)
+	}
+	symbols := make(map[string]string, len(rows))
+	for _, r := range rows {
+		symbols[r.ID] = r.Symbols
+	}
+	return symbols, nil
 }
 
 // release writes the progress of a stream and gives up the claim on it, so that

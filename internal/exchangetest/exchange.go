@@ -86,6 +86,7 @@ type Exchange struct {
 	connections int
 	place       int // of the next frame in the session
 	subscribed  [][]string
+	left        [][]string
 }
 
 // Start runs an exchange that has these frames until the test ends. plan says
@@ -126,6 +127,13 @@ func (e *Exchange) Subscribed() [][]string {
 	return slices.Clone(e.subscribed)
 }
 
+// Unsubscribed lists the products of each unsubscription.
+func (e *Exchange) Unsubscribed() [][]string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.left)
+}
+
 func (e *Exchange) accept(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
 	number := e.connections
@@ -151,19 +159,61 @@ func (e *Exchange) accept(ctx context.Context, w http.ResponseWriter, r *http.Re
 	if err != nil {
 		return // the client went away, or fell silent, or said what it should not
 	}
-	// Nothing more is expected of the client; its end ends the connection.
-	ctx = conn.CloseRead(ctx)
-	_ = e.replay(ctx, conn, plan, products) // its errors are the client's end, or ours
+	listening := &listening{products: products}
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer cancel() // the client's end ends the connection
+		e.listen(ctx, conn, listening)
+	})
+	_ = e.replay(ctx, conn, plan, listening) // its errors are the client's end, or ours
+	_ = conn.CloseNow()                      // else the client might never end
+	reading.Wait()
+}
+
+// listening are the products that a connection is subscribed to.
+type listening struct {
+	mu       sync.Mutex
+	products []string
+}
+
+func (l *listening) all() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.products)
+}
+
+// change adds and removes products.
+func (l *listening) change(r request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.products = slices.DeleteFunc(slices.Clone(l.products), func(product string) bool { return slices.Contains(r.Products, product) })
+	if r.Type == "subscribe" {
+		l.products = append(l.products, r.Products...)
+	}
+}
+
+// listen changes what a connection is subscribed to, until the client ends it.
+func (e *Exchange) listen(ctx context.Context, conn *websocket.Conn, l *listening) {
+	for {
+		r, err := e.request(ctx, conn)
+		if err != nil {
+			return
+		}
+		l.change(r)
+	}
 }
 
 // subscribe waits for a subscription without products that are unknown, for each as long as
 // the real service does.
 func (e *Exchange) subscribe(ctx context.Context, conn *websocket.Conn, unknown []string) ([]string, error) {
 	for {
-		products, err := e.request(ctx, conn)
+		limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+		request, err := e.request(limited, conn)
+		cancel()
 		if err != nil {
 			return nil, err
 		}
+		products := request.Products
 		at := slices.IndexFunc(products, func(product string) bool { return slices.Contains(unknown, product) })
 		if at < 0 {
 			return products, Send(`{"type":"subscriptions","channels":[{"name":"matches"},{"name":"heartbeat"}]}`)(ctx, conn)
@@ -175,35 +225,40 @@ func (e *Exchange) subscribe(ctx context.Context, conn *websocket.Conn, unknown 
 	}
 }
 
-// request reads a subscription.
-func (e *Exchange) request(ctx context.Context, conn *websocket.Conn) ([]string, error) {
-	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	_, text, err := conn.Read(limited)
+// request is what a client asks for.
+type request struct {
+	Type     string   `json:"type"` // subscribe or unsubscribe
+	Products []string `json:"product_ids"`
+	Channels []string `json:"channels"`
+}
+
+// request reads a subscription, or the end of one.
+func (e *Exchange) request(ctx context.Context, conn *websocket.Conn) (request, error) {
+	var r request
+	_, text, err := conn.Read(ctx)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	var request struct {
-		Type     string   `json:"type"`
-		Products []string `json:"product_ids"`
-		Channels []string `json:"channels"`
-	}
-	if err := json.Unmarshal(text, &request); err != nil || request.Type != "subscribe" ||
-		!slices.Contains(request.Channels, "matches") || !slices.Contains(request.Channels, "heartbeat") {
+	if err := json.Unmarshal(text, &r); err != nil || (r.Type != "subscribe" && r.Type != "unsubscribe") ||
+		!slices.Contains(r.Channels, "matches") || !slices.Contains(r.Channels, "heartbeat") {
 		e.t.Errorf("a subscription such as %s (%v)", text, err)
-		return nil, fmt.Errorf("not a subscription: %s", text)
+		return r, fmt.Errorf("not a subscription: %s", text)
 	}
 	e.mu.Lock()
-	e.subscribed = append(e.subscribed, request.Products)
-	e.mu.Unlock()
-	return request.Products, nil
+	defer e.mu.Unlock()
+	if r.Type == "subscribe" {
+		e.subscribed = append(e.subscribed, r.Products)
+	} else {
+		e.left = append(e.left, r.Products)
+	}
+	return r, nil
 }
 
 // replay sends frames. As the real service does, it begins with the last match
 // of each product, whatever the client has seen of them.
-func (e *Exchange) replay(ctx context.Context, conn *websocket.Conn, plan Plan, products []string) error {
+func (e *Exchange) replay(ctx context.Context, conn *websocket.Conn, plan Plan, l *listening) error {
 	next := e.begin(plan)
-	for _, product := range products {
+	for _, product := range l.all() {
 		for i := next - 1; i >= 0; i-- {
 			if f := e.frames[i]; f.Product == product {
 				if err := conn.Write(ctx, websocket.MessageText, f.Text); err != nil {
@@ -222,9 +277,9 @@ func (e *Exchange) replay(ctx context.Context, conn *websocket.Conn, plan Plan, 
 			}
 		}
 		if next >= len(e.frames) {
-			return beat(ctx, conn, products)
+			return beat(ctx, conn, l)
 		}
-		if f := e.frames[next]; slices.Contains(products, f.Product) {
+		if f := e.frames[next]; slices.Contains(l.all(), f.Product) {
 			if err := conn.Write(ctx, websocket.MessageText, f.Text); err != nil {
 				return err
 			}
@@ -249,11 +304,11 @@ func (e *Exchange) reach(place int) {
 }
 
 // beat sends heartbeats.
-func beat(ctx context.Context, conn *websocket.Conn, products []string) error {
+func beat(ctx context.Context, conn *websocket.Conn, l *listening) error {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		for _, product := range products {
+		for _, product := range l.all() {
 			if err := Send(fmt.Sprintf(`{"type":"heartbeat","product_id":%q,"sequence":1,"last_trade_id":1}`, product))(ctx, conn); err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -31,7 +32,7 @@ const (
 	maxFrame = 32 << 10
 )
 
-var _ pipeline.Streamer = (*provider)(nil)
+var _ pipeline.Resubscriber = (*provider)(nil)
 
 // newFeedClient makes the client of handshakes. It follows no redirect: the feed
 // has one address.
@@ -56,24 +57,41 @@ func newFeedClient() *http.Client {
 // products are left out, and the others subscribed to; where none is left, the error is
 // CodeUnknownSymbol.
 func (p *provider) Stream(ctx context.Context, symbols []schema.Symbol, f func(pipeline.StreamMessage) error) error {
+	return p.StreamChanging(ctx, symbols, nil, f)
+}
+
+// StreamChanging implements pipeline.Resubscriber.
+func (p *provider) StreamChanging(ctx context.Context, symbols []schema.Symbol, changes <-chan []schema.Symbol, f func(pipeline.StreamMessage) error) error {
 	conn, err := p.connect(ctx, symbols)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.CloseNow() }() // nothing more is expected of it
+	s := &subscribed{conn: conn, symbols: symbols}
+	ctx, end := context.WithCancelCause(ctx)
+	var changing sync.WaitGroup
+	changing.Go(func() {
+		if err := s.follow(ctx, changes); err != nil {
+			end(err)
+		}
+	})
+	defer changing.Wait()
+	defer end(nil)
 	for {
 		kind, text, err := conn.Read(ctx)
 		if err != nil {
+			if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ctx.Err()) {
+				return cause // the subscription could not be changed
+			}
 			return broken(ctx, err)
 		}
 		message, said, err := p.read(kind, text)
-		if refused, others := without(symbols, said); refused != "" {
-			if len(others) == 0 {
+		if refused, left, failed := s.refuse(ctx, said); refused != "" {
+			if left == 0 {
 				return pipeline.Quotef(schema.CodeUnknownSymbol, "the service has no product %s", refused)
 			}
 			p.log.Warn("the service has no such product; streaming the others", "provider", Name, "symbol", refused)
-			symbols, message = others, pipeline.StreamMessage{ReceivedAt: schema.NewTime(p.now())}
-			err = subscribe(ctx, conn, symbols)
+			message, err = pipeline.StreamMessage{ReceivedAt: schema.NewTime(p.now())}, failed
 		}
 		if err != nil {
 			return err
@@ -82,6 +100,64 @@ func (p *provider) Stream(ctx context.Context, symbols []schema.Symbol, f func(p
 			return err
 		}
 	}
+}
+
+// subscribed is what a connection is subscribed to.
+type subscribed struct {
+	conn    *websocket.Conn
+	mu      sync.Mutex
+	symbols []schema.Symbol
+}
+
+// follow changes the subscription until ctx is done.
+func (s *subscribed) follow(ctx context.Context, changes <-chan []schema.Symbol) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case symbols := <-changes:
+			if err := s.change(ctx, symbols); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// change subscribes to what is new in symbols, and unsubscribes from what is not in them.
+func (s *subscribed) change(ctx context.Context, symbols []schema.Symbol) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	missing := func(from []schema.Symbol) func(schema.Symbol) bool {
+		return func(symbol schema.Symbol) bool { return !slices.Contains(from, symbol) }
+	}
+	gone, added := filter(s.symbols, missing(symbols)), filter(symbols, missing(s.symbols))
+	s.symbols = symbols
+	if len(added) > 0 {
+		if err := ask(ctx, s.conn, "subscribe", added); err != nil {
+			return err
+		}
+	}
+	if len(gone) > 0 {
+		return ask(ctx, s.conn, "unsubscribe", gone)
+	}
+	return nil
+}
+
+// refuse leaves out a product that a frame says that the service does not have, and
+// subscribes to the others, of which it says how many there are.
+func (s *subscribed) refuse(ctx context.Context, said frame) (refused schema.Symbol, left int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	refused, others := without(s.symbols, said)
+	if refused == "" || len(others) == 0 {
+		return refused, 0, nil
+	}
+	s.symbols = others
+	return refused, len(others), ask(ctx, s.conn, "subscribe", others)
+}
+
+func filter(symbols []schema.Symbol, keep func(schema.Symbol) bool) []schema.Symbol {
+	return slices.DeleteFunc(slices.Clone(symbols), func(symbol schema.Symbol) bool { return !keep(symbol) })
 }
 
 // without finds the symbol whose product a frame says that the service does not have, and
@@ -110,20 +186,20 @@ func (p *provider) connect(ctx context.Context, symbols []schema.Symbol) (*webso
 		return nil, rest.NoAnswer(connecting, err)
 	}
 	conn.SetReadLimit(maxFrame)
-	if err := subscribe(connecting, conn, symbols); err != nil {
+	if err := ask(connecting, conn, "subscribe", symbols); err != nil {
 		_ = conn.CloseNow() // it was of no use
 		return nil, err
 	}
 	return conn, nil
 }
 
-// subscribe asks for the trades of symbols.
-func subscribe(ctx context.Context, conn *websocket.Conn, symbols []schema.Symbol) error {
+// ask asks for the trades of symbols, or no longer, as what says.
+func ask(ctx context.Context, conn *websocket.Conn, what string, symbols []schema.Symbol) error {
 	request, err := json.Marshal(struct {
 		Type     string          `json:"type"`
 		Products []schema.Symbol `json:"product_ids"`
 		Channels []string        `json:"channels"`
-	}{"subscribe", symbols, []string{"matches", "heartbeat"}})
+	}{what, symbols, []string{"matches", "heartbeat"}})
 	if err == nil {
 		err = conn.Write(ctx, websocket.MessageText, request)
 	}

@@ -165,6 +165,67 @@ func TestAnUnknownProductDoesNotStarveTheOthers(t *testing.T) {
 	assert.Contains(t, q.Reason, "no product GONE-EUR")
 }
 
+// Products are added to a connection and taken from it: only what changes is asked for, and
+// the others go on.
+func TestTheSymbolsOfAConnectionChange(t *testing.T) {
+	t.Parallel()
+	frames := exchangetest.Session(t)
+	all := symbolsOf(frames)
+	stays, goes, comes := all[0], all[1], all[2:]
+	changed := make(chan struct{})
+	exchange := exchangetest.Start(t, frames, func(int) exchangetest.Plan {
+		return exchangetest.Plan{At: func(n int) exchangetest.Act {
+			if n == 1 {
+				return exchangetest.Await(changed)
+			}
+			return nil
+		}}
+	})
+	p := newStreamer(t, exchange.URL).(pipeline.Resubscriber)
+	changes := make(chan []schema.Symbol, 1)
+	go func() {
+		defer close(changed)
+		assert.Eventually(t, func() bool { return len(exchange.Unsubscribed()) == 1 }, 10*time.Second, time.Millisecond)
+	}()
+	want := map[schema.Symbol]int{}
+	for _, f := range frames {
+		want[schema.Symbol(f.Product)]++
+	}
+	left := want[stays]
+	for _, symbol := range comes {
+		left += want[symbol]
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	got := map[schema.Symbol]int{}
+	err := p.StreamChanging(ctx, []schema.Symbol{goes, stays}, changes, func(m pipeline.StreamMessage) error {
+		if m.ID == "" {
+			return nil
+		}
+		if len(got) == 0 {
+			changes <- append([]schema.Symbol{stays}, comes...)
+		}
+		got[m.Symbol]++
+		if m.Symbol != goes {
+			left--
+		}
+		if left == 0 {
+			return errEnough
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, errEnough)
+	assert.Equal(t, 1, exchange.Connections())
+	texts := func(symbols []schema.Symbol) (texts []string) {
+		for _, symbol := range symbols {
+			texts = append(texts, string(symbol))
+		}
+		return texts
+	}
+	assert.Equal(t, [][]string{texts([]schema.Symbol{goes, stays}), texts(comes)}, exchange.Subscribed())
+	assert.Equal(t, [][]string{{string(goes)}}, exchange.Unsubscribed())
+}
+
 func TestAStreamEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	exchange := exchangetest.Start(t, exchangetest.Session(t), func(int) exchangetest.Plan {

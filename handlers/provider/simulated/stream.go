@@ -2,6 +2,7 @@ package simulated
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -9,13 +10,18 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-var _ pipeline.Streamer = (*Provider)(nil)
+var _ pipeline.Resubscriber = (*Provider)(nil)
 
 // Stream implements pipeline.Streamer. Each symbol trades once in every period of
 // Config.TradeEvery, at a random moment of it. Trades are numbered by their periods, so
 // that every process streams the same ones; those of periods that pass while f runs
 // are never sent, and missing in the sequence.
 func (p *Provider) Stream(ctx context.Context, symbols []schema.Symbol, f func(pipeline.StreamMessage) error) error {
+	return p.StreamChanging(ctx, symbols, nil, f)
+}
+
+// StreamChanging implements pipeline.Resubscriber.
+func (p *Provider) StreamChanging(ctx context.Context, symbols []schema.Symbol, changes <-chan []schema.Symbol, f func(pipeline.StreamMessage) error) error {
 	delay := p.latency
 	for _, symbol := range symbols {
 		delay = max(delay, p.latency+p.faults[symbol].Delay)
@@ -23,10 +29,7 @@ func (p *Provider) Stream(ctx context.Context, symbols []schema.Symbol, f func(p
 	if err := wait(ctx, delay); err != nil {
 		return err
 	}
-	next := make([]trade, len(symbols))
-	for i, symbol := range symbols {
-		next[i] = p.after(symbol, 0)
-	}
+	next := p.listen(symbols, nil)
 	for {
 		first := 0
 		for i := range next {
@@ -34,8 +37,13 @@ func (p *Provider) Stream(ctx context.Context, symbols []schema.Symbol, f func(p
 				first = i
 			}
 		}
-		if err := wait(ctx, next[first].at.Sub(p.clock())); err != nil {
+		symbols, err := waitOrChange(ctx, next[first].at.Sub(p.clock()), changes)
+		if err != nil {
 			return err
+		}
+		if symbols != nil {
+			next = p.listen(symbols, next)
+			continue
 		}
 		message, err := p.message(ctx, next[first])
 		if err != nil {
@@ -44,8 +52,34 @@ func (p *Provider) Stream(ctx context.Context, symbols []schema.Symbol, f func(p
 		if err := f(message); err != nil {
 			return err
 		}
-		next[first] = p.after(symbols[first], next[first].number)
+		next[first] = p.after(next[first].symbol, next[first].number)
 	}
+}
+
+// listen is the next trade of each symbol: that of known, if it has one.
+func (p *Provider) listen(symbols []schema.Symbol, known []trade) []trade {
+	next := make([]trade, len(symbols))
+	for i, symbol := range symbols {
+		if at := slices.IndexFunc(known, func(t trade) bool { return t.symbol == symbol }); at >= 0 {
+			next[i] = known[at]
+		} else {
+			next[i] = p.after(symbol, 0)
+		}
+	}
+	return next
+}
+
+// waitOrChange waits for d, or until there are other symbols, which it returns.
+func waitOrChange(ctx context.Context, d time.Duration, changes <-chan []schema.Symbol) ([]schema.Symbol, error) {
+	timer := time.NewTimer(max(d, 0))
+	defer timer.Stop()
+	select {
+	case symbols := <-changes:
+		return symbols, nil
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil, wait(ctx, 0)
 }
 
 // trade is what a stream tells of.

@@ -123,3 +123,33 @@ func TestStreamsEndAndMisbehave(t *testing.T) {
 	_, err = simulated.New(simulated.Config{TradeEvery: time.Minute})
 	assert.ErrorContains(t, err, "trade every")
 }
+
+// Symbols are added to a connection and taken from it, and no trade of one that stays is
+// missed.
+func TestTheSymbolsOfAConnectionChange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		changes := make(chan []schema.Symbol, 1)
+		last, count := map[schema.Symbol]int64{}, map[schema.Symbol]int{}
+		total := 0
+		err := newProvider(t, simulated.Config{Clock: time.Now}).StreamChanging(t.Context(), []schema.Symbol{"ACME"}, changes, func(m pipeline.StreamMessage) error {
+			if total++; total == 10 {
+				changes <- []schema.Symbol{"GLOBEX", "ACME"}
+			}
+			if count["GLOBEX"] == 10 && len(last) == 2 {
+				changes <- []schema.Symbol{"GLOBEX"}
+				delete(last, "ACME")
+			}
+			if before := last[m.Symbol]; before > 0 {
+				assert.Equal(t, before+1, m.Sequence, "%s", m.Symbol)
+			}
+			last[m.Symbol] = m.Sequence
+			if count[m.Symbol]++; count["GLOBEX"] == 30 {
+				return errEnough
+			}
+			return nil
+		})
+		require.ErrorIs(t, err, errEnough)
+		assert.InDelta(t, 20, count["ACME"], 2, "none once it was taken away")
+	})
+}
