@@ -86,7 +86,7 @@ var fences = map[string][]string{
 	"github.com/lib/pq":                        {"pipeline/store/postgres", "internal/postgrestest"},
 	"modernc.org/sqlite":                       {"pipeline/store/sqlite"},
 	"github.com/pressly/goose":                 {"pipeline/store/..."},
-	"github.com/coder/websocket":               {"handlers/provider/...", "httpapi", "internal/exchangetest"},
+	"github.com/coder/websocket":               {"handlers/provider/...", "httpapi", "internal/exchangetest", "internal/feedtest"},
 	"github.com/gorilla/mux":                   {"httpapi"},
 	"github.com/swaggest/swgui":                {"httpapi"},
 	"github.com/go-analyze/charts":             {"httpapi/chart"},
@@ -102,7 +102,7 @@ var fences = map[string][]string{
 	"github.com/sony/gobreaker":                {"handlers/fetch"},
 	"github.com/santhosh-tekuri/jsonschema":    {"internal/contracttest"},
 	"go.opentelemetry.io":                      {"pipeline/tracing", "internal/tracetest"},
-	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/...", "handlers/webhook", "pipeline/tracing", "internal/tracetest", "internal/contracttest", "internal/exchangetest"},
+	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/...", "handlers/webhook", "pipeline/tracing", "internal/tracetest", "internal/contracttest", "internal/exchangetest", "internal/feedtest"},
 	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi", "internal/postgrestest"},
 
 	// What is for tests is in no program.

@@ -8,9 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net/http"
 	"time"
 
+	"github.com/pricemill/pricemill/handlers/provider/feed"
 	"github.com/pricemill/pricemill/handlers/provider/payload"
 	"github.com/pricemill/pricemill/handlers/provider/rest"
 	"github.com/pricemill/pricemill/pipeline"
@@ -50,30 +50,27 @@ func New(env pipeline.Env) (pipeline.Provider, error) {
 	}
 	client, err := rest.New(rest.Config{BaseURL: settings.BaseURL, Version: env.Version, Now: env.Now,
 		UnknownSymbol: func([]byte) bool { return true }})
-	feed, feedErr := parseFeed(settings.WSURL)
+	feedURL, feedErr := parseFeed(settings.WSURL)
 	if err := errors.Join(err, feedErr); err != nil {
 		return nil, err
 	}
-	p := &provider{client: client, feed: feed, feedClient: newFeedClient(), now: env.Now, log: env.Log, version: env.Version}
+	p := &provider{client: client, feedURL: feedURL, now: env.Now, log: env.Log,
+		feedClient: feed.NewClient(feed.Config{MaxFrame: maxFrame, Version: env.Version, Now: env.Now})}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	if p.now == nil {
 		p.now = time.Now
 	}
-	if p.version == "" {
-		p.version = "dev"
-	}
 	return p, nil
 }
 
 type provider struct {
 	client     *rest.Client
-	feed       string // URL
-	feedClient *http.Client
+	feedURL    string
+	feedClient *feed.Client
 	now        func() time.Time
 	log        *slog.Logger
-	version    string
 }
 
 var _ pipeline.Limited = (*provider)(nil)

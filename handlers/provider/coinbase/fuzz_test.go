@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/pipeline"
@@ -43,11 +42,7 @@ func FuzzFrame(f *testing.F) {
 		f.Add(false, []byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, isText bool, frame []byte) {
-		kind := websocket.MessageBinary
-		if isText {
-			kind = websocket.MessageText
-		}
-		message, _, err := p.read(kind, frame)
+		message, _, err := p.read(isText, frame)
 		if err != nil {
 			var q *pipeline.QuoteError
 			require.ErrorAs(t, err, &q)

@@ -2,19 +2,14 @@ package coinbase
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/coder/websocket"
-
+	"github.com/pricemill/pricemill/handlers/provider/feed"
 	"github.com/pricemill/pricemill/handlers/provider/rest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
@@ -23,30 +18,11 @@ import (
 // DefaultWSURL is where the real service has its WebSocket feed.
 const DefaultWSURL = "wss://ws-feed.exchange.coinbase.com"
 
-const (
-	// connectTimeout is for connecting and the handshake. The service closes a
-	// connection over which no subscription comes within five seconds.
-	connectTimeout = 5 * time.Second
-	// maxFrame bounds a frame, in bytes. A match has some 300, the
-	// acknowledgement of a subscription to 50 products some 2,000.
-	maxFrame = 32 << 10
-)
+// maxFrame bounds a frame, in bytes. A match has some 300, the acknowledgement of a
+// subscription to 50 products some 2,000.
+const maxFrame = 32 << 10
 
 var _ pipeline.Resubscriber = (*provider)(nil)
-
-// newFeedClient makes the client of handshakes. It follows no redirect: the feed
-// has one address.
-func newFeedClient() *http.Client {
-	return &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-			DisableKeepAlives:      true, // each connection is one stream's
-			MaxResponseHeaderBytes: maxFrame,
-		},
-	}
-}
 
 // Stream implements pipeline.Streamer by the channels matches and heartbeat: matches has
 // every trade, where ticker has one for all trades that an order makes at once. The
@@ -66,7 +42,7 @@ func (p *provider) StreamChanging(ctx context.Context, symbols []schema.Symbol, 
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.CloseNow() }() // nothing more is expected of it
+	defer conn.Close()
 	s := &subscribed{conn: conn, symbols: symbols}
 	ctx, end := context.WithCancelCause(ctx)
 	var changing sync.WaitGroup
@@ -78,14 +54,14 @@ func (p *provider) StreamChanging(ctx context.Context, symbols []schema.Symbol, 
 	defer changing.Wait()
 	defer end(nil)
 	for {
-		kind, text, err := conn.Read(ctx)
+		isText, text, err := conn.Read(ctx)
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ctx.Err()) {
 				return cause // the subscription could not be changed
 			}
-			return broken(ctx, err)
+			return err
 		}
-		message, said, err := p.read(kind, text)
+		message, said, err := p.read(isText, text)
 		if refused, left, failed := s.refuse(ctx, said); refused != "" {
 			if left == 0 {
 				return pipeline.Quotef(schema.CodeUnknownSymbol, "the service has no product %s", refused)
@@ -104,7 +80,7 @@ func (p *provider) StreamChanging(ctx context.Context, symbols []schema.Symbol, 
 
 // subscribed is what a connection is subscribed to.
 type subscribed struct {
-	conn    *websocket.Conn
+	conn    *feed.Conn
 	mu      sync.Mutex
 	symbols []schema.Symbol
 }
@@ -171,51 +147,42 @@ func without(symbols []schema.Symbol, said frame) (refused schema.Symbol, others
 	return symbols[at], slices.Concat(symbols[:at], symbols[at+1:])
 }
 
-// connect opens a connection and subscribes.
-func (p *provider) connect(ctx context.Context, symbols []schema.Symbol) (*websocket.Conn, error) {
-	connecting, cancel := context.WithTimeout(ctx, connectTimeout)
+// connect opens a connection and subscribes. The service closes a connection over which no
+// subscription comes within five seconds.
+func (p *provider) connect(ctx context.Context, symbols []schema.Symbol) (*feed.Conn, error) {
+	connecting, cancel := context.WithTimeout(ctx, feed.ConnectTimeout)
 	defer cancel()
-	conn, response, err := websocket.Dial(connecting, p.feed, &websocket.DialOptions{HTTPClient: p.feedClient,
-		HTTPHeader: http.Header{"User-Agent": {"pricemill/" + p.version}}})
-	switch {
-	case err != nil && response != nil && response.StatusCode != http.StatusSwitchingProtocols:
-		return nil, rest.Refused(response, "", p.now())
-	case err != nil && response != nil:
-		return nil, pipeline.Quotef(schema.CodeBadResponse, "what answers is no WebSocket")
-	case err != nil:
-		return nil, rest.NoAnswer(connecting, err)
+	conn, err := p.feedClient.Dial(connecting, p.feedURL)
+	if err != nil {
+		return nil, err
 	}
-	conn.SetReadLimit(maxFrame)
 	if err := ask(connecting, conn, "subscribe", symbols); err != nil {
-		_ = conn.CloseNow() // it was of no use
+		conn.Close()
 		return nil, err
 	}
 	return conn, nil
 }
 
 // ask asks for the trades of symbols, or no longer, as what says.
-func ask(ctx context.Context, conn *websocket.Conn, what string, symbols []schema.Symbol) error {
+func ask(ctx context.Context, conn *feed.Conn, what string, symbols []schema.Symbol) error {
 	request, err := json.Marshal(struct {
 		Type     string          `json:"type"`
 		Products []schema.Symbol `json:"product_ids"`
 		Channels []string        `json:"channels"`
 	}{what, symbols, []string{"matches", "heartbeat"}})
-	if err == nil {
-		err = conn.Write(ctx, websocket.MessageText, request)
-	}
 	if err != nil {
-		return broken(ctx, err)
+		return pipeline.Quotef(schema.CodeInternal, "no subscription can be written")
 	}
-	return nil
+	return conn.Write(ctx, request)
 }
 
 // read makes a message of a frame: a quote of one that tells of a trade, and a sign of life
 // of any other but an error.
-func (p *provider) read(kind websocket.MessageType, text []byte) (pipeline.StreamMessage, frame, error) {
+func (p *provider) read(isText bool, text []byte) (pipeline.StreamMessage, frame, error) {
 	message := pipeline.StreamMessage{ReceivedAt: schema.NewTime(p.now())}
 	f, err := parseFrame(text)
 	switch {
-	case kind != websocket.MessageText || err != nil || f.Type == "":
+	case !isText || err != nil || f.Type == "":
 		return message, f, pipeline.Quotef(schema.CodeBadResponse, "a frame that is not one of the feed's")
 	case f.Type == "error":
 		return message, f, pipeline.Quotef(schema.CodeBadResponse, "the service said: %s", schema.CutReason(f.Message+": "+f.Reason))
@@ -224,23 +191,6 @@ func (p *provider) read(kind websocket.MessageType, text []byte) (pipeline.Strea
 		message.ID, message.Symbol, message.Sequence, message.RawResponse = id, symbol, f.TradeID, text
 	}
 	return message, f, nil
-}
-
-// broken says why a connection ended. The texts of a service's close frame may
-// hold anything, so only its number is repeated.
-func broken(ctx context.Context, err error) error {
-	var closed websocket.CloseError
-	switch {
-	case ctx.Err() != nil:
-		return &pipeline.QuoteError{Code: schema.CodeTimeout, Reason: "no answer in time", Err: ctx.Err()}
-	case errors.As(err, &closed):
-		return pipeline.Quotef(schema.CodeUnavailable, "the service closed the connection with status %d", closed.Code)
-	case errors.Is(err, websocket.ErrMessageTooBig):
-		return pipeline.Quotef(schema.CodeTooLarge, "a frame has more than %d bytes", maxFrame)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return pipeline.Quotef(schema.CodeUnavailable, "the connection was cut off")
-	}
-	return rest.NoAnswer(ctx, err)
 }
 
 // parseFeed checks where the feed lies.
