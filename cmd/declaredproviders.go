@@ -122,6 +122,10 @@ func (l providerList) declaredSettings() []setting {
 			all = append(all,
 				setting{strings.ToLower(declared.KeySetting(m.Name)), "", "API key of " + name, true},
 				setting{strings.ToLower(declared.BaseURLSetting(m.Name)), defaults.BaseURL, "base URL of " + name + "; https, or http to this machine", false})
+			if defaults.WSURL != "" {
+				all = append(all, setting{strings.ToLower(declared.WSURLSetting(m.Name)), defaults.WSURL,
+					"WebSocket URL of " + name + "; wss, or ws to this machine", false})
+			}
 		}
 	}
 	return all
@@ -150,8 +154,11 @@ func (c config) declaredValue(s setting, origin, file string) (value, from strin
 
 // moduleKey is the key of one of declaredSettings in its module's section.
 func (s setting) moduleKey() string {
-	if s.secret {
+	switch {
+	case s.secret:
 		return "api_key"
+	case strings.HasSuffix(s.key, "_ws_url"):
+		return "ws_url"
 	}
 	return "base_url"
 }

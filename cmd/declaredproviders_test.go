@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -147,16 +148,22 @@ func TestTheProvidersDocument(t *testing.T) {
 	text, err := os.ReadFile("../docs/providers.md")
 	require.NoError(t, err)
 	directory := t.TempDir()
-	for kind, file := range map[string]string{"yaml": "acme.yaml", "json": "answer.json"} {
-		block := regexp.MustCompile("(?s)```" + kind + "\n(.*?)```").FindSubmatch(text)
-		require.NotNil(t, block, kind)
-		require.NoError(t, os.WriteFile(filepath.Join(directory, file), block[1], 0o600))
+	blocks := func(kind string) [][][]byte {
+		all := regexp.MustCompile("(?s)```"+kind+"\n(.*?)```").FindAllSubmatch(text, -1)
+		require.Len(t, all, 2, kind)
+		return all
 	}
+	write := func(file string, text []byte) {
+		require.NoError(t, os.WriteFile(filepath.Join(directory, file), text, 0o600))
+	}
+	write("acme.yaml", slices.Concat(blocks("yaml")[0][1], blocks("yaml")[1][1])) // the definition, and its stream
+	write("answer.json", blocks("json")[0][1])
+	write("frame.json", blocks("json")[1][1])
 	compared := 0
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)\n```\n\n```text\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
 		args := arguments(block[1])
 		for i, arg := range args {
-			if arg == "acme.yaml" || arg == "answer.json" {
+			if arg == "acme.yaml" || filepath.Ext(arg) == ".json" {
 				args[i] = filepath.Join(directory, arg)
 			}
 		}
@@ -170,7 +177,7 @@ func TestTheProvidersDocument(t *testing.T) {
 		}
 		compared++
 	}
-	assert.Equal(t, 2, compared)
+	assert.Equal(t, 3, compared)
 }
 
 // TestProviderTestAsks: without a sample the service is asked, with the key.

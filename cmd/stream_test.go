@@ -33,7 +33,12 @@ func streamEnvironment(t testing.TB, exchange *exchangetest.Exchange) environmen
 // startStream posts a stream of all products of frames, and returns its path.
 func startStream(t testing.TB, p *program, frames []exchangetest.Frame) string {
 	t.Helper()
-	body, err := json.Marshal(map[string]any{"provider": "coinbase", "symbols": exchangetest.Products(frames)})
+	return startStreamOf(t, p, coinbase.Name, frames)
+}
+
+func startStreamOf(t testing.TB, p *program, provider schema.Provider, frames []exchangetest.Frame) string {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{"provider": provider, "symbols": exchangetest.Products(frames)})
 	require.NoError(t, err)
 	accepted := p.post("/api/v1/streams", string(body))
 	require.Equal(t, http.StatusAccepted, accepted.status, accepted.body)
@@ -113,6 +118,11 @@ func awaitPrices(t testing.TB, env environment, frames []exchangetest.Frame) {
 // byte.
 func checkStreamed(t testing.TB, env environment, frames []exchangetest.Frame) {
 	t.Helper()
+	checkStreamedOf(t, env, coinbase.Name, frames)
+}
+
+func checkStreamedOf(t testing.TB, env environment, provider schema.Provider, frames []exchangetest.Frame) {
+	t.Helper()
 	db := openTables(t, env)
 	defer func() { assert.NoError(t, db.Close()) }()
 	type raw struct {
@@ -122,9 +132,7 @@ func checkStreamed(t testing.TB, env environment, frames []exchangetest.Frame) {
 	var got, want []raw
 	require.NoError(t, db.Select(t.Context(), &got, `SELECT event_id, raw_response FROM raw_market_data`))
 	for _, f := range frames {
-		_, id, err := coinbase.TradeID(f.Text)
-		require.NoError(t, err)
-		want = append(want, raw{id, string(f.Text)})
+		want = append(want, raw{schema.DeriveID("stream", string(provider), f.Product, fmt.Sprint(f.TradeID)), string(f.Text)})
 	}
 	assert.ElementsMatch(t, want, got)
 	type price struct {

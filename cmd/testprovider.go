@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,8 @@ func newProvider(a *app) *cobra.Command {
 
 // providerTest is what the flags of provider test say.
 type providerTest struct {
-	file, sample, symbol string
-	status               int
+	file, sample, frame, symbol string
+	status                      int
 }
 
 func newProviderTest(a *app) *cobra.Command {
@@ -39,15 +40,17 @@ func newProviderTest(a *app) *cobra.Command {
 		Long: `Check a file that declares a provider, and show what it asks for a symbol and
 what it reads from the answer: from that of the service, or with --sample from
 a file, without asking anyone. Nothing is stored, and no service of pricemill
-is needed.
+is needed. With --frame it shows what the stream of the definition sends for
+the symbol, and what it reads from a frame in a file; no one is asked.
 
 The key of the service is taken from NAME_API_KEY or NAME_API_KEY_FILE, and
 NAME_BASE_URL leads to another host, where NAME is the provider's name.
 
 An answer without a price is an error, which says what the answer means and
-which rule of the definition says so.`,
+which rule of the definition says so. So is a frame that ends a stream.`,
 		Example: "  pricemill provider test acme.yaml --symbol BTC-USD\n  pricemill provider test acme.yaml --sample answer.json\n" +
-			"  pricemill provider test acme.yaml --sample limit.json --status 429",
+			"  pricemill provider test acme.yaml --sample limit.json --status 429\n" +
+			"  pricemill provider test acme.yaml --frame frame.json",
 		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			t.file = args[0]
@@ -65,6 +68,7 @@ which rule of the definition says so.`,
 		},
 	}
 	c.Flags().StringVar(&t.sample, "sample", "", "read this `file` as the answer")
+	c.Flags().StringVar(&t.frame, "frame", "", "read this `file` as a frame of the stream")
 	c.Flags().StringVar(&t.symbol, "symbol", "BTC-USD", "the symbol that is asked for, as clients name it")
 	c.Flags().IntVar(&t.status, "status", http.StatusOK, "HTTP status `CODE` of the sample, 200 to 599")
 	outputFlag(c, &output)
@@ -94,6 +98,9 @@ func (t providerTest) run(ctx context.Context, a *app) ([]declared.Field, error)
 	if err := within("--status", t.status, http.StatusOK, 599); err != nil {
 		return nil, err
 	}
+	if t.frame != "" {
+		return t.runFrame(d, symbol)
+	}
 	fields, err := d.Asks(symbol)
 	if err != nil {
 		return nil, err
@@ -104,6 +111,26 @@ func (t providerTest) run(ctx context.Context, a *app) ([]declared.Field, error)
 	}
 	read, err := d.Reads(schema.QuoteFetched{Quote: schema.Quote{Provider: d.Name(), Symbol: symbol}, RawResponse: answer,
 		ReceivedAt: schema.NewTime(time.Now())}, t.status)
+	return append(fields, read...), err
+}
+
+// runFrame returns what the stream sends, and what is read from the frame.
+func (t providerTest) runFrame(d *declared.Definition, symbol schema.Symbol) ([]declared.Field, error) {
+	if t.sample != "" {
+		return nil, fmt.Errorf("%w: --sample and --frame: want one of them", errUsage)
+	}
+	if !d.Streams() {
+		return nil, fmt.Errorf("%w: --frame: %s declares no stream", errUsage, t.file)
+	}
+	frame, err := readAtMost(t.frame, schema.MaxRawResponse+1)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --frame: %w", errUsage, err)
+	}
+	fields, err := d.Sends(symbol)
+	if err != nil {
+		return nil, err
+	}
+	read, err := d.ReadsFrame(bytes.TrimSpace(frame), symbol, schema.NewTime(time.Now()))
 	return append(fields, read...), err
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/pricemill/pricemill/handlers/provider/declared"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema"
@@ -186,6 +187,9 @@ func (s *subscription) connect(ctx context.Context) (err error) {
 	if !ok {
 		return pipeline.Quotef(schema.CodeUnknownProvider, "no provider %q that streams in this binary", s.Provider)
 	}
+	if err := s.keepDefinition(ctx); err != nil {
+		return err
+	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	// Runs while the provider reads, not while its message waits for the log.
@@ -225,6 +229,31 @@ func (s *subscription) connect(ctx context.Context) (err error) {
 	return err
 }
 
+// definition is that of the provider, if it has one.
+func (s *subscription) definition() (version, text string) {
+	provider, _ := s.provider(s.Provider)
+	if defined, ok := provider.(pipeline.Defined); ok {
+		return defined.DefinedBy()
+	}
+	return "", ""
+}
+
+// keepDefinition keeps what the messages are read by before there are any: anyone who reads
+// one finds its definition.
+func (s *subscription) keepDefinition(ctx context.Context) error {
+	version, text := s.definition()
+	if version == "" {
+		return nil
+	}
+	_, err := s.emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
+		return nil, declared.Keep(ctx, tx, map[string]string{version: text})
+	})
+	if err != nil {
+		return &pipeline.QuoteError{Code: schema.CodeUnavailable, Reason: "the provider's definition could not be kept in the database", Err: err}
+	}
+	return nil
+}
+
 // receive takes a message, once there is room for it.
 func (s *subscription) receive(ctx context.Context, m pipeline.StreamMessage) error {
 	if m.ID != "" {
@@ -262,10 +291,12 @@ func (s *subscription) write(ctx context.Context) {
 }
 
 func (s *subscription) append(ctx context.Context, batch []pipeline.StreamMessage) error {
+	version, _ := s.definition()
 	events := make([]schema.Event, len(batch))
 	for i, m := range batch {
 		events[i] = schema.Event{ID: m.ID, Source: "pricemill/" + Name, Payload: schema.QuoteFetched{
-			Quote: schema.Quote{Provider: s.Provider, Symbol: m.Symbol}, RawResponse: m.RawResponse, ReceivedAt: m.ReceivedAt}}
+			Quote: schema.Quote{Provider: s.Provider, Symbol: m.Symbol}, RawResponse: m.RawResponse, ReceivedAt: m.ReceivedAt,
+			Definition: version}}
 	}
 	spans := s.trace(ctx, events, batch)
 	err := s.appendAll(ctx, events)

@@ -41,6 +41,7 @@ type Definition struct {
 	symbol  program // nil code: the symbol as it is
 	rules   []rule
 	read    reading
+	stream  *streaming // nil: none
 }
 
 // file is the form of a file.
@@ -54,6 +55,7 @@ type file struct {
 	Symbol  string            `yaml:"symbol"`
 	Answers []answer          `yaml:"answers"`
 	Read    read              `yaml:"read"`
+	Stream  *stream           `yaml:"stream"`
 }
 
 type limit struct {
@@ -106,7 +108,7 @@ func Parse(text []byte) (*Definition, error) {
 		return nil, fmt.Errorf("%w: %w", ErrDefinition, err)
 	}
 	sum := sha256.Sum256(text)
-	d := &Definition{text: string(text), version: hex.EncodeToString(sum[:16]), file: f, headers: map[string]template{}}
+	d := &Definition{text: string(text), version: hex.EncodeToString(sum[:16]), file: f}
 	var errs []error
 	fault := func(key string, err error) {
 		if err != nil {
@@ -120,12 +122,13 @@ func Parse(text []byte) (*Definition, error) {
 	fault("base_url", err)
 	d.request, err = parseRequest(f.Request)
 	fault("request", err)
-	d.parseHeaders(fault)
+	d.headers = parseHeaders(f.Headers, fault)
 	d.checkLimits(fault)
 	d.symbol, err = compile(f.Symbol, symbolVariable)
 	fault("symbol", err)
 	d.parseRules(fault)
 	d.parseRead(fault)
+	d.parseStream(fault)
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDefinition, err)
 	}
@@ -168,21 +171,23 @@ func member(node *yaml.Node, step string) (*yaml.Node, int) {
 	return nil, 0
 }
 
-func (d *Definition) parseHeaders(fault func(string, error)) {
-	for name, text := range d.file.Headers {
+func parseHeaders(texts map[string]string, fault func(string, error)) map[string]template {
+	headers := map[string]template{}
+	for name, text := range texts {
 		var err error
-		switch d.headers[name], err = parseTemplate(text, keyPlace); {
+		switch headers[name], err = parseTemplate(text, keyPlaces...); {
 		case err != nil:
 		case !headerName.MatchString(name):
 			err = errors.New("no name of a header")
 		case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }):
 			err = errors.New("holds characters that no header has")
-		case secretHeader.MatchString(name) && !d.headers[name].has(keyPlace):
+		case secretHeader.MatchString(name) && !headers[name].hasKey():
 			// The text of a definition is kept in the database.
 			err = errors.New("want {key} in it: a key does not belong in a definition")
 		}
 		fault("headers: "+name, err)
 	}
+	return headers
 }
 
 var (
@@ -315,7 +320,8 @@ func explain(err error) error {
 // keysOf are the keys of a section.
 func keysOf(section string) []string {
 	var keys []string
-	for _, t := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[limit](), reflect.TypeFor[answer](), reflect.TypeFor[read](), reflect.TypeFor[bar]()} {
+	for _, t := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[limit](), reflect.TypeFor[answer](), reflect.TypeFor[read](), reflect.TypeFor[bar](),
+		reflect.TypeFor[stream](), reflect.TypeFor[login](), reflect.TypeFor[ping](), reflect.TypeFor[frameRule](), reflect.TypeFor[frameRead]()} {
 		if t.Name() == section {
 			for i := range t.NumField() {
 				keys = append(keys, t.Field(i).Tag.Get("yaml"))
@@ -336,19 +342,6 @@ func (d *Definition) Text() string { return d.text }
 
 // BaseURL is where the service lies, unless a setting says otherwise.
 func (d *Definition) BaseURL() string { return d.file.BaseURL }
-
-// NeedsKey says that requests hold a key.
-func (d *Definition) NeedsKey() bool {
-	if d.request.has(keyPlace) {
-		return true
-	}
-	for _, h := range d.headers {
-		if h.has(keyPlace) {
-			return true
-		}
-	}
-	return false
-}
 
 // Module is the provider for the program's lists.
 func (d *Definition) Module() pipeline.ProviderModule {

@@ -24,7 +24,9 @@ func (d *Definition) Asks(symbol schema.Symbol) ([]Field, error) {
 	if err != nil {
 		return nil, err
 	}
-	query, path := d.request.fill(map[string]string{symbolPlace: spelled, keyPlace: "{key}"})
+	values := shownKey()
+	values[symbolPlace] = spelled
+	query, path := d.request.fill(values)
 	for i := range path {
 		path[i] = url.PathEscape(path[i])
 	}
@@ -32,8 +34,15 @@ func (d *Definition) Asks(symbol schema.Symbol) ([]Field, error) {
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
-	address = strings.ReplaceAll(address, url.QueryEscape("{key}"), "{key}")
-	return []Field{{"symbol", d.file.Symbol, spelled}, {"request", d.file.Request, address}}, nil
+	return []Field{{"symbol", d.file.Symbol, spelled}, {"request", d.file.Request, unescapeKey(address)}}, nil
+}
+
+// unescapeKey makes {key} readable in a URL.
+func unescapeKey(address string) string {
+	for _, place := range shownKey() {
+		address = strings.ReplaceAll(strings.ReplaceAll(address, url.QueryEscape(place), place), url.PathEscape(place), place)
+	}
+	return address
 }
 
 // Reads explains what Quote and Normalize make of an answer with a status. The error is a

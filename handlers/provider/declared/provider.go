@@ -2,6 +2,7 @@ package declared
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -16,9 +17,21 @@ type Settings struct {
 	BaseURL string `mapstructure:"base_url" doc:"where the service lies"`
 	// APIKey is a secret. A definition that has no place for it takes none.
 	APIKey string `mapstructure:"api_key" doc:"the key, a secret; better set in the environment, as NAME_API_KEY"`
+	// WSURL is where the stream lies. Default: that of the definition. A definition without a
+	// stream takes none.
+	WSURL string `mapstructure:"ws_url" doc:"where the WebSocket stream lies"`
 }
 
-func (d *Definition) defaults() Settings { return Settings{BaseURL: d.file.BaseURL} }
+func (d *Definition) defaults() Settings {
+	settings := Settings{BaseURL: d.file.BaseURL}
+	if d.stream != nil {
+		settings.WSURL = d.stream.base
+	}
+	return settings
+}
+
+// Streams says that the definition has a stream.
+func (d *Definition) Streams() bool { return d.stream != nil }
 
 // New makes the provider.
 func (d *Definition) New(env pipeline.Env) (pipeline.Provider, error) {
@@ -27,15 +40,27 @@ func (d *Definition) New(env pipeline.Env) (pipeline.Provider, error) {
 		return nil, err
 	}
 	key := strings.TrimSpace(settings.APIKey) // a file it was read from may end in a new line
-	headers := map[string]string{}
-	for name, t := range d.headers {
-		headers[name] = t.fill(map[string]string{keyPlace: key})
-	}
-	client, err := rest.New(rest.Config{BaseURL: settings.BaseURL, Headers: headers, Key: key, Version: env.Version, Now: env.Now})
-	if err != nil {
+	client, err := rest.New(rest.Config{BaseURL: settings.BaseURL, Headers: fillHeaders(d.headers, key), Key: key, Secrets: d.secretsOf(key),
+		Version: env.Version, Now: env.Now})
+	if err := errors.Join(err, d.checkKey(key)); err != nil {
 		return nil, err
 	}
-	return &provider{Definition: d, client: client, key: key}, nil
+	p := &provider{Definition: d, client: client, key: key}
+	if d.stream == nil {
+		if settings.WSURL != "" {
+			return nil, errors.New("ws_url: the definition has no stream")
+		}
+		return p, nil
+	}
+	return newStreamer(p, settings.WSURL, env)
+}
+
+func fillHeaders(templates map[string]template, key string) map[string]string {
+	headers := map[string]string{}
+	for name, t := range templates {
+		headers[name] = t.fill(keyValues(key))
+	}
+	return headers
 }
 
 type provider struct {
@@ -74,7 +99,9 @@ func (p *provider) Quote(ctx context.Context, symbol schema.Symbol) (schema.RawR
 	if err != nil {
 		return nil, err
 	}
-	query, path := p.request.fill(map[string]string{symbolPlace: spelled, keyPlace: p.key})
+	values := keyValues(p.key)
+	values[symbolPlace] = spelled
+	query, path := p.request.fill(values)
 	return p.client.GetJudged(ctx, query, path, func(status int, body []byte) *pipeline.QuoteError {
 		return p.refusal(status, body, symbol, spelled)
 	})
@@ -92,6 +119,9 @@ func (d *Definition) refusal(status int, body []byte, symbol schema.Symbol, spel
 
 // KeySetting is the name of the environment variable with a provider's key.
 func KeySetting(name schema.Provider) string { return settingPrefix(name) + "_API_KEY" }
+
+// WSURLSetting is the name of the environment variable with the URL of a provider's stream.
+func WSURLSetting(name schema.Provider) string { return settingPrefix(name) + "_WS_URL" }
 
 // BaseURLSetting is the name of the environment variable with a provider's base URL.
 func BaseURLSetting(name schema.Provider) string { return settingPrefix(name) + "_BASE_URL" }

@@ -76,7 +76,11 @@ func (d *Definition) spell(symbol schema.Symbol) (string, error) {
 	if d.symbol.code == nil {
 		return string(symbol), nil
 	}
-	value, err := d.symbol.run(string(symbol), string(symbol))
+	return spellBy(d.symbol, symbol)
+}
+
+func spellBy(p program, symbol schema.Symbol) (string, error) {
+	value, err := p.run(string(symbol), string(symbol))
 	text := ""
 	if err == nil {
 		text, err = textOf(value)
@@ -102,9 +106,15 @@ func (d *Definition) judge(status int, body any, isJSON bool, symbol schema.Symb
 	return nil
 }
 
-// Normalize reads the price out of an answer that was stored by this version of the
-// definition. It is pure. Its errors are *pipeline.QuoteError.
+// Normalize reads the price out of an answer or a frame that was stored by this version of
+// the definition. It is pure. Its errors are *pipeline.QuoteError.
 func (d *Definition) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error) {
+	if price, isFrame, err := d.normalizeFrame(fetched); isFrame {
+		if err != nil {
+			return nil, err
+		}
+		return []pipeline.Price{price}, nil
+	}
 	value, err := decodeAnswer(fetched.RawResponse)
 	if err != nil {
 		return nil, err

@@ -56,10 +56,14 @@ func (t template) has(place string) bool {
 
 // fill puts values in the places.
 func (t template) fill(values map[string]string) string {
+	return t.fillFrom(func(place string) string { return values[place] })
+}
+
+func (t template) fillFrom(value func(place string) string) string {
 	var b strings.Builder
 	for i, text := range t {
 		if i%2 == 1 {
-			text = values[text]
+			text = value(text)
 		}
 		b.WriteString(text)
 	}
@@ -74,6 +78,15 @@ type request struct {
 
 // parseRequest reads "quote/{symbol}?apikey={key}".
 func parseRequest(text string) (request, error) {
+	r, err := parseBelow(text, append([]string{symbolPlace}, keyPlaces...)...)
+	if err == nil && !r.has(symbolPlace) {
+		err = errors.New("want {symbol} in it")
+	}
+	return r, err
+}
+
+// parseBelow reads a path below a base URL, and a query, with these places.
+func parseBelow(text string, places ...string) (request, error) {
 	path, query, _ := strings.Cut(text, "?")
 	r := request{query: map[string]template{}}
 	switch {
@@ -89,7 +102,7 @@ func parseRequest(text string) (request, error) {
 		if step == "" || step == "." || step == ".." {
 			return r, fmt.Errorf("a path with %q between its slashes, which cannot be asked for: want one below base_url", step)
 		}
-		t, err := parseTemplate(step, symbolPlace, keyPlace)
+		t, err := parseTemplate(step, places...)
 		if err != nil {
 			return r, err
 		}
@@ -106,14 +119,11 @@ func parseRequest(text string) (request, error) {
 		if len(all) > 1 || strings.Contains(name, "{") {
 			return r, fmt.Errorf("parameter %q: want one value, and no place in its name", name)
 		}
-		t, err := parseTemplate(all[0], symbolPlace, keyPlace)
+		t, err := parseTemplate(all[0], places...)
 		if err != nil {
 			return r, fmt.Errorf("parameter %q: %w", name, err)
 		}
 		r.query[name] = t
-	}
-	if !r.has(symbolPlace) {
-		return r, errors.New("want {symbol} in it")
 	}
 	return r, nil
 }

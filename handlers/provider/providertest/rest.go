@@ -30,6 +30,9 @@ type REST struct {
 	// KeyHeader is the header that carries the key, after KeyPrefix; KeyQuery is the
 	// parameter of the query that does. Both empty: there is no key.
 	KeyHeader, KeyPrefix, KeyQuery string
+	// IDHeader is the header that carries the id of the key, for a service that wants two
+	// keys: the setting is then the id, a colon, and the key. Empty: there is no id.
+	IDHeader string
 	// Symbol is one that the service has a price of. Required.
 	Symbol schema.Symbol
 	// Request is what the provider asks for Symbol: path and query as they are
@@ -205,6 +208,8 @@ func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 const (
 	// key is what must not be found anywhere but in the header meant for it.
 	key = "canary-5e1f0c2d"
+	// keyID is its id, for a service that wants two keys.
+	keyID = "id-of-the-key"
 	// basePath is that of the base URL that providers are given.
 	basePath = "/base"
 	// version is what providers are told theirs is.
@@ -217,6 +222,9 @@ func now() time.Time { return receivedAt().Time }
 func (s REST) env(baseURL, key string, log *logBook) pipeline.Env {
 	settings := map[string]any{"base_url": baseURL}
 	if s.hasKey() && key != "" {
+		if s.IDHeader != "" && strings.TrimSpace(key) != "" {
+			key = keyID + ":" + key
+		}
 		settings["api_key"] = key
 	}
 	return pipeline.Env{Settings: settings, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),

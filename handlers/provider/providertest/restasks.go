@@ -50,6 +50,9 @@ func (s REST) checkRequest(r *http.Request) error {
 	if s.KeyHeader != "" && r.Header.Get(s.KeyHeader) != s.KeyPrefix+key {
 		errs = append(errs, fmt.Errorf("header %s does not hold the key", s.KeyHeader))
 	}
+	if s.IDHeader != "" && r.Header.Get(s.IDHeader) != keyID {
+		errs = append(errs, fmt.Errorf("header %s does not hold the id of the key", s.IDHeader))
+	}
 	return errors.Join(errs...)
 }
 

@@ -29,6 +29,8 @@ type Config struct {
 	// KeyHeader is the header that carries Key. Either is empty where the
 	// service takes no key, or where there is none.
 	KeyHeader, Key string
+	// Secrets are texts that no answer may repeat, besides Key.
+	Secrets []string
 	// Headers are further headers of each request. They, the query and the path may hold
 	// Key too.
 	Headers map[string]string
@@ -219,7 +221,13 @@ func errRepeatsKey() error {
 }
 
 func (c *Client) repeatsKey(body []byte) bool {
-	return c.config.Key != "" && (bytes.Contains(body, []byte(c.config.Key)) || bytes.Contains(body, []byte(url.QueryEscape(c.config.Key))))
+	return Repeats(body, c.config.Key) || slices.ContainsFunc(c.config.Secrets, func(secret string) bool { return Repeats(body, secret) })
+}
+
+// Repeats says that what a service sent holds a secret, plain or as in a URL. An empty
+// secret is none.
+func Repeats(body []byte, secret string) bool {
+	return secret != "" && (bytes.Contains(body, []byte(secret)) || bytes.Contains(body, []byte(url.QueryEscape(secret))))
 }
 
 // readAny is read for a body that may hold the key.
