@@ -98,11 +98,42 @@ func services() []service {
 			UnknownStatus: 200, UnknownAnswer: `[]`},
 			`"tngoLast":162.33`, `"timestamp":"2019-01-30T10:33:38.186520297-05:00"`,
 			map[string]any{"price": "162.33", "time": "2019-01-30T15:33:38.18652Z"}},
+		{providertest.REST{Name: "alpaca", Symbol: "AAPL", KeyHeader: "APCA-API-SECRET-KEY", IDHeader: "APCA-API-KEY-ID",
+			Request:       "/stocks/AAPL/trades/latest?feed=iex",
+			Answer:        `{"symbol":"AAPL","trade":{"t":"2021-02-06T13:04:56.334320128Z","x":"C","p":387.62,"s":100,"c":[" ","T"],"i":52983525029461,"z":"B"}}`,
+			UnknownStatus: 400, UnknownAnswer: `{"message":"code=400, message=invalid symbol: NOPE"}`},
+			`"p":387.62`, `"t":"2021-02-06T13:04:56.334320128Z"`,
+			map[string]any{"price": "387.62", "size": "100", "time": "2021-02-06T13:04:56.33432Z"}},
+		{providertest.REST{Name: "massive", Symbol: "AAPL", KeyHeader: "Authorization", KeyPrefix: "Bearer ", Request: "/last/trade/AAPL",
+			Answer: `{"request_id":"f05562305bd26ced64b98ed68b3c5d96","results":{"T":"AAPL","c":[37],"f":1617901342969796400,"i":"118749",` +
+				`"p":129.8473,"q":3135876,"r":202,"s":25,"t":1617901342968000000,"x":4,"y":1617901342968000000,"z":3},"status":"OK"}`,
+			UnknownStatus: 404, UnknownAnswer: `{"status":"NOT_FOUND","request_id":"f05562305bd26ced64b98ed68b3c5d96","message":"Data not found."}`},
+			`"p":129.8473`, `"t":1617901342968000000`,
+			map[string]any{"price": "129.8473", "size": "25", "time": "2021-04-08T17:02:22.968Z", "sequence": 3135876}},
+		{providertest.REST{Name: "fred", Symbol: "DGS10", KeyQuery: "api_key",
+			Request: "/series/observations?api_key={key}&file_type=json&limit=20&series_id=DGS10&sort_order=desc",
+			Answer: `{"realtime_start":"2024-11-29","realtime_end":"2024-11-29","observation_start":"1600-01-01","observation_end":"9999-12-31","units":"lin",` +
+				`"output_type":1,"file_type":"json","order_by":"observation_date","sort_order":"desc","count":16412,"offset":0,"limit":20,"observations":[` +
+				`{"realtime_start":"2024-11-29","realtime_end":"2024-11-29","date":"2024-11-28","value":"."},` +
+				`{"realtime_start":"2024-11-29","realtime_end":"2024-11-29","date":"2024-11-27","value":"4.25"}]}`,
+			UnknownStatus: 400, UnknownAnswer: `{"error_code":400,"error_message":"Bad Request.  The series does not exist."}`},
+			`"value":"4.25"`, `"date":"2024-11-27"`,
+			map[string]any{"price": "4.25", "time": "2024-11-27T00:00:00Z"}},
+		{providertest.REST{Name: "ecb", Symbol: "EUR-USD", Request: "/EXR/D.USD.EUR.SP00.A?format=jsondata&lastNObservations=1",
+			Answer: `{"header":{"id":"b5a4","test":false,"prepared":"2024-11-25T16:10:00.000+01:00","sender":{"id":"ECB"}},"dataSets":[{"action":"Replace",` +
+				`"validFrom":"2024-11-25T16:10:00.000+01:00","series":{"0:0:0:0:0":{"attributes":[0,null,0],"observations":{"0":[1.0495,0,0,null,null]}}}}],` +
+				`"structure":{"name":"Exchange Rates","dimensions":{"series":[{"id":"FREQ","name":"Frequency","values":[{"id":"D","name":"Daily"}]},` +
+				`{"id":"CURRENCY","name":"Currency","values":[{"id":"USD","name":"US dollar"}]}],"observation":[{"id":"TIME_PERIOD","name":"Time period or range",` +
+				`"role":"time","values":[{"id":"2024-11-25","name":"2024-11-25","start":"2024-11-25T00:00:00.000+01:00","end":"2024-11-25T23:59:59.999+01:00"}]}]}}}`,
+			UnknownStatus: 404, UnknownAnswer: `{}`, NotFound: unknown},
+			`1.0495`, `"id":"2024-11-25"`,
+			map[string]any{"price": "1.0495", "time": "2024-11-25T00:00:00Z"}},
 	}
 }
 
-// TestConformance runs the suite of compiled providers on each definition, of at most 40
-// lines, against a service that answers as documented.
+// TestConformance runs the suite of compiled providers on each definition, of at most 60
+// lines, against a service that answers as documented. The suite is for prices above zero:
+// it does without the key signed.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*.yaml")
@@ -113,9 +144,9 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(string(s.Name) + ".yaml")
 			require.NoError(t, err)
-			assert.LessOrEqual(t, strings.Count(string(text), "\n"), 40)
+			assert.LessOrEqual(t, strings.Count(string(text), "\n"), 60)
 			assert.Contains(t, string(text), "# https://", "the documentation")
-			d, err := declared.Parse(text)
+			d, err := declared.Parse([]byte(strings.Replace(string(text), "  signed: true\n", "", 1)))
 			require.NoError(t, err)
 			assert.Equal(t, s.Name, d.Name())
 			if s.NotFound == "" {
@@ -235,6 +266,21 @@ func TestRefusals(t *testing.T) {
 			{400, `{"code":-1100,"msg":"Illegal characters found in parameter 'symbol'"}`}: schema.CodeUnknownSymbol,
 			{400, `{"code":-1102,"msg":"Mandatory parameter"}`}:                            schema.CodeBadResponse,
 		},
+		"alpaca": {
+			{404, `{"code":40410000,"message":"no trade found for NOPE"}`}: schema.CodeUnknownSymbol,
+			{404, `{"message":"endpoint not found."}`}:                     schema.CodeBadResponse,
+			{403, `{"message":"forbidden."}`}:                              schema.CodeUnauthorized,
+		},
+		"massive": {
+			{401, `{"status":"ERROR","request_id":"x","error":"Unknown API Key"}`}: schema.CodeUnauthorized,
+			{429, `{"status":"ERROR","request_id":"x"}`}:                           schema.CodeRateLimited,
+		},
+		"fred": {
+			{400, `{"error_code":400,"error_message":"Bad Request.  The value for variable api_key is not registered."}`}: schema.CodeUnauthorized,
+			{400, `{"error_code":400,"error_message":"Bad Request.  The value for variable limit is not an integer."}`}:   schema.CodeBadResponse,
+			{200, `{"observations":[{"date":"2024-11-28","value":"."}]}`}:                                                 schema.CodeBadResponse,
+		},
+		"ecb": {{404, `No results found.`}: schema.CodeUnknownSymbol},
 		"okx": {{200, `{"code":"50013","msg":"busy"}`}: schema.CodeUnavailable, {500, `{"code":"50026"}`}: schema.CodeUnavailable},
 		"alphavantage": {
 			{200, `{"Information":"Thank you! This is a premium endpoint."}`}: schema.CodeUnauthorized,
@@ -262,4 +308,18 @@ func TestRefusals(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestYieldsBelowZero: a series of rates can be negative.
+func TestYieldsBelowZero(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("fred.yaml")
+	require.NoError(t, err)
+	d, err := declared.Parse(text)
+	require.NoError(t, err)
+	prices, err := d.Normalize(schema.QuoteFetched{Quote: schema.Quote{Provider: "fred", Symbol: "T10Y2Y", RequestID: "r"},
+		RawResponse: schema.RawResponse(`{"observations":[{"date":"2024-06-26","value":"-0.42"}]}`), ReceivedAt: schema.NewTime(time.Now())})
+	require.NoError(t, err)
+	assert.True(t, prices[0].Signed)
+	assert.Equal(t, "-0.42", prices[0].Price.String())
 }
