@@ -10,7 +10,7 @@ import (
 
 	"github.com/knadh/koanf/v2"
 
-	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/handlers/remote"
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/httpapi/redis"
 	"github.com/pricemill/pricemill/pipeline"
@@ -259,12 +259,12 @@ func (c *config) readModules(a *app, k *koanf.Koanf, wrong *faults) {
 	set("finnhub", "api_key", k.String("finnhub_api_key"))
 	for _, provider := range []string{"finnhub", "coinbase", "yahoo"} {
 		key := provider + "_base_url"
-		if _, err := rest.ParseBaseURL(k.String(key)); err != nil {
+		if _, err := remote.ParseBaseURL(k.String(key)); err != nil {
 			wrong.add(key, "%v", err)
 		}
 		set(provider, "base_url", k.String(key))
 	}
-	if _, err := rest.ParseFeedURL(k.String("coinbase_ws_url")); err != nil {
+	if _, err := remote.ParseFeedURL(k.String("coinbase_ws_url")); err != nil {
 		wrong.add("coinbase_ws_url", "%v", err)
 	}
 	set("coinbase", "ws_url", k.String("coinbase_ws_url"))

@@ -51,8 +51,9 @@ var mayImport = []struct {
 	{"pipeline/pipelinetest/shrink", []string{"pipeline", "schema"}},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/engine", "pipeline/failpoint", "pipeline/log", "pipeline/pipelinetest/shrink", "pipeline/store/...", "pipeline/topics", "schema"}},
 	{"handlers/failingjobs", []string{"pipeline", "pipeline/store", "schema"}},
-	{"handlers/webhook", []string{"handlers/pricealerts", "handlers/provider/rest", "pipeline", "schema"}},
-	{"handlers/...", []string{"handlers/failingjobs", "handlers/provider/...", "pipeline", "pipeline/audit", "pipeline/failpoint", "pipeline/rowid", "pipeline/store", "pipeline/tracing", "schema", "schema/names", "schema/parquet"}},
+	{"handlers/remote", []string{"pipeline", "schema"}},
+	{"handlers/webhook", []string{"handlers/pricealerts", "handlers/remote", "pipeline", "schema"}},
+	{"handlers/...", []string{"handlers/failingjobs", "handlers/provider/...", "handlers/remote", "pipeline", "pipeline/audit", "pipeline/failpoint", "pipeline/rowid", "pipeline/store", "pipeline/tracing", "schema", "schema/names", "schema/parquet"}},
 	{"projections", []string{"pipeline", "pipeline/audit", "pipeline/engine", "pipeline/log", "pipeline/rowid", "pipeline/store", "pipeline/topics", "schema"}},
 	{"projections/live", []string{"projections/...", "pipeline", "pipeline/engine", "pipeline/log", "pipeline/store", "pipeline/topics", "schema", "schema/names"}},
 	{"projections/projectiontest", []string{"projections", "projections/processedprices", "pipeline", "pipeline/pipelinetest/...", "pipeline/store", "schema"}},
@@ -102,7 +103,7 @@ var fences = map[string][]string{
 	"github.com/sony/gobreaker":                {"handlers/fetch"},
 	"github.com/santhosh-tekuri/jsonschema":    {"internal/contracttest"},
 	"go.opentelemetry.io":                      {"pipeline/tracing", "internal/tracetest"},
-	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/...", "handlers/webhook", "pipeline/tracing", "internal/tracetest", "internal/contracttest", "internal/exchangetest", "internal/feedtest"},
+	"net/http":                                 {"httpapi/...", "cmd/...", "handlers/provider/...", "handlers/remote", "handlers/webhook", "pipeline/tracing", "internal/tracetest", "internal/contracttest", "internal/exchangetest", "internal/feedtest"},
 	"database/sql":                             {"schema", "pipeline/store/...", "projections/...", "httpapi", "internal/postgrestest"},
 
 	// What is for tests is in no program.

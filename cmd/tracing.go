@@ -11,7 +11,7 @@ import (
 	"github.com/knadh/koanf/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/handlers/remote"
 	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/schema/names"
 )
@@ -48,7 +48,7 @@ func (c *config) readTracing(k *koanf.Koanf, wrong *faults) {
 		wrong.add("otel_exporter_otlp_endpoint", "it must have no user, query or fragment; secrets belong in OTEL_EXPORTER_OTLP_HEADERS")
 		return
 	}
-	if _, err := rest.ParseBaseURL(endpoint); err != nil && len(headers) > 0 {
+	if _, err := remote.ParseBaseURL(endpoint); err != nil && len(headers) > 0 {
 		wrong.add("otel_exporter_otlp_endpoint", "OTEL_EXPORTER_OTLP_HEADERS are secret: %v", err)
 	}
 	c.Tracing = &tracing.Config{Endpoint: base, Headers: headers, Sampler: sampler, ServiceName: strings.TrimSpace(k.String("otel_service_name")),

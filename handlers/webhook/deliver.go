@@ -11,7 +11,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
-	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/handlers/remote"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -73,7 +73,7 @@ func (h *handler) post(ctx context.Context, records []*pipeline.Record) error {
 	}
 	resp, err := h.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("posting to %s: %w", h.host, rest.NoAnswer(ctx, err))
+		return fmt.Errorf("posting to %s: %w", h.host, remote.NoAnswer(ctx, err))
 	}
 	return h.judge(resp)
 }
@@ -89,7 +89,7 @@ func (h *handler) judge(resp *http.Response) error {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
 		return pipeline.Permanent(err)
 	}
-	if after := rest.RetryAfter(resp.Header, "", h.now()); after > 0 {
+	if after := remote.RetryAfter(resp.Header, "", h.now()); after > 0 {
 		return pipeline.RetryAfter(after, err)
 	}
 	return err

@@ -11,7 +11,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
-	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/handlers/remote"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -47,7 +47,7 @@ func (h *handler) parseURL(text string) error {
 		return errors.New("url: not a URL such as https://example.com/hook")
 	}
 	base := url.URL{Scheme: u.Scheme, Host: u.Host}
-	if _, err := rest.ParseBaseURL(base.String()); err != nil {
+	if _, err := remote.ParseBaseURL(base.String()); err != nil {
 		return fmt.Errorf("url: %w", err)
 	}
 	h.url, h.host = u.String(), u.Host

@@ -10,7 +10,7 @@ import (
 	"sync"
 
 	"github.com/pricemill/pricemill/handlers/provider/feed"
-	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/handlers/remote"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -195,7 +195,7 @@ func (p *provider) read(isText bool, text []byte) (pipeline.StreamMessage, frame
 
 // parseFeed checks where the feed lies.
 func parseFeed(text string) (string, error) {
-	u, err := rest.ParseFeedURL(text)
+	u, err := remote.ParseFeedURL(text)
 	if err != nil {
 		return "", fmt.Errorf("ws_url: %w", err)
 	}

@@ -18,7 +18,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/handlers/remote"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 	"github.com/pricemill/pricemill/schema/names"
@@ -118,7 +118,7 @@ func Parse(text []byte) (*Definition, error) {
 	if !namePattern.MatchString(string(f.Name)) || f.Name.IsView() || f.Name.Validate() != nil {
 		fault("name", fmt.Errorf("%q is no name: want lower case letters, digits and hyphens, as in my-service", f.Name))
 	}
-	_, err = rest.ParseBaseURL(f.BaseURL)
+	_, err = remote.ParseBaseURL(f.BaseURL)
 	fault("base_url", err)
 	d.request, err = parseRequest(f.Request)
 	fault("request", err)

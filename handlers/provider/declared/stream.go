@@ -12,7 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/handlers/remote"
 	"github.com/pricemill/pricemill/schema"
 	"github.com/pricemill/pricemill/schema/names"
 )
@@ -156,7 +156,7 @@ func parseFeedURL(text string) (base string, r request, err error) {
 	if hasQuery {
 		below += "?" + query
 	}
-	if _, err := rest.ParseFeedURL(path); err != nil {
+	if _, err := remote.ParseFeedURL(path); err != nil {
 		return "", r, err
 	}
 	r, err = parseBelow(below, keyPlaces...)

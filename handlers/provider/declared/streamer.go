@@ -10,6 +10,7 @@ import (
 
 	"github.com/pricemill/pricemill/handlers/provider/feed"
 	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/handlers/remote"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -34,7 +35,7 @@ var (
 )
 
 func newStreamer(p *provider, base string, env pipeline.Env) (*streamer, error) {
-	if _, err := rest.ParseFeedURL(base); err != nil {
+	if _, err := remote.ParseFeedURL(base); err != nil {
 		return nil, fmt.Errorf("ws_url: %w", err)
 	}
 	s := &streamer{provider: p, url: p.stream.address(base, keyValues(p.key)), now: env.Now, log: env.Log,

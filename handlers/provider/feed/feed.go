@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/pricemill/pricemill/handlers/provider/rest"
+	"github.com/pricemill/pricemill/handlers/remote"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -76,7 +77,7 @@ func (c *Client) Dial(ctx context.Context, url string) (*Conn, error) {
 	case err != nil && response != nil:
 		return nil, pipeline.Quotef(schema.CodeBadResponse, "what answers is no WebSocket")
 	case err != nil:
-		return nil, rest.NoAnswer(ctx, err)
+		return nil, remote.NoAnswer(ctx, err)
 	}
 	conn.SetReadLimit(c.config.MaxFrame)
 	return &Conn{conn: conn, maxFrame: c.config.MaxFrame}, nil
@@ -132,5 +133,5 @@ func (c *Conn) broken(ctx context.Context, err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return pipeline.Quotef(schema.CodeUnavailable, "the connection was cut off")
 	}
-	return rest.NoAnswer(ctx, err)
+	return remote.NoAnswer(ctx, err)
 }

@@ -18,13 +18,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pricemill/pricemill/handlers/remote"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
 
 // Config describes a service.
 type Config struct {
-	// BaseURL is as ParseBaseURL wants it. Required.
+	// BaseURL is as remote.ParseBaseURL wants it. Required.
 	BaseURL string
 	// KeyHeader is the header that carries Key. Either is empty where the
 	// service takes no key, or where there is none.
@@ -77,7 +78,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	base, err := ParseBaseURL(cfg.BaseURL)
+	base, err := remote.ParseBaseURL(cfg.BaseURL)
 	if err != nil {
 		err = fmt.Errorf("base_url: %w", err)
 	}
@@ -105,15 +106,12 @@ func New(cfg Config) (*Client, error) {
 	}}, nil
 }
 
-// errRedirect is a redirect that is not followed.
-var errRedirect = errors.New("redirect refused")
-
 // stayOn follows redirects within scheme and host of base only: net/http would
 // take the header with the key along to wherever an answer points.
 func stayOn(base *url.URL) func(*http.Request, []*http.Request) error {
 	return func(next *http.Request, asked []*http.Request) error {
 		if next.URL.Scheme != base.Scheme || !strings.EqualFold(next.URL.Host, base.Host) || len(asked) > maxRedirects {
-			return errRedirect
+			return remote.ErrRedirect
 		}
 		return nil
 	}
@@ -165,7 +163,7 @@ func (c *Client) get(ctx context.Context, query url.Values, path []string,
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, NoAnswer(ctx, err)
+		return nil, remote.NoAnswer(ctx, err)
 	}
 	defer func() { _ = response.Body.Close() }() // all that was wanted of it has been read
 	if judge == nil {
@@ -188,7 +186,7 @@ func (c *Client) judged(ctx context.Context, response *http.Response, judge func
 	if err == nil { // some services say whose limit is reached, and repeat the key
 		if failure := judge(response.StatusCode, body); failure != nil {
 			if failure.Code == schema.CodeRateLimited || failure.Code == schema.CodeUnavailable {
-				failure.RetryAfter = RetryAfter(response.Header, c.config.ResetHeader, c.config.Now())
+				failure.RetryAfter = remote.RetryAfter(response.Header, c.config.ResetHeader, c.config.Now())
 			}
 			return nil, failure
 		}
@@ -244,7 +242,7 @@ func (c *Client) readAny(ctx context.Context, response *http.Response) ([]byte, 
 	case len(body) > schema.MaxRawResponse:
 		return nil, pipeline.Quotef(schema.CodeTooLarge, "the answer has more than %d bytes", schema.MaxRawResponse)
 	case err != nil:
-		return nil, NoAnswer(ctx, err)
+		return nil, remote.NoAnswer(ctx, err)
 	}
 	return body, nil
 }
@@ -269,7 +267,7 @@ func (c *Client) failed(ctx context.Context, response *http.Response) error {
 func Refused(response *http.Response, resetHeader string, now time.Time) *pipeline.QuoteError {
 	failure := pipeline.Quotef(codeOf(response.StatusCode), "status %d %s", response.StatusCode, http.StatusText(response.StatusCode))
 	if failure.Code == schema.CodeRateLimited || failure.Code == schema.CodeUnavailable {
-		failure.RetryAfter = RetryAfter(response.Header, resetHeader, now)
+		failure.RetryAfter = remote.RetryAfter(response.Header, resetHeader, now)
 	}
 	return failure
 }

@@ -1,4 +1,6 @@
-package rest
+// Package remote is what requests to other services share, whoever makes them: which
+// addresses they may have, why there is no answer, and when to ask again.
+package remote
 
 import (
 	"errors"
@@ -33,21 +35,4 @@ func parseURL(text, secure, plain string) (*url.URL, error) {
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
-}
-
-// isSegment holds for what is one step down in a path. Servers take "." and ".."
-// for something else, however they are escaped.
-func isSegment(text string) bool { return text != "" && text != "." && text != ".." }
-
-// below returns the URL of a path below base.
-func below(base *url.URL, query url.Values, path []string) *url.URL {
-	u := *base
-	escaped := base.EscapedPath()
-	for _, segment := range path {
-		u.Path += "/" + segment
-		escaped += "/" + url.PathEscape(segment)
-	}
-	u.RawPath = escaped
-	u.RawQuery = query.Encode()
-	return &u
 }

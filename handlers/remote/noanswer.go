@@ -1,4 +1,4 @@
-package rest
+package remote
 
 import (
 	"context"
@@ -10,6 +10,9 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
+
+// ErrRedirect is for the CheckRedirect of a client, where a redirect is not followed.
+var ErrRedirect = errors.New("redirect refused")
 
 // NoAnswer says why there is no complete answer: a *pipeline.QuoteError for an
 // error of net/http or net, of a request with this context. Errors of net/http may hold the
@@ -31,7 +34,7 @@ func NoAnswer(ctx context.Context, err error) error {
 	case errors.As(err, &network) && network.Timeout():
 		// Connecting took too long, or the end of ctx was noticed down there first.
 		return pipeline.Quotef(schema.CodeTimeout, "no answer in time")
-	case errors.Is(err, errRedirect):
+	case errors.Is(err, ErrRedirect):
 		return pipeline.Quotef(schema.CodeBadResponse, "it redirects to another host, or in a circle")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return unavailable("the answer was cut off")
