@@ -12,21 +12,9 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/pricemill/pricemill/handlers/remote"
+	"github.com/pricemill/pricemill/handlers/target"
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/schema"
 )
-
-// cloudEvent is an event as CloudEvents 1.0 has it.
-type cloudEvent struct {
-	SpecVersion string          `json:"specversion"`
-	ID          string          `json:"id"`
-	Source      string          `json:"source"`
-	Type        string          `json:"type"`
-	Subject     string          `json:"subject"`
-	Time        schema.Time     `json:"time"`
-	ContentType string          `json:"datacontenttype"`
-	Data        json.RawMessage `json:"data"`
-}
 
 // The content types of a request.
 const (
@@ -36,10 +24,9 @@ const (
 
 // body is the body of a request, and its content type.
 func (h *handler) body(records []*pipeline.Record) ([]byte, string, error) {
-	events := make([]cloudEvent, len(records))
+	events := make([]target.Event, len(records))
 	for i, r := range records {
-		p := r.Event.Payload
-		events[i] = cloudEvent{"1.0", r.Event.ID, r.Event.Source, string(p.EventType()), p.Key(), p.OccurredAt(), "application/json", r.Value}
+		events[i] = target.EventOf(r)
 	}
 	if h.settings.Batch == 1 {
 		body, err := json.Marshal(events[0])

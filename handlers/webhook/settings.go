@@ -12,8 +12,6 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/pricemill/pricemill/handlers/remote"
-	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/schema"
 )
 
 // Settings of both handlers.
@@ -73,24 +71,4 @@ func (h *handler) readSecret(path string) error {
 	}
 	h.signer, err = standardwebhooks.NewWebhookRaw(secret)
 	return err
-}
-
-// market is a symbol at a provider, or at each where that is empty.
-type market struct {
-	provider schema.Provider
-	symbol   schema.Symbol
-}
-
-func parseMarket(text string) (m market, err error) {
-	name := text
-	if provider, symbol, found := strings.Cut(text, "/"); found && schema.Provider(provider).Validate() == nil {
-		m.provider, name = schema.Provider(provider), symbol
-	}
-	if m.symbol, err = schema.ParseExactSymbol(name); err != nil {
-		return market{}, fmt.Errorf("symbols: %q: want [provider/]SYMBOL: %w", text, err)
-	}
-	if !pipeline.CaseSensitive(m.provider) {
-		m.symbol = m.symbol.Fold()
-	}
-	return m, nil
 }

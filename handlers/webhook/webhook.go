@@ -28,6 +28,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/pricemill/pricemill/handlers/pricealerts"
+	"github.com/pricemill/pricemill/handlers/target"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -79,20 +80,15 @@ func newHandler(name string, settings Settings, env pipeline.Env) (pipeline.Hand
 	if settings.Timeout < minTimeout || settings.Timeout > maxTimeout {
 		errs = append(errs, fmt.Errorf("timeout: want %v to %v, not %v; a number needs its unit, as in 5s", minTimeout, maxTimeout, settings.Timeout))
 	}
-	if settings.MaxAge < 0 {
-		errs = append(errs, fmt.Errorf("max_age: %v is negative", settings.MaxAge))
-	}
 	if settings.URL != "" {
 		errs = append(errs, h.parseURL(settings.URL))
 	}
 	if settings.SecretFile != "" {
 		errs = append(errs, h.readSecret(settings.SecretFile))
 	}
-	for _, text := range settings.Symbols {
-		symbol, err := parseMarket(text)
-		errs = append(errs, err)
-		h.markets = append(h.markets, symbol)
-	}
+	filter, err := target.NewFilter(settings.Symbols, settings.MaxAge, h.now)
+	errs = append(errs, err)
+	h.filter = filter
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w: %w", pipeline.ErrSettings, err)
 	}
@@ -116,7 +112,7 @@ type handler struct {
 	url      string // empty for none
 	host     string
 	agent    string
-	markets  []market
+	filter   *target.Filter
 	signer   *standardwebhooks.Webhook
 	client   *http.Client
 	now      func() time.Time
@@ -178,12 +174,10 @@ func (*handler) Handle(context.Context, *pipeline.Tx, []pipeline.Record) ([]sche
 
 // isDue reports whether a record is to be posted.
 func (h *handler) isDue(r *pipeline.Record) bool {
-	if !h.wants(subjectOf(r.Event.Payload)) {
+	if !h.filter.Wants(r) {
 		return false
 	}
-	// A dead letter that is retried has no time: someone wants it posted.
-	old := h.settings.MaxAge > 0 && !r.Timestamp.IsZero() && h.now().Sub(r.Timestamp) > h.settings.MaxAge
-	if h.url == "" || old {
+	if h.url == "" || h.filter.TooOld(r) {
 		h.skipped.Inc()
 		return false
 	}
@@ -191,27 +185,6 @@ func (h *handler) isDue(r *pipeline.Record) bool {
 	defer h.mu.Unlock()
 	_, has := h.delivered[r.Event.ID]
 	return !has
-}
-
-// wants reports whether events of a market are posted.
-func (h *handler) wants(of market) bool {
-	return len(h.markets) == 0 || slices.ContainsFunc(h.markets, func(m market) bool {
-		return m.symbol == of.symbol && (m.provider == "" || m.provider == of.provider)
-	})
-}
-
-// subjectOf is the market that an event is of.
-func subjectOf(p schema.Payload) market {
-	switch p := p.(type) {
-	case pricealerts.PriceAlerted:
-		return market{p.Source, p.Symbol}
-	case schema.PriceCorrected:
-		return market{p.Source, p.Symbol}
-	case schema.PriceRetracted:
-		return market{p.Source, p.Symbol}
-	}
-	price, _ := schema.PriceOf(p)
-	return market{price.Source, price.Symbol}
 }
 
 // refusal is why the receiver refused the one event of a request; nil where it did not yet.

@@ -22,6 +22,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pricemill/pricemill/handlers/pricealerts"
+	"github.com/pricemill/pricemill/handlers/target/targettest"
 	"github.com/pricemill/pricemill/handlers/webhook"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
@@ -29,6 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	targettest.RunIfChild(webhook.New)
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
 }
 
@@ -291,6 +293,29 @@ func TestDeliveryIsAtLeastOnceAndInOrder(t *testing.T) {
 		}
 		require.Equal(draw, want, got)
 	})
+}
+
+// Processes that are killed between what they posted and their position post it again, with
+// the same ids: each event comes, and a receiver that keeps the ids has it once.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(t)
+	const prices = 60
+	targettest.Kill(t, webhook.Prices, map[string]any{"url": r.URL}, prices)
+	came := map[string]int{}
+	repeats := 0
+	for _, req := range r.requests {
+		var e event
+		require.NoError(t, json.Unmarshal(req.body, &e))
+		if came[e.ID]++; came[e.ID] > 1 {
+			repeats++
+		}
+	}
+	assert.Len(t, came, prices)
+	assert.Positive(t, repeats, "a process was killed in time")
+	for _, record := range targettest.Records(t, pipelinetest.New(t), prices) {
+		assert.Positive(t, came[record.Event.ID], record.Event.ID)
+	}
 }
 
 func TestWrongSettings(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -65,7 +66,21 @@ func OpenStore(t testing.TB, path string) *store.Store {
 // On is New on a database that is open already.
 func On(t TB, db *store.Store) *Rig {
 	t.Helper()
-	r := &Rig{DB: db, ends: map[pipeline.TopicPartition]int64{}, read: map[pipeline.TopicPartition]int64{}}
+	return rigOn(t, db, map[pipeline.TopicPartition]int64{})
+}
+
+// Again is a rig of another process: on a database that may have positions, with a log that
+// has all records of r.
+func (r *Rig) Again(t TB, db *store.Store) *Rig {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return rigOn(t, db, maps.Clone(r.ends))
+}
+
+func rigOn(t TB, db *store.Store, ends map[pipeline.TopicPartition]int64) *Rig {
+	t.Helper()
+	r := &Rig{DB: db, ends: ends, read: map[pipeline.TopicPartition]int64{}}
 	topics, err := topics.New(context.Background(), db, broker{rig: r}, schema.Topics(), partition)
 	require.NoError(t, err)
 	r.topics = topics
