@@ -46,7 +46,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	// A provider with limits, which is asked in vain, and a Redis that does not answer.
 	settings := environment{"METRICS_LAST_PRICES": "10", "REDIS_URL": "redis://127.0.0.1:1", "DEFAULT_PROVIDER": "simulated",
 		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", // which does not answer
-		"FINNHUB_API_KEY":             "key", "FINNHUB_BASE_URL": "http://127.0.0.1:1", "PLUGINS": "price-webhook"}
+		"FINNHUB_API_KEY":             "key", "FINNHUB_BASE_URL": "http://127.0.0.1:1", "PLUGINS": "price-webhook,price-files"}
 	for _, env := range []environment{newStack(t, settings), newKafkaStack(t, settings)} {
 		p := start(t, env)
 		p.eventually("/api/v1/prices/latest?symbol=ACME", http.StatusOK)

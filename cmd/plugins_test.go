@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	_ "github.com/pricemill/pricemill/handlers/pricealerts"
+	_ "github.com/pricemill/pricemill/handlers/pricefiles"
+	_ "github.com/pricemill/pricemill/handlers/redisstream"
 	_ "github.com/pricemill/pricemill/handlers/webhook"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/operator"
