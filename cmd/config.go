@@ -72,6 +72,7 @@ var settings = []setting{
 	{"default_provider", "", "provider of requests that name none; empty: finnhub if it has a key, else simulated", false},
 	{"finnhub_api_key", "", "API key of finnhub", true},
 	{"finnhub_base_url", "https://finnhub.io/api/v1", "base URL of finnhub; https, or http to this machine", false},
+	{"finnhub_ws_url", "wss://ws.finnhub.io", "WebSocket URL of finnhub; wss, or ws to this machine", false},
 	{"coinbase_base_url", "https://api.exchange.coinbase.com", "base URL of coinbase; https, or http to this machine", false},
 	{"coinbase_ws_url", "wss://ws-feed.exchange.coinbase.com", "WebSocket URL of coinbase; wss, or ws to this machine", false},
 	{"yahoo_base_url", "https://query1.finance.yahoo.com", "base URL of yahoo; https, or http to this machine", false},

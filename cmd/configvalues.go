@@ -264,10 +264,13 @@ func (c *config) readModules(a *app, k *koanf.Koanf, wrong *faults) {
 		}
 		set(provider, "base_url", k.String(key))
 	}
-	if _, err := remote.ParseFeedURL(k.String("coinbase_ws_url")); err != nil {
-		wrong.add("coinbase_ws_url", "%v", err)
+	for _, provider := range []string{"finnhub", "coinbase"} {
+		key := provider + "_ws_url"
+		if _, err := remote.ParseFeedURL(k.String(key)); err != nil {
+			wrong.add(key, "%v", err)
+		}
+		set(provider, "ws_url", k.String(key))
 	}
-	set("coinbase", "ws_url", k.String("coinbase_ws_url"))
 	c.readDeclared(a, set, wrong)
 	set("schedule", "timeout", c.FetchTimeout)
 	windows, err := parseWindows(c.movingAverageText)

@@ -57,7 +57,7 @@ func deadEnds(t testing.TB) environment {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }))
 	t.Cleanup(server.Close)
 	return environment{"FINNHUB_BASE_URL": server.URL, "COINBASE_BASE_URL": server.URL, "YAHOO_BASE_URL": server.URL,
-		"COINBASE_WS_URL": "ws" + strings.TrimPrefix(server.URL, "http")}
+		"COINBASE_WS_URL": "ws" + strings.TrimPrefix(server.URL, "http"), "FINNHUB_WS_URL": "ws" + strings.TrimPrefix(server.URL, "http")}
 }
 
 // campaign sends generated requests and keeps account of the answers.

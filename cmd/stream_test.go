@@ -98,9 +98,9 @@ func TestStreamOfTheRecordedSession(t *testing.T) {
 	}, 20*time.Second, 20*time.Millisecond)
 	assert.Equal(t, http.StatusConflict, p.do(http.MethodDelete, path, "").status)
 	assert.Equal(t, http.StatusNotFound, p.get("/api/v1/streams/stream_zzzzzzzz").status)
-	refused := p.post("/api/v1/streams", `{"provider":"finnhub","symbols":["A"]}`)
+	refused := p.post("/api/v1/streams", `{"provider":"yahoo","symbols":["A"]}`)
 	assert.Equal(t, http.StatusBadRequest, refused.status)
-	assert.Contains(t, refused.body, "those that can are coinbase")
+	assert.Contains(t, refused.body, "those that can are coinbase, finnhub")
 }
 
 // awaitPrices returns once there are as many prices as frames.

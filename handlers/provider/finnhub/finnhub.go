@@ -1,13 +1,17 @@
-// Package finnhub asks Finnhub, https://finnhub.io, for quotes. It needs a key.
+// Package finnhub asks Finnhub, https://finnhub.io, for quotes, and streams its trades by
+// WebSocket. It needs a key.
 package finnhub
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"log/slog"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/pricemill/pricemill/handlers/provider/feed"
 	"github.com/pricemill/pricemill/handlers/provider/payload"
 	"github.com/pricemill/pricemill/handlers/provider/rest"
 	"github.com/pricemill/pricemill/pipeline"
@@ -21,6 +25,8 @@ const Name schema.Provider = "finnhub"
 type Settings struct {
 	// BaseURL is where the service lies. Default: DefaultBaseURL.
 	BaseURL string `mapstructure:"base_url" doc:"where the service lies"`
+	// WSURL is where its WebSocket feed lies. Default: DefaultWSURL.
+	WSURL string `mapstructure:"ws_url" doc:"where its WebSocket feed lies"`
 	// APIKey is a secret. Without one, each Quote is CodeNotConfigured.
 	APIKey string `mapstructure:"api_key" doc:"the key, a secret; better set as FINNHUB_API_KEY"`
 }
@@ -28,7 +34,7 @@ type Settings struct {
 // DefaultBaseURL is that of the real service.
 const DefaultBaseURL = "https://finnhub.io/api/v1"
 
-var defaults = Settings{BaseURL: DefaultBaseURL}
+var defaults = Settings{BaseURL: DefaultBaseURL, WSURL: DefaultWSURL}
 
 func init() {
 	pipeline.RegisterProvider(pipeline.ProviderModule{
@@ -48,15 +54,28 @@ func New(env pipeline.Env) (pipeline.Provider, error) {
 	key := strings.TrimSpace(settings.APIKey) // a file it was read from may end in a new line
 	client, err := rest.New(rest.Config{BaseURL: settings.BaseURL, KeyHeader: "X-Finnhub-Token", Key: key,
 		ResetHeader: "X-Ratelimit-Reset", Version: env.Version, Now: env.Now})
-	if err != nil {
+	feedURL, feedErr := parseFeed(settings.WSURL, key)
+	if err := errors.Join(err, feedErr); err != nil {
 		return nil, err
 	}
-	return &provider{client: client, hasKey: key != ""}, nil
+	p := &provider{client: client, key: key, now: env.Now, log: env.Log, feedURL: feedURL,
+		feedClient: feed.NewClient(feed.Config{MaxFrame: maxFrame, Version: env.Version, Now: env.Now})}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	return p, nil
 }
 
 type provider struct {
-	client *rest.Client
-	hasKey bool
+	client     *rest.Client
+	key        string
+	feedURL    string // holds the key
+	feedClient *feed.Client
+	now        func() time.Time
+	log        *slog.Logger
 }
 
 var (
@@ -70,12 +89,12 @@ func (*provider) Limits() []pipeline.Limit {
 }
 
 // Configured implements pipeline.Configurable.
-func (p *provider) Configured() bool { return p.hasKey }
+func (p *provider) Configured() bool { return p.key != "" }
 
 // Quote implements pipeline.Provider. The key travels in a header: URLs end up in
 // logs.
 func (p *provider) Quote(ctx context.Context, symbol schema.Symbol) (schema.RawResponse, error) {
-	if !p.hasKey {
+	if !p.Configured() {
 		return nil, pipeline.Quotef(schema.CodeNotConfigured, "there is no key: set FINNHUB_API_KEY")
 	}
 	return p.client.Get(ctx, url.Values{"symbol": {string(symbol)}}, "quote")
@@ -88,9 +107,12 @@ type quote struct {
 	Error   *string         `json:"error"`
 }
 
-// Normalize implements pipeline.Provider. An answer holds one price. A symbol
-// that Finnhub does not know has a quote like any other, but of zeros.
+// Normalize implements pipeline.Provider. An answer, and a frame of the stream, hold one
+// price. A symbol that Finnhub does not know has a quote like any other, but of zeros.
 func (*provider) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error) {
+	if isFrame(fetched.RawResponse) {
+		return normalizeFrame(fetched.RawResponse)
+	}
 	var q quote
 	if err := payload.Decode(fetched.RawResponse, &q); err != nil {
 		return nil, err
