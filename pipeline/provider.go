@@ -40,6 +40,22 @@ type Limited interface {
 	Limits() []Limit
 }
 
+// Describer is a Provider that knows of an instrument by its symbol what no answer says.
+type Describer interface {
+	Provider
+	// DescribeSymbol says what is known of a symbol. It is pure.
+	DescribeSymbol(symbol schema.Symbol) schema.Instrument
+}
+
+// AnswerDescriber is a Provider whose answers tell of the instrument, too: its currency, say,
+// or when it is traded.
+type AnswerDescriber interface {
+	Provider
+	// DescribeAnswer reads what an answer tells of its instrument, as Normalize reads its
+	// prices; false where it tells nothing.
+	DescribeAnswer(quote schema.QuoteFetched) (schema.Instrument, bool)
+}
+
 // Limit is a number of calls within any period of a length.
 type Limit struct {
 	Calls int

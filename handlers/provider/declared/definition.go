@@ -42,6 +42,8 @@ type Definition struct {
 	rules   []rule
 	read    reading
 	stream  *streaming // nil: none
+
+	described described
 }
 
 // file is the form of a file.
@@ -56,6 +58,8 @@ type file struct {
 	Answers []answer          `yaml:"answers"`
 	Read    read              `yaml:"read"`
 	Stream  *stream           `yaml:"stream"`
+
+	Instrument *instrument `yaml:"instrument"`
 }
 
 type limit struct {
@@ -129,6 +133,7 @@ func Parse(text []byte) (*Definition, error) {
 	d.parseRules(fault)
 	d.parseRead(fault)
 	d.parseStream(fault)
+	d.parseInstrument(fault)
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDefinition, err)
 	}
@@ -321,7 +326,7 @@ func explain(err error) error {
 func keysOf(section string) []string {
 	var keys []string
 	for _, t := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[limit](), reflect.TypeFor[answer](), reflect.TypeFor[read](), reflect.TypeFor[bar](),
-		reflect.TypeFor[stream](), reflect.TypeFor[login](), reflect.TypeFor[ping](), reflect.TypeFor[frameRule](), reflect.TypeFor[frameRead]()} {
+		reflect.TypeFor[stream](), reflect.TypeFor[login](), reflect.TypeFor[ping](), reflect.TypeFor[frameRule](), reflect.TypeFor[frameRead](), reflect.TypeFor[instrument]()} {
 		if t.Name() == section {
 			for i := range t.NumField() {
 				keys = append(keys, t.Field(i).Tag.Get("yaml"))
