@@ -105,6 +105,7 @@ func newAPI(c config, instruments *symbolmap.Map, b *backends, m *modules, r *en
 		Requests:       waiter,
 		RequestDetails: requests.Reader{DB: b.store},
 		ProviderInfo:   m.describeProviders,
+		Instruments:    newKnown(m, b.store).describe,
 		Indicators:     m.indicators(b.store),
 		SwitchedOff:    m.switchedOff,
 		Live:           push{hub},

@@ -118,6 +118,7 @@ func (a *API) writeStale(w http.ResponseWriter, r *http.Request, asked latestQue
 
 func (a *API) writePrice(w http.ResponseWriter, r *http.Request, asked latestQuery, price latestprices.Price) error {
 	a.markSimulated(w, price.Provider)
+	a.markMarket(r.Context(), w, price.Provider, price.Symbol)
 	writeText(w, r, priceBody{price.Symbol, price.Price, price.Timestamp, asNamed(price.Provider, asked.named)}.appendTo(make(jsonText, 0, 192)))
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/instruments"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -176,10 +177,12 @@ type Ports struct {
 	// ProviderStatus tells how providers are doing. One that is missing, and all
 	// where it is nil, are shown without.
 	ProviderStatus func(ctx context.Context) (map[schema.Provider]ProviderStatus, error)
-	Streams        Streams
-	Rebuilds       Rebuilds
-	DeadLetters    DeadLetters
-	Pipeline       Pipeline
+	// Instruments tells what is known of markets, in their order. Nil: nothing is.
+	Instruments func(ctx context.Context, of []instruments.Market) ([]schema.Instrument, error)
+	Streams     Streams
+	Rebuilds    Rebuilds
+	DeadLetters DeadLetters
+	Pipeline    Pipeline
 	// Stale reports whether no process updates the live tables of a projection, and since
 	// when. Nil: all are updated.
 	Stale func(projection string) (age time.Duration, stale bool)

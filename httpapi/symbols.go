@@ -19,6 +19,9 @@ type symbolItem struct {
 	LastPrice      schema.Decimal  `json:"last_price"`
 	// Instrument is the name of the instrument in the symbol map that it is a member of.
 	Instrument schema.Symbol `json:"instrument,omitempty"`
+	about
+	// Market is empty where nothing is known of instruments.
+	Market schema.MarketState `json:"market,omitempty"`
 }
 
 // getSymbols lists the symbols of all providers where the request names none:
@@ -49,8 +52,12 @@ func (a *API) getSymbols(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("listing the symbols: %w", err)
 	}
 	page := newPage(symbols, limit, func(s latestprices.Symbol) symbolItem {
-		return symbolItem{s.Symbol, s.Provider, s.Prices, s.First, s.Last, s.LastPrice, a.config.SymbolMap.Of(s.Provider, s.Symbol)}
+		return symbolItem{Symbol: s.Symbol, Provider: s.Provider, Count: s.Prices, FirstTimestamp: s.First, LastTimestamp: s.Last, LastPrice: s.LastPrice,
+			Instrument: a.config.SymbolMap.Of(s.Provider, s.Symbol)}
 	}, func(s latestprices.Symbol) string { return list.cursor(string(s.Provider), string(s.Symbol)) })
+	if err := a.describe(ctx, page.Items); err != nil {
+		return err
+	}
 	for _, item := range page.Items {
 		a.markSimulated(w, item.Provider)
 	}

@@ -21,6 +21,7 @@ import (
 	_ "github.com/pricemill/pricemill/projections/bollinger"
 	_ "github.com/pricemill/pricemill/projections/candles"
 	_ "github.com/pricemill/pricemill/projections/ema"
+	_ "github.com/pricemill/pricemill/projections/instruments"
 	_ "github.com/pricemill/pricemill/projections/jobs"
 	_ "github.com/pricemill/pricemill/projections/latestprices"
 	_ "github.com/pricemill/pricemill/projections/movingaverages"
