@@ -52,7 +52,11 @@ func (d *Definition) New(env pipeline.Env) (pipeline.Provider, error) {
 		}
 		return p, nil
 	}
-	return newStreamer(p, settings.WSURL, env)
+	s, err := newStreamer(p, settings.WSURL, env)
+	if err != nil || p.stream.leave.root == nil {
+		return s, err
+	}
+	return changingStreamer{s}, nil
 }
 
 func fillHeaders(templates map[string]template, key string) map[string]string {

@@ -24,11 +24,13 @@ type stream struct {
 	Login     *login            `yaml:"login"`
 	Symbol    string            `yaml:"symbol"`
 	Subscribe yaml.Node         `yaml:"subscribe"`
-	Most      *int              `yaml:"most_symbols"`
-	Ping      *ping             `yaml:"ping"`
-	Split     string            `yaml:"split"`
-	Frames    []frameRule       `yaml:"frames"`
-	Read      frameRead         `yaml:"read"`
+	// Unsubscribe is empty where a connection keeps its symbols.
+	Unsubscribe yaml.Node   `yaml:"unsubscribe"`
+	Most        *int        `yaml:"most_symbols"`
+	Ping        *ping       `yaml:"ping"`
+	Split       string      `yaml:"split"`
+	Frames      []frameRule `yaml:"frames"`
+	Read        frameRead   `yaml:"read"`
 }
 
 // login is what is sent before anything else, and the frame to await.
@@ -104,6 +106,7 @@ type streaming struct {
 	login     message
 	until     program
 	subscribe message
+	leave     message
 	ping      message
 	symbol    program // nil code: the definition's
 	split     []string
@@ -170,6 +173,11 @@ func (s *streaming) parseMessages(fault func(string, error)) {
 		err = errors.New("want {symbol} in it")
 	}
 	fault("subscribe", err)
+	s.leave, err = parseMessage(s.Unsubscribe, append([]string{symbolPlace}, keyPlaces...)...)
+	if err == nil && s.leave.root != nil && !s.leave.isPerSymbol() && !s.leave.root.repeats() {
+		err = errors.New("want {symbol} in it")
+	}
+	fault("unsubscribe", err)
 	if s.Login != nil {
 		s.login, err = parseMessage(s.Login.Send, keyPlaces...)
 		if err == nil && s.login.root == nil {
@@ -271,7 +279,7 @@ func (s *streaming) parseRead(fault func(string, error)) {
 // keyed are all templates that may hold the key.
 func (s *streaming) keyed() []template {
 	all := slices.Concat(s.request.path, slices.Collect(maps.Values(s.request.query)), slices.Collect(maps.Values(s.headers)))
-	return slices.Concat(all, s.login.templates(), s.subscribe.templates())
+	return slices.Concat(all, s.login.templates(), s.subscribe.templates(), s.leave.templates())
 }
 
 // needsKey says that the feed wants a key.

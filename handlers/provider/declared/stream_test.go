@@ -547,3 +547,70 @@ func TestASettingOfAStreamThatThereIsNot(t *testing.T) {
 		assert.NotContains(t, err.Error(), "canary")
 	}
 }
+
+// A definition with unsubscribe changes the symbols of a connection: only what changes is
+// asked for, also before the login is answered, and a trade of a symbol that was left a moment
+// ago is no fault. One without it is connected again by the caller.
+func TestTheSymbolsOfAConnectionChange(t *testing.T) {
+	t.Parallel()
+	trade := func(pair string, n int) string {
+		return fmt.Sprintf(`[{"ev":"trade","pair":%q,"last":1,"at":1750000000,"trade":%d,"venue":"X","no":%d}]`, pair, n, n)
+	}
+	unsubscribe := `{"action":"unsubscribe","pairs":["A/USD"],"id":1}`
+	feed := feedtest.Start(t, func(heard string) []string {
+		switch {
+		case strings.Contains(heard, `"auth"`):
+			return []string{`[{"ev":"welcome"}]`}
+		case heard == unsubscribe:
+			return []string{trade("A/USD", 2), trade("C/USD", 1)} // the first was on its way
+		case strings.Contains(heard, `"subscribe"`) && strings.Contains(heard, "B/USD"):
+			return []string{trade("A/USD", 1), trade("B/USD", 1)}
+		}
+		return nil
+	})
+	text := definition(t, "acmestream", "  most_symbols: 3\n", "  unsubscribe: {action: unsubscribe, pairs: [\"{symbol}\"], id: 1}\n")
+	p, ok := newStreamer(t, text, feed.URL, io.Discard).(pipeline.Resubscriber)
+	require.True(t, ok)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	changes := make(chan []schema.Symbol, 1)
+	var got []string
+	err := p.StreamChanging(ctx, []schema.Symbol{"A-USD", "B-USD"}, changes, func(m pipeline.StreamMessage) error {
+		if m.ID == "" {
+			return nil
+		}
+		got = append(got, string(m.Symbol))
+		if len(got) == 2 {
+			changes <- []schema.Symbol{"B-USD", "C-USD"}
+		}
+		if len(got) == 3 {
+			return errEnough
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, errEnough)
+	assert.Equal(t, []string{"A-USD", "B-USD", "C-USD"}, got)
+	heard := slices.DeleteFunc(feed.Heard(), func(text string) bool { return strings.Contains(text, `"auth"`) })
+	assert.Equal(t, []string{`{"action":"subscribe","pairs":["A/USD","B/USD"],"id":1}`, `{"action":"subscribe","pairs":["C/USD"],"id":1}`, unsubscribe}, heard)
+	_, ok = newStreamer(t, definition(t, "acmestream"), feed.URL, io.Discard).(pipeline.Resubscriber)
+	assert.False(t, ok)
+}
+
+// A change that the definition cannot make ends the connection with the reason.
+func TestAChangeThatCannotBe(t *testing.T) {
+	t.Parallel()
+	feed := feedtest.Start(t, func(heard string) []string {
+		if strings.Contains(heard, `"auth"`) {
+			return []string{`[{"ev":"welcome"}]`}
+		}
+		return nil
+	})
+	text := definition(t, "acmestream", "  most_symbols: 3\n", "  most_symbols: 1\n  unsubscribe: {action: unsubscribe, pairs: [\"{symbol}\"], id: 1}\n")
+	changes := make(chan []schema.Symbol, 1)
+	changes <- []schema.Symbol{"A-USD", "B-USD"}
+	err := newStreamer(t, text, feed.URL, io.Discard).(pipeline.Resubscriber).StreamChanging(t.Context(), []schema.Symbol{"A-USD"}, changes,
+		func(pipeline.StreamMessage) error { return nil })
+	var q *pipeline.QuoteError
+	require.ErrorAs(t, err, &q)
+	assert.Contains(t, q.Reason, "streams 1 symbols a connection, and these are 2")
+}

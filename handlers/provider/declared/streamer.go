@@ -2,6 +2,7 @@ package declared
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -27,7 +28,16 @@ type streamer struct {
 	log    *slog.Logger
 }
 
+// changingStreamer is one whose connections change their symbols.
+type changingStreamer struct{ *streamer }
+
+// StreamChanging implements pipeline.Resubscriber.
+func (s changingStreamer) StreamChanging(ctx context.Context, symbols []schema.Symbol, changes <-chan []schema.Symbol, f func(pipeline.StreamMessage) error) error {
+	return s.connect(ctx, symbols, changes, f)
+}
+
 var (
+	_ pipeline.Resubscriber = changingStreamer{}
 	_ pipeline.Streamer     = (*streamer)(nil)
 	_ pipeline.Limited      = (*streamer)(nil)
 	_ pipeline.Configurable = (*streamer)(nil)
@@ -54,14 +64,20 @@ func newStreamer(p *provider, base string, env pipeline.Env) (*streamer, error) 
 // the service refuses, is left out, and the others are streamed; where none is left, the
 // error is CodeUnknownSymbol.
 func (s *streamer) Stream(ctx context.Context, symbols []schema.Symbol, f func(pipeline.StreamMessage) error) error {
+	return s.connect(ctx, symbols, nil, f)
+}
+
+func (s *streamer) connect(ctx context.Context, symbols []schema.Symbol, changes <-chan []schema.Symbol, f func(pipeline.StreamMessage) error) error {
 	if s.stream.needsKey() && s.key == "" {
 		return pipeline.Quotef(schema.CodeNotConfigured, "there is no key: set %s", KeySetting(s.file.Name))
 	}
-	c := &connection{streamer: s, bySpelling: map[string][]schema.Symbol{}, f: f}
-	if err := c.spellAll(symbols); err != nil {
+	c := &connection{streamer: s, f: f}
+	var err error
+	if c.subscribed, err = c.spellAll(symbols); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	cancel := func() { end(nil) }
 	defer cancel()
 	connecting, connected := context.WithTimeout(ctx, feed.ConnectTimeout)
 	defer connected()
@@ -71,18 +87,28 @@ func (s *streamer) Stream(ctx context.Context, symbols []schema.Symbol, f func(p
 	}
 	c.conn = conn
 	defer conn.Close()
-	var pinging sync.WaitGroup
-	defer pinging.Wait()
+	var writing sync.WaitGroup
+	defer writing.Wait()
 	defer cancel()
 	if err := c.begin(connecting); err != nil {
 		return err
 	}
 	if s.stream.Ping != nil {
-		pinging.Go(func() { c.ping(ctx, cancel) })
+		writing.Go(func() { c.ping(ctx, cancel) })
+	}
+	if changes != nil {
+		writing.Go(func() {
+			if err := c.follow(ctx, changes); err != nil {
+				end(err)
+			}
+		})
 	}
 	err = c.readAll(ctx)
 	if failed := c.failure(); failed != nil {
 		return failed
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ctx.Err()) {
+		return cause // the subscription could not be changed
 	}
 	return err
 }
@@ -90,54 +116,127 @@ func (s *streamer) Stream(ctx context.Context, symbols []schema.Symbol, f func(p
 // connection is one call of Stream.
 type connection struct {
 	*streamer
-	conn *feed.Conn
-	// spellings are the symbols that are streamed, as the service writes them. Two symbols may
-	// have one spelling.
-	spellings  []string
-	bySpelling map[string][]schema.Symbol
-	loggedIn   bool
-	warned     bool // of frames that no rule is for
+	conn   *feed.Conn
+	warned bool // of frames that no rule is for
+
+	subscribing sync.Mutex // of what follows
+	subscribed  spelled
+	// left are the spellings of symbols that were unsubscribed from: trades of them may still
+	// be on their way.
+	left     map[string]bool
+	loggedIn bool
 
 	mu     sync.Mutex // of calls of f
 	f      func(pipeline.StreamMessage) error
 	failed error // what f returned
 }
 
-func (c *connection) spellAll(symbols []schema.Symbol) error {
+// spelled are symbols as the service writes them. Two of them may have one spelling.
+type spelled struct {
+	spellings []string
+	symbols   map[string][]schema.Symbol
+}
+
+// without are the spellings that others does not have.
+func (s spelled) without(others spelled) []string {
+	return slices.DeleteFunc(slices.Clone(s.spellings), func(spelling string) bool { return slices.Contains(others.spellings, spelling) })
+}
+
+func (c *connection) spellAll(symbols []schema.Symbol) (spelled, error) {
+	all := spelled{symbols: map[string][]schema.Symbol{}}
 	for _, symbol := range symbols {
-		spelled, err := c.spellFor(symbol)
+		spelling, err := c.spellFor(symbol)
 		if err != nil {
 			c.log.Warn("the definition has no spelling of a symbol; streaming the others", "provider", c.file.Name, "symbol", symbol)
 			continue
 		}
-		if len(c.bySpelling[spelled]) == 0 {
-			c.spellings = append(c.spellings, spelled)
+		if len(all.symbols[spelling]) == 0 {
+			all.spellings = append(all.spellings, spelling)
 		}
-		c.bySpelling[spelled] = append(c.bySpelling[spelled], symbol)
+		all.symbols[spelling] = append(all.symbols[spelling], symbol)
 	}
 	switch most := c.stream.most(); {
-	case len(c.spellings) == 0:
-		return pipeline.Quotef(schema.CodeUnknownSymbol, "the definition has no spelling of any of the symbols")
-	case len(c.spellings) > most:
-		return pipeline.Quotef(schema.CodeBadResponse, "the service streams %d symbols a connection, and these are %d: start several streams", most, len(c.spellings))
+	case len(all.spellings) == 0:
+		return all, pipeline.Quotef(schema.CodeUnknownSymbol, "the definition has no spelling of any of the symbols")
+	case len(all.spellings) > most:
+		return all, pipeline.Quotef(schema.CodeBadResponse, "the service streams %d symbols a connection, and these are %d: start several streams", most, len(all.spellings))
+	}
+	return all, nil
+}
+
+// follow changes the subscription until ctx is done.
+func (c *connection) follow(ctx context.Context, changes <-chan []schema.Symbol) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case symbols := <-changes:
+			if err := c.change(ctx, symbols); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// change subscribes to what is new in symbols, and unsubscribes from what is not in them.
+// Before the login it only notes them.
+func (c *connection) change(ctx context.Context, symbols []schema.Symbol) error {
+	wanted, err := c.spellAll(symbols)
+	if err != nil {
+		return err
+	}
+	c.subscribing.Lock()
+	defer c.subscribing.Unlock()
+	added, gone := wanted.without(c.subscribed), c.subscribed.without(wanted)
+	c.subscribed = wanted
+	if !c.loggedIn {
+		return nil
+	}
+	if c.left == nil {
+		c.left = map[string]bool{}
+	}
+	for _, spelling := range gone {
+		c.left[spelling] = true
+	}
+	if len(added) > 0 {
+		if err := c.send(ctx, c.stream.subscribe, added); err != nil {
+			return err
+		}
+	}
+	if len(gone) > 0 {
+		return c.send(ctx, c.stream.leave, gone)
 	}
 	return nil
 }
 
 // begin logs in, or subscribes where no answer to a login is to be awaited.
 func (c *connection) begin(ctx context.Context) error {
-	if err := c.send(ctx, c.stream.login); err != nil {
+	if err := c.send(ctx, c.stream.login, nil); err != nil {
 		return err
 	}
 	if c.stream.until.code != nil {
 		return nil
 	}
-	c.loggedIn = true
-	return c.send(ctx, c.stream.subscribe)
+	return c.subscribe(ctx)
 }
 
-func (c *connection) send(ctx context.Context, m message) error {
-	for _, frame := range m.fill(keyValues(c.key), c.spellings) {
+// subscribe asks for all symbols, once that may be.
+func (c *connection) subscribe(ctx context.Context) error {
+	c.subscribing.Lock()
+	defer c.subscribing.Unlock()
+	c.loggedIn = true
+	return c.send(ctx, c.stream.subscribe, c.subscribed.spellings)
+}
+
+// awaits says that the login has not been answered yet.
+func (c *connection) awaits() bool {
+	c.subscribing.Lock()
+	defer c.subscribing.Unlock()
+	return !c.loggedIn
+}
+
+func (c *connection) send(ctx context.Context, m message, spellings []string) error {
+	for _, frame := range m.fill(keyValues(c.key), spellings) {
 		if err := c.conn.Write(ctx, frame); err != nil {
 			return err
 		}
@@ -174,7 +273,7 @@ func (c *connection) ping(ctx context.Context, cancel context.CancelFunc) {
 		case <-ticker.C:
 		}
 		if c.stream.ping.root != nil {
-			if c.send(ctx, c.stream.ping) != nil {
+			if c.send(ctx, c.stream.ping, nil) != nil {
 				return
 			}
 			continue
@@ -195,7 +294,7 @@ func (c *connection) readAll(ctx context.Context) error {
 	defer awaited()
 	for {
 		reading := ctx
-		if !c.loggedIn {
+		if c.awaits() {
 			reading = awaiting
 		}
 		isText, frame, err := c.conn.Read(reading)
@@ -232,9 +331,8 @@ func (c *connection) receive(ctx context.Context, frame []byte, receivedAt schem
 func (c *connection) take(ctx context.Context, frame []byte, receivedAt schema.Time) error {
 	value, isJSON := decodeFrame(frame)
 	alive := pipeline.StreamMessage{ReceivedAt: receivedAt}
-	if !c.loggedIn && c.stream.until.holds(value) {
-		c.loggedIn = true
-		if err := c.send(ctx, c.stream.subscribe); err != nil {
+	if c.awaits() && c.stream.until.holds(value) {
+		if err := c.subscribe(ctx); err != nil {
 			return err
 		}
 		return c.deliver(alive)
@@ -279,7 +377,10 @@ func (c *connection) takeTrade(value any, frame []byte, receivedAt schema.Time) 
 	if err != nil {
 		return err
 	}
-	symbols := c.bySpelling[spelled]
+	symbols, left := c.of(spelled)
+	if left {
+		return c.deliver(pipeline.StreamMessage{ReceivedAt: receivedAt})
+	}
 	if len(symbols) == 0 {
 		return pipeline.Quotef(schema.CodeBadResponse, "a trade of a symbol that was not subscribed to")
 	}
@@ -296,6 +397,14 @@ func (c *connection) takeTrade(value any, frame []byte, receivedAt schema.Time) 
 	return nil
 }
 
+// of are the symbols with a spelling; left says that none is any more.
+func (c *connection) of(spelling string) (symbols []schema.Symbol, left bool) {
+	c.subscribing.Lock()
+	defer c.subscribing.Unlock()
+	symbols = c.subscribed.symbols[spelling]
+	return symbols, len(symbols) == 0 && c.left[spelling]
+}
+
 // leaveOut goes on without a symbol that the service does not have.
 func (c *connection) leaveOut(ctx context.Context, rule *compiledFrameRule, value any) error {
 	refused := ""
@@ -304,17 +413,22 @@ func (c *connection) leaveOut(ctx context.Context, rule *compiledFrameRule, valu
 			refused, _ = textOf(said)
 		}
 	}
-	at := slices.Index(c.spellings, refused)
+	c.subscribing.Lock()
+	defer c.subscribing.Unlock()
+	spellings := c.subscribed.spellings
+	at := slices.Index(spellings, refused)
 	switch {
-	case at < 0 && len(c.spellings) > 1:
+	case at < 0 && c.left[refused]:
+		return nil
+	case at < 0 && len(spellings) > 1:
 		return pipeline.Quotef(schema.CodeUnknownSymbol, "the service does not have one of the symbols, by rule %d of the stream", rule.number)
-	case len(c.spellings) <= 1:
+	case len(spellings) <= 1:
 		return pipeline.Quotef(schema.CodeUnknownSymbol, "the service does not have the symbol, by rule %d of the stream", rule.number)
 	}
-	c.log.Warn("the service does not have a symbol; streaming the others", "provider", c.file.Name, "symbols", c.bySpelling[refused])
-	c.spellings = slices.Delete(c.spellings, at, at+1)
+	c.log.Warn("the service does not have a symbol; streaming the others", "provider", c.file.Name, "symbols", c.subscribed.symbols[refused])
+	c.subscribed.spellings = slices.Delete(slices.Clone(spellings), at, at+1)
 	if rule.Resubscribe {
-		return c.send(ctx, c.stream.subscribe)
+		return c.send(ctx, c.stream.subscribe, c.subscribed.spellings)
 	}
 	return nil
 }
