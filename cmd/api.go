@@ -84,7 +84,8 @@ func newAPI(c config, instruments *symbolmap.Map, b *backends, m *modules, r *en
 		Build:     thisBuild(),
 		Providers: c.Providers.names(), ProviderAliases: c.Providers.aliases(), DefaultProvider: c.DefaultProvider, DefaultWindow: c.DefaultWindow,
 		SymbolMap:     instruments,
-		Streamers:     m.streamers(),
+		Streamers:     m.able(func(p pipeline.Provider) bool { _, ok := p.(pipeline.Streamer); return ok }),
+		Historians:    m.able(func(p pipeline.Provider) bool { _, ok := p.(pipeline.Historian); return ok }),
 		Simulated:     c.Providers.simulated(),
 		CaseSensitive: c.Providers.caseSensitive(),
 		MaxAge:        c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
@@ -122,6 +123,7 @@ func newAPI(c config, instruments *symbolmap.Map, b *backends, m *modules, r *en
 		},
 		AsyncAPI:    events,
 		Streams:     streams{stream.Reader{DB: b.store}},
+		Backfills:   newBackfills(b.store, m),
 		Rebuilds:    rebuilds{b.store, m.projections},
 		DeadLetters: letters{b.store},
 		Pipeline:    newFlow(b, m.parts),
@@ -159,6 +161,9 @@ func (m *modules) describeProviders() []httpapi.ProviderInfo {
 		provider := m.providers[module.Name]
 		if _, ok := provider.(pipeline.Streamer); ok {
 			info.Capabilities = append(info.Capabilities, httpapi.CapabilityStream)
+		}
+		if _, ok := provider.(pipeline.Historian); ok {
+			info.Capabilities = append(info.Capabilities, httpapi.CapabilityHistory)
 		}
 		if p, ok := provider.(pipeline.Configurable); ok {
 			info.Configured = p.Configured()

@@ -38,6 +38,8 @@ var argumentValues = map[string]values{
 	"INDICATOR":  listed("/indicators", "name", "description"),
 	"JOB":        func(q completing) []cobra.Completion { return q.jobs() },
 	"STREAM":     listed("/streams?limit=1000", "stream_id", "provider"),
+	"BACKFILL":   listed("/backfills?limit=1000", "backfill_id", "status"),
+	"PROVIDER":   providersHere,
 	"STAGE":      stageNames,
 	"TOPIC":      func(completing) []cobra.Completion { return plain(schema.Topics()) },
 	"PROJECTION": func(completing) []cobra.Completion { return plain(projectionNames()) },

@@ -45,7 +45,7 @@ func newKeysCreate(a *app) *cobra.Command {
 those before it:
 
   read     read prices, jobs, and all else that the API tells
-  command  start, pause and stop polling jobs and streams
+  command  start, pause and stop polling jobs, streams and backfills
   admin    rebuild read models, retry and discard dead letters`,
 		Example: "  pricemill keys create dashboard --scope read\n  pricemill keys create loader --scope command --rate 600 -o json",
 		Args:    exactArgs(1),

@@ -55,6 +55,7 @@ BBB +csv +3 +2025-06-15T14:31:00.000000Z +1 +2025-06-15T14:31:00.000000Z
 		"indicator", "candles", "AAA", "--provider", "csv", "--set", "interval=1d")
 	prints(`(?s)PROVIDER +DEFAULT +CONFIGURED +GIVES +CALLS LEFT +BREAKER +DESCRIPTION\ncoinbase +no +yes .*simulated +yes .*`, "providers")
 	prints(`STREAM ID +STATUS [^\n]*\n`, "streams", "list")
+	prints(`BACKFILL ID +STATUS [^\n]*\n`, "backfill", "list")
 
 	// As JSON each item has the digits that the service sent.
 	status, stdout, _ := p.asClient("history", "AAA", "--provider", "csv", "--limit", "0", "-o", "json")
@@ -102,6 +103,10 @@ BBB +csv +3 +2025-06-15T14:31:00.000000Z +1 +2025-06-15T14:31:00.000000Z
 		{[]string{"indicator", "candles", "AAA", "--set", "interval=2m"}, 2, "interval: Input should be"},
 		{[]string{"streams", "start", "AAA"}, 2, "--provider is needed"},
 		{[]string{"streams", "stop", "stream_none"}, 1, "404 Not Found"},
+		{[]string{"backfill", "stop", "backfill_none"}, 1, "404 Not Found"},
+		{[]string{"backfill", "show", "backfill_none"}, 1, "404 Not Found"},
+		{[]string{"backfill", "simulated", "AAA"}, 2, "--from and --to are needed"},
+		{[]string{"backfill", "lst"}, 2, "unknown command"},
 	} {
 		status, stdout, stderr := p.asClient(test.args...)
 		assert.Equal(t, test.status, status, "%q: %s", test.args, stderr)

@@ -160,11 +160,11 @@ func (m *modules) provider(name schema.Provider) (pipeline.Provider, bool) {
 	return p, known
 }
 
-// streamers are the providers that can stream.
-func (m *modules) streamers() []schema.Provider {
+// able are the providers that can do something.
+func (m *modules) able(is func(pipeline.Provider) bool) []schema.Provider {
 	var names []schema.Provider
 	for _, name := range m.known.names() {
-		if _, ok := m.providers[name].(pipeline.Streamer); ok {
+		if is(m.providers[name]) {
 			names = append(names, name)
 		}
 	}

@@ -71,6 +71,7 @@ var builtinSources = []topology.Component{
 	{Kind: topology.SourceComponent, Name: "api", Doc: "Commands and questions of clients.", Produces: []schema.EventType{
 		schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(), schema.PollingJobResumed{}.EventType(),
 		schema.PollingJobStopped{}.EventType(), schema.FetchRequested{}.EventType(), schema.StreamStarted{}.EventType(), schema.StreamChanged{}.EventType(), schema.StreamStopped{}.EventType(),
+		schema.BackfillStarted{}.EventType(), schema.BackfillStopped{}.EventType(),
 		schema.PriceCorrected{}.EventType(), schema.PriceRetracted{}.EventType()}},
 	{Kind: topology.SourceComponent, Name: "ingest", Doc: "Quotes of files, and corrections.", Produces: []schema.EventType{schema.QuoteFetched{}.EventType(), schema.PriceCorrected{}.EventType()}},
 }

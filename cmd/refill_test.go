@@ -60,6 +60,7 @@ var notRefilled = map[string]string{
 	"positions.claimed_at": "when it was refilled", "positions.halted": "", "generations.created_at": "when it was refilled",
 	"dead_letters.id": "they are numbered as they are met", "dead_letters.created_at": "when it was refilled", "dead_letters.discarded_at": "an order",
 	"streams.claimed_by": "no process works", "streams.claimed_until": "no process works",
+	"backfills.claimed_by": "no process works", "backfills.claimed_until": "no process works",
 }
 
 // keptOf are the contents of the tables that a refill brings back, row by row.

@@ -54,6 +54,7 @@ var mayImport = []struct {
 	{"handlers/remote", []string{"pipeline", "schema"}},
 	{"handlers/target", []string{"handlers/pricealerts", "pipeline", "pipeline/rowid", "schema"}},
 	{"handlers/target/targettest", []string{"pipeline", "pipeline/pipelinetest", "pipeline/store", "pipeline/store/sqlite", "schema"}},
+	{"handlers/backfill", []string{"handlers/fetch", "handlers/provider/declared", "handlers/rawstore", "pipeline", "pipeline/store", "schema"}},
 	{"handlers/webhook", []string{"handlers/pricealerts", "handlers/remote", "handlers/target", "pipeline", "schema"}},
 	{"handlers/...", []string{"handlers/failingjobs", "handlers/provider/...", "handlers/remote", "handlers/target", "pipeline", "pipeline/audit", "pipeline/failpoint", "pipeline/rowid", "pipeline/store", "pipeline/tracing", "schema", "schema/names", "schema/parquet"}},
 	{"projections", []string{"pipeline", "pipeline/audit", "pipeline/engine", "pipeline/log", "pipeline/rowid", "pipeline/store", "pipeline/topics", "schema"}},

@@ -36,8 +36,9 @@ var actions = map[string]action{
 	"start-stream": {"/dashboard/jobs", "The stream was accepted.", http.MethodPost, "/api/v1/streams", func(form url.Values) any {
 		return map[string]any{"symbols": listed(form.Get("symbols")), "provider": form.Get("provider")}
 	}},
-	"stop-stream":  {"/dashboard/jobs", "The stream is being stopped.", http.MethodDelete, "/api/v1/streams/{id}", nil},
-	"retry-letter": {"/dashboard/pipeline", "The record is being retried.", http.MethodPost, "/api/v1/dead-letters/{id}/retry", nil},
+	"stop-stream":   {"/dashboard/jobs", "The stream is being stopped.", http.MethodDelete, "/api/v1/streams/{id}", nil},
+	"stop-backfill": {"/dashboard/jobs", "The backfill is being stopped.", http.MethodDelete, "/api/v1/backfills/{id}", nil},
+	"retry-letter":  {"/dashboard/pipeline", "The record is being retried.", http.MethodPost, "/api/v1/dead-letters/{id}/retry", nil},
 	"start-rebuild": {"/dashboard/pipeline", "The rebuild was accepted.", http.MethodPost, "/api/v1/rebuilds", func(form url.Values) any {
 		return map[string]any{"projection": form.Get("projection")}
 	}},

@@ -27,17 +27,18 @@ const queryTimeout = 5 * time.Second
 
 // API is the handler of all requests. It is safe for concurrent use.
 type API struct {
-	config  Config
-	ports   Ports
-	fetcher *fetcher
-	jobs    *activeLimit
-	streams *activeLimit
-	push    *pushStreams
-	origins origins
-	router  *mux.Router
-	handler http.Handler
-	routes  []route
-	looks   singleflight.Group // of those who watch the process
+	config    Config
+	ports     Ports
+	fetcher   *fetcher
+	jobs      *activeLimit
+	streams   *activeLimit
+	backfills *activeLimit
+	push      *pushStreams
+	origins   origins
+	router    *mux.Router
+	handler   http.Handler
+	routes    []route
+	looks     singleflight.Group // of those who watch the process
 }
 
 var _ http.Handler = (*API)(nil)
@@ -76,8 +77,10 @@ func New(config Config, ports Ports) (*API, error) {
 	a.push = newPushStreams(a.config.Push)
 	a.jobs = newActiveLimit("polling jobs", "MAX_ACTIVE_JOBS", a.config.MaxActiveJobs, ports.Jobs.Open)
 	a.streams = newActiveLimit("streams", "MAX_ACTIVE_STREAMS", a.config.MaxActiveStreams, ports.Streams.Open)
+	a.backfills = newActiveLimit("backfills", "the service", maxActiveBackfills, ports.Backfills.Open)
 	ofJobs := followed{schema.PollingJobs, []string{jobs.Name}, ports.Jobs.WaitCaughtUp}
 	ofStreams := followed{schema.PollingJobs, []string{streamStage}, ports.Streams.WaitCaughtUp}
+	ofBackfills := followed{schema.PollingJobs, []string{backfillStage}, ports.Backfills.WaitCaughtUp}
 	routes := append(a.operations(),
 		route{http.MethodGet, "/", a.getRoot},
 		route{http.MethodGet, symbolPath, page(a, a.readSymbolPage)},
@@ -124,6 +127,10 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodGet, "/api/v1/streams/{stream_id}", a.withAfter(ofStreams, a.getStream)},
 		route{http.MethodPatch, "/api/v1/streams/{stream_id}", a.patchStream},
 		route{http.MethodDelete, "/api/v1/streams/{stream_id}", a.deleteStream},
+		route{http.MethodPost, "/api/v1/backfills", a.postBackfill},
+		route{http.MethodGet, "/api/v1/backfills", a.withAfter(ofBackfills, a.getBackfills)},
+		route{http.MethodGet, "/api/v1/backfills/{backfill_id}", a.withAfter(ofBackfills, a.getBackfill)},
+		route{http.MethodDelete, "/api/v1/backfills/{backfill_id}", a.deleteBackfill},
 		route{http.MethodPost, "/api/v1/rebuilds", a.postRebuild},
 		route{http.MethodGet, "/api/v1/rebuilds", a.getRebuilds},
 		route{http.MethodGet, "/api/v1/rebuilds/{id}", a.getRebuild},

@@ -90,7 +90,7 @@ func TestEveryRouteHasItsScope(t *testing.T) {
 			t.Errorf("%s is not routed", o)
 		}
 		delete(routed, o.String())
-		path := strings.NewReplacer("{asset}", "swagger-ui.css", "{file}", "style.css", "{job_id}", "poll_abc12345", "{stream_id}", "stream_abc12345",
+		path := strings.NewReplacer("{asset}", "swagger-ui.css", "{file}", "style.css", "{job_id}", "poll_abc12345", "{stream_id}", "stream_abc12345", "{backfill_id}", "backfill_abc12345",
 			"{id}", "rebuild_abc12345", "{letter_id}", "17", "{retry_id}", "retry_abc12345", "{indicator}", "bands").Replace(o.Path)
 		if path == "/api/v1/prices/stream" {
 			path += "?symbols=" // which is refused later

@@ -73,6 +73,9 @@ type Config struct {
 	// Streamers are those of Providers that can stream; a stream of any other is
 	// answered 400.
 	Streamers []schema.Provider
+	// Historians are those of Providers that have a history; a backfill from any other is
+	// answered 400.
+	Historians []schema.Provider
 	// Simulated are those of Providers that make their prices up. Answers that rest
 	// on such prices say so, and the default provider, if it is one of these, gives
 	// none of a symbol that only another provider has ever had.

@@ -18,7 +18,7 @@ const (
 )
 
 // examplePath fills the template of a documented path.
-var examplePath = strings.NewReplacer("{asset}", "swagger-ui.css", "{job_id}", "poll_abc12345", "{stream_id}", "stream_abc12345",
+var examplePath = strings.NewReplacer("{asset}", "swagger-ui.css", "{job_id}", "poll_abc12345", "{stream_id}", "stream_abc12345", "{backfill_id}", "backfill_abc12345",
 	"{id}", "rebuild_abc12345", "{letter_id}", "17", "{retry_id}", "retry_abc12345", "{indicator}", "bands")
 
 // whoAsks are the headers by which browsers say for which page they ask.

@@ -278,6 +278,45 @@ func (s *streams) List(_ context.Context, limit int) ([]httpapi.Stream, error) {
 	return s.known[:min(limit, len(s.known))], s.err
 }
 
+// backfills is like streams.
+type backfills struct {
+	known   []httpapi.Backfill
+	arrives []httpapi.Backfill
+	settled int
+	err     error
+}
+
+func (b *backfills) Get(_ context.Context, id string) (httpapi.Backfill, error) {
+	for _, one := range b.known {
+		if one.BackfillID == id {
+			return one, b.err
+		}
+	}
+	return httpapi.Backfill{}, projections.ErrNotFound
+}
+
+func (b *backfills) WaitCaughtUp(context.Context) error {
+	b.settled++
+	b.known = append(b.known, b.arrives...)
+	return b.err
+}
+
+func (b *backfills) Open(_ context.Context, ids []string) (open int, known []string, err error) {
+	for _, one := range b.known {
+		if slices.Contains(ids, one.BackfillID) {
+			known = append(known, one.BackfillID)
+		}
+		if one.EndedAt == nil {
+			open++
+		}
+	}
+	return open, known, b.err
+}
+
+func (b *backfills) List(_ context.Context, limit int) ([]httpapi.Backfill, error) {
+	return b.known[:min(limit, len(b.known))], b.err
+}
+
 // chain is a pipeline of one topic, whose consumers are behind and halted.
 type chain struct{}
 
@@ -351,6 +390,7 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 			ProviderAliases: map[string]schema.Provider{"yahoo_finance": "yahoo"},
 			DefaultProvider: "finnhub",
 			Streamers:       []schema.Provider{"yahoo", "simulated"},
+			Historians:      []schema.Provider{"yahoo", "simulated"},
 		},
 		Ports: httpapi.Ports{
 			Commands:     &commands{},
@@ -373,6 +413,7 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 			RequestDetails: &requestList{known: []requests.Detail{{Request: requests.Request{RequestID: "request_abc12345", Symbol: "AAPL", Provider: "finnhub",
 				State: requests.Pending}, AskedAt: eventTime}}},
 			Streams:     &streams{known: []httpapi.Stream{exampleStream("stream_abc12345")}},
+			Backfills:   &backfills{known: []httpapi.Backfill{exampleBackfill("backfill_abc12345")}},
 			Rebuilds:    newRebuilds("rebuild_abc12345"),
 			DeadLetters: &deadLetters{},
 			Pipeline:    chain{},

@@ -11,7 +11,7 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// pageJobs is how many jobs, and how many streams, a page shows.
+// pageJobs is how many jobs, how many streams, and how many backfills, a page shows.
 const pageJobs = 100
 
 func (a *API) readJobsPage(r *http.Request) (dashboard.Jobs, error) {
@@ -33,6 +33,13 @@ func (a *API) readJobsPage(r *http.Request) (dashboard.Jobs, error) {
 	}
 	for _, s := range streams {
 		view.Streams = append(view.Streams, a.streamOf(s))
+	}
+	backfills, err := a.ports.Backfills.List(ctx, pageJobs)
+	if err != nil {
+		return view, fmt.Errorf("listing the backfills: %w", err)
+	}
+	for _, b := range backfills {
+		view.Backfills = append(view.Backfills, a.backfillOf(b))
 	}
 	return view, nil
 }
@@ -77,6 +84,19 @@ func (a *API) streamOf(s Stream) dashboard.Stream {
 		view.LastMessage = a.ago(*s.LastMessageAt)
 	}
 	if e := s.LastError; e != nil {
+		view.Error = a.ago(e.Timestamp) + ": " + e.Reason
+	}
+	return view
+}
+
+func (a *API) backfillOf(b Backfill) dashboard.Backfill {
+	view := dashboard.Backfill{ID: b.BackfillID, Status: b.Status, Symbol: string(b.Symbol), Provider: string(b.Provider),
+		Span: b.From.Format(time.DateTime) + " to " + b.To.Format(time.DateTime), Calls: b.Calls, Prices: b.Prices, Repeated: b.Repeated,
+		CanStop: b.EndedAt == nil}
+	if b.ReachedAt != nil {
+		view.Reached = b.ReachedAt.Format(time.DateTime)
+	}
+	if e := b.LastError; e != nil {
 		view.Error = a.ago(e.Timestamp) + ": " + e.Reason
 	}
 	return view

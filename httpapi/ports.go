@@ -180,6 +180,7 @@ type Ports struct {
 	// Instruments tells what is known of markets, in their order. Nil: nothing is.
 	Instruments func(ctx context.Context, of []instruments.Market) ([]schema.Instrument, error)
 	Streams     Streams
+	Backfills   Backfills
 	Rebuilds    Rebuilds
 	DeadLetters DeadLetters
 	Pipeline    Pipeline
@@ -229,6 +230,7 @@ func (p Ports) Validate() error {
 		required("Requests", p.Requests == nil),
 		required("RequestDetails", p.RequestDetails == nil),
 		required("Streams", p.Streams == nil),
+		required("Backfills", p.Backfills == nil),
 		required("Rebuilds", p.Rebuilds == nil),
 		required("DeadLetters", p.DeadLetters == nil),
 		required("Pipeline", p.Pipeline == nil),

@@ -14,8 +14,9 @@ type Capability string
 
 // The ways there are.
 const (
-	CapabilityQuote  Capability = "quote"  // it answers when it is asked
-	CapabilityStream Capability = "stream" // it sends prices as they come
+	CapabilityQuote   Capability = "quote"   // it answers when it is asked
+	CapabilityStream  Capability = "stream"  // it sends prices as they come
+	CapabilityHistory Capability = "history" // it has prices of the past
 )
 
 // ProviderInfo describes a provider to GET providers.

@@ -26,6 +26,8 @@ var commandRoutes = map[string]bool{
 	"POST /api/v1/streams":                     true,
 	"PATCH /api/v1/streams/{stream_id}":        true,
 	"DELETE /api/v1/streams/{stream_id}":       true,
+	"POST /api/v1/backfills":                   true,
+	"DELETE /api/v1/backfills/{backfill_id}":   true,
 	// What a button does is a request of its own, with a scope of its own.
 	"POST " + actionsPath: true,
 }

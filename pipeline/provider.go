@@ -115,6 +115,61 @@ type StreamMessage struct {
 	ReceivedAt  schema.Time
 }
 
+// Historian is a Provider whose service has prices of the past.
+type Historian interface {
+	Provider
+	// History asks for one page of the past: it makes one call of the service, which counts
+	// against the Limits, and does not retry. The pages of one HistoryRequest, each with the
+	// Next of the page before as its Cursor, together hold every price of the span, best in
+	// the order of time; where a page is asked for again, it holds the same entries with the
+	// same ids, or more. A page may hold none, as one that looks for where the span begins.
+	//
+	// It returns when ctx is done. Its errors are those of Quote: CodeUnknownSymbol,
+	// CodeUnauthorized, CodeNotConfigured, CodeUnknownProvider and CodeTooLarge end the
+	// backfill; after CodeUnavailable, CodeTimeout and CodeRateLimited it continues from the
+	// same cursor, for as long as it takes; after any other a few times.
+	History(ctx context.Context, request HistoryRequest) (HistoryPage, error)
+}
+
+// HistoryRequest asks for a page.
+type HistoryRequest struct {
+	Symbol schema.Symbol
+	// From and To are the earliest and the latest time of a price, by the provider's clock.
+	// Prices of other times in an answer are left out by whoever asks.
+	From, To schema.Time
+	// Cursor is the Next of the page before; empty for the first.
+	Cursor string
+}
+
+// The bounds of a page.
+const (
+	MaxHistoryEntries = 10_000
+	MaxHistoryCursor  = 1000 // bytes
+)
+
+// HistoryPage is one answer of a service, taken apart.
+type HistoryPage struct {
+	// Entries are the prices of the answer, at most MaxHistoryEntries.
+	Entries []HistoryEntry
+	// Next is the Cursor of the next page, of at most MaxHistoryCursor bytes; empty where
+	// this one is the last. Without entries it must differ from the Cursor of the request.
+	Next string
+}
+
+// HistoryEntry is one price of the past, before it is read.
+type HistoryEntry struct {
+	// ID is the id of the event that the entry becomes. It is a function of what the entry
+	// tells, and the same as that of a StreamMessage about the same trade: what a stream or
+	// another backfill has brought is known by it.
+	ID string
+	// RawResponse are the bytes of the entry as they are in the answer, at most
+	// schema.MaxRawResponse. Normalize reads them as it reads any answer. They are the
+	// receiver's to keep.
+	RawResponse schema.RawResponse
+	// Time is that of the price, as Normalize reads it.
+	Time schema.Time
+}
+
 // maxAhead is how far a provider's clock may be ahead of our receipt. A price
 // from beyond would stay the newest one for as long.
 const maxAhead = 24 * time.Hour

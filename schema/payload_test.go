@@ -188,6 +188,19 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 		"stream.stopped.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.StreamStopped{StreamID: ids().Draw(t, "stream"), StoppedAt: times().Draw(t, "stopped")}
 		}),
+		"backfill.started.v1": draw(func(t *rapid.T) schema.Payload {
+			from, to := times().Draw(t, "from"), times().Draw(t, "to")
+			if from.After(to) {
+				from, to = to, from
+			}
+			return schema.BackfillStarted{
+				BackfillID: ids().Draw(t, "backfill"), Provider: providers().Draw(t, "provider"), Symbol: symbols().Draw(t, "symbol"),
+				From: from, To: to, StartedAt: times().Draw(t, "started"),
+			}
+		}),
+		"backfill.stopped.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.BackfillStopped{BackfillID: ids().Draw(t, "backfill"), StoppedAt: times().Draw(t, "stopped")}
+		}),
 	}
 }
 

@@ -3,6 +3,7 @@
 package standard
 
 import (
+	_ "github.com/pricemill/pricemill/handlers/backfill"
 	_ "github.com/pricemill/pricemill/handlers/fetch"
 	_ "github.com/pricemill/pricemill/handlers/normalize"
 	_ "github.com/pricemill/pricemill/handlers/pricealerts"

@@ -172,7 +172,7 @@ func (h *handler) ask(ctx context.Context, g *gate, r request, ended func(error)
 	}
 	ended(verdict(failure, r.Deadline.Sub(began)))
 	if failure.Code == schema.CodeRateLimited {
-		o.pause = h.pauseAfter(r.Provider, failure)
+		o.pause = pauseAfter(h.limits(r.Provider), failure)
 		g.pause(now.Add(o.pause))
 	}
 	if err := o.payload.(schema.QuoteFailed).Validate(); err != nil {
@@ -201,14 +201,14 @@ const (
 	maxPause = 24 * time.Hour
 )
 
-// pauseAfter is how long a provider is left alone that said it was called too
-// often.
-func (h *handler) pauseAfter(name schema.Provider, e *pipeline.QuoteError) time.Duration {
+// pauseAfter is how long a provider with these limits is left alone that said it was called
+// too often.
+func pauseAfter(limits []pipeline.Limit, e *pipeline.QuoteError) time.Duration {
 	if e.RetryAfter > 0 {
 		return min(e.RetryAfter, maxPause)
 	}
 	longest := time.Duration(0)
-	for _, l := range h.limits(name) {
+	for _, l := range limits {
 		longest = max(longest, l.Per)
 	}
 	if longest == 0 {
@@ -229,10 +229,13 @@ func (h *handler) definition(name schema.Provider) (version, text string) {
 
 // limits are those of a provider that has any.
 func (h *handler) limits(name schema.Provider) []pipeline.Limit {
-	if provider, known := h.provider(name); known {
-		if limited, ok := provider.(pipeline.Limited); ok {
-			return limited.Limits()
-		}
+	provider, _ := h.provider(name)
+	return limitsOf(provider)
+}
+
+func limitsOf(provider pipeline.Provider) []pipeline.Limit {
+	if limited, ok := provider.(pipeline.Limited); ok {
+		return limited.Limits()
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func TestPausesAreBounded(t *testing.T) {
 	for says, want := range map[time.Duration]time.Duration{
 		0: defaultPause, -time.Second: defaultPause, time.Millisecond: time.Millisecond, 1000 * time.Hour: 24 * time.Hour,
 	} {
-		assert.Equal(t, want, h.pauseAfter("p", &pipeline.QuoteError{Code: schema.CodeRateLimited, RetryAfter: says}), says)
+		assert.Equal(t, want, pauseAfter(h.limits("p"), &pipeline.QuoteError{Code: schema.CodeRateLimited, RetryAfter: says}), says)
 	}
 }
 

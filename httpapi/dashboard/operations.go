@@ -4,11 +4,12 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Jobs is the page of polling jobs and streams.
+// Jobs is the page of polling jobs, streams and backfills.
 type Jobs struct {
 	Frame
-	Jobs    []Job
-	Streams []Stream
+	Jobs      []Job
+	Streams   []Stream
+	Backfills []Backfill
 	// Providers may be asked, Streamers stream. Default is the first choice of a form.
 	Providers, Streamers []Choice
 	// MinInterval is the shortest interval of a job, in seconds, and MaxSymbols how
@@ -37,6 +38,16 @@ type Stream struct {
 	Reconnects                    int64
 	Error                         string
 	CanStop                       bool
+}
+
+// Backfill is a backfill.
+type Backfill struct {
+	ID, Status, Symbol, Provider string
+	// Span and Reached are in words; Reached is empty for nothing yet.
+	Span, Reached           string
+	Calls, Prices, Repeated int64
+	Error                   string
+	CanStop                 bool
 }
 
 // Pipeline is the page of the stages and of what went wrong in them.

@@ -31,6 +31,7 @@ const (
 var Treatments = []Treatment{
 	{"api_key_version", Fresh, "the target counts the changes of its own"},
 	{"api_keys", Copied, ""},
+	{"backfills", Copied, ""},
 	{"chains", Copied, "with their timelines and numbers"},
 	{"dead_letters", Chosen, "those of generations that do not serve stay"},
 	{"failing_jobs", Copied, ""},

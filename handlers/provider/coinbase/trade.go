@@ -52,7 +52,12 @@ func (f frame) trade() (symbol schema.Symbol, id string, err error) {
 	if f.TradeID < 1 { // a product that was never traded
 		return "", "", fmt.Errorf("a %s of %s without the id of its trade", f.Type, symbol)
 	}
-	return symbol, schema.DeriveID("stream", string(Name), string(symbol), strconv.FormatInt(f.TradeID, 10)), nil
+	return symbol, tradeEvent(symbol, f.TradeID), nil
+}
+
+// tradeEvent is the id of the event of a trade.
+func tradeEvent(symbol schema.Symbol, trade int64) string {
+	return schema.DeriveID("stream", string(Name), string(symbol), strconv.FormatInt(trade, 10))
 }
 
 // TradeID reads the product of a frame that tells of a trade, and makes the id of its event

@@ -102,18 +102,25 @@ func (p *Provider) after(symbol schema.Symbol, number int64) trade {
 
 // message tells of a trade, or misbehaves.
 func (p *Provider) message(ctx context.Context, t trade) (pipeline.StreamMessage, error) {
-	m := pipeline.StreamMessage{Symbol: t.symbol, Sequence: t.number, ReceivedAt: schema.NewTime(p.clock()),
-		ID: schema.DeriveID("stream", string(Name), strconv.FormatUint(p.walk.seed, 10), strconv.FormatInt(p.walk.period, 10),
-			string(t.symbol), strconv.FormatInt(t.number, 10))}
-	at := schema.NewTime(t.at)
+	m := pipeline.StreamMessage{Symbol: t.symbol, Sequence: t.number, ReceivedAt: schema.NewTime(p.clock()), ID: p.eventOf(t)}
 	var err error
 	if fault := p.faults[t.symbol]; fault.Kind != "" && fault.Kind != Late {
-		m.RawResponse, err = fault.answer(ctx, t.symbol, at)
+		m.RawResponse, err = fault.answer(ctx, t.symbol, schema.NewTime(t.at))
 	} else {
-		m.RawResponse, err = encode(answer{Simulated: true, Provider: Name, Symbol: t.symbol, Price: &t.price, Size: &t.size,
-			Trade: t.number, Time: &at})
+		m.RawResponse, err = t.encode()
 	}
 	return m, err
+}
+
+// eventOf is the id of the event of a trade.
+func (p *Provider) eventOf(t trade) string {
+	return schema.DeriveID("stream", string(Name), strconv.FormatUint(p.walk.seed, 10), strconv.FormatInt(p.walk.period, 10),
+		string(t.symbol), strconv.FormatInt(t.number, 10))
+}
+
+func (t trade) encode() (schema.RawResponse, error) {
+	at := schema.NewTime(t.at)
+	return encode(answer{Simulated: true, Provider: Name, Symbol: t.symbol, Price: &t.price, Size: &t.size, Trade: t.number, Time: &at})
 }
 
 const (

@@ -1,0 +1,137 @@
+package coinbase_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/handlers/provider/coinbase"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// past is an exchange with trades 1 to its number, a second apart.
+type past struct {
+	trades int
+	calls  int
+}
+
+var began = time.Date(2025, 6, 15, 12, 0, 0, 0, time.UTC)
+
+func tradeAt(id int) schema.Time { return schema.NewTime(began.Add(time.Duration(id) * time.Second)) }
+
+func tradeText(id int) string {
+	return fmt.Sprintf(`{ "trade_id": %d, "side":"sell","size":"0.5","price":"%d.10","time":%q}`, id, 100+id, tradeAt(id).Format(time.RFC3339Nano))
+}
+
+func (p *past) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.calls++
+	below := p.trades + 1
+	if after := r.URL.Query().Get("after"); after != "" {
+		below, _ = strconv.Atoi(after)
+	}
+	var page []string
+	for id := min(below-1, p.trades); id >= 1 && len(page) < 1000; id-- {
+		page = append(page, tradeText(id))
+	}
+	fmt.Fprintf(w, "[%s]", strings.Join(page, ",\n"))
+}
+
+func historian(t testing.TB, handler http.Handler) pipeline.Historian {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	p, err := coinbase.New(pipeline.Env{Settings: map[string]any{"base_url": server.URL}})
+	require.NoError(t, err)
+	return p.(pipeline.Historian)
+}
+
+// all asks for all pages.
+func all(t testing.TB, h pipeline.Historian, from, to schema.Time) (entries []pipeline.HistoryEntry, pages int) {
+	t.Helper()
+	r := pipeline.HistoryRequest{Symbol: "BTC-USD", From: from, To: to}
+	for {
+		page, err := h.History(t.Context(), r)
+		require.NoError(t, err)
+		entries = append(entries, page.Entries...)
+		if pages++; page.Next == "" {
+			return entries, pages
+		}
+		require.NotEqual(t, r.Cursor, page.Next)
+		require.Less(t, pages, 200)
+		r.Cursor = page.Next
+	}
+}
+
+// Whatever the span, every trade of it comes once, in order, as the stream would have named it,
+// byte for byte.
+func TestHistory(t *testing.T) {
+	t.Parallel()
+	for _, trades := range []int{0, 1, 5, 999, 1000, 1001, 25_000} {
+		for _, span := range [][2]int{{-10, 0}, {-10, 1}, {1, 1}, {1, 5}, {2, 999}, {990, 1010}, {1, 1000}, {1000, 3000}, {12_345, 17_345}, {24_990, 30_000}, {26_000, 30_000}} {
+			if trades < 25_000 && span[1] > 3000 {
+				continue
+			}
+			p := &past{trades: trades}
+			h := historian(t, p)
+			entries, pages := all(t, h, tradeAt(span[0]), tradeAt(span[1]))
+			assert.Equal(t, pages, p.calls, "one call a page")
+			want := max(1, span[0])
+			for _, entry := range entries {
+				if entry.Time.After(tradeAt(span[1])) || tradeAt(span[0]).After(entry.Time) {
+					continue // left out by whoever asks
+				}
+				require.Equal(t, tradeAt(want), entry.Time, "%d trades, %v", trades, span)
+				require.Equal(t, tradeText(want), string(entry.RawResponse))
+				require.Equal(t, schema.DeriveID("stream", "coinbase", "BTC-USD", strconv.Itoa(want)), entry.ID)
+				prices, err := h.Normalize(schema.QuoteFetched{Quote: schema.Quote{Provider: "coinbase", Symbol: "BTC-USD"}, RawResponse: entry.RawResponse, ReceivedAt: entry.Time})
+				require.NoError(t, err)
+				require.Equal(t, pipeline.Price{Symbol: "BTC-USD", Price: schema.MustDecimal(fmt.Sprintf("%d.1", 100+want)), Size: schema.MustDecimal("0.5"),
+					Time: entry.Time, Sequence: schema.Sequence(want)}, prices[0])
+				want++
+			}
+			assert.Equal(t, max(min(span[1], trades)+1, max(1, span[0])), want, "%d trades, %v: all came", trades, span)
+		}
+	}
+}
+
+func TestFaultsOfAHistory(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		status int
+		answer string
+		cursor string
+		code   schema.Code
+	}{
+		"unknown product": {404, `{"message":"NotFound"}`, "", schema.CodeUnknownSymbol},
+		"away":            {503, ``, "", schema.CodeUnavailable},
+		"no list":         {200, `{"message":"hello"}`, "", schema.CodeBadResponse},
+		"no JSON":         {200, `<html>`, "at 5", schema.CodeBadResponse},
+		"no id":           {200, `[{"time":"2025-06-15T12:00:00Z"}]`, "", schema.CodeBadResponse},
+		"no time":         {200, `[{"trade_id":1}]`, "", schema.CodeBadResponse},
+		"a huge answer":   {200, "[" + strings.Repeat(" ", schema.MaxRawResponse) + "]", "", schema.CodeTooLarge},
+		"cursor":          {200, `[]`, "nowhere 1", schema.CodeInternal},
+		"cursor below 1":  {200, `[]`, "at 0", schema.CodeInternal},
+		"cursor reversed": {200, `[]`, "find 5 4", schema.CodeInternal},
+		"cursor cut":      {200, `[]`, "find 5", schema.CodeInternal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := historian(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(test.status)
+				_, _ = w.Write([]byte(test.answer)) // the client may have hung up
+			}))
+			_, err := h.History(t.Context(), pipeline.HistoryRequest{Symbol: "BTC-USD", From: tradeAt(1), To: tradeAt(2), Cursor: test.cursor})
+			var q *pipeline.QuoteError
+			require.ErrorAs(t, err, &q)
+			assert.Equal(t, test.code, q.Code, err)
+		})
+	}
+}
