@@ -1,6 +1,7 @@
 package declared_test
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -97,22 +98,35 @@ func FuzzNormalize(f *testing.F) {
 func FuzzParse(f *testing.F) {
 	f.Add(acme(f), trade)
 	f.Add(acme(f, ".last", "[.last] | first | tonumber", ".data[-1]", "first(.data[] | objects)"), trade)
+	f.Add(definition(f, "acmestream"), "["+acmeTrade("BTC/USD", 7)+"]")
+	f.Add(definition(f, "exchange"), `{"type":"match","product_id":"BTC-USD","price":"1","time":"2021-04-17T16:43:30Z","trade_id":1}`)
 	f.Fuzz(func(t *testing.T, text, answer string) {
 		d, err := declared.Parse([]byte(text))
 		if err != nil {
 			require.ErrorIs(t, err, declared.ErrDefinition)
 			return
 		}
-		fetched := fetchedBy(answer)
-		prices, err := d.Normalize(fetched)
-		if err != nil {
-			var q *pipeline.QuoteError
-			require.ErrorAs(t, err, &q)
-			return
+		for _, request := range []string{"r", ""} { // an answer, and perhaps a frame
+			fetched := fetchedBy(answer)
+			fetched.RequestID = request
+			prices, err := d.Normalize(fetched)
+			if err != nil {
+				var q *pipeline.QuoteError
+				require.ErrorAs(t, err, &q)
+				continue
+			}
+			again, err := d.Normalize(fetched)
+			require.NoError(t, err)
+			require.Equal(t, prices, again)
 		}
-		again, err := d.Normalize(fetched)
-		require.NoError(t, err)
-		require.Equal(t, prices, again)
+		if d.Streams() {
+			_, err := d.Sends("BTC-USD")
+			if err == nil {
+				_, err = d.ReadsFrame([]byte(answer), "BTC-USD", schema.NewTime(time.Now()))
+			}
+			var q *pipeline.QuoteError
+			require.True(t, err == nil || errors.As(err, &q), "%v", err)
+		}
 	})
 }
 

@@ -241,6 +241,9 @@ func parsePath(text string) (steps []string, given bool, err error) {
 	return strings.Split(text[1:], "."), true, nil
 }
 
+// choosing finds programs that choose an entry of a list, as .data[0] and first(.data[]) do.
+var choosing = regexp.MustCompile(`\[-?[0-9]*[:\]]|(^|[^.\w])(first|last)\b`)
+
 func (s *streaming) parseRead(fault func(string, error)) {
 	r := s.Read
 	for _, p := range []struct {
@@ -254,6 +257,9 @@ func (s *streaming) parseRead(fault func(string, error)) {
 		var err error
 		if *p.into, err = compile(p.text); err == nil && p.text == "" && p.required {
 			err = fmt.Errorf("required: a jq program, such as .%s", p.key)
+		}
+		if err == nil && !s.splits && choosing.MatchString(p.text) {
+			err = errors.New("chooses one entry of several, and the others would be lost: want split")
 		}
 		fault("read: "+p.key, err)
 	}

@@ -446,6 +446,7 @@ func TestParseNamesFaultsOfStreams(t *testing.T) {
 		"an alias":            {[]string{"{action: auth, key: \"{key}\"}", "&a {action: auth, key: \"{key}\"}", ", id: 1}", ", id: *a}"}, []string{"stream: subscribe: id: an alias of YAML"}},
 		"too often":           {[]string{"every: 1s", "every: 1ms"}, []string{"stream: ping: every: 1ms is not within 1s and 10m0s"}},
 		"too many symbols":    {[]string{"most_symbols: 3", "most_symbols: 51"}, []string{"stream: most_symbols: 51 is not within 1 and 50"}},
+		"one of several":      {[]string{"  split: .\n", ""}, []string{"stream: read: entry: chooses one entry of several, and the others would be lost: want split"}},
 		"no path":             {[]string{"split: .\n", "split: .a[0]\n"}, []string{"stream: split: want the path of a list, such as .data"}},
 		"no trades":           {[]string{"means: trade", "means: alive"}, []string{"stream: frames: required: a rule for trades"}},
 		"an unknown meaning":  {[]string{"means: rate_limited", "means: limited"}, []string{`line 23: stream: frames: rule 4: means: there is no meaning "limited"`}},

@@ -64,7 +64,7 @@ func feeds() map[schema.Provider]feed {
 			hello:     []string{`{"channel":"status","data":[{"api_version":"v2","connection_id":10393937466563694334,"system":"online","version":"2.0.0"}],"type":"update"}`},
 			subscribe: []string{`{"method":"subscribe","params":{"channel":"trade","symbol":["MATIC/USD","BTC/USD"],"snapshot":true}}`},
 			accepted: []string{`{"method":"subscribe","result":{"channel":"trade","snapshot":true,"symbol":"MATIC/USD"},"success":true,` +
-				`"time_in":"2023-09-25T09:21:10.428340Z","time_out":"2023-09-25T09:21:10.428375Z"}`, `{"channel":"heartbeat"}`},
+				`"time_in":"2023-09-25T09:21:10.428340Z","time_out":"2023-09-25T09:21:10.428375Z"}`, `{"channel":"heartbeat"}`, `{"channel":"trade","type":"snapshot","data":[]}`},
 			trades: `{"channel":"trade","type":"update","data":[{"symbol":"MATIC/USD","side":"sell","price":0.5117,"qty":40.0,"ord_type":"market",` +
 				`"trade_id":4665906,"timestamp":"2023-09-25T07:49:37.708706Z"},{"symbol":"MATIC/USD","side":"buy","price":0.5118,"qty":14.5,` +
 				`"ord_type":"limit","trade_id":4665907,"timestamp":"2023-09-25T07:49:37.708706Z"}]}`,
