@@ -351,6 +351,21 @@ func TestPings(t *testing.T) {
 	assert.Equal(t, "ping", feed.Heard()[len(feed.Heard())-1])
 }
 
+// Before the answer to the login nothing is subscribed to, whatever else the feed says.
+func TestTheSubscriptionWaitsForTheLogin(t *testing.T) {
+	t.Parallel()
+	feed := play(t, func(string) []string { return []string{`[{"ev":"hello"}]`, `[{"ev":"hello"}]`} })
+	lives := 0
+	err := newStreamer(t, definition(t, "acmestream"), feed.URL, io.Discard).Stream(t.Context(), []schema.Symbol{"BTC-USD"}, func(pipeline.StreamMessage) error {
+		if lives++; lives == 4 { // three hellos, and the answer to a ping a second later
+			return errEnough
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, errEnough)
+	assert.Equal(t, []string{`{"action":"auth","key":"` + streamKey + `"}`}, feed.Heard())
+}
+
 func TestStreamsThatAreNotBegun(t *testing.T) {
 	t.Parallel()
 	feed := play(t, sends())
@@ -527,7 +542,12 @@ func TestAKeyOfTwoParts(t *testing.T) {
 	feed := play(t, sends("["+strings.Replace(acmeTrade("BTC/USD", 7), `"V"`, `"s:3"`, 1)+"]"))
 	p, err := d.New(pipeline.Env{Settings: map[string]any{"api_key": "id-1:s:3", "ws_url": feed.URL}})
 	require.NoError(t, err)
-	err = p.(pipeline.Streamer).Stream(t.Context(), []schema.Symbol{"BTC-USD"}, func(pipeline.StreamMessage) error { return nil })
+	err = p.(pipeline.Streamer).Stream(t.Context(), []schema.Symbol{"BTC-USD"}, func(m pipeline.StreamMessage) error {
+		if m.ID != "" {
+			return errEnough
+		}
+		return nil
+	})
 	assertCode(t, schema.CodeBadResponse, err)
 	require.ErrorContains(t, err, "repeats the key", "the secret alone")
 	assert.Equal(t, "s:3", feed.Requests()[0].Header.Get("X-Api-Key"))
