@@ -40,7 +40,7 @@ The command follows the backfill, and ends with status 0 when it is completed
 and its prices are applied. Interrupting the command does not stop the backfill;
 "pricemill backfill stop" does. A service that is killed or restarted continues
 where it was. See docs/backfill.md.`,
-		Example: `  pricemill backfill coinbase BTC-USD --from 2025-06-15T12:00:00Z --to 2025-06-16
+		Example: `  pricemill backfill coinbase BTC-USD --from 2025-06-15 --to 2025-06-16
   pricemill backfill coinbase BTC-USD --from 2025-06-01 --to 2025-06-15 --detach
   pricemill backfill list`,
 		Args: backfillArgs,

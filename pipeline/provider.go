@@ -71,6 +71,10 @@ type Defined interface {
 	DefinedBy() (version, text string)
 }
 
+// HistoryMark ends the version under which entries of a history are kept of a Defined: they are
+// read by another part of the definition than answers to Quote.
+const HistoryMark = "/history"
+
 // Streamer is a Provider whose service sends quotes by itself.
 type Streamer interface {
 	Provider

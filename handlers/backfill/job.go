@@ -161,6 +161,9 @@ func (j *job) grant(ctx context.Context, historian pipeline.Historian) (version 
 	if err != nil {
 		return "", call, 0, fmt.Errorf("asking for a call of %s: %w", j.Provider, err)
 	}
+	if version != "" {
+		version += pipeline.HistoryMark
+	}
 	return version, call, wait, nil
 }
 

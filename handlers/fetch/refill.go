@@ -31,7 +31,7 @@ func (h *handler) Refill(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 			if outcome.RequestID != "" { // else a stream or a file has brought it
 				ids = append(ids, outcome.RequestID)
 			}
-			if version, text := h.definition(outcome.Provider); outcome.Definition != "" && version == outcome.Definition {
+			if version, text := h.definition(outcome.Provider); version != "" && version == declared.Kept(outcome.Definition) {
 				definitions[version] = text
 			}
 		case schema.QuoteFailed:

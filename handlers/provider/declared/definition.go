@@ -41,6 +41,7 @@ type Definition struct {
 	symbol  program // nil code: the symbol as it is
 	rules   []rule
 	read    reading
+	past    *past      // nil: the service has no history
 	stream  *streaming // nil: none
 
 	described described
@@ -58,6 +59,7 @@ type file struct {
 	Answers []answer          `yaml:"answers"`
 	Read    read              `yaml:"read"`
 	Stream  *stream           `yaml:"stream"`
+	History *history          `yaml:"history"`
 
 	Instrument *instrument `yaml:"instrument"`
 }
@@ -131,7 +133,8 @@ func Parse(text []byte) (*Definition, error) {
 	d.symbol, err = compile(f.Symbol, symbolVariable)
 	fault("symbol", err)
 	d.parseRules(fault)
-	d.parseRead(fault)
+	d.read = parseRead(f.Read, func(key string, err error) { fault("read: "+key, err) })
+	d.parseHistory(fault)
 	d.parseStream(fault)
 	d.parseInstrument(fault)
 	if err := errors.Join(errs...); err != nil {
@@ -325,7 +328,7 @@ func explain(err error) error {
 // keysOf are the keys of a section.
 func keysOf(section string) []string {
 	var keys []string
-	for _, t := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[limit](), reflect.TypeFor[answer](), reflect.TypeFor[read](), reflect.TypeFor[bar](),
+	for _, t := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[limit](), reflect.TypeFor[answer](), reflect.TypeFor[read](), reflect.TypeFor[bar](), reflect.TypeFor[history](), reflect.TypeFor[begin](),
 		reflect.TypeFor[stream](), reflect.TypeFor[login](), reflect.TypeFor[ping](), reflect.TypeFor[frameRule](), reflect.TypeFor[frameRead](), reflect.TypeFor[instrument]()} {
 		if t.Name() == section {
 			for i := range t.NumField() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/pricemill/pricemill/pipeline"
@@ -42,10 +43,11 @@ func (l *Library) Load(ctx context.Context, q store.Querier, versions map[string
 	all := make(map[string]*Definition, len(versions))
 	var missing []string
 	for _, version := range slices.Sorted(maps.Keys(versions)) {
-		if d, ok := l.compiled.Load(version); ok {
+		text := Kept(version)
+		if d, ok := l.compiled.Load(text); ok {
 			all[version] = d.(*Definition)
-		} else {
-			missing = append(missing, version)
+		} else if !slices.Contains(missing, text) {
+			missing = append(missing, text)
 		}
 	}
 	rows, err := store.SelectIn[kept](ctx, q, `SELECT version, definition FROM provider_definitions WHERE version IN (?)`, missing)
@@ -58,12 +60,19 @@ func (l *Library) Load(ctx context.Context, q store.Querier, versions map[string
 			return nil, pipeline.Permanent(fmt.Errorf("definition %s, as it is kept: %w", row.Version, err))
 		}
 		l.compiled.Store(row.Version, d)
-		all[row.Version] = d
+		for version := range versions {
+			if Kept(version) == row.Version {
+				all[version] = d
+			}
+		}
 	}
-	for _, version := range missing {
+	for version := range versions {
 		if all[version] == nil {
-			return nil, pipeline.Permanent(fmt.Errorf("there is no definition %s in provider_definitions", version))
+			return nil, pipeline.Permanent(fmt.Errorf("there is no definition %s in provider_definitions", Kept(version)))
 		}
 	}
 	return all, nil
 }
+
+// Kept is the version under which the definition is kept by which an answer is read.
+func Kept(version string) string { return strings.TrimSuffix(version, pipeline.HistoryMark) }

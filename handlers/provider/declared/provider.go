@@ -50,13 +50,23 @@ func (d *Definition) New(env pipeline.Env) (pipeline.Provider, error) {
 		if settings.WSURL != "" {
 			return nil, errors.New("ws_url: the definition has no stream")
 		}
+		if d.past != nil {
+			return historian{p}, nil
+		}
 		return p, nil
 	}
 	s, err := newStreamer(p, settings.WSURL, env)
-	if err != nil || p.stream.leave.root == nil {
-		return s, err
+	switch changes := p.stream.leave.root != nil; {
+	case err != nil:
+		return nil, err
+	case changes && d.past != nil:
+		return changingHistorian{changingStreamer{s}}, nil
+	case changes:
+		return changingStreamer{s}, nil
+	case d.past != nil:
+		return streamingHistorian{s}, nil
 	}
-	return changingStreamer{s}, nil
+	return s, nil
 }
 
 func fillHeaders(templates map[string]template, key string) map[string]string {

@@ -33,8 +33,9 @@ const (
 
 var units = []string{seconds, milliseconds, microseconds, nanoseconds, rfc3339, date}
 
-func (d *Definition) parseRead(fault func(string, error)) {
-	r := d.file.Read
+// parseRead compiles a section read. Faults are named within it.
+func parseRead(r read, fault func(string, error)) reading {
+	var compiled reading
 	b := bar{}
 	if r.Bar != nil {
 		b = *r.Bar
@@ -44,31 +45,32 @@ func (d *Definition) parseRead(fault func(string, error)) {
 		into      *program
 		required  bool
 	}{
-		{"entry", r.Entry, &d.read.entry, false}, {"symbol", r.Symbol, &d.read.symbol, false},
-		{"price", r.Price, &d.read.price, r.Bar == nil}, {"time", r.Time, &d.read.time, true},
-		{"size", r.Size, &d.read.size, false}, {"id", r.ID, &d.read.id, false},
-		{"bar: open", b.Open, &d.read.open, r.Bar != nil}, {"bar: high", b.High, &d.read.high, r.Bar != nil},
-		{"bar: low", b.Low, &d.read.low, r.Bar != nil}, {"bar: close", b.Close, &d.read.close, r.Bar != nil},
-		{"bar: volume", b.Volume, &d.read.volume, false},
+		{"entry", r.Entry, &compiled.entry, false}, {"symbol", r.Symbol, &compiled.symbol, false},
+		{"price", r.Price, &compiled.price, r.Bar == nil}, {"time", r.Time, &compiled.time, true},
+		{"size", r.Size, &compiled.size, false}, {"id", r.ID, &compiled.id, false},
+		{"bar: open", b.Open, &compiled.open, r.Bar != nil}, {"bar: high", b.High, &compiled.high, r.Bar != nil},
+		{"bar: low", b.Low, &compiled.low, r.Bar != nil}, {"bar: close", b.Close, &compiled.close, r.Bar != nil},
+		{"bar: volume", b.Volume, &compiled.volume, false},
 	} {
 		var err error
 		if *p.into, err = compile(p.text, symbolVariable, spelledVariable); err == nil && p.text == "" && p.required {
 			err = errors.New("required: a jq program, such as .last")
 		}
-		fault("read: "+p.key, err)
+		fault(p.key, err)
 	}
 	if !slices.Contains(units, r.Unit) {
-		fault("read: unit", fmt.Errorf("there is no unit %q of a time; %s", r.Unit, names.Hint(r.Unit, units)))
+		fault("unit", fmt.Errorf("there is no unit %q of a time; %s", r.Unit, names.Hint(r.Unit, units)))
 	}
 	if r.Bar == nil {
-		return
+		return compiled
 	}
 	if r.Price != "" || r.Size != "" {
-		fault("read: bar", errors.New("a bar has no price and no size of its own: leave them out"))
+		fault("bar", errors.New("a bar has no price and no size of its own: leave them out"))
 	}
 	if b.Span < minSpan || b.Span > maxSpan {
-		fault("read: bar: span", fmt.Errorf("%v is not within %v and %v", b.Span, minSpan, maxSpan))
+		fault("bar: span", fmt.Errorf("%v is not within %v and %v", b.Span, minSpan, maxSpan))
 	}
+	return compiled
 }
 
 // spell is a symbol as the service writes it.
@@ -109,6 +111,9 @@ func (d *Definition) judge(status int, body any, isJSON bool, symbol schema.Symb
 // Normalize reads the price out of an answer or a frame that was stored by this version of
 // the definition. It is pure. Its errors are *pipeline.QuoteError.
 func (d *Definition) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, error) {
+	if strings.HasSuffix(fetched.Definition, pipeline.HistoryMark) {
+		return d.normalizeHistory(fetched)
+	}
 	if price, isFrame, err := d.normalizeFrame(fetched); isFrame {
 		if err != nil {
 			return nil, err
@@ -130,7 +135,7 @@ func (d *Definition) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, e
 		// Quote refuses these: the answer was kept by a version without the rule.
 		return nil, pipeline.Quotef(schema.CodeBadResponse, "the answer means %s, by rule %d of the definition", r.Means, r.number)
 	}
-	e := entry{definition: d, symbol: fetched.Symbol, spelled: spelled, value: value}
+	e := entry{said: d.file.Read, reading: d.read, symbol: fetched.Symbol, spelled: spelled, value: value}
 	price, err := e.read(fetched.ReceivedAt)
 	if err != nil {
 		return nil, err
@@ -140,14 +145,15 @@ func (d *Definition) Normalize(fetched schema.QuoteFetched) ([]pipeline.Price, e
 
 // entry is the part of an answer that has the price.
 type entry struct {
-	definition *Definition
-	symbol     schema.Symbol
-	spelled    string
-	value      any
+	said    read
+	reading reading
+	symbol  schema.Symbol
+	spelled string
+	value   any
 }
 
 func (e *entry) read(receivedAt schema.Time) (pipeline.Price, error) {
-	d, r := e.definition, e.definition.read
+	r := e.reading
 	if r.entry.code != nil {
 		value, err := r.entry.run(e.value, string(e.symbol), e.spelled)
 		if err == nil && value == nil {
@@ -167,9 +173,9 @@ func (e *entry) read(receivedAt schema.Time) (pipeline.Price, error) {
 			return pipeline.Price{}, badResponse("symbol", r.symbol, err)
 		}
 	}
-	price := pipeline.Price{Symbol: e.symbol, Signed: d.file.Read.Signed}
+	price := pipeline.Price{Symbol: e.symbol, Signed: e.said.Signed}
 	var err error
-	if d.file.Read.Bar != nil {
+	if e.said.Bar != nil {
 		price.Bar, err = e.bar()
 	} else {
 		price.Price, err = e.price("price", r.price)
@@ -183,7 +189,7 @@ func (e *entry) read(receivedAt schema.Time) (pipeline.Price, error) {
 	if price.Bar != nil {
 		price.Price = price.Bar.Close
 		price.Bar.OpenTime = price.Time
-		price.Time = price.Time.Add(d.file.Read.Bar.Span - time.Microsecond)
+		price.Time = price.Time.Add(e.said.Bar.Span - time.Microsecond)
 		if price.Time.After(receivedAt) {
 			return pipeline.Price{}, pipeline.Quotef(schema.CodeBadResponse, "the bar ends at %s, after the answer was received: choose the last complete one", price.Time)
 		}
@@ -215,7 +221,7 @@ func (e *entry) price(key string, p program) (schema.Decimal, error) {
 	if err != nil {
 		return schema.Decimal{}, &pipeline.QuoteError{Code: schema.CodeBadPrice, Reason: schema.CutReason(fmt.Sprintf("%s, %s: %v", key, p.text, err))}
 	}
-	if e.definition.file.Read.Signed {
+	if e.said.Signed {
 		return payload.ParseSigned(text)
 	}
 	return payload.ParsePrice(text)
@@ -239,7 +245,7 @@ func (e *entry) size(p program) schema.Decimal {
 }
 
 func (e *entry) bar() (*schema.Bar, error) {
-	r := e.definition.read
+	r := e.reading
 	var b schema.Bar
 	for _, field := range []struct {
 		key  string
@@ -262,12 +268,12 @@ func (e *entry) bar() (*schema.Bar, error) {
 
 // time reads when the price was one. The error has CodeBadResponse.
 func (e *entry) time() (schema.Time, error) {
-	p := e.definition.read.time
+	p := e.reading.time
 	text, err := e.text(p)
 	if err != nil {
 		return schema.Time{}, badResponse("time", p, err)
 	}
-	t, err := parseTime(text, e.definition.file.Read.Unit)
+	t, err := parseTime(text, e.said.Unit)
 	if err == nil {
 		err = t.Validate()
 	}

@@ -1,0 +1,234 @@
+package declared_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/handlers/provider/declared"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/schema"
+)
+
+const byID = `
+history:
+  begin: {request: "first/{symbol}?at={from}", cursor: .id}
+  request: past/{symbol}?from={cursor}&limit=3
+  unit: milliseconds
+  page: 3
+  entries: data.list
+  next: id
+  read: {price: .last, time: .at, unit: seconds, size: .qty, id: .trade}
+`
+
+// past is a service with trades 1 to its number, a second apart.
+type past struct {
+	trades int
+	asked  []string
+}
+
+var pastBegan = time.Date(2025, 6, 15, 12, 0, 0, 0, time.UTC)
+
+func pastAt(id int) schema.Time {
+	return schema.NewTime(pastBegan.Add(time.Duration(id) * time.Second))
+}
+
+func pastText(id int) string {
+	return fmt.Sprintf(`{"trade":%d, "last":%d.50,"qty":"2","at":%d}`, id, 100+id, pastAt(id).Unix())
+}
+
+func (p *past) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.asked = append(p.asked, r.URL.RequestURI())
+	if at := r.URL.Query().Get("at"); at != "" {
+		millis, _ := strconv.ParseInt(at, 10, 64)
+		first := max(1, int((millis-pastBegan.UnixMilli()+999)/1000))
+		if first > p.trades {
+			fmt.Fprint(w, `{"id":null}`)
+			return
+		}
+		fmt.Fprintf(w, `{"id":%d}`, first)
+		return
+	}
+	first, _ := strconv.Atoi(r.URL.Query().Get("from"))
+	var page []string
+	for id := first; id <= p.trades && len(page) < 3; id++ {
+		page = append(page, pastText(id))
+	}
+	fmt.Fprintf(w, `{"data":{"list":[%s]},"next":%d}`, strings.Join(page, ",\n"), first+len(page))
+}
+
+func historian(t testing.TB, text string, handler http.Handler) (pipeline.Historian, *declared.Definition) {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	d := parse(t, text)
+	p, err := d.New(pipeline.Env{Settings: map[string]any{"base_url": server.URL, "api_key": "canary"}})
+	require.NoError(t, err)
+	return p.(pipeline.Historian), d
+}
+
+func allOf(t testing.TB, h pipeline.Historian, from, to schema.Time) (entries []pipeline.HistoryEntry, pages int) {
+	t.Helper()
+	r := pipeline.HistoryRequest{Symbol: "BTC-USD", From: from, To: to}
+	for {
+		page, err := h.History(t.Context(), r)
+		require.NoError(t, err)
+		entries = append(entries, page.Entries...)
+		if pages++; page.Next == "" {
+			return entries, pages
+		}
+		require.NotEqual(t, r.Cursor, page.Next)
+		require.Less(t, pages, 100)
+		r.Cursor = page.Next
+	}
+}
+
+// Every trade of the span comes once, byte for byte, with the id that a stream gives it, and is
+// read by the section history of the definition that it was kept with.
+func TestHistory(t *testing.T) {
+	t.Parallel()
+	byCursor := strings.NewReplacer("next: id", "next: .next").Replace(byID)
+	for name, section := range map[string]string{"by id": byID, "by a cursor": byCursor} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := &past{trades: 20}
+			h, d := historian(t, acme(t)+section, p)
+			entries, _ := allOf(t, h, pastAt(4), pastAt(15))
+			assert.Equal(t, fmt.Sprintf("/first/BTC%%2FUSD?at=%d", pastAt(4).UnixMilli()), p.asked[0])
+			assert.Equal(t, "/past/BTC%2FUSD?from=4&limit=3", p.asked[1])
+			require.GreaterOrEqual(t, len(entries), 12)
+			for i, entry := range entries {
+				id := 4 + i
+				require.Equal(t, pastText(id), string(entry.RawResponse))
+				require.Equal(t, pastAt(id), entry.Time)
+				require.Equal(t, schema.DeriveID("stream", "acme", "BTC-USD", strconv.Itoa(id)), entry.ID)
+				fetched := schema.QuoteFetched{Quote: schema.Quote{Provider: "acme", Symbol: "BTC-USD"}, RawResponse: entry.RawResponse,
+					ReceivedAt: entry.Time, Definition: d.Version() + pipeline.HistoryMark}
+				prices, err := d.Normalize(fetched)
+				require.NoError(t, err)
+				require.Equal(t, []pipeline.Price{{Symbol: "BTC-USD", Price: schema.MustDecimal(fmt.Sprintf("%d.5", 100+id)),
+					Size: schema.MustDecimal("2"), Time: entry.Time, Sequence: schema.Sequence(id)}}, prices)
+			}
+			entries, pages := allOf(t, h, pastAt(30), pastAt(40))
+			assert.Empty(t, entries)
+			assert.Equal(t, 1, pages, "there is no price so late")
+		})
+	}
+}
+
+// Bars have no id: the symbol, the span and the time at which they begin name them.
+func TestAHistoryOfBars(t *testing.T) {
+	t.Parallel()
+	const bars = `
+history:
+  request: bars/{symbol}?start={cursor}&end={to}
+  unit: seconds
+  page: 3
+  entries: "*"
+  next: time
+  read: {time: ".[0]", unit: seconds, bar: {open: ".[1]", high: ".[2]", low: ".[3]", close: ".[4]", span: 1m}}
+`
+	h, d := historian(t, acme(t)+bars, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start, _ := strconv.ParseInt(r.URL.Query().Get("start"), 10, 64)
+		end, _ := strconv.ParseInt(r.URL.Query().Get("end"), 10, 64)
+		var page []string
+		for at := (start + 59) / 60 * 60; at <= end && len(page) < 3; at += 60 {
+			page = append(page, fmt.Sprintf(`[%d,"1","3","1","2"]`, at))
+		}
+		fmt.Fprintf(w, `{"a":1,"rows":[%s]}`, strings.Join(page, ","))
+	}))
+	minute := func(n int) schema.Time { return schema.NewTime(pastBegan.Add(time.Duration(n) * time.Minute)) }
+	entries, _ := allOf(t, h, minute(0), minute(7))
+	ids := map[string]schema.Time{}
+	for _, entry := range entries {
+		ids[entry.ID] = entry.Time
+	}
+	assert.Len(t, ids, 8)
+	prices, err := d.Normalize(schema.QuoteFetched{Quote: schema.Quote{Provider: "acme", Symbol: "BTC-USD"}, RawResponse: entries[0].RawResponse,
+		ReceivedAt: entries[0].Time, Definition: d.Version() + pipeline.HistoryMark})
+	require.NoError(t, err)
+	assert.Equal(t, minute(0), prices[0].Bar.OpenTime)
+	assert.Equal(t, entries[0].Time, prices[0].Time)
+}
+
+func TestFaultsOfAHistory(t *testing.T) {
+	t.Parallel()
+	full := func(times ...int) string {
+		var entries []string
+		for i, at := range times {
+			entries = append(entries, fmt.Sprintf(`{"trade":%d,"last":1,"at":%d}`, i+1, pastAt(at).Unix()))
+		}
+		return `{"data":{"list":[` + strings.Join(entries, ",") + `]}}`
+	}
+	byTime := strings.Replace(byID, "next: id", "next: time", 1)
+	for name, test := range map[string]struct {
+		section string
+		status  int
+		answer  string
+		code    schema.Code
+		reason  string
+	}{
+		"unknown":      {byID, 404, `{"error":"unknown pair"}`, schema.CodeUnknownSymbol, "by rule 1"},
+		"limited":      {byID, 200, `{"error":"limit"}`, schema.CodeRateLimited, "by rule 3"},
+		"away":         {byID, 503, ``, schema.CodeUnavailable, "status 503"},
+		"no JSON":      {byID, 200, `<html>`, schema.CodeBadResponse, "not JSON"},
+		"no list":      {byID, 200, `{"data":{}}`, schema.CodeBadResponse, "there is no data.list"},
+		"another list": {byID, 200, `{"data":{"list":{}}}`, schema.CodeBadResponse, "not a list"},
+		"no object":    {byID, 200, `[]`, schema.CodeBadResponse, "not an object"},
+		"no price":     {byID, 200, `{"data":{"list":[{"trade":1,"at":1749998100}]}}`, schema.CodeBadPrice, "price, .last"},
+		"no id":        {byID, 200, `{"data":{"list":[{"last":1,"at":1749998100}]}}`, schema.CodeBadResponse, "id, .trade"},
+		"one time":     {byTime, 200, full(5, 5, 5), schema.CodeBadResponse, "a full page of 3 prices ends where it began"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, _ := historian(t, acme(t)+test.section, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(test.status)
+				_, _ = w.Write([]byte(test.answer)) // the client may have hung up
+			}))
+			_, err := h.History(t.Context(), pipeline.HistoryRequest{Symbol: "BTC-USD", From: pastAt(1), To: pastAt(9),
+				Cursor: "after " + strconv.FormatInt(pastAt(5).UnixMilli(), 10)})
+			var q *pipeline.QuoteError
+			require.ErrorAs(t, err, &q)
+			assert.Equal(t, test.code, q.Code, err)
+			assert.Contains(t, q.Reason, test.reason)
+			assert.NotContains(t, err.Error(), "canary")
+		})
+	}
+}
+
+func TestFaultsOfTheSectionHistory(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ from, to, want string }{
+		"no cursor":      {"{cursor}", "1", "line 24: history: request: want {symbol} and {cursor} in it"},
+		"another place":  {"{from}", "{cursor}", `history: begin: request: parameter "at": there is no {cursor} here`},
+		"unit":           {"unit: milliseconds", "unit: millis", `history: unit: there is no unit "millis" of a time`},
+		"page":           {"page: 3", "page: 0", "history: page: 0 is not within 1 and 10000"},
+		"path":           {"data.list", "data[0]", "history: entries: want the names of members"},
+		"no next":        {"next: id", `next: ""`, "history: next: required"},
+		"next":           {"next: id", "next: now", `history: next: jq "now"`},
+		"no id":          {", id: .trade", "", "history: next: the entries have no id"},
+		"an entry":       {"read: {", "read: {entry: .x, ", "history: read: of an entry of a history there is no entry"},
+		"no time":        {"time: .at, ", "", "history: read: time: required"},
+		"begin's cursor": {", cursor: .id}", "}", "history: begin: cursor: required"},
+		"unknown key":    {"page: 3", "pages: 3", `there is no key "pages" here; did you mean "page"?`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			require.Contains(t, byID, test.from)
+			_, err := declared.Parse([]byte(acme(t) + strings.Replace(byID, test.from, test.to, 1)))
+			require.ErrorIs(t, err, declared.ErrDefinition)
+			assert.ErrorContains(t, err, test.want)
+		})
+	}
+	p, err := parse(t, acme(t)).New(pipeline.Env{})
+	require.NoError(t, err)
+	_, has := p.(pipeline.Historian)
+	assert.False(t, has, "one without the section has no history")
+}
