@@ -220,6 +220,7 @@ func TestAFullDisk(t *testing.T) {
 	require.ErrorIs(t, h.Prepare(t.Context(), records), full)
 	current.sync = nil
 	require.NoError(t, h.Prepare(t.Context(), records[:4])) // less than what was written before
+	assert.Equal(t, idsOf(records[:4]), ids(t, dir))
 	require.NoError(t, h.Prepare(t.Context(), records))
 	closed(t, h)
 	assert.Equal(t, idsOf(records), ids(t, dir))
