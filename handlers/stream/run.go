@@ -74,18 +74,18 @@ func (w *worker) step(ctx, streaming context.Context, limit time.Duration) error
 	var lost, ended []string
 	var taken []row
 	var symbols map[string]string
+	steps, fills := w.progress(false)
 	_, err := w.emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
 		lost, ended, taken, symbols = nil, nil, nil, nil
 		for _, id := range slices.Sorted(maps.Keys(w.owned)) {
-			s := w.owned[id]
-			if s.hasEnded() {
-				if err := release(ctx, tx, w.owner, id, s.progress()); err != nil {
+			if steps[id].ended {
+				if err := release(ctx, tx, w.owner, id, steps[id].after); err != nil {
 					return nil, err
 				}
 				ended = append(ended, id)
 				continue
 			}
-			ours, err := renew(ctx, tx, w.owner, id, s.progress())
+			ours, err := renew(ctx, tx, w.owner, id, steps[id].after)
 			if err != nil {
 				return nil, err
 			}
@@ -100,14 +100,16 @@ func (w *worker) step(ctx, streaming context.Context, limit time.Duration) error
 			}
 		}
 		free := w.settings.Concurrency - len(w.owned) + len(ended)
-		if free <= 0 {
-			return nil, nil
+		if free > 0 {
+			taken, err = take(ctx, tx, w.owner, free)
 		}
-		taken, err = take(ctx, tx, w.owner, free)
-		return nil, err
+		return fills, err
 	})
 	if err != nil {
 		return err
+	}
+	for id, step := range steps {
+		w.owned[id].note(func(p *progress) { p.filled(step.before, step.after) })
 	}
 	for _, id := range lost {
 		w.owned[id].cancel()
@@ -135,6 +137,28 @@ func (w *worker) step(ctx, streaming context.Context, limit time.Duration) error
 	return nil
 }
 
+// noted is the progress of a stream, and what of it is written along with the events that ask
+// for what it missed.
+type noted struct {
+	before, after progress
+	ended         bool
+}
+
+// progress is that of all streams, and the events that ask for what they missed. At the end
+// all of it is asked for.
+func (w *worker) progress(end bool) (map[string]noted, []schema.Event) {
+	steps := make(map[string]noted, len(w.owned))
+	var events []schema.Event
+	for _, id := range slices.Sorted(maps.Keys(w.owned)) {
+		s := w.owned[id]
+		ended := s.hasEnded()
+		before := s.progress()
+		fills, after := s.fills(before.clone(), schema.NewTime(w.now()), end || ended)
+		steps[id], events = noted{before, after, ended}, append(events, fills...)
+	}
+	return steps, events
+}
+
 // release ends all streams and leaves them to the next owner.
 func (w *worker) release(ctx context.Context) {
 	for _, s := range w.owned {
@@ -145,13 +169,14 @@ func (w *worker) release(ctx context.Context) {
 	}
 	releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
+	steps, fills := w.progress(true)
 	_, err := w.emit.Emit(releasing, func(tx *pipeline.Tx) ([]schema.Event, error) {
 		for _, id := range slices.Sorted(maps.Keys(w.owned)) {
-			if err := release(releasing, tx, w.owner, id, w.owned[id].progress()); err != nil {
+			if err := release(releasing, tx, w.owner, id, steps[id].after); err != nil {
 				return nil, err
 			}
 		}
-		return nil, nil
+		return fills, nil
 	})
 	if err != nil {
 		w.log.Warn("streams are taken over only when their claims end", "error", err)

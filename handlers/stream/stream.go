@@ -51,6 +51,9 @@ type Settings struct {
 	// Default 500ms and 30s.
 	BackoffMin time.Duration `mapstructure:"backoff_min" doc:"the shortest pause before another connection"`
 	BackoffMax time.Duration `mapstructure:"backoff_max" doc:"the longest pause before another connection"`
+	// FillGaps says that a backfill is started for trades that a stream missed, where the
+	// provider has a history. Default true.
+	FillGaps bool `mapstructure:"fill_gaps" doc:"whether trades that a stream missed are asked for, where the provider has a history"`
 }
 
 func (s Settings) validate() error {
@@ -67,7 +70,7 @@ func (s Settings) validate() error {
 	return errors.Join(errs...)
 }
 
-var defaults = Settings{Concurrency: 20, Silence: 15 * time.Second, BackoffMin: 500 * time.Millisecond, BackoffMax: 30 * time.Second}
+var defaults = Settings{Concurrency: 20, Silence: 15 * time.Second, BackoffMin: 500 * time.Millisecond, BackoffMax: 30 * time.Second, FillGaps: true}
 
 func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
@@ -75,7 +78,7 @@ func init() {
 		Doc:      "Keeps the streams, and appends what their providers send to raw-quotes.",
 		Settings: defaults,
 		Consumes: []schema.EventType{schema.StreamStarted{}.EventType(), schema.StreamChanged{}.EventType(), schema.StreamStopped{}.EventType()},
-		Produces: []schema.EventType{schema.QuoteFetched{}.EventType()},
+		Produces: []schema.EventType{schema.QuoteFetched{}.EventType(), schema.BackfillStarted{}.EventType()},
 		New:      New,
 	})
 }

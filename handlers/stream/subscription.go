@@ -360,6 +360,11 @@ func (p *progress) follow(m pipeline.StreamMessage) {
 	if missed := m.Sequence - last - 1; last > 0 && missed > 0 {
 		p.gaps++
 		p.missed += missed
+		at, known := p.times[m.Symbol]
+		if !known {
+			at = p.before
+		}
+		p.open(m, at)
 	}
-	p.sequences[m.Symbol] = m.Sequence
+	p.sequences[m.Symbol], p.times[m.Symbol] = m.Sequence, m.ReceivedAt
 }

@@ -26,6 +26,9 @@ type row struct {
 	Missed     int64           `db:"missed"`
 	Reconnects int64           `db:"reconnects"`
 	Sequences  string          `db:"sequences"`
+	Holes      string          `db:"holes"`
+	// LastMessage is when the last owner had the last message; nil for never.
+	LastMessage *schema.Time `db:"last_message_at"`
 }
 
 // progress is what the owner of a stream knows of it. Only the owner writes it,
@@ -38,18 +41,29 @@ type progress struct {
 	missed      int64       // how many
 	reconnects  int64
 	sequences   map[schema.Symbol]int64
+	holes       map[schema.Symbol]hole
+	// times are when the last message of a symbol came, and before is the same of all
+	// messages of the last owner.
+	times       map[schema.Symbol]schema.Time
+	before      schema.Time
 	lastError   string // empty: none since the takeover
 	lastErrorAt schema.Time
 }
 
 // read is what the row says of symbols and progress.
 func (r row) read() (symbols []schema.Symbol, p progress, err error) {
-	p = progress{messages: r.Messages, gaps: r.Gaps, missed: r.Missed, reconnects: r.Reconnects}
+	p = progress{messages: r.Messages, gaps: r.Gaps, missed: r.Missed, reconnects: r.Reconnects, times: map[schema.Symbol]schema.Time{}}
+	if r.LastMessage != nil {
+		p.before = *r.LastMessage
+	}
 	if symbols, err = decodeSymbols(r.ID, r.Symbols); err != nil {
 		return nil, p, err
 	}
 	if err := json.Unmarshal([]byte(r.Sequences), &p.sequences); err != nil {
 		return nil, p, fmt.Errorf("reading the sequences of stream %s: %w", r.ID, err)
+	}
+	if err := json.Unmarshal([]byte(r.Holes), &p.holes); err != nil {
+		return nil, p, fmt.Errorf("reading what stream %s missed: %w", r.ID, err)
 	}
 	p.keep(symbols)
 	return symbols, p, nil
@@ -59,11 +73,12 @@ func (r row) read() (symbols []schema.Symbol, p progress, err error) {
 // of them is missing.
 func (p *progress) keep(symbols []schema.Symbol) {
 	maps.DeleteFunc(p.sequences, func(symbol schema.Symbol, _ int64) bool { return !slices.Contains(symbols, symbol) })
+	maps.DeleteFunc(p.times, func(symbol schema.Symbol, _ schema.Time) bool { return !slices.Contains(symbols, symbol) })
 }
 
 // clone is a copy that shares nothing.
 func (p progress) clone() progress {
-	p.sequences = maps.Clone(p.sequences)
+	p.sequences, p.holes, p.times = maps.Clone(p.sequences), maps.Clone(p.holes), maps.Clone(p.times)
 	return p
 }
 
@@ -76,7 +91,7 @@ func take(ctx context.Context, tx *pipeline.Tx, owner string, most int) ([]row, 
 			ORDER BY started_at, stream_id LIMIT $3 `+tx.LockFreeRows("streams")+`)
 		UPDATE streams SET claimed_by = $1, claimed_until = `+tx.NowMillis()+` + $2
 		WHERE stream_id IN (SELECT stream_id FROM held)
-		RETURNING stream_id, provider, symbols, messages, gaps, missed, reconnects, sequences`, owner, claimMillis, most)
+		RETURNING stream_id, provider, symbols, messages, gaps, missed, reconnects, sequences, holes, last_message_at`, owner, claimMillis, most)
 	if err != nil {
 		return nil, fmt.Errorf("claiming streams: %w", err)
 	}
@@ -90,7 +105,7 @@ func renew(ctx context.Context, tx *pipeline.Tx, owner, id string, p progress) (
 	if p.failing {
 		status = Failing
 	}
-	return p.write(ctx, tx, owner, id, `claimed_until = `+tx.NowMillis()+` + $11, status = $12`, `AND status <> 'stopped'`,
+	return p.write(ctx, tx, owner, id, `claimed_until = `+tx.NowMillis()+` + $12, status = $13`, `AND status <> 'stopped'`,
 		claimMillis, string(status))
 }
 
@@ -113,7 +128,7 @@ func wanted(ctx context.Context, tx *pipeline.Tx, owner string) (map[string]stri
 // release writes the progress of a stream and gives up the claim on it, so that
 // anyone who comes next need not wait until it ends.
 func release(ctx context.Context, tx *pipeline.Tx, owner, id string, p progress) error {
-	_, err := p.write(ctx, tx, owner, id, `claimed_until = $11, claimed_by = $12`, ``, 0, "")
+	_, err := p.write(ctx, tx, owner, id, `claimed_until = $12, claimed_by = $13`, ``, 0, "")
 	return err
 }
 
@@ -124,12 +139,16 @@ func (p progress) write(ctx context.Context, tx *pipeline.Tx, owner, id, set, co
 	if err != nil {
 		return false, fmt.Errorf("encoding the sequences of stream %s: %w", id, err)
 	}
+	holes, err := json.Marshal(p.holes)
+	if err != nil {
+		return false, fmt.Errorf("encoding what stream %s missed: %w", id, err)
+	}
 	changed, err := tx.Exec(ctx, `UPDATE streams SET last_message_at = COALESCE($3, last_message_at), messages = $4,
 			gaps = $5, missed = $6, reconnects = $7, sequences = $8,
-			last_error = COALESCE($9, last_error), last_error_at = COALESCE($10, last_error_at), `+set+`
+			last_error = COALESCE($9, last_error), last_error_at = COALESCE($10, last_error_at), holes = $11, `+set+`
 		WHERE stream_id = $1 AND claimed_by = $2 `+condition,
 		append([]any{id, owner, orNull(p.lastMessage), p.messages, p.gaps, p.missed, p.reconnects, string(sequences),
-			textOrNull(p.lastError), orNull(p.lastErrorAt)}, args...)...)
+			textOrNull(p.lastError), orNull(p.lastErrorAt), string(holes)}, args...)...)
 	if err != nil {
 		return false, fmt.Errorf("writing the progress of stream %s: %w", id, err)
 	}
