@@ -89,7 +89,7 @@ func newAPI(c config, instruments *symbolmap.Map, b *backends, m *modules, r *en
 		Simulated:     c.Providers.simulated(),
 		CaseSensitive: c.Providers.caseSensitive(),
 		MaxAge:        c.LatestMaxAge, FetchTimeout: c.FetchTimeout, MinInterval: c.MinPollInterval,
-		MaxActiveJobs: c.MaxActiveJobs, MaxActiveStreams: c.MaxActiveStreams,
+		MaxActiveJobs: c.MaxActiveJobs, MaxActiveStreams: c.MaxActiveStreams, MaxActiveBackfills: c.MaxActiveBackfills,
 		Push:               c.Push,
 		OpenCommands:       c.OpenCommands,
 		RateLimitPerMinute: c.RateLimit, LimitLoopback: c.LimitLoopback, Hosts: c.HTTPHosts, AllowOrigins: c.AllowOrigins,

@@ -86,6 +86,7 @@ var settings = []setting{
 	{"min_poll_interval", "60s", "shortest interval of a polling job", false},
 	{"max_active_jobs", "500", "maximum number of polling jobs that are not stopped, 1 to 1000000; one more is answered 409", false},
 	{"max_active_streams", "100", "maximum number of streams that are not stopped, 1 to 1000000; one more is answered 409", false},
+	{"max_active_backfills", "100", "maximum number of backfills that have not ended, 1 to 1000000; one more is answered 409", false},
 	{"requests_retention", "720h", "how long fetch requests and their outcomes can be asked for, 1h to 87600h; 0: forever", false},
 	{"jobs_retention", "720h", "how long polling jobs are listed after they were stopped, 1h to 87600h; 0: forever", false},
 	{"rate_limit_per_minute", "", "requests per minute and client; empty: 60, and loopback is exempt", false},
@@ -141,8 +142,9 @@ type config struct {
 	FetchTimeout    time.Duration
 	MinPollInterval time.Duration
 	RebuildPromote  projections.Promotion
-	// MaxActiveJobs and MaxActiveStreams bound those that are not stopped.
-	MaxActiveJobs, MaxActiveStreams int
+	// MaxActiveJobs and MaxActiveStreams bound those that are not stopped, and
+	// MaxActiveBackfills those that have not ended.
+	MaxActiveJobs, MaxActiveStreams, MaxActiveBackfills int
 
 	// SymbolMapFile is empty for that of the data directory, if there is one.
 	SymbolMapFile string
@@ -289,16 +291,17 @@ func (a *app) load() (config, error) {
 		SessionTimeout: duration(k, "kafka_session_timeout", 6*time.Second, 5*time.Minute, &wrong),
 		KafkaTimeout:   duration(k, "kafka_timeout", 2*time.Second, 30*time.Second, &wrong),
 		HTTPAddr:       k.String("http_addr"), movingAverageText: k.String("moving_average_window"),
-		DatabaseTimeout:   duration(k, "database_timeout", time.Second, 10*time.Minute, &wrong),
-		LatestMaxAge:      duration(k, "latest_max_age", 0, time.Hour, &wrong),
-		FetchTimeout:      duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
-		MinPollInterval:   duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
-		MaxActiveJobs:     int(integer(k, "max_active_jobs", 1, 1_000_000, &wrong)),
-		MaxActiveStreams:  int(integer(k, "max_active_streams", 1, 1_000_000, &wrong)),
-		MetricsLastPrices: int(integer(k, "metrics_last_prices", 0, maxPriceGauges, &wrong)),
-		RequestsRetention: retention(k, "requests_retention", &wrong),
-		JobsRetention:     retention(k, "jobs_retention", &wrong),
-		RebuildPromote:    promotion(k.String("rebuild_promote"), &wrong),
+		DatabaseTimeout:    duration(k, "database_timeout", time.Second, 10*time.Minute, &wrong),
+		LatestMaxAge:       duration(k, "latest_max_age", 0, time.Hour, &wrong),
+		FetchTimeout:       duration(k, "fetch_timeout", 100*time.Millisecond, 30*time.Second, &wrong),
+		MinPollInterval:    duration(k, "min_poll_interval", time.Second, time.Hour, &wrong),
+		MaxActiveJobs:      int(integer(k, "max_active_jobs", 1, 1_000_000, &wrong)),
+		MaxActiveStreams:   int(integer(k, "max_active_streams", 1, 1_000_000, &wrong)),
+		MaxActiveBackfills: int(integer(k, "max_active_backfills", 1, 1_000_000, &wrong)),
+		MetricsLastPrices:  int(integer(k, "metrics_last_prices", 0, maxPriceGauges, &wrong)),
+		RequestsRetention:  retention(k, "requests_retention", &wrong),
+		JobsRetention:      retention(k, "jobs_retention", &wrong),
+		RebuildPromote:     promotion(k.String("rebuild_promote"), &wrong),
 		Connections: httpapi.ConnectionLimits{
 			Total:     int(integer(k, "http_max_connections", httpapi.MinMaxConnections, 100_000, &wrong)),
 			PerClient: int(integer(k, "http_max_connections_per_client", 1, 100_000, &wrong))},

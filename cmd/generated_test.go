@@ -333,7 +333,7 @@ func generatedRequests(t *testing.T, n int, withKeys bool) {
 		"PLUGINS":          "ema", // of which the document speaks
 		// Odd headers have commands come from elsewhere.
 		"HTTP_ALLOW_REMOTE_COMMANDS": "true",
-		"MAX_ACTIVE_JOBS":            "4", "MAX_ACTIVE_STREAMS": "1"}))
+		"MAX_ACTIVE_JOBS":            "4", "MAX_ACTIVE_STREAMS": "1", "MAX_ACTIVE_BACKFILLS": "2"}))
 	p.eventually("/readyz", http.StatusOK)
 	makeDeadLetters(t, p, schema.StoredQuotes, 20, deadLetterStage) // 17 is that of the document
 	c := newCampaign(t, p, sizeOf(30, 60, 100))

@@ -27,7 +27,8 @@ func streamEnvironment(t testing.TB, exchange *exchangetest.Exchange) environmen
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "pricemill.yaml")
 	require.NoError(t, os.WriteFile(file, []byte("modules:\n  stream:\n    backoff_min: 10ms\n    backoff_max: 100ms\n"), 0o600))
-	return environment{"COINBASE_WS_URL": exchange.URL, "CONFIG_FILE": file}
+	// No history is to be had: nothing listens there.
+	return environment{"COINBASE_WS_URL": exchange.URL, "COINBASE_BASE_URL": "http://127.0.0.1:1", "CONFIG_FILE": file}
 }
 
 // startStream posts a stream of all products of frames, and returns its path.

@@ -154,6 +154,7 @@ func TestThreeFeedsAtOnce(t *testing.T) {
 		require.NoError(t, err)
 		definitions = append(definitions, string(text))
 		env[m.settings] = m.serve(t)
+		env[strings.ToUpper(m.provider)+"_BASE_URL"] = "http://127.0.0.1:1" // nothing listens there
 	}
 	env["PROVIDERS_DIR"] = declare(t, definitions...)
 	p := start(t, env)

@@ -77,7 +77,7 @@ func New(config Config, ports Ports) (*API, error) {
 	a.push = newPushStreams(a.config.Push)
 	a.jobs = newActiveLimit("polling jobs", "MAX_ACTIVE_JOBS", a.config.MaxActiveJobs, ports.Jobs.Open)
 	a.streams = newActiveLimit("streams", "MAX_ACTIVE_STREAMS", a.config.MaxActiveStreams, ports.Streams.Open)
-	a.backfills = newActiveLimit("backfills", "the service", maxActiveBackfills, ports.Backfills.Open)
+	a.backfills = newActiveLimit("backfills", "MAX_ACTIVE_BACKFILLS", a.config.MaxActiveBackfills, ports.Backfills.Open)
 	ofJobs := followed{schema.PollingJobs, []string{jobs.Name}, ports.Jobs.WaitCaughtUp}
 	ofStreams := followed{schema.PollingJobs, []string{streamStage}, ports.Streams.WaitCaughtUp}
 	ofBackfills := followed{schema.PollingJobs, []string{backfillStage}, ports.Backfills.WaitCaughtUp}

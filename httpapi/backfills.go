@@ -16,9 +16,6 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// maxActiveBackfills bounds the backfills that have not ended.
-const maxActiveBackfills = 100
-
 // Backfill is a backfill, as GET backfills shows it.
 type Backfill struct {
 	BackfillID string          `json:"backfill_id"`

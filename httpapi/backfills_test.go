@@ -87,7 +87,7 @@ func TestTooManyBackfills(t *testing.T) {
 	}
 	api := newAPI(t, withBackfills(known, &commands{}))
 	expect(t, serve(t, api, request(http.MethodPost, "/api/v1/backfills", backfillBody)), http.StatusConflict,
-		`{"detail":"There are 100 backfills that are not stopped, and the service allows no more: stop one first"}`)
+		`{"detail":"There are 100 backfills that are not stopped, and MAX_ACTIVE_BACKFILLS allows no more: stop one first"}`)
 }
 
 func TestGetBackfills(t *testing.T) {

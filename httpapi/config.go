@@ -34,13 +34,14 @@ const (
 
 // What a zero field of Config means.
 const (
-	DefaultMaxAge        = 5 * time.Second
-	DefaultFetchTimeout  = 10 * time.Second
-	DefaultOutcomeGrace  = 2 * time.Second
-	DefaultWindow        = 5
-	DefaultRateLimit     = 60
-	DefaultActiveJobs    = 500
-	DefaultActiveStreams = 100
+	DefaultMaxAge          = 5 * time.Second
+	DefaultFetchTimeout    = 10 * time.Second
+	DefaultOutcomeGrace    = 2 * time.Second
+	DefaultWindow          = 5
+	DefaultRateLimit       = 60
+	DefaultActiveJobs      = 500
+	DefaultActiveStreams   = 100
+	DefaultActiveBackfills = 100
 )
 
 // ErrConfig is wrapped by every error about a Config or about Ports.
@@ -116,6 +117,8 @@ type Config struct {
 	MaxActiveJobs int
 	// MaxActiveStreams is the same for streams. 0 means 100.
 	MaxActiveStreams int
+	// MaxActiveBackfills bounds the backfills that have not ended. 0 means 100.
+	MaxActiveBackfills int
 
 	// RateLimitPerMinute is how many requests one client address may make each
 	// minute; they may come all at once. 0 means 60, a negative number means no
@@ -164,6 +167,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MinInterval, schema.MinPollingInterval*time.Second)
 	setDefault(&c.MaxActiveJobs, DefaultActiveJobs)
 	setDefault(&c.MaxActiveStreams, DefaultActiveStreams)
+	setDefault(&c.MaxActiveBackfills, DefaultActiveBackfills)
 	setDefault(&c.RateLimitPerMinute, DefaultRateLimit)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Options say what the document does not.
@@ -283,7 +284,15 @@ func (g *Generator) goodBody(o *Operation) object {
 		property := g.follow(o.body["properties"].(object)["provider"].(object))
 		body["provider"] = pick(g.random, property["examples"].([]any))
 	}
+	if _, isSpan := body["to"].(string); isSpan { // no schema says that it is in the past, and not before from
+		body["from"], body["to"] = g.dayOf(2023), g.dayOf(2024)
+	}
 	return body
+}
+
+// dayOf is the beginning of a day of a year, UTC.
+func (g *Generator) dayOf(year int) string {
+	return time.Date(year, 1, 1+g.random.IntN(365), 0, 0, 0, 0, time.UTC).Format(time.RFC3339)
 }
 
 func encode(value any) []byte {
