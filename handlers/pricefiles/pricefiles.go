@@ -80,6 +80,9 @@ func New(env pipeline.Env) (pipeline.Handler, error) {
 	if settings.MaxDiskMiB < 0 || settings.MaxDiskMiB > maxDiskMiB {
 		errs = append(errs, fmt.Errorf("max_disk_mib: want 0 to %d, not %d", maxDiskMiB, settings.MaxDiskMiB))
 	}
+	if settings.MaxDiskMiB > 0 && settings.MaxDiskMiB < 2*settings.MaxFileMiB {
+		errs = append(errs, fmt.Errorf("max_disk_mib: want at least twice max_file_mib, %d, or 0: the file that is written is never deleted or moved, so no room could be made", 2*settings.MaxFileMiB))
+	}
 	if settings.DeleteOldest && settings.MaxDiskMiB == 0 {
 		errs = append(errs, errors.New("delete_oldest: there is nothing to delete where max_disk_mib is 0"))
 	}
@@ -180,6 +183,10 @@ func (h *handler) write(records []*pipeline.Record) (int, error) {
 			return 0, err
 		}
 		h.series = series
+		if series.cut > 0 {
+			h.log.Warn("the newest file ended in a part of a line, which was removed: after the death of a process it is written again; "+
+				"if something else has cut the file, events may be missing", "handler", Name, "file", series.name, "bytes", series.cut)
+		}
 		h.tellRun() // of files that were finished before
 	}
 	var lines bytes.Buffer

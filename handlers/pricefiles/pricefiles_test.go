@@ -381,11 +381,12 @@ func TestSettings(t *testing.T) {
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	for text, settings := range map[string]map[string]any{
-		"max_file_mib: want 1 to 65536, not 0": {"max_file_mib": 0},
-		"max_disk_mib: want 0 to":              {"max_disk_mib": -1},
-		"delete_oldest: there is nothing":      {"delete_oldest": true, "max_disk_mib": 0},
-		"max_age: -1s is negative":             {"max_age": "-1s"},
-		`symbols: "": want [provider/]SYMBOL`:  {"symbols": []string{""}},
+		"max_file_mib: want 1 to 65536, not 0":  {"max_file_mib": 0},
+		"max_disk_mib: want 0 to":               {"max_disk_mib": -1},
+		"max_disk_mib: want at least twice max": {"max_disk_mib": 511},
+		"delete_oldest: there is nothing":       {"delete_oldest": true, "max_disk_mib": 0},
+		"max_age: -1s is negative":              {"max_age": "-1s"},
+		`symbols: "": want [provider/]SYMBOL`:   {"symbols": []string{""}},
 	} {
 		_, err := pricefiles.New(pipeline.Env{Settings: settings})
 		require.ErrorIs(t, err, pipeline.ErrSettings, text)

@@ -75,6 +75,7 @@ type series struct {
 	name   string // its name
 	length int64  // of what is complete and on the disk
 	torn   bool   // there may be something after length
+	cut    int64  // bytes of a last line without its end, which were removed at the start
 	rest   int64  // bytes of all other files
 }
 
@@ -186,6 +187,11 @@ func (s *series) resume(name string) error {
 	if s.length, err = s.scan(opened); err != nil {
 		return err
 	}
+	size, err := opened.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	s.cut = size - s.length
 	// What a process wrote that was killed may not be on the disk, and the position will
 	// move by it.
 	return errors.Join(s.file.Truncate(s.length), s.file.Sync())

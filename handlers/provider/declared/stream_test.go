@@ -612,7 +612,7 @@ func TestTheSymbolsOfAConnectionChange(t *testing.T) {
 	require.ErrorIs(t, err, errEnough)
 	assert.Equal(t, []string{"A-USD", "B-USD", "C-USD"}, got)
 	heard := slices.DeleteFunc(feed.Heard(), func(text string) bool { return strings.Contains(text, `"auth"`) })
-	assert.Equal(t, []string{`{"action":"subscribe","pairs":["A/USD","B/USD"],"id":1}`, `{"action":"subscribe","pairs":["C/USD"],"id":1}`, unsubscribe}, heard)
+	assert.Equal(t, []string{`{"action":"subscribe","pairs":["A/USD","B/USD"],"id":1}`, unsubscribe, `{"action":"subscribe","pairs":["C/USD"],"id":1}`}, heard)
 	_, ok = newStreamer(t, definition(t, "acmestream"), feed.URL, io.Discard).(pipeline.Resubscriber)
 	assert.False(t, ok)
 }

@@ -178,7 +178,7 @@ func (c *connection) follow(ctx context.Context, changes <-chan []schema.Symbol)
 	}
 }
 
-// change subscribes to what is new in symbols, and unsubscribes from what is not in them.
+// change unsubscribes from what is not in symbols, and subscribes to what is new in them.
 // Before the login it only notes them.
 func (c *connection) change(ctx context.Context, symbols []schema.Symbol) error {
 	wanted, err := c.spellAll(symbols)
@@ -198,13 +198,13 @@ func (c *connection) change(ctx context.Context, symbols []schema.Symbol) error 
 	for _, spelling := range gone {
 		c.left[spelling] = true
 	}
-	if len(added) > 0 {
-		if err := c.send(ctx, c.stream.subscribe, added); err != nil {
+	if len(gone) > 0 { // first, since the service may allow no more symbols than there are
+		if err := c.send(ctx, c.stream.leave, gone); err != nil {
 			return err
 		}
 	}
-	if len(gone) > 0 {
-		return c.send(ctx, c.stream.leave, gone)
+	if len(added) > 0 {
+		return c.send(ctx, c.stream.subscribe, added)
 	}
 	return nil
 }

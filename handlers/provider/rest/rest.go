@@ -8,12 +8,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -222,10 +224,29 @@ func (c *Client) repeatsKey(body []byte) bool {
 	return Repeats(body, c.config.Key) || slices.ContainsFunc(c.config.Secrets, func(secret string) bool { return Repeats(body, secret) })
 }
 
-// Repeats says that what a service sent holds a secret, plain or as in a URL. An empty
-// secret is none.
+// Repeats says that what a service sent holds a secret: plain, as in a URL, or with escapes
+// of JSON. An empty secret is none.
 func Repeats(body []byte, secret string) bool {
-	return secret != "" && (bytes.Contains(body, []byte(secret)) || bytes.Contains(body, []byte(url.QueryEscape(secret))))
+	if secret == "" {
+		return false
+	}
+	holds := func(text []byte) bool {
+		return bytes.Contains(text, []byte(secret)) || bytes.Contains(text, []byte(url.QueryEscape(secret)))
+	}
+	return holds(body) || (bytes.IndexByte(body, '\\') >= 0 && holds(unescape(body)))
+}
+
+var jsonEscape = regexp.MustCompile(`\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])`)
+
+// unescape replaces the escapes of JSON texts, wherever they are.
+func unescape(body []byte) []byte {
+	return jsonEscape.ReplaceAllFunc(body, func(escape []byte) []byte {
+		var text string
+		if err := json.Unmarshal(slices.Concat([]byte{'"'}, escape, []byte{'"'}), &text); err != nil {
+			return escape
+		}
+		return []byte(text)
+	})
 }
 
 // readAny is read for a body that may hold the key.

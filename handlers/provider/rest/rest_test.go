@@ -132,3 +132,16 @@ func assertCode(t testing.TB, want schema.Code, err error) {
 		assert.Equal(t, want, quoteErr.Code, "%v", err)
 	}
 }
+
+// A secret is found however the service writes it.
+func TestRepeats(t *testing.T) {
+	t.Parallel()
+	const secret = `k/e+y="1"`
+	for _, text := range []string{secret, `{"a":"k\/e+y=\"1\""}`, `{"a":"k/e\u002by\u003D\u00221\u0022"}`, "a=k%2Fe%2By%3D%221%22", `"\u006b/e+y=\"1\""`} {
+		assert.True(t, Repeats([]byte(text), secret), text)
+	}
+	for _, text := range []string{"", `{"a":"k\\/e"}`, `\`, `"\u00"`, "key"} {
+		assert.False(t, Repeats([]byte(text), secret), text)
+	}
+	assert.False(t, Repeats([]byte("x"), ""))
+}
