@@ -8,6 +8,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,37 +26,39 @@ import (
 // market is a feed that speaks as one of the shipped definitions expects, and misbehaves.
 // Its trades are numbered from 1, of its symbols in turn; those of absent are never sent.
 type market struct {
-	provider, settings string
-	symbols            []string
-	frame              func(symbol string, trade int, at time.Time) string
-	acknowledge        string
-	limited            string // the frame of a client that asks too often
-	counts             bool   // whether its trades are numbered without gaps
-	trades             int    // of each symbol
+	provider    string
+	symbols     []string
+	frame       func(symbol string, trade int, at time.Time) string
+	acknowledge string
+	limited     string // the frame of a client that asks too often
+	// history plays the service's route of past trades; nil where the definition has none.
+	history func(m *market) http.HandlerFunc
+	trades  int // of each symbol
 
 	mu          sync.Mutex
 	connections int
 	place       int
 }
 
-var marketBegan = time.Date(2026, 1, 5, 14, 30, 0, 0, time.UTC)
+// marketBegan is when the first trade was: streams look for what they missed by our clock.
+var marketBegan = time.Now().Add(-30 * time.Second).UTC().Truncate(time.Millisecond)
 
 // markets are three of the shipped providers.
 func markets(trades int) []*market {
 	return []*market{
-		{provider: "binance", settings: "BINANCE_WS_URL", symbols: []string{"BTC-USDT", "ETH-USDT"}, trades: trades,
+		{provider: "binance", symbols: []string{"BTC-USDT", "ETH-USDT"}, trades: trades,
 			frame: func(symbol string, trade int, at time.Time) string {
 				return fmt.Sprintf(`{"e":"aggTrade","E":%d,"s":%q,"a":%d,"p":"%s","q":"0.5","f":1,"l":2,"T":%d,"m":true}`,
 					at.UnixMilli()+3, strings.ReplaceAll(symbol, "-", ""), trade, marketPrice(trade), at.UnixMilli())
 			},
-			counts: true, acknowledge: `{"result":null,"id":1}`, limited: `{"error":{"code":1008,"msg":"Too many requests"}}`},
-		{provider: "kraken", settings: "KRAKEN_WS_URL", symbols: []string{"BTC-USD", "ETH-EUR"}, trades: trades,
+			history: binanceHistory, acknowledge: `{"result":null,"id":1}`, limited: `{"error":{"code":1008,"msg":"Too many requests"}}`},
+		{provider: "kraken", symbols: []string{"BTC-USD", "ETH-EUR"}, trades: trades,
 			frame: func(symbol string, trade int, at time.Time) string {
 				return fmt.Sprintf(`{"channel":"trade","type":"update","data":[{"symbol":%q,"side":"buy","price":%s,"qty":0.25,"ord_type":"limit","trade_id":%d,"timestamp":%q}]}`,
 					strings.ReplaceAll(symbol, "-", "/"), marketPrice(trade), trade, at.Format(time.RFC3339Nano))
 			},
-			counts: true, acknowledge: `{"method":"subscribe","result":{"channel":"trade"},"success":true}`, limited: `{"error":"Exceeded msg rate","success":false}`},
-		{provider: "bitstamp", settings: "BITSTAMP_WS_URL", symbols: []string{"BTC-USD", "XRP-EUR"}, trades: trades,
+			history: krakenHistory, acknowledge: `{"method":"subscribe","result":{"channel":"trade"},"success":true}`, limited: `{"error":"Exceeded msg rate","success":false}`},
+		{provider: "bitstamp", symbols: []string{"BTC-USD", "XRP-EUR"}, trades: trades,
 			frame: func(symbol string, trade int, at time.Time) string {
 				return fmt.Sprintf(`{"event":"trade","channel":"live_trades_%s","data":{"id":%d,"timestamp":"%d","microtimestamp":"%d","amount":0.125,"amount_str":"0.12500000","price":%s,"price_str":"%s","type":0}}`,
 					strings.ToLower(strings.ReplaceAll(symbol, "-", "")), trade, at.Unix(), at.UnixMicro(), marketPrice(trade), marketPrice(trade))
@@ -140,7 +144,8 @@ func (m *market) serve(t testing.TB) string {
 
 // TestThreeFeedsAtOnce streams three shipped providers at once. Their feeds cut connections,
 // refuse them, say that there were too many, send garbage, send trades again, and lose some. All
-// that was sent is there once, what was lost is counted, and the program's own check finds nothing.
+// that was sent is there once. What was lost is counted, and fetched from the history of those
+// that have one. The program's own check finds nothing.
 func TestThreeFeedsAtOnce(t *testing.T) {
 	t.Parallel()
 	const trades = 300
@@ -153,8 +158,15 @@ func TestThreeFeedsAtOnce(t *testing.T) {
 		text, err := os.ReadFile("../handlers/provider/declared/shipped/" + m.provider + ".yaml")
 		require.NoError(t, err)
 		definitions = append(definitions, string(text))
-		env[m.settings] = m.serve(t)
-		env[strings.ToUpper(m.provider)+"_BASE_URL"] = "http://127.0.0.1:1" // nothing listens there
+		name := strings.ToUpper(m.provider)
+		env[name+"_WS_URL"] = m.serve(t)
+		past := http.NotFoundHandler()
+		if m.history != nil {
+			past = m.history(m)
+		}
+		server := httptest.NewServer(past)
+		t.Cleanup(server.Close)
+		env[name+"_BASE_URL"] = server.URL
 	}
 	env["PROVIDERS_DIR"] = declare(t, definitions...)
 	p := start(t, env)
@@ -168,20 +180,19 @@ func TestThreeFeedsAtOnce(t *testing.T) {
 	}
 	want := map[string]int{}
 	absent := 0
-	for trade := 1; trade <= trades; trade++ {
-		if isAbsent(trade) {
-			absent++
-		}
-	}
 	for _, m := range all {
 		for i, symbol := range m.symbols {
 			for trade := 1; trade <= trades; trade++ {
-				if !isAbsent(trade) {
+				if isAbsent(trade) && i == 0 {
+					absent++
+				}
+				if !isAbsent(trade) || m.history != nil {
 					want[fmt.Sprint(m.provider, " ", symbol, " ", schema.MustDecimal(marketPrice(trade)), " ", m.at(i, trade).Format(time.RFC3339Nano))] = 1
 				}
 			}
 		}
 	}
+	absent /= len(all)
 	db := openTables(t, p.env)
 	defer func() { assert.NoError(t, db.Close()) }()
 	require.Eventually(t, func() bool {
@@ -193,7 +204,7 @@ func TestThreeFeedsAtOnce(t *testing.T) {
 			shown := p.get(paths[m])
 			return shown.field(t, "status") == "active" && numberIn(t, shown, "reconnects") >= 10
 		}, 60*time.Second, 50*time.Millisecond, m.provider)
-		if m.counts {
+		if m.history != nil {
 			assert.GreaterOrEqual(t, numberIn(t, p.get(paths[m]), "missed"), int64(absent*len(m.symbols)), m.provider)
 		}
 	}
@@ -226,4 +237,41 @@ func countedPrices(t testing.TB, db *store.Store) map[string]int {
 		counts[fmt.Sprint(r.Provider, " ", r.Symbol, " ", r.Price, " ", r.Time.Format(time.RFC3339Nano))]++
 	}
 	return counts
+}
+
+// binanceHistory plays aggTrades, from a time or from a number on.
+func binanceHistory(m *market) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		symbol := slices.IndexFunc(m.symbols, func(s string) bool { return strings.ReplaceAll(s, "-", "") == r.URL.Query().Get("symbol") })
+		number := func(name string) int {
+			n, _ := strconv.Atoi(r.URL.Query().Get(name))
+			return n
+		}
+		var found []string
+		for trade := 1; trade <= m.trades && len(found) < number("limit") && symbol >= 0; trade++ {
+			if at := m.at(symbol, trade); trade >= number("fromId") && at.UnixMilli() >= int64(number("startTime")) {
+				found = append(found, fmt.Sprintf(`{"a":%d,"p":"%s","q":"0.5","f":1,"l":2,"T":%d,"m":true,"M":true}`, trade, marketPrice(trade), at.UnixMilli()))
+			}
+		}
+		_, _ = fmt.Fprintf(w, "[%s]", strings.Join(found, ","))
+	}
+}
+
+// krakenHistory plays Trades, behind a time.
+func krakenHistory(m *market) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		symbol := slices.IndexFunc(m.symbols, func(s string) bool {
+			return strings.ReplaceAll(strings.ReplaceAll(s, "BTC", "XBT"), "-", "") == r.URL.Query().Get("pair")
+		})
+		since, _ := strconv.ParseInt(r.URL.Query().Get("since"), 10, 64)
+		last := since
+		var found []string
+		for trade := 1; trade <= m.trades && len(found) < 1000 && symbol >= 0; trade++ {
+			if at := m.at(symbol, trade); at.UnixNano() > since {
+				last = at.UnixNano()
+				found = append(found, fmt.Sprintf(`["%s","0.25",%d.%09d,"b","l","",%d]`, marketPrice(trade), at.Unix(), at.Nanosecond(), trade))
+			}
+		}
+		_, _ = fmt.Fprintf(w, `{"error":[],"result":{"PAIR":[%s],"last":"%d"}}`, strings.Join(found, ","), last)
+	}
 }
