@@ -178,7 +178,7 @@ func (b rebuildBench) fill(ctx context.Context, on *backends, m *modules, topics
 	rebuilder := m.rebuilder(on, topics, b.log)
 	rebuilder.Progress = func(n int) { _ = bar.Add(n) } // it is only shown
 	began := time.Now()
-	if err := rebuilder.Backfill(ctx, rebuild.ID); err != nil {
+	if err := rebuilder.Fill(ctx, rebuild.ID); err != nil {
 		return figures{}, built, err
 	}
 	return figuresOf(b.events, time.Since(began), nil), built, nil

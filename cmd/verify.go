@@ -237,7 +237,7 @@ func (r proving) run(ctx context.Context, wanted []pipeline.Projection) ([]*audi
 		if err != nil {
 			return nil, err
 		}
-		if err := comparison.Backfill(ctx); err != nil {
+		if err := comparison.Fill(ctx); err != nil {
 			return nil, err
 		}
 		comparisons = append(comparisons, comparison)
@@ -273,7 +273,7 @@ func (r proving) compare(ctx context.Context, comparisons []*projections.Compari
 	others func(*store.Snapshot) ([]*audit.Finding, error)) ([]*audit.Finding, error) {
 	// A second round, so that little is left to do while the snapshot is open.
 	for _, c := range comparisons {
-		if err := c.Backfill(ctx); err != nil {
+		if err := c.Fill(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -61,12 +61,12 @@ func startVerify(t testing.TB, env environment, db *store.Store) *exec.Cmd {
 		_ = process.Process.Kill() // it may have ended, and been waited for
 		_ = process.Wait()
 	})
-	awaitBackfilling(t, db)
+	awaitFilling(t, db)
 	return process
 }
 
-// awaitBackfilling waits until a scratch generation is being filled.
-func awaitBackfilling(t testing.TB, db *store.Store) {
+// awaitFilling waits until a scratch generation is being filled.
+func awaitFilling(t testing.TB, db *store.Store) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		var filled int64

@@ -23,9 +23,9 @@ type CompareConfig struct {
 	Broker log.Broker
 	Topics *topics.Set
 	Log    *slog.Logger
-	// Progress is as in engine.BackfillConfig.
+	// Progress is as in engine.FillConfig.
 	Progress func(records int)
-	// Beside is as in engine.BackfillConfig.
+	// Beside is as in engine.FillConfig.
 	Beside bool
 	// Most is how many differences are described.
 	Most int
@@ -40,8 +40,8 @@ type Comparison struct {
 	finding    *audit.Finding
 	fold       string // that serves
 	serving    pipeline.Generation
-	backfilled pipeline.Generation
-	backfill   *engine.Backfill
+	filled     pipeline.Generation
+	fill       *engine.Fill
 	// tolerant has a table that only one of them has be a difference.
 	tolerant bool
 }
@@ -63,10 +63,10 @@ func (s *Scratch) Compare(ctx context.Context, cfg CompareConfig, p pipeline.Pro
 		return c, nil
 	}
 	var spec engine.StageSpec
-	if c.backfilled, spec, err = s.Create(ctx, p); err != nil {
+	if c.filled, spec, err = s.Create(ctx, p); err != nil {
 		return nil, err
 	}
-	c.backfill = engine.NewBackfill(engine.BackfillConfig{Store: cfg.Store, Broker: cfg.Broker, Topics: cfg.Topics, Stage: spec,
+	c.fill = engine.NewFill(engine.FillConfig{Store: cfg.Store, Broker: cfg.Broker, Topics: cfg.Topics, Stage: spec,
 		Log: cfg.Log, Progress: cfg.Progress, Beside: cfg.Beside})
 	return c, nil
 }
@@ -141,13 +141,13 @@ func (c *Comparison) limits(ctx context.Context, q store.Querier) error {
 	return nil
 }
 
-// Backfill fills up to where the generation that serves stands now. It may be called
+// Fill fills up to where the generation that serves stands now. It may be called
 // several times; what it is behind by at the end is for Prove.
-func (c *Comparison) Backfill(ctx context.Context) error {
-	if c.backfill == nil {
+func (c *Comparison) Fill(ctx context.Context) error {
+	if c.fill == nil {
 		return nil
 	}
-	return c.unlessUnreadable(c.backfillTo(ctx, c.cfg.Store))
+	return c.unlessUnreadable(c.fillTo(ctx, c.cfg.Store))
 }
 
 // unlessUnreadable makes a row that cannot be read a difference, which ends the
@@ -158,21 +158,21 @@ func (c *Comparison) unlessUnreadable(err error) error {
 	}
 	c.finding.Differ("%v", err)
 	c.finding.Inconclusive("its tables were not compared, or not all of them")
-	c.backfill = nil
+	c.fill = nil
 	return nil
 }
 
-func (c *Comparison) backfillTo(ctx context.Context, q store.Querier) error {
+func (c *Comparison) fillTo(ctx context.Context, q store.Querier) error {
 	targets, err := c.targets(ctx, q)
 	if err != nil {
 		return err
 	}
-	err = c.backfill.To(ctx, targets)
+	err = c.fill.To(ctx, targets)
 	switch {
 	case errors.Is(err, engine.ErrHalted), errors.Is(err, engine.ErrBeyond), errors.Is(err, engine.ErrPast),
 		errors.Is(err, log.ErrDamaged):
 		c.finding.Inconclusive("%v", err)
-		c.backfill = nil
+		c.fill = nil
 		return nil
 	}
 	return err
@@ -181,7 +181,7 @@ func (c *Comparison) backfillTo(ctx context.Context, q store.Querier) error {
 // Prove fills up to where the generation that serves is in a snapshot, and
 // compares the two.
 func (c *Comparison) Prove(ctx context.Context, live *store.Snapshot) (*audit.Finding, error) {
-	if c.backfill == nil {
+	if c.fill == nil {
 		return c.finding, nil
 	}
 	finding, err := c.prove(ctx, live)
@@ -203,7 +203,7 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*audit.Fi
 		c.finding.Inconclusive("the generation was replaced by another one meanwhile: try again")
 		return c.finding, nil
 	}
-	if err := c.backfillTo(ctx, live); err != nil || c.backfill == nil {
+	if err := c.fillTo(ctx, live); err != nil || c.fill == nil {
 		return c.finding, err
 	}
 	fresh, err := c.cfg.Store.Snapshot(ctx)
@@ -213,7 +213,7 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*audit.Fi
 	defer fresh.Close()
 	var proofs []Proof
 	for _, table := range c.projection.TableNames() {
-		proof, err := Prove(ctx, live, fresh, table, forgottenRows(c.projection, table), c.serving, c.backfilled, c.cfg.Most)
+		proof, err := Prove(ctx, live, fresh, table, forgottenRows(c.projection, table), c.serving, c.filled, c.cfg.Most)
 		if c.tolerant && errors.Is(err, ErrOtherTable) {
 			c.finding.Differ("%v", err)
 			continue
@@ -228,7 +228,7 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*audit.Fi
 	if err := c.compareLetters(ctx, live, fresh); err != nil {
 		return nil, err
 	}
-	for _, r := range c.backfill.Breaks() {
+	for _, r := range c.fill.Breaks() {
 		c.finding.NotChecked("%s/%d: %s; an operator had the service continue: that loses %s", r.Topic, r.Partition, r.Halted, r.Loses)
 	}
 	if c.finding.Found > 0 && len(c.finding.Limits) > 0 {
@@ -262,8 +262,8 @@ func (c *Comparison) compareLetters(ctx context.Context, live, fresh *store.Snap
 	if err := live.Select(ctx, &served, query, stageName(c.serving)); err != nil {
 		return fmt.Errorf("reading the dead letters of %s: %w", stageName(c.serving), err)
 	}
-	if err := fresh.Select(ctx, &logged, query, scratchStage(c.backfilled)); err != nil {
-		return fmt.Errorf("reading the dead letters of %s: %w", scratchStage(c.backfilled), err)
+	if err := fresh.Select(ctx, &logged, query, scratchStage(c.filled)); err != nil {
+		return fmt.Errorf("reading the dead letters of %s: %w", scratchStage(c.filled), err)
 	}
 	c.finding.Count("dead letters", int64(len(served)))
 	in := map[letter]bool{}

@@ -99,8 +99,8 @@ func following(p pipeline.Projection, g pipeline.Generation) engine.StageSpec {
 	return engine.StageSpec{Name: stageName(g), Consumes: p.Consumes(), Handler: Fold{p, g, true}}
 }
 
-// backfilling is the stage that feeds a generation which is no part of the service yet.
-func backfilling(p pipeline.Projection, g pipeline.Generation) engine.StageSpec {
+// filling is the stage that feeds a generation which is no part of the service yet.
+func filling(p pipeline.Projection, g pipeline.Generation) engine.StageSpec {
 	return engine.StageSpec{Name: scratchStage(g), Consumes: p.Consumes(), Handler: Fold{p, g, false}}
 }
 

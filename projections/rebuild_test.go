@@ -147,7 +147,7 @@ func (b *bench) feed(stage engine.StageSpec) error {
 	for i, r := range ranges {
 		targets[pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: int32(i)}] = r.End
 	}
-	return engine.NewBackfill(engine.BackfillConfig{Store: b.db, Broker: b.ledger, Topics: b.topics, Stage: stage, Log: quiet}).To(b.t.Context(), targets)
+	return engine.NewFill(engine.FillConfig{Store: b.db, Broker: b.ledger, Topics: b.topics, Stage: stage, Log: quiet}).To(b.t.Context(), targets)
 }
 
 func (b *bench) rebuilder(folds ...pipeline.Projection) *projections.Rebuilder {

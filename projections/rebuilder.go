@@ -107,8 +107,8 @@ func (r *Rebuilder) Work(ctx context.Context, id string) (worked bool, err error
 	return r.work(ctx, id, (*build).run)
 }
 
-// Backfill is the first part of Work: it fills the generation up to where the log ends.
-func (r *Rebuilder) Backfill(ctx context.Context, id string) error {
+// Fill is the first part of Work: it fills the generation up to where the log ends.
+func (r *Rebuilder) Fill(ctx context.Context, id string) error {
 	_, err := r.work(ctx, id, func(b *build, ctx context.Context) error {
 		if err := b.begin(ctx); err != nil {
 			return err
@@ -306,9 +306,9 @@ func (b *build) begin(ctx context.Context) error {
 	return b.advance(ctx, `goals = $1, error = ''`, b.row.Goals)
 }
 
-// newBackfill is the backfill of its generation: the engine's fastest path.
-func (b *build) newBackfill() *engine.Backfill {
-	cfg := engine.BackfillConfig{Store: b.Store, Broker: b.Broker, Topics: b.Topics, Stage: backfilling(b.projection, b.row.generation()),
+// newFill is the fill of its generation: the engine's fastest path.
+func (b *build) newFill() *engine.Fill {
+	cfg := engine.FillConfig{Store: b.Store, Broker: b.Broker, Topics: b.Topics, Stage: filling(b.projection, b.row.generation()),
 		Log: b.Log, Strict: b.row.SkipPoison == 0, Beside: b.Beside, Progress: func(n int) {
 			b.read.Add(int64(n))
 			if b.Progress != nil {
@@ -318,7 +318,7 @@ func (b *build) newBackfill() *engine.Backfill {
 	if b.row.RateLimit > 0 {
 		cfg.Limit = rate.NewLimiter(rate.Limit(b.row.RateLimit), max(1, b.row.RateLimit/10))
 	}
-	return engine.NewBackfill(cfg)
+	return engine.NewFill(cfg)
 }
 
 // prove fills up to where the generation that serves stands, and compares the two
@@ -328,10 +328,10 @@ func (b *build) prove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.backfilled, c.backfill, c.tolerant = b.row.generation(), b.newBackfill(), true
+	c.filled, c.fill, c.tolerant = b.row.generation(), b.newFill(), true
 	// A second round, so that little is left to do while the snapshot is open.
 	for range 2 {
-		if err := c.Backfill(ctx); err != nil {
+		if err := c.Fill(ctx); err != nil {
 			return err
 		}
 	}
@@ -367,10 +367,10 @@ func (b *build) compare(ctx context.Context, c *Comparison) (*audit.Finding, err
 
 // reachEnd fills up to the end of the log, again and again while it moves away.
 func (b *build) reachEnd(ctx context.Context) error {
-	backfill := b.newBackfill()
+	fill := b.newFill()
 	for range rebuildRounds {
 		before := b.read.Load()
-		if err := backfillToEnd(ctx, b.Broker, b.projection, backfill); err != nil {
+		if err := fillToEnd(ctx, b.Broker, b.projection, fill); err != nil {
 			return err
 		}
 		if b.read.Load()-before < rebuildNear {
@@ -380,8 +380,8 @@ func (b *build) reachEnd(ctx context.Context) error {
 	return nil
 }
 
-// backfillToEnd fills up to where the log ends now.
-func backfillToEnd(ctx context.Context, broker log.Broker, p pipeline.Projection, backfill *engine.Backfill) error {
+// fillToEnd fills up to where the log ends now.
+func fillToEnd(ctx context.Context, broker log.Broker, p pipeline.Projection, fill *engine.Fill) error {
 	targets := map[pipeline.TopicPartition]int64{}
 	for _, topic := range topicsOf(p) {
 		ranges, err := broker.Offsets(ctx, topic)
@@ -392,7 +392,7 @@ func backfillToEnd(ctx context.Context, broker log.Broker, p pipeline.Projection
 			targets[pipeline.TopicPartition{Topic: topic, Partition: int32(part)}] = held.End
 		}
 	}
-	return backfill.To(ctx, targets)
+	return fill.To(ctx, targets)
 }
 
 // awaitConsumers waits until processes feed the generation: readers would else wait

@@ -117,5 +117,5 @@ func (s *Scratch) Create(ctx context.Context, p pipeline.Projection) (pipeline.G
 	if err != nil {
 		return g, engine.StageSpec{}, fmt.Errorf("making a scratch generation of %s: %w", p.Name(), err)
 	}
-	return g, backfilling(p, g), nil
+	return g, filling(p, g), nil
 }

@@ -10,7 +10,7 @@ import (
 
 // Refill tells the handler of the stage, if it is a pipeline.Refiller, of the events that its
 // own work published, up to these ends of the log. It comes after To, for all partitions.
-func (f *Backfill) Refill(ctx context.Context, ends map[pipeline.TopicPartition]int64) error {
+func (f *Fill) Refill(ctx context.Context, ends map[pipeline.TopicPartition]int64) error {
 	refiller, ok := f.cfg.Stage.Handler.(pipeline.Refiller)
 	if !ok {
 		return nil
@@ -27,7 +27,7 @@ func (f *Backfill) Refill(ctx context.Context, ends map[pipeline.TopicPartition]
 			records = slices.DeleteFunc(records, func(r pipeline.Record) bool {
 				return r.State.Fault != nil || !slices.Contains(types, r.Event.Payload.EventType())
 			})
-			for chunk := range slices.Chunk(records, backfillBatch) {
+			for chunk := range slices.Chunk(records, fillBatch) {
 				if err := f.tell(ctx, refiller, chunk); err != nil {
 					return err
 				}
@@ -42,7 +42,7 @@ func (f *Backfill) Refill(ctx context.Context, ends map[pipeline.TopicPartition]
 	return nil
 }
 
-func (f *Backfill) tell(ctx context.Context, refiller pipeline.Refiller, in []pipeline.Record) error {
+func (f *Fill) tell(ctx context.Context, refiller pipeline.Refiller, in []pipeline.Record) error {
 	return f.stage.retry(ctx, 0, func() error {
 		return runTx(ctx, f.cfg.Store, &pipeline.Tx{}, func(tx *pipeline.Tx) error {
 			return guard(func() error { return refiller.Refill(ctx, tx, in) })

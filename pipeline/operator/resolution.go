@@ -59,7 +59,7 @@ func PlanResolutions(ctx context.Context, db *store.Store, broker log.Broker, to
 	return PlanAt(ctx, db, broker, topics, action, slices.DeleteFunc(positions, func(p store.Position) bool { return !wanted(p) }))
 }
 
-// PlanAt is PlanResolutions for these positions, which may be of a backfill.
+// PlanAt is PlanResolutions for these positions, which may be of a fill.
 func PlanAt(ctx context.Context, db *store.Store, broker log.Broker, topics Topics, action halt.Action, positions []store.Position) ([]Resolution, error) {
 	d := diagnosis{db: db, broker: broker, topics: topics, action: action}
 	var resolutions []Resolution

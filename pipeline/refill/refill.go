@@ -177,7 +177,7 @@ func (r *refiller) fill(ctx context.Context, stage engine.StageSpec, published f
 	if delivers {
 		stage.Handler = nothing{}
 	}
-	backfill := engine.NewBackfill(engine.BackfillConfig{Store: r.Store, Broker: r.Broker, Topics: r.Topics, Stage: stage, Log: r.Log,
+	fill := engine.NewFill(engine.FillConfig{Store: r.Store, Broker: r.Broker, Topics: r.Topics, Stage: stage, Log: r.Log,
 		Progress: r.Progress, Published: published})
 	targets := maps.Clone(r.ends)
 	maps.DeleteFunc(targets, func(tp pipeline.TopicPartition, _ int64) bool { return !slices.Contains(stage.Topics(), tp.Topic) })
@@ -186,11 +186,11 @@ func (r *refiller) fill(ctx context.Context, stage engine.StageSpec, published f
 			targets[tp] = min(delivered[tp], end)
 		}
 	}
-	if err := backfill.To(ctx, targets); err != nil {
+	if err := fill.To(ctx, targets); err != nil {
 		return err
 	}
-	r.result.Breaks = append(r.result.Breaks, backfill.Breaks()...)
-	return backfill.Refill(ctx, r.ends)
+	r.result.Breaks = append(r.result.Breaks, fill.Breaks()...)
+	return fill.Refill(ctx, r.ends)
 }
 
 // nothing stands for a handler whose effects are elsewhere.

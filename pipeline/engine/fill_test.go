@@ -18,10 +18,10 @@ import (
 )
 
 // newFill is a fill of a second stage of the rig, with the same handler.
-func (r *Rig) newBackfill(progress func(int)) *Backfill {
+func (r *Rig) newFill(progress func(int)) *Fill {
 	spec := r.Stage.spec
 	spec.Name = store.Scratch + "test"
-	return NewBackfill(BackfillConfig{Store: r.DB, Broker: r.Broker, Topics: r.topics(), Stage: spec, Log: slog.New(slog.DiscardHandler), Progress: progress})
+	return NewFill(FillConfig{Store: r.DB, Broker: r.Broker, Topics: r.topics(), Stage: spec, Log: slog.New(slog.DiscardHandler), Progress: progress})
 }
 
 // ends are targets at the ends of the log, or n records before.
@@ -35,7 +35,7 @@ func (r *Rig) ends(before int64) map[pipeline.TopicPartition]int64 {
 }
 
 // filled are the offsets of the fill's positions, by partition.
-func (r *Rig) backfilled() []int64 {
+func (r *Rig) filled() []int64 {
 	r.T.Helper()
 	positions, err := store.Positions(r.T.Context(), r.DB, store.Scratch+"test")
 	require.NoError(r.T, err)
@@ -46,7 +46,7 @@ func (r *Rig) backfilled() []int64 {
 	return offsets
 }
 
-func TestABackfillGoesToItsTargets(t *testing.T) {
+func TestAFillGoesToItsTargets(t *testing.T) {
 	t.Parallel()
 	r := NewRig(t, &Recorder{})
 	for p := range int32(Partitions) {
@@ -55,14 +55,14 @@ func TestABackfillGoesToItsTargets(t *testing.T) {
 		r.Append(p, 11, func(record *pipeline.Record) { record.Value = []byte("no price") })
 	}
 	read := make(chan int, 100)
-	f := r.newBackfill(func(n int) { read <- n })
+	f := r.newFill(func(n int) { read <- n })
 	require.NoError(t, f.To(t.Context(), r.ends(8)))
-	assert.Equal(t, []int64{4, 4, 4, 4}, r.backfilled())
+	assert.Equal(t, []int64{4, 4, 4, 4}, r.filled())
 	assert.Len(t, r.effects(), 4*Partitions)
 	require.NoError(t, f.To(t.Context(), r.ends(8)), "it is there")
 	require.NoError(t, f.To(t.Context(), r.ends(0)))
 	assert.Len(t, r.effects(), 10*Partitions)
-	assert.Equal(t, []int64{12, 12, 12, 12}, r.backfilled())
+	assert.Equal(t, []int64{12, 12, 12, 12}, r.filled())
 	var letters int
 	require.NoError(t, r.DB.Get(t.Context(), &letters, `SELECT COUNT(*) FROM dead_letters WHERE stage = $1`, store.Scratch+"test"))
 	assert.Equal(t, Partitions, letters)
@@ -83,7 +83,7 @@ func TestABackfillGoesToItsTargets(t *testing.T) {
 	require.ErrorIs(t, f.To(t.Context(), targets), ErrBeyond)
 }
 
-func TestABackfillGoesOnBehindBreaks(t *testing.T) {
+func TestAFillGoesOnBehindBreaks(t *testing.T) {
 	t.Parallel()
 	r := NewRig(t, &Recorder{})
 	for _, seq := range []int64{1, 2, 5, 6} {
@@ -91,7 +91,7 @@ func TestABackfillGoesOnBehindBreaks(t *testing.T) {
 	}
 	r.Broker.Oldest[pipeline.TopicPartition{Topic: schema.PriceEvents, Partition: 3}] = 2
 	r.fill(3, 5)
-	f := r.newBackfill(nil)
+	f := r.newFill(nil)
 	require.NoError(t, f.To(t.Context(), r.ends(0)))
 	assert.Len(t, r.effects(), 4+3, "the head that is gone is no break: there is no one who had it")
 	require.Len(t, f.Breaks(), 1)
@@ -100,11 +100,11 @@ func TestABackfillGoesOnBehindBreaks(t *testing.T) {
 }
 
 // A break that needs a person stops the fill.
-func TestABackfillHalts(t *testing.T) {
+func TestAFillHalts(t *testing.T) {
 	t.Parallel()
 	r := NewRig(t, &Recorder{})
 	r.fill(1, 3)
-	f := r.newBackfill(nil)
+	f := r.newFill(nil)
 	info := r.Broker.Infos[schema.PriceEvents]
 	info.Partitions++
 	r.Broker.Infos[schema.PriceEvents] = info
@@ -113,12 +113,12 @@ func TestABackfillHalts(t *testing.T) {
 	require.ErrorContains(t, err, "the topic has 5 partitions, and had 4")
 }
 
-func TestABackfillGivesUp(t *testing.T) {
+func TestAFillGivesUp(t *testing.T) {
 	t.Parallel()
 	failing := errors.New("not today")
 	r := NewRig(t, &Recorder{before: func([]pipeline.Record) error { return failing }})
 	r.fill(1, 3)
-	f := r.newBackfill(nil)
+	f := r.newFill(nil)
 	f.stage.patience = 50 * time.Millisecond
 	require.ErrorIs(t, f.To(t.Context(), r.ends(0)), failing)
 
@@ -129,7 +129,7 @@ func TestABackfillGivesUp(t *testing.T) {
 }
 
 // Someone who moves the positions of a fill ends it.
-func TestABackfillIsAlone(t *testing.T) {
+func TestAFillIsAlone(t *testing.T) {
 	t.Parallel()
 	r := NewRig(t, nil)
 	first := true
@@ -141,7 +141,7 @@ func TestABackfillIsAlone(t *testing.T) {
 		return errors.New("meanwhile the position goes back")
 	}}
 	r.fill(1, 20)
-	f := r.newBackfill(nil)
+	f := r.newFill(nil)
 	require.NoError(t, f.To(t.Context(), r.ends(18)))
 	handler := &Recorder{before: func([]pipeline.Record) error { return nil }}
 	handler.before = func([]pipeline.Record) error {
@@ -166,7 +166,7 @@ func (d *deferred) Prepare(_ context.Context, in []pipeline.Record) error {
 
 func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
 	t.Parallel()
-	p := pace{turn: 10 * time.Millisecond, size: backfillFirst}
+	p := pace{turn: 10 * time.Millisecond, size: fillFirst}
 	for range 20 { // 20 µs a record
 		p.note(p.size, time.Duration(p.size)*20*time.Microsecond)
 	}
@@ -179,17 +179,17 @@ func TestAPaceFollowsWhatTransactionsTake(t *testing.T) {
 	p.note(25, 0)
 	assert.Equal(t, 50, p.size, "no more than twice as many")
 	p.note(1, time.Hour)
-	assert.Equal(t, backfillLeast, p.size)
+	assert.Equal(t, fillLeast, p.size)
 	for range 20 {
 		p.note(p.size, 0)
 	}
-	assert.Equal(t, backfillBatch, p.size)
-	whole := pace{size: backfillBatch}
-	assert.Equal(t, backfillBatch, whole.next(true), "where writers do not wait for each other")
+	assert.Equal(t, fillBatch, p.size)
+	whole := pace{size: fillBatch}
+	assert.Equal(t, fillBatch, whole.next(true), "where writers do not wait for each other")
 }
 
 // A strict fill stops before what a stage would skip, and names it.
-func TestAStrictBackfillNamesPoison(t *testing.T) {
+func TestAStrictFillNamesPoison(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		handler *Recorder
@@ -205,7 +205,7 @@ func TestAStrictBackfillNamesPoison(t *testing.T) {
 			r.fill(1, 3)
 			r.Append(1, 4, test.damage)
 			r.fill(2, 3)
-			f := r.newBackfill(nil)
+			f := r.newFill(nil)
 			f.stage.strict = true
 			err := f.To(t.Context(), r.ends(0))
 			require.ErrorIs(t, err, ErrPoison)
@@ -213,9 +213,9 @@ func TestAStrictBackfillNamesPoison(t *testing.T) {
 			var letters int
 			require.NoError(t, r.DB.Get(t.Context(), &letters, `SELECT COUNT(*) FROM dead_letters`))
 			assert.Zero(t, letters)
-			f = r.newBackfill(nil)
+			f = r.newFill(nil)
 			require.NoError(t, f.To(t.Context(), r.ends(0)), "otherwise it is a dead letter")
-			assert.Equal(t, []int64{0, 4, 3, 0}, r.backfilled())
+			assert.Equal(t, []int64{0, 4, 3, 0}, r.filled())
 		})
 	}
 }
@@ -230,10 +230,10 @@ func refuse(in []pipeline.Record, offset int64) error {
 	return nil
 }
 
-func TestABackfillKeepsToItsLimit(t *testing.T) {
+func TestAFillKeepsToItsLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := &Backfill{cfg: BackfillConfig{Limit: rate.NewLimiter(100, 100)}}
+		f := &Fill{cfg: FillConfig{Limit: rate.NewLimiter(100, 100)}}
 		began := time.Now()
 		for range 11 {
 			require.NoError(t, f.wait(t.Context(), 100))

@@ -26,18 +26,18 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// BackfillConfig describes a Backfill. Store, Broker, Topics, Stage and Log are required.
-type BackfillConfig struct {
+// FillConfig describes a Fill. Store, Broker, Topics, Stage and Log are required.
+type FillConfig struct {
 	Store  *store.Store
 	Broker log.Broker
 	Topics *topics.Set
-	// Stage is the stage to backfill, which nothing else runs.
+	// Stage is the stage to fill, which nothing else runs.
 	Stage StageSpec
 	Log   *slog.Logger
 	// Progress is told how many records more were read. It is called from several
 	// goroutines.
 	Progress func(records int)
-	// Strict has the backfill stop with ErrPoison before a record that a stage would
+	// Strict has the fill stop with ErrPoison before a record that a stage would
 	// put into the dead letters.
 	Strict bool
 	// Published, if not nil, reports whether the log has the event of this id, which is then
@@ -46,20 +46,20 @@ type BackfillConfig struct {
 	// Limit, if not nil, is how many records a second are read at the most.
 	Limit *rate.Limiter
 	// Beside says that other processes write to the database as well. Where
-	// writers wait for each other, the backfill then always rests, and otherwise only
+	// writers wait for each other, the fill then always rests, and otherwise only
 	// where someone else in this process wrote.
 	Beside bool
 }
 
-// Backfill brings a stage to given places of the log, without a consumer group:
+// Fill brings a stage to given places of the log, without a consumer group:
 // partitions side by side, and otherwise by what runs a stage, from the rule of
 // the chain to the dead letters. Where writers wait for each other, its
 // transactions are one at a time, and short, with a rest after each for as long as
 // it took; unless no one else writes: then they are longer, and without a rest.
 // Elsewhere it rests while this process has other work: anyone who answers requests
-// next to a backfill needs the processor too.
-type Backfill struct {
-	cfg   BackfillConfig
+// next to a fill needs the processor too.
+type Fill struct {
+	cfg   FillConfig
 	stage *Stage
 	turn  sync.Mutex
 	// own are the transactions it began.
@@ -75,11 +75,11 @@ type Backfill struct {
 	breaks []operator.Resolution
 }
 
-// NewBackfill prepares a backfill; nothing moves before To.
-func NewBackfill(cfg BackfillConfig) *Backfill {
-	f := &Backfill{cfg: cfg}
+// NewFill prepares a fill; nothing moves before To.
+func NewFill(cfg FillConfig) *Fill {
+	f := &Fill{cfg: cfg}
 	f.stage = newStage(cfg.Stage, cfg.Store, cfg.Topics, cfg.Log, newMetrics(prometheus.NewRegistry()), func() {})
-	f.stage.patience, f.stage.strict, f.stage.published = backfillPatience, cfg.Strict, cfg.Published
+	f.stage.patience, f.stage.strict, f.stage.published = fillPatience, cfg.Strict, cfg.Published
 	if cfg.Store.MaxWriteHold() > 0 {
 		f.stage.worked = func(d time.Duration) { f.work += d }
 	}
@@ -90,14 +90,14 @@ func NewBackfill(cfg BackfillConfig) *Backfill {
 }
 
 const (
-	// backfillPatience is how long a database that does not answer is asked again.
-	backfillPatience = 30 * time.Second
-	// backfillBatch is the most records of a transaction. Where its time is bounded,
-	// backfillFirst are those of the first one, and backfillLeast the fewest: on a machine
+	// fillPatience is how long a database that does not answer is asked again.
+	fillPatience = 30 * time.Second
+	// fillBatch is the most records of a transaction. Where its time is bounded,
+	// fillFirst are those of the first one, and fillLeast the fewest: on a machine
 	// that is busy with other things, it takes long whatever it holds.
-	backfillBatch = 2000
-	backfillFirst = 100
-	backfillLeast = 20
+	fillBatch = 2000
+	fillFirst = 100
+	fillLeast = 20
 )
 
 // Targets that cannot be reached.
@@ -108,16 +108,16 @@ var (
 	ErrBeyond = errors.New("the log does not reach so far")
 )
 
-// Breaks are the breaks of the log that the backfill continued after, in the way in
+// Breaks are the breaks of the log that the fill continued after, in the way in
 // which an operator has a stage skip them.
-func (f *Backfill) Breaks() []operator.Resolution { return f.breaks }
+func (f *Fill) Breaks() []operator.Resolution { return f.breaks }
 
 // To fills the stage up to these offsets, whose partitions must be of its topics,
 // and creates positions at the start of the log where it has none. Where the log
 // broke before a target, stages continued after the break because an operator
-// said so; the backfill does the same, as with Skip, and Breaks reports it. ErrHalted is
+// said so; the fill does the same, as with Skip, and Breaks reports it. ErrHalted is
 // wrapped where that is no way.
-func (f *Backfill) To(ctx context.Context, targets map[pipeline.TopicPartition]int64) error {
+func (f *Fill) To(ctx context.Context, targets map[pipeline.TopicPartition]int64) error {
 	for {
 		claims, err := f.claims(ctx, targets)
 		if err != nil {
@@ -134,7 +134,7 @@ func (f *Backfill) To(ctx context.Context, targets map[pipeline.TopicPartition]i
 }
 
 // claims are the partitions with a target.
-func (f *Backfill) claims(ctx context.Context, targets map[pipeline.TopicPartition]int64) ([]log.Claim, error) {
+func (f *Fill) claims(ctx context.Context, targets map[pipeline.TopicPartition]int64) ([]log.Claim, error) {
 	topics := f.cfg.Stage.Topics()
 	infos, err := f.cfg.Broker.Topics(ctx, topics)
 	if err != nil {
@@ -164,7 +164,7 @@ func (f *Backfill) claims(ctx context.Context, targets map[pipeline.TopicPartiti
 }
 
 // start is a position at the start of what a partition holds.
-func (f *Backfill) start(tp pipeline.TopicPartition, topicID string, held log.OffsetRange) store.Position {
+func (f *Fill) start(tp pipeline.TopicPartition, topicID string, held log.OffsetRange) store.Position {
 	p := store.Position{Stage: f.cfg.Stage.Name, Topic: string(tp.Topic), Part: tp.Partition, TopicID: topicID,
 		Next: held.Oldest, MovedAt: schema.NewTime(time.Now())}
 	if held.Oldest > 0 {
@@ -175,7 +175,7 @@ func (f *Backfill) start(tp pipeline.TopicPartition, topicID string, held log.Of
 
 // session fills until all targets are reached or a partition halted, and returns
 // those that did.
-func (f *Backfill) session(ctx context.Context, claims []log.Claim, targets map[pipeline.TopicPartition]int64) (map[pipeline.TopicPartition]bool, error) {
+func (f *Fill) session(ctx context.Context, claims []log.Claim, targets map[pipeline.TopicPartition]int64) (map[pipeline.TopicPartition]bool, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	starts, err := f.stage.Assign(ctx, claims, func() {
@@ -184,7 +184,7 @@ func (f *Backfill) session(ctx context.Context, claims []log.Claim, targets map[
 	if err != nil {
 		return nil, err
 	}
-	s := backfillSession{backfill: f, targets: targets, halted: map[pipeline.TopicPartition]bool{}}
+	s := fillSession{fill: f, targets: targets, halted: map[pipeline.TopicPartition]bool{}}
 	lanes := map[int32][]pipeline.TopicPartition{}
 	for _, claim := range claims {
 		tp := claim.TopicPartition
@@ -219,7 +219,7 @@ func (f *Backfill) session(ctx context.Context, claims []log.Claim, targets map[
 }
 
 // resumeAt lets the stage continue after what it halted at.
-func (f *Backfill) resumeAt(ctx context.Context, halted map[pipeline.TopicPartition]bool) error {
+func (f *Fill) resumeAt(ctx context.Context, halted map[pipeline.TopicPartition]bool) error {
 	positions, err := store.Positions(ctx, f.cfg.Store, f.cfg.Stage.Name)
 	if err != nil {
 		return err
@@ -233,10 +233,10 @@ func (f *Backfill) resumeAt(ctx context.Context, halted map[pipeline.TopicPartit
 	return operator.ApplyResolutions(ctx, f.cfg.Store, resolutions)
 }
 
-// backfillSession is one run over the partitions.
-type backfillSession struct {
-	backfill *Backfill
-	targets  map[pipeline.TopicPartition]int64
+// fillSession is one run over the partitions.
+type fillSession struct {
+	fill    *Fill
+	targets map[pipeline.TopicPartition]int64
 
 	mu     sync.Mutex
 	halted map[pipeline.TopicPartition]bool
@@ -246,11 +246,11 @@ type backfillSession struct {
 var errPaused = errors.New("the partition halted")
 
 // read brings one partition to its target.
-func (s *backfillSession) read(ctx context.Context, lane int, tp pipeline.TopicPartition, from int64) error {
-	f := s.backfill
-	pace := pace{turn: f.cfg.Store.MaxWriteHold(), size: backfillBatch}
+func (s *fillSession) read(ctx context.Context, lane int, tp pipeline.TopicPartition, from int64) error {
+	f := s.fill
+	pace := pace{turn: f.cfg.Store.MaxWriteHold(), size: fillBatch}
 	if pace.turn > 0 {
-		pace.size = backfillFirst
+		pace.size = fillFirst
 	}
 	err := f.cfg.Broker.Read(ctx, tp, from, s.targets[tp], func(records []pipeline.Record) error {
 		for len(records) > 0 {
@@ -272,15 +272,15 @@ func (s *backfillSession) read(ctx context.Context, lane int, tp pipeline.TopicP
 	return err
 }
 
-func (s *backfillSession) paused(tp pipeline.TopicPartition) bool {
+func (s *fillSession) paused(tp pipeline.TopicPartition) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.halted[tp]
 }
 
 // apply is what a stage does with a batch.
-func (s *backfillSession) apply(ctx context.Context, lane int, records []pipeline.Record, pace *pace) error {
-	f := s.backfill
+func (s *fillSession) apply(ctx context.Context, lane int, records []pipeline.Record, pace *pace) error {
+	f := s.fill
 	batch := &log.Batch{Lane: lane, Records: records, Pause: func(tp pipeline.TopicPartition) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -323,7 +323,7 @@ func (s *backfillSession) apply(ctx context.Context, lane int, records []pipelin
 }
 
 // wait keeps to the limit.
-func (f *Backfill) wait(ctx context.Context, records int) error {
+func (f *Fill) wait(ctx context.Context, records int) error {
 	for f.cfg.Limit != nil && records > 0 {
 		n := min(records, max(1, f.cfg.Limit.Burst()))
 		if err := f.cfg.Limit.WaitN(ctx, n); err != nil {
@@ -336,10 +336,10 @@ func (f *Backfill) wait(ctx context.Context, records int) error {
 
 // written is how many transactions others in this process began: one of the fill is
 // one, and one that was tried again more.
-func (f *Backfill) written() int64 { return f.cfg.Store.Writes() - f.own.Load() }
+func (f *Fill) written() int64 { return f.cfg.Store.Writes() - f.own.Load() }
 
 // disturbs reports whether someone else wrote since it was last asked.
-func (f *Backfill) disturbs() bool {
+func (f *Fill) disturbs() bool {
 	before := f.seen
 	f.seen = f.written()
 	return f.cfg.Beside || f.seen > before
@@ -389,7 +389,7 @@ const aloneTurns = 5
 // next is how many records the next transaction may have.
 func (p *pace) next(alone bool) int {
 	if p.turn > 0 && alone {
-		return min(aloneTurns*p.size, backfillBatch)
+		return min(aloneTurns*p.size, fillBatch)
 	}
 	return p.size
 }
@@ -397,5 +397,5 @@ func (p *pace) next(alone bool) int {
 // note has the next size follow from what the last one took, at most doubled.
 func (p *pace) note(records int, took time.Duration) {
 	fitting := int(float64(records) * float64(p.turn) / float64(max(took, time.Microsecond)))
-	p.size = max(backfillLeast, min(fitting, 2*p.size, backfillBatch))
+	p.size = max(fillLeast, min(fitting, 2*p.size, fillBatch))
 }
