@@ -37,8 +37,9 @@ const Name = "backfill"
 
 // Settings of the handler.
 type Settings struct {
-	// Concurrency is how many backfills this process may work on at once. Default 4.
-	Concurrency int `mapstructure:"concurrency" doc:"how many backfills this process may work on at once"`
+	// Concurrency is how many backfills may make a call at once in this process; others wait or
+	// pause meanwhile. Default 4.
+	Concurrency int `mapstructure:"concurrency" doc:"how many backfills may make a call at once in this process"`
 	// BackoffMin and BackoffMax bound the pause after a call that failed: it grows from one
 	// to the other, and begins again after a call that did not. Default 1s and 1m.
 	BackoffMin time.Duration `mapstructure:"backoff_min" doc:"the shortest pause after a call that failed"`
@@ -78,7 +79,7 @@ func New(env pipeline.Env) (pipeline.Handler, error) {
 	if err := settings.validate(); err != nil {
 		return nil, err
 	}
-	return &handler{settings: settings, provider: env.Provider, now: env.Now, log: env.Log, wake: make(chan struct{}, 1)}, nil
+	return &handler{settings: settings, provider: env.Provider, now: env.Now, log: env.Log, wake: make(chan struct{}, 1), turns: make(chan struct{}, settings.Concurrency)}, nil
 }
 
 type handler struct {
@@ -87,6 +88,8 @@ type handler struct {
 	now      func() time.Time
 	log      *slog.Logger
 	wake     chan struct{}
+	// turns bounds the backfills that make a call, or keep its answer, at once.
+	turns chan struct{}
 }
 
 var _ pipeline.Runner = (*handler)(nil)

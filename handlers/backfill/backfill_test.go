@@ -385,3 +385,49 @@ func TestSettings(t *testing.T) {
 		assert.ErrorContains(t, err, hint)
 	}
 }
+
+// Backfills whose service is away take no turn from others, however many they are.
+func TestFailingBackfillsBlockNoOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		good := pages(5)
+		p := scripts(func(ctx context.Context, r pipeline.HistoryRequest) (pipeline.HistoryPage, error) {
+			if r.Symbol == "DOWN" {
+				return pipeline.HistoryPage{}, pipeline.Quotef(schema.CodeUnavailable, "down")
+			}
+			return good(ctx, r)
+		})
+		runner := newHandler(t, p)
+		var commands []schema.Payload
+		for i := range 10 {
+			down := started(fmt.Sprint("down-", i), "p", 0, 5)
+			down.Symbol = "DOWN"
+			commands = append(commands, down)
+		}
+		command(t, rig, runner, append(commands, started("good", "p", 0, 5))...)
+		defer process(t, rig.Emitter(), runner)()
+		settle(20 * time.Second)
+		assert.Equal(t, backfill.Completed, get(t, rig, "good").Status)
+		assert.Equal(t, backfill.Failing, get(t, rig, "down-9").Status)
+	})
+}
+
+// A service whose pages lead in a circle is not asked forever.
+func TestPagesInACircle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		p := scripts(func(_ context.Context, r pipeline.HistoryRequest) (pipeline.HistoryPage, error) {
+			n, _ := strconv.Atoi(r.Cursor)
+			return pipeline.HistoryPage{Next: strconv.Itoa((n + 1) % 3)}, nil
+		})
+		runner := newHandler(t, p)
+		command(t, rig, runner, started("b", "p", 0, 5))
+		defer process(t, rig.Emitter(), runner)()
+		settle(10 * time.Minute)
+		shown := get(t, rig, "b")
+		assert.Equal(t, backfill.Failed, shown.Status)
+		assert.Contains(t, shown.LastError, "1000 pages in a row brought nothing new")
+	})
+}

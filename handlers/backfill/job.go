@@ -29,6 +29,9 @@ const (
 	maxPause = 24 * time.Hour
 	// oddFailures in a row, which no passing fault explains, end a backfill.
 	oddFailures = 5
+	// idlePages in a row without a price that is new, or earlier or later than all before, end
+	// it too: the service turns in a circle. Looking for where a span begins takes fewer.
+	idlePages = 1000
 )
 
 // job is one backfill while this process owns it. Only its goroutine touches what is not
@@ -43,6 +46,9 @@ type job struct {
 
 	pauses   *backoff.ExponentialBackOff
 	odd      int       // failures in a row that no passing fault explains
+	idle     int       // pages in a row that brought nothing, as below
+	earliest time.Time // of the prices that came, stored or not
+	latest   time.Time
 	appended time.Time // when the last page was appended
 }
 
@@ -75,7 +81,14 @@ func (j *job) run(ctx context.Context) {
 	defer close(j.ended)
 	defer j.cancel()
 	for {
+		// A backfill that pauses takes no turn from others.
+		select {
+		case j.turns <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
 		wait, err := j.step(ctx)
+		<-j.turns
 		switch {
 		case ctx.Err() != nil || errors.Is(err, errEnded):
 			return
@@ -110,6 +123,9 @@ func (j *job) step(ctx context.Context) (time.Duration, error) {
 	page, err := j.ask(ctx, historian)
 	if err == nil {
 		page, err = j.check(page)
+	}
+	if err == nil && j.idle >= idlePages {
+		err = pipeline.Quotef(schema.CodeTooLarge, "%d pages in a row brought nothing new", idlePages)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -258,8 +274,25 @@ func (j *job) keep(ctx context.Context, call fetch.Call, page pipeline.HistoryPa
 		next.LastID = events[n-1].ID
 	}
 	j.odd = 0
+	if j.idle++; len(events) > 0 || j.widens(page) {
+		j.idle = 0
+	}
 	j.pauses.Reset()
 	return j.store(ctx, next, &call, nil)
+}
+
+// widens says whether a page has a price that is earlier or later than all before.
+func (j *job) widens(page pipeline.HistoryPage) bool {
+	wider := false
+	for _, entry := range page.Entries {
+		if j.earliest.IsZero() || entry.Time.Time.Before(j.earliest) {
+			j.earliest, wider = entry.Time.Time, true
+		}
+		if entry.Time.Time.After(j.latest) {
+			j.latest, wider = entry.Time.Time, true
+		}
+	}
+	return wider
 }
 
 // failed stores why a call failed, and that the backfill has ended where another call would

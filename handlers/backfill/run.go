@@ -18,6 +18,8 @@ const (
 	poll = 500 * time.Millisecond
 	// grace is how long what must be stored may take once a backfill ends.
 	grace = 2 * time.Second
+	// maxOwned is how many backfills a process owns at most, most of which pause or wait.
+	maxOwned = 200
 	// claimTime is claimMillis by our clock.
 	claimTime = claimMillis * time.Millisecond
 )
@@ -79,7 +81,7 @@ func (w *worker) step(ctx, working context.Context, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
-	free := w.settings.Concurrency - len(w.jobs)
+	free := maxOwned - len(w.jobs)
 	if len(w.jobs) == 0 && !some {
 		return nil
 	}

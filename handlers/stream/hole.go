@@ -23,8 +23,8 @@ type hole struct {
 }
 
 const (
-	// holeMargin is how much earlier than our last message a missing one may have been: the
-	// provider's clock is not ours.
+	// holeMargin is how much earlier than our last message, or later than the next one, a missing
+	// one may have been: the provider's clock is not ours.
 	holeMargin = time.Minute
 	// holeRest is how long a hole waits for others that follow it, which are filled along
 	// with it, and for the provider's history to have what is missing.
@@ -40,7 +40,7 @@ func (p *progress) open(m pipeline.StreamMessage, last schema.Time) {
 	if !known {
 		h = hole{From: last.Add(-holeMargin), Seen: m.ReceivedAt}
 	}
-	h.To = m.ReceivedAt
+	h.To = m.ReceivedAt.Add(holeMargin)
 	p.holes[m.Symbol] = h
 }
 
@@ -86,7 +86,7 @@ func (p *progress) filled(before, after progress) {
 			continue
 		}
 		if grown := p.holes[symbol]; grown != h {
-			p.holes[symbol] = hole{From: h.To.Add(-holeMargin), To: grown.To, Seen: grown.To}
+			p.holes[symbol] = hole{From: h.To.Add(-2 * holeMargin), To: grown.To, Seen: grown.To.Add(-holeMargin)}
 			continue
 		}
 		delete(p.holes, symbol)

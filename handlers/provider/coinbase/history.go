@@ -43,7 +43,7 @@ func (p *provider) History(ctx context.Context, request pipeline.HistoryRequest)
 		return pipeline.HistoryPage{}, err
 	}
 	trades, err := parseTrades(raw)
-	if err != nil || len(trades) == 0 {
+	if err != nil || (len(trades) == 0 && request.Cursor == "") {
 		return pipeline.HistoryPage{}, err // none: the product was never traded
 	}
 	if !at.found {
@@ -56,10 +56,11 @@ func (p *provider) History(ctx context.Context, request pipeline.HistoryRequest)
 // low and high; then it is low.
 type cursor struct {
 	found     bool
-	low, high int64 // high is 0 as long as the newest trade is not known
+	low, high int64
+	last      int64 // the newest trade when the history began; 0 as long as it is not known
 }
 
-// parseCursor reads "find LOW HIGH" or "at LOW".
+// parseCursor reads "find LOW HIGH LAST" or "at LOW LAST".
 func parseCursor(text string) (cursor, error) {
 	c := cursor{low: 1}
 	var err error
@@ -67,14 +68,14 @@ func parseCursor(text string) (cursor, error) {
 	case "":
 		return c, nil
 	case "find":
-		_, err = fmt.Sscanf(rest, "%d %d", &c.low, &c.high)
+		_, err = fmt.Sscanf(rest, "%d %d %d", &c.low, &c.high, &c.last)
 	case "at":
 		c.found = true
-		c.low, err = strconv.ParseInt(rest, 10, 64)
+		_, err = fmt.Sscanf(rest, "%d %d", &c.low, &c.last)
 	default:
 		err = strconv.ErrSyntax
 	}
-	if err != nil || c.low < 1 || c.low > maxTradeID || c.high > maxTradeID || (!c.found && c.high < c.low) {
+	if err != nil || c.low < 1 || c.low > maxTradeID || c.high > maxTradeID || c.last < 1 || c.last > maxTradeID || (!c.found && c.high < c.low) {
 		return c, &pipeline.QuoteError{Code: schema.CodeInternal, Reason: "not a cursor of this provider", Err: err}
 	}
 	return c, nil
@@ -82,9 +83,9 @@ func parseCursor(text string) (cursor, error) {
 
 func (c cursor) String() string {
 	if c.found {
-		return fmt.Sprintf("at %d", c.low)
+		return fmt.Sprintf("at %d %d", c.low, c.last)
 	}
-	return fmt.Sprintf("find %d %d", c.low, c.high)
+	return fmt.Sprintf("find %d %d %d", c.low, c.high, c.last)
 }
 
 // below is the id below which trades are wanted; 0 for the newest.
@@ -92,32 +93,38 @@ func (c cursor) below() int64 {
 	switch {
 	case c.found:
 		return c.low + pageTrades
-	case c.high == 0:
+	case c.last == 0:
 		return 0
 	}
-	return c.low + (c.high-c.low)/2 + 1
+	return c.middle() + 1
 }
+
+func (c cursor) middle() int64 { return c.low + (c.high-c.low)/2 }
 
 // narrow is the next cursor while the begin of the span is looked for; empty where all trades
 // are older. trades are those up to the middle of the ids, in their order.
 func (c cursor) narrow(trades []trade, request pipeline.HistoryRequest) string {
-	oldest, newest := trades[0], trades[len(trades)-1]
-	if c.high == 0 {
-		c.high = newest.ID
-		if request.From.After(newest.Time) {
-			return ""
+	if len(trades) == 0 { // no trade has an id as low as that
+		c.low = c.middle() + 1
+	} else {
+		oldest, newest := trades[0], trades[len(trades)-1]
+		if c.last == 0 {
+			c.high, c.last = newest.ID, newest.ID
+			if request.From.After(newest.Time) {
+				return ""
+			}
+		}
+		switch {
+		case request.From.After(newest.Time): // the begin is after what came
+			c.low = max(c.low, c.middle(), newest.ID) + 1
+		case request.From.After(oldest.Time): // within it
+			c.low, c.high = max(c.low, oldest.ID), min(c.high, newest.ID)
+		default: // before it, or at its oldest trade
+			c.high = min(c.high, oldest.ID)
 		}
 	}
-	switch {
-	case request.From.After(newest.Time): // the begin is after what came
-		c.low = max(c.low, newest.ID) + 1
-	case request.From.After(oldest.Time): // within it
-		c.low, c.high = max(c.low, oldest.ID), min(c.high, newest.ID)
-	default: // before it, or at its oldest trade
-		c.high = min(c.high, oldest.ID)
-	}
 	if c.high-c.low < pageTrades {
-		c = cursor{found: true, low: min(c.low, c.high)}
+		c.found, c.low = true, min(c.low, c.high)
 	}
 	return c.String()
 }
@@ -131,8 +138,15 @@ func (c cursor) page(trades []trade, request pipeline.HistoryRequest) pipeline.H
 		}
 		page.Entries = append(page.Entries, pipeline.HistoryEntry{ID: tradeEvent(request.Symbol, t.ID), RawResponse: t.raw, Time: t.Time})
 	}
-	if newest := trades[len(trades)-1]; len(page.Entries) > 0 && !newest.Time.After(request.To) {
-		page.Next = cursor{found: true, low: newest.ID + 1}.String()
+	next := c.low + pageTrades // past a page of ids that no trade has
+	if n := len(page.Entries); n > 0 {
+		next = trades[len(trades)-1].ID + 1
+		if page.Entries[0].Time.After(request.To) {
+			return page
+		}
+	}
+	if next <= c.last {
+		page.Next = cursor{found: true, low: next, last: c.last}.String()
 	}
 	return page
 }

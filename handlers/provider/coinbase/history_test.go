@@ -17,10 +17,12 @@ import (
 	"github.com/pricemill/pricemill/schema"
 )
 
-// past is an exchange with trades 1 to its number, a second apart.
+// past is an exchange with trades 1 to its number, a second apart, but for those that are
+// missing.
 type past struct {
-	trades int
-	calls  int
+	trades  int
+	missing func(id int) bool
+	calls   int
 }
 
 var began = time.Date(2025, 6, 15, 12, 0, 0, 0, time.UTC)
@@ -39,7 +41,9 @@ func (p *past) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var page []string
 	for id := min(below-1, p.trades); id >= 1 && len(page) < 1000; id-- {
-		page = append(page, tradeText(id))
+		if p.missing == nil || !p.missing(id) {
+			page = append(page, tradeText(id))
+		}
 	}
 	fmt.Fprintf(w, "[%s]", strings.Join(page, ",\n"))
 }
@@ -102,6 +106,28 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// Ids that begin late, or leave out thousands, hide no trade.
+func TestAHistoryOfIDsWithGaps(t *testing.T) {
+	t.Parallel()
+	for name, missing := range map[string]func(id int) bool{
+		"begins late":       func(id int) bool { return id < 20_000 },
+		"thousands missing": func(id int) bool { return id > 3000 && id < 9000 },
+		"every other":       func(id int) bool { return id%2 == 0 },
+	} {
+		for _, from := range []int{1, 2500, 5000, 21_000} {
+			p := &past{trades: 25_000, missing: missing}
+			entries, _ := all(t, historian(t, p), tradeAt(from), tradeAt(25_000))
+			got := map[schema.Time]bool{}
+			for _, entry := range entries {
+				got[entry.Time] = true
+			}
+			for id := from; id <= 25_000; id++ {
+				require.Equal(t, !missing(id), got[tradeAt(id)], "%s, from %d: %d", name, from, id)
+			}
+		}
+	}
+}
+
 func TestFaultsOfAHistory(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -113,13 +139,13 @@ func TestFaultsOfAHistory(t *testing.T) {
 		"unknown product": {404, `{"message":"NotFound"}`, "", schema.CodeUnknownSymbol},
 		"away":            {503, ``, "", schema.CodeUnavailable},
 		"no list":         {200, `{"message":"hello"}`, "", schema.CodeBadResponse},
-		"no JSON":         {200, `<html>`, "at 5", schema.CodeBadResponse},
+		"no JSON":         {200, `<html>`, "at 5 9", schema.CodeBadResponse},
 		"no id":           {200, `[{"time":"2025-06-15T12:00:00Z"}]`, "", schema.CodeBadResponse},
 		"no time":         {200, `[{"trade_id":1}]`, "", schema.CodeBadResponse},
 		"a huge answer":   {200, "[" + strings.Repeat(" ", schema.MaxRawResponse) + "]", "", schema.CodeTooLarge},
 		"cursor":          {200, `[]`, "nowhere 1", schema.CodeInternal},
-		"cursor below 1":  {200, `[]`, "at 0", schema.CodeInternal},
-		"cursor reversed": {200, `[]`, "find 5 4", schema.CodeInternal},
+		"cursor below 1":  {200, `[]`, "at 0 9", schema.CodeInternal},
+		"cursor reversed": {200, `[]`, "find 5 4 9", schema.CodeInternal},
 		"cursor cut":      {200, `[]`, "find 5", schema.CodeInternal},
 	} {
 		t.Run(name, func(t *testing.T) {

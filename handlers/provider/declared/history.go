@@ -299,7 +299,11 @@ func (q pastRequest) page(ctx context.Context) (pipeline.HistoryPage, error) {
 		}
 	}
 	n := len(page.Entries)
-	if n == 0 || len(texts) < q.Page || page.Entries[n-1].Time.After(q.asked.To) {
+	if n > 0 && page.Entries[0].Time.After(q.asked.To) {
+		return page, nil
+	}
+	// A service that names its next page says itself which one is the last.
+	if q.next.code == nil && (n == 0 || len(texts) < q.Page) {
 		return page, nil
 	}
 	if last == cursor {
@@ -314,6 +318,10 @@ func (q pastRequest) page(ctx context.Context) (pipeline.HistoryPage, error) {
 // entry takes one entry of a page. id and at are its id and time, as cursors.
 func (q pastRequest) entry(text json.RawMessage) (entry pipeline.HistoryEntry, id, at string, err error) {
 	price, err := q.provider.normalizeEntry(q.asked.Symbol, q.spelled, schema.RawResponse(text), endOfTime)
+	var refused *pipeline.QuoteError
+	if errors.As(err, &refused) && refused.Code == schema.CodeBadPrice { // normalize rejects it, and the others come
+		price.Time, err = q.provider.timeOfEntry(q.asked.Symbol, q.spelled, schema.RawResponse(text))
+	}
 	if err != nil {
 		return entry, "", "", err
 	}
@@ -372,6 +380,16 @@ func (d *Definition) normalizeEntry(symbol schema.Symbol, spelled string, text s
 	}
 	e := entry{said: d.past.Read, reading: d.past.reading, symbol: symbol, spelled: spelled, value: value}
 	return e.read(receivedAt)
+}
+
+// timeOfEntry reads only when the price of an entry was one.
+func (d *Definition) timeOfEntry(symbol schema.Symbol, spelled string, text schema.RawResponse) (schema.Time, error) {
+	value, err := decodeAnswer(text)
+	if err != nil {
+		return schema.Time{}, err
+	}
+	e := entry{said: d.past.Read, reading: d.past.reading, symbol: symbol, spelled: spelled, value: value}
+	return e.time()
 }
 
 // digits is how many digits of a count of nanoseconds a unit leaves out.

@@ -158,6 +158,58 @@ history:
 	assert.Equal(t, entries[0].Time, prices[0].Time)
 }
 
+// An entry with a bad price is kept like the others, for normalize to reject it.
+func TestABadPriceEndsNoBackfill(t *testing.T) {
+	t.Parallel()
+	bad := []string{`{"trade":2,"last":0,"at":1749998102}`, `{"trade":3,"last":"abc","at":1749998103}`, `{"trade":4,"at":1749998104}`}
+	h, d := historian(t, acme(t)+strings.Replace(byID, "page: 3", "page: 9", 1), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"data":{"list":[{"trade":1,"last":5,"at":1749998101},%s]}}`, strings.Join(bad, ",")) // the client may have hung up
+	}))
+	page, err := h.History(t.Context(), pipeline.HistoryRequest{Symbol: "BTC-USD", From: pastAt(1), To: pastAt(9), Cursor: "at 1"})
+	require.NoError(t, err)
+	require.Len(t, page.Entries, 4)
+	for i, entry := range page.Entries {
+		assert.Equal(t, schema.NewTime(time.Unix(1749998101+int64(i), 0)), entry.Time)
+		_, err := d.Normalize(schema.QuoteFetched{Quote: schema.Quote{Provider: "acme", Symbol: "BTC-USD"}, RawResponse: entry.RawResponse,
+			ReceivedAt: entry.Time, Definition: d.Version() + pipeline.HistoryMark})
+		if i == 0 {
+			require.NoError(t, err)
+			continue
+		}
+		var q *pipeline.QuoteError
+		require.ErrorAs(t, err, &q)
+		assert.Equal(t, schema.CodeBadPrice, q.Code)
+		assert.Equal(t, bad[i-1], string(entry.RawResponse))
+	}
+}
+
+// A service that names its next page says itself which one is the last: one that is short or
+// empty, or has a price of a far future, ends nothing.
+func TestAShortPageIsNotTheLast(t *testing.T) {
+	t.Parallel()
+	answers := map[string]string{
+		"1": `{"data":{"list":[]},"next":"2"}`, "2": `{"data":{"list":[{"trade":1,"last":5,"at":1749998101}]},"next":"3"}`,
+		"3": `{"data":{"list":[{"trade":2,"last":5,"at":1749998102},{"trade":3,"last":5,"at":4749998103}]},"next":"4"}`,
+		"4": `{"data":{"list":[{"trade":4,"last":5,"at":1749998104}]},"next":null}`,
+	}
+	section := strings.NewReplacer("next: id", "next: .next", `begin: {request: "first/{symbol}?at={from}", cursor: .id}`, "", "from={cursor}", "page={cursor}").Replace(byID)
+	h, _ := historian(t, acme(t)+section, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprint(w, answers[r.URL.Query().Get("page")]) // the client may have hung up
+	}))
+	r := pipeline.HistoryRequest{Symbol: "BTC-USD", From: schema.NewTime(time.Unix(1749998000, 0)), To: schema.NewTime(time.Unix(1749999000, 0)), Cursor: "after 1"}
+	count := 0
+	for range 4 {
+		page, err := h.History(t.Context(), r)
+		require.NoError(t, err)
+		count += len(page.Entries)
+		if r.Cursor = page.Next; r.Cursor == "" {
+			break
+		}
+	}
+	assert.Empty(t, r.Cursor)
+	assert.Equal(t, 4, count)
+}
+
 func TestFaultsOfAHistory(t *testing.T) {
 	t.Parallel()
 	full := func(times ...int) string {
@@ -182,7 +234,7 @@ func TestFaultsOfAHistory(t *testing.T) {
 		"no list":      {byID, 200, `{"data":{}}`, schema.CodeBadResponse, "there is no data.list"},
 		"another list": {byID, 200, `{"data":{"list":{}}}`, schema.CodeBadResponse, "not a list"},
 		"no object":    {byID, 200, `[]`, schema.CodeBadResponse, "not an object"},
-		"no price":     {byID, 200, `{"data":{"list":[{"trade":1,"at":1749998100}]}}`, schema.CodeBadPrice, "price, .last"},
+		"no time":      {byID, 200, `{"data":{"list":[{"trade":1,"last":0}]}}`, schema.CodeBadResponse, "time, .at"},
 		"no id":        {byID, 200, `{"data":{"list":[{"last":1,"at":1749998100}]}}`, schema.CodeBadResponse, "id, .trade"},
 		"one time":     {byTime, 200, full(5, 5, 5), schema.CodeBadResponse, "a full page of 3 prices ends where it began"},
 	} {
