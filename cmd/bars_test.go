@@ -81,7 +81,7 @@ func TestTheCasesOfBars(t *testing.T) {
 		"BTCUSDT,csv,1d,2023-10-27T00:00:00.000000Z,34151.66,36000,33972.39,36000,910.27901,1,both"},
 		strings.Fields(p.csv("/api/v1/indicators/candles?provider=csv&interval=1d&symbol=BTCUSDT")))
 	require.Eventually(t, func() bool {
-		return strings.Contains(p.get("/api/v1/symbols?provider=csv&limit=1000").body, `"last_price":178.460007}`)
+		return strings.Contains(p.get("/api/v1/symbols?provider=csv&limit=1000").body, `"last_price":178.460007,"`)
 	}, 20*time.Second, 20*time.Millisecond, "the latest price of AAPL is the close")
 
 	status, stdout, stderr := run(t, p.env, "verify")

@@ -30,7 +30,7 @@ func TestClientCommands(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal([]byte(stdout), &price))
 	require.Eventually(t, func() bool {
-		return strings.Contains(p.get("/api/v1/symbols").body, `"last_timestamp":"`+price.Timestamp+`","last_price":`+price.Price.String()+`}`)
+		return strings.Contains(p.get("/api/v1/symbols").body, `"last_timestamp":"`+price.Timestamp+`","last_price":`+price.Price.String()+`,"`)
 	}, 10*time.Second, 5*time.Millisecond, stdout)
 	p.eventually("/api/v1/prices/moving-average?symbol=AAPL&window=3", http.StatusOK)
 	status, stdout, stderr = p.asClient("average", "AAPL", "--window", "3")

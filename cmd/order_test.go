@@ -267,7 +267,7 @@ func TestTheOrderOfAFileDoesNotMatter(t *testing.T) {
 				last := bySymbol[symbol][len(bySymbol[symbol])-1]
 				got := p.get("/api/v1/symbols?provider=coinbase&limit=1000")
 				require.Equal(t, http.StatusOK, got.status, got.body)
-				assert.Contains(t, got.body, fmt.Sprintf(`"last_price":%s}`, schema.MustDecimal(last.price)), "the latest price of %s", symbol)
+				assert.Contains(t, got.body, fmt.Sprintf(`"last_price":%s,`, schema.MustDecimal(last.price)), "the latest price of %s", symbol)
 			}
 		})
 	}
