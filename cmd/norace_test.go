@@ -10,4 +10,6 @@ const (
 	feedRate = 1000
 	// orderedTrades is how many trades the files of TestTheOrderOfAFileDoesNotMatter have.
 	orderedTrades = 10_000
+	// backfilledPrices is how many prices the backfill of TestABackfillIsKilledThreeTimes brings.
+	backfilledPrices = 100_000
 )
