@@ -20,7 +20,7 @@ build: ## Write bin/pricemill
 # Tests that start services mostly wait: more of them at once than processors.
 .PHONY: test
 test: ## Run all tests; needs nothing but Go
-	$(GO) test -parallel 4 ./...
+	$(GO) test -parallel 4 -timeout 30m ./...
 
 # The C of SQLite, translated to Go, is left uninstrumented: it runs on one goroutine at a
 # time, and watching its memory costs four fifths of the tests' time.

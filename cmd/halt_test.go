@@ -115,13 +115,11 @@ func counted(t testing.TB, env environment) map[string]int {
 // halts waits until /readyz names the command, and says why.
 func (p *program) halts(reason, command string) {
 	p.t.Helper()
-	var body string
 	require.Eventually(p.t, func() bool {
 		answer := p.get("/readyz")
-		body = answer.body
-		return answer.status == http.StatusServiceUnavailable && strings.Contains(body, command)
-	}, 60*time.Second, 20*time.Millisecond, "/readyz names %q", command)
-	assert.Contains(p.t, body, reason)
+		// One stage may have halted before another.
+		return answer.status == http.StatusServiceUnavailable && strings.Contains(answer.body, command) && strings.Contains(answer.body, reason)
+	}, 60*time.Second, 20*time.Millisecond, "/readyz names %q and says %q", command, reason)
 }
 
 // resolveWith runs the command that /readyz named, for all that has halted, until

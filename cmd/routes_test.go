@@ -196,8 +196,8 @@ func TestSymbolsAndProviders(t *testing.T) {
 	for _, one := range providers.Items {
 		told[one.Name] = fmt.Sprint(one.Default, one.Configured, one.Capabilities)
 	}
-	assert.Equal(t, map[string]string{"simulated": "true true [quote stream]", "finnhub": "false false [quote]",
-		"coinbase": "false true [quote stream]", "yahoo": "false true [quote]", "csv": "false false [quote]"}, told)
+	assert.Equal(t, map[string]string{"simulated": "true true [quote stream history]", "finnhub": "false false [quote stream]",
+		"coinbase": "false true [quote stream history]", "yahoo": "false true [quote]", "csv": "false false [quote]"}, told)
 	assert.Equal(t, http.StatusOK, p.get("/redoc").status)
 }
 

@@ -198,7 +198,7 @@ func TestThreeFeedsAtOnce(t *testing.T) {
 	require.Eventually(t, func() bool {
 		prices := 0
 		return db.Get(t.Context(), &prices, `SELECT count(*) FROM processed_prices`) == nil && prices >= len(want)
-	}, 90*time.Second, 50*time.Millisecond, "not all prices came")
+	}, 5*time.Minute, 50*time.Millisecond, "not all prices came")
 	for _, m := range all {
 		require.Eventually(t, func() bool {
 			shown := p.get(paths[m])
