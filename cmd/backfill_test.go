@@ -249,7 +249,7 @@ func TestABackfillIsKilledThreeTimes(t *testing.T) {
 	proven(t, env)
 }
 
-// A backfill waits while the service is away, ends where another call would fail as well, and
+// A backfill waits while the service is down, ends where another call would fail as well, and
 // says why.
 func TestTheEndsOfABackfill(t *testing.T) {
 	t.Parallel()

@@ -257,7 +257,7 @@ func binanceHistory(m *market) http.HandlerFunc {
 	}
 }
 
-// krakenHistory plays Trades, behind a time.
+// krakenHistory plays Trades, after a time.
 func krakenHistory(m *market) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		symbol := slices.IndexFunc(m.symbols, func(s string) bool {

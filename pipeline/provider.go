@@ -139,7 +139,7 @@ type Historian interface {
 type HistoryRequest struct {
 	Symbol schema.Symbol
 	// From and To are the earliest and the latest time of a price, by the provider's clock.
-	// Prices of other times in an answer are left out by whoever asks.
+	// Prices of other times in an answer are left out by the caller.
 	From, To schema.Time
 	// Cursor is the Next of the page before; empty for the first.
 	Cursor string

@@ -386,7 +386,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// Backfills whose service is away take no turn from others, however many they are.
+// Backfills whose service is down take no turn from others, however many they are.
 func TestFailingBackfillsBlockNoOthers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

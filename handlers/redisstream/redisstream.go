@@ -1,7 +1,7 @@
 // Package redisstream is the handler redis-stream: it adds prices, bars, corrections and
 // retractions to a stream of Redis, each exactly once.
 //
-// Beside the stream, Redis keeps the ids of the events that it got last of each partition
+// Next to the stream, Redis keeps the ids of the events that it got last of each partition
 // of the log. One script looks there which events of a batch are due, adds them, and notes
 // their ids. The script runs alone, and Redis keeps both its effects or neither, so a batch
 // that is sent again, by whichever process, adds nothing twice. Within a partition, the

@@ -117,7 +117,7 @@ func TestKilled(t *testing.T) {
 }
 
 // Redis dies while events are sent, and comes back without what it had on no disk: the
-// stage goes on, and the stream gets what follows.
+// stage continues, and the stream gets what follows.
 func TestRedisDies(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -196,7 +196,7 @@ func TestTheScriptIsTheRule(t *testing.T) {
 }
 
 // A log that was set back has other events at places that were sent: the stage waits for a
-// person, and goes on once the ids are deleted.
+// person, and continues once the ids are deleted.
 func TestALogThatWasSetBack(t *testing.T) {
 	t.Parallel()
 	url := redistest.SharedURL(t)

@@ -1,4 +1,4 @@
-// Package remote is what requests to other services share, whoever makes them: which
+// Package remote is what requests to other services share, whatever makes them: which
 // addresses they may have, why there is no answer, and when to ask again.
 package remote
 

@@ -124,7 +124,7 @@ func TestTheSymbolsOfAStreamChange(t *testing.T) {
 }
 
 // The next owner of a stream begins with the symbols that it has by then, and counts no gap
-// for one that was away.
+// for one that it did not have.
 func TestTheNextOwnerHasTheChangedSymbols(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -33,7 +33,7 @@ func asked(t testing.TB, rig *pipelinetest.Rig) []schema.BackfillStarted {
 	return all
 }
 
-// later is a script that goes on after a pause.
+// later is a script that continues after a pause.
 func later(pause time.Duration, next streamFunc) streamFunc {
 	return func(ctx context.Context, f func(pipeline.StreamMessage) error) error {
 		for range int(pause / time.Second) {

@@ -27,7 +27,7 @@ func EventOf(r *pipeline.Record) Event {
 	return Event{"1.0", r.Event.ID, r.Event.Source, string(p.EventType()), p.Key(), p.OccurredAt(), "application/json", r.Value}
 }
 
-// Place is where a record lies in the log.
+// Place is where a record is in the log.
 type Place struct {
 	// Log names one partition of one incarnation of a topic: the topic's id, a slash and a
 	// number. No two of them have the same name.

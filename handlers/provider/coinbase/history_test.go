@@ -90,7 +90,7 @@ func TestHistory(t *testing.T) {
 			want := max(1, span[0])
 			for _, entry := range entries {
 				if entry.Time.After(tradeAt(span[1])) || tradeAt(span[0]).After(entry.Time) {
-					continue // left out by whoever asks
+					continue // left out by the caller
 				}
 				require.Equal(t, tradeAt(want), entry.Time, "%d trades, %v", trades, span)
 				require.Equal(t, tradeText(want), string(entry.RawResponse))

@@ -166,7 +166,7 @@ func TestAnUnknownProductDoesNotStarveTheOthers(t *testing.T) {
 }
 
 // Products are added to a connection and taken from it: only what changes is asked for, and
-// the others go on.
+// the others continue.
 func TestTheSymbolsOfAConnectionChange(t *testing.T) {
 	t.Parallel()
 	frames := exchangetest.Session(t)

@@ -405,7 +405,7 @@ func (c *connection) of(spelling string) (symbols []schema.Symbol, left bool) {
 	return symbols, len(symbols) == 0 && c.left[spelling]
 }
 
-// leaveOut goes on without a symbol that the service does not have.
+// leaveOut continues without a symbol that the service does not have.
 func (c *connection) leaveOut(ctx context.Context, rule *compiledFrameRule, value any) error {
 	refused := ""
 	if rule.symbolOf.code != nil {

@@ -55,7 +55,7 @@ type task struct {
 	Prices   int            `json:"prices"`
 	Batch    int            `json:"batch"`
 	// HangAfter is after how many batches that were sent the process does nothing more; 0:
-	// it goes on to the end.
+	// it continues to the end.
 	HangAfter int `json:"hang_after"`
 }
 
