@@ -88,7 +88,7 @@ func (m *pastMarket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for id := min(below-1, m.trades); id >= 1 && len(page) < limit; id-- {
 		page = append(page, json.RawMessage(m.text(id)))
 	}
-	assert.NoError(m.t, json.NewEncoder(w).Encode(page))
+	_ = json.NewEncoder(w).Encode(page) // the client may have been killed
 }
 
 func (m *pastMarket) count() (refuse int) {

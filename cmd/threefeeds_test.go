@@ -38,10 +38,8 @@ type market struct {
 	mu          sync.Mutex
 	connections int
 	place       int
+	times       []time.Time // of the trades of all symbols in turn, as far as they happened
 }
-
-// marketBegan is when the first trade was: streams look for what they missed by our clock.
-var marketBegan = time.Now().Add(-30 * time.Second).UTC().Truncate(time.Millisecond)
 
 // markets are three of the shipped providers.
 func markets(trades int) []*market {
@@ -69,9 +67,24 @@ func markets(trades int) []*market {
 
 func marketPrice(trade int) string { return fmt.Sprintf("%d.%02d", 100+trade%7, trade%100) }
 
-// at is when a trade of a symbol happened: no two at once.
+// at is when a trade of a symbol happened: when it would first have been sent, since streams
+// look for what they missed by our clock. Zero: not yet.
 func (m *market) at(symbol, trade int) time.Time {
-	return marketBegan.Add(time.Duration(trade*len(m.symbols)+symbol) * time.Millisecond)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i := (trade-1)*len(m.symbols) + symbol; i < len(m.times) {
+		return m.times[i]
+	}
+	return time.Time{}
+}
+
+// happen has the i-th trade happen, unless it has.
+func (m *market) happen(i int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.times) <= i {
+		m.times = append(m.times, time.Now().UTC().Truncate(time.Millisecond))
+	}
 }
 
 // isAbsent says of a trade whether the feed loses it.
@@ -111,6 +124,7 @@ func (m *market) serve(t testing.TB) string {
 		reading := conn.CloseRead(ctx) // pings of the client
 		all := m.trades * len(m.symbols)
 		for i := begin; i < all; i++ {
+			m.happen(i)
 			if trade, symbol := i/len(m.symbols)+1, i%len(m.symbols); !isAbsent(trade) {
 				if !send(m.frame(m.symbols[symbol], trade, m.at(symbol, trade))) {
 					return
@@ -178,26 +192,23 @@ func TestThreeFeedsAtOnce(t *testing.T) {
 		require.Equal(t, http.StatusAccepted, accepted.status, accepted.body)
 		paths[m] = "/api/v1/streams/" + accepted.field(t, "stream_id").(string)
 	}
-	want := map[string]int{}
-	absent := 0
-	for _, m := range all {
-		for i, symbol := range m.symbols {
-			for trade := 1; trade <= trades; trade++ {
-				if isAbsent(trade) && i == 0 {
-					absent++
-				}
-				if !isAbsent(trade) || m.history != nil {
-					want[fmt.Sprint(m.provider, " ", symbol, " ", schema.MustDecimal(marketPrice(trade)), " ", m.at(i, trade).Format(time.RFC3339Nano))] = 1
-				}
-			}
+	absent, expected := 0, 0
+	for trade := 1; trade <= trades; trade++ {
+		if isAbsent(trade) {
+			absent++
 		}
 	}
-	absent /= len(all)
+	for _, m := range all {
+		expected += trades * len(m.symbols)
+		if m.history == nil {
+			expected -= absent * len(m.symbols)
+		}
+	}
 	db := openTables(t, p.env)
 	defer func() { assert.NoError(t, db.Close()) }()
 	require.Eventually(t, func() bool {
 		prices := 0
-		return db.Get(t.Context(), &prices, `SELECT count(*) FROM processed_prices`) == nil && prices >= len(want)
+		return db.Get(t.Context(), &prices, `SELECT count(*) FROM processed_prices`) == nil && prices >= expected
 	}, 5*time.Minute, 50*time.Millisecond, "not all prices came")
 	for _, m := range all {
 		require.Eventually(t, func() bool {
@@ -206,6 +217,16 @@ func TestThreeFeedsAtOnce(t *testing.T) {
 		}, 60*time.Second, 50*time.Millisecond, m.provider)
 		if m.history != nil {
 			assert.GreaterOrEqual(t, numberIn(t, p.get(paths[m]), "missed"), int64(absent*len(m.symbols)), m.provider)
+		}
+	}
+	want := map[string]int{}
+	for _, m := range all {
+		for i, symbol := range m.symbols {
+			for trade := 1; trade <= trades; trade++ {
+				if !isAbsent(trade) || m.history != nil {
+					want[fmt.Sprint(m.provider, " ", symbol, " ", schema.MustDecimal(marketPrice(trade)), " ", m.at(i, trade).Format(time.RFC3339Nano))] = 1
+				}
+			}
 		}
 	}
 	require.Zero(t, p.stop())
@@ -249,7 +270,7 @@ func binanceHistory(m *market) http.HandlerFunc {
 		}
 		var found []string
 		for trade := 1; trade <= m.trades && len(found) < number("limit") && symbol >= 0; trade++ {
-			if at := m.at(symbol, trade); trade >= number("fromId") && at.UnixMilli() >= int64(number("startTime")) {
+			if at := m.at(symbol, trade); !at.IsZero() && trade >= number("fromId") && at.UnixMilli() >= int64(number("startTime")) {
 				found = append(found, fmt.Sprintf(`{"a":%d,"p":"%s","q":"0.5","f":1,"l":2,"T":%d,"m":true,"M":true}`, trade, marketPrice(trade), at.UnixMilli()))
 			}
 		}
@@ -267,7 +288,7 @@ func krakenHistory(m *market) http.HandlerFunc {
 		last := since
 		var found []string
 		for trade := 1; trade <= m.trades && len(found) < 1000 && symbol >= 0; trade++ {
-			if at := m.at(symbol, trade); at.UnixNano() > since {
+			if at := m.at(symbol, trade); !at.IsZero() && at.UnixNano() > since {
 				last = at.UnixNano()
 				found = append(found, fmt.Sprintf(`["%s","0.25",%d.%09d,"b","l","",%d]`, marketPrice(trade), at.Unix(), at.Nanosecond(), trade))
 			}
