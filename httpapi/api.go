@@ -270,7 +270,7 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) error {
 // there is no such path.
 func (a *API) methods(r *http.Request) []string {
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+	for _, method := range methodLabels {
 		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host, Header: r.Header}
 		var match mux.RouteMatch
 		if a.router.Match(probe, &match) && match.MatchErr == nil {

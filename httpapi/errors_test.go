@@ -148,11 +148,24 @@ func TestMethodNotAllowed(t *testing.T) {
 		{http.MethodGet, "/api/v1/prices/poll/poll_abc12345/pause", "POST"},
 		{http.MethodPost, "/api/v1/prices/poll/poll_abc12345", "GET, HEAD, DELETE"},
 		{http.MethodOptions, "/docs/swagger-ui.css", "GET, HEAD"},
+		{http.MethodOptions, "/api/v1/streams/stream_abc12345", "GET, HEAD, PATCH, DELETE"},
 	} {
 		w := serve(t, api, request(test.method, test.target, ""))
 		expect(t, w, http.StatusMethodNotAllowed, `{"detail":"Method Not Allowed"}`)
 		if got := w.Header().Get("Allow"); got != test.allow {
 			t.Errorf("%s %s: Allow %q, want %q", test.method, test.target, got, test.allow)
+		}
+	}
+}
+
+// TestAllowNamesEveryRoute: a method that is served is never left out.
+func TestAllowNamesEveryRoute(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, nil)
+	for _, rt := range api.Routes() {
+		w := serve(t, api, request(http.MethodOptions, strings.NewReplacer("{", "", "}", "").Replace(rt[1]), ""))
+		if got := w.Header().Get("Allow"); !slices.Contains(strings.Split(got, ", "), rt[0]) {
+			t.Errorf("%s %s: Allow %q", rt[0], rt[1], got)
 		}
 	}
 }
