@@ -27,6 +27,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pricemill/pricemill/handlers/claim"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
@@ -112,7 +113,7 @@ func (s Status) isFinal() bool { return s == Completed || s == Failed || s == St
 // Handle enters new backfills, and ends those that are stopped. A command to a backfill that
 // has ended, or is not before it in the log, says nothing.
 func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
-	status, err := hold(ctx, tx, in)
+	status, err := claim.Statuses[Status](ctx, tx, table, in)
 	if err != nil {
 		return nil, err
 	}
@@ -146,29 +147,6 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	}
 	tx.OnCommit(h.wakeUp)
 	return nil, nil
-}
-
-// hold reads the status of the backfills of a batch, and keeps their owners from changing it
-// meanwhile. All transactions take rows in the order of their ids.
-func hold(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (map[string]Status, error) {
-	ids := map[string]bool{}
-	for i := range in {
-		ids[in[i].Event.Payload.Key()] = true
-	}
-	type row struct {
-		ID     string `db:"backfill_id"`
-		Status Status `db:"status"`
-	}
-	rows, err := store.SelectIn[row](ctx, tx, `SELECT backfill_id, status FROM backfills WHERE backfill_id IN (?)
-		ORDER BY backfill_id `+tx.LockRows("backfills"), slices.Sorted(maps.Keys(ids)))
-	if err != nil {
-		return nil, fmt.Errorf("reading the backfills: %w", err)
-	}
-	status := make(map[string]Status, len(ids))
-	for _, r := range rows {
-		status[r.ID] = r.Status
-	}
-	return status, nil
 }
 
 func (h *handler) wakeUp() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/pricemill/pricemill/handlers/claim"
 	"github.com/pricemill/pricemill/handlers/fetch"
 	"github.com/pricemill/pricemill/handlers/provider/declared"
 	"github.com/pricemill/pricemill/handlers/rawstore"
@@ -39,10 +40,9 @@ const (
 type job struct {
 	*handler
 	row
-	emit   pipeline.Emitter
-	owner  string
-	cancel context.CancelFunc
-	ended  chan struct{}
+	*claim.Task
+	emit  pipeline.Emitter
+	owner string
 
 	pauses   *backoff.ExponentialBackOff
 	odd      int       // failures in a row that no passing fault explains
@@ -52,34 +52,20 @@ type job struct {
 	appended time.Time // when the last page was appended
 }
 
-// begin starts to work, until the backfill has ended, ctx is done, or cancel is called.
+// begin starts to work, until the backfill has ended, ctx is done, or it is cancelled.
 func (w *worker) begin(ctx context.Context, r row) *job {
-	ctx, cancel := context.WithCancel(ctx)
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = w.settings.BackoffMin, w.settings.BackoffMax
 	pauses.Reset()
-	j := &job{handler: w.handler, row: r, emit: w.emit, owner: w.owner, cancel: cancel, ended: make(chan struct{}),
-		pauses: pauses, appended: time.Now()}
-	go j.run(ctx)
+	j := &job{handler: w.handler, row: r, emit: w.emit, owner: w.claims.Owner, pauses: pauses, appended: time.Now()}
+	j.Task = claim.Begin(ctx, j.run, j.wakeUp)
 	return j
-}
-
-func (j *job) hasEnded() bool {
-	select {
-	case <-j.ended:
-		return true
-	default:
-		return false
-	}
 }
 
 // errEnded says that there is nothing more to do for this process.
 var errEnded = errors.New("the backfill has ended, or belongs to another process")
 
 func (j *job) run(ctx context.Context) {
-	defer j.wakeUp()
-	defer close(j.ended)
-	defer j.cancel()
 	for {
 		// A backfill that pauses takes no turn from others.
 		select {
@@ -118,7 +104,7 @@ func (j *job) step(ctx context.Context) (time.Duration, error) {
 	}
 	version, call, wait, err := j.grant(ctx, historian)
 	if err != nil || wait > 0 {
-		return min(wait, poll), err
+		return min(wait, claim.Poll), err
 	}
 	page, err := j.ask(ctx, historian)
 	if err == nil {
@@ -342,7 +328,7 @@ func (j *job) store(ctx context.Context, next row, call *fetch.Call, failure *pi
 
 // abandon notes that a call has ended whose answer is not kept.
 func (j *job) abandon(ctx context.Context, call fetch.Call) {
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	ending, cancel := claim.Graceful(ctx)
 	defer cancel()
 	_, err := j.emit.Emit(ending, func(tx *pipeline.Tx) ([]schema.Event, error) { return nil, call.End(ending, tx, nil) })
 	if err != nil {

@@ -42,7 +42,7 @@ type Reader struct{ DB *store.Store }
 
 func (r Reader) columns() string {
 	return `backfill_id, provider, symbol, from_time, to_time, status, started_at, ended_at,
-		` + open + ` AND claimed_until >= ` + r.DB.NowMillis() + ` AS owned, calls, prices, repeated, reached_at, last_id, last_error, last_error_at`
+		` + table.Held(r.DB) + ` AS owned, calls, prices, repeated, reached_at, last_id, last_error, last_error_at`
 }
 
 // Get returns an error that wraps sql.ErrNoRows where the backfill is not known, perhaps
@@ -67,14 +67,7 @@ func (r Reader) List(ctx context.Context, limit int) ([]Backfill, error) {
 // Open counts the backfills that have not ended, and returns those of ids that are known. One
 // that becomes known meanwhile may be counted and left out.
 func (r Reader) Open(ctx context.Context, ids []string) (count int, known []string, err error) {
-	known, err = store.SelectIn[string](ctx, r.DB, `SELECT backfill_id FROM backfills WHERE backfill_id IN (?)`, ids)
-	if err == nil {
-		err = r.DB.Get(ctx, &count, `SELECT count(*) FROM backfills WHERE `+open)
-	}
-	if err != nil {
-		return 0, nil, fmt.Errorf("counting the backfills: %w", err)
-	}
-	return count, known, nil
+	return table.Count(ctx, r.DB, ids)
 }
 
 // WaitCaughtUp returns once the stage has applied all commands that were written before it was
