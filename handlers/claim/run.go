@@ -2,6 +2,8 @@ package claim
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -14,6 +16,9 @@ const (
 	Grace = 2 * time.Second
 )
 
+// errUnrenewed says that claims were not renewed for as long as they last.
+var errUnrenewed = errors.New("the claims have ended, and others may own the rows")
+
 // Run calls step until ctx is done: at once, every Poll, and when wake says so. step renews
 // the claims of the owner, and has as long as they last. Until then its errors are logged;
 // after that others may own the rows, and Run returns the error.
@@ -21,17 +26,22 @@ func (c Claims) Run(ctx context.Context, log *slog.Logger, wake <-chan struct{},
 	ticker := time.NewTicker(Poll)
 	defer ticker.Stop()
 	renewed := time.Now()
+	last := errUnrenewed
 	for {
 		began := time.Now()
-		switch err := within(ctx, c.Lasts-began.Sub(renewed), step); {
+		left := c.Lasts - began.Sub(renewed)
+		if left <= 0 { // this process was suspended, or the step before this one took all the time
+			return fmt.Errorf("renewing the claims of %s: %w", c.Name, last)
+		}
+		err := within(ctx, left, step)
+		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			renewed = began
-		case time.Since(renewed) >= c.Lasts:
-			return err
+			renewed, last = began, errUnrenewed
 		default:
 			log.Warn("renewing the claims of "+c.Name, "error", err)
+			last = err
 		}
 		select {
 		case <-ctx.Done():

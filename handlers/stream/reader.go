@@ -39,7 +39,7 @@ type Reader struct{ DB *store.Store }
 
 func (r Reader) columns() string {
 	return `stream_id, provider, symbols AS symbols_json, status, started_at, stopped_at,
-		status <> 'stopped' AND claimed_until >= ` + r.DB.NowMillis() + ` AS owned, last_message_at, messages, gaps, missed,
+		` + table.Held(r.DB) + ` AS owned, last_message_at, messages, gaps, missed,
 		reconnects, last_error, last_error_at`
 }
 
@@ -84,14 +84,7 @@ func (r Reader) List(ctx context.Context, limit int) ([]Stream, error) {
 // Open counts the streams that are not stopped, and returns those of ids that are
 // known. One that becomes known meanwhile may be counted and left out.
 func (r Reader) Open(ctx context.Context, ids []string) (open int, known []string, err error) {
-	known, err = store.SelectIn[string](ctx, r.DB, `SELECT stream_id FROM streams WHERE stream_id IN (?)`, ids)
-	if err == nil {
-		err = r.DB.Get(ctx, &open, `SELECT count(*) FROM streams WHERE status <> $1`, string(Stopped))
-	}
-	if err != nil {
-		return 0, nil, fmt.Errorf("counting the streams: %w", err)
-	}
-	return open, known, nil
+	return table.Count(ctx, r.DB, ids)
 }
 
 // WaitCaughtUp returns once the stage has applied all commands that were written before

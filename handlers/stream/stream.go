@@ -28,6 +28,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pricemill/pricemill/handlers/claim"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/tracing"
@@ -120,7 +121,7 @@ const (
 // that are stopped. A command to a stream that does not stand before it in the log, or that
 // is stopped, says nothing.
 func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
-	status, err := hold(ctx, tx, in)
+	status, err := claim.Statuses[Status](ctx, tx, table, in)
 	if err != nil {
 		return nil, err
 	}
@@ -189,29 +190,6 @@ func decodeSymbols(id, text string) ([]schema.Symbol, error) {
 		return nil, fmt.Errorf("reading the symbols of stream %s: %w", id, err)
 	}
 	return symbols, nil
-}
-
-// hold reads the status of the streams of a batch, and keeps their owners from
-// changing it meanwhile. Everybody takes rows in the order of their ids.
-func hold(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (map[string]Status, error) {
-	ids := map[string]bool{}
-	for i := range in {
-		ids[in[i].Event.Payload.Key()] = true
-	}
-	type row struct {
-		ID     string `db:"stream_id"`
-		Status Status `db:"status"`
-	}
-	rows, err := store.SelectIn[row](ctx, tx, `SELECT stream_id, status FROM streams WHERE stream_id IN (?)
-		ORDER BY stream_id `+tx.LockRows("streams"), slices.Sorted(maps.Keys(ids)))
-	if err != nil {
-		return nil, fmt.Errorf("reading the streams: %w", err)
-	}
-	status := make(map[string]Status, len(ids))
-	for _, r := range rows {
-		status[r.ID] = r.Status
-	}
-	return status, nil
 }
 
 func (h *handler) wakeUp() {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/pricemill/pricemill/handlers/claim"
 	"github.com/pricemill/pricemill/handlers/provider/declared"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/tracing"
@@ -25,9 +26,8 @@ const buffered = 256
 type subscription struct {
 	*handler
 	row
-	emit   pipeline.Emitter
-	cancel context.CancelFunc
-	ended  chan struct{}
+	*claim.Task
+	emit pipeline.Emitter
 	// messages are those on their way from the connection to the log. They
 	// outlive a connection.
 	messages chan pipeline.StreamMessage
@@ -41,37 +41,24 @@ type subscription struct {
 	changes chan []schema.Symbol
 }
 
-// subscribe starts to stream, until ctx is done or cancel is called.
+// subscribe starts to stream, until ctx is done or it is cancelled.
 func (w *worker) subscribe(ctx context.Context, r row) (*subscription, error) {
 	symbols, state, err := r.read()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	s := &subscription{handler: w.handler, row: r, symbols: symbols, emit: w.emit, cancel: cancel, state: state,
-		ended: make(chan struct{}), messages: make(chan pipeline.StreamMessage, buffered)}
-	go s.run(ctx)
+	s := &subscription{handler: w.handler, row: r, symbols: symbols, emit: w.emit, state: state,
+		messages: make(chan pipeline.StreamMessage, buffered)}
+	s.Task = claim.Begin(ctx, s.run, s.wakeUp)
 	return s, nil
 }
 
 func (s *subscription) run(ctx context.Context) {
-	defer s.wakeUp()
-	defer close(s.ended)
-	defer s.cancel()
 	written := make(chan struct{})
 	go func() { s.write(ctx); close(written) }()
 	s.keepConnected(ctx)
 	close(s.messages)
 	<-written
-}
-
-func (s *subscription) hasEnded() bool {
-	select {
-	case <-s.ended:
-		return true
-	default:
-		return false
-	}
 }
 
 // progress is how far the stream is.
@@ -278,7 +265,7 @@ func (s *subscription) receive(ctx context.Context, m pipeline.StreamMessage) er
 func (s *subscription) write(ctx context.Context) {
 	writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(claim.Grace, cancel) })()
 	for first := range s.messages {
 		batch := []pipeline.StreamMessage{first}
 		for len(batch) < buffered && len(s.messages) > 0 {

@@ -6,15 +6,27 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
+	"github.com/pricemill/pricemill/handlers/claim"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// claimMillis is how long a claim lasts unless it is renewed, twenty times as long as it
-// takes until it should be, so that a busy database costs no claim: the streams of a
-// process that died are taken over after that.
-const claimMillis = 10_000
+// table is how streams are claimed. A claim lasts twenty times as long as it takes until it
+// should be renewed, so that a busy database costs no claim.
+var table = claim.Table{Name: "streams", ID: "stream_id", Open: `status <> 'stopped'`, Order: "started_at", Lasts: 10 * time.Second}
+
+// wanted is what a stream is to have, as the table says it.
+type wanted struct {
+	ID      string `db:"stream_id"`
+	Symbols string `db:"symbols"`
+}
+
+const (
+	rowColumns    = `stream_id, provider, symbols, messages, gaps, missed, reconnects, sequences, holes, last_message_at`
+	wantedColumns = `stream_id, symbols`
+)
 
 // row is a stream as its owner takes it over.
 type row struct {
@@ -82,77 +94,34 @@ func (p progress) clone() progress {
 	return p
 }
 
-// take claims streams that no one owns, the oldest first.
-func take(ctx context.Context, tx *pipeline.Tx, owner string, most int) ([]row, error) {
-	var taken []row
-	// Rows that another process is about to take are skipped.
-	err := tx.Select(ctx, &taken, `WITH held AS (SELECT stream_id FROM streams
-			WHERE status <> 'stopped' AND claimed_until < `+tx.NowMillis()+`
-			ORDER BY started_at, stream_id LIMIT $3 `+tx.LockFreeRows("streams")+`)
-		UPDATE streams SET claimed_by = $1, claimed_until = `+tx.NowMillis()+` + $2
-		WHERE stream_id IN (SELECT stream_id FROM held)
-		RETURNING stream_id, provider, symbols, messages, gaps, missed, reconnects, sequences, holes, last_message_at`, owner, claimMillis, most)
-	if err != nil {
-		return nil, fmt.Errorf("claiming streams: %w", err)
-	}
-	return taken, nil
-}
-
-// renew writes the progress of a stream and prolongs the claim on it. It reports
-// false where the stream was stopped or belongs to another owner.
-func renew(ctx context.Context, tx *pipeline.Tx, owner, id string, p progress) (bool, error) {
-	status := Active
+// status is what the table says of a stream that runs.
+func (p progress) status() Status {
 	if p.failing {
-		status = Failing
+		return Failing
 	}
-	return p.write(ctx, tx, owner, id, `claimed_until = `+tx.NowMillis()+` + $12, status = $13`, `AND status <> 'stopped'`,
-		claimMillis, string(status))
+	return Active
 }
 
-// wanted are the symbols, as the table has them, that the streams of an owner are to have.
-func wanted(ctx context.Context, tx *pipeline.Tx, owner string) (map[string]string, error) {
-	var rows []struct {
-		ID      string `db:"stream_id"`
-		Symbols string `db:"symbols"`
-	}
-	if err := tx.Select(ctx, &rows, `SELECT stream_id, symbols FROM streams WHERE claimed_by = $1 AND status <> 'stopped'`, owner); err != nil {
-		return nil, fmt.Errorf("reading the symbols of streams: %w", err)
-	}
-	symbols := make(map[string]string, len(rows))
-	for _, r := range rows {
-		symbols[r.ID] = r.Symbols
-	}
-	return symbols, nil
-}
-
-// release writes the progress of a stream and gives up the claim on it, so that
-// anyone who comes next need not wait until it ends.
-func release(ctx context.Context, tx *pipeline.Tx, owner, id string, p progress) error {
-	_, err := p.write(ctx, tx, owner, id, `claimed_until = $12, claimed_by = $13`, ``, 0, "")
-	return err
-}
-
-// write writes the progress and what set says of a stream that owner has. It
-// reports whether there was such a stream.
-func (p progress) write(ctx context.Context, tx *pipeline.Tx, owner, id, set, condition string, args ...any) (bool, error) {
+// write writes the progress of a stream, where owner has it, and its status, unless that is
+// empty.
+func (p progress) write(ctx context.Context, tx *pipeline.Tx, owner, id string, status Status) error {
 	sequences, err := json.Marshal(p.sequences)
 	if err != nil {
-		return false, fmt.Errorf("encoding the sequences of stream %s: %w", id, err)
+		return fmt.Errorf("encoding the sequences of stream %s: %w", id, err)
 	}
 	holes, err := json.Marshal(p.holes)
 	if err != nil {
-		return false, fmt.Errorf("encoding what stream %s missed: %w", id, err)
+		return fmt.Errorf("encoding what stream %s missed: %w", id, err)
 	}
-	changed, err := tx.Exec(ctx, `UPDATE streams SET last_message_at = COALESCE($3, last_message_at), messages = $4,
-			gaps = $5, missed = $6, reconnects = $7, sequences = $8,
-			last_error = COALESCE($9, last_error), last_error_at = COALESCE($10, last_error_at), holes = $11, `+set+`
-		WHERE stream_id = $1 AND claimed_by = $2 `+condition,
-		append([]any{id, owner, orNull(p.lastMessage), p.messages, p.gaps, p.missed, p.reconnects, string(sequences),
-			textOrNull(p.lastError), orNull(p.lastErrorAt), string(holes)}, args...)...)
-	if err != nil {
-		return false, fmt.Errorf("writing the progress of stream %s: %w", id, err)
+	if _, err := tx.Exec(ctx, `UPDATE streams SET last_message_at = COALESCE($3, last_message_at), messages = $4,
+			gaps = $5, missed = $6, reconnects = $7, sequences = $8, last_error = COALESCE($9, last_error),
+			last_error_at = COALESCE($10, last_error_at), holes = $11, status = COALESCE($12, status)
+		WHERE stream_id = $1 AND claimed_by = $2`,
+		id, owner, orNull(p.lastMessage), p.messages, p.gaps, p.missed, p.reconnects, string(sequences),
+		textOrNull(p.lastError), orNull(p.lastErrorAt), string(holes), textOrNull(string(status))); err != nil {
+		return fmt.Errorf("writing the progress of stream %s: %w", id, err)
 	}
-	return changed > 0, nil
+	return nil
 }
 
 func orNull(t schema.Time) any {
