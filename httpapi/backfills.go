@@ -3,16 +3,13 @@ package httpapi
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/gorilla/mux"
 
-	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -198,28 +195,6 @@ func (a *API) deleteBackfill(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// findBackfill finds a backfill that its client knows of, because it has the id. As with
-// streams, that there is none is said only once what was posted before has arrived.
 func (a *API) findBackfill(ctx context.Context, id string) (Backfill, error) {
-	if !utf8.ValidString(id) || strings.Contains(id, "\x00") { // no database has that
-		return Backfill{}, noSuchBackfill(id)
-	}
-	backfill, err := a.ports.Backfills.Get(ctx, id)
-	if errors.Is(err, projections.ErrNotFound) {
-		if err := a.ports.Backfills.WaitCaughtUp(ctx); err != nil {
-			return Backfill{}, fmt.Errorf("waiting for backfill %s: %w", id, err)
-		}
-		backfill, err = a.ports.Backfills.Get(ctx, id)
-	}
-	switch {
-	case errors.Is(err, projections.ErrNotFound):
-		return Backfill{}, noSuchBackfill(id)
-	case err != nil:
-		return Backfill{}, fmt.Errorf("reading backfill %s: %w", id, err)
-	}
-	return backfill, nil
-}
-
-func noSuchBackfill(id string) error {
-	return &apiError{codeNotFound, fmt.Sprintf("There is no backfill %q", abbreviate(id)), projections.ErrNotFound}
+	return find(ctx, a.ports.Backfills, "backfill", id, noSuch("backfill"))
 }

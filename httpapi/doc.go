@@ -23,7 +23,7 @@
 // document cannot drift apart.
 //
 // Commands to a job are events, so what the read model says of it is a little
-// old. The log's order decides; see commandJob and findJob.
+// old. The log's order decides; see commandJob and find.
 //
 // A fetch belongs to no client: it continues when the client that began it hangs
 // up, since others may have joined it, and since the client's next attempt can.

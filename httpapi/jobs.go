@@ -93,33 +93,15 @@ func (a *API) getJob(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// findJob finds a job that its client knows of, because it has the id. One that
-// was posted a moment ago may be on its way through the log: that there is no
-// such job is said only by a read model that has caught up.
 func (a *API) findJob(ctx context.Context, id string) (jobs.Job, error) {
-	if !isText(id) {
-		return jobs.Job{}, noSuchJob(id)
-	}
-	job, err := a.ports.Jobs.Get(ctx, id)
-	if errors.Is(err, projections.ErrNotFound) {
-		if err := a.ports.Jobs.WaitCaughtUp(ctx); err != nil {
-			return jobs.Job{}, fmt.Errorf("waiting for polling job %s: %w", id, err)
-		}
-		job, err = a.ports.Jobs.Get(ctx, id)
-	}
-	switch {
-	case errors.Is(err, jobs.ErrForgotten):
-		return jobs.Job{}, &apiError{codeNotFound, fmt.Sprintf("Polling job %q was stopped, and is older than JOBS_RETENTION", abbreviate(id)), projections.ErrNotFound}
-	case errors.Is(err, projections.ErrNotFound):
-		return jobs.Job{}, noSuchJob(id)
-	case err != nil:
-		return jobs.Job{}, fmt.Errorf("reading polling job %s: %w", id, err)
-	}
-	return job, nil
+	return find(ctx, a.ports.Jobs, "polling job", id, noSuchJob)
 }
 
-func noSuchJob(id string) error {
-	return &apiError{codeNotFound, fmt.Sprintf("There is no polling job %q", abbreviate(id)), projections.ErrNotFound}
+func noSuchJob(id string, err error) error {
+	if errors.Is(err, jobs.ErrForgotten) {
+		return &apiError{codeNotFound, fmt.Sprintf("Polling job %q was stopped, and is older than JOBS_RETENTION", abbreviate(id)), projections.ErrNotFound}
+	}
+	return noSuch("polling job")(id, err)
 }
 
 // commandAccepted answers commands to a job.

@@ -101,35 +101,20 @@ func unlessZero[T comparable](value T) *T {
 	return &value
 }
 
-// getRequest tells what became of a fetch request. One that was made a moment ago may be on
-// its way through the log: that there is none is said only by a read model that has caught
-// up.
+// getRequest tells what became of a fetch request.
 func (a *API) getRequest(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
-	id := mux.Vars(r)["request_id"]
-	if !isText(id) {
-		return noSuchRequest(id)
-	}
-	found, err := a.ports.RequestDetails.Get(ctx, id)
-	if errors.Is(err, projections.ErrNotFound) {
-		if err := a.ports.RequestDetails.WaitCaughtUp(ctx); err != nil {
-			return fmt.Errorf("waiting for request %s: %w", id, err)
-		}
-		found, err = a.ports.RequestDetails.Get(ctx, id)
-	}
-	switch {
-	case errors.Is(err, projections.ErrNotFound):
-		return noSuchRequest(id)
-	case err != nil:
-		return fmt.Errorf("reading request %s: %w", id, err)
+	found, err := find(ctx, a.ports.RequestDetails, "request", mux.Vars(r)["request_id"], noSuchRequest)
+	if err != nil {
+		return err
 	}
 	a.writeState(w, r, a.newRequestBody(found))
 	return nil
 }
 
 // noSuchRequest says where else a client may look that has the id of something else.
-func noSuchRequest(id string) error {
+func noSuchRequest(id string, _ error) error {
 	elsewhere := ""
 	if strings.HasPrefix(id, "poll_") && schema.JobOfRequest(id) == "" {
 		elsewhere = "; polling jobs are at /api/v1/prices/poll/{job_id}"

@@ -3,16 +3,13 @@ package httpapi
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/gorilla/mux"
 
-	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -172,29 +169,6 @@ func (a *API) findRunningStream(ctx context.Context, id string) (Stream, error) 
 	return stream, err
 }
 
-// findStream finds a stream that its client knows of, because it has the id. One
-// that was posted a moment ago may be on its way through the log: that there is
-// no such stream is said only once what was posted before has arrived.
 func (a *API) findStream(ctx context.Context, id string) (Stream, error) {
-	if !utf8.ValidString(id) || strings.Contains(id, "\x00") { // no database has that
-		return Stream{}, noSuchStream(id)
-	}
-	stream, err := a.ports.Streams.Get(ctx, id)
-	if errors.Is(err, projections.ErrNotFound) {
-		if err := a.ports.Streams.WaitCaughtUp(ctx); err != nil {
-			return Stream{}, fmt.Errorf("waiting for stream %s: %w", id, err)
-		}
-		stream, err = a.ports.Streams.Get(ctx, id)
-	}
-	switch {
-	case errors.Is(err, projections.ErrNotFound):
-		return Stream{}, noSuchStream(id)
-	case err != nil:
-		return Stream{}, fmt.Errorf("reading stream %s: %w", id, err)
-	}
-	return stream, nil
-}
-
-func noSuchStream(id string) error {
-	return &apiError{codeNotFound, fmt.Sprintf("There is no stream %q", abbreviate(id)), projections.ErrNotFound}
+	return find(ctx, a.ports.Streams, "stream", id, noSuch("stream"))
 }

@@ -122,6 +122,19 @@ func (o owner) release(t *testing.T, ids ...string) {
 	in(t, o.Rig, func(tx *pipeline.Tx) error { return o.Release(t.Context(), tx, ids) })
 }
 
+// notLocked are those of ids that no transaction has locked, which SQLite does not tell.
+func (o owner) notLocked(t *testing.T, ids ...string) (unlocked []string) {
+	t.Helper()
+	if o.DB.EngineName() == "sqlite" {
+		return nil
+	}
+	in(t, o.Rig, func(tx *pipeline.Tx) (err error) {
+		unlocked, err = store.SelectIn[string](t.Context(), tx, `SELECT backfill_id FROM backfills WHERE backfill_id IN (?) `+tx.LockFreeRows("backfills"), ids)
+		return err
+	})
+	return unlocked
+}
+
 func (o owner) anyFree(t *testing.T) bool {
 	t.Helper()
 	some, err := table.AnyFree(t.Context(), o.Emitter())
@@ -286,6 +299,7 @@ func TestStatusesAreHeld(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		assert.Empty(t, a.notLocked(t, "1"))
 		go func() { ours <- a.renew(t, "1", "2") }()
 		_, err = tx.Exec(t.Context(), `UPDATE backfills SET status = 'stopped' WHERE backfill_id = '1'`)
 		return err
