@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,17 +54,20 @@ where it was. See docs/backfill.md.`,
 		}
 		body.Provider, body.Symbol, body.From, body.To = args[0], args[1], dated(body.From), dated(body.To)
 		if detach {
-			return show(c.Context(), cl, http.MethodPost, "/backfills", body, nil, func(w io.Writer, started backfillLine) {
+			return show(c.Context(), cl, http.MethodPost, ofBackfills.path, body, nil, func(w io.Writer, started backfillLine) {
 				fmt.Fprintf(w, "BACKFILL ID\tSTATUS\n%s\t%s\n", started.BackfillID, started.Status)
 			})
 		}
 		var started backfillLine
-		if err := cl.do(c.Context(), http.MethodPost, "/backfills", body, nil, &started); err != nil {
+		if err := cl.do(c.Context(), http.MethodPost, ofBackfills.path, body, nil, &started); err != nil {
 			return err
 		}
 		return followBackfill(c.Context(), cl, started.BackfillID)
 	}
-	c.AddCommand(newBackfillList(a), newBackfillShow(a), newBackfillStop(a))
+	c.AddCommand(newBackfillShow(a),
+		ofBackfills.newList(a, "List backfills, newest first",
+			"backfill_id", "status", "applied", "provider", "symbol", "calls", "prices", "repeated", "reached_at"),
+		ofBackfills.newCommand(a, http.MethodDelete, "stop", "", "Stop a backfill; what it has fetched stays"))
 	return c
 }
 
@@ -86,7 +88,7 @@ type backfillLine struct {
 
 // followBackfill shows how far a backfill is until it has ended and its prices are applied.
 func followBackfill(ctx context.Context, cl *client, id string) error {
-	path := "/backfills/" + url.PathEscape(id)
+	path := ofBackfills.one(id)
 	shown := isTerminal(cl.app.stderr)
 	for {
 		var raw json.RawMessage
@@ -149,24 +151,6 @@ func printBackfill(w io.Writer, b httpapi.Backfill) {
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", b.BackfillID, b.Status, cell(b.Applied), b.Provider, b.Symbol, b.Calls, b.Prices, b.Repeated, reached)
 }
 
-func newBackfillList(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use:     "list",
-		Short:   "List backfills, newest first",
-		Example: "  pricemill backfill list\n  pricemill backfill list -o json",
-		Args:    exactArgs(0),
-	}
-	cl := newClient(a, c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		var list struct{ Items []json.RawMessage }
-		if err := cl.do(c.Context(), http.MethodGet, fmt.Sprintf("/backfills?limit=%d", maxPage), nil, nil, &list); err != nil {
-			return err
-		}
-		return printItems(cl, list.Items, "backfill_id", "status", "applied", "provider", "symbol", "calls", "prices", "repeated", "reached_at")
-	}
-	return c
-}
-
 func newBackfillShow(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "show BACKFILL",
@@ -176,27 +160,11 @@ func newBackfillShow(a *app) *cobra.Command {
 	}
 	cl := newClient(a, c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		return show(c.Context(), cl, http.MethodGet, "/backfills/"+url.PathEscape(args[0]), nil, nil, func(w io.Writer, b httpapi.Backfill) {
+		return show(c.Context(), cl, http.MethodGet, ofBackfills.one(args[0]), nil, nil, func(w io.Writer, b httpapi.Backfill) {
 			printBackfill(w, b)
 			if b.LastError != nil {
 				fmt.Fprintf(w, "\nlast error, %s: %s\n", b.LastError.Timestamp.Text(), b.LastError.Reason)
 			}
-		})
-	}
-	return c
-}
-
-func newBackfillStop(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use:     "stop BACKFILL",
-		Short:   "Stop a backfill; what it has fetched stays",
-		Example: "  pricemill backfill stop backfill_abc12345",
-		Args:    exactArgs(1),
-	}
-	cl := newClient(a, c)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		return show(c.Context(), cl, http.MethodDelete, "/backfills/"+url.PathEscape(args[0]), nil, nil, func(w io.Writer, stopped backfillLine) {
-			fmt.Fprintf(w, "%s\t%s\n", stopped.BackfillID, stopped.Status)
 		})
 	}
 	return c

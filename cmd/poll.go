@@ -19,9 +19,9 @@ func newPoll(a *app) *cobra.Command {
 		Short: "Create, list, pause, resume and stop polling jobs",
 	}
 	parent.AddCommand(newPollCreate(a), newPollList(a),
-		newPollCommand(a, http.MethodPost, "pause", "/pause", "Pause a job until it is resumed"),
-		newPollCommand(a, http.MethodPost, "resume", "/resume", "Resume a job at its next due time"),
-		newPollCommand(a, http.MethodDelete, "stop", "", "Stop a job permanently"))
+		ofJobs.newCommand(a, http.MethodPost, "pause", "/pause", "Pause a job until it is resumed"),
+		ofJobs.newCommand(a, http.MethodPost, "resume", "/resume", "Resume a job at its next due time"),
+		ofJobs.newCommand(a, http.MethodDelete, "stop", "", "Stop a job permanently"))
 	return parent
 }
 
@@ -51,7 +51,7 @@ func newPollCreate(a *app) *cobra.Command {
 		if key != "" {
 			header.Set("Idempotency-Key", key)
 		}
-		return show(c.Context(), cl, http.MethodPost, "/prices/poll", job, header, func(w io.Writer, created jobLine) {
+		return show(c.Context(), cl, http.MethodPost, ofJobs.path, job, header, func(w io.Writer, created jobLine) {
 			fmt.Fprintln(w, "JOB\tSYMBOLS\tINTERVAL\tPROVIDER")
 			fmt.Fprintf(w, "%s\t%s\t%ds\t%s\n", created.JobID, strings.Join(created.Config.Symbols, ","), created.Config.Interval, created.Config.Provider)
 		})
@@ -78,7 +78,7 @@ func newPollList(a *app) *cobra.Command {
 	}
 	cl := newClient(a, c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		jobs, err := cl.pages(c, "/prices/poll", "", 0)
+		jobs, err := cl.pages(c, ofJobs.path, "", 0)
 		if err != nil {
 			return err
 		}
@@ -114,22 +114,6 @@ func parameter(name, value string) string {
 		return ""
 	}
 	return "&" + name + "=" + url.QueryEscape(value)
-}
-
-func newPollCommand(a *app, method, name, path, short string) *cobra.Command {
-	c := &cobra.Command{
-		Use:     name + " JOB",
-		Short:   short,
-		Example: "  pricemill poll " + name + " poll_abc12345",
-		Args:    exactArgs(1),
-	}
-	cl := newClient(a, c)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		return show(c.Context(), cl, method, "/prices/poll/"+url.PathEscape(args[0])+path, nil, nil, func(w io.Writer, done jobLine) {
-			fmt.Fprintf(w, "%s\t%s\n", done.JobID, done.Status)
-		})
-	}
-	return c
 }
 
 // atLeast is cobra.MinimumNArgs as an error of usage.

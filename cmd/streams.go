@@ -1,11 +1,9 @@
 package cmd
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,7 +14,10 @@ func newStreams(a *app) *cobra.Command {
 		Use:   "streams",
 		Short: "Start, change, list and stop streams",
 	}
-	parent.AddCommand(newStreamsStart(a), newStreamsChange(a), newStreamsList(a), newStreamsStop(a))
+	parent.AddCommand(newStreamsStart(a), newStreamsChange(a),
+		ofStreams.newList(a, "List streams, newest first",
+			"stream_id", "status", "provider", "symbols", "messages", "gaps", "reconnects", "last_message_at"),
+		ofStreams.newCommand(a, http.MethodDelete, "stop", "", "Stop a stream"))
 	return parent
 }
 
@@ -49,7 +50,7 @@ func newStreamsStart(a *app) *cobra.Command {
 			return fmt.Errorf("%w: --provider is needed; \"pricemill providers\" lists those that stream", errUsage)
 		}
 		body.Symbols = args
-		return show(c.Context(), cl, http.MethodPost, "/streams", body, nil, printStream)
+		return show(c.Context(), cl, http.MethodPost, ofStreams.path, body, nil, printStream)
 	}
 	return c
 }
@@ -71,41 +72,7 @@ func newStreamsChange(a *app) *cobra.Command {
 		body := struct {
 			Symbols []string `json:"symbols"`
 		}{args[1:]}
-		return show(c.Context(), cl, http.MethodPatch, "/streams/"+url.PathEscape(args[0]), body, nil, printStream)
-	}
-	return c
-}
-
-func newStreamsList(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use:     "list",
-		Short:   "List streams, newest first",
-		Example: "  pricemill streams list\n  pricemill streams list -o json",
-		Args:    exactArgs(0),
-	}
-	cl := newClient(a, c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		var list struct{ Items []json.RawMessage }
-		if err := cl.do(c.Context(), http.MethodGet, fmt.Sprintf("/streams?limit=%d", maxPage), nil, nil, &list); err != nil {
-			return err
-		}
-		return printItems(cl, list.Items, "stream_id", "status", "provider", "symbols", "messages", "gaps", "reconnects", "last_message_at")
-	}
-	return c
-}
-
-func newStreamsStop(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use:     "stop STREAM",
-		Short:   "Stop a stream",
-		Example: "  pricemill streams stop stream_abc12345",
-		Args:    exactArgs(1),
-	}
-	cl := newClient(a, c)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		return show(c.Context(), cl, http.MethodDelete, "/streams/"+url.PathEscape(args[0]), nil, nil, func(w io.Writer, stopped streamLine) {
-			fmt.Fprintf(w, "%s\t%s\n", stopped.StreamID, stopped.Status)
-		})
+		return show(c.Context(), cl, http.MethodPatch, ofStreams.one(args[0]), body, nil, printStream)
 	}
 	return c
 }
