@@ -63,7 +63,7 @@ test-services: ## Run the integration tests on PostgreSQL, Apache Kafka and Redi
 	@services=$$(.ci/services up postgres kafka redis) && eval "$$services" && \
 	PRICEMILL_TEST_REDIS_URL="$$REDIS_URL" && unset REDIS_URL && export PRICEMILL_TEST_REDIS_URL && \
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_DATABASE_URL="$$DATABASE_URL" \
-		$(GO) test -count=1 -timeout 40m ./cmd ./handlers/fetch ./httpapi/apikeys ./httpapi/ratelimit ./httpapi/redis ./pipeline/log/kafka ./pipeline/log/table ./pipeline/store/postgres ./projections/requests
+		$(GO) test -count=1 -timeout 40m ./cmd ./handlers/claim ./handlers/fetch ./httpapi/apikeys ./httpapi/ratelimit ./httpapi/redis ./pipeline/log/kafka ./pipeline/log/table ./pipeline/store/postgres ./projections/requests
 
 .PHONY: test-postgres
 test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds the log; starts it if need be
