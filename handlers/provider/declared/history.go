@@ -210,11 +210,20 @@ type pastRequest struct {
 	spelled  string
 }
 
+// from is the earliest time that the service may give a price of the span. It names a bar by
+// its begin, and we by its end.
+func (q pastRequest) from() schema.Time {
+	if bar := q.Read.Bar; bar != nil {
+		return q.asked.From.Add(time.Microsecond - bar.Span)
+	}
+	return q.asked.From
+}
+
 // get asks, and returns the answer as it came and as JSON.
 func (q pastRequest) get(ctx context.Context, of request, cursor string) (schema.RawResponse, any, error) {
 	values := keyValues(q.provider.key)
 	values[symbolPlace], values[cursorPlace] = q.spelled, cursor
-	values[fromPlace], values[toPlace] = writeTime(q.asked.From, q.Unit, false), writeTime(q.asked.To, q.Unit, true)
+	values[fromPlace], values[toPlace] = writeTime(q.from(), q.Unit, false), writeTime(q.asked.To, q.Unit, true)
 	query, path := of.fill(values)
 	raw, err := q.provider.client.GetJudged(ctx, query, path, func(status int, body []byte) *pipeline.QuoteError {
 		return q.provider.refusal(status, body, q.asked.Symbol, q.spelled)
@@ -269,7 +278,7 @@ func (q pastRequest) page(ctx context.Context) (pipeline.HistoryPage, error) {
 		cursor = strings.TrimPrefix(cursor, atCursor)
 	}
 	if cursor == "" {
-		cursor = writeTime(q.asked.From, q.Unit, false)
+		cursor = writeTime(q.from(), q.Unit, false)
 	}
 	raw, value, err := q.get(ctx, q.request, cursor)
 	if err != nil {
@@ -302,8 +311,9 @@ func (q pastRequest) page(ctx context.Context) (pipeline.HistoryPage, error) {
 	if n > 0 && page.Entries[0].Time.After(q.asked.To) {
 		return page, nil
 	}
-	// A service that names its next page says itself which one is the last.
-	if q.next.code == nil && (n == 0 || len(texts) < q.Page) {
+	// A service that names its next page says itself which one is the last: it names none, or
+	// one without prices again.
+	if q.next.code == nil && (n == 0 || len(texts) < q.Page) || n == 0 && last == cursor {
 		return page, nil
 	}
 	if last == cursor {

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pricemill/pricemill/handlers/provider/declared"
+	"github.com/pricemill/pricemill/handlers/provider/providertest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -31,7 +33,9 @@ history:
 // past is a service with trades 1 to its number, a second apart.
 type past struct {
 	trades int
-	asked  []string
+
+	mu    sync.Mutex
+	asked []string
 }
 
 var pastBegan = time.Date(2025, 6, 15, 12, 0, 0, 0, time.UTC)
@@ -45,7 +49,13 @@ func pastText(id int) string {
 }
 
 func (p *past) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
 	p.asked = append(p.asked, r.URL.RequestURI())
+	p.mu.Unlock()
+	if !strings.Contains(r.URL.Path, "BTC/USD") {
+		http.Error(w, `{"error":"unknown pair"}`, http.StatusNotFound)
+		return
+	}
 	if at := r.URL.Query().Get("at"); at != "" {
 		millis, _ := strconv.ParseInt(at, 10, 64)
 		first := max(1, int((millis-pastBegan.UnixMilli()+999)/1000))
@@ -90,38 +100,38 @@ func allOf(t testing.TB, h pipeline.Historian, from, to schema.Time) (entries []
 	}
 }
 
-// Every trade of the span comes once, byte for byte, with the id that a stream gives it, and is
-// read by the section history of the definition that it was kept with.
+// Every trade of a span comes, byte for byte, with the id that a stream gives it, and is read by
+// the section history of the definition that it was kept with.
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	byCursor := strings.NewReplacer("next: id", "next: .next").Replace(byID)
 	for name, section := range map[string]string{"by id": byID, "by a cursor": byCursor} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := &past{trades: 20}
-			h, d := historian(t, acme(t)+section, p)
-			entries, _ := allOf(t, h, pastAt(4), pastAt(15))
-			assert.Equal(t, fmt.Sprintf("/first/BTC%%2FUSD?at=%d", pastAt(4).UnixMilli()), p.asked[0])
-			assert.Equal(t, "/past/BTC%2FUSD?from=4&limit=3", p.asked[1])
-			require.GreaterOrEqual(t, len(entries), 12)
-			for i, entry := range entries {
-				id := 4 + i
-				require.Equal(t, pastText(id), string(entry.RawResponse))
-				require.Equal(t, pastAt(id), entry.Time)
-				require.Equal(t, schema.DeriveID("stream", "acme", "BTC-USD", strconv.Itoa(id)), entry.ID)
-				fetched := schema.QuoteFetched{Quote: schema.Quote{Provider: "acme", Symbol: "BTC-USD"}, RawResponse: entry.RawResponse,
-					ReceivedAt: entry.Time, Definition: d.Version() + pipeline.HistoryMark}
-				prices, err := d.Normalize(fetched)
-				require.NoError(t, err)
-				require.Equal(t, []pipeline.Price{{Symbol: "BTC-USD", Price: schema.MustDecimal(fmt.Sprintf("%d.5", 100+id)),
-					Size: schema.MustDecimal("2"), Time: entry.Time, Sequence: schema.Sequence(id)}}, prices)
+			const trades = 20
+			h := providertest.History{Name: "acme", Symbol: "BTC-USD", Unknown: "NOPE-USD",
+				New: func(t testing.TB) pipeline.Historian {
+					return first(historian(t, acme(t)+section, &past{trades: trades}))
+				},
+				Answering: func(t testing.TB, service http.Handler) pipeline.Historian {
+					return first(historian(t, acme(t)+section, service))
+				}}
+			for id := 1; id <= trades; id++ {
+				h.Entries = append(h.Entries, pipeline.HistoryEntry{ID: schema.DeriveID("stream", "acme", "BTC-USD", strconv.Itoa(id)),
+					RawResponse: schema.RawResponse(pastText(id)), Time: pastAt(id)})
 			}
-			entries, pages := allOf(t, h, pastAt(30), pastAt(40))
-			assert.Empty(t, entries)
+			providertest.RunHistory(t, h)
+			p := &past{trades: trades}
+			_, pages := allOf(t, first(historian(t, acme(t)+section, p)), pastAt(4), pastAt(15))
+			assert.Equal(t, []string{fmt.Sprintf("/first/BTC%%2FUSD?at=%d", pastAt(4).UnixMilli()), "/past/BTC%2FUSD?from=4&limit=3"}, p.asked[:2])
+			assert.Len(t, p.asked, pages, "one call a page")
+			_, pages = allOf(t, first(historian(t, acme(t)+section, p)), pastAt(30), pastAt(40))
 			assert.Equal(t, 1, pages, "there is no price so late")
 		})
 	}
 }
+
+func first(h pipeline.Historian, _ *declared.Definition) pipeline.Historian { return h }
 
 // Bars have no id: the symbol, the span and the time at which they begin name them.
 func TestAHistoryOfBars(t *testing.T) {
@@ -135,27 +145,32 @@ history:
   next: time
   read: {time: ".[0]", unit: seconds, bar: {open: ".[1]", high: ".[2]", low: ".[3]", close: ".[4]", span: 1m}}
 `
-	h, d := historian(t, acme(t)+bars, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	service := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start, _ := strconv.ParseInt(r.URL.Query().Get("start"), 10, 64)
 		end, _ := strconv.ParseInt(r.URL.Query().Get("end"), 10, 64)
 		var page []string
-		for at := (start + 59) / 60 * 60; at <= end && len(page) < 3; at += 60 {
+		for at := max((start+59)/60*60, pastBegan.Unix()); at <= min(end, pastBegan.Unix()+7*60) && len(page) < 3; at += 60 {
 			page = append(page, fmt.Sprintf(`[%d,"1","3","1","2"]`, at))
 		}
 		fmt.Fprintf(w, `{"a":1,"rows":[%s]}`, strings.Join(page, ","))
-	}))
-	minute := func(n int) schema.Time { return schema.NewTime(pastBegan.Add(time.Duration(n) * time.Minute)) }
-	entries, _ := allOf(t, h, minute(0), minute(7))
-	ids := map[string]schema.Time{}
-	for _, entry := range entries {
-		ids[entry.ID] = entry.Time
+	})
+	const count = 8
+	bar := func(n int) pipeline.HistoryEntry {
+		begins := schema.NewTime(pastBegan.Add(time.Duration(n) * time.Minute))
+		return pipeline.HistoryEntry{ID: schema.DeriveID("history", "acme", "BTC-USD", begins.Text(), "1m0s"),
+			RawResponse: schema.RawResponse(fmt.Sprintf(`[%d,"1","3","1","2"]`, begins.Unix())), Time: begins.Add(time.Minute - time.Microsecond)}
 	}
-	assert.Len(t, ids, 8)
-	prices, err := d.Normalize(schema.QuoteFetched{Quote: schema.Quote{Provider: "acme", Symbol: "BTC-USD"}, RawResponse: entries[0].RawResponse,
-		ReceivedAt: entries[0].Time, Definition: d.Version() + pipeline.HistoryMark})
+	h := providertest.History{Name: "acme", Symbol: "BTC-USD",
+		New: func(t testing.TB) pipeline.Historian { return first(historian(t, acme(t)+bars, service)) }}
+	for n := range count {
+		h.Entries = append(h.Entries, bar(n))
+	}
+	providertest.RunHistory(t, h)
+	_, d := historian(t, acme(t)+bars, service)
+	prices, err := d.Normalize(schema.QuoteFetched{Quote: schema.Quote{Provider: "acme", Symbol: "BTC-USD"}, RawResponse: bar(0).RawResponse,
+		ReceivedAt: bar(0).Time, Definition: d.Version() + pipeline.HistoryMark})
 	require.NoError(t, err)
-	assert.Equal(t, minute(0), prices[0].Bar.OpenTime)
-	assert.Equal(t, entries[0].Time, prices[0].Time)
+	assert.Equal(t, pastBegan, prices[0].Bar.OpenTime.Time)
 }
 
 // An entry with a bad price is kept like the others, for normalize to reject it.
@@ -229,8 +244,6 @@ func TestFaultsOfAHistory(t *testing.T) {
 	}{
 		"unknown":      {byID, 404, `{"error":"unknown pair"}`, schema.CodeUnknownSymbol, "by rule 1"},
 		"limited":      {byID, 200, `{"error":"limit"}`, schema.CodeRateLimited, "by rule 3"},
-		"away":         {byID, 503, ``, schema.CodeUnavailable, "status 503"},
-		"no JSON":      {byID, 200, `<html>`, schema.CodeBadResponse, "not JSON"},
 		"no list":      {byID, 200, `{"data":{}}`, schema.CodeBadResponse, "there is no data.list"},
 		"another list": {byID, 200, `{"data":{"list":{}}}`, schema.CodeBadResponse, "not a list"},
 		"no object":    {byID, 200, `[]`, schema.CodeBadResponse, "not an object"},

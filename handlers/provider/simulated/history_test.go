@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/handlers/provider/providertest"
 	"github.com/pricemill/pricemill/handlers/provider/simulated"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
@@ -18,48 +19,39 @@ import (
 // What a history tells of is what the stream told of, trade by trade.
 func TestHistoryIsThePastOfTheStream(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p, err := simulated.New(simulated.Config{Seed: 7})
+	historian := func(testing.TB) pipeline.Historian {
+		faults, err := simulated.ParseFaults("NOPE=unknown")
 		require.NoError(t, err)
+		p, err := simulated.New(simulated.Config{Seed: 7, Faults: faults})
+		require.NoError(t, err)
+		return p
+	}
+	h := providertest.History{Name: simulated.Name, Symbol: "AAPL", Unknown: "NOPE", Endless: true, New: historian}
+	synctest.Test(t, func(t *testing.T) {
 		const trades = 2500 // more than two pages
-		var streamed []pipeline.StreamMessage
+		p := historian(t).(*simulated.Provider)
 		enough := errors.New("enough")
-		err = p.Stream(t.Context(), []schema.Symbol{"AAPL"}, func(m pipeline.StreamMessage) error {
-			if streamed = append(streamed, m); len(streamed) == trades {
+		err := p.Stream(t.Context(), []schema.Symbol{"AAPL"}, func(m pipeline.StreamMessage) error {
+			prices, err := p.Normalize(schema.QuoteFetched{Quote: schema.Quote{Provider: simulated.Name, Symbol: "AAPL"}, RawResponse: m.RawResponse})
+			if err != nil {
+				return err
+			}
+			h.Entries = append(h.Entries, pipeline.HistoryEntry{ID: m.ID, RawResponse: m.RawResponse, Time: prices[0].Time})
+			if len(h.Entries) == trades {
 				return enough
 			}
 			return nil
 		})
 		require.ErrorIs(t, err, enough)
-		price := func(raw schema.RawResponse) pipeline.Price {
-			prices, err := p.Normalize(schema.QuoteFetched{Quote: schema.Quote{Provider: simulated.Name, Symbol: "AAPL"}, RawResponse: raw})
-			require.NoError(t, err)
-			return prices[0]
-		}
-		r := pipeline.HistoryRequest{Symbol: "AAPL", From: price(streamed[0].RawResponse).Time, To: schema.NewTime(time.Now().Add(time.Hour))}
-		var entries []pipeline.HistoryEntry
-		pages := 0
-		for {
-			page, err := p.History(t.Context(), r)
-			require.NoError(t, err)
-			for _, entry := range page.Entries {
-				if !r.From.After(entry.Time) {
-					entries = append(entries, entry)
-				}
-			}
-			if pages++; page.Next == "" {
-				break
-			}
-			r.Cursor = page.Next
-		}
-		assert.Equal(t, 3, pages)
-		require.Len(t, entries, trades, "none is in the future")
-		for i, entry := range entries {
-			require.Equal(t, streamed[i].ID, entry.ID)
-			require.Equal(t, string(streamed[i].RawResponse), string(entry.RawResponse))
-			require.Equal(t, price(entry.RawResponse).Time, entry.Time)
-		}
+		// None is in the future.
+		r := pipeline.HistoryRequest{Symbol: "AAPL", From: h.Entries[trades-1].Time, To: schema.NewTime(time.Now().Add(time.Hour))}
+		page, err := p.History(t.Context(), r)
+		require.NoError(t, err)
+		require.NotEmpty(t, page.Entries)
+		assert.Equal(t, h.Entries[trades-1], page.Entries[len(page.Entries)-1])
+		assert.Empty(t, page.Next)
 	})
+	providertest.RunHistory(t, h)
 }
 
 func TestFaultsOfAHistory(t *testing.T) {
