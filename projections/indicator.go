@@ -90,6 +90,9 @@ type IndicatorQuery struct {
 	From schema.Time
 	// Limit is how many at the most.
 	Limit int
+	// AsOf is the row id of the last record that counts; 0 counts all. It is for
+	// AsOfIndicator, and Points never sees it.
+	AsOf int64
 }
 
 // Point is the value of an indicator at an event time.

@@ -164,6 +164,11 @@ func (r *Runtime) Applied(stage string) map[pipeline.TopicPartition]int64 {
 // Registry holds the metrics of the runtime; others may add theirs.
 func (r *Runtime) Registry() *prometheus.Registry { return r.cfg.Registry }
 
+// PartitionOf is the partition of a topic on which events of a key are.
+func (r *Runtime) PartitionOf(topic schema.Topic, key string) (int32, error) {
+	return r.cfg.Topics.PartitionOf(topic, []byte(key))
+}
+
 // Emitter publishes events through the outbox, or straight into the log.
 func (r *Runtime) Emitter() pipeline.Emitter {
 	appender := NewAppender(r.cfg.Broker, r.cfg.Topics)

@@ -39,3 +39,12 @@ func (p *Repeats) IsRepeat(r *pipeline.Record) bool {
 	p.reached[link.Timeline] = link.Seq
 	return false
 }
+
+// NumberOf is the number of a record in the chain of its partition; 0 where it has none.
+func NumberOf(r *pipeline.Record) int64 {
+	link, _, err := chain.LinkOf(r.Headers)
+	if err != nil {
+		return 0
+	}
+	return link.Seq
+}

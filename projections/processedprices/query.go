@@ -40,6 +40,9 @@ type Query struct {
 	From schema.Time
 	// Limit is how many at the most.
 	Limit int
+	// AsOf is the row id of the last record that counts: prices and corrections that are later
+	// in the log do not. 0 counts all.
+	AsOf int64
 }
 
 // Reader answers queries.
@@ -47,6 +50,9 @@ type Reader struct{ DB store.Querier }
 
 // Prices returns the prices that a query selects.
 func (r Reader) Prices(ctx context.Context, q Query) ([]Price, error) {
+	if q.AsOf != 0 {
+		return r.pricesAsOf(ctx, q)
+	}
 	var prices []Price
 	err := r.DB.Select(ctx, &prices, `SELECT id, price, timestamp, sequence, received_at, observed_price, correction_id FROM processed_prices
 		WHERE symbol = $1 AND provider = $2 AND timestamp >= $3 AND (timestamp, sequence, id) < ($4, $5, $6)
@@ -58,12 +64,25 @@ func (r Reader) Prices(ctx context.Context, q Query) ([]Price, error) {
 	return prices, nil
 }
 
+// pricesAsOf is Prices as of a place in the log.
+func (r Reader) pricesAsOf(ctx context.Context, q Query) ([]Price, error) {
+	facts, err := projections.PricesAsOf(ctx, r.DB, projections.SpanAsOf{Provider: q.Provider, Symbol: q.Symbol, From: q.From, Behind: q.Behind, Limit: q.Limit, AsOf: q.AsOf})
+	if err != nil {
+		return nil, err
+	}
+	prices := make([]Price, len(facts))
+	for i, f := range facts {
+		prices[i] = Price{f.ID, f.Price, f.Timestamp, f.Sequence, f.ReceivedAt, f.Observed, f.CorrectionID}
+	}
+	return prices, nil
+}
+
 // pagesAtOnce is how many queries a statement of PricesOf has at the most: few enough that
 // its text is kept prepared.
 const pagesAtOnce = 8
 
-// PricesOf returns the prices that each of some queries selects. Each page is of one moment,
-// not all of the same one.
+// PricesOf returns the prices that each of some queries selects, of which none is as of a place
+// in the log. Each page is of one moment, not all of the same one.
 func (r Reader) PricesOf(ctx context.Context, queries []Query) ([][]Price, error) {
 	pages := make([][]Price, len(queries))
 	for first := 0; first < len(queries); first += pagesAtOnce {
