@@ -101,6 +101,7 @@ func newAPI(c config, instruments *symbolmap.Map, b *backends, m *modules, r *en
 		Symbols:        latest,
 		Prices:         processedprices.Reader{DB: b.store},
 		Corrections:    processedprices.Reader{DB: b.store},
+		Places:         newPlaces(b, r),
 		Averages:       movingaverages.NewReader(b.store),
 		Jobs:           jobs.Reader{DB: b.store},
 		Requests:       waiter,

@@ -103,19 +103,25 @@ func (cl *client) authorize(request *http.Request) (*http.Transport, error) {
 
 // do sends a request below /api/v1 and reads its answer into into.
 func (cl *client) do(ctx context.Context, method, path string, body any, header http.Header, into any) error {
+	_, err := cl.exchange(ctx, method, path, body, header, into)
+	return err
+}
+
+// exchange is do, and returns the place in the log that the answer names, or nothing.
+func (cl *client) exchange(ctx context.Context, method, path string, body any, header http.Header, into any) (logPosition string, err error) {
 	answer, headers, err := cl.send(ctx, method, path, body, header)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := json.Unmarshal(answer, into); err != nil {
 		base, _ := cl.base() // which send has used
-		return fmt.Errorf("reading the answer of %s/api/v1%s: %w", base, path, err)
+		return "", fmt.Errorf("reading the answer of %s/api/v1%s: %w", base, path, err)
 	}
 	if headers.Get(httpapi.HeaderSimulated) == "true" {
 		// Not to stdout, which may be JSON for another program.
 		fmt.Fprintln(cl.app.stderr, simulatedNote)
 	}
-	return nil
+	return headers.Get("X-Log-Position"), nil
 }
 
 // send sends a request below /api/v1 and returns its answer. One of an error is an error.

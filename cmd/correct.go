@@ -1,6 +1,9 @@
 package cmd
 
 import (
+	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -64,13 +67,22 @@ func newCorrection(a *app, path string, c *cobra.Command) *cobra.Command {
 		if key != "" {
 			header.Set("Idempotency-Key", key)
 		}
-		return show(c.Context(), cl, http.MethodPost, path, request, header, func(w io.Writer, done correctionLine) {
+		var raw json.RawMessage
+		position, err := cl.exchange(c.Context(), http.MethodPost, path, request, header, &raw)
+		if err != nil {
+			return err
+		}
+		var done correctionLine
+		if err := json.Unmarshal(raw, &done); err != nil {
+			return errors.Join(errors.New("the answer is not what this version reads"), err)
+		}
+		return cl.app.print(cl.output, raw, func(w io.Writer) {
 			id := "-"
 			if done.CorrectionID != nil {
 				id = *done.CorrectionID
 			}
-			fmt.Fprintln(w, "CORRECTION\tSTATUS\tFACT")
-			fmt.Fprintf(w, "%s\t%s\t%s\n", id, done.Status, done.FactID)
+			fmt.Fprintln(w, "CORRECTION\tSTATUS\tFACT\tLOG POSITION")
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", id, done.Status, done.FactID, cmp.Or(position, "-"))
 		})
 	}
 	return c

@@ -41,15 +41,23 @@ func TestTheCaseOfClosesAfterADividend(t *testing.T) {
 		return p.get("/api/v1/prices/moving-average?provider=csv&window=5&symbol="+symbol).field(t, "value").(json.Number)
 	}
 	assert.Equal(t, json.Number("102"), average("T"))
+	then := p.get("/api/v1/prices/history?provider=csv&symbol=T&as_of_log=now").header.Get("X-Log-Position")
+	require.NotEmpty(t, then)
 	assert.Equal(t, ingest.CorrectionSummary{Lines: 5, Corrected: 4, Unchanged: 1}, corrects(t, p.env, "--reason", "a dividend", caseFile("after-dividend.csv")))
 	assert.Equal(t, ingest.CorrectionSummary{Lines: 5, Unchanged: 5}, corrects(t, p.env, caseFile("after-dividend.csv")), "again")
 
 	paths := map[string]string{"/prices/moving-average/history?window=5": "value", "/prices/history?": "price", "/indicators/ema?period=12": "value",
 		"/indicators/bollinger?period=20": "upper", "/indicators/candles?interval=1d": "close"}
+	wereThen := map[string][]string{}
+	for path, value := range paths {
+		wereThen[path] = p.values(path+"&as_of_log="+then, "T", value, 5)
+	}
+	assert.Equal(t, "2024-01-01T00:00:00.000000Z 100", wereThen["/prices/history?"][4])
 	check := func(when string) {
 		assert.Equal(t, json.Number("101.6"), average("T"), when)
 		for path, value := range paths {
 			assert.Equal(t, p.values(path, "RIGHT", value, 5), p.values(path, "T", value, 5), "%s: %s", when, path)
+			assert.Equal(t, wereThen[path], p.values(path+"&as_of_log="+then, "T", value, 5), "%s: %s, as of before the corrections", when, path)
 		}
 	}
 	check("live")

@@ -44,7 +44,7 @@ func TestTheCorrectionsDocument(t *testing.T) {
 			}, 20*time.Second, 50*time.Millisecond)
 		}
 	}
-	assert.Equal(t, 6, compared)
+	assert.Equal(t, 8, compared)
 	status, stdout, stderr := run(t, p.env, "verify")
 	require.Zero(t, status, stdout+stderr)
 }

@@ -24,19 +24,23 @@ const (
 
 // seriesFlags are those of the commands that print a series.
 type seriesFlags struct {
-	provider, from, to string
-	limit              int
+	provider, from, to, asOfLog string
+	limit                       int
 }
+
+// asOfLogUsage explains the flag --as-of-log.
+const asOfLogUsage = "`POSITION` in the log: what came later does not count (default: all counts)"
 
 func (f *seriesFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.provider, "provider", "", "provider of the prices (default: the service's)")
 	c.Flags().StringVar(&f.from, "from", "", "oldest event time, RFC 3339 or a date (00:00 UTC)")
 	c.Flags().StringVar(&f.to, "to", "", "event time before which all are, RFC 3339 or a date (00:00 UTC)")
+	c.Flags().StringVar(&f.asOfLog, "as-of-log", "", asOfLogUsage)
 	c.Flags().IntVar(&f.limit, "limit", defaultRows, "maximum number of `rows`, newest first; 0 for all")
 }
 
 func (f *seriesFlags) query(symbol string) string {
-	return "symbol=" + url.QueryEscape(symbol) + parameter("provider", f.provider) + parameter("from", dated(f.from)) + parameter("to", dated(f.to))
+	return "symbol=" + url.QueryEscape(symbol) + parameter("provider", f.provider) + parameter("from", dated(f.from)) + parameter("to", dated(f.to)) + parameter("as_of_log", f.asOfLog)
 }
 
 // dated makes a time of a date alone.
@@ -59,8 +63,12 @@ func (cl *client) eachPage(c *cobra.Command, path, query string, limit int, take
 			Items []json.RawMessage
 			Next  string `json:"next_cursor"`
 		}
-		if err := cl.do(c.Context(), http.MethodGet, fmt.Sprintf("%s?limit=%d&%s%s", path, size, query, parameter("cursor", cursor)), nil, nil, &page); err != nil {
+		at, err := cl.exchange(c.Context(), http.MethodGet, fmt.Sprintf("%s?limit=%d&%s%s", path, size, query, parameter("cursor", cursor)), nil, nil, &page)
+		if err != nil {
 			return err
+		}
+		if at != "" { // all pages are as of where the first one is
+			query = strings.Replace(query, parameter("as_of_log", "now"), parameter("as_of_log", at), 1)
 		}
 		if err := take(page.Items); err != nil {
 			return err

@@ -118,7 +118,7 @@ func buildTraced(c config, tracer *tracing.Tracer, log *slog.Logger) (*modules, 
 }
 
 // indicators are the projections that clients may ask.
-func (m *modules) indicators(db store.Querier) map[string]httpapi.Indicator {
+func (m *modules) indicators(db *store.Store) map[string]httpapi.Indicator {
 	all := map[string]httpapi.Indicator{}
 	for _, p := range m.projections {
 		if indicator, ok := p.(projections.Indicator); ok {
@@ -144,7 +144,7 @@ func (m *modules) describeSwitchedOff(module pipeline.ProjectionModule, env pipe
 // boundIndicator is an indicator that reads one database.
 type boundIndicator struct {
 	of projections.Indicator
-	db store.Querier
+	db *store.Store
 }
 
 // Indicator implements httpapi.Indicator.
@@ -152,7 +152,19 @@ func (b boundIndicator) Indicator() projections.IndicatorDoc { return b.of.Indic
 
 // Points implements httpapi.Indicator.
 func (b boundIndicator) Points(ctx context.Context, q projections.IndicatorQuery) ([]projections.Point, error) {
-	return b.of.Points(ctx, b.db, q)
+	if q.AsOf == 0 {
+		return b.of.Points(ctx, b.db, q)
+	}
+	indicator, can := b.of.(projections.AsOfIndicator)
+	if !can {
+		return nil, fmt.Errorf("indicator %s: %w", b.of.Name(), projections.ErrNoAsOf)
+	}
+	snapshot, err := b.db.Snapshot(ctx)
+	if err != nil {
+		return nil, projections.QueryError("indicator "+b.of.Name(), err)
+	}
+	defer snapshot.Close()
+	return indicator.PointsAsOf(ctx, snapshot, q, q.AsOf)
 }
 
 func (m *modules) provider(name schema.Provider) (pipeline.Provider, bool) {

@@ -1,12 +1,14 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -23,11 +25,14 @@ type averageBody struct {
 func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 	q := query{values: r.URL.Query()}
 	if view, is := q.view(); is {
+		if text, given := q.get("as_of_log"); given {
+			return faults{inQuery("as_of_log", abbreviate(text)).wrong("a view across providers cannot be read as of a place in the log")}
+		}
 		return a.getAverageOfView(w, r, q, view)
 	}
 	symbol := q.symbol()
 	window := q.window(a.config.DefaultWindow)
-	asOf := q.time("as_of")
+	asOf, place := q.time("as_of"), q.asOfLog()
 	if err := q.faults.orNil(); err != nil {
 		return err
 	}
@@ -39,8 +44,14 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 	symbol = a.config.symbol(provider, symbol)
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
+	at, err := a.locate(ctx, w, place, ofList, provider, symbol)
+	if err != nil {
+		return err
+	}
 	var average movingaverages.Average
-	if asOf.IsZero() {
+	if at.text != "" {
+		average, err = a.averageAsOf(ctx, provider, symbol, window, asOf, at)
+	} else if asOf.IsZero() {
 		average, err = a.ports.Averages.Average(ctx, provider, symbol, window)
 	} else {
 		average, err = a.ports.Averages.AsOf(ctx, provider, symbol, window, asOf)
@@ -54,4 +65,24 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 	a.markSimulated(w, provider)
 	writeText(w, r, averageBody{average.Symbol, window, average.Value, average.Timestamp}.appendTo(make(jsonText, 0, 192)))
 	return nil
+}
+
+// ofList are the projections that a read as of a place in the log is from.
+var ofList = []string{processedprices.Name}
+
+// averageAsOf is the average up to an event time, or where that is zero, of all prices, of what
+// was known at a place in the log.
+func (a *API) averageAsOf(ctx context.Context, provider schema.Provider, symbol schema.Symbol, window int, t schema.Time, at asOf) (movingaverages.Average, error) {
+	if t.IsZero() {
+		t = projections.EndOfTime
+	}
+	points, err := a.ports.Averages.History(ctx, window, processedprices.Query{Provider: provider, Symbol: symbol,
+		Behind: projections.Until(t), Limit: 1, AsOf: at.of(symbol)})
+	if err != nil {
+		return movingaverages.Average{}, err
+	}
+	if len(points) == 0 {
+		return movingaverages.Average{}, projections.ErrNotFound
+	}
+	return movingaverages.Average{Provider: provider, Symbol: symbol, Window: window, Value: points[0].Value, Timestamp: points[0].Timestamp}, nil
 }

@@ -100,7 +100,7 @@ func (q *query) indicatorList() []string {
 func (a *API) readChartQuery(r *http.Request) (chartQuery, error) {
 	var asked chartQuery
 	var err error
-	asked.historyQuery, err = a.readHistoryQuery(r, func(q *query) []string {
+	asked.historyQuery, err = a.readHistoryQuery(nil, r, func(q *query) []string {
 		asked.interval = q.oneOf("interval", intervalNames()...)
 		asked.kind = chart.Kind(q.oneOf("kind", string(chart.Lines), string(chart.Candles)))
 		asked.theme = chart.Theme(q.oneOf("theme", string(chart.Light), string(chart.Dark)))

@@ -393,6 +393,7 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 			Historians:      []schema.Provider{"yahoo", "simulated"},
 		},
 		Ports: httpapi.Ports{
+			Places:       places{},
 			Commands:     &commands{},
 			LatestPrices: latestFunc(noLatest),
 			Averages: averageFunc(func(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error) {
@@ -492,3 +493,21 @@ func expect(t testing.TB, w *httptest.ResponseRecorder, status int, body string)
 		t.Errorf("got  %d %s\nwant %d %s", w.Code, w.Body, status, body)
 	}
 }
+
+// places is a log of two partitions, of which the prices of all symbols are on the second, with
+// nine records, and eight applied.
+type places struct{}
+
+func (places) PartitionOf(schema.Provider, schema.Symbol) (int32, error) { return 1, nil }
+
+func (places) RowID(_ context.Context, _ []string, part int32, number int64) (int64, error) {
+	switch {
+	case number > 9:
+		return 0, &projections.PlaceError{Reason: "it is beyond the end of the log"}
+	case number == 9:
+		return 0, projections.ErrNotApplied
+	}
+	return int64(part)*1000 + number, nil
+}
+
+func (places) Applied(context.Context, []string, int32) (int64, error) { return 8, nil }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -51,15 +52,22 @@ var ofPrices = []string{"0"}
 type historyQuery struct {
 	processedprices.Query
 	list listing
+	asOf asOf
 }
 
 // readHistoryQuery reads the parameters of a history. more reads those that only
-// this one has, and returns what of them decides which rows there are.
-func (a *API) readHistoryQuery(r *http.Request, more func(*query) []string) (historyQuery, error) {
+// this one has, and returns what of them decides which rows there are. names are the
+// projections that it is read from, where it can be read as of a place in the log; w is then
+// told of that place.
+func (a *API) readHistoryQuery(w http.ResponseWriter, r *http.Request, more func(*query) []string, names ...string) (historyQuery, error) {
 	q := query{values: r.URL.Query()}
 	var asked historyQuery
 	asked.Symbol = q.symbol()
 	own := more(&q)
+	var place asOfLog
+	if len(names) > 0 {
+		place = q.asOfLog()
+	}
 	from, to := q.time("from"), q.time("to")
 	if text, given := q.get("to"); given && len(q.faults) == 0 && !to.After(from) {
 		q.faults = append(q.faults, inQuery("to", text).notAfter(from.Format(time.RFC3339Nano)))
@@ -70,6 +78,12 @@ func (a *API) readHistoryQuery(r *http.Request, more func(*query) []string) (his
 	}
 	name, _ := q.get("provider")
 	provider, err := a.config.provider(name)
+	if err == nil && place.text != "" && len(q.faults) == 0 {
+		ctx, cancel := withQueryTimeout(r)
+		defer cancel()
+		asked.asOf, err = a.locate(ctx, w, place, names, provider, a.config.symbol(provider, asked.Symbol))
+		own = append(slices.Clone(own), asked.asOf.text)
+	}
 	if err == nil {
 		asked.locate(a.config, provider, r.URL.Path, own, from, to)
 		if text, given := q.get("cursor"); given && !asked.continueAt(text) {
@@ -88,6 +102,7 @@ func (asked *historyQuery) locate(config Config, provider schema.Provider, path 
 	asked.Provider, asked.Symbol = provider, config.symbol(provider, asked.Symbol)
 	asked.list = listing{path, string(provider), string(asked.Symbol)}
 	asked.list = append(append(asked.list, own...), from.Text(), to.Text())
+	asked.AsOf = asked.asOf.of(asked.Symbol)
 }
 
 // continueAt continues at a cursor, and reports whether it is one of this list.
@@ -134,7 +149,7 @@ func (asked historyQuery) page(prices []processedprices.Price) listBody[pastPric
 }
 
 func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
-	asked, err := a.readHistoryQuery(r, func(*query) []string { return ofPrices })
+	asked, err := a.readHistoryQuery(w, r, func(*query) []string { return ofPrices }, processedprices.Name)
 	if err != nil {
 		return err
 	}
@@ -153,10 +168,10 @@ func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 
 func (a *API) getAverageHistory(w http.ResponseWriter, r *http.Request) error {
 	window := 0
-	asked, err := a.readHistoryQuery(r, func(q *query) []string {
+	asked, err := a.readHistoryQuery(w, r, func(q *query) []string {
 		window = q.window(a.config.DefaultWindow)
 		return []string{strconv.Itoa(window)}
-	})
+	}, processedprices.Name)
 	if err != nil {
 		return err
 	}

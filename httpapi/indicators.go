@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/schema/names"
 	"github.com/pricemill/pricemill/schema/parquet"
 )
@@ -68,22 +69,22 @@ func (a *API) getIndicator(name string, indicator Indicator) func(http.ResponseW
 func (a *API) serveIndicator(w http.ResponseWriter, r *http.Request, name string, indicator Indicator) error {
 	d := indicator.Indicator()
 	parameters := map[string]string{}
-	asked, err := a.readHistoryQuery(r, func(q *query) []string {
+	asked, err := a.readHistoryQuery(w, r, func(q *query) []string {
 		var key []string
 		for _, p := range d.Parameters {
 			parameters[p.Name] = q.parameter(p)
 			key = append(key, parameters[p.Name])
 		}
 		return key
-	})
+	}, name, processedprices.Name)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
 	points, err := indicator.Points(ctx, projections.IndicatorQuery{Provider: asked.Provider, Symbol: asked.Symbol, Parameters: parameters,
-		Behind: asked.Behind, From: asked.From, Limit: asked.Limit + 1})
-	if err != nil {
+		Behind: asked.Behind, From: asked.From, Limit: asked.Limit + 1, AsOf: asked.AsOf})
+	if err = cannotReadAsOf(err); err != nil {
 		return fmt.Errorf("reading indicator %s of %s at %s: %w", name, asked.Symbol, asked.Provider, err)
 	}
 	a.showAge(w, name)

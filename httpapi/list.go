@@ -68,6 +68,9 @@ func linkNext(w http.ResponseWriter, r *http.Request, cursor string) {
 	}
 	values := r.URL.Query()
 	values.Set("cursor", cursor)
+	if values.Get("as_of_log") == asOfNow { // the next page is as of where this one was
+		values.Set("as_of_log", w.Header().Get("X-Log-Position"))
+	}
 	// The path as it is documented, however this client escaped it.
 	next := url.URL{Path: r.URL.Path, RawQuery: values.Encode()}
 	w.Header().Set("Link", "<"+next.String()+`>; rel="next"`)

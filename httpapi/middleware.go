@@ -191,5 +191,6 @@ func (a *API) rescue(out *observed, r *http.Request) {
 		// Half an answer is out: only a broken connection says that it is one.
 		panic(http.ErrAbortHandler)
 	}
+	out.Header().Del("X-Log-Position") // of an answer that is not given
 	a.writeFault(out, r, http.StatusInternalServerError, errorBody{"Internal Server Error"})
 }

@@ -167,9 +167,11 @@ type Ports struct {
 	Symbols      Symbols
 	Prices       Prices
 	Corrections  Corrections
-	Averages     Averages
-	Jobs         Jobs
-	Requests     Requests
+	// Places finds what reads with as_of_log count.
+	Places   Places
+	Averages Averages
+	Jobs     Jobs
+	Requests Requests
 	// RequestDetails finds what Requests waits for.
 	RequestDetails RequestDetails
 	// ProviderInfo describes every provider of Config.Providers.
@@ -224,6 +226,7 @@ func (p Ports) Validate() error {
 		required("Symbols", p.Symbols == nil),
 		required("Prices", p.Prices == nil),
 		required("Corrections", p.Corrections == nil),
+		required("Places", p.Places == nil),
 		required("Averages", p.Averages == nil),
 		required("Jobs", p.Jobs == nil),
 		required("ProviderInfo", p.ProviderInfo == nil),

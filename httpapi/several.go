@@ -1,10 +1,16 @@
 package httpapi
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
 
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/latestprices"
+	"github.com/pricemill/pricemill/projections/movingaverages"
+	"github.com/pricemill/pricemill/projections/processedprices"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -85,13 +91,18 @@ func (a *API) getPrices(w http.ResponseWriter, r *http.Request) error {
 	q := query{values: r.URL.Query()}
 	const anyAge = -1
 	maxAge := q.seconds("max_age", anyAge, MaxMaxAge)
+	place := q.asOfLog()
 	asked, err := a.readSeveral(q)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
-	known, err := a.ports.LatestPrices.LatestOf(ctx, asked.provider, asked.symbols)
+	at, err := a.locate(ctx, w, place, ofList, asked.provider, asked.symbols...)
+	if err != nil {
+		return err
+	}
+	known, err := a.latestOf(ctx, asked, at)
 	if err != nil {
 		return fmt.Errorf("reading the latest prices of %d symbols at %s: %w", len(asked.symbols), asked.provider, err)
 	}
@@ -115,13 +126,18 @@ func (a *API) getPrices(w http.ResponseWriter, r *http.Request) error {
 func (a *API) getAverages(w http.ResponseWriter, r *http.Request) error {
 	q := query{values: r.URL.Query()}
 	window := q.window(a.config.DefaultWindow)
+	place := q.asOfLog()
 	asked, err := a.readSeveral(q)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
-	known, err := a.ports.Averages.AveragesOf(ctx, asked.provider, asked.symbols, window)
+	at, err := a.locate(ctx, w, place, ofList, asked.provider, asked.symbols...)
+	if err != nil {
+		return err
+	}
+	known, err := a.averagesOf(ctx, asked, window, at)
 	if err != nil {
 		return fmt.Errorf("reading the averages of %d prices of %d symbols at %s: %w", window, len(asked.symbols), asked.provider, err)
 	}
@@ -137,4 +153,40 @@ func (a *API) getAverages(w http.ResponseWriter, r *http.Request) error {
 	}
 	a.markSimulated(w, asked.provider)
 	return found.write(w, r)
+}
+
+// latestOf are the newest prices; as of a place in the log, those of the list of prices.
+func (a *API) latestOf(ctx context.Context, asked several, at asOf) ([]*latestprices.Price, error) {
+	if at.text == "" {
+		return a.ports.LatestPrices.LatestOf(ctx, asked.provider, asked.symbols)
+	}
+	known := make([]*latestprices.Price, len(asked.symbols))
+	for i, symbol := range asked.symbols {
+		newest, err := a.ports.Prices.Prices(ctx, processedprices.Query{Provider: asked.provider, Symbol: symbol, Behind: projections.Newest, Limit: 1, AsOf: at.of(symbol)})
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range newest {
+			known[i] = &latestprices.Price{Provider: asked.provider, Symbol: symbol, Price: p.Price, Timestamp: p.Timestamp, ReceivedAt: p.ReceivedAt}
+		}
+	}
+	return known, nil
+}
+
+// averagesOf are the averages; nil where a symbol has none.
+func (a *API) averagesOf(ctx context.Context, asked several, window int, at asOf) ([]*movingaverages.Average, error) {
+	if at.text == "" {
+		return a.ports.Averages.AveragesOf(ctx, asked.provider, asked.symbols, window)
+	}
+	known := make([]*movingaverages.Average, len(asked.symbols))
+	for i, symbol := range asked.symbols {
+		average, err := a.averageAsOf(ctx, asked.provider, symbol, window, schema.Time{}, at)
+		switch {
+		case err == nil:
+			known[i] = &average
+		case !errors.Is(err, projections.ErrNotFound):
+			return nil, err
+		}
+	}
+	return known, nil
 }

@@ -56,7 +56,7 @@ func (a *API) readSymbolQuery(r *http.Request) (symbolQuery, error) {
 	for i, p := range periods {
 		names[i] = p.name
 	}
-	history, err := a.readHistoryQuery(r, func(q *query) []string {
+	history, err := a.readHistoryQuery(nil, r, func(q *query) []string {
 		asked.period = periods[slices.Index(names, q.oneOf("period", names...))]
 		asked.interval = q.oneOf("interval", intervalNames()...)
 		asked.kind = chart.Kind(q.oneOf("kind", string(chart.Lines), string(chart.Candles)))
