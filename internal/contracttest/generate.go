@@ -247,6 +247,8 @@ func (g *Generator) goodValue(name string, s object) any {
 		return pick(g.random, g.options.Symbols)
 	case name == "events":
 		return pick(g.random, []string{"price", "average", "average:20,price", "price,average,average:1000"})
+	case name == "as_of_log": // another place is one of the log's
+		return "now"
 	case name == "provider":
 		return pick(g.random, append([]string{""}, g.options.Providers...))
 	}
