@@ -134,6 +134,9 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 			return schema.PriceCorrected{Correction: corrections().Draw(t, "correction"), Price: prices().Draw(t, "price"),
 				Size: sizes().Draw(t, "size"), CorrectedAt: times().Draw(t, "corrected")}
 		}),
+		"log.gap.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.LogGap{FilledAt: times().Draw(t, "filled")}
+		}),
 		"market.price.retracted.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.PriceRetracted{Correction: corrections().Draw(t, "correction"), RetractedAt: times().Draw(t, "retracted")}
 		}),
