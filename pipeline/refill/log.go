@@ -1,0 +1,347 @@
+package refill
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// Cluster is the Kafka cluster whose topics are filled again.
+type Cluster interface {
+	log.Broker
+	// DeleteTopics deletes topics with all their records.
+	DeleteTopics(ctx context.Context, topics []schema.Topic) error
+}
+
+// LogConfig says which topics to fill again. All but Step and Progress is required.
+type LogConfig struct {
+	Store *store.Store
+	// Cluster connects to Kafka, where topics are created with so many partitions.
+	Cluster func(ctx context.Context, partitions int32) (Cluster, error)
+	// Run is the run that store.BeginLogRefill returned.
+	Run store.LogRefill
+	// Lost are the topics to fill, as the database knows them.
+	Lost []store.Topic
+	// Lay returns what is to be on the partitions of a lost topic, in their order, and
+	// Records makes the records.
+	Lay     func(topic store.Topic) []*Partition
+	Records Records
+	// Step is told what is being done, and Progress how many records more were written or
+	// compared, from several goroutines.
+	Step     func(what string)
+	Progress func(records int)
+}
+
+// FilledTopic is what was done for a topic.
+type FilledTopic struct {
+	Topic      schema.Topic `json:"topic"`
+	Partitions int          `json:"partitions"`
+	// Records were given again, Gaps stand for those that the database does not know, and
+	// Appended of the records come after all that stages had applied.
+	Records  int64 `json:"records"`
+	Gaps     int64 `json:"gaps"`
+	Appended int64 `json:"appended"`
+}
+
+// errOtherRecords says that a topic does not hold what was written to it.
+var errOtherRecords = errors.New("the topic does not hold what was written to it; it is deleted: run the command again")
+
+// FillLog creates lost topics, fills them from the database, compares them, and has the database
+// know them in the place of the lost ones. It can be run again after an error or a kill.
+func FillLog(ctx context.Context, cfg LogConfig) ([]FilledTopic, error) {
+	if cfg.Step == nil {
+		cfg.Step = func(string) {}
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(int) {}
+	}
+	l := &logFiller{LogConfig: cfg}
+	var filled []FilledTopic
+	var adopted []store.FilledTopic
+	for _, topic := range cfg.Lost {
+		if err := l.create(ctx, topic); err != nil {
+			return nil, err
+		}
+		partitions := cfg.Lay(topic)
+		result := FilledTopic{Topic: schema.Topic(topic.Name), Partitions: len(partitions)}
+		adopt := store.FilledTopic{Topic: topic, NewID: l.Run.Topics[topic.Name], LinkedBefore: func(part int32, offset int64) int64 { return partitions[part].linkedBefore(offset) }}
+		for _, p := range partitions {
+			p.seal()
+			result.Records += int64(len(p.slots))
+			result.Gaps += p.End - int64(len(p.slots))
+			result.Appended += p.End - p.Known
+			adopt.Linked = append(adopt.Linked, p.before[len(p.slots)])
+		}
+		if err := l.fill(ctx, topic, partitions); err != nil {
+			return nil, err
+		}
+		filled, adopted = append(filled, result), append(adopted, adopt)
+	}
+	l.Step("adopting the new topics")
+	l.Run.Written = true
+	return filled, l.Store.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.LockSchema(ctx); err != nil {
+			return err
+		}
+		for i, topic := range adopted {
+			if err := l.relink(ctx, tx, topic.ID, cfg.Lay(cfg.Lost[i])); err != nil {
+				return err
+			}
+			if err := tx.AdoptTopic(ctx, topic, l.Run.Timeline); err != nil {
+				return err
+			}
+		}
+		return tx.SaveLogRefill(ctx, l.Run)
+	})
+}
+
+type logFiller struct{ LogConfig }
+
+// create creates the topic, unless this run has.
+func (l *logFiller) create(ctx context.Context, topic store.Topic) error {
+	name := schema.Topic(topic.Name)
+	cluster, err := l.Cluster(ctx, topic.Partitions)
+	if err != nil {
+		return err
+	}
+	infos, err := cluster.EnsureTopics(ctx, []schema.Topic{name})
+	if err != nil {
+		return err
+	}
+	info := infos[name]
+	if info.Partitions != topic.Partitions {
+		return fmt.Errorf("topic %s of the cluster has %d partitions, and the lost one had %d: delete it, and it is created as it must be", name, info.Partitions, topic.Partitions)
+	}
+	limited, err := cluster.LimitedRetention(ctx, []schema.Topic{name})
+	if err != nil {
+		return err
+	}
+	if limited[name] != "" {
+		return fmt.Errorf("topic %s of the cluster would delete what is filled into it (%s): delete it, and it is created as it must be", name, limited[name])
+	}
+	if l.Run.Topics[topic.Name] == info.ID {
+		return nil
+	}
+	// It is empty, since CheckLost has found it so, or has just been made.
+	l.Run.Topics[topic.Name] = info.ID
+	return l.Store.Write(ctx, func(tx *store.Tx) error { return tx.SaveLogRefill(ctx, l.Run) })
+}
+
+// fill writes what a topic lacks, and compares all of it.
+func (l *logFiller) fill(ctx context.Context, topic store.Topic, partitions []*Partition) error {
+	name := schema.Topic(topic.Name)
+	cluster, err := l.Cluster(ctx, topic.Partitions)
+	if err != nil {
+		return err
+	}
+	l.Step("writing topic " + topic.Name)
+	held, err := cluster.Offsets(ctx, name)
+	if err != nil {
+		return fmt.Errorf("asking for the ends of %s: %w", name, err)
+	}
+	err = l.eachOf(ctx, partitions, func(ctx context.Context, p *Partition) error {
+		return l.each(ctx, p, held[p.Partition].End, func(records []log.OutgoingRecord) error {
+			for len(records) > 0 {
+				n := fitting(records)
+				batch := log.PartitionBatch{TopicPartition: p.TopicPartition, Records: records[:n]}
+				if err := cluster.Send(ctx, []log.PartitionBatch{batch})[0]; err != nil {
+					return err
+				}
+				l.Progress(n)
+				records = records[n:]
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	l.Step("comparing topic " + topic.Name)
+	if held, err = cluster.Offsets(ctx, name); err != nil {
+		return fmt.Errorf("asking for the ends of %s: %w", name, err)
+	}
+	err = l.eachOf(ctx, partitions, func(ctx context.Context, p *Partition) error { return l.compare(ctx, cluster, p, held[p.Partition]) })
+	if errors.Is(err, errOtherRecords) {
+		err = errors.Join(err, cluster.DeleteTopics(ctx, []schema.Topic{name}))
+	}
+	return err
+}
+
+// eachOf calls f for partitions, side by side.
+func (l *logFiller) eachOf(ctx context.Context, partitions []*Partition, f func(context.Context, *Partition) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, p := range partitions {
+		group.Go(func() error {
+			if err := f(ctx, p); err != nil {
+				return fmt.Errorf("filling %s: %w", p.TopicPartition, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// fitting is how many of records go into one batch, one at least.
+func fitting(records []log.OutgoingRecord) int {
+	size := 0
+	for i, r := range records {
+		if size += r.Size(); i > 0 && (size > log.BatchBytes || i == log.BatchRecords) {
+			return i
+		}
+	}
+	return len(records)
+}
+
+// slotsAtOnce bounds the records that are made at once: each may be large.
+const slotsAtOnce = 200
+
+// each calls f with the records of a partition from an offset on, in their order and without
+// omission.
+func (l *logFiller) each(ctx context.Context, p *Partition, from int64, f func([]log.OutgoingRecord) error) error {
+	i := p.at(from)
+	for from < p.End {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		to := min(from+log.BatchRecords, p.End)
+		if i+slotsAtOnce < len(p.slots) {
+			to = min(to, p.slots[i+slotsAtOnce].Offset)
+		}
+		next := p.at(to)
+		records, err := l.make(ctx, p, i, next)
+		if err != nil {
+			return err
+		}
+		all := make([]log.OutgoingRecord, 0, to-from)
+		for offset := from; offset < to; offset++ {
+			if i < next && p.slots[i].Offset == offset {
+				all = append(all, records[0])
+				records = records[1:]
+				i++
+				continue
+			}
+			gap, err := l.gap(p.TopicPartition, offset)
+			if err != nil {
+				return err
+			}
+			all = append(all, gap)
+		}
+		if err := f(all); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
+}
+
+// make makes the records of some slots, with their links.
+func (l *logFiller) make(ctx context.Context, p *Partition, from, to int) ([]log.OutgoingRecord, error) {
+	var wanted []Slot
+	for _, s := range p.slots[from:to] {
+		if s.Record == nil {
+			wanted = append(wanted, s)
+		}
+	}
+	made, err := l.Records.Make(ctx, p.TopicPartition, wanted)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]log.OutgoingRecord, 0, to-from)
+	for i := from; i < to; i++ {
+		s := p.slots[i]
+		var r log.OutgoingRecord
+		if s.Record != nil {
+			r = *s.Record
+		} else {
+			r, made = made[0], made[1:]
+		}
+		r.Headers = l.linked(r.Headers, s, p.before[i+1])
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// linked are the headers of a record with its link.
+func (l *logFiller) linked(headers []schema.Header, s Slot, number int64) []schema.Header {
+	if s.Link == Unlinked {
+		return headers
+	}
+	// A dead letter has had a link, and keeps the order of its headers.
+	all := slices.DeleteFunc(slices.Clone(headers), func(h schema.Header) bool {
+		return h.Key == chain.HeaderTimeline || h.Key == chain.HeaderNumber
+	})
+	if s.Link == LinkedDerived && !slices.ContainsFunc(all, func(h schema.Header) bool { return h.Key == chain.HeaderDerived }) {
+		all = append(all, schema.Header{Key: chain.HeaderDerived, Value: []byte("true")})
+	}
+	link := chain.LinkHeaders([]byte(l.Run.Timeline), number)
+	return append(all, link[:]...)
+}
+
+// refillEvents is the source of events that this package makes up.
+const refillEvents = pipeline.SourcePrefix + "refill"
+
+// gap is the record at an offset of which nothing is known. It has the oldest time there is, so
+// that a search by time never finds it.
+func (l *logFiller) gap(tp pipeline.TopicPartition, offset int64) (log.OutgoingRecord, error) {
+	headers, value, err := schema.Event{ID: fmt.Sprintf("gap/%s/%d", tp, offset), Source: refillEvents, Payload: schema.LogGap{FilledAt: l.Run.BeganAt}}.Encode()
+	return log.OutgoingRecord{Headers: headers, Value: value, Timestamp: time.UnixMilli(0)}, err
+}
+
+// compare holds what a partition has against what was to be written.
+func (l *logFiller) compare(ctx context.Context, cluster log.Broker, p *Partition, held log.OffsetRange) error {
+	if held.Oldest != 0 || held.End != p.End {
+		return fmt.Errorf("%w: it holds the offsets %d to %d, and %d records were written", errOtherRecords, held.Oldest, held.End, p.End)
+	}
+	next := int64(0)
+	return l.each(ctx, p, 0, func(want []log.OutgoingRecord) error {
+		at := 0
+		err := cluster.Read(ctx, p.TopicPartition, next, next+int64(len(want)), func(records []pipeline.Record) error {
+			for i := range records {
+				if at >= len(want) || !same(&records[i], next+int64(at), want[at]) {
+					return fmt.Errorf("%w: another record is at offset %d", errOtherRecords, records[i].Offset)
+				}
+				at++
+			}
+			l.Progress(len(records))
+			return nil
+		})
+		if err == nil && at < len(want) {
+			err = fmt.Errorf("%w: records are missing from offset %d on", errOtherRecords, next+int64(at))
+		}
+		next += int64(len(want))
+		return err
+	})
+}
+
+func same(r *pipeline.Record, offset int64, want log.OutgoingRecord) bool {
+	return r.Offset == offset && bytes.Equal(r.Key, want.Key) && bytes.Equal(r.Value, want.Value) && (r.Value == nil) == (want.Value == nil) &&
+		slices.EqualFunc(r.Headers, want.Headers, func(a, b schema.Header) bool { return a.Key == b.Key && bytes.Equal(a.Value, b.Value) })
+}
+
+// relink gives dead letters the headers that their records have now.
+func (l *logFiller) relink(ctx context.Context, tx *store.Tx, topicID string, partitions []*Partition) error {
+	for _, p := range partitions {
+		for i, s := range p.slots {
+			if !s.Letter || s.Link == Unlinked {
+				continue
+			}
+			if err := tx.RelinkLetters(ctx, topicID, p.Partition, s.Offset, l.linked(s.Record.Headers, s, p.before[i+1])); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

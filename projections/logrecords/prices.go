@@ -1,0 +1,242 @@
+package logrecords
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/refill"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// refillEvents is the source of events of which nothing says where they came from.
+const refillEvents = pipeline.SourcePrefix + "refill"
+
+func factOf(text string) (projections.Fact, error) {
+	var fact projections.Fact
+	if err := json.Unmarshal([]byte(text), &fact); err != nil {
+		return fact, fmt.Errorf("reading a price as it came: %w", err)
+	}
+	return fact, nil
+}
+
+// placeDerived puts an event where it was that normalize derived from a stored answer, whose row
+// is of; n is its number among those of the answer.
+func (l *Layout) placeDerived(e schema.Event, n int, quote schema.QuoteStored, of int64, outcomes map[string]outcome, reached map[pipeline.TopicPartition]int64) error {
+	key := keyOf(e.ID)
+	if known, there := l.prices[key]; there {
+		delete(l.prices, key)
+		if part, offset, ok := l.place(schema.PriceEvents, known.id); ok {
+			p := l.at(schema.PriceEvents, part)
+			p.Put(refill.Slot{Offset: offset, Source: ofPrice, Ref: of, N: uint16(n), Link: refill.LinkedDerived})
+			reached[p.TopicPartition] = max(reached[p.TopicPartition], offset)
+		}
+		return nil
+	}
+	if l.letters[key] || l.waiting[key] {
+		return nil
+	}
+	tp := pipeline.TopicPartition{Topic: e.Payload.Topic(), Partition: l.partitionOf(e.Payload)}
+	slot, err := l.literal(e, quote.ReceivedAt, refill.LinkedDerived)
+	if err != nil {
+		return err
+	}
+	if found, there := outcomes[quote.RequestID]; there && found.is(e.Payload) {
+		if part, offset, ok := l.place(schema.QuoteOutcomes, found.OutcomeID); ok && part == tp.Partition {
+			slot.Offset = offset
+			if l.partitions[tp].Put(slot) {
+				reached[tp] = max(reached[tp], offset)
+				return nil
+			}
+		}
+	}
+	after, any := reached[tp]
+	if !any {
+		after = -1
+	}
+	l.floats = append(l.floats, float{tp, after, slot})
+	return nil
+}
+
+// placeOtherPrices puts the prices of the tables that no stored answer gives where they were.
+func (l *Layout) placeOtherPrices(ctx context.Context) error {
+	var rows, originals []int64
+	for _, p := range l.prices {
+		if p.original {
+			originals = append(originals, p.id)
+		} else {
+			rows = append(rows, p.id)
+		}
+	}
+	slices.Sort(rows)
+	slices.Sort(originals)
+	type row struct {
+		ID       int64           `db:"id"`
+		EventID  string          `db:"event_id"`
+		Symbol   schema.Symbol   `db:"symbol"`
+		Provider schema.Provider `db:"provider"`
+		Price    schema.Decimal  `db:"price"`
+		Size     *schema.Decimal `db:"size"`
+		Time     schema.Time     `db:"timestamp"`
+		Sequence schema.Sequence `db:"sequence"`
+		AnswerID string          `db:"raw_response_id"`
+		Received schema.Time     `db:"received_at"`
+		OpenTime *schema.Time    `db:"open_time"`
+	}
+	found, err := store.SelectIn[row](ctx, l.View, `SELECT id, event_id, symbol, provider, price, size, timestamp, sequence, raw_response_id, received_at, open_time
+		FROM processed_prices WHERE id IN (?)`, rows)
+	if err != nil {
+		return fmt.Errorf("reading prices: %w", err)
+	}
+	for _, r := range found {
+		f := projections.Fact{Symbol: r.Symbol, Provider: r.Provider, Place: projections.Place{Timestamp: r.Time, Sequence: r.Sequence, ID: r.ID}, Price: r.Price,
+			EventID: r.EventID, RawResponseID: r.AnswerID, ReceivedAt: r.Received}
+		if r.Size != nil {
+			f.Size = *r.Size
+		}
+		if r.OpenTime != nil {
+			l.Unplaced++ // the table has no more than the close of a bar
+			continue
+		}
+		if err := l.placeFact(f); err != nil {
+			return err
+		}
+	}
+	texts, err := store.SelectIn[string](ctx, l.View, `SELECT fact FROM processed_prices_corrected WHERE id IN (?)`, originals)
+	if err != nil {
+		return fmt.Errorf("reading prices as they came: %w", err)
+	}
+	for _, text := range texts {
+		f, err := factOf(text)
+		if err != nil {
+			return err
+		}
+		if f.Bar != nil {
+			l.Unplaced++
+			continue
+		}
+		if err := l.placeFact(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// placeFact puts a price where it was.
+func (l *Layout) placeFact(f projections.Fact) error {
+	part, offset, ok := l.place(schema.PriceEvents, f.ID)
+	if !ok {
+		return nil
+	}
+	slot, err := l.literal(schema.Event{ID: f.EventID, Source: refillEvents, Payload: schema.PriceObserved{Symbol: f.Symbol, Price: f.Price, Size: f.Size, Timestamp: f.Timestamp,
+		Sequence: f.Sequence, Source: f.Provider, RawResponseID: f.RawResponseID, ReceivedAt: f.ReceivedAt}}, f.ReceivedAt, refill.Unlinked)
+	slot.Offset = offset
+	l.at(schema.PriceEvents, part).Put(slot)
+	return err
+}
+
+// placeCorrections puts corrections and retractions where they were.
+func (l *Layout) placeCorrections(ctx context.Context) error {
+	for after := int64(-1); ; {
+		var rows []projections.CorrectionRow
+		err := l.View.Select(ctx, &rows, `SELECT id, correction_key, fact_id, symbol, provider, timestamp, correction_id, price, size, reason, corrected_at
+			FROM processed_prices_corrections WHERE id > $1 ORDER BY id LIMIT $2`, after, answerPage)
+		if err != nil {
+			return fmt.Errorf("reading corrections: %w", err)
+		}
+		for _, row := range rows {
+			after = row.ID
+			part, offset, ok := l.place(schema.PriceEvents, row.ID)
+			if !ok {
+				continue
+			}
+			about := schema.Correction{FactID: row.FactID, Symbol: row.Symbol, Timestamp: row.Timestamp, Source: row.Provider, Reason: row.Reason}
+			var payload schema.Payload = schema.PriceRetracted{Correction: about, RetractedAt: row.CorrectedAt}
+			if row.Price != nil {
+				corrected := schema.PriceCorrected{Correction: about, Price: *row.Price, CorrectedAt: row.CorrectedAt}
+				if row.Size != nil {
+					corrected.Size = *row.Size
+				}
+				payload = corrected
+			}
+			slot, err := l.literal(schema.Event{ID: row.CorrectionID, Source: l.Commands, Payload: payload}, row.CorrectedAt, refill.Linked)
+			if err != nil {
+				return err
+			}
+			slot.Offset = offset
+			l.at(schema.PriceEvents, part).Put(slot)
+		}
+		if len(rows) < answerPage {
+			return nil
+		}
+	}
+}
+
+var _ refill.Records = (*Layout)(nil)
+
+// Make implements refill.Records.
+func (l *Layout) Make(ctx context.Context, tp pipeline.TopicPartition, slots []refill.Slot) ([]log.OutgoingRecord, error) {
+	if len(slots) == 0 {
+		return nil, nil
+	}
+	ids := map[int64]bool{}
+	for _, s := range slots {
+		ids[s.Ref] = true
+	}
+	rows, err := l.contents(ctx, slices.Collect(maps.Keys(ids)))
+	if err != nil {
+		return nil, err
+	}
+	records := make([]log.OutgoingRecord, len(slots))
+	for i, s := range slots {
+		row, there := rows[s.Ref]
+		if !there {
+			return nil, fmt.Errorf("row %d of raw_market_data is gone", s.Ref)
+		}
+		event, err := l.event(ctx, tp, s, row)
+		if err != nil {
+			return nil, err
+		}
+		if records[i], err = l.record(event, row.Timestamp); err != nil {
+			return nil, err
+		}
+	}
+	return records, nil
+}
+
+// event is that of a slot, which follows from an answer.
+func (l *Layout) event(ctx context.Context, tp pipeline.TopicPartition, s refill.Slot, row content) (schema.Event, error) {
+	switch s.Source {
+	case ofAnswer:
+		source := refillEvents
+		if row.RequestID != "" {
+			source = pipeline.SourcePrefix + fetch
+		}
+		return schema.Event{ID: row.EventID, Source: source, Payload: row.fetched()}, nil
+	case ofStored:
+		return schema.Event{ID: l.storedID(answer{id: row.ID}), Source: pipeline.SourcePrefix + rawStore, Payload: row.stored()}, nil
+	}
+	at, there := l.answerOf[keyOf(row.EventID)]
+	if !there {
+		return schema.Event{}, fmt.Errorf("row %d of raw_market_data is at no place of the log", row.ID)
+	}
+	topic := l.Topics[schema.StoredQuotes]
+	r := pipeline.Record{TopicPartition: pipeline.TopicPartition{Topic: schema.StoredQuotes, Partition: at.part}, TopicID: topic.ID,
+		Offset: l.answers[at.part][at.index].stored, Event: schema.Event{Payload: row.stored()}}
+	r.Locate(topic)
+	prices, err := l.normalizer.Prices(ctx, l.View, []pipeline.Record{r})
+	if err != nil {
+		return schema.Event{}, err
+	}
+	if int(s.N) >= len(prices[0]) {
+		return schema.Event{}, fmt.Errorf("the answer in row %d of raw_market_data has no price %d any more", row.ID, s.N)
+	}
+	return schema.Event{ID: pipeline.DerivedID(normalize, &r, 0, int(s.N)), Source: pipeline.SourcePrefix + normalize, Payload: prices[0][s.N]}, nil
+}
+

@@ -1,0 +1,158 @@
+package logrecords
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/refill"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// outcome is a row of the read model of requests.
+type outcome struct {
+	RequestID string          `db:"request_id"`
+	Provider  schema.Provider `db:"provider"`
+	Symbol    schema.Symbol   `db:"symbol"`
+	State     string          `db:"state"`
+	Price     *schema.Decimal `db:"price"`
+	Timestamp *schema.Time    `db:"timestamp"`
+	Received  *schema.Time    `db:"received_at"`
+	Code      schema.Code     `db:"code"`
+	Reason    string          `db:"reason"`
+	OutcomeID int64           `db:"outcome_id"`
+	AskedAt   schema.Time     `db:"asked_at"`
+	Deadline  *schema.Time    `db:"deadline"`
+	SettledAt *schema.Time    `db:"settled_at"`
+	AnswerID  string          `db:"raw_response_id"`
+}
+
+const selectOutcomes = `SELECT request_id, provider, symbol, state, price, timestamp, received_at, code, reason, outcome_id, asked_at, deadline, settled_at, raw_response_id FROM requests `
+
+// The states of requests whose outcomes are on quote-outcomes.
+const (
+	failed    = "failed"
+	rejected  = "rejected"
+	unchanged = "unchanged"
+)
+
+// is reports whether an event may be this outcome.
+func (o outcome) is(p schema.Payload) bool {
+	switch p := p.(type) {
+	case schema.QuoteRejected:
+		return o.State == rejected && o.Symbol == p.Symbol
+	case schema.QuoteUnchanged:
+		return o.State == unchanged && o.Symbol == p.Symbol
+	}
+	return false
+}
+
+// event is the outcome itself; false where it is on another topic.
+func (o outcome) event() (schema.Event, schema.Time, bool) {
+	quote := schema.Quote{Provider: o.Provider, Symbol: o.Symbol, RequestID: o.RequestID}
+	if o.SettledAt == nil {
+		return schema.Event{}, schema.Time{}, false
+	}
+	at := *o.SettledAt
+	switch o.State {
+	case failed:
+		return schema.Event{ID: schema.DeriveID(fetch, o.RequestID), Source: pipeline.SourcePrefix + fetch,
+			Payload: schema.QuoteFailed{Quote: quote, Code: o.Code, Reason: o.Reason, FailedAt: at}}, at, true
+	case rejected:
+		return schema.Event{ID: schema.DeriveID(refillEvents, rejected, o.RequestID), Source: refillEvents,
+			Payload: schema.QuoteRejected{Quote: quote, RawResponseID: o.AnswerID, Code: o.Code, Reason: o.Reason, ReceivedAt: at}}, at, true
+	case unchanged:
+		if o.Price == nil || o.Timestamp == nil {
+			break
+		}
+		return schema.Event{ID: schema.DeriveID(refillEvents, unchanged, o.RequestID), Source: refillEvents,
+			Payload: schema.QuoteUnchanged{Quote: quote, RawResponseID: o.AnswerID, Price: *o.Price, Timestamp: *o.Timestamp, ReceivedAt: at}}, at, true
+	}
+	return schema.Event{}, at, false
+}
+
+// outcomesOf reads the outcomes of requests.
+func (l *Layout) outcomesOf(ctx context.Context, ids []string) (map[string]outcome, error) {
+	rows, err := store.SelectIn[outcome](ctx, l.View, selectOutcomes+`WHERE request_id IN (?)`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("reading the outcomes of requests: %w", err)
+	}
+	all := make(map[string]outcome, len(rows))
+	for _, row := range rows {
+		all[row.RequestID] = row
+	}
+	return all, nil
+}
+
+// eachRequest calls f with all requests, by their ids.
+func (l *Layout) eachRequest(ctx context.Context, f func(outcome) error) error {
+	for after := ""; ; {
+		var rows []outcome
+		if err := l.View.Select(ctx, &rows, selectOutcomes+`WHERE request_id > $1 ORDER BY request_id LIMIT $2`, after, answerPage); err != nil {
+			return fmt.Errorf("reading the requests: %w", err)
+		}
+		for _, row := range rows {
+			after = row.RequestID
+			if err := f(row); err != nil {
+				return err
+			}
+		}
+		if len(rows) < answerPage {
+			return nil
+		}
+	}
+}
+
+// placeOutcomes puts the outcomes that follow from no answer where they were.
+func (l *Layout) placeOutcomes(ctx context.Context) error {
+	return l.eachRequest(ctx, func(o outcome) error {
+		part, offset, ok := l.place(schema.QuoteOutcomes, o.OutcomeID)
+		if !ok {
+			return nil
+		}
+		p := l.at(schema.QuoteOutcomes, part)
+		event, at, there := o.event()
+		if !there || p.Has(offset) {
+			return nil
+		}
+		link := refill.Unlinked
+		if o.State == failed {
+			link = refill.Linked
+		}
+		slot, err := l.literal(event, at, link)
+		slot.Offset = offset
+		p.Put(slot)
+		return err
+	})
+}
+
+// placeRequests puts the requests on their partitions, in the order in which they were made.
+// Stages only look for who asked, so any order gives the same rows.
+func (l *Layout) placeRequests(ctx context.Context) error {
+	return l.eachRequest(ctx, func(o outcome) error {
+		if o.Deadline == nil {
+			return nil // the request itself was not read yet
+		}
+		job := schema.JobOfRequest(o.RequestID)
+		id, source := o.RequestID[strings.LastIndexByte(o.RequestID, '.')+1:], pipeline.SourcePrefix+schedule
+		if job == "" {
+			id, source = schema.DeriveID(refillEvents, "requested", o.RequestID), l.Commands
+		}
+		event := schema.Event{ID: id, Source: source, Payload: schema.FetchRequested{Quote: schema.Quote{Provider: o.Provider, Symbol: o.Symbol, RequestID: o.RequestID},
+			JobID: job, RequestedAt: o.AskedAt, Deadline: *o.Deadline}}
+		if l.waiting[keyOf(id)] {
+			return nil
+		}
+		slot, err := l.literal(event, o.AskedAt, refill.Linked)
+		if err != nil {
+			return err
+		}
+		l.floats = append(l.floats, float{pipeline.TopicPartition{Topic: schema.FetchRequests, Partition: l.partitionOf(event.Payload)}, o.AskedAt.UnixMicro() - early, slot})
+		return nil
+	})
+}
+
+// early makes a time a number that orders, and is before every offset.
+const early = int64(1) << 62
