@@ -257,6 +257,9 @@ var errMoveUnderWay = errors.New("a move into this database is under way, or was
 // errRefillUnderWay says that a database is not filled again completely.
 var errRefillUnderWay = errors.New("this database is being filled again from the log, or that was interrupted: run \"pricemill refill database\" until it says that the database can be used, or create an empty one where it says that it cannot be")
 
+// errLogRefillUnderWay says that the log of a database is not filled again completely.
+var errLogRefillUnderWay = errors.New("the log is being filled again from this database, or that was interrupted: run \"pricemill refill log\" until it says that the log can be used")
+
 // underWay refuses a database that is not complete, by the log that it records.
 func underWay(recorded string) error {
 	switch recorded {
@@ -264,6 +267,8 @@ func underWay(recorded string) error {
 		return errMoveUnderWay
 	case store.RefillUnderWay:
 		return errRefillUnderWay
+	case store.LogRefillUnderWay:
+		return errLogRefillUnderWay
 	}
 	return nil
 }

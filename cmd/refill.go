@@ -27,7 +27,7 @@ import (
 )
 
 func newRefill(a *app) *cobra.Command {
-	parent := &cobra.Command{Use: "refill", Short: "Fill a lost database again from the log"}
+	parent := &cobra.Command{Use: "refill", Short: "Fill a lost database, or a lost log, from the other one"}
 	var v refilling
 	database := &cobra.Command{
 		Use:   "database",
@@ -54,9 +54,9 @@ The exit status is 0 where the database is complete. See docs/refill.md.`,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.refillDatabase(c.Context(), v) },
 	}
 	database.Flags().BoolVar(&v.accept, "accept-differences", false, "finish although the check found differences, which are printed")
-	database.Flags().StringSliceVar(&v.absent, "allow-missing-topic", nil, "create this `TOPIC`, which the installation never had (a comma-separated list)")
+	database.Flags().StringSliceVar(&v.absent, "allow-missing-topic", nil, "create this `TOPIC`, which the installation never had, or take it as empty (a comma-separated list)")
 	outputFlag(database, &v.output)
-	parent.AddCommand(database)
+	parent.AddCommand(database, newRefillLog(a))
 	return parent
 }
 
@@ -200,7 +200,7 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	r.bar = r.app.progress()
 	defer r.bar.end()
 	record := store.MoveRecord{Log: cluster, BeganAt: schema.NewTime(time.Now())}
-	stages, err := r.fill(ctx, set, &out)
+	stages, err := r.fill(ctx, set, v.absent, &out)
 	if err != nil {
 		return refilled{}, err
 	}
@@ -293,6 +293,8 @@ func startOf(ctx context.Context, c config, db store.Engine, cluster string) (st
 		return "", err
 	case recorded == store.MoveUnderWay:
 		return "", errMoveUnderWay
+	case recorded == store.LogRefillUnderWay:
+		return "", errLogRefillUnderWay
 	case recorded == store.RefillUnderWay:
 		return refillContinued, nil
 	case recorded == "" && !used:
@@ -331,7 +333,7 @@ func (r *refiller) read(records int) {
 }
 
 // fill fills all tables, and returns the stages of the service.
-func (r *refiller) fill(ctx context.Context, set *topics.Set, out *refilled) ([]engine.StageSpec, error) {
+func (r *refiller) fill(ctx context.Context, set *topics.Set, absent []string, out *refilled) ([]engine.StageSpec, error) {
 	// The other projections look the prices up that a correction changes.
 	var first, folds []engine.StageSpec
 	for _, p := range r.modules.projections {
@@ -355,8 +357,14 @@ func (r *refiller) fill(ctx context.Context, set *topics.Set, out *refilled) ([]
 			}
 		}
 	}
+	var empty []schema.Topic
+	for _, topic := range schema.Topics() {
+		if slices.Contains(absent, r.config.Topics[topic]) {
+			empty = append(empty, topic)
+		}
+	}
 	var err error
-	out.Result, err = refill.Run(ctx, refill.Config{Store: r.backends.store, Broker: r.backends.broker, Topics: set,
+	out.Result, err = refill.Run(ctx, refill.Config{Empty: empty, Store: r.backends.store, Broker: r.backends.broker, Topics: set,
 		Handlers: r.modules.stages, Projections: folds, Delivered: delivered, Log: r.log, Step: r.step, Progress: r.read})
 	return slices.Concat(r.modules.stages, folds), err
 }

@@ -261,7 +261,12 @@ func sameRows(t *testing.T, want, got map[string][]string) {
 // killRefill kills a refill some time after it has begun a step.
 func killRefill(t *testing.T, env environment, step int, delay time.Duration) {
 	t.Helper()
-	process := command(t, env.with(environment{"DEBUG": "true"}), "refill", "database")
+	killRefillOf(t, env, "database", step, delay)
+}
+
+func killRefillOf(t *testing.T, env environment, what string, step int, delay time.Duration) {
+	t.Helper()
+	process := command(t, env.with(environment{"DEBUG": "true"}), "refill", what)
 	stderr, err := process.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, process.Start())
@@ -379,6 +384,27 @@ func TestRefillRefusesALogWithoutATopic(t *testing.T) {
 	assert.False(t, exists(schema.QuoteOutcomes), "a refused refill creates nothing")
 	if !onPostgres() {
 		assert.NoFileExists(t, filepath.Join(env["DATA_DIR"], "pricemill.db"))
+	}
+}
+
+// TestRefillRefusesATopicThatWasEmptied: one that was deleted and created again has its name, and
+// none of its records.
+func TestRefillRefusesATopicThatWasEmptied(t *testing.T) {
+	t.Parallel()
+	for _, topic := range []schema.Topic{schema.RawQuotes, schema.StoredQuotes, schema.PriceEvents} {
+		t.Run(string(topic), func(t *testing.T) {
+			t.Parallel()
+			env := newKafkaStack(t, nil)
+			p := start(t, env)
+			p.feed(oneEach(0, 10))
+			p.stopped()
+			loseDatabase(t, env)
+			recreateTopic(t, env, topic)
+			status, stdout, stderr := run(t, env, "refill", "database")
+			assert.Equal(t, 1, status, stdout)
+			assert.Contains(t, stderr, "nothing is on "+string(topic))
+			assert.Contains(t, stderr, "deleted, and created again empty")
+		})
 	}
 }
 
@@ -513,8 +539,30 @@ func TestTheRefillDocument(t *testing.T) {
 	loseDatabase(t, p.env)
 	text, err := os.ReadFile("../docs/refill.md")
 	require.NoError(t, err)
+	database, _, found := strings.Cut(string(text), "\n## A log that was lost\n")
+	require.True(t, found)
+	runsRefill(t, p, database)
+}
+
+// TestTheRefillLogDocument does so after the topics were lost.
+func TestTheRefillLogDocument(t *testing.T) {
+	t.Parallel()
+	p := start(t, newKafkaStack(t, nil))
+	p.feed(oneEach(0, 20))
+	p.stopped()
+	loseTopics(t, p.env)
+	text, err := os.ReadFile("../docs/refill.md")
+	require.NoError(t, err)
+	_, log, found := strings.Cut(string(text), "\n## A log that was lost\n")
+	require.True(t, found)
+	runsRefill(t, p, log)
+}
+
+// runsRefill runs the commands of a part of docs/refill.md, the last of which starts the service.
+func runsRefill(t *testing.T, p *program, text string) *program {
+	t.Helper()
 	ran := 0
-	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```(?:\n\n```text\n(.*?)```)?").FindAllStringSubmatch(string(text), -1) {
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```(?:\n\n```text\n(.*?)```)?").FindAllStringSubmatch(text, -1) {
 		args := arguments(strings.TrimSpace(block[1]))
 		ran++
 		if args[0] == "serve" {
@@ -531,4 +579,5 @@ func TestTheRefillDocument(t *testing.T) {
 	assert.Equal(t, 3, ran)
 	p.feed(oneEach(20, 10))
 	expect(t, p.env, 30*partitionsInTests, 30*partitionsInTests)
+	return p
 }

@@ -32,7 +32,9 @@ type Config struct {
 	// comes from there on is left to the service. A partition that is not there begins at
 	// the start of the log.
 	Delivered map[string]map[pipeline.TopicPartition]int64
-	Log       *slog.Logger
+	// Empty are topics that the installation never had, and that may be empty.
+	Empty []schema.Topic
+	Log   *slog.Logger
 	// Step is told what is being done, and Progress how many records more were read, from
 	// several goroutines.
 	Step     func(what string)
@@ -64,6 +66,8 @@ type TopicCount struct {
 var (
 	// ErrHeadGone is wrapped where the log lacks its first records.
 	ErrHeadGone = errors.New("the log does not have all records any more")
+	// ErrEmptied is wrapped where a topic is empty that had records.
+	ErrEmptied = errors.New("the log is not complete")
 	// ErrMoved says that the ids of the events in the log follow from other topics.
 	ErrMoved = errors.New("the events of stages in the log do not follow from its records: it was moved here from a table of a database, or copied, " +
 		"and only that database knew from where: restore a backup of it, then run \"pricemill stages skip\"")
@@ -89,6 +93,8 @@ type refiller struct {
 	ends map[pipeline.TopicPartition]int64
 	// published are the events of stages in the log.
 	published *eventSet
+	// stages are those that gave events which came through an outbox.
+	stages map[string]bool
 	// again says that an interrupted refill continues.
 	again bool
 }
@@ -103,9 +109,15 @@ func (r *refiller) run(ctx context.Context) error {
 	if err := r.scan(ctx); err != nil {
 		return err
 	}
+	if err := r.checkInputs(); err != nil {
+		return err
+	}
 	for _, stage := range r.handlersInOrder() {
 		r.Step("filling " + stage.Name)
 		if err := r.fill(ctx, stage, r.published.has); err != nil {
+			return err
+		}
+		if err := r.checkOutputs(ctx); err != nil {
 			return err
 		}
 		if !r.again && r.published.strange() { // else what is left to do may be new events
@@ -155,6 +167,44 @@ func (r *refiller) look(ctx context.Context) error {
 			count.Records += held.End
 		}
 		r.result.Topics = append(r.result.Topics, count)
+	}
+	return nil
+}
+
+// isEmpty reports whether a topic has no record, although it should, since it had some.
+func (r *refiller) isEmpty(topic schema.Topic) bool {
+	for _, count := range r.result.Topics {
+		if count.Topic == topic {
+			return count.Records == 0 && !slices.Contains(r.Empty, topic)
+		}
+	}
+	return false
+}
+
+// checkInputs refuses a log with events of a stage whose topics are all empty: they were deleted,
+// and created again.
+func (r *refiller) checkInputs() error {
+	for _, stage := range r.Handlers {
+		if r.stages[stage.Name] && !slices.ContainsFunc(stage.Topics(), func(t schema.Topic) bool { return !r.isEmpty(t) }) {
+			return fmt.Errorf("%w: it has events of stage %s, and nothing is on %s, which they follow from: it was deleted, and created again empty; its records are lost",
+				ErrEmptied, stage.Name, stage.Topics()[0])
+		}
+	}
+	return nil
+}
+
+// checkOutputs refuses a log without a single record of a topic that events were derived for. That
+// they all still waited in the outbox is possible, but hardly so.
+func (r *refiller) checkOutputs(ctx context.Context) error {
+	var epochs []int64
+	if err := r.Store.Select(ctx, &epochs, `SELECT DISTINCT epoch FROM outbox ORDER BY epoch`); err != nil {
+		return fmt.Errorf("looking for the topics of what was not sent: %w", err)
+	}
+	for _, epoch := range epochs {
+		if topic, known := r.Topics.AtEpoch(epoch); known && r.isEmpty(topic) {
+			return fmt.Errorf("%w: nothing is on %s, and events follow that belong there: it was deleted, and created again empty, or the service had never sent one; "+
+				"in that case, repeat the command with --allow-missing-topic and its name", ErrEmptied, topic)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package refill
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -23,7 +24,7 @@ import (
 // database, and the ids of the events that stages derived.
 func (r *refiller) scan(ctx context.Context) error {
 	r.Step("reading the log")
-	r.published = &eventSet{ids: map[[16]byte]struct{}{}}
+	r.published, r.stages = &eventSet{ids: map[[16]byte]struct{}{}}, map[string]bool{}
 	var mu sync.Mutex
 	var all []store.KnownChain
 	group, reading := errgroup.WithContext(ctx)
@@ -43,6 +44,9 @@ func (r *refiller) scan(ctx context.Context) error {
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, t.found...)
+			for stage := range t.stages {
+				r.stages[stage] = true
+			}
 			return nil
 		})
 	}
@@ -64,6 +68,8 @@ type timelines struct {
 	epoch int64
 	part  int32
 	found []store.KnownChain
+	// stages are the names of those that gave the events.
+	stages map[string]bool
 }
 
 // follow notes the numbers of records, and returns the ids of those that stages derived, but for
@@ -74,6 +80,7 @@ func (t *timelines) follow(records []pipeline.Record) (derivedIDs []string) {
 		if err != nil || link == (chain.Link{}) {
 			continue // the former is a dead letter, which its stages say
 		}
+		t.gave(records[i].Headers)
 		at := slices.IndexFunc(t.found, func(c store.KnownChain) bool { return c.Timeline == link.Timeline })
 		if at < 0 {
 			at = len(t.found)
@@ -92,6 +99,21 @@ func (t *timelines) follow(records []pipeline.Record) (derivedIDs []string) {
 		}
 	}
 	return derivedIDs
+}
+
+// gave notes which stage gave an event.
+func (t *timelines) gave(headers []schema.Header) {
+	for _, h := range headers {
+		if h.Key != "ce_source" {
+			continue
+		}
+		if stage, ours := bytes.CutPrefix(h.Value, []byte(pipeline.SourcePrefix)); ours && !t.stages[string(stage)] {
+			if t.stages == nil {
+				t.stages = map[string]bool{}
+			}
+			t.stages[string(stage)] = true
+		}
+	}
 }
 
 // eventSet are events by 128 bits of their ids. It is safe for concurrent use.

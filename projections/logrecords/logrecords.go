@@ -75,6 +75,8 @@ type Layout struct {
 	// dead letters.
 	waiting, letters map[eventKey]bool
 	floats           []float
+	// failures are those of jobs that are given again.
+	failures map[string]int
 	// unread is how many events of a partition were sent and not applied by any stage.
 	unread map[pipeline.TopicPartition]int64
 	// Unplaced counts events for which there was no room.
@@ -126,9 +128,9 @@ type float struct {
 func New(ctx context.Context, cfg Config) (*Layout, error) {
 	l := &Layout{Config: cfg, normalizer: cfg.NewNormalizer(), partitions: map[pipeline.TopicPartition]*refill.Partition{}, answers: map[int32][]answer{},
 		answerOf: map[eventKey]answerIndex{}, prices: map[eventKey]price{}, waiting: map[eventKey]bool{}, letters: map[eventKey]bool{},
-		unread: map[pipeline.TopicPartition]int64{}}
+		unread: map[pipeline.TopicPartition]int64{}, failures: map[string]int{}}
 	for _, step := range []func(context.Context) error{l.begin, l.readOutbox, l.placeLetters, l.readAnswers, l.readPrices, l.locateStored, l.replay,
-		l.placeOtherPrices, l.placeCorrections, l.placeOutcomes, l.placeRequests, l.placeJobs, l.placeStreams, l.placeBackfills} {
+		l.placeOtherPrices, l.placeCorrections, l.placeOutcomes, l.placeForgotten, l.placeRequests, l.placeJobs, l.placeStreams, l.placeBackfills} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}

@@ -42,6 +42,7 @@ func (l *Layout) placeDerived(e schema.Event, n int, quote schema.QuoteStored, o
 	if l.letters[key] || l.waiting[key] {
 		return nil
 	}
+	l.countFailure(e.Payload)
 	tp := pipeline.TopicPartition{Topic: e.Payload.Topic(), Partition: l.partitionOf(e.Payload)}
 	slot, err := l.literal(e, quote.ReceivedAt, refill.LinkedDerived)
 	if err != nil {
@@ -239,4 +240,3 @@ func (l *Layout) event(ctx context.Context, tp pipeline.TopicPartition, s refill
 	}
 	return schema.Event{ID: pipeline.DerivedID(normalize, &r, 0, int(s.N)), Source: pipeline.SourcePrefix + normalize, Payload: prices[0][s.N]}, nil
 }
-

@@ -3,7 +3,9 @@ package logrecords
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/refill"
@@ -123,7 +125,9 @@ func (l *Layout) placeOutcomes(ctx context.Context) error {
 		}
 		slot, err := l.literal(event, at, link)
 		slot.Offset = offset
-		p.Put(slot)
+		if p.Put(slot) {
+			l.countFailure(event.Payload)
+		}
 		return err
 	})
 }
@@ -156,3 +160,85 @@ func (l *Layout) placeRequests(ctx context.Context) error {
 
 // early makes a time a number that orders, and is before every offset.
 const early = int64(1) << 62
+
+// placeForgotten gives an event for each failure that a job has counted and that belongs to a
+// request which retention has deleted. A read model that is built again counts it, and deletes the
+// request again, since it is from before what is kept.
+func (l *Layout) placeForgotten(ctx context.Context) error {
+	var kept []schema.Time
+	if err := l.View.Select(ctx, &kept, `SELECT kept_from FROM retention WHERE name = 'requests'`); err != nil {
+		return fmt.Errorf("reading what is kept of requests: %w", err)
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	var rows []struct {
+		JobID     string          `db:"job_id"`
+		Provider  schema.Provider `db:"provider"`
+		Symbols   string          `db:"symbols"`
+		Failures  int             `db:"failures"`
+		Symbol    *schema.Symbol  `db:"symbol"`
+		Code      *schema.Code    `db:"code"`
+		Reason    *string         `db:"reason"`
+		FailedAt  *schema.Time    `db:"failed_at"`
+		OutcomeID *int64          `db:"outcome_id"`
+	}
+	err := l.View.Select(ctx, &rows, `SELECT c.job_id, j.provider, j.symbols, c.failures, f.symbol, f.code, f.reason, f.failed_at, f.outcome_id
+		FROM job_counts AS c JOIN polling_jobs AS j ON j.job_id = c.job_id LEFT JOIN job_failures AS f ON f.job_id = c.job_id ORDER BY c.job_id`)
+	if err != nil {
+		return fmt.Errorf("reading the failures of jobs: %w", err)
+	}
+	before := kept[0].Add(-forgottenBefore)
+	for _, row := range rows {
+		missing := row.Failures - l.failures[row.JobID]
+		if missing <= 0 || row.OutcomeID == nil {
+			continue
+		}
+		symbols, err := symbolsOf(row.Symbols)
+		if err != nil {
+			return err
+		}
+		failure := schema.QuoteFailed{Quote: schema.Quote{Provider: row.Provider, Symbol: *row.Symbol}, Code: *row.Code, Reason: *row.Reason, FailedAt: *row.FailedAt}
+		if part, offset, ok := l.place(schema.QuoteOutcomes, *row.OutcomeID); ok && !l.at(schema.QuoteOutcomes, part).Has(offset) {
+			slot, err := l.forgotten(failure, row.JobID, 0)
+			if err != nil {
+				return err
+			}
+			slot.Offset = offset
+			l.at(schema.QuoteOutcomes, part).Put(slot)
+			missing--
+		}
+		if failure.FailedAt.After(before) {
+			failure.FailedAt = before
+		}
+		failure.Reason = "of a request that was deleted"
+		for n := range missing {
+			failure.Symbol = symbols[n%len(symbols)]
+			slot, err := l.forgotten(failure, row.JobID, n+1)
+			if err != nil {
+				return err
+			}
+			l.floats = append(l.floats, float{pipeline.TopicPartition{Topic: schema.QuoteOutcomes, Partition: l.partitionOf(failure)}, -1, slot})
+		}
+	}
+	return nil
+}
+
+// forgottenBefore is how long before what is kept the deleted requests are said to have failed.
+const forgottenBefore = time.Hour
+
+func (l *Layout) forgotten(failure schema.QuoteFailed, job string, n int) (refill.Slot, error) {
+	id := schema.DeriveID(refillEvents, "forgotten", job, strconv.Itoa(n))
+	failure.RequestID = schema.JobRequestID(job, id)
+	return l.literal(schema.Event{ID: id, Source: refillEvents, Payload: failure}, failure.FailedAt, refill.Unlinked)
+}
+
+// countFailure counts an outcome that is given again, if it is a failure of a job.
+func (l *Layout) countFailure(p schema.Payload) {
+	switch p := p.(type) {
+	case schema.QuoteFailed:
+		l.failures[schema.JobOfRequest(p.RequestID)]++
+	case schema.QuoteRejected:
+		l.failures[schema.JobOfRequest(p.RequestID)]++
+	}
+}

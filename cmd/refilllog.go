@@ -1,0 +1,472 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/handlers/normalize"
+	"github.com/pricemill/pricemill/pipeline/audit"
+	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
+	"github.com/pricemill/pricemill/pipeline/outbox"
+	"github.com/pricemill/pricemill/pipeline/refill"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections/logrecords"
+	"github.com/pricemill/pricemill/schema"
+)
+
+func newRefillLog(a *app) *cobra.Command {
+	var v refilling
+	c := &cobra.Command{
+		Use:   "log",
+		Short: "Fill lost topics on Kafka from the database",
+		Long: `Fill topics on Kafka from the database after they were lost: all of them, with
+the cluster, or some. Answers, prices, corrections, outcomes, requests and
+polling jobs get records again, at the offsets that they had, with the ids that
+they had. Where the database does not know what was there, an event log.gap.v1
+says so, and every stage skips it. Positions stay; row ids stay.
+
+Stop the service and what restarts it first. A lost topic must not exist, or be
+empty. What was sent to Kafka and read by no stage is lost with it; it is
+counted, and what follows from answers is made again.
+
+At the end all read models are built from the new log and compared, as verify
+does. Until that holds, no other command works with the database. Run an
+interrupted run again: it continues.
+
+The exit status is 0 where the log can be used. See docs/refill.md.`,
+		Example: "  pricemill refill log\n  pricemill refill log -o json",
+		Args:    exactArgs(0),
+		RunE:    func(c *cobra.Command, _ []string) error { return a.refillLog(c.Context(), v) },
+	}
+	c.Flags().BoolVar(&v.accept, "accept-differences", false, "finish although the check found differences, which are printed")
+	outputFlag(c, &v.output)
+	return c
+}
+
+// refilledLog is what refill log prints.
+type refilledLog struct {
+	// Start is "new" or "continued", or "finished" where no topic is lost.
+	Start  string               `json:"start"`
+	Topics []refill.FilledTopic `json:"topics"`
+	// Lost are, by topic, the events that were sent and that no stage had read. Those of them
+	// that follow from answers are among Appended.
+	Lost map[string]int64 `json:"lost,omitempty"`
+	// Unplaced are events that the database knows and that have no place in the log.
+	Unplaced int64 `json:"unplaced,omitempty"`
+	// Checks are those of verify.
+	Checks  []*audit.Finding `json:"checks"`
+	Seconds float64          `json:"seconds"`
+}
+
+// errRefillLog says that the log was filled and is not what the database says.
+var errRefillLog = errors.New("the new log and the database do not agree, and no other command works with the database; " +
+	"--accept-differences has them used as they are")
+
+func (a *app) refillLog(ctx context.Context, v refilling) error {
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	if len(c.Brokers) == 0 {
+		return fmt.Errorf("%w: KAFKA_BOOTSTRAP_SERVERS is not set: without Kafka, the log is in the database", errUsage)
+	}
+	c.Roles = roles{Handlers: true, Projections: true}
+	began := time.Now()
+	r := logRefiller{app: a, config: c, log: a.loggerAt(c, slog.LevelWarn), backends: &backends{keyedBySymbol: c.KeyedBySymbol}, clusters: map[int32]*kafka.Broker{}}
+	out, err := r.run(ctx, v)
+	if err = errors.Join(err, r.backends.close()); out.Start == "" || err != nil && !errors.Is(err, errRefillLog) {
+		return err
+	}
+	out.Seconds = time.Since(began).Seconds()
+	return errors.Join(a.print(v.output, out, func(w io.Writer) { printRefilledLog(w, out, err) }), err)
+}
+
+func printRefilledLog(w io.Writer, r refilledLog, failed error) {
+	if r.Start == refillFinished {
+		fmt.Fprintln(w, "no topic is lost: nothing is left to do")
+		return
+	}
+	fmt.Fprintln(w, "TOPIC\tPARTITIONS\tRECORDS\tGAPS\tAPPENDED\tNOT READ")
+	for _, t := range r.Topics {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\n", t.Topic, t.Partitions, t.Records, t.Gaps, t.Appended, r.Lost[string(t.Topic)])
+	}
+	if r.Unplaced > 0 {
+		fmt.Fprintf(w, "\n%d events that the database knows have no place in the log: they are not given again\n", r.Unplaced)
+	}
+	(&verdict{Checks: slices.DeleteFunc(slices.Clone(r.Checks), func(f *audit.Finding) bool { return f.State == audit.Holds && len(f.Limits) == 0 })}).notes(w)
+	if failed == nil {
+		if slices.ContainsFunc(r.Checks, func(f *audit.Finding) bool { return f.State != audit.Holds }) {
+			fmt.Fprintln(w, "\nthe log can be used; it does not agree with the database: the differences above were accepted")
+			return
+		}
+		note := map[string]string{refillContinued: " (an interrupted run, continued)"}[r.Start]
+		fmt.Fprintf(w, "\nevery read model follows from the new log, which can be used%s\n", note)
+	}
+}
+
+// logRefiller is one run of refill log.
+type logRefiller struct {
+	app      *app
+	config   config
+	modules  *modules
+	log      *slog.Logger
+	backends *backends
+	bar      *progress
+
+	mu       sync.Mutex
+	clusters map[int32]*kafka.Broker
+}
+
+func (r *logRefiller) run(ctx context.Context, v refilling) (out refilledLog, err error) {
+	cluster, err := r.backends.connect(ctx, r.config, r.log)
+	if err != nil {
+		return out, err
+	}
+	if err := r.openDatabase(ctx); err != nil {
+		return out, err
+	}
+	b := r.backends
+	r.bar = r.app.progress()
+	defer r.bar.end()
+	var recorded string
+	if err := b.store.Get(ctx, &recorded, `SELECT log FROM instance`); err != nil {
+		return out, fmt.Errorf("reading the log of the database: %w", err)
+	}
+	begun := recorded == store.LogRefillUnderWay
+	var run store.LogRefill
+	begin := func() error {
+		return b.store.Write(ctx, func(tx *store.Tx) (err error) {
+			run, _, err = tx.BeginLogRefill(ctx, cluster, schema.NewTime(time.Now()))
+			return err
+		})
+	}
+	if begun {
+		if err := begin(); err != nil {
+			return out, err
+		}
+		if run.Cluster != cluster {
+			return out, fmt.Errorf("an interrupted run has begun to fill the Kafka cluster %s, and KAFKA_BOOTSTRAP_SERVERS names the cluster %s", run.Cluster, cluster)
+		}
+	}
+	out.Start = refillNew
+	if begun {
+		out.Start = refillContinued
+	}
+	if !run.Written {
+		lost, spare, err := r.lost(ctx, run)
+		if err != nil {
+			return refilledLog{}, err
+		}
+		if len(lost) == 0 && !begun {
+			return refilledLog{Start: refillFinished}, nil
+		}
+		if err := r.checkComplete(ctx, lost, spare); err != nil && !v.accept {
+			return refilledLog{}, err
+		}
+		if !begun {
+			if err := begin(); err != nil {
+				return refilledLog{}, err
+			}
+		}
+		if err := r.fill(ctx, run, lost, spare, &out); err != nil {
+			return refilledLog{}, err
+		}
+	}
+	// What this version has and the database did not know is created as at a start.
+	if _, err := b.topics(ctx); err != nil {
+		return refilledLog{}, err
+	}
+	r.step("checking")
+	if out.Checks, err = r.app.findings(ctx, b, r.modules, r.modules.projections, verification{differences: shownDifferences}, r.log); err != nil {
+		return refilledLog{}, err
+	}
+	// Events that were never sent wait until a service runs.
+	out.Checks = slices.DeleteFunc(out.Checks, func(f *audit.Finding) bool { return f.Name == "outbox" })
+	if !v.accept && slices.ContainsFunc(out.Checks, func(f *audit.Finding) bool { return f.State != audit.Holds }) {
+		return out, errRefillLog
+	}
+	return out, b.store.Write(ctx, func(tx *store.Tx) error { return tx.FinishLogRefill(ctx, schema.NewTime(time.Now())) })
+}
+
+// openDatabase opens the database that is whole, and builds all that it has.
+func (r *logRefiller) openDatabase(ctx context.Context) error {
+	db, err := openEngine(ctx, r.config)
+	if err != nil {
+		return err
+	}
+	recorded, used, err := store.RecordedLog(ctx, db)
+	switch {
+	case err != nil:
+	case recorded == store.MoveUnderWay:
+		err = errMoveUnderWay
+	case recorded == store.RefillUnderWay:
+		err = errRefillUnderWay
+	case recorded == store.TableLog:
+		err = fmt.Errorf("%w: it holds its log itself: that is lost and restored with it", store.ErrOtherLog)
+	case !used:
+		err = fmt.Errorf("there is nothing to fill the log from: %s knows no topic", nameOf(r.config))
+	case r.config.DatabaseURL == "":
+		err = r.backends.lock(r.config, serving)
+	}
+	if err == nil {
+		r.backends.store, err = store.Open(ctx, db)
+	}
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	b := r.backends
+	b.closers = append(b.closers, b.store.Close)
+	if err := r.refuseService(ctx); err != nil {
+		return err
+	}
+	there, err := installed(ctx, b.store)
+	if err != nil {
+		return err
+	}
+	if folds, stages := there.lacks(); len(folds)+len(stages) > 0 {
+		return fmt.Errorf("this binary does not have %q: fill the log with the binary that does", append(folds, stages...))
+	}
+	// Handlers would log again what they logged when it came about.
+	r.modules, err = build(r.config.switchedOn(there), slog.New(slog.DiscardHandler))
+	return err
+}
+
+// refuseService refuses to work while a service works with the database or the cluster.
+func (r *logRefiller) refuseService(ctx context.Context) error {
+	b := r.backends
+	var held bool
+	err := b.store.Get(ctx, &held, `SELECT EXISTS (SELECT 1 FROM leases WHERE name = $1 AND expires_ms > `+b.store.NowMillis()+`)`, outbox.LeaseName)
+	if err != nil {
+		return fmt.Errorf("asking whether a service works with the database: %w", err)
+	}
+	groups, err := b.kafka.ActiveGroups(ctx, r.config.GroupPrefix+".")
+	if err != nil {
+		return err
+	}
+	if held || len(groups) > 0 {
+		return fmt.Errorf("a service works with the database: stop it first; one that was killed counts as running for some seconds, "+
+			"at most until its session expires (%s). Its groups: %s", r.config.SessionTimeout, strings.Join(groups, ", "))
+	}
+	return nil
+}
+
+func (r *logRefiller) step(what string) {
+	r.bar.describe(what)
+	r.log.Debug("refilling", "step", what)
+}
+
+func (r *logRefiller) read(records int) {
+	r.mu.Lock() // partitions are worked on side by side
+	defer r.mu.Unlock()
+	r.bar.add(records)
+}
+
+// dial connects to Kafka, where topics are then created with so many partitions.
+func (r *logRefiller) dial(ctx context.Context, partitions int32) (*kafka.Broker, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if broker, there := r.clusters[partitions]; there {
+		return broker, nil
+	}
+	cfg := brokerConfig(r.config, r.log)
+	cfg.Partitions = partitions
+	broker, err := kafka.New(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	r.clusters[partitions] = broker
+	r.backends.closers = append(r.backends.closers, broker.Close)
+	return broker, nil
+}
+
+// lost are the topics that the cluster lacks, or has only as empty ones of another id, in the order
+// of the data's way. spare are incarnations that a service has registered since, and that nothing
+// was written to.
+func (r *logRefiller) lost(ctx context.Context, run store.LogRefill) (lost, spare []store.Topic, err error) {
+	known, err := r.backends.store.Topics(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	infos, err := r.backends.kafka.Topics(ctx, schema.Topics())
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range schema.Topics() {
+		var incarnations []store.Topic
+		for _, topic := range known { // by epoch
+			if topic.Name == string(name) {
+				incarnations = append(incarnations, topic)
+			}
+		}
+		if len(incarnations) == 0 {
+			continue // of this version: the next start creates it
+		}
+		newest := incarnations[len(incarnations)-1]
+		info, exists := infos[name]
+		empty, err := r.isEmpty(ctx, name, exists)
+		if err != nil {
+			return nil, nil, err
+		}
+		if exists && info.ID == newest.ID {
+			unused, err := r.unused(ctx, newest)
+			if err != nil {
+				return nil, nil, err
+			}
+			if !empty || !unused || len(incarnations) == 1 {
+				continue
+			}
+			spare = append(spare, newest)
+			newest = incarnations[len(incarnations)-2]
+		}
+		switch ours := run.Topics[string(name)] == info.ID && exists; {
+		case exists && !empty && !ours:
+			return nil, nil, fmt.Errorf("topic %s of the cluster has records, and is not the one that the database knows: a service was started after the loss, or the topic is another installation's. "+
+				"Delete it if what it has is of no use, or continue with it by pricemill stages skip; see docs/refill.md", r.config.Topics[name])
+		case newest.Renewed > 0:
+			return nil, nil, fmt.Errorf("topic %s had lost its end before it was lost: its offsets were given twice, and cannot be given again; continue by pricemill stages skip", r.config.Topics[name])
+		}
+		lost = append(lost, newest)
+	}
+	return lost, spare, nil
+}
+
+func (r *logRefiller) isEmpty(ctx context.Context, name schema.Topic, exists bool) (bool, error) {
+	if !exists {
+		return true, nil
+	}
+	ranges, err := r.backends.kafka.Offsets(ctx, name)
+	if err != nil {
+		return false, fmt.Errorf("asking for the ends of %s: %w", name, err)
+	}
+	return !slices.ContainsFunc(ranges, func(held log.OffsetRange) bool { return held.End > 0 }), nil
+}
+
+// unused reports whether no stage and no event has to do with an incarnation of a topic.
+func (r *logRefiller) unused(ctx context.Context, topic store.Topic) (unused bool, err error) {
+	err = r.backends.store.Get(ctx, &unused, `SELECT NOT EXISTS (SELECT 1 FROM positions WHERE topic_id = $1)
+		AND NOT EXISTS (SELECT 1 FROM chains WHERE epoch = $2 AND last > 0)`, topic.ID, topic.Epoch)
+	if err != nil {
+		return false, fmt.Errorf("asking who uses topic %s (%s): %w", topic.Name, topic.ID, err)
+	}
+	return unused, nil
+}
+
+// tablesOf are the projections whose tables alone tell of the records of a topic.
+var tablesOf = map[schema.Topic][]string{
+	schema.PollingJobs:   {"polling-jobs"},
+	schema.FetchRequests: {"requests"},
+	schema.RawQuotes:     {"raw-store"},
+	schema.PriceEvents:   {"processed-prices"},
+	schema.QuoteOutcomes: {"requests"},
+}
+
+// checkComplete refuses a database whose tables lack what other stages have read of a lost topic.
+func (r *logRefiller) checkComplete(ctx context.Context, lost, spare []store.Topic) error {
+	positions, err := store.Positions(ctx, r.backends.store, "")
+	if err != nil {
+		return err
+	}
+	serving := map[string]bool{"raw-store": true}
+	var folds []struct {
+		Projection string `db:"projection"`
+		Number     int64  `db:"number"`
+	}
+	if err := r.backends.store.Select(ctx, &folds, `SELECT projection, number FROM generations WHERE active = 1`); err != nil {
+		return fmt.Errorf("reading which generations serve: %w", err)
+	}
+	for _, f := range folds {
+		serving[fmt.Sprintf("%s.g%d", f.Projection, f.Number)] = true
+	}
+	for _, topic := range lost {
+		furthest, table := map[int32]int64{}, map[int32]int64{}
+		for _, p := range positions {
+			if p.Topic != topic.Name {
+				continue
+			}
+			if p.TopicID != topic.ID && !slices.ContainsFunc(spare, func(s store.Topic) bool { return s.ID == p.TopicID }) {
+				return fmt.Errorf("stage %s stands in an earlier incarnation of topic %s: resolve that first; see docs/halts.md", p.Stage, topic.Name)
+			}
+			furthest[p.Part] = max(furthest[p.Part], p.Next)
+			if serving[p.Stage] && slices.Contains(tablesOf[schema.Topic(topic.Name)], withoutGeneration(p.Stage)) {
+				table[p.Part] = max(table[p.Part], p.Next)
+			}
+		}
+		for part, next := range furthest {
+			if names := tablesOf[schema.Topic(topic.Name)]; len(names) > 0 && table[part] < next {
+				return fmt.Errorf("%s is %d records behind on %s/%d, and no other table tells of them: what only other stages have read cannot be given again; "+
+					"--accept-differences leaves gaps there", strings.Join(names, " and "), next-table[part], topic.Name, part)
+			}
+		}
+	}
+	return nil
+}
+
+// fill fills the lost topics.
+func (r *logRefiller) fill(ctx context.Context, run store.LogRefill, lost, spare []store.Topic, out *refilledLog) error {
+	b := r.backends
+	err := b.store.Write(ctx, func(tx *store.Tx) error {
+		for _, topic := range spare {
+			if err := tx.ForgetTopic(ctx, topic); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	r.step("reading the database")
+	layout, err := r.layout(ctx)
+	if err != nil {
+		return err
+	}
+	out.Topics, err = refill.FillLog(ctx, refill.LogConfig{Store: b.store, Run: run, Lost: lost, Lay: layout.Partitions, Records: layout,
+		Cluster: func(ctx context.Context, partitions int32) (refill.Cluster, error) { return r.dial(ctx, partitions) }, Step: r.step, Progress: r.read})
+	if err != nil {
+		return err
+	}
+	out.Unplaced, out.Lost = layout.Unplaced, map[string]int64{}
+	for _, topic := range lost {
+		if n := layout.Unread(topic); n > 0 {
+			out.Lost[topic.Name] = n
+		}
+	}
+	return nil
+}
+
+// layout reads where the records of all topics are.
+func (r *logRefiller) layout(ctx context.Context) (*logrecords.Layout, error) {
+	known, err := r.backends.store.Topics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	topics := map[schema.Topic]store.Topic{}
+	for _, topic := range known { // by epoch: the newest stays
+		topics[schema.Topic(topic.Name)] = topic
+	}
+	return logrecords.New(ctx, logrecords.Config{View: r.backends.store, Topics: topics, Commands: commandSource, Partition: kafka.Partition, Progress: r.read,
+		RecordKey: func(p schema.Payload) []byte {
+			if r.config.KeyedBySymbol && p.Topic() == schema.PriceEvents {
+				return []byte(schema.SymbolOfKey(p.Key()))
+			}
+			return []byte(p.Key())
+		},
+		NewNormalizer: func() logrecords.Normalizer {
+			for _, stage := range r.modules.stages {
+				if replay, ok := normalize.NewReplay(stage.Handler); ok {
+					return replay
+				}
+			}
+			return nil
+		}})
+}

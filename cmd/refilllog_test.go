@@ -1,0 +1,345 @@
+package cmd_test
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/pipeline/audit"
+	"github.com/pricemill/pricemill/pipeline/refill"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/schema"
+)
+
+// loseTopics deletes topics of a stopped program; all where none are named.
+func loseTopics(t testing.TB, env environment, topics ...schema.Topic) {
+	t.Helper()
+	if len(topics) == 0 {
+		topics = schema.Topics()
+	}
+	administer(t, env, func(admin sarama.ClusterAdmin) {
+		for _, topic := range topics {
+			require.NoError(t, admin.DeleteTopic(topicName(env, topic)))
+		}
+		require.Eventually(t, func() bool {
+			there, err := admin.ListTopics()
+			require.NoError(t, err)
+			return !slices.ContainsFunc(topics, func(topic schema.Topic) bool { _, listed := there[topicName(env, topic)]; return listed })
+		}, time.Minute, 20*time.Millisecond)
+	})
+}
+
+// recreateTopic leaves an empty topic in the place of one.
+func recreateTopic(t testing.TB, env environment, topic schema.Topic) {
+	t.Helper()
+	loseTopics(t, env, topic)
+	administer(t, env, func(admin sarama.ClusterAdmin) {
+		require.NoError(t, admin.CreateTopic(topicName(env, topic), &sarama.TopicDetail{NumPartitions: partitionsInTests, ReplicationFactor: 1,
+			ConfigEntries: map[string]*string{"retention.ms": new("-1"), "retention.bytes": new("-1")}}, false))
+	})
+}
+
+// filledLog is what refill log prints.
+type filledLog struct {
+	Start    string               `json:"start"`
+	Topics   []refill.FilledTopic `json:"topics"`
+	Lost     map[string]int64     `json:"lost"`
+	Unplaced int64                `json:"unplaced"`
+	Checks   []*audit.Finding     `json:"checks"`
+}
+
+func (f filledLog) of(topic schema.Topic) refill.FilledTopic {
+	for _, filled := range f.Topics {
+		if filled.Topic == topic {
+			return filled
+		}
+	}
+	return refill.FilledTopic{}
+}
+
+func refillLog(t testing.TB, env environment) (f filledLog) {
+	t.Helper()
+	status, stdout, stderr := run(t, env, "refill", "log", "-o", "json")
+	require.Zero(t, status, stdout+stderr)
+	require.NoError(t, json.Unmarshal([]byte(stdout), &f), stdout)
+	return f
+}
+
+// keptByRefillOfLog are the rows of all tables that a refill of the log leaves as they are: all
+// that say nothing of the topics themselves.
+func keptByRefillOfLog(t testing.TB, env environment) map[string][]string {
+	t.Helper()
+	kept := keptOf(t, env)
+	for _, table := range []string{"topics", "positions", "dead_letters"} { // they name topics by their ids
+		delete(kept, table)
+	}
+	return kept
+}
+
+// TestRefillLog loses all topics of an installation with all kinds of records, and fills other ones
+// from the database, with three kills on the way. Every row is as it was, every read model follows
+// from the new log, and work continues.
+func TestRefillLog(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	env := newKafkaStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20", "MIN_POLL_INTERVAL": "1s", "DEFAULT_PROVIDER": "csv",
+		"PLUGINS": "price-alerts,candles,vwap,ema,instruments"})
+	file := filepath.Join(t.TempDir(), "alerts.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("modules:\n  price-alerts:\n    alerts: [simulated/S1 above 50000]\n"), 0o600))
+	env["CONFIG_FILE"] = file
+	p := start(t, env)
+	p.eventually("/readyz", http.StatusOK)
+	id := p.newJob(`{"symbols":["AAPL","MSFT"],"interval":1,"provider":"simulated"}`)
+	stopped := p.newJob(`{"symbols":["TSLA"],"interval":1,"provider":"simulated"}`)
+	paused := p.newJob(`{"symbols":["IBM"],"interval":1,"provider":"simulated"}`)
+	p.runs(paused, 1)
+	p.command(http.MethodDelete, stopped)
+	p.command(http.MethodPost, paused+"/pause")
+	p.runs(id, 2)
+	answers := makeAnswers(random, refillPrices, time.Date(2025, 6, 15, 14, 0, 0, 0, time.UTC))
+	p.feed(answers)
+	p.feed(answers[:200]) // a stream repeats itself
+	ingestedCorrections(t, p)
+	makeDeadLetters(t, p, schema.RawQuotes, 3, "raw-store")
+	makeDeadLetters(t, p, schema.PriceEvents, 2, "moving-averages.g1", "latest-prices.g1", "price-alerts")
+	require.Equal(t, http.StatusOK, p.get("/api/v1/prices/latest?provider=simulated&symbol=ASKED").status, "a request of a client")
+	p.get("/api/v1/prices/latest?provider=csv&symbol=REFUSED")
+	p.command(http.MethodPost, paused+"/resume")
+	p.runs(paused, p.job(paused).Counts.Runs+1)
+	p.command(http.MethodPost, paused+"/pause")
+	p.command(http.MethodPost, id+"/pause")
+	awaitDrained(t, env)
+	status, _, stderr := run(t, env, "refill", "log")
+	assert.Equal(t, 1, status)
+	assert.Regexp(t, "a service works with the database: stop it first|another pricemill runs on", stderr)
+	p.stopped()
+	proven(t, env)
+	status, stdout, _ := run(t, env, "refill", "log")
+	assert.Zero(t, status)
+	assert.Contains(t, stdout, "no topic is lost")
+	before, ends := keptByRefillOfLog(t, env), endsOfAll(t, env)
+
+	loseTopics(t, env)
+	for range refillKills {
+		killRefillOf(t, env, "log", 1+random.IntN(8), time.Duration(random.IntN(4000))*time.Microsecond)
+	}
+	checking := 3 + 2*len(schema.Topics()) // the last step: the topics are written, and the database knows them
+	killRefillOf(t, env, "log", checking, 0)
+	for _, args := range [][]string{{"serve"}, {"verify"}, {"migrate"}, {"stages", "list"}, {"refill", "database"}} {
+		status, _, stderr = run(t, env, args...)
+		assert.Equal(t, 1, status, args)
+		assert.Contains(t, stderr, "the log is being filled again", args)
+	}
+	f := refillLog(t, env)
+	assert.Equal(t, "continued", f.Start)
+	assert.Zero(t, f.Unplaced)
+	assert.Empty(t, f.Lost)
+	assert.Equal(t, "finished", refillLog(t, env).Start, "another run")
+	after := endsOfAll(t, env)
+	for _, topic := range []schema.Topic{schema.PollingJobs, schema.FetchRequests, schema.RawQuotes, schema.StoredQuotes, schema.PriceEvents, schema.QuoteOutcomes} {
+		assert.Equal(t, ends[topic], after[topic], topic)
+	}
+	sameRows(t, before, keptByRefillOfLog(t, env))
+	proven(t, env)
+
+	// A job continues with its next slot, nothing that was asked is asked again, and nothing is
+	// stored twice.
+	p = start(t, env)
+	p.eventually("/readyz", http.StatusOK)
+	p.feed(answers[:500])
+	runs := p.job(id).Counts.Runs
+	p.command(http.MethodPost, id+"/resume")
+	p.runs(id, runs+2)
+	p.command(http.MethodPost, id+"/pause")
+	more := makeAnswers(random, refillPrices+500, time.Date(2025, 6, 15, 15, 0, 0, 0, time.UTC))[refillPrices:]
+	p.feed(more)
+	awaitDrained(t, env)
+	p.stopped()
+	assert.Len(t, keptOf(t, env)["raw_market_data"], len(before["raw_market_data"])+500+2*(p2runs(t, env, id)-runs))
+	proven(t, env)
+}
+
+// TestRefillLogOfWhatWasUnderWay: what waited in the outbox is sent, and what was sent and not
+// read follows from answers, and is read.
+func TestRefillLogOfWhatWasUnderWay(t *testing.T) {
+	t.Parallel()
+	const each = 30 * partitionsInTests
+	for name, test := range map[string]struct {
+		// roles are those of the processes that run one after the other until all is where it is.
+		roles []string
+		there func(counts map[string]int) bool
+		lost  map[string]int64
+	}{
+		"stored answers in the outbox": {[]string{"api,handlers,projections"},
+			func(c map[string]int) bool { return c["answers"] == each+10*partitionsInTests && c["outbox"] == each }, map[string]int64{}},
+		"stored answers that no stage read": {[]string{"api,handlers,projections", "relay"},
+			func(c map[string]int) bool { return c["outbox"] == 0 }, map[string]int64{"stored-quotes": each}},
+		"prices that no stage read": {[]string{"api,handlers,relay"},
+			func(c map[string]int) bool { return c["answers"] == each+10*partitionsInTests && c["outbox"] == 0 }, map[string]int64{"price-events": each}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			env := newKafkaStack(t, nil)
+			p := start(t, env)
+			p.feed(oneEach(0, 10))
+			p.stopped()
+			for i, roles := range test.roles {
+				p = start(t, env.with(environment{"ROLES": roles}))
+				if i == 0 {
+					feed(t, env, oneEach(10, 30))
+					require.Eventually(t, func() bool { return counted(t, env)["answers"] == each+10*partitionsInTests }, time.Minute, 50*time.Millisecond)
+				}
+				if i == len(test.roles)-1 {
+					require.Eventually(t, func() bool { return test.there(counted(t, env)) && normalized(t, env, test.lost["price-events"] > 0) }, time.Minute, 50*time.Millisecond)
+				}
+				p.stopped()
+			}
+			loseTopics(t, env)
+			f := refillLog(t, env)
+			assert.Equal(t, test.lost, f.lostOrNone())
+			for topic, n := range test.lost {
+				assert.Equal(t, n, f.of(schema.Topic(topic)).Appended, topic)
+			}
+			p = start(t, env)
+			p.feed(oneEach(40, 10))
+			expect(t, env, 50*partitionsInTests, 50*partitionsInTests)
+			p.stopped()
+			proven(t, env)
+		})
+	}
+}
+
+func (f filledLog) lostOrNone() map[string]int64 {
+	if f.Lost == nil {
+		return map[string]int64{}
+	}
+	return f.Lost
+}
+
+// normalized reports whether all stored answers were read and what follows was sent, if that is
+// wanted.
+func normalized(t *testing.T, env environment, wanted bool) bool {
+	t.Helper()
+	if !wanted {
+		return true
+	}
+	db := openTables(t, env)
+	defer func() { assert.NoError(t, db.Close()) }()
+	var read, sent int
+	require.NoError(t, db.Get(t.Context(), &read, `SELECT COALESCE(SUM(next_offset), 0) FROM positions WHERE stage = 'normalize'`))
+	require.NoError(t, db.Get(t.Context(), &sent, `SELECT COALESCE(SUM(c.sent), 0) FROM chains AS c JOIN topics AS t ON t.epoch = c.epoch WHERE t.name = 'price-events'`))
+	return read == 40*partitionsInTests && sent == 40*partitionsInTests
+}
+
+// TestRefillLogOfSomeTopics: those that are there stay as they are, and one that someone has created
+// again, empty, is filled.
+func TestRefillLogOfSomeTopics(t *testing.T) {
+	t.Parallel()
+	for _, topics := range [][]schema.Topic{{schema.PriceEvents}, {schema.StoredQuotes}, {schema.RawQuotes, schema.QuoteOutcomes}} {
+		t.Run(string(topics[0]), func(t *testing.T) {
+			t.Parallel()
+			env := newKafkaStack(t, nil)
+			p := start(t, env)
+			p.feed(oneEach(0, 20))
+			ingestedCorrections(t, p)
+			awaitDrained(t, env)
+			p.stopped()
+			before, ends := keptByRefillOfLog(t, env), endsOfAll(t, env)
+			for i, topic := range topics {
+				if i == 0 {
+					recreateTopic(t, env, topic)
+				} else {
+					loseTopics(t, env, topic)
+				}
+			}
+			f := refillLog(t, env)
+			assert.Len(t, f.Topics, len(topics))
+			assert.Equal(t, ends, endsOfAll(t, env))
+			sameRows(t, before, keptByRefillOfLog(t, env))
+			p = start(t, env)
+			p.feed(oneEach(0, 30)) // 20 of which are known
+			expect(t, env, 30*partitionsInTests+5, 30*partitionsInTests+4)
+			p.stopped()
+			proven(t, env)
+		})
+	}
+}
+
+// TestRefillLogAfterAServiceBegan on the empty cluster: it created the topics, and halted. What it
+// has not written to is filled; what it has, or someone else, is refused.
+func TestRefillLogAfterAServiceBegan(t *testing.T) {
+	t.Parallel()
+	env := newKafkaStack(t, nil)
+	p := start(t, env)
+	p.feed(oneEach(0, 20))
+	p.stopped()
+	before := keptByRefillOfLog(t, env)
+	loseTopics(t, env)
+	p = start(t, env)
+	p.halts("created again", "pricemill stages skip")
+	p.stopped()
+	refillLog(t, env)
+	sameRows(t, before, keptByRefillOfLog(t, env))
+	proven(t, env)
+
+	loseTopics(t, env, schema.RawQuotes)
+	p = start(t, env)
+	p.halts("created again", "pricemill stages skip")
+	feed(t, env, oneEach(20, 1))
+	p.stopped()
+	status, stdout, stderr := run(t, env, "refill", "log")
+	assert.Equal(t, 1, status, stdout)
+	assert.Contains(t, stderr, "topic "+topicName(env, schema.RawQuotes)+" of the cluster has records")
+	loseTopics(t, env, schema.RawQuotes)
+	refillLog(t, env)
+	p = start(t, env)
+	p.feed(oneEach(20, 10))
+	expect(t, env, 30*partitionsInTests, 30*partitionsInTests)
+	p.stopped()
+	proven(t, env)
+}
+
+// TestRefillLogIsRefused where there is nothing to fill it from, or it would not be whole.
+func TestRefillLogIsRefused(t *testing.T) {
+	t.Parallel()
+	refused := func(env environment, wanted int, sentence string) {
+		t.Helper()
+		status, stdout, stderr := run(t, env, "refill", "log")
+		assert.Equal(t, wanted, status, stdout)
+		assert.Contains(t, stderr, sentence)
+	}
+	refused(environment{"DATA_DIR": t.TempDir()}, 2, "without Kafka, the log is in the database")
+	env := newKafkaStack(t, nil)
+	refused(env, 1, "there is nothing to fill the log from")
+	p := start(t, env)
+	p.feed(oneEach(0, 10))
+	p.stopped()
+	loseTopics(t, env)
+	execute := func(statement string) {
+		db := openTables(t, env)
+		defer func() { assert.NoError(t, db.Close()) }()
+		require.NoError(t, db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(t.Context(), statement)
+			return err
+		}))
+	}
+	execute(`UPDATE positions SET next_offset = next_offset - 1 WHERE stage = 'processed-prices.g1' AND part = 2`)
+	refused(env, 1, "processed-prices is 1 records behind on price-events/2")
+	execute(`UPDATE positions SET next_offset = next_offset + 1 WHERE stage = 'processed-prices.g1' AND part = 2`)
+	execute(`UPDATE processed_prices SET price = '1.5' WHERE id = (SELECT MIN(id) FROM processed_prices)`)
+	refused(env, 1, "the new log and the database do not agree")
+	status, stdout, _ := run(t, env, "refill", "log", "--accept-differences")
+	assert.Zero(t, status)
+	assert.Contains(t, stdout, "the differences above were accepted")
+}
