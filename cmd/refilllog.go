@@ -290,8 +290,8 @@ func (r *logRefiller) dial(ctx context.Context, partitions int32) (*kafka.Broker
 }
 
 // lost are the topics that the cluster lacks, or has only as empty ones of another id, in the order
-// of the data's way. spare are incarnations that a service has registered since, and that nothing
-// was written to.
+// of the data's way. spare are incarnations that a service has registered since, and that no stage
+// has come to.
 func (r *logRefiller) lost(ctx context.Context, run store.LogRefill) (lost, spare []store.Topic, err error) {
 	known, err := r.backends.store.Topics(ctx)
 	if err != nil {
@@ -302,42 +302,57 @@ func (r *logRefiller) lost(ctx context.Context, run store.LogRefill) (lost, spar
 		return nil, nil, err
 	}
 	for _, name := range schema.Topics() {
-		var incarnations []store.Topic
-		for _, topic := range known { // by epoch
-			if topic.Name == string(name) {
-				incarnations = append(incarnations, topic)
-			}
+		topic, newer, err := r.stood(ctx, known, name)
+		if err != nil {
+			return nil, nil, err
 		}
-		if len(incarnations) == 0 {
-			continue // of this version: the next start creates it
-		}
-		newest := incarnations[len(incarnations)-1]
 		info, exists := infos[name]
+		if topic.ID == "" || exists && info.ID == topic.ID {
+			continue // it is of this version, and the next start creates it; or it is there
+		}
 		empty, err := r.isEmpty(ctx, name, exists)
 		if err != nil {
 			return nil, nil, err
 		}
-		if exists && info.ID == newest.ID {
-			unused, err := r.unused(ctx, newest)
-			if err != nil {
-				return nil, nil, err
-			}
-			if !empty || !unused || len(incarnations) == 1 {
-				continue
-			}
-			spare = append(spare, newest)
-			newest = incarnations[len(incarnations)-2]
-		}
-		switch ours := run.Topics[string(name)] == info.ID && exists; {
-		case exists && !empty && !ours:
+		switch ours := exists && run.Topics[string(name)] == info.ID; {
+		case !empty && !ours:
 			return nil, nil, fmt.Errorf("topic %s of the cluster has records, and is not the one that the database knows: a service was started after the loss, or the topic is another installation's. "+
 				"Delete it if what it has is of no use, or continue with it by pricemill stages skip; see docs/refill.md", r.config.Topics[name])
-		case newest.Renewed > 0:
+		case topic.Renewed > 0:
 			return nil, nil, fmt.Errorf("topic %s had lost its end before it was lost: its offsets were given twice, and cannot be given again; continue by pricemill stages skip", r.config.Topics[name])
 		}
-		lost = append(lost, newest)
+		lost, spare = append(lost, topic), append(spare, newer...)
+	}
+	for _, topic := range spare {
+		var waits bool
+		if err := r.backends.store.Get(ctx, &waits, `SELECT EXISTS (SELECT 1 FROM outbox WHERE epoch = $1)`, topic.Epoch); err != nil {
+			return nil, nil, fmt.Errorf("looking for what waits for topic %s: %w", topic.Name, err)
+		}
+		if waits {
+			return nil, nil, fmt.Errorf("a service was started after the loss, and events wait for the topic %s that it created: continue with it by pricemill stages skip; see docs/refill.md",
+				r.config.Topics[schema.Topic(topic.Name)])
+		}
 	}
 	return lost, spare, nil
+}
+
+// stood is the incarnation of a topic that stages have come to, or else the newest one, and those
+// that are newer.
+func (r *logRefiller) stood(ctx context.Context, known []store.Topic, name schema.Topic) (topic store.Topic, newer []store.Topic, err error) {
+	incarnations := slices.DeleteFunc(slices.Clone(known), func(t store.Topic) bool { return t.Name != string(name) }) // by epoch
+	for i := len(incarnations) - 1; i >= 0; i-- {
+		var stands bool
+		if err := r.backends.store.Get(ctx, &stands, `SELECT EXISTS (SELECT 1 FROM positions WHERE topic_id = $1)`, incarnations[i].ID); err != nil {
+			return topic, nil, fmt.Errorf("asking who uses topic %s (%s): %w", name, incarnations[i].ID, err)
+		}
+		if stands {
+			return incarnations[i], incarnations[i+1:], nil
+		}
+	}
+	if len(incarnations) > 0 {
+		topic = incarnations[len(incarnations)-1]
+	}
+	return topic, nil, nil
 }
 
 func (r *logRefiller) isEmpty(ctx context.Context, name schema.Topic, exists bool) (bool, error) {
@@ -349,16 +364,6 @@ func (r *logRefiller) isEmpty(ctx context.Context, name schema.Topic, exists boo
 		return false, fmt.Errorf("asking for the ends of %s: %w", name, err)
 	}
 	return !slices.ContainsFunc(ranges, func(held log.OffsetRange) bool { return held.End > 0 }), nil
-}
-
-// unused reports whether no stage and no event has to do with an incarnation of a topic.
-func (r *logRefiller) unused(ctx context.Context, topic store.Topic) (unused bool, err error) {
-	err = r.backends.store.Get(ctx, &unused, `SELECT NOT EXISTS (SELECT 1 FROM positions WHERE topic_id = $1)
-		AND NOT EXISTS (SELECT 1 FROM chains WHERE epoch = $2 AND last > 0)`, topic.ID, topic.Epoch)
-	if err != nil {
-		return false, fmt.Errorf("asking who uses topic %s (%s): %w", topic.Name, topic.ID, err)
-	}
-	return unused, nil
 }
 
 // tablesOf are the projections whose tables alone tell of the records of a topic.
@@ -451,8 +456,10 @@ func (r *logRefiller) layout(ctx context.Context) (*logrecords.Layout, error) {
 		return nil, err
 	}
 	topics := map[schema.Topic]store.Topic{}
-	for _, topic := range known { // by epoch: the newest stays
-		topics[schema.Topic(topic.Name)] = topic
+	for _, topic := range known {
+		if topics[schema.Topic(topic.Name)], _, err = r.stood(ctx, known, schema.Topic(topic.Name)); err != nil {
+			return nil, err
+		}
 	}
 	return logrecords.New(ctx, logrecords.Config{View: r.backends.store, Topics: topics, Commands: commandSource, Partition: kafka.Partition, Progress: r.read,
 		RecordKey: func(p schema.Payload) []byte {

@@ -269,7 +269,9 @@ func TestRefillLogOfSomeTopics(t *testing.T) {
 			sameRows(t, before, keptByRefillOfLog(t, env))
 			p = start(t, env)
 			p.feed(oneEach(0, 30)) // 20 of which are known
-			expect(t, env, 30*partitionsInTests+5, 30*partitionsInTests+4)
+			awaitDrained(t, env)
+			assert.Equal(t, 30*partitionsInTests+5, counted(t, env)["answers"])
+			assert.Equal(t, 30*partitionsInTests+4, counted(t, env)["prices"], "one was retracted")
 			p.stopped()
 			proven(t, env)
 		})
