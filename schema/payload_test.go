@@ -140,6 +140,18 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 		"market.price.retracted.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.PriceRetracted{Correction: corrections().Draw(t, "correction"), RetractedAt: times().Draw(t, "retracted")}
 		}),
+		"market.price.added.v1": draw(func(t *rapid.T) schema.Payload {
+			price := schema.PriceObserved{Symbol: symbols().Draw(t, "symbol"), Price: prices().Draw(t, "price"), Size: sizes().Draw(t, "size"),
+				Timestamp: times().Draw(t, "time"), Sequence: sequences().Draw(t, "sequence"), Source: providers().Draw(t, "source"),
+				RawResponseID: oddIDs().Draw(t, "row"), ReceivedAt: times().Draw(t, "received")}
+			added := schema.PriceAdded{RenormalizationID: ids().Draw(t, "renormalization"), Price: &price}
+			if rapid.Bool().Draw(t, "a bar") {
+				b := bar()
+				b.Symbol, b.Source = price.Symbol, price.Source
+				added.Price, added.Bar = nil, &b
+			}
+			return added
+		}),
 		"market.quote.failed.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.QuoteFailed{
 				Quote: quotes().Draw(t, "quote"), Code: codes().Draw(t, "code"),

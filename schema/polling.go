@@ -243,6 +243,7 @@ func init() {
 	Register[BarObserved]()
 	Register[PriceCorrected]()
 	Register[PriceRetracted]()
+	Register[PriceAdded]()
 	Register[QuoteFailed]()
 	Register[QuoteRejected]()
 	Register[QuoteUnchanged]()
