@@ -131,6 +131,8 @@ type following struct {
 	app       *app
 	backends  *backends
 	rebuilder *projections.Rebuilder
+	// quiet has no more shown than a bar on a terminal.
+	quiet bool
 }
 
 const (
@@ -143,6 +145,7 @@ func (f following) follow(ctx context.Context, id string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	shown := f.app.newShown()
+	shown.quiet = f.quiet
 	defer shown.end()
 	worked := make(chan error, 1)
 	working := false
@@ -208,6 +211,7 @@ func outcome(r projections.Rebuild) error {
 type shown struct {
 	app *app
 	bar *progressbar.ProgressBar // nil where there is no terminal
+	quiet bool
 	// said is what the last line said, and when.
 	said projections.Rebuild
 	at   time.Time
@@ -233,6 +237,9 @@ func (s *shown) show(r projections.Rebuild) {
 			s.bar.ChangeMax64(r.Total)
 		}
 		_ = s.bar.Set64(r.Done) // a bar that cannot be drawn is no reason to stop
+	}
+	if s.quiet {
+		return
 	}
 	if isTerminal(s.app.stdout) {
 		if r.Settled() {

@@ -44,6 +44,9 @@ type Comparison struct {
 	fill       *engine.Fill
 	// tolerant has a table that only one of them has be a difference.
 	tolerant bool
+	// revised are the ids of rows of the list of prices that a renormalization revises; nil
+	// where the generation is no part of one.
+	revised map[int64]bool
 }
 
 // Compare begins a comparison. What is in its way is not an error, but a finding
@@ -213,7 +216,11 @@ func (c *Comparison) prove(ctx context.Context, live *store.Snapshot) (*audit.Fi
 	defer fresh.Close()
 	var proofs []Proof
 	for _, table := range c.projection.TableNames() {
-		proof, err := Prove(ctx, live, fresh, table, forgottenRows(c.projection, table), c.serving, c.filled, c.cfg.Most)
+		var revised map[int64]bool
+		if table == PriceListTable {
+			revised = c.revised
+		}
+		proof, err := prove(ctx, live, fresh, table, forgottenRows(c.projection, table), c.serving, c.filled, c.cfg.Most, revised)
 		if c.tolerant && errors.Is(err, ErrOtherTable) {
 			c.finding.Differ("%v", err)
 			continue

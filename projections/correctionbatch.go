@@ -78,7 +78,7 @@ func (c *Corrections) Batch(ctx context.Context, tx *pipeline.Tx, g pipeline.Gen
 func (b *Batch) read(ctx context.Context, in []pipeline.Record, statements []statement) (err error) {
 	c := b.corrections
 	if b.Corrects && c.Listed != nil {
-		if b.list, err = openList(ctx, b.tx, in); err != nil {
+		if b.list, err = openList(ctx, b.tx, b.g, in); err != nil {
 			return fmt.Errorf("correcting %s: %w", c.Table, err)
 		}
 		for _, s := range statements {

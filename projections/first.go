@@ -23,7 +23,11 @@ func OpenFirst(ctx context.Context, db *store.Store, p pipeline.Projection) (mad
 		if made = generations == 0; !made {
 			return nil
 		}
-		return create(ctx, tx, p, pipeline.Generation{Projection: p.Name(), Number: 1, Active: true}, activeKind)
+		promoted, err := promotedReadings(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return create(ctx, tx, p, pipeline.Generation{Projection: p.Name(), Number: 1, Active: true}, activeKind, promoted)
 	})
 	if err != nil {
 		return false, fmt.Errorf("making the tables of projection %s: %w", p.Name(), err)

@@ -35,16 +35,18 @@ func fingerprint(p pipeline.Projection) string {
 
 // generationRow is a row of generations.
 type generationRow struct {
-	Projection string      `db:"projection"`
-	Number     int         `db:"number"`
-	Fold       string      `db:"fold"`
-	Active     int         `db:"active"`
-	Following  int         `db:"following"`
-	Tables     string      `db:"tables"`
-	CreatedAt  schema.Time `db:"created_at"`
+	Projection string `db:"projection"`
+	Number     int    `db:"number"`
+	Fold       string `db:"fold"`
+	Active     int    `db:"active"`
+	Following  int    `db:"following"`
+	Tables     string `db:"tables"`
+	// Renormalizations are the ids of those that it takes, with commas between; see readings.
+	Renormalizations string      `db:"renormalizations"`
+	CreatedAt        schema.Time `db:"created_at"`
 }
 
-const generationColumns = `projection, number, fold, active, following, tables, created_at`
+const generationColumns = `projection, number, fold, active, following, tables, renormalizations, created_at`
 
 func (r generationRow) generation() pipeline.Generation {
 	return pipeline.Generation{Projection: r.Projection, Number: r.Number, Active: r.Active == 1}
@@ -81,7 +83,11 @@ func Open(ctx context.Context, db *store.Store, p pipeline.Projection) (engine.S
 		}
 		err := tx.Get(ctx, &generation.Number, `SELECT number FROM generations WHERE projection = $1 AND active = 1`, p.Name())
 		if errors.Is(err, sql.ErrNoRows) {
-			return create(ctx, tx, p, generation, activeKind)
+			promoted, err := promotedReadings(ctx, tx)
+			if err != nil {
+				return err
+			}
+			return create(ctx, tx, p, generation, activeKind, promoted)
 		}
 		return err
 	})
@@ -96,12 +102,12 @@ func stageName(g pipeline.Generation) string { return g.Projection + ".g" + strc
 
 // following is the stage that feeds a generation as the log continues.
 func following(p pipeline.Projection, g pipeline.Generation) engine.StageSpec {
-	return engine.StageSpec{Name: stageName(g), Consumes: p.Consumes(), Handler: Fold{p, g, true}}
+	return engine.StageSpec{Name: stageName(g), Consumes: consumes(p), Handler: Fold{p, g, true}}
 }
 
 // filling is the stage that feeds a generation which is no part of the service yet.
 func filling(p pipeline.Projection, g pipeline.Generation) engine.StageSpec {
-	return engine.StageSpec{Name: scratchStage(g), Consumes: p.Consumes(), Handler: Fold{p, g, false}}
+	return engine.StageSpec{Name: scratchStage(g), Consumes: consumes(p), Handler: Fold{p, g, false}}
 }
 
 // nextNumber is one that no generation has, nor had one that was rebuilt.
@@ -121,15 +127,16 @@ var (
 	scratchKind = kind{scratch: 1}
 )
 
-func create(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation, k kind) error {
+// create makes the tables of a generation that takes some renormalizations.
+func create(ctx context.Context, tx *store.Tx, p pipeline.Projection, g pipeline.Generation, k kind, taken readings) error {
 	for _, table := range p.Tables(g) {
 		if err := tx.DDL(ctx, table); err != nil {
 			return fmt.Errorf("creating the tables of generation %d: %w", g.Number, err)
 		}
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO generations (projection, number, fold, active, following, scratch, tables, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, g.Projection, g.Number, fingerprint(p), k.active, k.following, k.scratch,
-		strings.Join(p.TableNames(), ","), schema.NewTime(time.Now()))
+	_, err := tx.Exec(ctx, `INSERT INTO generations (projection, number, fold, active, following, scratch, tables, renormalizations, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, g.Projection, g.Number, fingerprint(p), k.active, k.following, k.scratch,
+		strings.Join(p.TableNames(), ","), taken.of(p), schema.NewTime(time.Now()))
 	return err
 }
 
@@ -185,7 +192,7 @@ func (f Fold) RefusesLate() error {
 
 // CheckAlive implements engine.Temporary.
 func (f Fold) CheckAlive(ctx context.Context, q store.Querier) error {
-	_, err := f.current(ctx, q)
+	_, _, err := f.current(ctx, q)
 	return err
 }
 
@@ -256,7 +263,7 @@ func OfStage(ctx context.Context, db *store.Store, all []pipeline.Projection, st
 // Empty deletes all rows of the generation. It comes after the locks of the
 // stage's positions.
 func (f Fold) Empty(ctx context.Context, tx *store.Tx) error {
-	g, err := f.current(ctx, tx)
+	g, _, err := f.current(ctx, tx)
 	if err != nil {
 		return err
 	}
@@ -272,28 +279,31 @@ func (f Fold) Empty(ctx context.Context, tx *store.Tx) error {
 // or is not fed by this stage any more.
 var ErrReplaced = errors.New("the generation is gone, or another fold's, or another stage's")
 
-// current is the generation as it is now. A swap of generations holds the positions
+// current is the generation as it is now, and the renormalizations that it takes. A swap of generations holds the positions
 // of their stages first, and a batch moves its own before its
 // handler asks: so what is said here is true until the transaction ends, whatever
 // process swaps.
-func (f Fold) current(ctx context.Context, q store.Querier) (pipeline.Generation, error) {
+func (f Fold) current(ctx context.Context, q store.Querier) (pipeline.Generation, readings, error) {
 	g := f.generation
 	var row generationRow
 	err := q.Get(ctx, &row, `SELECT `+generationColumns+` FROM generations WHERE projection = $1 AND number = $2`, g.Projection, g.Number)
 	switch {
 	case errors.Is(err, sql.ErrNoRows), err == nil && (row.Fold != fingerprint(f.projection) || f.follows != (row.Following == 1)):
-		return g, fmt.Errorf("generation %d of %s: %w", g.Number, g.Projection, ErrReplaced)
+		return g, "", fmt.Errorf("generation %d of %s: %w", g.Number, g.Projection, ErrReplaced)
 	case err != nil:
-		return g, fmt.Errorf("looking for generation %d of %s: %w", g.Number, g.Projection, err)
+		return g, "", fmt.Errorf("looking for generation %d of %s: %w", g.Number, g.Projection, err)
 	}
-	return row.generation(), nil
+	return row.generation(), readings(row.Renormalizations), nil
 }
 
 // Handle implements pipeline.Handler. A process whose generation was dropped, or
 // is another fold's, must not write.
 func (f Fold) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) ([]schema.Event, error) {
-	g, err := f.current(ctx, tx)
+	g, taken, err := f.current(ctx, tx)
 	if err != nil {
+		return nil, err
+	}
+	if in, err = taken.read(ctx, tx, in); err != nil || len(in) == 0 {
 		return nil, err
 	}
 	return nil, f.projection.Apply(ctx, tx, g, in)

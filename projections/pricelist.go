@@ -61,8 +61,8 @@ type priceList struct {
 	refused map[string]string
 }
 
-// openList opens the list for a batch, which is not empty.
-func openList(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (*priceList, error) {
+// openList opens the list for a batch of a generation, which is not empty.
+func openList(ctx context.Context, tx *pipeline.Tx, g pipeline.Generation, in []pipeline.Record) (*priceList, error) {
 	l := &priceList{tx: tx, below: map[int64]int64{}, not: map[int64]bool{}, refused: map[string]string{}}
 	own, topic := in[0].State.Stage, schema.PriceEvents
 	positions, err := l.positions(ctx, own, topic)
@@ -94,7 +94,7 @@ func openList(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (*pric
 			l.below[part], needed[r.Partition] = id, r.Offset
 		}
 	}
-	source, err := l.choose(ctx, topic, needed)
+	source, err := l.choose(ctx, g, topic, needed)
 	if err != nil {
 		return nil, err
 	}
@@ -125,16 +125,17 @@ func (l *priceList) positions(ctx context.Context, stage string, topic schema.To
 	return positions, nil
 }
 
-// choose chooses a generation of the list that has all that is needed, the one that serves
-// first, and holds its positions until the transaction ends. It returns its stage.
-func (l *priceList) choose(ctx context.Context, topic schema.Topic, needed map[int32]int64) (stage string, err error) {
+// choose chooses a generation of the list that has all that is needed and takes the same
+// renormalizations as the one that reads it, the one that serves first, and holds its positions until the transaction ends. It returns its stage.
+func (l *priceList) choose(ctx context.Context, g pipeline.Generation, topic schema.Topic, needed map[int32]int64) (stage string, err error) {
 	var rows []generationRow
 	err = l.tx.Select(ctx, &rows, `SELECT `+generationColumns+` FROM generations WHERE projection = $1 AND fold = $2
-		ORDER BY active DESC, number DESC`, PriceListName, "v"+strconv.Itoa(PriceListVersion))
+		AND renormalizations = COALESCE((SELECT renormalizations FROM generations WHERE projection = $3 AND number = $4), '')
+		ORDER BY active DESC, number DESC`, PriceListName, "v"+strconv.Itoa(PriceListVersion), g.Projection, g.Number)
 	if err != nil {
 		return "", fmt.Errorf("looking for the list of prices: %w", err)
 	}
-	behind := fmt.Errorf("no generation of %s has the tables of this version: wait until it was built again: pricemill rebuild list", PriceListName)
+	behind := fmt.Errorf("no generation of %s has the tables of this version and the same renormalizations: wait until it was built again: pricemill rebuild list", PriceListName)
 	for _, row := range rows {
 		g := row.generation()
 		for _, stage := range []string{stageName(g), scratchStage(g)} {

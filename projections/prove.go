@@ -30,6 +30,9 @@ type Proof struct {
 	Missing   int64 `json:"missing"`
 	Extra     int64 `json:"extra"`
 	Differing int64 `json:"differing"`
+	// Unexplained are those of them that the renormalization does not revise that the other
+	// generation is a part of. They are counted for the list of prices alone.
+	Unexplained int64 `json:"unexplained,omitempty"`
 	// Forgotten are rows that retention has deleted or is about to, of either. They are
 	// compared in nothing.
 	Forgotten int64 `json:"forgotten,omitempty"`
@@ -60,7 +63,13 @@ var ErrOtherTable = errors.New("the tables cannot be compared")
 // forgotten is a condition in SQL; see Forgetful. A row that is forgotten in either is left
 // out in both. fresh is the later snapshot.
 func Prove(ctx context.Context, live, fresh *store.Snapshot, table, forgotten string, serving, filled pipeline.Generation, most int) (Proof, error) {
-	c := comparison{proof: Proof{Table: table}, most: most, forgotten: "0"}
+	return prove(ctx, live, fresh, table, forgotten, serving, filled, most, nil)
+}
+
+// prove is Prove for a table of whose rows, by their id, some are revised; nil for none that
+// could be.
+func prove(ctx context.Context, live, fresh *store.Snapshot, table, forgotten string, serving, filled pipeline.Generation, most int, revised map[int64]bool) (Proof, error) {
+	c := comparison{proof: Proof{Table: table}, most: most, forgotten: "0", revised: revised}
 	if forgotten != "" {
 		c.forgotten = `CASE WHEN ` + forgotten + ` THEN 1 ELSE 0 END`
 	}
@@ -103,6 +112,17 @@ type comparison struct {
 	largest schema.Decimal
 	// forgotten is an expression: 1 for a row that is left out.
 	forgotten string
+	revised   map[int64]bool
+}
+
+// explain counts a row that differs and is not revised.
+func (c *comparison) explain(row []any) {
+	if c.revised == nil {
+		return
+	}
+	if id, ok := row[c.table.Key[0]].(int64); !ok || !c.revised[id] {
+		c.proof.Unexplained++
+	}
 }
 
 func (c *comparison) run(ctx context.Context, live, fresh *store.Snapshot, other store.Table) (err error) {
@@ -128,9 +148,11 @@ func (c *comparison) run(ctx context.Context, live, fresh *store.Snapshot, other
 		case forgotten:
 		case order < 0:
 			c.proof.Extra++
+			c.explain(left.row)
 			c.tell("%s is there, and by the log it is not: %s", c.key(left.row), c.values(left.row))
 		case order > 0:
 			c.proof.Missing++
+			c.explain(lease.row)
 			c.tell("%s is missing; by the log it is %s", c.key(lease.row), c.values(lease.row))
 		default:
 			c.compareRows(left.row, lease.row)
@@ -177,6 +199,7 @@ func (c *comparison) compareRows(served, logged []any) {
 	}
 	if differs {
 		c.proof.Differing++
+		c.explain(served)
 	}
 }
 

@@ -86,9 +86,11 @@ type Rebuild struct {
 	// Proof is what the comparison found; nil before.
 	Proof *RebuildProof `json:"proof"`
 	// Error says what went wrong last.
-	Error     string      `json:"error,omitempty"`
-	CreatedAt schema.Time `json:"created_at"`
-	ChangedAt schema.Time `json:"changed_at"`
+	Error string `json:"error,omitempty"`
+	// Renormalization is the one that it is a part of; empty for none.
+	Renormalization string      `json:"renormalization_id,omitempty"`
+	CreatedAt       schema.Time `json:"created_at"`
+	ChangedAt       schema.Time `json:"changed_at"`
 }
 
 // Settled reports whether nothing more becomes of it without a command.
@@ -177,7 +179,11 @@ func NewRebuild(ctx context.Context, db *store.Store, p pipeline.Projection, o O
 		if open > 0 {
 			return ErrRebuilding
 		}
-		id, err = order(ctx, tx, p, o)
+		taken, err := promotedReadings(ctx, tx)
+		if err != nil {
+			return err
+		}
+		id, err = order(ctx, tx, p, o, taken, "")
 		return err
 	})
 	if err != nil {
@@ -186,18 +192,20 @@ func NewRebuild(ctx context.Context, db *store.Store, p pipeline.Projection, o O
 	return GetRebuild(ctx, db, id)
 }
 
-func order(ctx context.Context, tx *store.Tx, p pipeline.Projection, o Order) (id string, err error) {
+// order orders the build of a generation that takes some renormalizations, as a part of
+// one of them or, where that is empty, of none.
+func order(ctx context.Context, tx *store.Tx, p pipeline.Projection, o Order, taken readings, part string) (id string, err error) {
 	g := pipeline.Generation{Projection: p.Name()}
 	if g.Number, err = nextNumber(ctx, tx, p); err != nil {
 		return "", err
 	}
-	if err := create(ctx, tx, p, g, rebuiltKind); err != nil {
+	if err := create(ctx, tx, p, g, rebuiltKind, taken); err != nil {
 		return "", err
 	}
 	id, now := "rebuild_"+strings.ToLower(rand.Text()[:8]), schema.NewTime(time.Now())
-	_, err = tx.Exec(ctx, `INSERT INTO rebuilds (id, projection, number, fold, state, promote, skip_poison, rate_limit, created_at, changed_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)`, id, p.Name(), g.Number, fingerprint(p), RebuildRunning, o.Promote,
-		asInt(o.SkipPoison), o.RateLimit, now)
+	_, err = tx.Exec(ctx, `INSERT INTO rebuilds (id, projection, number, fold, state, promote, skip_poison, rate_limit, renormalization, created_at, changed_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)`, id, p.Name(), g.Number, fingerprint(p), RebuildRunning, o.Promote,
+		asInt(o.SkipPoison), o.RateLimit, part, now)
 	return id, err
 }
 
@@ -226,17 +234,23 @@ func Renew(ctx context.Context, db *store.Store, p pipeline.Projection, promote 
 		if at < 0 {
 			return nil
 		}
-		was := rows[at].Fold
+		was, taken := rows[at].Fold, readings(rows[at].Renormalizations)
+		promoted, err := promotedReadings(ctx, tx)
+		if err != nil {
+			return err
+		}
+		promoted = promoted.of(p)
 		switch {
-		case was == is:
+		case was == is && taken == promoted:
 			return nil
 		case versionOf(was) > p.Version():
 			log.Warn("a later version of this projection serves: this process does not feed it", "projection", p.Name(), "serves", was, "is", is)
 			return nil
 		}
 		var waiting int
-		err = tx.Get(ctx, &waiting, `SELECT COUNT(*) FROM rebuilds WHERE projection = $1 AND fold = $2
-			AND state IN ('running', 'proving', 'ready', 'rolled_back')`, p.Name(), is)
+		err = tx.Get(ctx, &waiting, `SELECT COUNT(*) FROM rebuilds r JOIN generations g ON g.projection = r.projection AND g.number = r.number
+			WHERE r.projection = $1 AND r.fold = $2 AND g.renormalizations = $3 AND r.state IN ('running', 'proving', 'ready', 'rolled_back')`,
+			p.Name(), is, promoted)
 		switch {
 		case err != nil:
 			return err
@@ -247,10 +261,10 @@ func Renew(ctx context.Context, db *store.Store, p pipeline.Projection, promote 
 		if err := giveUp(ctx, tx, p); err != nil {
 			return err
 		}
-		id, err := order(ctx, tx, p, Order{Promote: promote, SkipPoison: true})
+		id, err := order(ctx, tx, p, Order{Promote: promote, SkipPoison: true}, promoted, "")
 		if err == nil {
-			log.Warn("the fold of a projection changed: building it again from the log", "projection", p.Name(), "serves", was, "is", is,
-				"rebuild", id, "promote", promote)
+			log.Warn("the fold of a projection or what its prices are read by changed: building it again from the log", "projection", p.Name(),
+				"serves", was, "is", is, "rebuild", id, "promote", promote)
 		}
 		return err
 	})
@@ -299,6 +313,8 @@ func CancelRebuild(ctx context.Context, db *store.Store, all []pipeline.Projecti
 			switch {
 			case err != nil:
 				return err
+			case row.Renormalization != "" && row.State.Open():
+				return fmt.Errorf("rebuild %s: %w: %s: %w", id, ErrPart, row.Renormalization, ErrRebuildState)
 			case row.State == RebuildCancelled:
 				return fmt.Errorf("rebuild %s is %s: %w", id, row.State, ErrRebuildState)
 			case serves.Number == row.Number:

@@ -329,6 +329,9 @@ func (b *build) prove(ctx context.Context) error {
 		return err
 	}
 	c.filled, c.fill, c.tolerant = b.row.generation(), b.newFill(), true
+	if c.revised, err = b.row.revised(ctx, b.Store); err != nil {
+		return err
+	}
 	// A second round, so that little is left to do while the snapshot is open.
 	for range 2 {
 		if err := c.Fill(ctx); err != nil {

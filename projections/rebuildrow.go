@@ -28,12 +28,14 @@ type rebuildRow struct {
 	Equal      int          `db:"equal"`
 	Whole      int          `db:"whole"`
 	Error      string       `db:"error"`
-	CreatedAt  schema.Time  `db:"created_at"`
-	ChangedAt  schema.Time  `db:"changed_at"`
+	// Renormalization is the one that it is a part of, and promoted with; empty for none.
+	Renormalization string      `db:"renormalization"`
+	CreatedAt       schema.Time `db:"created_at"`
+	ChangedAt       schema.Time `db:"changed_at"`
 }
 
 const rebuildColumns = `id, projection, number, fold, state, promote, skip_poison, rate_limit, replaced, goals, speeds, proof, equal, whole,
-	error, created_at, changed_at`
+	error, renormalization, created_at, changed_at`
 
 func (r rebuildRow) generation() pipeline.Generation {
 	return pipeline.Generation{Projection: r.Projection, Number: r.Number}
@@ -106,7 +108,7 @@ func Rebuilds(ctx context.Context, q store.Querier, limit int) ([]Rebuild, error
 func (r rebuildRow) rebuild(ctx context.Context, q store.Querier) (Rebuild, error) {
 	b := Rebuild{ID: r.ID, Projection: r.Projection, State: r.State, Promote: r.Promote, Generation: r.Number, Replaced: r.Replaced,
 		Fold: r.Fold, SkipPoison: r.SkipPoison == 1, RateLimit: r.RateLimit, Partitions: []RebuildPartition{},
-		Error: r.Error, CreatedAt: r.CreatedAt, ChangedAt: r.ChangedAt}
+		Error: r.Error, Renormalization: r.Renormalization, CreatedAt: r.CreatedAt, ChangedAt: r.ChangedAt}
 	if r.Proof != "" {
 		b.Proof = &RebuildProof{}
 		if err := json.Unmarshal([]byte(r.Proof), b.Proof); err != nil {

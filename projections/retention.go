@@ -181,7 +181,7 @@ func (r *Retention) forget(ctx context.Context, f Forgetful, g pipeline.Generati
 				}
 			}
 			// The tables of a generation get other names when it is swapped.
-			now, err := Fold{f, g, true}.current(ctx, tx)
+			now, _, err := Fold{f, g, true}.current(ctx, tx)
 			if err != nil {
 				return err
 			}

@@ -100,8 +100,8 @@ func (s *Scratch) check(ctx context.Context, tx *store.Tx) error {
 
 func scratchStage(g pipeline.Generation) string { return store.Scratch + stageName(g) }
 
-// Create makes an empty generation of a projection, and returns the stage that
-// feeds it.
+// Create makes an empty generation of a projection that takes the same renormalizations as
+// the one that serves, and returns the stage that feeds it.
 func (s *Scratch) Create(ctx context.Context, p pipeline.Projection) (pipeline.Generation, engine.StageSpec, error) {
 	g := pipeline.Generation{Projection: p.Name()}
 	err := s.db.Write(ctx, func(tx *store.Tx) error {
@@ -112,7 +112,11 @@ func (s *Scratch) Create(ctx context.Context, p pipeline.Projection) (pipeline.G
 		if g.Number, err = nextNumber(ctx, tx, p); err != nil {
 			return err
 		}
-		return create(ctx, tx, p, g, scratchKind)
+		taken, err := servedReadings(ctx, tx, p)
+		if err != nil {
+			return err
+		}
+		return create(ctx, tx, p, g, scratchKind, taken)
 	})
 	if err != nil {
 		return g, engine.StageSpec{}, fmt.Errorf("making a scratch generation of %s: %w", p.Name(), err)

@@ -36,6 +36,9 @@ func PromoteRebuild(ctx context.Context, db *store.Store, all []pipeline.Project
 			if row.State != RebuildReady && row.State != RebuildRolledBack {
 				return fmt.Errorf("rebuild %s is %s: %w", id, row.State, ErrRebuildState)
 			}
+			if err := row.alone(ctx, tx, p, row.Number); err != nil {
+				return err
+			}
 			replaced, err := swap(ctx, tx, p, row.Number, stale)
 			if err != nil {
 				return err
@@ -67,12 +70,28 @@ func RollBackRebuild(ctx context.Context, db *store.Store, all []pipeline.Projec
 			if serves.Number != row.Number {
 				return fmt.Errorf("generation %d of %s serves, and not %d, which rebuild %s built: %w", serves.Number, row.Projection, row.Number, id, ErrRebuildState)
 			}
+			if err := row.alone(ctx, tx, p, row.Replaced); err != nil {
+				return err
+			}
 			if _, err := swap(ctx, tx, p, row.Replaced, stale); err != nil {
 				return err
 			}
 			return row.set(ctx, tx, RebuildRolledBack, "")
 		})
 	})
+}
+
+// alone checks that a generation may serve without any other: what serves has to take the
+// same renormalizations.
+func (r rebuildRow) alone(ctx context.Context, tx *store.Tx, p pipeline.Projection, number int) error {
+	if r.Renormalization != "" {
+		return fmt.Errorf("rebuild %s: %w: %s: %w", r.ID, ErrPart, r.Renormalization, ErrRebuildState)
+	}
+	promoted, err := promotedReadings(ctx, tx)
+	if err != nil {
+		return err
+	}
+	return takes(ctx, tx, p, number, promoted)
 }
 
 // swap has a generation serve, and returns which one did. From here on no batch of

@@ -133,10 +133,16 @@ func isUnknown(err error) bool {
 	return errors.As(err, &q) && q.Code == schema.CodeUnknownSymbol
 }
 
+// memory has the last price by key. A key that it lacks it has as the zero value.
+type memory interface {
+	Get(key string) (last, bool)
+	Put(key string, to last)
+}
+
 // doubt makes a passing fault of the answer that the symbol is unknown, if the provider
 // had a price of it before. Finnhub now and then answers all zeros, its answer for
 // symbols that it does not know, to a request for one that it does.
-func (r *read) doubt(known *pipeline.Cache[string, last]) {
+func (r *read) doubt(known memory) {
 	quote := r.record.Event.Payload.(schema.QuoteStored)
 	if !isUnknown(r.err) {
 		return
@@ -172,14 +178,24 @@ type normalizer interface {
 // read asks the provider, and checks what no provider may answer.
 func (h *handler) read(r *pipeline.Record, definitions map[string]*declared.Definition) read {
 	quote := r.Event.Payload.(schema.QuoteStored)
-	var provider normalizer
 	if quote.Definition != "" {
-		provider = definitions[quote.Definition]
-	} else if compiled, known := h.provider(quote.Provider); known {
-		provider = compiled
-	} else {
+		return readBy(definitions[quote.Definition], r)
+	}
+	return readByCompiled(h.provider, r)
+}
+
+// readByCompiled asks the provider that this binary and its settings have.
+func readByCompiled(providers func(schema.Provider) (pipeline.Provider, bool), r *pipeline.Record) read {
+	quote := r.Event.Payload.(schema.QuoteStored)
+	provider, known := providers(quote.Provider)
+	if !known {
 		return read{record: r, err: pipeline.Quotef(schema.CodeUnknownProvider, "no provider %q in this binary", quote.Provider)}
 	}
+	return readBy(provider, r)
+}
+
+func readBy(provider normalizer, r *pipeline.Record) read {
+	quote := r.Event.Payload.(schema.QuoteStored)
 	prices, err := normalize(provider, quote.QuoteFetched)
 	if err == nil && len(prices) == 0 {
 		err = pipeline.Quotef(schema.CodeBadResponse, "the answer holds no price")
@@ -242,7 +258,7 @@ func load(ctx context.Context, tx *pipeline.Tx, known *pipeline.Cache[string, la
 	return nil
 }
 
-func emit(r read, known *pipeline.Cache[string, last], changed map[string]last) []schema.Event {
+func emit(r read, known memory, changed map[string]last) []schema.Event {
 	quote := r.record.Event.Payload.(schema.QuoteStored)
 	if r.err != nil {
 		code, reason := explain(r.err)

@@ -44,6 +44,12 @@ func Range(epoch int64, partition int32) (first, last int64) {
 // Partition tells the partitions of all epochs apart: rows of one have the same.
 func Partition(id int64) int64 { return id >> (offsetBits + indexBits) }
 
+// Bounds are the first and the last id of the rows of a partition, as Partition tells it.
+func Bounds(partition int64) (first, last int64) {
+	first = partition << (offsetBits + indexBits)
+	return first, first | (1<<(offsetBits+indexBits) - 1)
+}
+
 // PartitionOf is the partition of the record that a row follows from.
 func PartitionOf(id int64) int32 { return int32(id >> (offsetBits + indexBits) & (MaxPartitions - 1)) }
 

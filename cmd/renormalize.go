@@ -1,0 +1,452 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pricemill/pricemill/handlers/normalize"
+	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/engine"
+	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
+	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
+	"github.com/pricemill/pricemill/schema/names"
+)
+
+// renormalizing is what the flags of renormalize say.
+type renormalizing struct {
+	reason  string
+	promote string
+	output  string
+	dryRun  bool
+	rate    int
+}
+
+func newRenormalize(a *app) *cobra.Command {
+	var r renormalizing
+	c := &cobra.Command{
+		Use:   "renormalize [PROVIDER]",
+		Short: "Read stored answers again by today's rules, and rebuild what follows",
+		Long: `Read all stored answers of a provider, or of all, as this program and its
+settings read them today, and compare the prices with those that were read at
+first. Where they differ, build every read model again with the prices of today,
+next to the live ones, and compare them. "promote" then has all of them serve at
+once, and "rollback" those before.
+
+Start the service with the mended provider first: what it reads from then on, it
+reads by the new rules. If it is running, it builds; otherwise this command does.
+No price of the log is changed. See docs/renormalize.md.`,
+		Example: "  pricemill renormalize finnhub --dry-run\n  pricemill renormalize finnhub --reason 'times were in ms'\n  pricemill renormalize promote renormalization_abc12345",
+		Args:    renormalizeArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			provider := schema.Provider("")
+			if len(args) == 1 {
+				provider = schema.Provider(args[0])
+			}
+			return a.renormalize(c.Context(), provider, r)
+		},
+	}
+	choiceFlag(c, &r.promote, "promote", "", []string{string(projections.PromoteManual), string(projections.PromoteAuto)}, "when it goes live: ")
+	c.Flags().StringVar(&r.reason, "reason", "", "`why`, for people")
+	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "read and compare, and write nothing")
+	c.Flags().IntVar(&r.rate, "rate", 0, "maximum `records` per second of each build; 0 for no limit")
+	outputFlag(c, &r.output)
+	c.AddCommand(newRenormalizeList(a),
+		newRenormalizeChange(a, "show", "Show a renormalization", nil),
+		newRenormalizeChange(a, "promote", "Have what a renormalization built serve, all at once", projections.PromoteRenormalization),
+		newRenormalizeChange(a, "rollback", "Have that serve again which served before, all at once", projections.RollBackRenormalization),
+		newRenormalizeChange(a, "cancel", "Cancel a renormalization and drop its tables", projections.CancelRenormalization))
+	return c
+}
+
+// renormalizeArgs takes a provider, and a word that is none for a misspelt subcommand.
+func renormalizeArgs(c *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return fmt.Errorf("%w: %s takes one provider at most", errUsage, c.CommandPath())
+	}
+	if len(args) == 1 && schema.Provider(args[0]).Validate() != nil {
+		return unknownSubcommand(c, args[0])
+	}
+	return nil
+}
+
+// errRenormalize says that a renormalization did not come to what was asked for.
+var errRenormalize = errors.New("the renormalization is not what was asked for")
+
+func (a *app) renormalize(ctx context.Context, provider schema.Provider, r renormalizing) error {
+	switch {
+	case r.rate < 0:
+		return fmt.Errorf("%w: --rate must not be negative", errUsage)
+	case r.reason == "" && !r.dryRun:
+		return fmt.Errorf("%w: --reason is needed: it is kept with the renormalization", errUsage)
+	case len(r.reason) > schema.MaxReason:
+		return fmt.Errorf("%w: --reason: more than %d bytes", errUsage, schema.MaxReason)
+	}
+	return a.withModules(ctx, func(ctx context.Context, b *backends, m *modules, logger *slog.Logger) error {
+		if _, known := m.provider(provider); provider != "" && !known {
+			known := m.known.names()
+			return fmt.Errorf("%w: there is no provider %q in this binary and its settings; %s", errUsage, provider, names.Hint(string(provider), known))
+		}
+		topics, err := b.lookup(ctx)
+		if err != nil {
+			return err
+		}
+		w := renormalization{b: b, m: m, topics: topics, log: logger, provider: provider}
+		if r.dryRun {
+			return a.renormalizeDry(ctx, w, r)
+		}
+		id, err := w.start(ctx, r)
+		if err != nil {
+			return err
+		}
+		return a.finishRenormalization(ctx, w, id, r)
+	})
+}
+
+// finishRenormalization waits for the builds, and promotes them where that was asked for.
+func (a *app) finishRenormalization(ctx context.Context, w renormalization, id string, r renormalizing) error {
+	n, err := projections.GetRenormalization(ctx, w.b.store, id)
+	if err != nil {
+		return err
+	}
+	rebuilder := w.m.rebuilder(w.b, w.topics, w.log)
+	rebuilder.Beside, rebuilder.Alone = !w.b.alone, w.b.alone
+	for _, part := range n.Rebuilds {
+		if err := (following{app: a, backends: w.b, rebuilder: rebuilder, quiet: true}).follow(ctx, part.ID); err != nil {
+			return fmt.Errorf("renormalization %s: %w", id, err)
+		}
+	}
+	if r.promote == string(projections.PromoteAuto) && len(n.Rebuilds) > 0 {
+		if err := projections.PromoteRenormalization(ctx, w.b.store, w.m.projections, id); err != nil {
+			return fmt.Errorf("%w: it does not serve: %w", errRenormalize, err)
+		}
+	}
+	if n, err = projections.GetRenormalization(ctx, w.b.store, id); err != nil {
+		return err
+	}
+	return a.printRenormalization(r.output, n)
+}
+
+func (a *app) renormalizeDry(ctx context.Context, w renormalization, r renormalizing) error {
+	n := projections.Renormalization{Provider: w.provider, State: "dry_run", Rebuilds: []projections.Rebuild{}}
+	again, err := w.again(ctx)
+	if err != nil {
+		return err
+	}
+	n.Answers, err = again.Run(ctx, func(differences []normalize.Difference) error {
+		for _, d := range differences {
+			switch {
+			case d.Is == nil:
+				n.Withdrawn++
+			case d.EventID == "":
+				n.Added++
+			default:
+				n.Revised++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return a.printRenormalization(r.output, n)
+}
+
+// sentPatience is how long events may take from the outbox to the log.
+const sentPatience = 10 * time.Second
+
+// renormalization reads the answers of a provider again.
+type renormalization struct {
+	b        *backends
+	m        *modules
+	topics   *topics.Set
+	log      *slog.Logger
+	provider schema.Provider
+}
+
+// start reads the answers, notes what differs, and orders the builds.
+func (w renormalization) start(ctx context.Context, r renormalizing) (id string, err error) {
+	reading, err := projections.Reread(ctx, w.b.store, w.provider, r.reason)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, reading.Fail(ctx, err))
+		}
+	}()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case why := <-reading.Lost():
+			cancel(why)
+		case <-ctx.Done():
+		}
+	}()
+	before, err := w.ranges(ctx, schema.PriceEvents)
+	if err != nil {
+		return "", err
+	}
+	again, err := w.again(ctx)
+	if err != nil {
+		return "", err
+	}
+	added := map[string]bool{} // by event id, which are in the log and not noted
+	answers, err := again.Run(ctx, func(differences []normalize.Difference) error { return w.note(ctx, reading, differences, added) })
+	if err != nil {
+		return "", err
+	}
+	if err := w.place(ctx, reading, before, added); err != nil {
+		return "", err
+	}
+	return reading.ID, reading.Build(ctx, w.m.projections, answers, r.rate)
+}
+
+// note notes what differs. Prices that no event tells are brought into the log.
+func (w renormalization) note(ctx context.Context, reading *projections.Rereading, differences []normalize.Difference, added map[string]bool) error {
+	var revised []projections.RevisedPrice
+	var events []schema.Event
+	for _, d := range differences {
+		if d.EventID != "" {
+			revised = append(revised, projections.RevisedPrice{EventID: d.EventID, RecordID: d.RecordID, Payload: d.Is})
+			continue
+		}
+		payload := schema.PriceAdded{RenormalizationID: reading.ID}
+		switch is := d.Is.(type) {
+		case schema.PriceObserved:
+			payload.Price = &is
+		case schema.BarObserved:
+			payload.Bar = &is
+		}
+		e := schema.Event{ID: schema.DeriveID("renormalize", reading.ID, d.Answer, fmt.Sprint(d.Number)), Source: pipeline.SourcePrefix + "renormalize", Payload: payload}
+		added[e.ID] = true
+		events = append(events, e)
+	}
+	if err := reading.Revise(ctx, revised); err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(events, log.BatchRecords) {
+		if err := engine.NewAppender(w.b.broker, w.topics).Append(ctx, chunk); err != nil {
+			return fmt.Errorf("adding prices to the log: %w", err)
+		}
+	}
+	return nil
+}
+
+// place finds the records of added prices, each of which may have been sent twice, and notes
+// the first of them.
+func (w renormalization) place(ctx context.Context, reading *projections.Rereading, from []log.OffsetRange, added map[string]bool) error {
+	if len(added) == 0 {
+		return nil
+	}
+	ends, err := w.ranges(ctx, schema.PriceEvents)
+	if err != nil {
+		return err
+	}
+	for i := range ends {
+		ends[i].Oldest = from[i].End
+	}
+	err = w.each(ctx, schema.PriceEvents, ends, nil, func(records []pipeline.Record) error {
+		var found []projections.RevisedPrice
+		for i := range records {
+			r := &records[i]
+			payload, is := r.Event.Payload.(schema.PriceAdded)
+			if !is || payload.RenormalizationID != reading.ID || !added[r.Event.ID] {
+				continue
+			}
+			id, err := r.RowID(0)
+			if err != nil {
+				return err
+			}
+			delete(added, r.Event.ID)
+			found = append(found, projections.RevisedPrice{EventID: r.Event.ID, RecordID: id, Payload: payload})
+		}
+		return reading.Revise(ctx, found)
+	})
+	if err == nil && len(added) > 0 {
+		err = fmt.Errorf("%w: %d prices that were added are not in the log", errRenormalize, len(added))
+	}
+	return err
+}
+
+// again compares up to where the answers have been read by now.
+
+func (w renormalization) again(ctx context.Context) (normalize.Again, error) {
+	positions, err := store.Positions(ctx, w.b.store, normalize.Name)
+	if err != nil {
+		return normalize.Again{}, err
+	}
+	answers, err := w.ranges(ctx, schema.StoredQuotes)
+	if err != nil {
+		return normalize.Again{}, err
+	}
+	stored, _ := w.topics.Topic(schema.StoredQuotes)
+	next := map[int32]int64{}
+	for _, p := range positions {
+		if p.TopicID == stored.ID {
+			next[p.Part] = p.Next
+		}
+	}
+	for i := range answers {
+		answers[i].End = max(answers[i].Oldest, min(answers[i].End, next[int32(i)]))
+	}
+	// What was made of those answers is in the log, or on its way.
+	chains, err := store.Chains(ctx, w.b.store)
+	if err != nil {
+		return normalize.Again{}, err
+	}
+	waiting, err := engine.AwaitSent(ctx, w.b.store, chains, sentPatience)
+	if err != nil {
+		return normalize.Again{}, err
+	}
+	if waiting > 0 {
+		return normalize.Again{}, fmt.Errorf("%w: %d events wait in the outbox to be sent to Kafka: start a service, which sends them", errRenormalize, waiting)
+	}
+	prices, err := w.ranges(ctx, schema.PriceEvents)
+	if err != nil {
+		return normalize.Again{}, err
+	}
+	taken, err := projections.Taken(ctx, w.b.store)
+	if err != nil {
+		return normalize.Again{}, err
+	}
+	var records int64
+	for _, r := range prices {
+		records += r.End - r.Oldest
+	}
+	return normalize.Again{Providers: w.m.provider, Provider: w.provider, Records: records,
+		Partial: func(partition int32) bool { return answers[partition].Oldest > 0 },
+		Prices: func(ctx context.Context, f func([]pipeline.Record) error) error {
+			return w.each(ctx, schema.PriceEvents, prices, taken, f)
+		},
+		Answers: func(ctx context.Context, f func([]pipeline.Record) error) error {
+			return w.each(ctx, schema.StoredQuotes, answers, nil, f)
+		}}, nil
+}
+
+func (w renormalization) ranges(ctx context.Context, topic schema.Topic) ([]log.OffsetRange, error) {
+	ranges, err := w.b.broker.Offsets(ctx, topic)
+	if err != nil {
+		return nil, fmt.Errorf("asking for the ends of %s: %w", topic, err)
+	}
+	return ranges, nil
+}
+
+// each reads spans of the partitions of a topic, decoded, and as taken has them if it is not
+// nil.
+func (w renormalization) each(ctx context.Context, topic schema.Topic, spans []log.OffsetRange,
+	taken func(context.Context, []pipeline.Record) ([]pipeline.Record, error), f func([]pipeline.Record) error) error {
+	is, known := w.topics.Topic(topic)
+	if !known {
+		return nil
+	}
+	for part, span := range spans {
+		if span.Oldest >= span.End {
+			continue
+		}
+		tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
+		err := w.b.broker.Read(ctx, tp, span.Oldest, span.End, func(records []pipeline.Record) (err error) {
+			for i := range records {
+				records[i].Decode(is)
+			}
+			if taken != nil {
+				if records, err = taken(ctx, records); err != nil {
+					return err
+				}
+			}
+			return f(records)
+		})
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", tp, err)
+		}
+	}
+	return nil
+}
+
+func newRenormalizeList(a *app) *cobra.Command {
+	var output string
+	var limit int
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List renormalizations, newest first",
+		Example: "  pricemill renormalize list\n  pricemill renormalize list -o json",
+		Args:    exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withBackends(c.Context(), func(ctx context.Context, b *backends) error {
+				all, err := projections.Renormalizations(ctx, b.store, limit)
+				if err != nil {
+					return err
+				}
+				return a.print(output, append([]projections.Renormalization{}, all...), func(w io.Writer) { renormalizationTable(w, all...) })
+			})
+		},
+	}
+	outputFlag(c, &output)
+	c.Flags().IntVar(&limit, "limit", 20, "maximum number of `renormalizations`")
+	return c
+}
+
+func renormalizationTable(w io.Writer, all ...projections.Renormalization) {
+	fmt.Fprintln(w, "RENORMALIZATION\tPROVIDER\tSTATE\tANSWERS\tREVISED\tWITHDRAWN\tADDED\tREASON\tERROR")
+	for _, n := range all {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", orDash(n.ID), orDash(string(n.Provider)), n.State, n.Answers, n.Revised, n.Withdrawn, n.Added, orDash(n.Reason), n.Error)
+	}
+}
+
+// printRenormalization prints one renormalization with what its builds came to.
+func (a *app) printRenormalization(output string, n projections.Renormalization) error {
+	return a.print(output, n, func(w io.Writer) {
+		renormalizationTable(w, n)
+		if len(n.Rebuilds) == 0 {
+			return
+		}
+		fmt.Fprintln(w, "\nPROJECTION\tREBUILD\tSTATE\tDIFFERENCES\tUNEXPLAINED")
+		for _, r := range n.Rebuilds {
+			found, unexplained := int64(0), int64(0)
+			if r.Proof != nil {
+				found = r.Proof.Found
+				for _, t := range r.Proof.Tables {
+					unexplained += t.Unexplained
+				}
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\n", r.Projection, r.ID, r.State, found, unexplained)
+		}
+	})
+}
+
+func newRenormalizeChange(a *app, action, short string,
+	change func(context.Context, *store.Store, []pipeline.Projection, string) error) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:     action + " RENORMALIZATION",
+		Short:   short,
+		Example: "  pricemill renormalize " + action + " renormalization_abc12345",
+		Args:    exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.withModules(c.Context(), func(ctx context.Context, b *backends, m *modules, _ *slog.Logger) error {
+				if change != nil {
+					if err := change(ctx, b.store, m.projections, args[0]); err != nil {
+						return err
+					}
+				}
+				n, err := projections.GetRenormalization(ctx, b.store, args[0])
+				if err != nil {
+					return err
+				}
+				return a.printRenormalization(output, n)
+			})
+		},
+	}
+	outputFlag(c, &output)
+	return c
+}
