@@ -209,8 +209,8 @@ func outcome(r projections.Rebuild) error {
 
 // shown shows a rebuild again and again.
 type shown struct {
-	app *app
-	bar *progressbar.ProgressBar // nil where there is no terminal
+	app   *app
+	bar   *progressbar.ProgressBar // nil where there is no terminal
 	quiet bool
 	// said is what the last line said, and when.
 	said projections.Rebuild

@@ -53,6 +53,7 @@ var notRefilled = map[string]string{
 	"chains": "continue, on timelines of their own", "retired_chains": "those that the log shows",
 	"outbox": "is sent", "api_keys": "only the database has them", "api_key_version": "as api_keys", "rate_limits": "a minute of requests",
 	"fetch_budgets": "calls that were made", "fetch_refused": "a place in a queue", "letter_retries": "orders", "rebuilds": "orders",
+	"renormalizations": "orders", "revised_prices": "orders",
 	"retention": "deletes again", "forgotten_jobs": "deletes again", "log_groups": "of a table log", "log_segments": "of a table log",
 	"failing_jobs":         "the times of warnings",
 	"positions.moved_at":   "when it was refilled",
