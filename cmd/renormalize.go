@@ -13,6 +13,7 @@ import (
 
 	"github.com/pricemill/pricemill/handlers/normalize"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
@@ -24,38 +25,36 @@ import (
 
 // renormalizing is what the flags of renormalize say.
 type renormalizing struct {
-	reason  string
-	promote string
-	output  string
-	dryRun  bool
-	rate    int
+	provider string
+	reason   string
+	promote  string
+	output   string
+	dryRun   bool
+	rate     int
 }
 
 func newRenormalize(a *app) *cobra.Command {
 	var r renormalizing
 	c := &cobra.Command{
-		Use:   "renormalize [PROVIDER]",
-		Short: "Read stored answers again by today's rules, and rebuild what follows",
+		Use:   "renormalize",
+		Short: "Read stored answers again, and rebuild what follows",
 		Long: `Read all stored answers of a provider, or of all, as this program and its
 settings read them today, and compare the prices with those that were read at
 first. Where they differ, build every read model again with the prices of today,
 next to the live ones, and compare them. "promote" then has all of them serve at
 once, and "rollback" those before.
 
-Start the service with the mended provider first: what it reads from then on, it
-reads by the new rules. If it is running, it builds; otherwise this command does.
-No price of the log is changed. See docs/renormalize.md.`,
-		Example: "  pricemill renormalize finnhub --dry-run\n  pricemill renormalize finnhub --reason 'times were in ms'\n  pricemill renormalize promote renormalization_abc12345",
+Start the service with the mended provider first, so that it reads new answers
+right. If it is running, it builds; otherwise this command does. No price of the
+log is changed. See docs/renormalize.md.`,
+		Example: "  pricemill renormalize --provider finnhub --dry-run\n  pricemill renormalize --provider finnhub --reason 'times were in ms'\n  pricemill renormalize promote renormalization_abc12345",
 		Args:    renormalizeArgs,
-		RunE: func(c *cobra.Command, args []string) error {
-			provider := schema.Provider("")
-			if len(args) == 1 {
-				provider = schema.Provider(args[0])
-			}
-			return a.renormalize(c.Context(), provider, r)
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.renormalize(c.Context(), schema.Provider(r.provider), r)
 		},
 	}
 	choiceFlag(c, &r.promote, "promote", "", []string{string(projections.PromoteManual), string(projections.PromoteAuto)}, "when it goes live: ")
+	c.Flags().StringVar(&r.provider, "provider", "", "only the answers of this `provider`")
 	c.Flags().StringVar(&r.reason, "reason", "", "`why`, for people")
 	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "read and compare, and write nothing")
 	c.Flags().IntVar(&r.rate, "rate", 0, "maximum `records` per second of each build; 0 for no limit")
@@ -68,12 +67,9 @@ No price of the log is changed. See docs/renormalize.md.`,
 	return c
 }
 
-// renormalizeArgs takes a provider, and a word that is none for a misspelt subcommand.
+// renormalizeArgs takes a word for a misspelt subcommand.
 func renormalizeArgs(c *cobra.Command, args []string) error {
-	if len(args) > 1 {
-		return fmt.Errorf("%w: %s takes one provider at most", errUsage, c.CommandPath())
-	}
-	if len(args) == 1 && schema.Provider(args[0]).Validate() != nil {
+	if len(args) > 0 {
 		return unknownSubcommand(c, args[0])
 	}
 	return nil
@@ -342,8 +338,8 @@ func (w renormalization) ranges(ctx context.Context, topic schema.Topic) ([]log.
 	return ranges, nil
 }
 
-// each reads spans of the partitions of a topic, decoded, and as taken has them if it is not
-// nil.
+// each reads spans of the partitions of a topic, each record once, decoded, and as taken has
+// them if it is not nil.
 func (w renormalization) each(ctx context.Context, topic schema.Topic, spans []log.OffsetRange,
 	taken func(context.Context, []pipeline.Record) ([]pipeline.Record, error), f func([]pipeline.Record) error) error {
 	is, known := w.topics.Topic(topic)
@@ -355,7 +351,9 @@ func (w renormalization) each(ctx context.Context, topic schema.Topic, spans []l
 			continue
 		}
 		tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
+		sent := repeats{}
 		err := w.b.broker.Read(ctx, tp, span.Oldest, span.End, func(records []pipeline.Record) (err error) {
+			records = slices.DeleteFunc(slices.Clone(records), func(r pipeline.Record) bool { return sent.repeated(&r) })
 			for i := range records {
 				records[i].Decode(is)
 			}
@@ -371,6 +369,22 @@ func (w renormalization) each(ctx context.Context, topic schema.Topic, spans []l
 		}
 	}
 	return nil
+}
+
+// repeats tells which records of a partition a relay sent again: their number in the chain
+// is not above that of an earlier one. It has the last number by timeline.
+type repeats map[string]int64
+
+func (l repeats) repeated(r *pipeline.Record) bool {
+	link, _, err := chain.LinkOf(r.Headers)
+	if err != nil || link == (chain.Link{}) {
+		return false
+	}
+	if link.Seq <= l[link.Timeline] {
+		return true
+	}
+	l[link.Timeline] = link.Seq
+	return false
 }
 
 func newRenormalizeList(a *app) *cobra.Command {

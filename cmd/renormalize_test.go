@@ -65,12 +65,12 @@ func TestRenormalize(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(filepath.Join(directory, "0.yaml"), []byte(strings.Replace(acmeDefinition, ".c,", ".other,", 1)), 0o600))
 	p = start(t, p.env)
-	status, stdout, stderr := run(t, p.env, "renormalize", "acme", "--dry-run", "-o", "json")
+	status, stdout, stderr := run(t, p.env, "renormalize", "--provider", "acme", "--dry-run", "-o", "json")
 	require.Zero(t, status, stdout+stderr)
 	dry := renormalizationOf(t, stdout)
 	assert.Equal(t, [4]int64{6, 2, 1, 1}, [4]int64{dry.Answers, dry.Revised, dry.Withdrawn, dry.Added}, stdout)
 
-	status, stdout, stderr = run(t, p.env, "renormalize", "acme", "--reason", "the wrong field", "-o", "json")
+	status, stdout, stderr = run(t, p.env, "renormalize", "--provider", "acme", "--reason", "the wrong field", "-o", "json")
 	require.Zero(t, status, stdout+stderr)
 	n := renormalizationOf(t, stdout)
 	assert.Equal(t, [4]int64{6, 2, 1, 1}, [4]int64{n.Answers, n.Revised, n.Withdrawn, n.Added}, stdout)
@@ -221,7 +221,7 @@ func TestFaultsRenormalize(t *testing.T) {
 			}
 		})
 	}
-	status, stdout, stderr := run(t, p.env, "renormalize", "exchange", "--reason", "the wrong field", "-o", "json")
+	status, stdout, stderr := run(t, p.env, "renormalize", "--provider", "exchange", "--reason", "the wrong field", "-o", "json")
 	require.Zero(t, status, stdout+stderr)
 	n := renormalizationOf(t, stdout)
 	assert.Equal(t, [4]int64{int64(len(frames)), int64(len(frames) / 10), 0, 0}, [4]int64{n.Answers, n.Revised, n.Withdrawn, n.Added})
@@ -236,7 +236,7 @@ func TestFaultsRenormalize(t *testing.T) {
 	assert.Equal(t, []string{"before", "after", "before", "after"}, reader.seen)
 	status, stdout, stderr = run(t, p.env, "verify")
 	require.Zero(t, status, stdout+stderr)
-	status, stdout, stderr = run(t, p.env, "renormalize", "exchange", "--dry-run", "-o", "json")
+	status, stdout, stderr = run(t, p.env, "renormalize", "--provider", "exchange", "--dry-run", "-o", "json")
 	require.Zero(t, status, stdout+stderr)
 	dry := renormalizationOf(t, stdout)
 	assert.Zero(t, dry.Revised+dry.Withdrawn+dry.Added, "read as they are read today")

@@ -120,7 +120,7 @@ func TestOpenLeavesAGenerationOfAnotherFoldAlone(t *testing.T) {
 	} {
 		spec := open(t, rig.DB, step.fold)
 		assert.Equal(t, "tally.g1", spec.Name, step.what)
-		assert.Equal(t, step.fold.Consumes(), spec.Consumes, step.what)
+		assert.Equal(t, append(step.fold.Consumes(), schema.PriceAdded{}.EventType()), spec.Consumes, step.what)
 		assert.Equal(t, step.found, count(t, rig.DB, total), step.what)
 		running, err := projections.RunnableStages(t.Context(), rig.DB, []pipeline.Projection{step.fold})
 		require.NoError(t, err)

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/pricemill/pricemill/pipeline"
-	"github.com/pricemill/pricemill/pipeline/chain"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -22,9 +21,10 @@ type Again struct {
 	// Provider is the one whose answers are read; empty for all.
 	Provider schema.Provider
 	// Prices calls f with the records of price-events, decoded, as read models have them,
-	// partition by partition.
+	// partition by partition, each record once.
 	Prices func(ctx context.Context, f func([]pipeline.Record) error) error
-	// Answers calls f with the records of stored-quotes, decoded, partition by partition.
+	// Answers calls f with the records of stored-quotes, decoded, partition by partition, each
+	// record once.
 	Answers func(ctx context.Context, f func([]pipeline.Record) error) error
 	// Partial says of a partition that the log does not have its first answers any more.
 	Partial func(partition int32) bool
@@ -97,12 +97,11 @@ type reading struct {
 
 // remember notes the prices of the answers of this pass.
 func (p *reading) remember(ctx context.Context) error {
-	var last repeats
 	return p.Prices(ctx, func(records []pipeline.Record) error {
 		for i := range records {
 			r := &records[i]
 			price, is := schema.PriceOf(r.Event.Payload)
-			if !is || price.RawResponseID == "" || !p.wants(price.Source) || last.repeated(r) {
+			if !is || price.RawResponseID == "" || !p.wants(price.Source) {
 				continue
 			}
 			key := keyOfAnswer(price.RawResponseID)
@@ -130,14 +129,13 @@ func (p *reading) wants(provider schema.Provider) bool {
 // compare reads the answers of this pass. All answers are read, since whether a price is
 // news depends on the answer before.
 func (p *reading) compare(ctx context.Context, f func([]Difference) error) (answers int64, err error) {
-	var last repeats
 	known := prices{}
 	err = p.Answers(ctx, func(records []pipeline.Record) error {
 		var differences []Difference
 		for i := range records {
 			r := &records[i]
 			quote, is := r.Event.Payload.(schema.QuoteStored)
-			if !is || !p.wants(quote.Provider) || last.repeated(r) {
+			if !is || !p.wants(quote.Provider) {
 				continue
 			}
 			now := p.read(r, quote, known)
@@ -231,26 +229,4 @@ func contentOf(p schema.Payload) ([16]byte, error) {
 	}
 	sum := sha256.Sum256(append(value, p.EventType()...))
 	return [16]byte(sum[:16]), nil
-}
-
-// repeats tells which records a relay sent again: those whose number in the chain is not
-// above that of an earlier one.
-type repeats struct {
-	at    pipeline.TopicPartition
-	given map[string]int64 // by timeline
-}
-
-func (l *repeats) repeated(r *pipeline.Record) bool {
-	if l.given == nil || l.at != r.TopicPartition {
-		*l = repeats{r.TopicPartition, map[string]int64{}}
-	}
-	link, _, err := chain.LinkOf(r.Headers)
-	if err != nil || link == (chain.Link{}) {
-		return false
-	}
-	if link.Seq <= l.given[link.Timeline] {
-		return true
-	}
-	l.given[link.Timeline] = link.Seq
-	return false
 }
