@@ -192,7 +192,12 @@ func TestFaultsRenormalize(t *testing.T) {
 	env["PROVIDERS_DIR"], env["EXCHANGE_WS_URL"], env["MIN_POLL_INTERVAL"] = directory, exchange.URL, "1s"
 	p := start(t, env)
 	path := startStreamOf(t, p, "exchange", frames)
-	awaitPrices(t, p.env, frames)
+	db := openTables(t, p.env)
+	require.Eventually(t, func() bool {
+		prices := 0
+		return db.Get(t.Context(), &prices, `SELECT count(*) FROM processed_prices`) == nil && prices >= len(frames)
+	}, sizeOf(time.Minute, 5*time.Minute, time.Hour), 100*time.Millisecond, "not all prices came")
+	require.NoError(t, db.Close())
 	require.Equal(t, http.StatusAccepted, p.do(http.MethodDelete, path, "").status)
 	require.Zero(t, p.stop())
 
