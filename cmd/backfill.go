@@ -36,9 +36,10 @@ span of time, through the provider's history, within its limits. What is stored
 already, from a stream, a file or another backfill, stays one price.
 
 The command follows the backfill, and ends with status 0 when it is completed
-and its prices are applied. Interrupting the command does not stop the backfill;
-"pricemill backfill stop" does. A service that is killed or restarted continues
-where it was. See docs/backfill.md.`,
+and its prices are applied. Interrupting the command does not stop the backfill:
+"pricemill backfill follow" follows it again, "pricemill backfill stop" stops it.
+A service that is killed or restarted continues where it was. See
+docs/backfill.md.`,
 		Example: `  pricemill backfill coinbase BTC-USD --from 2025-06-15 --to 2025-06-16
   pricemill backfill coinbase BTC-USD --from 2025-06-01 --to 2025-06-15 --detach
   pricemill backfill list`,
@@ -64,7 +65,7 @@ where it was. See docs/backfill.md.`,
 		}
 		return followBackfill(c.Context(), cl, started.BackfillID)
 	}
-	c.AddCommand(newBackfillShow(a),
+	c.AddCommand(newBackfillShow(a), newBackfillFollow(a),
 		ofBackfills.newList(a, "List backfills, newest first",
 			"backfill_id", "status", "applied", "provider", "symbol", "calls", "prices", "repeated", "reached_at"),
 		ofBackfills.newCommand(a, http.MethodDelete, "stop", "", "Stop a backfill; what it has fetched stays"))
@@ -86,14 +87,32 @@ type backfillLine struct {
 	Status     string
 }
 
-// followBackfill shows how far a backfill is until it has ended and its prices are applied.
+// errInterrupted says that the command has ended before the backfill.
+var errInterrupted = errors.New("interrupted")
+
+// followBackfill shows how far a backfill is until it has ended and its prices are applied. If
+// it is interrupted, it says that the service continues.
 func followBackfill(ctx context.Context, cl *client, id string) error {
+	err := watchBackfill(ctx, cl, id)
+	if ctx.Err() == nil {
+		return err
+	}
+	if isTerminal(cl.app.stderr) {
+		fmt.Fprintln(cl.app.stderr) // after the line that says how far it is
+	}
+	return fmt.Errorf(`%w
+The backfill continues in the service. To follow it again, or to stop it:
+  pricemill backfill follow %s
+  pricemill backfill stop %[2]s`, errInterrupted, id)
+}
+
+func watchBackfill(ctx context.Context, cl *client, id string) error {
 	path := ofBackfills.one(id)
 	shown := isTerminal(cl.app.stderr)
 	for {
 		var raw json.RawMessage
 		if err := cl.do(ctx, http.MethodGet, path, nil, nil, &raw); err != nil {
-			return fmt.Errorf("%w; the service continues with it: pricemill backfill show %s", err, id)
+			return fmt.Errorf("following backfill %s: %w", id, err)
 		}
 		var b httpapi.Backfill
 		if err := json.Unmarshal(raw, &b); err != nil {
@@ -149,6 +168,19 @@ func printBackfill(w io.Writer, b httpapi.Backfill) {
 		reached = b.ReachedAt.Text()
 	}
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", b.BackfillID, b.Status, cell(b.Applied), b.Provider, b.Symbol, b.Calls, b.Prices, b.Repeated, reached)
+}
+
+func newBackfillFollow(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "follow BACKFILL",
+		Short:   "Show how far a backfill is until it ends",
+		Long:    "Show how far a backfill is until it has ended and its prices are applied.\nThe exit status is 0 if it is completed.",
+		Example: "  pricemill backfill follow " + ofBackfills.example,
+		Args:    exactArgs(1),
+	}
+	cl := newClient(a, c)
+	c.RunE = func(c *cobra.Command, args []string) error { return followBackfill(c.Context(), cl, args[0]) }
+	return c
 }
 
 func newBackfillShow(a *app) *cobra.Command {

@@ -1,8 +1,11 @@
 package cmd_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/cmd"
 	"github.com/pricemill/pricemill/internal/exchangetest"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -293,15 +297,43 @@ func TestTheEndsOfABackfill(t *testing.T) {
 	require.Eventually(t, func() bool { return p.get(path).field(t, "applied") == true }, 30*time.Second, 10*time.Millisecond)
 	m.check(p.env, 15_000, 17_999)
 
+	// One that is interrupted says how to follow the backfill again, which does not end.
 	m.setRefuse(http.StatusServiceUnavailable)
-	status, out, stderr = run(t, client, m.backfill(1, 20_000, "--detach", "-o", "json")...)
-	require.Zero(t, status, stderr)
-	require.NoError(t, json.Unmarshal([]byte(out), &started))
+	interrupted, interrupt := context.WithCancel(t.Context())
+	ended := make(chan string, 1)
+	go func() {
+		var stderr bytes.Buffer
+		cmd.Main(interrupted, m.backfill(1, 20_000), client.lookup, io.Discard, &stderr)
+		ended <- stderr.String()
+	}()
+	require.Eventually(t, func() bool {
+		status, out, stderr := run(t, client, "backfill", "list", "-o", "json")
+		require.Zero(t, status, stderr)
+		var list []struct {
+			BackfillID string `json:"backfill_id"`
+			Status     string
+		}
+		require.NoError(t, json.Unmarshal([]byte(out), &list))
+		started.BackfillID = list[0].BackfillID
+		return list[0].Status == "failing"
+	}, 30*time.Second, 10*time.Millisecond)
+	interrupt()
+	assert.Equal(t, `pricemill: interrupted
+The backfill continues in the service. To follow it again, or to stop it:
+  pricemill backfill follow `+started.BackfillID+`
+  pricemill backfill stop `+started.BackfillID+"\n", <-ended)
+	status, _, stderr = run(t, client, "backfill", "follow", "backfill_none")
+	assert.Equal(t, 1, status)
+	assert.Equal(t, "pricemill: following backfill backfill_none: the service answered 404 Not Found: There is no backfill \"backfill_none\"\n", stderr)
 	status, _, stderr = run(t, client, "backfill", "stop", started.BackfillID)
 	require.Zero(t, status, stderr)
 	path = "/api/v1/backfills/" + started.BackfillID
 	await("stopped")
 	status, out, stderr = run(t, client, "backfill", "list")
 	require.Zero(t, status, stderr)
+	assert.Regexp(t, started.BackfillID+` +stopped`, out)
+	status, out, stderr = run(t, client, "backfill", "follow", started.BackfillID)
+	assert.Equal(t, 1, status)
+	assert.Contains(t, stderr, started.BackfillID+" is stopped")
 	assert.Regexp(t, started.BackfillID+` +stopped`, out)
 }
