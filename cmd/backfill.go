@@ -37,8 +37,8 @@ already, from a stream, a file or another backfill, stays one price.
 
 The command follows the backfill, and ends with status 0 when it is completed
 and its prices are applied. Interrupting the command does not stop the backfill:
-"pricemill backfill follow" follows it again, "pricemill backfill stop" stops it.
-A service that is killed or restarted continues where it was. See
+"pricemill backfill follow" follows it again, and "pricemill backfill stop"
+stops it. A service that is killed or restarted continues where it was. See
 docs/backfill.md.`,
 		Example: `  pricemill backfill coinbase BTC-USD --from 2025-06-15 --to 2025-06-16
   pricemill backfill coinbase BTC-USD --from 2025-06-01 --to 2025-06-15 --detach
