@@ -62,6 +62,15 @@ func (b backfills) List(ctx context.Context, limit int) ([]httpapi.Backfill, err
 	return all, nil
 }
 
+// Covering implements httpapi.Backfills.
+func (b backfills) Covering(ctx context.Context, provider schema.Provider, symbol schema.Symbol, from, to schema.Time) (string, error) {
+	id, err := b.Reader.Covering(ctx, provider, symbol, from, to)
+	if err != nil {
+		return "", projections.QueryError("which backfills are under way", err)
+	}
+	return id, nil
+}
+
 // Open implements httpapi.Backfills.
 func (b backfills) Open(ctx context.Context, ids []string) (int, []string, error) {
 	open, known, err := b.Reader.Open(ctx, ids)

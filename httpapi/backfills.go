@@ -52,6 +52,9 @@ type Backfills interface {
 	WaitCaughtUp(ctx context.Context) error
 	// List returns at most limit backfills, the last started first.
 	List(ctx context.Context, limit int) ([]Backfill, error)
+	// Covering returns the id of one that has not ended, and whose span has all of another
+	// one; empty where there is none.
+	Covering(ctx context.Context, provider schema.Provider, symbol schema.Symbol, from, to schema.Time) (string, error)
 	// Open counts those that have not ended, and returns those of ids that are known.
 	Open(ctx context.Context, ids []string) (open int, known []string, err error)
 }
@@ -86,6 +89,12 @@ func (a *API) postBackfill(w http.ResponseWriter, r *http.Request) error {
 	backfill.Provider, backfill.Symbol = provider, a.config.symbol(provider, backfill.Symbol)
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
+	switch other, err := a.ports.Backfills.Covering(ctx, backfill.Provider, backfill.Symbol, backfill.From, backfill.To); {
+	case err != nil:
+		return fmt.Errorf("looking for backfills of the same prices: %w", err)
+	case other != "":
+		return newError(codeConflict, "Backfill %s is under way, and fetches all of that span: follow it, or stop it first", other)
+	}
 	err = a.backfills.publish(ctx, backfill.BackfillID, func() error {
 		token, err := a.ports.Commands.Publish(ctx, backfill)
 		if err != nil {

@@ -83,11 +83,49 @@ func TestTooManyBackfills(t *testing.T) {
 	t.Parallel()
 	known := &backfills{}
 	for i := range 100 {
-		known.known = append(known.known, exampleBackfill(fmt.Sprint("backfill_", i)))
+		one := exampleBackfill(fmt.Sprint("backfill_", i))
+		one.Symbol = "MSFT"
+		known.known = append(known.known, one)
 	}
 	api := newAPI(t, withBackfills(known, &commands{}))
 	expect(t, serve(t, api, request(http.MethodPost, "/api/v1/backfills", backfillBody)), http.StatusConflict,
 		`{"detail":"There are 100 backfills that are not stopped, and MAX_ACTIVE_BACKFILLS allows no more: stop one first"}`)
+}
+
+// What a backfill under way fetches is not asked for twice. One whose span is another, and one
+// that has ended, are in no one's way.
+func TestABackfillOfTheSamePrices(t *testing.T) {
+	t.Parallel()
+	const body = `{"provider":"yahoo","symbol":"AAPL","from":%q,"to":%q}`
+	for name, test := range map[string]struct {
+		from, to string
+		ended    bool
+		status   int
+	}{
+		"the same":  {"2025-06-15T13:30:00Z", "2025-06-15T14:30:00Z", false, http.StatusConflict},
+		"within it": {"2025-06-15T13:31:00Z", "2025-06-15T14:29:00Z", false, http.StatusConflict},
+		"earlier":   {"2025-06-15T13:29:00Z", "2025-06-15T14:30:00Z", false, http.StatusAccepted},
+		"later":     {"2025-06-15T13:30:00Z", "2025-06-15T14:31:00Z", false, http.StatusAccepted},
+		"it ended":  {"2025-06-15T13:30:00Z", "2025-06-15T14:30:00Z", true, http.StatusAccepted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			one, log := exampleBackfill("backfill_a"), &commands{}
+			if test.ended {
+				one.EndedAt = &eventTime
+			}
+			api := newAPI(t, func(s *setup) {
+				withBackfills(&backfills{known: []httpapi.Backfill{one}}, log)(s)
+				s.Now = func() time.Time { return eventTime.Add(time.Hour).Time }
+			})
+			w := serve(t, api, request(http.MethodPost, "/api/v1/backfills", fmt.Sprintf(body, test.from, test.to)))
+			assert.Equal(t, test.status, w.Code, w.Body)
+			if test.status == http.StatusConflict {
+				assert.Contains(t, w.Body.String(), `"Backfill backfill_a is under way, and fetches all of that span: follow it, or stop it first"`)
+				assert.Empty(t, log.all())
+			}
+		})
+	}
 }
 
 func TestGetBackfills(t *testing.T) {

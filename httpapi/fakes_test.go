@@ -301,6 +301,15 @@ func (b *backfills) WaitCaughtUp(context.Context) error {
 	return b.err
 }
 
+func (b *backfills) Covering(_ context.Context, provider schema.Provider, symbol schema.Symbol, from, to schema.Time) (string, error) {
+	for _, one := range b.known {
+		if one.EndedAt == nil && one.Provider == provider && one.Symbol == symbol && !one.From.After(from) && !to.After(one.To) {
+			return one.BackfillID, b.err
+		}
+	}
+	return "", b.err
+}
+
 func (b *backfills) Open(_ context.Context, ids []string) (open int, known []string, err error) {
 	for _, one := range b.known {
 		if slices.Contains(ids, one.BackfillID) {

@@ -127,6 +127,10 @@ func (b brokenPortsOfBackfills) Get(context.Context, string) (httpapi.Backfill, 
 	return httpapi.Backfill{}, b.fail()
 }
 
+func (b brokenPortsOfBackfills) Covering(context.Context, schema.Provider, schema.Symbol, schema.Time, schema.Time) (string, error) {
+	return "", b.fail()
+}
+
 func (b brokenPortsOfBackfills) List(context.Context, int) ([]httpapi.Backfill, error) {
 	return nil, b.fail()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -378,6 +379,36 @@ func TestABackfillIsTakenOver(t *testing.T) {
 	})
 }
 
+// Of two backfills that fetch some of the same prices, the later one waits until the other has
+// ended. Others do not wait.
+func TestABackfillWaitsForAnotherOfTheSamePrices(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		runner := newHandler(t, scripts(pages(39)))
+		other := started("other", "p", 0, 39)
+		other.Symbol = "B"
+		command(t, rig, runner, started("first", "p", 0, 25))
+		settle(time.Second)
+		command(t, rig, runner, started("after", "p", 26, 30), started("beyond", "p", 25, 39), started("within", "p", 3, 4), other)
+		defer process(t, rig.Emitter(), runner)()
+		settle(2 * time.Minute)
+		require.Equal(t, backfill.Active, get(t, rig, "first").Status)
+		assert.Positive(t, get(t, rig, "first").Calls)
+		assert.Positive(t, get(t, rig, "after").Calls)
+		assert.Positive(t, get(t, rig, "other").Calls)
+		assert.Zero(t, get(t, rig, "beyond").Calls)
+		assert.Zero(t, get(t, rig, "within").Calls)
+		command(t, rig, runner, stopped("first"))
+		settle(5 * time.Second)
+		assert.Positive(t, get(t, rig, "beyond").Calls)
+		assert.Positive(t, get(t, rig, "within").Calls)
+		settle(10 * time.Minute)
+		assert.Equal(t, backfill.Completed, get(t, rig, "beyond").Status)
+		assert.Equal(t, backfill.Completed, get(t, rig, "within").Status)
+	})
+}
+
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	for setting, hint := range map[string]string{"concurrency": "concurrency: 0 is not positive", "backoff_min": "backoff_min, backoff_max"} {
@@ -393,7 +424,7 @@ func TestFailingBackfillsBlockNoOthers(t *testing.T) {
 		rig := pipelinetest.New(t)
 		good := pages(5)
 		p := scripts(func(ctx context.Context, r pipeline.HistoryRequest) (pipeline.HistoryPage, error) {
-			if r.Symbol == "DOWN" {
+			if strings.HasPrefix(string(r.Symbol), "DOWN") {
 				return pipeline.HistoryPage{}, pipeline.Quotef(schema.CodeUnavailable, "down")
 			}
 			return good(ctx, r)
@@ -402,7 +433,7 @@ func TestFailingBackfillsBlockNoOthers(t *testing.T) {
 		var commands []schema.Payload
 		for i := range 10 {
 			down := started(fmt.Sprint("down-", i), "p", 0, 5)
-			down.Symbol = "DOWN"
+			down.Symbol = schema.Symbol(fmt.Sprint("DOWN-", i))
 			commands = append(commands, down)
 		}
 		command(t, rig, runner, append(commands, started("good", "p", 0, 5))...)

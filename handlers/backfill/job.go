@@ -26,6 +26,8 @@ const (
 	// how long it waits for that: an entry that became a dead letter never is.
 	storedPoll = 20 * time.Millisecond
 	storedWait = time.Minute
+	// precededPoll is how often a job looks whether those before it have ended.
+	precededPoll = time.Second
 	// maxPause bounds what a service may ask for.
 	maxPause = 24 * time.Hour
 	// oddFailures in a row, which no passing fault explains, end a backfill.
@@ -45,6 +47,7 @@ type job struct {
 	owner string
 
 	pauses   *backoff.ExponentialBackOff
+	first    bool      // no backfill before it fetches some of the same prices
 	odd      int       // failures in a row that no passing fault explains
 	idle     int       // pages in a row that brought nothing, as below
 	earliest time.Time // of the prices that came, stored or not
@@ -96,6 +99,9 @@ func (j *job) step(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return j.failed(ctx, nil, j.explain(err))
 	}
+	if wait, err := j.waitFor(ctx); err != nil || wait > 0 {
+		return wait, err
+	}
 	// One page at a time is on its way to the tables: prices that come meanwhile wait for no
 	// more than that, and what is stored is known before the next page comes.
 	stored, err := j.isStored(ctx)
@@ -121,6 +127,20 @@ func (j *job) step(ctx context.Context) (time.Duration, error) {
 		return j.failed(ctx, &call, j.explain(err))
 	}
 	return 0, j.keep(ctx, call, page, version)
+}
+
+// waitFor returns how long to wait before looking again whether another backfill fetches some
+// of the same prices, and was started before: then they are known when this one comes to them.
+func (j *job) waitFor(ctx context.Context) (time.Duration, error) {
+	if j.first {
+		return 0, nil
+	}
+	preceded, err := j.isPreceded(ctx, j.emit)
+	if err != nil || preceded {
+		return precededPoll, err
+	}
+	j.first = true
+	return 0, nil
 }
 
 func (j *job) historian() (pipeline.Historian, error) {

@@ -64,6 +64,18 @@ func (r Reader) List(ctx context.Context, limit int) ([]Backfill, error) {
 	return found, nil
 }
 
+// Covering returns the id of a backfill that has not ended, and whose span has all of another
+// one; empty where there is none.
+func (r Reader) Covering(ctx context.Context, provider schema.Provider, symbol schema.Symbol, from, to schema.Time) (string, error) {
+	var ids []string
+	err := r.DB.Select(ctx, &ids, `SELECT backfill_id FROM backfills WHERE provider = $1 AND symbol = $2 AND from_time <= $3 AND to_time >= $4 AND `+table.Open+`
+		ORDER BY started_at, backfill_id LIMIT 1`, provider, symbol, from, to)
+	if err != nil || len(ids) == 0 {
+		return "", err
+	}
+	return ids[0], nil
+}
+
 // Open counts the backfills that have not ended, and returns those of ids that are known. One
 // that becomes known meanwhile may be counted and left out.
 func (r Reader) Open(ctx context.Context, ids []string) (count int, known []string, err error) {

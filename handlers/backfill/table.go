@@ -7,6 +7,7 @@ import (
 
 	"github.com/pricemill/pricemill/handlers/claim"
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -21,6 +22,7 @@ type row struct {
 	Symbol   schema.Symbol   `db:"symbol"`
 	From     schema.Time     `db:"from_time"`
 	To       schema.Time     `db:"to_time"`
+	Started  schema.Time     `db:"started_at"`
 	Status   Status          `db:"status"`
 	NextPage string          `db:"next_page"`
 	Calls    int64           `db:"calls"`
@@ -31,7 +33,19 @@ type row struct {
 	LastID   string       `db:"last_id"`
 }
 
-const rowColumns = `backfill_id, provider, symbol, from_time, to_time, status, next_page, calls, prices, repeated, reached_at, last_id`
+const rowColumns = `backfill_id, provider, symbol, from_time, to_time, started_at, status, next_page, calls, prices, repeated, reached_at, last_id`
+
+// isPreceded reports whether a backfill that was started before this one has not ended, and
+// fetches some of the same prices.
+func (r row) isPreceded(ctx context.Context, q store.Querier) (bool, error) {
+	var n int
+	err := q.Get(ctx, &n, `SELECT count(*) FROM backfills WHERE provider = $1 AND symbol = $2 AND from_time <= $3 AND to_time >= $4 AND `+table.Open+`
+		AND (started_at < $5 OR started_at = $5 AND backfill_id < $6)`, r.Provider, r.Symbol, r.To, r.From, r.Started, r.ID)
+	if err != nil {
+		return false, fmt.Errorf("looking for backfills before %s: %w", r.ID, err)
+	}
+	return n > 0, nil
+}
 
 // save stores what the owner changed. It reports false where the backfill was stopped, or
 // belongs to another owner.
