@@ -17,13 +17,14 @@ type Call struct {
 	latest   int64 // when it has ended for certain, by the database's clock
 }
 
-// keptForRequests is the part of a limit that such work leaves to requests: a fifth.
-func keptForRequests(calls int) int { return calls / 5 }
+// keptForRequests is the part of a limit that such work leaves to requests: a fifth, and one
+// call at least. A limit of one call has none to leave: requests that wait come first.
+func keptForRequests(calls int) int { return max(0, min(max(1, calls/5), calls-1)) }
 
 // Grant enters one call, which must have ended within lasts, into the budget of a provider,
 // which all processes share. Where there is none it returns how long to wait before asking
 // again: while a request waits, while the provider wants to be left alone, and while no more
-// than a fifth of a limit is free.
+// of a limit is free than is kept for requests.
 func Grant(ctx context.Context, tx *pipeline.Tx, name schema.Provider, provider pipeline.Provider, lasts time.Duration) (Call, time.Duration, error) {
 	call := Call{provider: name, limits: limitsOf(provider)}
 	rows, err := lockBudgets(ctx, tx, []schema.Provider{name})
