@@ -224,7 +224,7 @@ func (w renormalization) note(ctx context.Context, reading *projections.Rereadin
 		case schema.BarObserved:
 			payload.Bar = &is
 		}
-		e := schema.Event{ID: schema.DeriveID("renormalize", reading.ID, d.Answer, fmt.Sprint(d.Number)), Source: pipeline.SourcePrefix + "renormalize", Payload: payload}
+		e := schema.Event{ID: schema.DeriveID("renormalize", reading.ID, d.Answer, fmt.Sprint(d.Number)), Source: projections.RenormalizationSource, Payload: payload}
 		added[e.ID] = true
 		events = append(events, e)
 	}

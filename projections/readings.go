@@ -123,20 +123,21 @@ func payload(r *pipeline.Record, revised map[int64]revisedRow) (schema.Payload, 
 		return nil, pipeline.Permanent(err)
 	}
 	row, is := revised[id]
-	added, isAdded := r.Event.Payload.(schema.PriceAdded)
+	_, isAdded := r.Event.Payload.(schema.PriceAdded)
 	switch {
 	case !is && isAdded:
 		return nil, nil
 	case !is:
 		return r.Event.Payload, nil
-	case isAdded && row.EventType == added.EventType():
-		return added.Fact(), nil
 	case row.Payload == "":
 		return nil, nil
 	}
 	p, err := schema.DecodePayload(row.EventType, []byte(row.Payload))
 	if err != nil {
 		return nil, fmt.Errorf("reading a price of %s: %w", row.Renormalization, err)
+	}
+	if added, is := p.(schema.PriceAdded); is {
+		return added.Fact(), nil
 	}
 	return p, nil
 }

@@ -177,6 +177,9 @@ func Renormalizations(ctx context.Context, q store.Querier, limit int) ([]Renorm
 	return all, nil
 }
 
+// RenormalizationSource is the source of the events of added prices.
+const RenormalizationSource = pipeline.SourcePrefix + "renormalize"
+
 // Rereading is a renormalization whose answers are being read. One process at a time has
 // one; what a process that was killed leaves behind, the next one deletes.
 type Rereading struct {
@@ -294,23 +297,23 @@ func (r *Rereading) Revise(ctx context.Context, prices []RevisedPrice) error {
 		rows := store.Rows{Table: "revised_prices", Columns: []string{"renormalization", "event_id", "record_id", "event_type", "payload"}}
 		for _, p := range chunk {
 			var kind schema.EventType
-			text := ""
-			switch payload := p.Payload.(type) {
-			case nil:
-				r.row.Withdrawn++
-			case schema.PriceAdded: // which is in the log
-				kind = payload.EventType()
-				r.row.Added++
-			default:
-				kind = payload.EventType()
-				_, value, err := schema.Event{ID: p.EventID, Source: "pricemill/renormalize", Payload: payload}.Encode()
-				if err != nil {
+			var text []byte
+			if p.Payload != nil {
+				kind = p.Payload.EventType()
+				var err error
+				if _, text, err = (schema.Event{ID: p.EventID, Source: RenormalizationSource, Payload: p.Payload}).Encode(); err != nil {
 					return fmt.Errorf("writing a revised price: %w", err)
 				}
-				text = string(value)
+			}
+			switch p.Payload.(type) {
+			case nil:
+				r.row.Withdrawn++
+			case schema.PriceAdded:
+				r.row.Added++
+			default:
 				r.row.Revised++
 			}
-			rows.Add(r.ID, p.EventID, p.RecordID, kind, text)
+			rows.Add(r.ID, p.EventID, p.RecordID, kind, string(text))
 		}
 		if err := r.write(ctx, func(tx *store.Tx) error { return tx.Insert(ctx, rows) }); err != nil {
 			return fmt.Errorf("noting revised prices: %w", err)

@@ -21,11 +21,11 @@ CREATE TABLE renormalizations (
 
 -- revised_prices: what a renormalization reads in the place of the event of a price.
 -- record_id is the row id of its record, event_id the id of the event. payload is empty
--- where the price is withdrawn. An added price has an event of its own, and no record_id.
+-- where the price is withdrawn. An added price has an event of its own.
 CREATE TABLE revised_prices (
     renormalization  TEXT    NOT NULL,
     event_id         TEXT    NOT NULL,
-    record_id        INTEGER,
+    record_id        INTEGER NOT NULL,
     event_type       TEXT    NOT NULL,
     payload          TEXT    NOT NULL,
     PRIMARY KEY (renormalization, event_id)
