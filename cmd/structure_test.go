@@ -56,6 +56,7 @@ var mayImport = []struct {
 	{"handlers/target/targettest", []string{"pipeline", "pipeline/pipelinetest", "pipeline/store", "pipeline/store/sqlite", "schema"}},
 	{"handlers/claim", []string{"pipeline", "pipeline/store", "schema"}},
 	{"handlers/backfill", []string{"handlers/claim", "handlers/fetch", "handlers/provider/declared", "handlers/rawstore", "pipeline", "pipeline/store", "schema"}},
+	{"handlers/stream", []string{"handlers/backfill", "handlers/claim", "handlers/provider/declared", "pipeline", "pipeline/store", "pipeline/tracing", "schema"}},
 	{"handlers/webhook", []string{"handlers/pricealerts", "handlers/remote", "handlers/target", "pipeline", "schema"}},
 	{"handlers/...", []string{"handlers/claim", "handlers/failingjobs", "handlers/provider/...", "handlers/remote", "handlers/target", "pipeline", "pipeline/audit", "pipeline/failpoint", "pipeline/rowid", "pipeline/store", "pipeline/tracing", "schema", "schema/names", "schema/parquet"}},
 	{"projections", []string{"pipeline", "pipeline/audit", "pipeline/engine", "pipeline/log", "pipeline/rowid", "pipeline/store", "pipeline/topics", "schema"}},

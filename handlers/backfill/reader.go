@@ -64,6 +64,12 @@ func (r Reader) List(ctx context.Context, limit int) ([]Backfill, error) {
 	return found, nil
 }
 
+// CountOpen counts the backfills that have not ended.
+func CountOpen(ctx context.Context, q store.Querier) (int, error) {
+	open, _, err := table.Count(ctx, q, nil)
+	return open, err
+}
+
 // Covering returns the id of a backfill that has not ended, and whose span has all of another
 // one; empty where there is none.
 func (r Reader) Covering(ctx context.Context, provider schema.Provider, symbol schema.Symbol, from, to schema.Time) (string, error) {

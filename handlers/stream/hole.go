@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pricemill/pricemill/handlers/backfill"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -29,6 +31,12 @@ const (
 	// holeRest is how long a hole waits for others that follow it, which are filled along
 	// with it, and for the provider's history to have what is missing.
 	holeRest = 10 * time.Second
+	// maxFills is how many backfills may be under way, those of clients among them, for a hole to
+	// be filled. Until there are fewer it stays in the table.
+	maxFills = 100
+	// fillsAtOnce is how many holes a process fills at once: what it asks for is counted a
+	// little later.
+	fillsAtOnce = 10
 )
 
 // open notes that messages are missing before m, which came after those of last.
@@ -44,9 +52,18 @@ func (p *progress) open(m pipeline.StreamMessage, last schema.Time) {
 	p.holes[m.Symbol] = h
 }
 
-// fills are the events that ask for what is missing, and the holes without those that they
-// ask for. At the end of a stream all are due.
-func (s *subscription) fills(p progress, now schema.Time, end bool) ([]schema.Event, progress) {
+// room is how many holes may be filled now.
+func (w *worker) room(ctx context.Context, ids []string) (int, error) {
+	if !slices.ContainsFunc(ids, func(id string) bool { return len(w.owned[id].progress().holes) > 0 }) {
+		return 0, nil
+	}
+	open, err := backfill.CountOpen(ctx, w.emit)
+	return max(0, min(maxFills-open, fillsAtOnce)), err
+}
+
+// fills are the events that ask for what is missing, at most so many, and the holes without
+// those that they ask for. At the end of a stream all are due.
+func (s *subscription) fills(p progress, now schema.Time, end bool, most int) ([]schema.Event, progress) {
 	if provider, _ := s.provider(s.Provider); !s.settings.FillGaps || !hasHistory(provider) {
 		p.holes = map[schema.Symbol]hole{}
 		return nil, p
@@ -54,10 +71,14 @@ func (s *subscription) fills(p progress, now schema.Time, end bool) ([]schema.Ev
 	var events []schema.Event
 	for _, symbol := range slices.Sorted(maps.Keys(p.holes)) {
 		h := p.holes[symbol]
-		if !end && h.Seen.Add(holeRest).After(now) {
+		if len(events) == most || !end && h.Seen.Add(holeRest).After(now) {
 			continue
 		}
 		delete(p.holes, symbol)
+		if earliest := h.To.Add(-s.settings.FillAtMost); earliest.After(h.From) {
+			s.notFilled(symbol, h.From, earliest, "they are longer ago than fill_at_most")
+			h.From = earliest
+		}
 		id := fillID(s.ID, symbol, h)
 		s.log.Info("asking for trades that a stream missed", "stream_id", s.ID, "provider", s.Provider, "symbol", symbol,
 			"from", h.From, "to", h.To, "backfill_id", id)
@@ -65,6 +86,12 @@ func (s *subscription) fills(p progress, now schema.Time, end bool) ([]schema.Ev
 			BackfillID: id, Provider: s.Provider, Symbol: symbol, From: h.From, To: h.To, StartedAt: now}})
 	}
 	return events, p
+}
+
+// notFilled says what no backfill is started for.
+func (s *subscription) notFilled(symbol schema.Symbol, from, to schema.Time, why string) {
+	s.log.Warn("trades that a stream missed are not asked for", "stream_id", s.ID, "provider", s.Provider, "symbol", symbol,
+		"from", from, "to", to, "reason", why)
 }
 
 func hasHistory(provider pipeline.Provider) bool {

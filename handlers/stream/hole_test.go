@@ -2,6 +2,10 @@ package stream_test
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,8 +13,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pricemill/pricemill/handlers/stream"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/pipelinetest"
+	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -148,4 +154,115 @@ func TestAGapOutlivesItsOwner(t *testing.T) {
 			})
 		})
 	}
+}
+
+// book has the lines of a log.
+type book struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (b *book) Write(line []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lines = append(b.lines, string(line))
+	return len(line), nil
+}
+
+// with are the lines that hold a text.
+func (b *book) with(text string) (found []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, line := range b.lines {
+		if strings.Contains(line, text) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+func newLogged(t testing.TB, p pipeline.Provider, settings map[string]any) (pipeline.Runner, *book) {
+	t.Helper()
+	b := &book{}
+	h, err := stream.New(pipeline.Env{Now: time.Now, Log: slog.New(slog.NewTextHandler(b, nil)), Settings: settings,
+		Provider: func(name schema.Provider) (pipeline.Provider, bool) { return p, name == "p" }})
+	require.NoError(t, err)
+	return h.(pipeline.Runner), b
+}
+
+// Of a gap that is longer than is filled the end is asked for, and the log says what is not.
+func TestALongGap(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		runner, lines := newLogged(t, remembering{scripts(sends(idle, 1, 2), sends(idle, 9))}, map[string]any{"fill_at_most": "6h"})
+		command(t, rig, runner, started("s", "p"))
+		stop := process(t, rig.Emitter(), runner)
+		settle(3 * time.Second)
+		stop()
+		last := schema.NewTime(time.Now())
+		settle(48 * time.Hour)
+		defer process(t, rig.Emitter(), runner)()
+		settle(time.Minute)
+		all := asked(t, rig)
+		require.Len(t, all, 1)
+		assert.Equal(t, 6*time.Hour, all[0].To.Sub(all[0].From.Time))
+		assert.WithinDuration(t, last.Add(48*time.Hour+time.Minute).Time, all[0].To.Time, 5*time.Second)
+		unfilled := lines.with("trades that a stream missed are not asked for")
+		require.Len(t, unfilled, 1)
+		assert.Contains(t, unfilled[0], "symbol=A")
+		assert.Contains(t, unfilled[0], "to="+all[0].From.Format("2006-01-02T15:04:05"))
+	})
+}
+
+// While a hundred backfills are under way a gap stays in the table, and what follows belongs to
+// it. A stream that is stopped meanwhile says what is not filled.
+func TestGapsWaitForOtherBackfills(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		script := sends(later(30*time.Second, sends(later(2*time.Minute, sends(idle, 20)), 9)), 1, 2, 5)
+		runner, lines := newLogged(t, remembering{scripts(script)}, nil)
+		command(t, rig, runner, started("s", "p"))
+		underWay := func(status string) {
+			_, err := rig.Emitter().Emit(t.Context(), func(tx *pipeline.Tx) ([]schema.Event, error) {
+				if status == "completed" {
+					_, err := tx.Exec(t.Context(), `UPDATE backfills SET status = $1 WHERE backfill_id = 'b1'`, status)
+					return nil, err
+				}
+				rows := store.Rows{Table: "backfills", Columns: []string{"backfill_id", "provider", "symbol", "from_time", "to_time", "status", "started_at"}}
+				now := schema.NewTime(time.Now())
+				for i := range 100 {
+					rows.Add(fmt.Sprint("b", i), "p", "B", now, now, status, now)
+				}
+				return nil, tx.Insert(t.Context(), rows)
+			})
+			require.NoError(t, err)
+		}
+		underWay("active")
+		began := schema.NewTime(time.Now())
+		defer process(t, rig.Emitter(), runner)()
+		settle(time.Minute)
+		assert.EqualValues(t, 2, get(t, rig, "s").Gaps)
+		assert.Empty(t, asked(t, rig))
+		underWay("completed")
+		settle(time.Second)
+		all := asked(t, rig)
+		require.Len(t, all, 1, "both gaps at once")
+		assert.WithinDuration(t, began.Add(-time.Minute).Time, all[0].From.Time, time.Second)
+		assert.WithinDuration(t, began.Add(90*time.Second).Time, all[0].To.Time, 2*time.Second)
+		_, err := rig.Emitter().Emit(t.Context(), func(tx *pipeline.Tx) ([]schema.Event, error) {
+			_, err := tx.Exec(t.Context(), `UPDATE backfills SET status = 'active' WHERE backfill_id = 'b1'`)
+			return nil, err
+		})
+		require.NoError(t, err)
+		settle(3 * time.Minute)
+		assert.EqualValues(t, 3, get(t, rig, "s").Gaps)
+		assert.Empty(t, asked(t, rig))
+		require.Empty(t, lines.with("are not asked for"))
+		command(t, rig, runner, stopped("s"))
+		settle(time.Second)
+		assert.Empty(t, asked(t, rig))
+		assert.Len(t, lines.with("too many backfills are under way"), 1)
+	})
 }

@@ -35,7 +35,7 @@ type worker struct {
 // step gives up streams that have ended, renews the claims of the others, and takes more.
 // Without streams it only looks.
 func (w *worker) step(ctx, streaming context.Context) error {
-	if err := w.leave(ctx); err != nil {
+	if err := w.leave(ctx, false); err != nil {
 		return err
 	}
 	some, err := table.AnyFree(ctx, w.emit)
@@ -44,7 +44,10 @@ func (w *worker) step(ctx, streaming context.Context) error {
 	}
 	free := w.settings.Concurrency - len(w.owned)
 	ids := slices.Sorted(maps.Keys(w.owned))
-	steps, fills := w.progress(ids, false)
+	steps, fills, err := w.progress(ctx, ids, false)
+	if err != nil {
+		return err
+	}
 	var ours []wanted
 	var taken []row
 	_, err = w.emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
@@ -94,8 +97,8 @@ func (w *worker) step(ctx, streaming context.Context) error {
 }
 
 // leave writes the progress of streams that have ended, asks for all that they missed, and
-// gives up the claims on them.
-func (w *worker) leave(ctx context.Context) error {
+// gives up the claims on them. What cannot be asked for now is left to a next owner, if any.
+func (w *worker) leave(ctx context.Context, toNext bool) error {
 	var ids []string
 	for _, id := range slices.Sorted(maps.Keys(w.owned)) {
 		if w.owned[id].HasEnded() {
@@ -105,8 +108,11 @@ func (w *worker) leave(ctx context.Context) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	steps, fills := w.progress(ids, true)
-	_, err := w.emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
+	steps, fills, err := w.progress(ctx, ids, true)
+	if err != nil {
+		return err
+	}
+	_, err = w.emit.Emit(ctx, func(tx *pipeline.Tx) ([]schema.Event, error) {
 		for _, id := range ids {
 			if err := steps[id].after.write(ctx, tx, w.claims.Owner, id, ""); err != nil {
 				return nil, err
@@ -118,6 +124,11 @@ func (w *worker) leave(ctx context.Context) error {
 		return err
 	}
 	for _, id := range ids {
+		for symbol, h := range steps[id].after.holes {
+			if !toNext {
+				w.owned[id].notFilled(symbol, h.From, h.To, "too many backfills are under way")
+			}
+		}
 		delete(w.owned, id)
 	}
 	return nil
@@ -129,16 +140,20 @@ type noted struct{ before, after progress }
 
 // progress is that of streams, and the events that ask for what they missed: all of it at the
 // end.
-func (w *worker) progress(ids []string, end bool) (map[string]noted, []schema.Event) {
+func (w *worker) progress(ctx context.Context, ids []string, end bool) (map[string]noted, []schema.Event, error) {
+	room, err := w.room(ctx, ids)
+	if err != nil {
+		return nil, nil, err
+	}
 	steps := make(map[string]noted, len(ids))
 	var events []schema.Event
 	for _, id := range ids {
 		s := w.owned[id]
 		before := s.progress()
-		fills, after := s.fills(before.clone(), schema.NewTime(w.now()), end)
+		fills, after := s.fills(before.clone(), schema.NewTime(w.now()), end, room-len(events))
 		steps[id], events = noted{before, after}, append(events, fills...)
 	}
-	return steps, events
+	return steps, events, nil
 }
 
 // release ends all streams and leaves them to the next owner.
@@ -146,7 +161,7 @@ func (w *worker) release(ctx context.Context) {
 	claim.EndAll(w.owned)
 	releasing, cancel := claim.Graceful(ctx)
 	defer cancel()
-	if err := w.leave(releasing); err != nil {
+	if err := w.leave(releasing, true); err != nil {
 		w.log.Warn("streams are taken over only when their claims end", "error", err)
 	}
 }

@@ -55,6 +55,9 @@ type Settings struct {
 	// FillGaps says that a backfill is started for trades that a stream missed, where the
 	// provider has a history. Default true.
 	FillGaps bool `mapstructure:"fill_gaps" doc:"whether trades that a stream missed are asked for, where the provider has a history"`
+	// FillAtMost is how long the span of such a backfill is at most. Of what was missed for longer
+	// the end is asked for, and a line of the log says what is not. Default 24h.
+	FillAtMost time.Duration `mapstructure:"fill_at_most" doc:"how long the span is at most for which missed trades are asked for"`
 }
 
 func (s Settings) validate() error {
@@ -68,10 +71,13 @@ func (s Settings) validate() error {
 	if s.BackoffMin <= 0 || s.BackoffMax < s.BackoffMin {
 		errs = append(errs, fmt.Errorf("backoff_min, backoff_max: want 0 < %v <= %v", s.BackoffMin, s.BackoffMax))
 	}
+	if s.FillAtMost <= 2*holeMargin {
+		errs = append(errs, fmt.Errorf("fill_at_most: %v is not longer than %v", s.FillAtMost, 2*holeMargin))
+	}
 	return errors.Join(errs...)
 }
 
-var defaults = Settings{Concurrency: 20, Silence: 15 * time.Second, BackoffMin: 500 * time.Millisecond, BackoffMax: 30 * time.Second, FillGaps: true}
+var defaults = Settings{Concurrency: 20, Silence: 15 * time.Second, BackoffMin: 500 * time.Millisecond, BackoffMax: 30 * time.Second, FillGaps: true, FillAtMost: 24 * time.Hour}
 
 func init() {
 	pipeline.RegisterHandler(pipeline.HandlerModule{
