@@ -399,7 +399,7 @@ func (r *logRefiller) checkComplete(ctx context.Context, lost, spare []store.Top
 				continue
 			}
 			if p.TopicID != topic.ID && !slices.ContainsFunc(spare, func(s store.Topic) bool { return s.ID == p.TopicID }) {
-				return fmt.Errorf("stage %s stands in an earlier incarnation of topic %s: resolve that first; see docs/halts.md", p.Stage, topic.Name)
+				return fmt.Errorf("stage %s is in an earlier incarnation of topic %s: resolve that first; see docs/halts.md", p.Stage, topic.Name)
 			}
 			furthest[p.Part] = max(furthest[p.Part], p.Next)
 			if serving[p.Stage] && slices.Contains(tablesOf[schema.Topic(topic.Name)], withoutGeneration(p.Stage)) {

@@ -180,7 +180,7 @@ func (s *seriesReader) read(t testing.TB, symbol string) {
 	}
 }
 
-// TestFaultsRenormalize: a tenth of all answers was misread. They are mended while prices
+// TestFaultsRenormalize: a tenth of all answers was misread. They are put right while prices
 // come and clients read: each answer of the service is as before or as after, and never some
 // of both.
 func TestFaultsRenormalize(t *testing.T) {

@@ -1,6 +1,6 @@
 package schema
 
-// LogGap stands at an offset of a topic that was filled again from the database, where the
+// LogGap is at an offset of a topic that was filled again from the database, where the
 // database does not know which record was there. It says nothing: every stage skips it. It is the
 // one event that is on any topic and any partition.
 type LogGap struct {

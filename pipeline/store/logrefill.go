@@ -29,7 +29,7 @@ type LogRefill struct {
 }
 
 // BeginLogRefill records that lost topics are filled again, and returns the run: a new one, or
-// that which was interrupted.
+// the one that was interrupted.
 func (t *Tx) BeginLogRefill(ctx context.Context, cluster string, now schema.Time) (run LogRefill, continued bool, err error) {
 	var recorded string
 	if err := t.Get(ctx, &recorded, `SELECT log FROM instance`); err != nil {
