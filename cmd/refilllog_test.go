@@ -2,8 +2,10 @@ package cmd_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -328,20 +330,79 @@ func TestRefillLogIsRefused(t *testing.T) {
 	p.feed(oneEach(0, 10))
 	p.stopped()
 	loseTopics(t, env)
-	execute := func(statement string) {
-		db := openTables(t, env)
-		defer func() { assert.NoError(t, db.Close()) }()
-		require.NoError(t, db.Write(t.Context(), func(tx *store.Tx) error {
-			_, err := tx.Exec(t.Context(), statement)
-			return err
-		}))
-	}
-	execute(`UPDATE positions SET next_offset = next_offset - 1 WHERE stage = 'processed-prices.g1' AND part = 2`)
+	execute(t, env, `UPDATE positions SET next_offset = next_offset - 1 WHERE stage = 'processed-prices.g1' AND part = 2`)
 	refused(env, 1, "processed-prices is 1 records behind on price-events/2")
-	execute(`UPDATE positions SET next_offset = next_offset + 1 WHERE stage = 'processed-prices.g1' AND part = 2`)
-	execute(`UPDATE processed_prices SET price = '1.5' WHERE id = (SELECT MIN(id) FROM processed_prices)`)
+	execute(t, env, `UPDATE positions SET next_offset = next_offset + 1 WHERE stage = 'processed-prices.g1' AND part = 2`)
+	execute(t, env, `UPDATE processed_prices SET price = '1.5' WHERE id = (SELECT MIN(id) FROM processed_prices)`)
 	refused(env, 1, "the new log and the database do not agree")
 	status, stdout, _ := run(t, env, "refill", "log", "--accept-differences")
 	assert.Zero(t, status)
 	assert.Contains(t, stdout, "the differences above were accepted")
+}
+
+// execute changes the database of a stopped program.
+func execute(t *testing.T, env environment, statement string) {
+	t.Helper()
+	db := openTables(t, env)
+	defer func() { assert.NoError(t, db.Close()) }()
+	require.NoError(t, db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(t.Context(), statement)
+		return err
+	}))
+}
+
+// TestRefillLogAfterRetention: the requests of long ago are deleted, and jobs count their outcomes
+// all the same, also after a read model was built from the new log.
+func TestRefillLogAfterRetention(t *testing.T) {
+	t.Parallel()
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"c":185.75,"t":1750000000}`)) // to a client that reads
+	}))
+	t.Cleanup(service.Close)
+	env := newKafkaStack(t, environment{"MIN_POLL_INTERVAL": "1s", "SIMULATED_FAULTS": "NOPE=unknown,DOWN=fail",
+		"FINNHUB_API_KEY": "key", "FINNHUB_BASE_URL": service.URL})
+	p := start(t, env)
+	p.eventually("/readyz", http.StatusOK)
+	failing := p.newJob(`{"symbols":["AAPL","NOPE","DOWN"],"interval":1,"provider":"simulated"}`)
+	closed := p.newJob(`{"symbols":["AAPL"],"interval":1,"provider":"finnhub"}`)
+	require.Eventually(t, func() bool { return p.job(failing).Counts.Failures >= 8 && p.job(closed).Counts.Runs >= 4 }, time.Minute, 20*time.Millisecond)
+	p.command(http.MethodPost, failing+"/pause")
+	p.command(http.MethodPost, closed+"/pause")
+	awaitDrained(t, env)
+	p.stopped()
+	execute(t, env, `INSERT INTO retention (name, kept_from) SELECT 'requests', asked_at FROM (SELECT asked_at FROM requests ORDER BY asked_at LIMIT 1 OFFSET 8) AS kept`)
+	execute(t, env, `DELETE FROM requests WHERE asked_at < (SELECT kept_from FROM retention WHERE name = 'requests')`)
+	proven(t, env)
+	before, ends := keptByRefillOfLog(t, env), endsOfAll(t, env)
+	loseTopics(t, env)
+	f := refillLog(t, env)
+	assert.Zero(t, f.Unplaced)
+	assert.Positive(t, f.of(schema.FetchRequests).Gaps, "requests that were deleted")
+	assert.Zero(t, f.of(schema.QuoteOutcomes).Gaps)
+	assert.Equal(t, ends[schema.QuoteOutcomes], endsOfAll(t, env)[schema.QuoteOutcomes])
+	sameRows(t, before, keptByRefillOfLog(t, env))
+	proven(t, env)
+}
+
+// TestRefillLogWithManyGaps: offsets that are far from the start, as after repeats or on a topic
+// that was moved, are kept.
+func TestRefillLogWithManyGaps(t *testing.T) {
+	t.Parallel()
+	const gaps = 20_000
+	env := newKafkaStack(t, nil)
+	p := start(t, env)
+	p.feed(oneEach(0, 10))
+	p.stopped()
+	execute(t, env, fmt.Sprintf(`UPDATE positions SET next_offset = next_offset + %d WHERE topic = 'fetch-requests'`, gaps))
+	loseTopics(t, env)
+	began := time.Now()
+	f := refillLog(t, env)
+	t.Logf("%d gaps in %v", f.of(schema.FetchRequests).Gaps, time.Since(began))
+	assert.EqualValues(t, gaps*partitionsInTests, f.of(schema.FetchRequests).Gaps)
+	p = start(t, env)
+	p.feed(oneEach(10, 10))
+	require.Equal(t, http.StatusOK, p.get("/api/v1/prices/latest?symbol=ASKED").status, "a request after the gaps")
+	awaitDrained(t, env)
+	p.stopped()
+	proven(t, env)
 }

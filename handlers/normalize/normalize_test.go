@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -169,6 +170,61 @@ func TestAKnownSymbolDoesNotBecomeUnknown(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReplay gives the same events again, with the same ids, however the records are cut.
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	rig := pipelinetest.New(t)
+	handler := newHandler(t)
+	stage := rig.StartHandler(t, normalize.Name, handler)
+	defer stage.Close(t)
+	var quotes []schema.Payload
+	for range 300 {
+		s := script{}
+		if random.IntN(4) == 0 {
+			s.Code = []schema.Code{schema.CodeUnknownSymbol, schema.CodeBadPrice}[random.IntN(2)]
+		} else {
+			for range 1 + random.IntN(3) {
+				s.Prices = append(s.Prices, price([]schema.Symbol{"A", "B"}[random.IntN(2)], []string{"1", "2"}[random.IntN(2)], random.Int64N(3)+1))
+			}
+		}
+		quote := stored("A", answer(t, s))
+		if random.IntN(2) == 0 {
+			quote.RequestID = ""
+		}
+		quotes = append(quotes, quote)
+	}
+	records := rig.AppendAll(t, quotes...)
+	require.NoError(t, stage.Deliver(records...))
+	want := map[string]schema.Payload{}
+	for _, topic := range []schema.Topic{schema.PriceEvents, schema.QuoteOutcomes} {
+		for _, e := range rig.Events(t, topic) {
+			want[e.ID] = e.Payload
+		}
+	}
+	replay, ours := normalize.NewReplay(handler)
+	require.True(t, ours)
+	got := map[string]schema.Payload{}
+	for part := range slices.Chunk(records, 1+random.IntN(len(records))) {
+		events, err := replay.Events(t.Context(), rig.DB, part)
+		require.NoError(t, err)
+		prices, err := replay.Prices(t.Context(), rig.DB, part)
+		require.NoError(t, err)
+		for i, all := range events {
+			for n, e := range all {
+				got[e.ID] = e.Payload
+				if _, isPrice := e.Payload.(schema.PriceObserved); isPrice {
+					require.Equal(t, e.Payload, prices[i][n])
+				}
+			}
+		}
+	}
+	require.NotEmpty(t, want)
+	require.Equal(t, want, got)
 }
 
 // Two trades of a stream or a file are two prices although price and time agree.

@@ -152,18 +152,7 @@ func (l *logFiller) fill(ctx context.Context, topic store.Topic, partitions []*P
 		return fmt.Errorf("asking for the ends of %s: %w", name, err)
 	}
 	err = l.eachOf(ctx, partitions, func(ctx context.Context, p *Partition) error {
-		return l.each(ctx, p, held[p.Partition].End, func(records []log.OutgoingRecord) error {
-			for len(records) > 0 {
-				n := fitting(records)
-				batch := log.PartitionBatch{TopicPartition: p.TopicPartition, Records: records[:n]}
-				if err := cluster.Send(ctx, []log.PartitionBatch{batch})[0]; err != nil {
-					return err
-				}
-				l.Progress(n)
-				records = records[n:]
-			}
-			return nil
-		})
+		return l.write(ctx, cluster, p, held[p.Partition].End)
 	})
 	if err != nil {
 		return err
@@ -177,6 +166,26 @@ func (l *logFiller) fill(ctx context.Context, topic store.Topic, partitions []*P
 		err = errors.Join(err, cluster.DeleteTopics(ctx, []schema.Topic{name}))
 	}
 	return err
+}
+
+// write writes a partition from an offset on.
+func (l *logFiller) write(ctx context.Context, cluster log.Broker, p *Partition, from int64) error {
+	expected := l.expected(p, from)
+	for {
+		records, err := expected.some(ctx)
+		if err != nil || len(records) == 0 {
+			return err
+		}
+		for len(records) > 0 {
+			n := fitting(records)
+			batch := log.PartitionBatch{TopicPartition: p.TopicPartition, Records: records[:n]}
+			if err := cluster.Send(ctx, []log.PartitionBatch{batch})[0]; err != nil {
+				return err
+			}
+			l.Progress(n)
+			records = records[n:]
+		}
+	}
 }
 
 // eachOf calls f for partitions, side by side.
@@ -208,43 +217,47 @@ func fitting(records []log.OutgoingRecord) int {
 // slotsAtOnce bounds the records that are made at once: each may be large.
 const slotsAtOnce = 200
 
-// each calls f with the records of a partition from an offset on, in their order and without
-// omission.
-func (l *logFiller) each(ctx context.Context, p *Partition, from int64, f func([]log.OutgoingRecord) error) error {
-	i := p.at(from)
-	for from < p.End {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		to := min(from+log.BatchRecords, p.End)
-		if i+slotsAtOnce < len(p.slots) {
-			to = min(to, p.slots[i+slotsAtOnce].Offset)
-		}
-		next := p.at(to)
-		records, err := l.make(ctx, p, i, next)
-		if err != nil {
-			return err
-		}
-		all := make([]log.OutgoingRecord, 0, to-from)
-		for offset := from; offset < to; offset++ {
-			if i < next && p.slots[i].Offset == offset {
-				all = append(all, records[0])
-				records = records[1:]
-				i++
-				continue
-			}
-			gap, err := l.gap(p.TopicPartition, offset)
-			if err != nil {
-				return err
-			}
-			all = append(all, gap)
-		}
-		if err := f(all); err != nil {
-			return err
-		}
-		from = to
+// expected are the records of a partition, in their order and without omission.
+type expected struct {
+	*logFiller
+	p *Partition
+	// next is the offset of the next one, and slot the first of the slots that is not before it.
+	next int64
+	slot int
+}
+
+func (l *logFiller) expected(p *Partition, from int64) *expected {
+	return &expected{l, p, from, p.at(from)}
+}
+
+// some are the next records; none at the end.
+func (e *expected) some(ctx context.Context) ([]log.OutgoingRecord, error) {
+	if e.next >= e.p.End {
+		return nil, nil
 	}
-	return nil
+	to := min(e.next+log.BatchRecords, e.p.End)
+	if e.slot+slotsAtOnce < len(e.p.slots) {
+		to = min(to, e.p.slots[e.slot+slotsAtOnce].Offset)
+	}
+	upTo := e.p.at(to)
+	known, err := e.make(ctx, e.p, e.slot, upTo)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]log.OutgoingRecord, 0, to-e.next)
+	for ; e.next < to; e.next++ {
+		if e.slot < upTo && e.p.slots[e.slot].Offset == e.next {
+			all, known = append(all, known[0]), known[1:]
+			e.slot++
+			continue
+		}
+		gap, err := e.gap(e.p.TopicPartition, e.next)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, gap)
+	}
+	return all, nil
 }
 
 // make makes the records of some slots, with their links.
@@ -305,25 +318,29 @@ func (l *logFiller) compare(ctx context.Context, cluster log.Broker, p *Partitio
 	if held.Oldest != 0 || held.End != p.End {
 		return fmt.Errorf("%w: it holds the offsets %d to %d, and %d records were written", errOtherRecords, held.Oldest, held.End, p.End)
 	}
-	next := int64(0)
-	return l.each(ctx, p, 0, func(want []log.OutgoingRecord) error {
-		at := 0
-		err := cluster.Read(ctx, p.TopicPartition, next, next+int64(len(want)), func(records []pipeline.Record) error {
-			for i := range records {
-				if at >= len(want) || !same(&records[i], next+int64(at), want[at]) {
-					return fmt.Errorf("%w: another record is at offset %d", errOtherRecords, records[i].Offset)
+	expected := l.expected(p, 0)
+	var want []log.OutgoingRecord
+	at := int64(0)
+	err := cluster.Read(ctx, p.TopicPartition, 0, p.End, func(records []pipeline.Record) error {
+		for i := range records {
+			var err error
+			if len(want) == 0 {
+				if want, err = expected.some(ctx); err != nil {
+					return err
 				}
-				at++
 			}
-			l.Progress(len(records))
-			return nil
-		})
-		if err == nil && at < len(want) {
-			err = fmt.Errorf("%w: records are missing from offset %d on", errOtherRecords, next+int64(at))
+			if len(want) == 0 || !same(&records[i], at, want[0]) {
+				return fmt.Errorf("%w: another record is at offset %d", errOtherRecords, records[i].Offset)
+			}
+			want, at = want[1:], at+1
 		}
-		next += int64(len(want))
-		return err
+		l.Progress(len(records))
+		return nil
 	})
+	if err == nil && at < p.End {
+		err = fmt.Errorf("%w: records are missing from offset %d on", errOtherRecords, at)
+	}
+	return err
 }
 
 func same(r *pipeline.Record, offset int64, want log.OutgoingRecord) bool {

@@ -77,6 +77,7 @@ type Layout struct {
 	floats           []float
 	// failures are those of jobs that are given again.
 	failures map[string]int
+	missing  []missingFailures
 	// unread is how many events of a partition were sent and not applied by any stage.
 	unread map[pipeline.TopicPartition]int64
 	// Unplaced counts events for which there was no room.
@@ -136,7 +137,7 @@ func New(ctx context.Context, cfg Config) (*Layout, error) {
 		}
 	}
 	l.placeFloats()
-	return l, nil
+	return l, l.placeMissing()
 }
 
 // Partitions are those of a topic.

@@ -212,13 +212,36 @@ func (l *Layout) placeForgotten(ctx context.Context) error {
 			failure.FailedAt = before
 		}
 		failure.Reason = "of a request that was deleted"
-		for n := range missing {
-			failure.Symbol = symbols[n%len(symbols)]
-			slot, err := l.forgotten(failure, row.JobID, n+1)
-			if err != nil {
-				return err
+		l.missing = append(l.missing, missingFailures{failure, row.JobID, missing, symbols})
+	}
+	return nil
+}
+
+// missingFailures are failures of a job of which nothing is known but their number.
+type missingFailures struct {
+	failure schema.QuoteFailed
+	job     string
+	n       int
+	symbols []schema.Symbol
+}
+
+// placeMissing puts the failures of which nothing else is known where nothing else is: each was on
+// the partition of one of the symbols of its job.
+func (l *Layout) placeMissing() error {
+	for _, m := range l.missing {
+		for n := range m.n {
+			placed := false
+			for i := 0; i < len(m.symbols) && !placed; i++ {
+				m.failure.Symbol = m.symbols[(n+i)%len(m.symbols)]
+				slot, err := l.forgotten(m.failure, m.job, n+1)
+				if err != nil {
+					return err
+				}
+				_, placed = l.at(schema.QuoteOutcomes, l.partitionOf(m.failure)).Float(0, slot)
 			}
-			l.floats = append(l.floats, float{pipeline.TopicPartition{Topic: schema.QuoteOutcomes, Partition: l.partitionOf(failure)}, -1, slot})
+			if !placed {
+				l.Unplaced++
+			}
 		}
 	}
 	return nil
