@@ -130,7 +130,8 @@ func TestRefillLog(t *testing.T) {
 	status, stdout, _ := run(t, env, "refill", "log")
 	assert.Zero(t, status)
 	assert.Contains(t, stdout, "no topic is lost")
-	before, ends := keptByRefillOfLog(t, env), endsOfAll(t, env)
+	before, places, ends := keptByRefillOfLog(t, env), placesOf(t, env), endsOfAll(t, env)
+	assert.NotEmpty(t, places["dead_letters"])
 
 	loseTopics(t, env)
 	for range refillKills {
@@ -153,6 +154,7 @@ func TestRefillLog(t *testing.T) {
 		assert.Equal(t, ends[topic], after[topic], topic)
 	}
 	sameRows(t, before, keptByRefillOfLog(t, env))
+	sameRows(t, places, placesOf(t, env))
 	proven(t, env)
 
 	// A job continues with its next slot, nothing that was asked is asked again, and nothing is
@@ -405,4 +407,39 @@ func TestRefillLogWithManyGaps(t *testing.T) {
 	awaitDrained(t, env)
 	p.stopped()
 	proven(t, env)
+}
+
+// placesOf is what the tables that name topics by their ids say besides.
+func placesOf(t *testing.T, env environment) map[string][]string {
+	t.Helper()
+	db := openTables(t, env)
+	defer func() { assert.NoError(t, db.Close()) }()
+	var positions []struct {
+		Stage  string `db:"stage"`
+		Topic  string `db:"topic"`
+		Part   int32  `db:"part"`
+		Next   int64  `db:"next_offset"`
+		Halted string `db:"halted"`
+	}
+	require.NoError(t, db.Select(t.Context(), &positions, `SELECT stage, topic, part, next_offset, halted FROM positions ORDER BY stage, topic, part`))
+	var letters []struct {
+		ID      int64  `db:"id"`
+		Stage   string `db:"stage"`
+		Topic   string `db:"topic"`
+		Part    int32  `db:"part"`
+		Offset  int64  `db:"log_offset"`
+		Key     string `db:"msg_key"`
+		Payload string `db:"payload"`
+		Reason  string `db:"reason"`
+		Epoch   int64  `db:"epoch"`
+	}
+	require.NoError(t, db.Select(t.Context(), &letters, `SELECT id, stage, topic, part, log_offset, msg_key, payload, reason, epoch FROM dead_letters ORDER BY id`))
+	places := map[string][]string{}
+	for _, p := range positions {
+		places["positions"] = append(places["positions"], fmt.Sprintf("%+v", p))
+	}
+	for _, l := range letters {
+		places["dead_letters"] = append(places["dead_letters"], fmt.Sprintf("%+v", l))
+	}
+	return places
 }
