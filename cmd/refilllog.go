@@ -377,6 +377,13 @@ var tablesOf = map[schema.Topic][]string{
 
 // checkComplete refuses a database whose tables lack what other stages have read of a lost topic.
 func (r *logRefiller) checkComplete(ctx context.Context, lost, spare []store.Topic) error {
+	var reread string
+	if err := r.backends.store.Get(ctx, &reread, `SELECT COALESCE(MIN(id), '') FROM renormalizations WHERE state = 'promoted'`); err != nil {
+		return fmt.Errorf("reading which renormalizations serve: %w", err)
+	}
+	if reread != "" {
+		return fmt.Errorf("%s serves: of answers that were read again, the database does not have the events as they were; --accept-differences gives what it has", reread)
+	}
 	positions, err := store.Positions(ctx, r.backends.store, "")
 	if err != nil {
 		return err

@@ -114,12 +114,9 @@ func (l *Layout) readAnswers(ctx context.Context) error {
 
 // readPrices reads the ids of the prices in the tables.
 func (l *Layout) readPrices(ctx context.Context) error {
-	for _, table := range []struct {
-		name, event, answer string
-		original            bool
-	}{{name: "processed_prices", event: "event_id", answer: "raw_response_id"}, {name: "processed_prices_corrected", event: "fact", original: true}} {
+	for _, original := range []bool{false, true} {
 		query := `SELECT id, event_id, raw_response_id FROM processed_prices WHERE id > $1 ORDER BY id LIMIT $2`
-		if table.original {
+		if original {
 			query = `SELECT id, fact AS event_id, '' AS raw_response_id FROM processed_prices_corrected WHERE id > $1 ORDER BY id LIMIT $2`
 		}
 		for after := int64(-1); ; {
@@ -134,14 +131,14 @@ func (l *Layout) readPrices(ctx context.Context) error {
 			for _, row := range rows {
 				after = row.ID
 				event, of := row.EventID, row.AnswerID
-				if table.original {
+				if original {
 					fact, err := factOf(row.EventID)
 					if err != nil {
 						return err
 					}
 					event, of = fact.EventID, fact.RawResponseID
 				}
-				l.prices[keyOf(event)] = price{id: row.ID, answer: l.answerKey(of), original: table.original}
+				l.prices[keyOf(event)] = price{id: row.ID, answer: l.answerKey(of)}
 			}
 			if len(rows) < answerPage {
 				break

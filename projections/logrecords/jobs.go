@@ -85,7 +85,7 @@ func (l *Layout) float(tp pipeline.TopicPartition, after int64, name string, pay
 	slot, err := l.literal(schema.Event{ID: schema.DeriveID(refillEvents, string(payload.EventType()), payload.Key(), name), Source: refillEvents, Payload: payload},
 		payload.OccurredAt(), refill.Linked)
 	if err == nil {
-		l.floats = append(l.floats, float{tp, after, slot})
+		l.floats = append(l.floats, float{tp, after, slot, false})
 	}
 	return err
 }

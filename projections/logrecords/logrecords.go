@@ -114,8 +114,6 @@ type answerIndex struct {
 type price struct {
 	id     int64 // of the row
 	answer eventKey
-	// original says that it is among the prices that were corrected.
-	original bool
 }
 
 // float is an event whose offset is not known: it is after another one.
@@ -123,6 +121,8 @@ type float struct {
 	tp    pipeline.TopicPartition
 	after int64
 	slot  refill.Slot
+	// last says that no stage has read it: it comes after all others.
+	last bool
 }
 
 // New reads where the records are. The database must not change meanwhile.
@@ -288,7 +288,8 @@ func (l *Layout) placeFloats() {
 	slices.SortStableFunc(l.floats, func(a, b float) int { return cmp.Compare(a.after, b.after) })
 	for _, f := range l.floats {
 		p := l.partitions[f.tp]
-		if p == nil {
+		if f.last {
+			p.Append(f.slot)
 			continue
 		}
 		offset, placed := p.Float(max(f.after, reached[f.tp]-1)+1, f.slot)

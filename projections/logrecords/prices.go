@@ -10,6 +10,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/refill"
+	"github.com/pricemill/pricemill/pipeline/rowid"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/schema"
@@ -42,41 +43,69 @@ func (l *Layout) placeDerived(e schema.Event, n int, quote schema.QuoteStored, o
 	if l.letters[key] || l.waiting[key] {
 		return nil
 	}
-	l.countFailure(e.Payload)
 	tp := pipeline.TopicPartition{Topic: e.Payload.Topic(), Partition: l.partitionOf(e.Payload)}
-	slot, err := l.literal(e, quote.ReceivedAt, refill.LinkedDerived)
+	at := quote.ReceivedAt
+	_, isPrice := schema.PriceOf(e.Payload)
+	if isPrice && l.unread[tp] == 0 {
+		// All prices that the stage gave are in the tables: the answer was read otherwise then.
+		tp = pipeline.TopicPartition{Topic: schema.QuoteOutcomes, Partition: l.Partition([]byte(quote.Key()), l.Topics[schema.QuoteOutcomes].Partitions)}
+		e.Payload = schema.LogGap{FilledAt: at}
+		isPrice = false
+	}
+	found, there := outcomes[quote.RequestID]
+	if there && found.is(e.Payload) {
+		if outcome, settled, ok := found.event(); ok {
+			e.Payload, at = outcome.Payload, settled // in the words of then
+		}
+	}
+	slot, err := l.literal(e, at, refill.LinkedDerived)
 	if err != nil {
 		return err
 	}
-	if found, there := outcomes[quote.RequestID]; there && found.is(e.Payload) {
+	if there && found.is(e.Payload) {
 		if part, offset, ok := l.place(schema.QuoteOutcomes, found.OutcomeID); ok && part == tp.Partition {
 			slot.Offset = offset
 			if l.partitions[tp].Put(slot) {
+				l.countFailure(e.Payload)
 				reached[tp] = max(reached[tp], offset)
 				return nil
 			}
 		}
 	}
+	l.countFailure(e.Payload)
 	after, any := reached[tp]
 	if !any {
 		after = -1
 	}
-	l.floats = append(l.floats, float{tp, after, slot})
+	l.floats = append(l.floats, float{tp, after, slot, isPrice})
 	return nil
 }
 
 // placeOtherPrices puts the prices of the tables that no stored answer gives where they were.
 func (l *Layout) placeOtherPrices(ctx context.Context) error {
-	var rows, originals []int64
+	var rows []int64
 	for _, p := range l.prices {
-		if p.original {
-			originals = append(originals, p.id)
-		} else {
-			rows = append(rows, p.id)
-		}
+		rows = append(rows, p.id)
 	}
 	slices.Sort(rows)
-	slices.Sort(originals)
+	facts, err := l.facts(ctx, rows)
+	if err != nil {
+		return err
+	}
+	for _, f := range facts {
+		if f.Bar != nil {
+			l.Unplaced++ // the table has no more than the close of a bar
+			continue
+		}
+		if err := l.placeFact(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// facts are prices as the tables have them, by their rows; of a bar they have the close alone.
+func (l *Layout) facts(ctx context.Context, ids []int64) (map[int64]projections.Fact, error) {
 	type row struct {
 		ID       int64           `db:"id"`
 		EventID  string          `db:"event_id"`
@@ -91,10 +120,11 @@ func (l *Layout) placeOtherPrices(ctx context.Context) error {
 		OpenTime *schema.Time    `db:"open_time"`
 	}
 	found, err := store.SelectIn[row](ctx, l.View, `SELECT id, event_id, symbol, provider, price, size, timestamp, sequence, raw_response_id, received_at, open_time
-		FROM processed_prices WHERE id IN (?)`, rows)
+		FROM processed_prices WHERE id IN (?)`, ids)
 	if err != nil {
-		return fmt.Errorf("reading prices: %w", err)
+		return nil, fmt.Errorf("reading prices: %w", err)
 	}
+	facts := make(map[int64]projections.Fact, len(found))
 	for _, r := range found {
 		f := projections.Fact{Symbol: r.Symbol, Provider: r.Provider, Place: projections.Place{Timestamp: r.Time, Sequence: r.Sequence, ID: r.ID}, Price: r.Price,
 			EventID: r.EventID, RawResponseID: r.AnswerID, ReceivedAt: r.Received}
@@ -102,31 +132,28 @@ func (l *Layout) placeOtherPrices(ctx context.Context) error {
 			f.Size = *r.Size
 		}
 		if r.OpenTime != nil {
-			l.Unplaced++ // the table has no more than the close of a bar
-			continue
+			f.Bar = &schema.Bar{OpenTime: *r.OpenTime}
 		}
-		if err := l.placeFact(f); err != nil {
-			return err
-		}
+		facts[r.ID] = f
 	}
-	texts, err := store.SelectIn[string](ctx, l.View, `SELECT fact FROM processed_prices_corrected WHERE id IN (?)`, originals)
+	originals, err := store.SelectIn[string](ctx, l.View, `SELECT fact FROM processed_prices_corrected WHERE id IN (?)`, ids)
 	if err != nil {
-		return fmt.Errorf("reading prices as they came: %w", err)
+		return nil, fmt.Errorf("reading prices as they came: %w", err)
 	}
-	for _, text := range texts {
+	for _, text := range originals {
 		f, err := factOf(text)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if f.Bar != nil {
-			l.Unplaced++
-			continue
-		}
-		if err := l.placeFact(f); err != nil {
-			return err
-		}
+		facts[f.ID] = f
 	}
-	return nil
+	return facts, nil
+}
+
+// observed is a price as an event, as the tables have it.
+func observed(f projections.Fact, requestID string) schema.PriceObserved {
+	return schema.PriceObserved{Symbol: f.Symbol, Price: f.Price, Size: f.Size, Timestamp: f.Timestamp,
+		Sequence: f.Sequence, Source: f.Provider, RawResponseID: f.RawResponseID, ReceivedAt: f.ReceivedAt, RequestID: requestID}
 }
 
 // placeFact puts a price where it was.
@@ -135,8 +162,7 @@ func (l *Layout) placeFact(f projections.Fact) error {
 	if !ok {
 		return nil
 	}
-	slot, err := l.literal(schema.Event{ID: f.EventID, Source: refillEvents, Payload: schema.PriceObserved{Symbol: f.Symbol, Price: f.Price, Size: f.Size, Timestamp: f.Timestamp,
-		Sequence: f.Sequence, Source: f.Provider, RawResponseID: f.RawResponseID, ReceivedAt: f.ReceivedAt}}, f.ReceivedAt, refill.Unlinked)
+	slot, err := l.literal(schema.Event{ID: f.EventID, Source: refillEvents, Payload: observed(f, "")}, f.ReceivedAt, refill.Unlinked)
 	slot.Offset = offset
 	l.at(schema.PriceEvents, part).Put(slot)
 	return err
@@ -187,8 +213,24 @@ func (l *Layout) Make(ctx context.Context, tp pipeline.TopicPartition, slots []r
 		return nil, nil
 	}
 	ids := map[int64]bool{}
+	var prices []int64
 	for _, s := range slots {
 		ids[s.Ref] = true
+		if s.Source == ofPrice {
+			id, err := rowid.Of(l.Topics[tp.Topic].Epoch, tp.Partition, s.Offset, 0)
+			if err != nil {
+				return nil, err
+			}
+			prices = append(prices, id)
+		}
+	}
+	facts, err := l.facts(ctx, prices)
+	if err != nil {
+		return nil, err
+	}
+	byOffset := make(map[int64]projections.Fact, len(facts))
+	for id, f := range facts {
+		byOffset[rowid.Offset(id)] = f
 	}
 	rows, err := l.contents(ctx, slices.Collect(maps.Keys(ids)))
 	if err != nil {
@@ -200,7 +242,7 @@ func (l *Layout) Make(ctx context.Context, tp pipeline.TopicPartition, slots []r
 		if !there {
 			return nil, fmt.Errorf("row %d of raw_market_data is gone", s.Ref)
 		}
-		event, err := l.event(ctx, tp, s, row)
+		event, err := l.event(ctx, s, row, byOffset[s.Offset])
 		if err != nil {
 			return nil, err
 		}
@@ -212,7 +254,7 @@ func (l *Layout) Make(ctx context.Context, tp pipeline.TopicPartition, slots []r
 }
 
 // event is that of a slot, which follows from an answer.
-func (l *Layout) event(ctx context.Context, tp pipeline.TopicPartition, s refill.Slot, row content) (schema.Event, error) {
+func (l *Layout) event(ctx context.Context, s refill.Slot, row content, f projections.Fact) (schema.Event, error) {
 	switch s.Source {
 	case ofAnswer:
 		source := refillEvents
@@ -231,12 +273,17 @@ func (l *Layout) event(ctx context.Context, tp pipeline.TopicPartition, s refill
 	r := pipeline.Record{TopicPartition: pipeline.TopicPartition{Topic: schema.StoredQuotes, Partition: at.part}, TopicID: topic.ID,
 		Offset: l.answers[at.part][at.index].stored, Event: schema.Event{Payload: row.stored()}}
 	r.Locate(topic)
+	event := schema.Event{ID: f.EventID, Source: pipeline.SourcePrefix + normalize, Payload: observed(f, row.RequestID)}
+	if f.Bar == nil {
+		return event, nil
+	}
 	prices, err := l.normalizer.Prices(ctx, l.View, []pipeline.Record{r})
 	if err != nil {
-		return schema.Event{}, err
+		return event, err
 	}
 	if int(s.N) >= len(prices[0]) {
-		return schema.Event{}, fmt.Errorf("the answer in row %d of raw_market_data has no price %d any more", row.ID, s.N)
+		return event, fmt.Errorf("the answer in row %d of raw_market_data has no bar %d any more", row.ID, s.N)
 	}
-	return schema.Event{ID: pipeline.DerivedID(normalize, &r, 0, int(s.N)), Source: pipeline.SourcePrefix + normalize, Payload: prices[0][s.N]}, nil
+	event.Payload = prices[0][s.N]
+	return event, nil
 }

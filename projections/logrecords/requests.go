@@ -153,7 +153,7 @@ func (l *Layout) placeRequests(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		l.floats = append(l.floats, float{pipeline.TopicPartition{Topic: schema.FetchRequests, Partition: l.partitionOf(event.Payload)}, o.AskedAt.UnixMicro() - early, slot})
+		l.floats = append(l.floats, float{pipeline.TopicPartition{Topic: schema.FetchRequests, Partition: l.partitionOf(event.Payload)}, o.AskedAt.UnixMicro() - early, slot, false})
 		return nil
 	})
 }
