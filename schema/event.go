@@ -44,9 +44,11 @@ var (
 // from init functions, so that importing a plugin makes its events known.
 var registry = struct {
 	sync.RWMutex
-	types  map[EventType]registered
-	topics []Topic
-}{types: map[EventType]registered{}}
+	types map[EventType]registered
+	// anywhere are those that belong to no topic.
+	anywhere map[EventType]registered
+	topics   []Topic
+}{types: map[EventType]registered{}, anywhere: map[EventType]registered{}}
 
 type registered struct {
 	reflect.Type
@@ -65,11 +67,24 @@ func Register[P Payload]() {
 	if other, taken := registry.types[name]; taken {
 		panic(fmt.Sprintf("schema: event type %s registered twice: %v and %T", name, other.Type, zero))
 	}
-	typ := reflect.TypeFor[P]()
-	registry.types[name] = registered{typ, jsonFields(typ), flatFields(typ), neededFields(typ)}
+	registry.types[name] = registrationOf[P]()
 	if !slices.Contains(registry.topics, zero.Topic()) {
 		registry.topics = append(registry.topics, zero.Topic())
 	}
+}
+
+func registrationOf[P Payload]() registered {
+	typ := reflect.TypeFor[P]()
+	return registered{typ, jsonFields(typ), flatFields(typ), neededFields(typ)}
+}
+
+// registerAnywhere makes events of P's type decodable on every topic. No component consumes
+// or produces them, so EventTypes does not list the type.
+func registerAnywhere[P Payload]() {
+	var zero P
+	registry.Lock()
+	defer registry.Unlock()
+	registry.anywhere[zero.EventType()] = registrationOf[P]()
 }
 
 // Topics lists the topics of all registered events: those of the chain in the
@@ -257,6 +272,9 @@ func DecodePayload(name EventType, value []byte) (Payload, error) {
 func decodePayload(name, value []byte) (Payload, error) {
 	registry.RLock()
 	typ, known := registry.types[EventType(name)]
+	if !known {
+		typ, known = registry.anywhere[EventType(name)]
+	}
 	registry.RUnlock()
 	if !known {
 		return nil, fmt.Errorf("decoding an event: %w %q", ErrUnknownType, shorten(string(name)))

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// neededField is a decimal of which 0 is a value like any other, so that Validate
+// neededField is a number of which 0 is a value like any other, so that Validate
 // cannot tell whether it is there. Its field has the tag schema:"needed".
 type neededField struct {
 	name  string
@@ -36,7 +36,7 @@ func checkNeeded(object []byte, fields []neededField, decoded reflect.Value) err
 		if err := json.Unmarshal(object, &members); err != nil {
 			return err
 		}
-		if _, there := members[field.name]; !there {
+		if value, there := members[field.name]; !there || string(value) == "null" {
 			return fmt.Errorf("%s: required", field.name)
 		}
 	}

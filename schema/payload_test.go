@@ -216,6 +216,18 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 		"backfill.stopped.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.BackfillStopped{BackfillID: ids().Draw(t, "backfill"), StoppedAt: times().Draw(t, "stopped")}
 		}),
+		"data.deleted.v1": draw(func(t *rapid.T) schema.Payload {
+			d := schema.DataDeleted{
+				DeletionID: ids().Draw(t, "deletion"), Provider: providers().Draw(t, "provider"),
+				Reason: "because: " + schema.CutReason(rapid.StringN(0, 100, 300).Draw(t, "reason")), RequestedBy: ids().Draw(t, "by"),
+				Records: rapid.Int64Range(0, 1<<53).Draw(t, "records"), Rows: rapid.Int64Range(0, 1<<53).Draw(t, "rows"),
+				BeganAt: times().Draw(t, "began"), DeletedAt: times().Draw(t, "deleted"),
+			}
+			if rapid.Bool().Draw(t, "of a symbol") {
+				d.Symbol = symbols().Draw(t, "symbol")
+			}
+			return d
+		}),
 	}
 }
 

@@ -124,8 +124,9 @@ func FaultOf(topics *topics.Set, r *pipeline.Record, link chain.Link, broken err
 // each of which remembers another state of it. A record of an outbox must lie
 // where its own key says, too.
 func misplaced(topics *topics.Set, r *pipeline.Record, link chain.Link) error {
-	if _, gap := r.Event.Payload.(schema.LogGap); gap {
-		return nil // it may be anywhere
+	switch r.Event.Payload.(type) {
+	case schema.LogGap, schema.RecordDeleted:
+		return nil // they may be anywhere
 	}
 	if topic := r.Event.Payload.Topic(); topic != r.Topic {
 		return fmt.Errorf("%w: %s belongs on topic %s", schema.ErrEnvelope, r.Event.Payload.EventType(), topic)

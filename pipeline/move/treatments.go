@@ -34,6 +34,7 @@ var Treatments = []Treatment{
 	{"backfills", Copied, ""},
 	{"chains", Copied, "with their timelines and numbers"},
 	{"dead_letters", Chosen, "those of generations that do not serve stay"},
+	{"deletions", Copied, "the records of the log name them"},
 	{"failing_jobs", Copied, ""},
 	{"fetch_budgets", Copied, ""},
 	{"fetch_queue", Copied, "requests that have no outcome yet are fetched, or time out, at the target"},

@@ -18,6 +18,10 @@ const MoveUnderWay = "move"
 // RefillUnderWay is what a database records until it is filled again from the log on Kafka.
 const RefillUnderWay = "refill"
 
+// DeletionUnderWay is what a database records, whose log is a table of its own, while data of a
+// provider are deleted: nothing else may work with it.
+const DeletionUnderWay = "deletion"
+
 // ErrOtherLog is wrapped where a database belongs to another log than the one at hand.
 var ErrOtherLog = errors.New("the database belongs to another log")
 

@@ -80,6 +80,23 @@ func (t *Tx) AppendSegments(ctx context.Context, segments []Segment) error {
 	return nil
 }
 
+// ErrSegmentChanged says that a segment is not there as it was read.
+var ErrSegmentChanged = errors.New("a segment of the log was changed meanwhile")
+
+// ReplaceSegment writes a segment in the place of the one with its numbers, which had a
+// checksum.
+func (t *Tx) ReplaceSegment(ctx context.Context, s Segment, former int64) error {
+	changed, err := t.Exec(ctx, `UPDATE log_segments SET codec = $1, checksum = $2, body = $3 WHERE id = $4 AND first = $5 AND checksum = $6`,
+		s.Codec, s.Checksum, s.Body, segmentID(s.Epoch, s.Part, s.Last), s.First, former)
+	if err == nil && changed != 1 {
+		err = ErrSegmentChanged
+	}
+	if err != nil {
+		return fmt.Errorf("replacing numbers %d to %d of partition %d of epoch %d: %w", s.First, s.Last, s.Part, s.Epoch, err)
+	}
+	return nil
+}
+
 // TakeLogNumbers is TakeNumbers for the table log, where an event is in the log as
 // soon as its transaction commits.
 func (t *Tx) TakeLogNumbers(ctx context.Context, wanted []Numbers) error {

@@ -91,17 +91,23 @@ func pack(epoch int64, part int32, first int64, entries []entry) []store.Segment
 				newest = e.at
 			}
 		}
-		s := store.Segment{Epoch: epoch, Part: part, First: first, Last: first + int64(n) - 1, Newest: newest.UnixMilli(), Codec: plain, Body: body}
-		if len(body) >= compressFrom {
-			if small := s2.Encode(nil, body); len(small) < len(body)*7/8 {
-				s.Codec, s.Body = compressed, small
-			}
-		}
-		s.Checksum = checksum(s)
+		s := withBody(store.Segment{Epoch: epoch, Part: part, First: first, Last: first + int64(n) - 1, Newest: newest.UnixMilli()}, body)
 		segments = append(segments, s)
 		entries, first = entries[n:], s.Last+1
 	}
 	return segments
+}
+
+// withBody is a segment with a body, compressed where that is worth it.
+func withBody(s store.Segment, body []byte) store.Segment {
+	s.Codec, s.Body = plain, body
+	if len(body) >= compressFrom {
+		if small := s2.Encode(nil, body); len(small) < len(body)*7/8 {
+			s.Codec, s.Body = compressed, small
+		}
+	}
+	s.Checksum = checksum(s)
+	return s
 }
 
 // checksum is the CRC-32C of the body and of all that says where it belongs: a row that
