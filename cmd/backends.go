@@ -260,6 +260,9 @@ var errRefillUnderWay = errors.New("this database is being filled again from the
 // errLogRefillUnderWay says that the log of a database is not filled again completely.
 var errLogRefillUnderWay = errors.New("the log is being filled again from this database, or that was interrupted: run \"pricemill refill log\" until it says that the log can be used")
 
+// errDeletionUnderWay says that data are being deleted from a database.
+var errDeletionUnderWay = errors.New("data are being deleted from this database, or that was interrupted: run \"pricemill delete-data\" again with the same flags until it says that they are deleted; \"pricemill deletions\" lists them")
+
 // underWay refuses a database that is not complete, by the log that it records.
 func underWay(recorded string) error {
 	switch recorded {
@@ -269,6 +272,8 @@ func underWay(recorded string) error {
 		return errRefillUnderWay
 	case store.LogRefillUnderWay:
 		return errLogRefillUnderWay
+	case store.DeletionUnderWay:
+		return errDeletionUnderWay
 	}
 	return nil
 }

@@ -14,10 +14,12 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/audit"
+	"github.com/pricemill/pricemill/pipeline/deletion"
 	"github.com/pricemill/pricemill/pipeline/engine"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/schema"
 	"github.com/pricemill/pricemill/schema/names"
 )
 
@@ -302,9 +304,18 @@ func (r proving) audit(ctx context.Context, view *store.Snapshot) ([]*audit.Find
 	if err != nil {
 		return nil, err
 	}
-	return audit.Run(ctx, audit.Config{View: view, Broker: r.b.broker, Topics: r.topics,
+	return audit.Run(ctx, audit.Config{View: view, Broker: r.b.broker, Topics: r.topics, Remaining: r.remaining,
 		Stages: append(slices.Clone(r.m.stages), folds...), Repeatable: func(source string) bool { return source == commandSource },
 		Progress: r.bar.add, Most: r.v.differences})
+}
+
+// remaining counts what is left of data that were deleted.
+func (r proving) remaining(ctx context.Context, q store.Querier, of schema.Subject) (map[string]int64, error) {
+	there, err := r.b.store.Tables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return deletion.Remaining(ctx, q, of, r.m.dataKeepers(), there)
 }
 
 // reason is why ctx was ended, if that is where the error comes from.

@@ -2,6 +2,8 @@ package pipeline
 
 import (
 	"context"
+
+	"github.com/pricemill/pricemill/schema"
 )
 
 // What a module may be besides a Handler, Runner, Projection or Provider. A module
@@ -31,4 +33,15 @@ type Checker interface {
 // The tables stay when the module is switched off.
 type TableOwner interface {
 	Tables() []string
+}
+
+// DataKeeper is a TableOwner whose tables hold what follows from the prices of a provider. It
+// is what "pricemill delete-data" goes by.
+type DataKeeper interface {
+	TableOwner
+	// DataTables are the names of those tables.
+	DataTables() []string
+	// DataOf is a condition in SQL, whose arguments are $1 and on, on the rows of a table
+	// that hold data of a provider; of one symbol of it, unless symbol is empty.
+	DataOf(table string, provider schema.Provider, symbol schema.Symbol) (condition string, args []any)
 }

@@ -71,7 +71,7 @@ type handler struct{ alerts []alert }
 
 var (
 	_ pipeline.Handler    = (*handler)(nil)
-	_ pipeline.TableOwner = (*handler)(nil)
+	_ pipeline.DataKeeper = (*handler)(nil)
 )
 
 // Tables implements pipeline.TableOwner.
@@ -81,6 +81,19 @@ func (*handler) Tables() []string {
 		armed     {int}  NOT NULL,
 		newest    {time} NOT NULL
 	) {keyed}`}
+}
+
+// DataTables implements pipeline.DataKeeper.
+func (*handler) DataTables() []string { return []string{"price_alerts"} }
+
+// DataOf implements pipeline.DataKeeper: a key ends with the market, and neither an alert nor
+// a symbol holds a |.
+func (*handler) DataOf(_ string, provider schema.Provider, symbol schema.Symbol) (condition string, args []any) {
+	if symbol == "" {
+		return `replace(alert_key, $1, '') <> alert_key`, []any{"|" + string(provider) + "/"}
+	}
+	end := "|" + schema.MarketKey(provider, symbol)
+	return `replace(alert_key || '|', $1, '') <> alert_key || '|'`, []any{end + "|"}
 }
 
 // watched is an alert and the symbol that it watches.

@@ -48,6 +48,7 @@ type audit struct {
 	index     *eventIndex
 
 	chains, places, letters *Finding
+	deletions               *deletionAudit
 	stages                  []*stageAudit
 
 	mu sync.Mutex
@@ -89,6 +90,9 @@ type Config struct {
 	// Repeatable reports whether events of a source may come more than once, each
 	// time through an outbox, as commands do that a client sends again.
 	Repeatable func(source string) bool
+	// Remaining counts rows, by table, that hold data of a subject, of tables whose rows
+	// nothing else holds against the log. It may be nil.
+	Remaining func(ctx context.Context, q store.Querier, of schema.Subject) (map[string]int64, error)
 	// Progress is told how many records more were read, from several goroutines.
 	Progress func(records int)
 	// Most is how many differences of each kind are described.
@@ -120,6 +124,9 @@ func Run(ctx context.Context, cfg Config) ([]*Finding, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if err := a.loadDeletions(ctx); err != nil {
+		return nil, err
+	}
 	for _, spec := range cfg.Stages {
 		s, err := newStageAudit(ctx, a, spec)
 		if err != nil {
@@ -147,6 +154,13 @@ func Run(ctx context.Context, cfg Config) ([]*Finding, error) {
 		findings = append(findings, s.finding)
 	}
 	a.checkUnclaimed()
+	deletions, err := a.endDeletions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if deletions != nil {
+		findings = append(findings, deletions)
+	}
 	return findings, a.checkLetters(ctx)
 }
 

@@ -36,6 +36,7 @@ func (a *audit) walkChain(ctx context.Context, tp pipeline.TopicPartition, held 
 		last: startLink(held), highest: map[string]int64{}}
 	err := a.Broker.Read(ctx, tp, held.Oldest, held.End, func(records []pipeline.Record) error {
 		for i := range records {
+			a.deletions.record(&records[i])
 			if err := c.record(ctx, &records[i], held.End); err != nil {
 				return err
 			}
@@ -95,7 +96,7 @@ func (c *chainAudit) record(ctx context.Context, r *pipeline.Record, end int64) 
 		}
 		return nil
 	case chain.Apply:
-		if !chain.IsDirect(r.Headers) {
+		if !chain.IsDirect(r.Headers) && !schema.IsRecordDeleted(r.Headers) {
 			c.add(at, sourceOf(r.Headers), derived)
 		}
 	}
