@@ -152,6 +152,9 @@ func printDeleted(w io.Writer, subject schema.Subject, dryRun bool, r deletion.R
 	for _, name := range slices.Sorted(maps.Keys(r.Cleared)) {
 		fmt.Fprintf(w, "cleared\t%s\t%d\trows stay, without data\n", name, r.Cleared[name])
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.Emptied)) {
+		fmt.Fprintf(w, "emptied\t%s\t%d\tthe rows do not say whose data they hold\n", name, r.Emptied[name])
+	}
 	for _, stage := range r.Refilled {
 		fmt.Fprintf(w, "refilled\t%s\t\tfrom the log, by the service\n", stage)
 	}
@@ -276,16 +279,27 @@ func (d *dataDeleter) excludeOthers(ctx context.Context) error {
 		return nil
 	}
 	owner := uuid.NewString()
-	held, err := table.TryAcquire(ctx, d.store, owner)
-	if err != nil {
-		return err
+	for began := time.Now(); ; {
+		held, err := table.TryAcquire(ctx, d.store, owner)
+		switch {
+		case err != nil:
+			return err
+		case held:
+			d.closers = append(d.closers, table.NewLease(d.store, owner, d.log).Close)
+			return nil
+		case time.Since(began) > leasePatience:
+			return errors.New("a service works on the database: stop it first")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(leasePatience / 20):
+		}
 	}
-	if !held {
-		return errors.New("a service works on the database: stop it first; one that was killed counts as working for some seconds")
-	}
-	d.closers = append(d.closers, table.NewLease(d.store, owner, d.log).Close)
-	return nil
 }
+
+// leasePatience is longer than a process counts as working that was killed.
+const leasePatience = 7 * time.Second
 
 // checkTablesVersion refuses tables of another version than this program's.
 func checkTablesVersion(ctx context.Context, db *store.Store) error {

@@ -64,10 +64,11 @@ type Plan struct {
 	Records map[schema.Topic]int64 `json:"records"`
 	Rows    map[string]int64       `json:"rows"`
 	Cleared map[string]int64       `json:"cleared"`
-	// Refilled are the stages of read models that are filled again from the log, by the
-	// service.
-	Refilled []string `json:"refilled"`
-	Left     []Left   `json:"left"`
+	// Emptied are the rows of tables that do not say whose data they hold, and Refilled the
+	// stages that fill these again from the log, in the service.
+	Emptied  map[string]int64 `json:"emptied"`
+	Refilled []string         `json:"refilled"`
+	Left     []Left           `json:"left"`
 	// Asking are jobs, streams and backfills that still ask for the data.
 	Asking []string `json:"asking"`
 }
@@ -77,6 +78,7 @@ type deleted struct {
 	Records  map[schema.Topic]int64 `json:"records"`
 	Rows     map[string]int64       `json:"rows"`
 	Cleared  map[string]int64       `json:"cleared"`
+	Emptied  map[string]int64       `json:"emptied"`
 	Refilled []string               `json:"refilled"`
 	Left     []Left                 `json:"left"`
 	// Jobs are the polling jobs that asked for the data.
@@ -146,7 +148,7 @@ func NewPlan(ctx context.Context, c Config) (Plan, error) {
 }
 
 func (c Config) plan(ctx context.Context) (Plan, found, error) {
-	p := Plan{Rows: map[string]int64{}, Cleared: map[string]int64{}}
+	p := Plan{Rows: map[string]int64{}, Cleared: map[string]int64{}, Emptied: map[string]int64{}}
 	f, err := c.scan(ctx)
 	if err != nil {
 		return p, f, err
@@ -161,7 +163,7 @@ func (c Config) plan(ctx context.Context) (Plan, found, error) {
 		if err != nil {
 			return p, f, err
 		}
-		add(p.Rows, p.Cleared, r, n)
+		r.countIn(p.Rows, p.Cleared, p.Emptied, n)
 	}
 	letters, err := c.letters(ctx)
 	if err != nil {
@@ -178,11 +180,16 @@ func (c Config) plan(ctx context.Context) (Plan, found, error) {
 	return p, f, err
 }
 
-func add(deleted, cleared map[string]int64, r rule, n int64) {
-	if r.set != "" {
-		deleted = cleared
+// countIn counts rows as what the rule makes of them.
+func (r rule) countIn(deleted, cleared, emptied map[string]int64, n int64) {
+	switch {
+	case r.emptied:
+		countIn(emptied, r.table, n)
+	case r.set != "":
+		countIn(cleared, r.table, n)
+	default:
+		countIn(deleted, r.table, n)
 	}
-	countIn(deleted, r.table, n)
 }
 
 func countIn[K comparable](counts map[K]int64, of K, n int64) {
@@ -374,7 +381,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	}
 	n := d.counted
 	return Result{DeletionID: d.ID, Resumed: d.resumed,
-		Plan: Plan{Records: n.Records, Rows: n.Rows, Cleared: n.Cleared, Refilled: n.Refilled, Left: n.Left}}, nil
+		Plan: Plan{Records: n.Records, Rows: n.Rows, Cleared: n.Cleared, Emptied: n.Emptied, Refilled: n.Refilled, Left: n.Left}}, nil
 }
 
 // Interrupted is the deletion that is not finished; false where there is none.
@@ -431,7 +438,7 @@ func (d *deleting) begin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recording the deletion: %w", err)
 	}
-	d.counted = deleted{Records: map[schema.Topic]int64{}, Rows: map[string]int64{}, Cleared: map[string]int64{}, Refilled: p.Refilled, Left: p.Left, Jobs: sorted(f.jobs)}
+	d.counted = deleted{Records: map[schema.Topic]int64{}, Rows: map[string]int64{}, Cleared: map[string]int64{}, Emptied: map[string]int64{}, Refilled: p.Refilled, Left: p.Left, Jobs: sorted(f.jobs)}
 	d.DeletionRecord = store.DeletionRecord{ID: uuid.NewString(), Provider: d.Subject.Provider, Symbol: d.Subject.Symbol, Reason: d.Config.Reason,
 		RequestedBy: d.Config.RequestedBy, State: stateTables, Ends: string(ends), BeganAt: schema.NewTime(d.Now())}
 	if err := d.event().Validate(); err != nil {
@@ -467,7 +474,7 @@ func (d *deleting) change(ctx context.Context, step string, f func(tx *store.Tx,
 	var after deleted
 	err := d.Store.Write(ctx, func(tx *store.Tx) error {
 		after = d.counted
-		after.Rows, after.Cleared = maps.Clone(after.Rows), maps.Clone(after.Cleared)
+		after.Rows, after.Cleared, after.Emptied = maps.Clone(after.Rows), maps.Clone(after.Cleared), maps.Clone(after.Emptied)
 		if err := f(tx, &after); err != nil {
 			return err
 		}
@@ -498,7 +505,7 @@ func (d *deleting) tables(ctx context.Context) error {
 	for _, r := range rows.rules {
 		if err := d.change(ctx, "deleting from "+r.table, func(tx *store.Tx, counted *deleted) error {
 			n, err := r.apply(ctx, tx)
-			add(counted.Rows, counted.Cleared, r, n)
+			r.countIn(counted.Rows, counted.Cleared, counted.Emptied, n)
 			return err
 		}); err != nil {
 			return err
@@ -680,11 +687,8 @@ func (d *deleting) files(ctx context.Context) error {
 		return err
 	}
 	tables := []string{"log_segments", "deletions"}
-	for _, name := range slices.Sorted(maps.Keys(d.counted.Rows)) {
-		tables = append(tables, name)
-	}
-	for _, name := range slices.Sorted(maps.Keys(d.counted.Cleared)) {
-		tables = append(tables, name)
+	for _, counts := range []map[string]int64{d.counted.Rows, d.counted.Cleared, d.counted.Emptied} {
+		tables = append(tables, slices.Sorted(maps.Keys(counts))...)
 	}
 	if err := d.Store.Scrub(ctx, tables); err != nil {
 		return err

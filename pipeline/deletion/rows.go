@@ -20,6 +20,8 @@ type rule struct {
 	condition
 	// set is what they get; empty where they are deleted.
 	set string
+	// emptied says that it is all rows of a table that is filled again.
+	emptied bool
 }
 
 // count is how many rows it is for.
@@ -120,7 +122,7 @@ func (c Config) rowsOf(ctx context.Context, jobs, refilled []string) (rows, erro
 		case t.Table == "failing_jobs":
 			found.rules = append(found.rules, inList(t.Table, "job_id", jobs)...)
 		case t.where != nil:
-			found.rules = append(found.rules, rule{t.Table, t.where(c.Subject), t.set})
+			found.rules = append(found.rules, rule{table: t.Table, condition: t.where(c.Subject), set: t.set})
 		}
 	}
 	there, err := c.Store.Tables(ctx)
@@ -209,7 +211,7 @@ func (c Config) ofGeneration(ctx context.Context, g generation, jobs []string, r
 func (r *rows) refill(g generation, names []string) {
 	r.refilled = append(r.refilled, g)
 	for _, name := range names {
-		r.rules = append(r.rules, rule{table: name, condition: condition{"1 = 1", nil}})
+		r.rules = append(r.rules, rule{table: name, condition: condition{"1 = 1", nil}, emptied: true})
 	}
 }
 

@@ -39,7 +39,7 @@ type Treatment struct {
 var Treatments = []Treatment{
 	{Table: "api_key_version"},
 	{Table: "api_keys"},
-	{Table: "backfills", Kind: Cleared, Why: "what was asked for is the user's", where: byColumns,
+	{Table: "backfills", Kind: Cleared, Why: "what was asked for is the user's", where: backfills,
 		set: "next_page = '', last_id = '', reached_at = NULL, last_error = ''"},
 	{Table: "chains", Why: "numbers stay as they are"},
 	{Table: "dead_letters", Kind: Deleted, Why: "those of records that are deleted"},
@@ -82,6 +82,13 @@ func byColumns(s schema.Subject) condition {
 		return condition{"provider = $1", []any{s.Provider}}
 	}
 	return condition{"provider = $1 AND symbol = $2", []any{s.Provider, s.Symbol}}
+}
+
+// backfills are those that remember anything of the data.
+func backfills(s schema.Subject) condition {
+	c := byColumns(s)
+	c.text += " AND (next_page <> '' OR last_id <> '' OR reached_at IS NOT NULL OR last_error <> '')"
+	return c
 }
 
 // byKey are the rows of a table whose quote_key is schema.MarketKey, which something after a |
