@@ -128,24 +128,24 @@ func SubjectsOf(topic Topic, key []byte, headers []Header, value []byte) (subjec
 		}
 	}
 	if err == nil {
-		add(subjectOfKey(event.Payload.Key()))
+		add(SubjectOfKey(event.Payload.Key()))
 		if len(subjects) == 0 {
 			add(subjectOfValue(value))
 		}
 		return subjects, false
 	}
-	add(subjectOfKey(string(key)))
+	add(SubjectOfKey(string(key)))
 	for _, h := range headers {
 		if h.Key == headerSubject {
-			add(subjectOfKey(string(h.Value)))
+			add(SubjectOfKey(string(h.Value)))
 		}
 	}
 	add(subjectOfValue(value))
 	return subjects, true
 }
 
-// subjectOfKey reads what MarketKey writes.
-func subjectOfKey(key string) (Subject, bool) {
+// SubjectOfKey reads what MarketKey writes; false for a key of another form.
+func SubjectOfKey(key string) (Subject, bool) {
 	provider, symbol, found := strings.Cut(key, "/")
 	s := Subject{Provider(provider), Symbol(symbol)}
 	return s, found && s.Provider.Validate() == nil && s.Symbol.Validate() == nil

@@ -173,6 +173,11 @@ func (c Config) plan(ctx context.Context) (Plan, found, error) {
 	if err != nil {
 		return p, f, err
 	}
+	revisions, err := c.revisions(ctx)
+	if err != nil {
+		return p, f, err
+	}
+	countIn(p.Rows, "revised_prices", int64(len(revisions)))
 	countIn(p.Rows, "dead_letters", int64(len(letters)))
 	countIn(p.Cleared, "streams", int64(len(streams)))
 	p.Refilled, p.Left = stagesOf(rows.refilled), append(rows.left, f.left...)
@@ -226,6 +231,14 @@ func (c Config) stillAsking(ctx context.Context) ([]string, error) {
 				found = append(found, of.name+" "+a.ID)
 			}
 		}
+	}
+	var reading []string
+	err := c.Store.Select(ctx, &reading, `SELECT id FROM renormalizations WHERE state IN ('reading', 'building') AND provider IN ('', $1) ORDER BY seq`, c.Subject.Provider)
+	if err != nil {
+		return nil, fmt.Errorf("looking for renormalizations: %w", err)
+	}
+	for _, id := range reading {
+		found = append(found, "renormalization "+id)
 	}
 	return found, nil
 }
@@ -346,6 +359,9 @@ func (s *scanner) record(r *pipeline.Record) error {
 
 // answerOf is the id of the answer that an event follows from.
 func answerOf(payload schema.Payload) string {
+	if added, ok := payload.(schema.PriceAdded); ok {
+		payload = added.Fact()
+	}
 	if p, ok := schema.PriceOf(payload); ok {
 		return p.RawResponseID
 	}
@@ -499,6 +515,9 @@ func (d *deleting) tables(ctx context.Context) error {
 	if err := d.deleteLetters(ctx); err != nil {
 		return err
 	}
+	if err := d.deleteRevisions(ctx); err != nil {
+		return err
+	}
 	if err := d.change(ctx, "clearing streams", d.clearStreams(ctx)); err != nil {
 		return err
 	}
@@ -532,6 +551,28 @@ func (d *deleting) deleteLetters(ctx context.Context) error {
 					return fmt.Errorf("deleting dead letters: %w", err)
 				}
 				countIn(counted.Rows, "dead_letters", n)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *deleting) deleteRevisions(ctx context.Context) error {
+	revisions, err := d.revisions(ctx)
+	if err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(revisions, 500) {
+		if err := d.change(ctx, "deleting revised prices", func(tx *store.Tx, counted *deleted) error {
+			for _, r := range chunk {
+				n, err := tx.Exec(ctx, `DELETE FROM revised_prices WHERE renormalization = $1 AND event_id = $2`, r.Renormalization, r.EventID)
+				if err != nil {
+					return fmt.Errorf("deleting revised prices: %w", err)
+				}
+				countIn(counted.Rows, "revised_prices", n)
 			}
 			return nil
 		}); err != nil {

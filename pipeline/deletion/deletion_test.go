@@ -132,6 +132,12 @@ func newDatabase(t *testing.T) string {
 			('b1', 'gone', 'A', '2026-01-01', '2026-01-02', 'completed', '2026-01-01', 'cursor', 'id', 'e', 3), ('b2', 'kept', 'A', '2026-01-01', '2026-01-02', 'active', '2026-01-01', 'cursor', 'id', 'e', 3)`,
 		`INSERT INTO provider_definitions VALUES ('v-gone', 'gone'), ('v-kept', 'kept')`,
 		`INSERT INTO letter_retries VALUES ('r', 1, 0, 1, 0, 'it quotes', '2026-01-01')`,
+		`INSERT INTO renormalizations (id, seq, provider, reason, state, created_at, changed_at) VALUES ('n', 1, 'gone', 'r', 'promoted', '2026-01-01', '2026-01-01')`,
+		// Of one that is withdrawn, the record says whose it is.
+		`INSERT INTO revised_prices (renormalization, event_id, record_id, event_type, payload) SELECT 'n', 'e' || o.n, (epoch << 56) | (o.n << 6), '', ''
+			FROM topics, (SELECT 0 AS n UNION SELECT 2) o WHERE name = 'price-events'`,
+		`INSERT INTO revised_prices (renormalization, event_id, record_id, event_type, payload) VALUES ('n', 'g', 0, 'market.price.observed.v1', '`+revised("gone", price)+`'),
+			('n', 'k', 0, 'market.price.observed.v1', '`+revised("kept", price)+`')`,
 		`INSERT INTO fetch_queue (request_id, provider, symbol, requested_at, deadline, traceparent, claimed_by, claimed_until) VALUES
 			('1', 'gone', 'A', '', '', '', '', 0), ('2', 'kept', 'A', '', '', '', '', 0)`)
 	require.NoError(t, r.db.Write(t.Context(), func(tx *store.Tx) error {
@@ -142,6 +148,15 @@ func newDatabase(t *testing.T) string {
 		return tx.AddDeadLetters(t.Context(), []store.DeadLetter{letter(1, "gone/A"), letter(2, "kept/A"), letter(3, "?")})
 	}))
 	return path
+}
+
+// revised is the payload of a price of symbol A.
+func revised(provider schema.Provider, price schema.Decimal) string {
+	_, value, err := schema.Event{ID: "i", Source: "s", Payload: schema.PriceObserved{Symbol: "A", Source: provider, Price: price, Timestamp: at, ReceivedAt: at}}.Encode()
+	if err != nil {
+		return err.Error()
+	}
+	return string(value)
 }
 
 // keeper is a plugin with a table.
@@ -287,7 +302,7 @@ func TestWhatADeletionDoes(t *testing.T) {
 	assert.Equal(t, before, r.dump(), "a plan changes nothing")
 	assert.Equal(t, map[schema.Topic]int64{schema.FetchRequests: 6, schema.RawQuotes: 7, schema.StoredQuotes: 6, schema.PriceEvents: 6}, planned.Records)
 	assert.Equal(t, map[string]int64{"by_columns": 6, "by_columns_g2": 6, "by_key": 4, "by_job": 1, "keeper": 2, "raw_market_data": 6,
-		"normalized_quotes": 2, "failing_jobs": 1, "provider_definitions": 1, "fetch_queue": 1, "dead_letters": 1}, planned.Rows)
+		"normalized_quotes": 2, "failing_jobs": 1, "provider_definitions": 1, "fetch_queue": 1, "dead_letters": 1, "revised_prices": 2}, planned.Rows)
 	assert.Equal(t, map[string]int64{"streams": 1, "backfills": 1, "letter_retries": 1}, planned.Cleared)
 	assert.Equal(t, map[string]int64{"by_nothing": 2}, planned.Emptied)
 	assert.Equal(t, []string{"nothing.g1"}, planned.Refilled)
@@ -301,7 +316,7 @@ func TestWhatADeletionDoes(t *testing.T) {
 	assert.Equal(t, planned, done.Plan)
 	after := r.dump()
 	for name, text := range after {
-		if !slices.Contains([]string{"commands", "schedules", "streams", "backfills", "deletions", "topic polling-jobs"}, name) {
+		if !slices.Contains([]string{"commands", "schedules", "streams", "backfills", "deletions", "renormalizations", "topic polling-jobs"}, name) {
 			assert.NotContains(t, text, "gone", name)
 		}
 	}
@@ -311,7 +326,7 @@ func TestWhatADeletionDoes(t *testing.T) {
 	assert.Contains(t, after["streams"], "0 0 0 0 {}  <nil> {}")
 	assert.NotContains(t, after["backfills"], "gone A 2026-01-01 2026-01-02 completed 2026-01-01 <nil>  0 cursor")
 	assert.Contains(t, after["positions"], "nothing.g1 price-events 0")
-	assert.Contains(t, after["topic polling-jobs"], `"provider":"gone","reason":"the contract ended","requested_by":"ada","records":25,"rows":31`)
+	assert.Contains(t, after["topic polling-jobs"], `"provider":"gone","reason":"the contract ended","requested_by":"ada","records":25,"rows":33`)
 	_, err = deletion.Run(t.Context(), r.config(gone))
 	require.ErrorIs(t, err, deletion.ErrNothing)
 	var log string

@@ -62,8 +62,10 @@ var Treatments = []Treatment{
 	{Table: "provider_definitions", Kind: Deleted, Why: "only with all data of the provider; the service keeps the present one again", where: definitions},
 	{Table: "rate_limits"},
 	{Table: "rebuilds", Kind: Cleared, Why: "the differences that a comparison found quote rows", where: mentions("proof"), set: "proof = ''"},
+	{Table: "renormalizations", Kind: Cleared, Why: "what was asked for is the user's; an error may quote an answer", where: everyError, set: "error = ''"},
 	{Table: "retention"},
 	{Table: "retired_chains"},
+	{Table: "revised_prices", Kind: Deleted, Why: "those of prices that are deleted"},
 	{Table: "schedules", Why: "what was asked for is the user's"},
 	{Table: "streams", Kind: Cleared, Why: "what was asked for is the user's"},
 	{Table: "topics"},
@@ -104,6 +106,8 @@ func byKey(s schema.Subject) condition {
 }
 
 func everyReason(schema.Subject) condition { return condition{"reason <> ''", nil} }
+
+func everyError(schema.Subject) condition { return condition{"error <> ''", nil} }
 
 // mentions are the rows in which a column has the provider's name.
 func mentions(column string) func(schema.Subject) condition {
