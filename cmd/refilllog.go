@@ -20,6 +20,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/outbox"
 	"github.com/pricemill/pricemill/pipeline/refill"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/projections"
 	"github.com/pricemill/pricemill/projections/logrecords"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -369,10 +370,24 @@ func (r *logRefiller) isEmpty(ctx context.Context, name schema.Topic, exists boo
 // tablesOf are the projections whose tables alone tell of the records of a topic.
 var tablesOf = map[schema.Topic][]string{
 	schema.PollingJobs:   {"polling-jobs"},
-	schema.FetchRequests: {"requests"},
 	schema.RawQuotes:     {"raw-store"},
-	schema.PriceEvents:   {"processed-prices"},
 	schema.QuoteOutcomes: {"requests"},
+}
+
+// serving are the stages of the generations that serve.
+func (r *logRefiller) serving(ctx context.Context) (map[string]bool, error) {
+	var folds []struct {
+		Projection string `db:"projection"`
+		Number     int64  `db:"number"`
+	}
+	if err := r.backends.store.Select(ctx, &folds, `SELECT projection, number FROM generations WHERE active = 1`); err != nil {
+		return nil, fmt.Errorf("reading which generations serve: %w", err)
+	}
+	serving := map[string]bool{}
+	for _, f := range folds {
+		serving[fmt.Sprintf("%s.g%d", f.Projection, f.Number)] = true
+	}
+	return serving, nil
 }
 
 // checkComplete refuses a database whose tables lack what other stages have read of a lost topic.
@@ -388,16 +403,9 @@ func (r *logRefiller) checkComplete(ctx context.Context, lost, spare []store.Top
 	if err != nil {
 		return err
 	}
-	serving := map[string]bool{"raw-store": true}
-	var folds []struct {
-		Projection string `db:"projection"`
-		Number     int64  `db:"number"`
-	}
-	if err := r.backends.store.Select(ctx, &folds, `SELECT projection, number FROM generations WHERE active = 1`); err != nil {
-		return fmt.Errorf("reading which generations serve: %w", err)
-	}
-	for _, f := range folds {
-		serving[fmt.Sprintf("%s.g%d", f.Projection, f.Number)] = true
+	serving, err := r.serving(ctx)
+	if err != nil {
+		return err
 	}
 	for _, topic := range lost {
 		furthest, table := map[int32]int64{}, map[int32]int64{}
@@ -409,7 +417,7 @@ func (r *logRefiller) checkComplete(ctx context.Context, lost, spare []store.Top
 				return fmt.Errorf("stage %s is in an earlier incarnation of topic %s: resolve that first; see docs/halts.md", p.Stage, topic.Name)
 			}
 			furthest[p.Part] = max(furthest[p.Part], p.Next)
-			if serving[p.Stage] && slices.Contains(tablesOf[schema.Topic(topic.Name)], withoutGeneration(p.Stage)) {
+			if (serving[p.Stage] || p.Stage == "raw-store") && slices.Contains(tablesOf[schema.Topic(topic.Name)], withoutGeneration(p.Stage)) {
 				table[p.Part] = max(table[p.Part], p.Next)
 			}
 		}
@@ -468,7 +476,17 @@ func (r *logRefiller) layout(ctx context.Context) (*logrecords.Layout, error) {
 			return nil, err
 		}
 	}
-	return logrecords.New(ctx, logrecords.Config{View: r.backends.store, Topics: topics, Commands: commandSource, Partition: kafka.Partition, Progress: r.read,
+	serving, err := r.serving(ctx)
+	if err != nil {
+		return nil, err
+	}
+	prices := ""
+	for stage := range serving {
+		if withoutGeneration(stage) == projections.PriceListName {
+			prices = stage
+		}
+	}
+	return logrecords.New(ctx, logrecords.Config{PriceStage: prices, View: r.backends.store, Topics: topics, Commands: commandSource, Partition: kafka.Partition, Progress: r.read,
 		RecordKey: func(p schema.Payload) []byte {
 			if r.config.KeyedBySymbol && p.Topic() == schema.PriceEvents {
 				return []byte(schema.SymbolOfKey(p.Key()))

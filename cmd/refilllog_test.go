@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -332,9 +333,10 @@ func TestRefillLogIsRefused(t *testing.T) {
 	p.feed(oneEach(0, 10))
 	p.stopped()
 	loseTopics(t, env)
-	execute(t, env, `UPDATE positions SET next_offset = next_offset - 1 WHERE stage = 'processed-prices.g1' AND part = 2`)
-	refused(env, 1, "processed-prices is 1 records behind on price-events/2")
-	execute(t, env, `UPDATE positions SET next_offset = next_offset + 1 WHERE stage = 'processed-prices.g1' AND part = 2`)
+	execute(t, env, `INSERT INTO positions (stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, moved_at)
+		SELECT 'instruments.g1', topic, part, topic_id, next_offset + 1, chain_outbox, chain_seq, '', moved_at FROM positions WHERE stage = 'raw-store' AND part = 2`)
+	refused(env, 1, "raw-store is 1 records behind on raw-quotes/2")
+	execute(t, env, `DELETE FROM positions WHERE stage = 'instruments.g1'`)
 	execute(t, env, `INSERT INTO renormalizations (id, seq, provider, reason, state, created_at, changed_at) SELECT 'r1', 1, '', 'a reason', 'promoted', moved_at, moved_at FROM positions LIMIT 1`)
 	refused(env, 1, "r1 serves: of answers that were read again")
 	execute(t, env, `DELETE FROM renormalizations`)
@@ -445,4 +447,48 @@ func placesOf(t *testing.T, env environment) map[string][]string {
 		places["dead_letters"] = append(places["dead_letters"], fmt.Sprintf("%+v", l))
 	}
 	return places
+}
+
+// TestRefillLogOfAKilledService: the service is killed while answers go through it, some times, and
+// then Kafka is lost. Once the stream has sent all of it again, each answer and each price is there
+// once.
+func TestRefillLogOfAKilledService(t *testing.T) {
+	t.Parallel()
+	const events, kills = 6_000, 3
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	env := newKafkaStack(t, environment{"MOVING_AVERAGE_WINDOW": "5,20"})
+	answers := makeAnswers(random, events, time.Date(2025, 6, 15, 14, 0, 0, 0, time.UTC))
+	process, l := spawn(t, env)
+	l.await(t, "pipeline running")
+	fed := make(chan struct{})
+	go func() { defer close(fed); feed(t, env, answers) }()
+	for i := range kills {
+		awaitApplied(t, env, (events*i+random.IntN(events))/(kills+1))
+		require.NoError(t, process.Process.Kill())
+		_ = process.Wait() // it was killed
+		if i < kills-1 {
+			process, l = spawn(t, env)
+			l.await(t, "pipeline running")
+		}
+	}
+	<-fed
+	before := counted(t, env)
+	loseTopics(t, env)
+	var stdout, stderr string
+	require.Eventually(t, func() bool { // the session of the killed one expires
+		var status int
+		status, stdout, stderr = run(t, env, "refill", "log")
+		return status == 0 || !strings.Contains(stderr, "stop it first")
+	}, 2*time.Minute, 200*time.Millisecond)
+	require.Contains(t, stdout, "which can be used", stderr)
+	t.Logf("%v before:\n%s", before, stdout)
+	assert.Equal(t, before["answers"], counted(t, env)["answers"])
+	p := start(t, env)
+	p.feed(answers)
+	assert.Equal(t, events, counted(t, env)["answers"])
+	assert.Equal(t, events, counted(t, env)["prices"])
+	p.stopped()
+	proven(t, env)
 }

@@ -53,6 +53,9 @@ type Config struct {
 	// of an event.
 	Partition func(key []byte, partitions int32) int32
 	RecordKey func(schema.Payload) []byte
+	// PriceStage is the stage of the list of prices that serves. What other stages have read and it
+	// has not is in no table.
+	PriceStage string
 	// Commands is the source of events that clients command.
 	Commands string
 	// Progress is told how many answers more were read.
@@ -80,6 +83,8 @@ type Layout struct {
 	missing  []missingFailures
 	// unread is how many events of a partition were sent and not applied by any stage.
 	unread map[pipeline.TopicPartition]int64
+	// listed is up to where the list of prices has read the partitions of price-events.
+	listed map[int32]int64
 	// Unplaced counts events for which there was no room.
 	Unplaced int64
 }
@@ -121,17 +126,18 @@ type float struct {
 	tp    pipeline.TopicPartition
 	after int64
 	slot  refill.Slot
-	// last says that no stage has read it: it comes after all others.
-	last bool
+	// isPrice says that it is a price that the list of prices has not read: it is at no offset
+	// before after, and after all others where nothing is free from there on.
+	isPrice bool
 }
 
 // New reads where the records are. The database must not change meanwhile.
 func New(ctx context.Context, cfg Config) (*Layout, error) {
 	l := &Layout{Config: cfg, normalizer: cfg.NewNormalizer(), partitions: map[pipeline.TopicPartition]*refill.Partition{}, answers: map[int32][]answer{},
 		answerOf: map[eventKey]answerIndex{}, prices: map[eventKey]price{}, waiting: map[eventKey]bool{}, letters: map[eventKey]bool{},
-		unread: map[pipeline.TopicPartition]int64{}, failures: map[string]int{}}
+		unread: map[pipeline.TopicPartition]int64{}, failures: map[string]int{}, listed: map[int32]int64{}}
 	for _, step := range []func(context.Context) error{l.begin, l.readOutbox, l.placeLetters, l.readAnswers, l.readPrices, l.locateStored, l.replay,
-		l.placeOtherPrices, l.placeCorrections, l.placeOutcomes, l.placeForgotten, l.placeRequests, l.placeJobs, l.placeStreams, l.placeBackfills} {
+		l.placeOtherPrices, l.placeCorrections, l.placeOutcomes, l.placeForgotten, l.placeRequests, l.placeQueue, l.placeJobs, l.placeStreams, l.placeBackfills} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -175,6 +181,11 @@ func (l *Layout) begin(ctx context.Context) error {
 		for part := range topic.Partitions {
 			tp := pipeline.TopicPartition{Topic: name, Partition: part}
 			l.partitions[tp] = refill.NewPartition(tp, knownOf(positions, topic, part))
+		}
+	}
+	for _, p := range positions {
+		if p.Stage == l.PriceStage && p.Topic == string(schema.PriceEvents) {
+			l.listed[p.Part] = p.Next
 		}
 	}
 	for _, c := range chains {
@@ -288,12 +299,8 @@ func (l *Layout) placeFloats() {
 	slices.SortStableFunc(l.floats, func(a, b float) int { return cmp.Compare(a.after, b.after) })
 	for _, f := range l.floats {
 		p := l.partitions[f.tp]
-		if f.last {
-			p.Append(f.slot)
-			continue
-		}
 		offset, placed := p.Float(max(f.after, reached[f.tp]-1)+1, f.slot)
-		if !placed {
+		if !placed && !f.isPrice {
 			offset, placed = p.Float(0, f.slot)
 		}
 		switch {

@@ -46,7 +46,7 @@ func (l *Layout) placeDerived(e schema.Event, n int, quote schema.QuoteStored, o
 	tp := pipeline.TopicPartition{Topic: e.Payload.Topic(), Partition: l.partitionOf(e.Payload)}
 	at := quote.ReceivedAt
 	_, isPrice := schema.PriceOf(e.Payload)
-	if isPrice && l.unread[tp] == 0 {
+	if isPrice && l.unread[tp] == 0 && l.listed[tp.Partition] >= l.partitions[tp].Known {
 		// All prices that the stage gave are in the tables: the answer was read otherwise then.
 		tp = pipeline.TopicPartition{Topic: schema.QuoteOutcomes, Partition: l.Partition([]byte(quote.Key()), l.Topics[schema.QuoteOutcomes].Partitions)}
 		e.Payload = schema.LogGap{FilledAt: at}
@@ -76,6 +76,9 @@ func (l *Layout) placeDerived(e schema.Event, n int, quote schema.QuoteStored, o
 	after, any := reached[tp]
 	if !any {
 		after = -1
+	}
+	if isPrice {
+		after = max(after, l.listed[tp.Partition]-1)
 	}
 	l.floats = append(l.floats, float{tp, after, slot, isPrice})
 	return nil

@@ -139,23 +139,44 @@ func (l *Layout) placeRequests(ctx context.Context) error {
 		if o.Deadline == nil {
 			return nil // the request itself was not read yet
 		}
-		job := schema.JobOfRequest(o.RequestID)
-		id, source := o.RequestID[strings.LastIndexByte(o.RequestID, '.')+1:], pipeline.SourcePrefix+schedule
-		if job == "" {
-			id, source = schema.DeriveID(refillEvents, "requested", o.RequestID), l.Commands
-		}
-		event := schema.Event{ID: id, Source: source, Payload: schema.FetchRequested{Quote: schema.Quote{Provider: o.Provider, Symbol: o.Symbol, RequestID: o.RequestID},
-			JobID: job, RequestedAt: o.AskedAt, Deadline: *o.Deadline}}
-		if l.waiting[keyOf(id)] {
-			return nil
-		}
-		slot, err := l.literal(event, o.AskedAt, refill.Linked)
-		if err != nil {
+		return l.placeRequest(o)
+	})
+}
+
+// placeQueue gives the requests that wait for an outcome, and that the read model has not read.
+func (l *Layout) placeQueue(ctx context.Context) error {
+	var rows []outcome
+	err := l.View.Select(ctx, &rows, `SELECT request_id, provider, symbol, requested_at AS asked_at, deadline FROM fetch_queue
+		WHERE request_id NOT IN (SELECT request_id FROM requests WHERE deadline IS NOT NULL) ORDER BY request_id`)
+	if err != nil {
+		return fmt.Errorf("reading the requests that wait: %w", err)
+	}
+	for _, row := range rows {
+		if err := l.placeRequest(row); err != nil {
 			return err
 		}
-		l.floats = append(l.floats, float{pipeline.TopicPartition{Topic: schema.FetchRequests, Partition: l.partitionOf(event.Payload)}, o.AskedAt.UnixMicro() - early, slot, false})
+	}
+	return nil
+}
+
+// placeRequest puts a request after those that were made before.
+func (l *Layout) placeRequest(o outcome) error {
+	job := schema.JobOfRequest(o.RequestID)
+	id, source := o.RequestID[strings.LastIndexByte(o.RequestID, '.')+1:], pipeline.SourcePrefix+schedule
+	if job == "" {
+		id, source = schema.DeriveID(refillEvents, "requested", o.RequestID), l.Commands
+	}
+	event := schema.Event{ID: id, Source: source, Payload: schema.FetchRequested{Quote: schema.Quote{Provider: o.Provider, Symbol: o.Symbol, RequestID: o.RequestID},
+		JobID: job, RequestedAt: o.AskedAt, Deadline: *o.Deadline}}
+	if l.waiting[keyOf(id)] {
 		return nil
-	})
+	}
+	slot, err := l.literal(event, o.AskedAt, refill.Linked)
+	if err != nil {
+		return err
+	}
+	l.floats = append(l.floats, float{pipeline.TopicPartition{Topic: schema.FetchRequests, Partition: l.partitionOf(event.Payload)}, o.AskedAt.UnixMicro() - early, slot, false})
+	return nil
 }
 
 // early makes a time a number that orders, and is before every offset.
