@@ -83,8 +83,9 @@ type Layout struct {
 	missing  []missingFailures
 	// unread is how many events of a partition were sent and not applied by any stage.
 	unread map[pipeline.TopicPartition]int64
-	// listed is up to where the list of prices has read the partitions of price-events.
-	listed map[int32]int64
+	// ahead are the offsets of prices that other stages have read and the list of prices has not,
+	// by partition.
+	ahead map[int32][]int64
 	// Unplaced counts events for which there was no room.
 	Unplaced int64
 }
@@ -126,16 +127,15 @@ type float struct {
 	tp    pipeline.TopicPartition
 	after int64
 	slot  refill.Slot
-	// isPrice says that it is a price that the list of prices has not read: it is at no offset
-	// before after, and after all others where nothing is free from there on.
-	isPrice bool
+	// last says that no stage has read it: it comes after all others.
+	last bool
 }
 
 // New reads where the records are. The database must not change meanwhile.
 func New(ctx context.Context, cfg Config) (*Layout, error) {
 	l := &Layout{Config: cfg, normalizer: cfg.NewNormalizer(), partitions: map[pipeline.TopicPartition]*refill.Partition{}, answers: map[int32][]answer{},
 		answerOf: map[eventKey]answerIndex{}, prices: map[eventKey]price{}, waiting: map[eventKey]bool{}, letters: map[eventKey]bool{},
-		unread: map[pipeline.TopicPartition]int64{}, failures: map[string]int{}, listed: map[int32]int64{}}
+		unread: map[pipeline.TopicPartition]int64{}, failures: map[string]int{}, ahead: map[int32][]int64{}}
 	for _, step := range []func(context.Context) error{l.begin, l.readOutbox, l.placeLetters, l.readAnswers, l.readPrices, l.locateStored, l.replay,
 		l.placeOtherPrices, l.placeCorrections, l.placeOutcomes, l.placeForgotten, l.placeRequests, l.placeQueue, l.placeJobs, l.placeStreams, l.placeBackfills} {
 		if err := step(ctx); err != nil {
@@ -183,10 +183,8 @@ func (l *Layout) begin(ctx context.Context) error {
 			l.partitions[tp] = refill.NewPartition(tp, knownOf(positions, topic, part))
 		}
 	}
-	for _, p := range positions {
-		if p.Stage == l.PriceStage && p.Topic == string(schema.PriceEvents) {
-			l.listed[p.Part] = p.Next
-		}
+	if err := l.lookAhead(ctx, positions); err != nil {
+		return err
 	}
 	for _, c := range chains {
 		for name, topic := range l.Topics {
@@ -207,6 +205,54 @@ func (l *Layout) begin(ctx context.Context) error {
 				l.unread[pipeline.TopicPartition{Topic: name, Partition: c.Part}] = c.Sent - reached
 			}
 		}
+	}
+	return nil
+}
+
+// lookAhead finds the offsets of the prices that other stages have read and the list of prices has
+// not: averages have rows of them. Those that no average tells of are the last ones.
+func (l *Layout) lookAhead(ctx context.Context, positions []store.Position) error {
+	topic := l.Topics[schema.PriceEvents]
+	for _, list := range positions {
+		if list.Stage != l.PriceStage || list.TopicID != topic.ID {
+			continue
+		}
+		known := l.at(schema.PriceEvents, list.Part).Known
+		n := int64(0)
+		for _, p := range positions {
+			switch {
+			case p.TopicID != topic.ID || p.Part != list.Part || p.Next <= list.Next:
+			case list.Reached.Timeline == "" || p.Reached.Timeline == list.Reached.Timeline:
+				n = max(n, p.Reached.Seq-list.Reached.Seq) // the others there are repeats
+			default:
+				n = max(n, p.Next-list.Next)
+			}
+		}
+		if n == 0 {
+			continue
+		}
+		_, last := rowid.Range(topic.Epoch, list.Part)
+		first, err := rowid.Of(topic.Epoch, list.Part, list.Next, 0)
+		if err != nil {
+			return err
+		}
+		var ids []int64
+		if err := l.View.Select(ctx, &ids, `SELECT id FROM moving_averages WHERE id BETWEEN $1 AND $2 ORDER BY id`, first, last); err != nil {
+			return fmt.Errorf("looking for averages of prices that are not listed: %w", err)
+		}
+		var offsets []int64
+		for _, id := range ids {
+			if offset := rowid.Offset(id); len(offsets) == 0 || offsets[len(offsets)-1] < offset {
+				offsets = append(offsets, offset)
+			}
+		}
+		for offset := known - 1; offset >= list.Next && int64(len(offsets)) < n; offset-- {
+			if !slices.Contains(offsets, offset) {
+				offsets = append(offsets, offset)
+			}
+		}
+		slices.Sort(offsets)
+		l.ahead[list.Part] = offsets
 	}
 	return nil
 }
@@ -299,8 +345,12 @@ func (l *Layout) placeFloats() {
 	slices.SortStableFunc(l.floats, func(a, b float) int { return cmp.Compare(a.after, b.after) })
 	for _, f := range l.floats {
 		p := l.partitions[f.tp]
+		if f.last {
+			p.Append(f.slot)
+			continue
+		}
 		offset, placed := p.Float(max(f.after, reached[f.tp]-1)+1, f.slot)
-		if !placed && !f.isPrice {
+		if !placed {
 			offset, placed = p.Float(0, f.slot)
 		}
 		switch {

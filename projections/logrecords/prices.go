@@ -46,7 +46,7 @@ func (l *Layout) placeDerived(e schema.Event, n int, quote schema.QuoteStored, o
 	tp := pipeline.TopicPartition{Topic: e.Payload.Topic(), Partition: l.partitionOf(e.Payload)}
 	at := quote.ReceivedAt
 	_, isPrice := schema.PriceOf(e.Payload)
-	if isPrice && l.unread[tp] == 0 && l.listed[tp.Partition] >= l.partitions[tp].Known {
+	if isPrice && l.unread[tp] == 0 && len(l.ahead[tp.Partition]) == 0 {
 		// All prices that the stage gave are in the tables: the answer was read otherwise then.
 		tp = pipeline.TopicPartition{Topic: schema.QuoteOutcomes, Partition: l.Partition([]byte(quote.Key()), l.Topics[schema.QuoteOutcomes].Partitions)}
 		e.Payload = schema.LogGap{FilledAt: at}
@@ -77,8 +77,11 @@ func (l *Layout) placeDerived(e schema.Event, n int, quote schema.QuoteStored, o
 	if !any {
 		after = -1
 	}
-	if isPrice {
-		after = max(after, l.listed[tp.Partition]-1)
+	for isPrice && len(l.ahead[tp.Partition]) > 0 {
+		slot.Offset, l.ahead[tp.Partition] = l.ahead[tp.Partition][0], l.ahead[tp.Partition][1:]
+		if l.partitions[tp].Put(slot) {
+			return nil
+		}
 	}
 	l.floats = append(l.floats, float{tp, after, slot, isPrice})
 	return nil
