@@ -237,7 +237,8 @@ func (l *Layout) lookAhead(ctx context.Context, positions []store.Position) erro
 			return err
 		}
 		var ids []int64
-		if err := l.View.Select(ctx, &ids, `SELECT id FROM moving_averages WHERE id BETWEEN $1 AND $2 ORDER BY id`, first, last); err != nil {
+		if err := l.View.Select(ctx, &ids, `SELECT id FROM moving_averages WHERE id BETWEEN $1 AND $2
+			UNION SELECT price_id FROM latest_prices WHERE price_id BETWEEN $1 AND $2 ORDER BY 1`, first, last); err != nil {
 			return fmt.Errorf("looking for averages of prices that are not listed: %w", err)
 		}
 		var offsets []int64
@@ -246,10 +247,22 @@ func (l *Layout) lookAhead(ctx context.Context, positions []store.Position) erro
 				offsets = append(offsets, offset)
 			}
 		}
-		for offset := known - 1; offset >= list.Next && int64(len(offsets)) < n; offset-- {
-			if !slices.Contains(offsets, offset) {
+		// The relay sends a run of records, so the others are before the last one that is known.
+		end := known
+		if len(offsets) > 0 {
+			end = offsets[len(offsets)-1]
+		}
+		there := map[int64]bool{}
+		for _, offset := range offsets {
+			there[offset] = true
+		}
+		for offset := end - 1; offset >= list.Next && int64(len(offsets)) < n; offset-- {
+			if !there[offset] {
 				offsets = append(offsets, offset)
 			}
+		}
+		for offset := end + 1; offset < known && int64(len(offsets)) < n; offset++ {
+			offsets = append(offsets, offset)
 		}
 		slices.Sort(offsets)
 		l.ahead[list.Part] = offsets
