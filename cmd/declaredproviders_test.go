@@ -205,6 +205,7 @@ func TestProviderTestAsks(t *testing.T) {
 		file + " --status 99":         "--status: 99 is not within 200 and 599",
 		file + " --symbol ?":          "--symbol: ",
 		file + " --sample nothing":    "--sample: open nothing",
+		file + " --page " + ahead:     "--page: " + file + " declares no history",
 		"../docs/providers.md":        "not a provider's definition",
 		filepath.Join(file, "absent"): "absent",
 	} {

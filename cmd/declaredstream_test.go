@@ -127,7 +127,7 @@ func TestProviderTestReadsFrames(t *testing.T) {
 		definition + " --frame " + frame("bad.json", `{"type":"match","product_id":"BTC-USD","trade_id":1,"price":0}`): "bad_price: price 0 is not positive",
 		definition + " --frame " + frame("noid.json", `{"type":"match","product_id":"BTC-USD","price":1}`):             "bad_response: stream: read: id, .trade_id: gives no value",
 		definition + " --frame nothing":                  "--frame: open nothing",
-		definition + " --frame " + trade + " --sample x": "--sample and --frame: want one of them",
+		definition + " --frame " + trade + " --sample x": "--sample, --frame and --page: want one of them",
 		without + " --frame " + trade:                    "declares no stream",
 	} {
 		status, _, stderr := run(t, environment{}, append([]string{"provider", "test"}, strings.Fields(args)...)...)

@@ -27,8 +27,8 @@ func newProvider(a *app) *cobra.Command {
 
 // providerTest is what the flags of provider test say.
 type providerTest struct {
-	file, sample, frame, symbol string
-	status                      int
+	file, sample, frame, page, symbol string
+	status                            int
 }
 
 func newProviderTest(a *app) *cobra.Command {
@@ -41,7 +41,8 @@ func newProviderTest(a *app) *cobra.Command {
 what it reads from the answer: from that of the service, or with --sample from
 a file, without asking anyone. Nothing is stored, and no service of pricemill
 is needed. With --frame it shows what the stream of the definition sends for
-the symbol, and what it reads from a frame in a file; no one is asked.
+the symbol, and what it reads from a frame in a file, and with --page what its
+history reads from a page of the past; no one is asked.
 
 The key of the service is taken from NAME_API_KEY or NAME_API_KEY_FILE, and
 NAME_BASE_URL leads to another host, where NAME is the provider's name.
@@ -50,7 +51,7 @@ An answer without a price is an error, which says what the answer means and
 which rule of the definition says so. So is a frame that ends a stream.`,
 		Example: "  pricemill provider test acme.yaml --symbol BTC-USD\n  pricemill provider test acme.yaml --sample answer.json\n" +
 			"  pricemill provider test acme.yaml --sample limit.json --status 429\n" +
-			"  pricemill provider test acme.yaml --frame frame.json",
+			"  pricemill provider test acme.yaml --frame frame.json\n  pricemill provider test acme.yaml --page page.json",
 		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			t.file = args[0]
@@ -59,7 +60,7 @@ which rule of the definition says so. So is a frame that ends a stream.`,
 				printing := a.print(output, fields, func(w io.Writer) {
 					fmt.Fprintln(w, "FIELD\tVALUE\tFROM")
 					for _, f := range fields {
-						fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, orDash(f.Value), orDash(oneLine(f.From)))
+						fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, orDash(oneLine(f.Value)), orDash(oneLine(f.From)))
 					}
 				})
 				err = errors.Join(err, printing)
@@ -69,6 +70,7 @@ which rule of the definition says so. So is a frame that ends a stream.`,
 	}
 	c.Flags().StringVar(&t.sample, "sample", "", "read this `file` as the answer")
 	c.Flags().StringVar(&t.frame, "frame", "", "read this `file` as a frame of the stream")
+	c.Flags().StringVar(&t.page, "page", "", "read this `file` as a page of the history")
 	c.Flags().StringVar(&t.symbol, "symbol", "BTC-USD", "the symbol that is asked for, as clients name it")
 	c.Flags().IntVar(&t.status, "status", http.StatusOK, "HTTP status `CODE` of the sample, 200 to 599")
 	outputFlag(c, &output)
@@ -98,8 +100,19 @@ func (t providerTest) run(ctx context.Context, a *app) ([]declared.Field, error)
 	if err := within("--status", t.status, http.StatusOK, 599); err != nil {
 		return nil, err
 	}
-	if t.frame != "" {
+	given := 0
+	for _, file := range []string{t.sample, t.frame, t.page} {
+		if file != "" {
+			given++
+		}
+	}
+	switch {
+	case given > 1:
+		return nil, fmt.Errorf("%w: --sample, --frame and --page: want one of them", errUsage)
+	case t.frame != "":
 		return t.runFrame(d, symbol)
+	case t.page != "":
+		return t.runPage(d, symbol)
 	}
 	fields, err := d.Asks(symbol)
 	if err != nil {
@@ -116,9 +129,6 @@ func (t providerTest) run(ctx context.Context, a *app) ([]declared.Field, error)
 
 // runFrame returns what the stream sends, and what is read from the frame.
 func (t providerTest) runFrame(d *declared.Definition, symbol schema.Symbol) ([]declared.Field, error) {
-	if t.sample != "" {
-		return nil, fmt.Errorf("%w: --sample and --frame: want one of them", errUsage)
-	}
 	if !d.Streams() {
 		return nil, fmt.Errorf("%w: --frame: %s declares no stream", errUsage, t.file)
 	}
@@ -131,6 +141,23 @@ func (t providerTest) runFrame(d *declared.Definition, symbol schema.Symbol) ([]
 		return nil, err
 	}
 	read, err := d.ReadsFrame(bytes.TrimSpace(frame), symbol, schema.NewTime(time.Now()))
+	return append(fields, read...), err
+}
+
+// runPage returns what the history asks, and what it reads from the page.
+func (t providerTest) runPage(d *declared.Definition, symbol schema.Symbol) ([]declared.Field, error) {
+	if !d.HasHistory() {
+		return nil, fmt.Errorf("%w: --page: %s declares no history", errUsage, t.file)
+	}
+	page, err := readAtMost(t.page, schema.MaxRawResponse+1)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --page: %w", errUsage, err)
+	}
+	fields, err := d.AsksHistory(symbol)
+	if err != nil {
+		return nil, err
+	}
+	read, err := d.ReadsPage(page, symbol)
 	return append(fields, read...), err
 }
 

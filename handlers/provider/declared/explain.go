@@ -1,6 +1,7 @@
 package declared
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -24,9 +25,14 @@ func (d *Definition) Asks(symbol schema.Symbol) ([]Field, error) {
 	if err != nil {
 		return nil, err
 	}
-	values := shownKey()
+	return []Field{{"symbol", d.file.Symbol, spelled}, {"request", d.file.Request, d.address(d.request, spelled, shownKey())}}, nil
+}
+
+// address is the URL of a request, with places as they are.
+func (d *Definition) address(of request, spelled string, places map[string]string) string {
+	values := maps.Clone(places)
 	values[symbolPlace] = spelled
-	query, path := d.request.fill(values)
+	query, path := of.fill(values)
 	for i := range path {
 		path[i] = url.PathEscape(path[i])
 	}
@@ -34,12 +40,14 @@ func (d *Definition) Asks(symbol schema.Symbol) ([]Field, error) {
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
-	return []Field{{"symbol", d.file.Symbol, spelled}, {"request", d.file.Request, unescapeKey(address)}}, nil
+	return unescape(address, places)
 }
 
 // unescapeKey makes {key} readable in a URL.
-func unescapeKey(address string) string {
-	for _, place := range shownKey() {
+func unescapeKey(address string) string { return unescape(address, shownKey()) }
+
+func unescape(address string, places map[string]string) string {
+	for _, place := range places {
 		address = strings.ReplaceAll(strings.ReplaceAll(address, url.QueryEscape(place), place), url.PathEscape(place), place)
 	}
 	return address
@@ -65,11 +73,11 @@ func (d *Definition) Reads(fetched schema.QuoteFetched, status int) ([]Field, er
 	if err := prices[0].CheckAhead(fetched.ReceivedAt); err != nil {
 		return nil, err
 	}
-	return d.fields(prices[0]), nil
+	return d.file.Read.fields(prices[0]), nil
 }
 
-func (d *Definition) fields(price pipeline.Price) []Field {
-	r := d.file.Read
+// fields are what was read of a price.
+func (r read) fields(price pipeline.Price) []Field {
 	size, sequence, volume := "", "", ""
 	if price.Size.Sign() != 0 {
 		size = price.Size.String()

@@ -231,14 +231,20 @@ func (q pastRequest) get(ctx context.Context, of request, cursor string) (schema
 	if err != nil {
 		return nil, nil, err
 	}
+	value, err := q.decode(raw)
+	return raw, value, err
+}
+
+// decode returns an answer as JSON, unless a rule of the definition says that it is an error.
+func (q pastRequest) decode(raw schema.RawResponse) (any, error) {
 	value, err := decodeAnswer(raw)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if r := q.provider.judge(http.StatusOK, value, true, q.asked.Symbol, q.spelled); r != nil {
-		return nil, nil, pipeline.Quotef(r.Means, "the answer means %s, by rule %d of the definition", r.Means, r.number)
+		return nil, pipeline.Quotef(r.Means, "the answer means %s, by rule %d of the definition", r.Means, r.number)
 	}
-	return raw, value, nil
+	return value, nil
 }
 
 // findBegin asks where the first page begins. Where no price is as late as that, there is
@@ -284,6 +290,11 @@ func (q pastRequest) page(ctx context.Context) (pipeline.HistoryPage, error) {
 	if err != nil {
 		return pipeline.HistoryPage{}, err
 	}
+	return q.take(raw, value, cursor, isAfter)
+}
+
+// take takes the answer about a page apart.
+func (q pastRequest) take(raw schema.RawResponse, value any, cursor string, isAfter bool) (pipeline.HistoryPage, error) {
 	texts, err := list(json.RawMessage(raw), q.entries)
 	if err != nil {
 		return pipeline.HistoryPage{}, pipeline.Quotef(schema.CodeBadResponse, "history: entries: %v", err)

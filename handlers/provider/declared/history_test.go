@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -296,4 +297,39 @@ func TestFaultsOfTheSectionHistory(t *testing.T) {
 	require.NoError(t, err)
 	_, has := p.(pipeline.Historian)
 	assert.False(t, has, "one without the section has no history")
+}
+
+// What a page of a sample would be read as, or why not.
+func TestAPageIsExplained(t *testing.T) {
+	t.Parallel()
+	d := parse(t, acme(t)+byID)
+	require.True(t, d.HasHistory())
+	asks, err := d.AsksHistory("BTC-USD")
+	require.NoError(t, err)
+	assert.Equal(t, []declared.Field{
+		{Name: "symbol", From: `sub("-"; "/")`, Value: "BTC/USD"},
+		{Name: "begin", From: "first/{symbol}?at={from}", Value: "https://api.acme.example/v1/first/BTC%2FUSD?at={from}"},
+		{Name: "page", From: "past/{symbol}?from={cursor}&limit=3", Value: "https://api.acme.example/v1/past/BTC%2FUSD?from={cursor}&limit=3"},
+	}, asks)
+	page := fmt.Sprintf(`{"data":{"list":[%s,%s,%s]}}`, pastText(1), pastText(2), pastText(3))
+	reads, err := d.ReadsPage(schema.RawResponse(page), "BTC-USD")
+	require.NoError(t, err)
+	price := func(id int) []declared.Field {
+		return []declared.Field{{Name: fmt.Sprintf("price %d of 3", id), Value: pastText(id)}, {Name: "price", From: ".last", Value: fmt.Sprintf("%d.5", 100+id)},
+			{Name: "time", From: ".at", Value: pastAt(id).Text()}, {Name: "size", From: ".qty", Value: "2"}, {Name: "id", From: ".trade", Value: strconv.Itoa(id)}}
+	}
+	assert.Equal(t, slices.Concat([]declared.Field{{Name: "prices", From: "data.list", Value: "3"}}, price(1), price(3),
+		[]declared.Field{{Name: "next", From: "id", Value: "after 3"}}), reads)
+	reads, err = d.ReadsPage(schema.RawResponse(`{"data":{"list":[]}}`), "BTC-USD")
+	require.NoError(t, err)
+	assert.Equal(t, []declared.Field{{Name: "prices", From: "data.list", Value: "0"}, {Name: "next", From: "id", Value: "none: it is the last page"}}, reads)
+	for answer, want := range map[string]string{
+		`{"error":"unknown pair"}`: "the answer means unknown_symbol, by rule 2", `{}`: "there is no data", `<html>`: "not JSON",
+		`{"data":{"list":[{"trade":1,"last":0,"at":1}]}}`: "price 1: ",
+	} {
+		_, err := d.ReadsPage(schema.RawResponse(answer), "BTC-USD")
+		assert.ErrorContains(t, err, want)
+	}
+	_, err = parse(t, acme(t)).AsksHistory("BTC-USD")
+	require.ErrorIs(t, err, declared.ErrDefinition)
 }
