@@ -112,9 +112,14 @@ func (j *job) step(ctx context.Context) (time.Duration, error) {
 	if err != nil || wait > 0 {
 		return min(wait, claim.Poll), err
 	}
-	page, err := j.ask(ctx, historian)
+	at, err := j.place(version)
+	if err != nil {
+		j.abandon(ctx, call)
+		return 0, err
+	}
+	page, err := j.ask(ctx, historian, at)
 	if err == nil {
-		page, err = j.check(page)
+		page, err = j.check(page, at)
 	}
 	if err == nil && j.idle >= idlePages {
 		err = pipeline.Quotef(schema.CodeTooLarge, "%d pages in a row brought nothing new", idlePages)
@@ -126,7 +131,7 @@ func (j *job) step(ctx context.Context) (time.Duration, error) {
 	case err != nil:
 		return j.failed(ctx, &call, j.explain(err))
 	}
-	return 0, j.keep(ctx, call, page, version)
+	return 0, j.keep(ctx, call, page, at)
 }
 
 // waitFor returns how long to wait before looking again whether another backfill fetches some
@@ -190,7 +195,7 @@ func (j *job) grant(ctx context.Context, historian pipeline.Historian) (version 
 }
 
 // ask makes the call.
-func (j *job) ask(ctx context.Context, historian pipeline.Historian) (page pipeline.HistoryPage, err error) {
+func (j *job) ask(ctx context.Context, historian pipeline.Historian, at place) (page pipeline.HistoryPage, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	defer func() {
@@ -198,18 +203,22 @@ func (j *job) ask(ctx context.Context, historian pipeline.Historian) (page pipel
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return historian.History(ctx, pipeline.HistoryRequest{Symbol: j.Symbol, From: j.From, To: j.To, Cursor: j.NextPage})
+	r := pipeline.HistoryRequest{Symbol: j.Symbol, From: j.From, To: j.To, Cursor: at.Cursor}
+	if at.From.After(r.From) {
+		r.From = at.From
+	}
+	return historian.History(ctx, r)
 }
 
 // check holds a page against what pipeline.Historian promises, and leaves out prices of other
 // times, and all but the first of those with one id.
-func (j *job) check(page pipeline.HistoryPage) (pipeline.HistoryPage, error) {
+func (j *job) check(page pipeline.HistoryPage, at place) (pipeline.HistoryPage, error) {
 	switch {
 	case len(page.Entries) > pipeline.MaxHistoryEntries:
 		return page, pipeline.Quotef(schema.CodeTooLarge, "a page of %d prices, more than %d", len(page.Entries), pipeline.MaxHistoryEntries)
 	case len(page.Next) > pipeline.MaxHistoryCursor:
 		return page, pipeline.Quotef(schema.CodeBadResponse, "a cursor of %d bytes, more than %d", len(page.Next), pipeline.MaxHistoryCursor)
-	case page.Next != "" && page.Next == j.NextPage:
+	case page.Next != "" && page.Next == at.Cursor:
 		return page, pipeline.Quotef(schema.CodeBadResponse, "the page after this one is this one again")
 	}
 	kept := pipeline.HistoryPage{Next: page.Next}
@@ -231,7 +240,7 @@ func (j *job) check(page pipeline.HistoryPage) (pipeline.HistoryPage, error) {
 
 // keep appends the prices of a page that are not stored yet, and then stores where the next
 // page begins.
-func (j *job) keep(ctx context.Context, call fetch.Call, page pipeline.HistoryPage, version string) error {
+func (j *job) keep(ctx context.Context, call fetch.Call, page pipeline.HistoryPage, at place) error {
 	ids := make([]string, len(page.Entries))
 	for i, entry := range page.Entries {
 		ids[i] = entry.ID
@@ -252,7 +261,7 @@ func (j *job) keep(ctx context.Context, call fetch.Call, page pipeline.HistoryPa
 				Quote: schema.Quote{Provider: j.Provider, Symbol: j.Symbol}, RawResponse: entry.RawResponse,
 				// As of a file: it depends on nothing but the price, and an old price never
 				// counts as a fresh one.
-				ReceivedAt: entry.Time, Definition: version}})
+				ReceivedAt: entry.Time, Definition: at.Definition}})
 		}
 	}
 	if len(events) > 0 {
@@ -262,8 +271,12 @@ func (j *job) keep(ctx context.Context, call fetch.Call, page pipeline.HistoryPa
 		}
 		j.appended = time.Now()
 	}
+	at.Cursor = page.Next
 	next := j.row
-	next.Status, next.NextPage = Active, page.Next
+	if next.NextPage, err = at.text(); err != nil {
+		return err
+	}
+	next.Status = Active
 	if page.Next == "" {
 		next.Status = Completed
 	}
