@@ -51,6 +51,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 		p := start(t, env)
 		p.eventually("/api/v1/prices/latest?symbol=ACME", http.StatusOK)
 		require.GreaterOrEqual(t, p.get("/api/v1/prices/latest?symbol=ACME&provider=finnhub").status, http.StatusInternalServerError)
+		require.Equal(t, http.StatusAccepted, p.do(http.MethodPost, "/api/v1/backfills",
+			`{"provider":"simulated","symbol":"ACME","from":"2025-06-15T12:00:00Z","to":"2025-06-15T12:00:10Z"}`).status)
+		p.eventuallyHolds("/metrics", `pricemill_backfill_prices_total{kind="appended",provider="simulated"} 20`)
 		awaitDrained(t, env)
 		parser := expfmt.NewTextParser(model.UTF8Validation)
 		text := p.eventuallyHolds("/metrics", `pricemill_fetch_breaker_state{provider="finnhub"}`).body

@@ -106,7 +106,7 @@ var fences = map[string][]string{
 	"go.yaml.in/yaml":                          {"handlers/provider/declared", "httpapi/symbolmap"},
 	"github.com/schollz/progressbar":           {"cmd"},
 	"github.com/modelcontextprotocol/go-sdk":   {"cmd"},
-	"github.com/prometheus/client_golang":      {"pipeline", "pipeline/engine", "handlers/fetch", "handlers/normalize", "handlers/target", "handlers/webhook", "cmd/..."},
+	"github.com/prometheus/client_golang":      {"pipeline", "pipeline/engine", "handlers/backfill", "handlers/fetch", "handlers/normalize", "handlers/target", "handlers/webhook", "cmd/..."},
 	"github.com/sony/gobreaker":                {"handlers/fetch"},
 	"github.com/santhosh-tekuri/jsonschema":    {"internal/contracttest"},
 	"go.opentelemetry.io":                      {"pipeline/tracing", "internal/tracetest"},

@@ -80,7 +80,8 @@ func New(env pipeline.Env) (pipeline.Handler, error) {
 	if err := settings.validate(); err != nil {
 		return nil, err
 	}
-	return &handler{settings: settings, provider: env.Provider, now: env.Now, log: env.Log, wake: make(chan struct{}, 1), turns: make(chan struct{}, settings.Concurrency)}, nil
+	return &handler{settings: settings, provider: env.Provider, now: env.Now, log: env.Log, metrics: newMetrics(env.Metrics),
+		wake: make(chan struct{}, 1), turns: make(chan struct{}, settings.Concurrency)}, nil
 }
 
 type handler struct {
@@ -88,6 +89,7 @@ type handler struct {
 	provider func(schema.Provider) (pipeline.Provider, bool)
 	now      func() time.Time
 	log      *slog.Logger
+	metrics  metrics
 	wake     chan struct{}
 	// turns bounds the backfills that make a call, or keep its answer, at once.
 	turns chan struct{}

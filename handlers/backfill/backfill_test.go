@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -87,7 +88,12 @@ func fails(err error) historyFunc {
 
 func newHandler(t testing.TB, p pipeline.Provider) pipeline.Runner {
 	t.Helper()
-	h, err := backfill.New(pipeline.Env{Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	return newCounted(t, p, nil)
+}
+
+func newCounted(t testing.TB, p pipeline.Provider, metrics prometheus.Registerer) pipeline.Runner {
+	t.Helper()
+	h, err := backfill.New(pipeline.Env{Now: time.Now, Log: slog.New(slog.DiscardHandler), Metrics: metrics,
 		Provider: func(name schema.Provider) (pipeline.Provider, bool) { return p, name == "p" }})
 	require.NoError(t, err)
 	return h.(pipeline.Runner)
@@ -431,6 +437,35 @@ func TestABackfillWaitsForAnotherOfTheSamePrices(t *testing.T) {
 		settle(10 * time.Minute)
 		assert.Equal(t, backfill.Completed, get(t, rig, "beyond").Status)
 		assert.Equal(t, backfill.Completed, get(t, rig, "within").Status)
+	})
+}
+
+func TestWhatIsCounted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rig := pipelinetest.New(t)
+		registry := prometheus.NewRegistry()
+		runner := newCounted(t, scripts(fails(pipeline.Quotef(schema.CodeUnavailable, "away")), fails(pipeline.Quotef("odd", "of a plugin")), pages(19)), registry)
+		command(t, rig, runner, started("b", "p", 3, 15))
+		defer process(t, rig.Emitter(), runner)()
+		settle(5 * time.Minute)
+		require.Equal(t, backfill.Completed, get(t, rig, "b").Status)
+		families, err := registry.Gather()
+		require.NoError(t, err)
+		got := map[string]float64{}
+		for _, family := range families {
+			for _, m := range family.GetMetric() {
+				name := family.GetName()
+				for _, label := range m.GetLabel() {
+					name += " " + label.GetValue()
+				}
+				got[name] = m.GetCounter().GetValue()
+			}
+		}
+		assert.Equal(t, map[string]float64{
+			"pricemill_backfill_calls_total ok p": 2, "pricemill_backfill_calls_total unavailable p": 1, "pricemill_backfill_calls_total other p": 1,
+			"pricemill_backfill_prices_total appended p": 13, "pricemill_backfill_prices_total repeated p": 0,
+		}, got)
 	})
 }
 

@@ -271,6 +271,7 @@ func (j *job) keep(ctx context.Context, call fetch.Call, page pipeline.HistoryPa
 		}
 		j.appended = time.Now()
 	}
+	j.countPage(len(events), len(page.Entries)-len(events))
 	at.Cursor = page.Next
 	next := j.row
 	if next.NextPage, err = at.text(); err != nil {
@@ -321,6 +322,7 @@ func (j *job) failed(ctx context.Context, call *fetch.Call, failure *pipeline.Qu
 	next.Status = Failing
 	if call != nil {
 		next.Calls++
+		j.countFailure(failure)
 	}
 	switch failure.Code {
 	case schema.CodeUnavailable, schema.CodeTimeout, schema.CodeRateLimited:

@@ -45,6 +45,14 @@ var codes = []schema.Code{schema.CodeTimeout, schema.CodeUnavailable, schema.Cod
 	schema.CodeNotConfigured, schema.CodeUnknownProvider, schema.CodeTooLarge, schema.CodeUnknownSymbol,
 	schema.CodeBadResponse, schema.CodeBadPrice, schema.CodeInternal}
 
+// CodeLabel is the label of a code that a provider failed with: one of few, whatever it says.
+func CodeLabel(code schema.Code) string {
+	if !slices.Contains(codes, code) {
+		return "other"
+	}
+	return string(code)
+}
+
 // count counts an outcome.
 func (h *handler) count(p schema.Payload) {
 	provider, code := schema.Provider(""), "ok"
@@ -52,10 +60,7 @@ func (h *handler) count(p schema.Payload) {
 	case schema.QuoteFetched:
 		provider = p.Provider
 	case schema.QuoteFailed:
-		provider, code = p.Provider, string(p.Code)
-		if !slices.Contains(codes, p.Code) {
-			code = "other"
-		}
+		provider, code = p.Provider, CodeLabel(p.Code)
 	}
 	if _, known := h.provider(provider); !known {
 		provider = "unknown"
