@@ -49,11 +49,12 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var average movingaverages.Average
-	if at.text != "" {
+	switch {
+	case at.text != "":
 		average, err = a.averageAsOf(ctx, provider, symbol, window, asOf, at)
-	} else if asOf.IsZero() {
+	case asOf.IsZero():
 		average, err = a.ports.Averages.Average(ctx, provider, symbol, window)
-	} else {
+	default:
 		average, err = a.ports.Averages.AsOf(ctx, provider, symbol, window, asOf)
 	}
 	if errors.Is(err, projections.ErrNotFound) {

@@ -2,6 +2,7 @@ package providertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -97,9 +98,8 @@ func answered(t testing.TB, service http.Handler, code func(status int, body str
 		if err != nil {
 			return pipeline.HistoryPage{}, err
 		}
-		defer answer.Body.Close()
 		body, err := io.ReadAll(answer.Body)
-		if err != nil {
+		if err = errors.Join(err, answer.Body.Close()); err != nil {
 			return pipeline.HistoryPage{}, err
 		}
 		return pipeline.HistoryPage{}, code(answer.StatusCode, string(body))
