@@ -21,6 +21,7 @@ import (
 	"github.com/pricemill/pricemill/pipeline/topology"
 	"github.com/pricemill/pricemill/pipeline/tracing"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/adjustments"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/live"
@@ -102,6 +103,7 @@ func newAPI(c config, instruments *symbolmap.Map, b *backends, m *modules, r *en
 		Prices:         processedprices.Reader{DB: b.store},
 		Corrections:    processedprices.Reader{DB: b.store},
 		Places:         newPlaces(b, r),
+		Adjustments:    adjustments.Reader{DB: b.store},
 		Averages:       movingaverages.NewReader(b.store),
 		Jobs:           jobs.Reader{DB: b.store},
 		Requests:       waiter,

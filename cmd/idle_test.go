@@ -20,7 +20,7 @@ func TestAnIdleServiceWritesNothing(t *testing.T) {
 	p := start(t, environment{"DATABASE_URL": "", "KAFKA_BOOTSTRAP_SERVERS": ""})
 	tables := openTables(t, p.env)
 	defer func() { assert.NoError(t, tables.Close()) }()
-	all := []string{"backfill", "fetch", "latest-prices.g1", "moving-averages.g1", "normalize", "polling-jobs.g1", "processed-prices.g1",
+	all := []string{"adjustments.g1", "backfill", "fetch", "latest-prices.g1", "moving-averages.g1", "normalize", "polling-jobs.g1", "processed-prices.g1",
 		"raw-store", "requests.g1", "schedule", "stream"}
 	running := func() []string {
 		names, err := engine.RunningStages(t.Context(), tables)

@@ -31,10 +31,14 @@ type ingestion struct {
 	work, noWait bool
 	dryRun       bool
 	corrects     bool
-	reason       string
-	output       string
-	file         string
-	stdin        io.Reader
+	adjustments  bool
+	// recorded and adjusted are of a file of adjustments, as far as it was read.
+	recorded []schema.AdjustmentRecorded
+	adjusted ingest.AdjustmentSummary
+	reason   string
+	output   string
+	file     string
+	stdin    io.Reader
 }
 
 func newIngest(a *app) *cobra.Command {
@@ -67,6 +71,9 @@ With --corrects the prices of the file are the right ones of prices that are
 stored: of the same symbol, provider and time. It reports how many were
 corrected and how many were right. A line without such a price is a bad line.
 
+With --adjustments the file has splits and dividends: a line each of symbol,
+date, kind (split, dividend, factor) and value, under a line with these names.
+
 It stops at the first line that should hold a quote and does not; what comes
 before that line is ingested. The exit status is 1 then, and also where a stage
 has halted, or where no line holds a quote, whatever the flags. A file whose
@@ -76,6 +83,7 @@ quotes were all ingested before is no failure.`,
   pricemill ingest --symbol AAPL --price-column "Adj Close" AAPL.csv
   pricemill ingest --decimal , --thousands . --time-zone Europe/Berlin de.csv
   pricemill ingest --corrects --reason "a dividend" AAPL-adjusted.csv
+  pricemill ingest --adjustments splits.csv
   zcat prices.csv.gz | pricemill ingest --skip-bad-rows -o json -`,
 		Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -90,7 +98,8 @@ quotes were all ingested before is no failure.`,
 	flags.BoolVar(&i.dryRun, "dry-run", false, "show the first rows as they would be taken, and end")
 	flags.BoolVar(&i.skipBad, "skip-bad-rows", false, "report lines that are wrong, count them, and continue")
 	flags.BoolVar(&i.corrects, "corrects", false, "correct stored prices of the same symbol and time")
-	flags.StringVar(&i.reason, "reason", "", "why, for --corrects (default: the name of the file)")
+	flags.BoolVar(&i.adjustments, "adjustments", false, "record the splits and dividends of the file")
+	flags.StringVar(&i.reason, "reason", "", "why, for --corrects and --adjustments (default: the name of the file)")
 	flags.BoolVar(&i.work, "work", false, "do the work in this process, even on Kafka")
 	flags.BoolVar(&i.noWait, "no-wait", false, "end when all is in the log; do no work")
 	outputFlag(c, &i.output)
@@ -163,6 +172,9 @@ func (a *app) ingest(ctx context.Context, i ingestion) error {
 	if summary == nil {
 		return err
 	}
+	if s := summary.adjustments; s != nil {
+		return errors.Join(err, a.print(i.output, s, func(w io.Writer) { printAdjustments(w, *s) }))
+	}
 	if s := summary.corrections; s != nil {
 		return errors.Join(err, a.print(i.output, s, func(w io.Writer) { printCorrections(w, *s) }))
 	}
@@ -177,6 +189,9 @@ func (a *app) ingest(ctx context.Context, i ingestion) error {
 // before anything begins.
 func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules, log *slog.Logger) (_ *ingested, err error) {
 	reader, err := m.fileReader(schema.Provider(i.provider))
+	if i.adjustments {
+		_, err = m.anyProvider(schema.Provider(i.provider))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -190,11 +205,17 @@ func (a *app) ingestFile(ctx context.Context, i ingestion, c config, m *modules,
 	if i.dryRun {
 		return nil, a.preview(i, cfg)
 	}
-	source, err := ingest.Open(cfg)
-	if err != nil {
-		return nil, asUsage(i.file, err)
+	var source *ingest.Source
+	if i.adjustments {
+		if err := i.readAdjustments(c, file, cfg.Report); err != nil {
+			return nil, asUsage(i.file, err)
+		}
+	} else {
+		if source, err = ingest.Open(cfg); err != nil {
+			return nil, asUsage(i.file, err)
+		}
+		defer source.Close()
 	}
-	defer source.Close()
 	b, err := open(ctx, c, working, log)
 	if err != nil {
 		return nil, err
@@ -244,6 +265,14 @@ func (m *modules) fileReader(name schema.Provider) (pipeline.FileReader, error) 
 	return nil, fmt.Errorf("%w: "+problem+"; %s", errUsage, name, names.Hint(string(name), able))
 }
 
+// anyProvider finds a provider.
+func (m *modules) anyProvider(name schema.Provider) (pipeline.Provider, error) {
+	if p, known := m.providers[name]; known {
+		return p, nil
+	}
+	return nil, fmt.Errorf("%w: there is no provider %q; %s", errUsage, name, names.Hint(string(name), m.known.names()))
+}
+
 // run brings the file through the chain.
 func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, source *ingest.Source, log *slog.Logger) (ingested, error) {
 	topics, err := b.topics(ctx)
@@ -268,14 +297,14 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 	serving := func(ctx context.Context) ([]engine.StageSpec, error) {
 		return projections.Serving(ctx, b.store, m.projections)
 	}
-	stages, err := m.passed(ctx, serving)
+	stages, err := m.passed(ctx, i.brings(), serving)
 	if err != nil {
 		return ingested{}, err
 	}
 	isFold := func(s engine.StageSpec) bool { _, fold := s.Handler.(projections.Fold); return fold }
 	work := engine.Config{Stages: slices.DeleteFunc(stages, isFold), Registry: m.registry}
 	work.Changing = func(ctx context.Context) ([]engine.StageSpec, error) {
-		stages, err := m.passed(ctx, serving)
+		stages, err := m.passed(ctx, i.brings(), serving)
 		return slices.DeleteFunc(stages, func(s engine.StageSpec) bool { return !isFold(s) }), err
 	}
 	runtime, err := newRuntimeOf(ctx, c, b, topics, work, log)
@@ -294,12 +323,20 @@ func (i ingestion) run(ctx context.Context, c config, b *backends, m *modules, s
 // quoteFetched is what a line becomes.
 var quoteFetched = schema.QuoteFetched{}.EventType()
 
-// passed are the stages that the quotes of a file pass: handlers, and of the folds
+// brings is the type of the events of the file.
+func (i ingestion) brings() schema.EventType {
+	if i.adjustments {
+		return adjustmentRecorded
+	}
+	return quoteFetched
+}
+
+// passed are the stages that the events of a file pass: handlers, and of the folds
 // those that they pass. A file does not wait for handlers that deliver.
-func (m *modules) passed(ctx context.Context, folds func(context.Context) ([]engine.StageSpec, error)) ([]engine.StageSpec, error) {
+func (m *modules) passed(ctx context.Context, brings schema.EventType, folds func(context.Context) ([]engine.StageSpec, error)) ([]engine.StageSpec, error) {
 	those, err := folds(ctx)
 	here := slices.DeleteFunc(slices.Clone(m.stages), func(s engine.StageSpec) bool { return m.delivering[s.Name] })
-	return engine.Downstream(append(here, those...), quoteFetched), err
+	return engine.Downstream(append(here, those...), brings), err
 }
 
 // feed sends the file, and waits for all that follows from it.
@@ -310,7 +347,10 @@ func (i ingestion) feed(ctx context.Context, b *backends, m *modules, source *in
 		return projections.Fed(ctx, b.store, m.projections)
 	}
 	applied := func(ctx context.Context) error {
-		return engine.CatchUpChanging(ctx, b.store, b.broker, func(ctx context.Context) ([]engine.StageSpec, error) { return m.passed(ctx, fed) }, look)
+		return engine.CatchUpChanging(ctx, b.store, b.broker, func(ctx context.Context) ([]engine.StageSpec, error) { return m.passed(ctx, i.brings(), fed) }, look)
+	}
+	if i.adjustments {
+		return i.adjust(ctx, b, sink, applied)
 	}
 	if i.corrects {
 		return i.correct(ctx, b, source, sink, applied)

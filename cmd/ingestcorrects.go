@@ -16,12 +16,17 @@ type ingested struct {
 	ingest.Summary
 	// corrections is nil where the file brought quotes.
 	corrections *ingest.CorrectionSummary
+	// adjustments is nil unless it brought those.
+	adjustments *ingest.AdjustmentSummary
 }
 
 // taken counts the lines that were good for something.
 func (s ingested) taken() int {
 	if c := s.corrections; c != nil {
 		return c.Corrected + c.Unchanged
+	}
+	if a := s.adjustments; a != nil {
+		return a.Recorded + a.Unchanged
 	}
 	return s.Quotes
 }
@@ -31,8 +36,10 @@ func (i ingestion) checkCorrects() error {
 	switch {
 	case i.corrects && i.noWait:
 		return fmt.Errorf("%w: --corrects and --no-wait exclude each other: what is corrected has to be known", errUsage)
-	case !i.corrects && i.reason != "":
-		return fmt.Errorf("%w: --reason is for --corrects", errUsage)
+	case i.adjustments && (i.corrects || i.noWait || i.dryRun || len(i.options) > 0):
+		return fmt.Errorf("%w: of the other flags, --provider, --reason, --skip-bad-rows and --work go with --adjustments", errUsage)
+	case !i.corrects && !i.adjustments && i.reason != "":
+		return fmt.Errorf("%w: --reason is for --corrects and --adjustments", errUsage)
 	case len(i.reason) > schema.MaxReason:
 		return fmt.Errorf("%w: --reason: more than %d bytes", errUsage, schema.MaxReason)
 	}
@@ -63,7 +70,7 @@ func (i ingestion) correct(ctx context.Context, b *backends, source *ingest.Sour
 			return facts, err
 		},
 	}, reason)
-	return ingested{ingest.Summary{Lines: summary.Lines, Bad: summary.Bad, PassedOver: summary.PassedOver}, &summary}, err
+	return ingested{Summary: ingest.Summary{Lines: summary.Lines, Bad: summary.Bad, PassedOver: summary.PassedOver}, corrections: &summary}, err
 }
 
 func printCorrections(w io.Writer, s ingest.CorrectionSummary) {

@@ -25,8 +25,12 @@ const (
 // seriesFlags are those of the commands that print a series.
 type seriesFlags struct {
 	provider, from, to, asOfLog string
+	adjusted                    bool
 	limit                       int
 }
+
+// adjustedUsage explains the flag --adjusted.
+const adjustedUsage = "adjust prices for recorded splits and dividends"
 
 // asOfLogUsage explains the flag --as-of-log.
 const asOfLogUsage = "`POSITION` in the log: what came later does not count (default: all counts)"
@@ -36,11 +40,19 @@ func (f *seriesFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.from, "from", "", "oldest event time, RFC 3339 or a date (00:00 UTC)")
 	c.Flags().StringVar(&f.to, "to", "", "event time before which all are, RFC 3339 or a date (00:00 UTC)")
 	c.Flags().StringVar(&f.asOfLog, "as-of-log", "", asOfLogUsage)
+	c.Flags().BoolVar(&f.adjusted, "adjusted", false, adjustedUsage)
 	c.Flags().IntVar(&f.limit, "limit", defaultRows, "maximum number of `rows`, newest first; 0 for all")
 }
 
 func (f *seriesFlags) query(symbol string) string {
-	return "symbol=" + url.QueryEscape(symbol) + parameter("provider", f.provider) + parameter("from", dated(f.from)) + parameter("to", dated(f.to)) + parameter("as_of_log", f.asOfLog)
+	return "symbol=" + url.QueryEscape(symbol) + parameter("provider", f.provider) + parameter("from", dated(f.from)) + parameter("to", dated(f.to)) + parameter("as_of_log", f.asOfLog) + adjustedParameter(f.adjusted)
+}
+
+func adjustedParameter(adjusted bool) string {
+	if adjusted {
+		return "&adjusted=true"
+	}
+	return ""
 }
 
 // dated makes a time of a date alone.

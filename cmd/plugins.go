@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pricemill/pricemill/pipeline/topology"
+	"github.com/pricemill/pricemill/projections/adjustments"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -64,7 +65,7 @@ func (c config) readPlugins(text string, wrong *faults) switches {
 }
 
 // served are the read models that the API needs.
-var served = []string{jobs.Name, latestprices.Name, movingaverages.Name, processedprices.Name, requests.Name}
+var served = []string{adjustments.Name, jobs.Name, latestprices.Name, movingaverages.Name, processedprices.Name, requests.Name}
 
 // builtinSources are the sources of events that no module produces.
 var builtinSources = []topology.Component{
@@ -72,6 +73,8 @@ var builtinSources = []topology.Component{
 		schema.PollingJobCreated{}.EventType(), schema.PollingJobPaused{}.EventType(), schema.PollingJobResumed{}.EventType(),
 		schema.PollingJobStopped{}.EventType(), schema.FetchRequested{}.EventType(), schema.StreamStarted{}.EventType(), schema.StreamChanged{}.EventType(), schema.StreamStopped{}.EventType(),
 		schema.BackfillStarted{}.EventType(), schema.BackfillStopped{}.EventType(),
-		schema.PriceCorrected{}.EventType(), schema.PriceRetracted{}.EventType()}},
-	{Kind: topology.SourceComponent, Name: "ingest", Doc: "Quotes of files, and corrections.", Produces: []schema.EventType{schema.QuoteFetched{}.EventType(), schema.PriceCorrected{}.EventType()}},
+		schema.PriceCorrected{}.EventType(), schema.PriceRetracted{}.EventType(),
+		schema.AdjustmentRecorded{}.EventType(), schema.AdjustmentRetracted{}.EventType()}},
+	{Kind: topology.SourceComponent, Name: "ingest", Doc: "Quotes of files, corrections and adjustments.", Produces: []schema.EventType{schema.QuoteFetched{}.EventType(), schema.PriceCorrected{}.EventType(),
+		schema.AdjustmentRecorded{}.EventType()}},
 }

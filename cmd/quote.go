@@ -65,6 +65,7 @@ func printMembers(w io.Writer, value string, members []memberLine) {
 
 func newAverage(a *app) *cobra.Command {
 	var provider, window, asOf, asOfLog string
+	var adjusted bool
 	c := &cobra.Command{
 		Use:     "average SYMBOL",
 		Short:   "Print the moving average of a symbol",
@@ -75,10 +76,11 @@ func newAverage(a *app) *cobra.Command {
 	c.Flags().StringVar(&provider, "provider", "", "provider of the prices, or median, freshest or any (default: the service's)")
 	c.Flags().StringVar(&window, "window", "", "number of `prices`, 1 to 1000 (default: the service's)")
 	c.Flags().StringVar(&asOf, "as-of", "", "event time of the average, RFC 3339 or a date (00:00 UTC) (default: now)")
+	c.Flags().BoolVar(&adjusted, "adjusted", false, adjustedUsage)
 	c.Flags().StringVar(&asOfLog, "as-of-log", "", asOfLogUsage)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		path := "/prices/moving-average?symbol=" + url.QueryEscape(args[0]) + parameter("provider", provider) +
-			parameter("window", window) + parameter("as_of", dated(asOf)) + parameter("as_of_log", asOfLog)
+			parameter("window", window) + parameter("as_of", dated(asOf)) + parameter("as_of_log", asOfLog) + adjustedParameter(adjusted)
 		return show(c.Context(), cl, http.MethodGet, path, nil, nil, func(w io.Writer, p priceLine) {
 			fmt.Fprintln(w, "SYMBOL\tWINDOW\tAVERAGE\tTIMESTAMP")
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", p.Symbol, p.WindowSize, p.Value, p.Timestamp)

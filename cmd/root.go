@@ -86,7 +86,7 @@ and 1 for anything else.`,
 	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration file (YAML)")
 	a.flags = map[string]string{}
 	root.PersistentFlags().Var(settingFlag{a, "data_dir"}, "data-dir", "directory of the SQLite database")
-	root.AddCommand(newServe(a), newIngest(a), newCorrect(a), newRetract(a), newCorrections(a), newPoll(a), newPrice(a), newRequest(a), newAverage(a), newHistory(a), newChart(a), newWatch(a), newSymbols(a), newIndicators(a), newIndicator(a), newProviders(a), newProvider(a), newStreams(a), newBackfill(a), newReplay(a), newStages(a),
+	root.AddCommand(newServe(a), newIngest(a), newCorrect(a), newRetract(a), newCorrections(a), newAdjust(a), newAdjustments(a), newPoll(a), newPrice(a), newRequest(a), newAverage(a), newHistory(a), newChart(a), newWatch(a), newSymbols(a), newIndicators(a), newIndicator(a), newProviders(a), newProvider(a), newStreams(a), newBackfill(a), newReplay(a), newStages(a),
 		newDeadLetters(a), newVerify(a), newRebuild(a), newRenormalize(a), newGenerations(a), newHealth(a), newMigrate(a), newKeys(a), newMCP(a), newBackup(a), newBench(a), newConfig(a), newPlugins(a),
 		newMove(a), newRefill(a), newDeleteData(a), newDeletions(a), newTopology(a), newNew(a), newLicenses(a), newVersion(a))
 	strictGroups(root)

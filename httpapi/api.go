@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/pricemill/pricemill/httpapi/chart"
+	"github.com/pricemill/pricemill/projections/adjustments"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -80,6 +81,7 @@ func New(config Config, ports Ports) (*API, error) {
 	a.backfills = newActiveLimit("backfills", "MAX_ACTIVE_BACKFILLS", a.config.MaxActiveBackfills, ports.Backfills.Open)
 	ofJobs := followed{schema.PollingJobs, []string{jobs.Name}, ports.Jobs.WaitCaughtUp}
 	ofStreams := followed{schema.PollingJobs, []string{streamStage}, ports.Streams.WaitCaughtUp}
+	ofAdjustments := followed{schema.PollingJobs, []string{adjustments.Name}, ports.Adjustments.WaitCaughtUp}
 	ofBackfills := followed{schema.PollingJobs, []string{backfillStage}, ports.Backfills.WaitCaughtUp}
 	routes := append(a.operations(),
 		route{http.MethodGet, "/", a.getRoot},
@@ -122,6 +124,10 @@ func New(config Config, ports Ports) (*API, error) {
 		route{http.MethodPost, "/api/v1/retractions", a.postRetraction},
 		route{http.MethodGet, correctionsPath, a.withAge(a.getCorrections, processedprices.Name)},
 		route{http.MethodGet, correctionsPath + "/{correction_id}", a.withAge(a.getCorrection, processedprices.Name)},
+		route{http.MethodPost, adjustmentsPath, a.postAdjustment},
+		route{http.MethodGet, adjustmentsPath, a.withAfter(ofAdjustments, a.withAge(a.getAdjustments, adjustments.Name))},
+		route{http.MethodGet, adjustmentsPath + "/{adjustment_id}", a.withAfter(ofAdjustments, a.withAge(a.getAdjustment, adjustments.Name))},
+		route{http.MethodPost, adjustmentsPath + "/{adjustment_id}/retract", a.postAdjustmentRetraction},
 		route{http.MethodPost, "/api/v1/streams", a.postStream},
 		route{http.MethodGet, "/api/v1/streams", a.withAfter(ofStreams, a.getStreams)},
 		route{http.MethodGet, "/api/v1/streams/{stream_id}", a.withAfter(ofStreams, a.getStream)},

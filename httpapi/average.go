@@ -28,11 +28,14 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 		if text, given := q.get("as_of_log"); given {
 			return faults{inQuery("as_of_log", abbreviate(text)).wrong("a view across providers cannot be read as of a place in the log")}
 		}
+		if text, given := q.get("adjusted"); given {
+			return faults{inQuery("adjusted", abbreviate(text)).wrong("a view across providers is not adjusted")}
+		}
 		return a.getAverageOfView(w, r, q, view)
 	}
 	symbol := q.symbol()
 	window := q.window(a.config.DefaultWindow)
-	asOf, place := q.time("as_of"), q.asOfLog()
+	asOf, place, adjusts := q.time("as_of"), q.asOfLog(), q.adjusted()
 	if err := q.faults.orNil(); err != nil {
 		return err
 	}
@@ -50,8 +53,14 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 	}
 	var average movingaverages.Average
 	switch {
+	case adjusts:
+		f, failed := a.factors(ctx, w, provider, symbol)
+		if failed != nil {
+			return failed
+		}
+		average, err = a.averageOf(ctx, window, asOf, processedprices.Query{Provider: provider, Symbol: symbol, Adjust: f.Price})
 	case at.text != "":
-		average, err = a.averageAsOf(ctx, provider, symbol, window, asOf, at)
+		average, err = a.averageOf(ctx, window, asOf, processedprices.Query{Provider: provider, Symbol: symbol, AsOf: at.of(symbol)})
 	case asOf.IsZero():
 		average, err = a.ports.Averages.Average(ctx, provider, symbol, window)
 	default:
@@ -64,26 +73,30 @@ func (a *API) getAverage(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("reading the average of %d prices of %s at %s: %w", window, symbol, provider, err)
 	}
 	a.markSimulated(w, provider)
-	writeText(w, r, averageBody{average.Symbol, window, average.Value, average.Timestamp}.appendTo(make(jsonText, 0, 192)))
+	text := averageBody{average.Symbol, window, average.Value, average.Timestamp}.appendTo(make(jsonText, 0, 192))
+	if adjusts {
+		text = append(text[:len(text)-1], `,"adjusted":true}`...)
+	}
+	writeText(w, r, text)
 	return nil
 }
 
 // ofList are the projections that a read as of a place in the log is from.
 var ofList = []string{processedprices.Name}
 
-// averageAsOf is the average up to an event time, or where that is zero, of all prices, of what
-// was known at a place in the log.
-func (a *API) averageAsOf(ctx context.Context, provider schema.Provider, symbol schema.Symbol, window int, t schema.Time, at asOf) (movingaverages.Average, error) {
+// averageOf is the average up to an event time, or where that is zero, of all prices, of those
+// that a query counts.
+func (a *API) averageOf(ctx context.Context, window int, t schema.Time, q processedprices.Query) (movingaverages.Average, error) {
 	if t.IsZero() {
 		t = projections.EndOfTime
 	}
-	points, err := a.ports.Averages.History(ctx, window, processedprices.Query{Provider: provider, Symbol: symbol,
-		Behind: projections.Until(t), Limit: 1, AsOf: at.of(symbol)})
+	q.Behind, q.Limit = projections.Until(t), 1
+	points, err := a.ports.Averages.History(ctx, window, q)
 	if err != nil {
 		return movingaverages.Average{}, err
 	}
 	if len(points) == 0 {
 		return movingaverages.Average{}, projections.ErrNotFound
 	}
-	return movingaverages.Average{Provider: provider, Symbol: symbol, Window: window, Value: points[0].Value, Timestamp: points[0].Timestamp}, nil
+	return movingaverages.Average{Provider: q.Provider, Symbol: q.Symbol, Window: window, Value: points[0].Value, Timestamp: points[0].Timestamp}, nil
 }

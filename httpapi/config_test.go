@@ -38,8 +38,8 @@ func TestConfigReportsAllFaults(t *testing.T) {
 			t.Errorf("the error does not say %q:\n%v", want, err)
 		}
 	}
-	if got := len(strings.Split(err.Error(), "\n")); got != 31 {
-		t.Errorf("%d faults, want 31:\n%v", got, err)
+	if got := len(strings.Split(err.Error(), "\n")); got != 32 {
+		t.Errorf("%d faults, want 32:\n%v", got, err)
 	}
 }
 

@@ -64,7 +64,7 @@ func TestEveryDocumentedPathIsRouted(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t, nil)
 	for _, o := range mustContract(t).Operations() {
-		path := strings.NewReplacer("{asset}", "swagger-ui.css", "{file}", "style.css", "{job_id}", "poll_abc12345", "{stream_id}", "stream_abc12345", "{backfill_id}", "backfill_abc12345", "{correction_id}", "correction", "{request_id}", "request_abc12345", "{id}", "rebuild_abc12345", "{letter_id}", "17", "{retry_id}", "retry_abc12345", "{indicator}", "bands").Replace(o.Path)
+		path := strings.NewReplacer("{asset}", "swagger-ui.css", "{file}", "style.css", "{job_id}", "poll_abc12345", "{stream_id}", "stream_abc12345", "{backfill_id}", "backfill_abc12345", "{correction_id}", "correction", "{adjustment_id}", "adjustment", "{request_id}", "request_abc12345", "{id}", "rebuild_abc12345", "{letter_id}", "17", "{retry_id}", "retry_abc12345", "{indicator}", "bands").Replace(o.Path)
 		w := httptest.NewRecorder()
 		api.ServeHTTP(w, request(o.Method, path, ""))
 		if w.Code == http.StatusMethodNotAllowed || w.Code == http.StatusNotFound {

@@ -15,7 +15,7 @@ const anyOrigin = "*"
 // would add by itself: such a page sends the API key that it has.
 const (
 	corsRequestHeaders  = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID"
-	corsResponseHeaders = "Age, ETag, Link, Pricemill-Market, Pricemill-Other-Providers, Pricemill-Request, Pricemill-Simulated, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Accel-Buffering, X-Log-Position"
+	corsResponseHeaders = "Age, ETag, Link, Pricemill-Adjusted, Pricemill-Market, Pricemill-Other-Providers, Pricemill-Request, Pricemill-Simulated, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Accel-Buffering, X-Log-Position"
 	// corsMaxAge is how long a browser may remember the answer to a preflight, in
 	// seconds, and so how long an origin that is no longer allowed keeps asking.
 	corsMaxAge = 600

@@ -113,7 +113,7 @@ func TestNamedOrigins(t *testing.T) {
 		s.AllowOrigins = []string{app, "http://localhost:3000"}
 		s.Requests = becomes(observed("1"))
 	})
-	exposed := "Age, ETag, Link, Pricemill-Market, Pricemill-Other-Providers, Pricemill-Request, Pricemill-Simulated, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Accel-Buffering, X-Log-Position"
+	exposed := "Age, ETag, Link, Pricemill-Adjusted, Pricemill-Market, Pricemill-Other-Providers, Pricemill-Request, Pricemill-Simulated, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Accel-Buffering, X-Log-Position"
 	for _, origin := range []string{app, "http://localhost:3000"} {
 		w := get(t, api, latestPath, fromPage(origin)...)
 		if w.Code != http.StatusOK || corsHeaders(w) != [3]string{origin, exposed, "Origin"} {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/candles"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -58,6 +59,9 @@ func describeAPI(indicators map[string]Indicator) ([]byte, error) {
 	return json.Marshal(doc)
 }
 
+// adjustedParameter is where the document describes it. Of the indicators, candles have it.
+const adjustedParameter = "#/components/parameters/Adjusted"
+
 // describe makes the operation of all indicators that of one.
 func describe(operation map[string]any, name string, d projections.IndicatorDoc) {
 	operation["operationId"] = "indicator_" + name
@@ -71,6 +75,9 @@ func describe(operation map[string]any, name string, d projections.IndicatorDoc)
 		if p.(map[string]any)["name"] != "indicator" {
 			parameters = append(parameters, p)
 		}
+	}
+	if name == candles.Name {
+		parameters = append(parameters, map[string]any{"$ref": adjustedParameter})
 	}
 	operation["parameters"] = parameters
 	responses := operation["responses"].(map[string]any)
@@ -104,6 +111,7 @@ func pageDoc(d projections.IndicatorDoc) map[string]any {
 	return map[string]any{"type": "object", "required": []string{"items"}, "properties": map[string]any{
 		"items": map[string]any{"type": "array", "items": map[string]any{"type": "object",
 			"required": namesOf(indicatorColumns(d)), "properties": properties}},
+		"adjusted":    map[string]any{"type": "boolean", "description": "Present and true where the values are adjusted for splits and dividends."},
 		"next_cursor": map[string]any{"type": "string", "description": "Leads to the next page; absent on the last one."},
 	}}
 }

@@ -193,6 +193,7 @@ func newProblem(status int, body any) *problem {
 // answerTo logs an error, sets the headers of the answer to it, and returns the rest.
 func (a *API) answerTo(w http.ResponseWriter, r *http.Request, err error) (status int, body any) {
 	w.Header().Del("X-Log-Position") // of an answer that is not given
+	w.Header().Del(HeaderAdjusted)
 	var invalid faults
 	if errors.As(err, &invalid) {
 		return codeInvalid.status(), validationBody{invalid}

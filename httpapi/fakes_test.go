@@ -15,6 +15,7 @@ import (
 
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/adjustments"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/movingaverages"
@@ -403,6 +404,7 @@ func newAPI(t testing.TB, change func(*setup)) *httpapi.API {
 		},
 		Ports: httpapi.Ports{
 			Places:       places{},
+			Adjustments:  &adjusting{known: []adjustments.Adjustment{exampleAdjustment()}},
 			Commands:     &commands{},
 			LatestPrices: latestFunc(noLatest),
 			Averages: averageFunc(func(context.Context, schema.Provider, schema.Symbol, int) (movingaverages.Average, error) {
@@ -520,3 +522,39 @@ func (places) RowID(_ context.Context, _ []string, part int32, number int64) (in
 }
 
 func (places) Applied(context.Context, []string, int32) (int64, error) { return 8, nil }
+
+// adjusting is a read model of adjustments.
+type adjusting struct {
+	known   []adjustments.Adjustment
+	factors adjustments.Factors
+	err     error
+}
+
+func exampleAdjustment() adjustments.Adjustment {
+	return adjustments.Adjustment{AdjustmentID: "adjustment", EventID: "event", Provider: "finnhub", Symbol: "AAPL", Reason: "r", SaidAt: eventTime,
+		Terms: schema.AdjustmentTerms{EffectiveAt: eventTime, Kind: schema.SplitAdjustment, Value: schema.MustDecimal("4")}}
+}
+
+func (a *adjusting) Of(_ context.Context, provider schema.Provider, symbol schema.Symbol) (found []adjustments.Adjustment, err error) {
+	for _, one := range a.known {
+		if one.Provider == provider && one.Symbol == symbol {
+			found = append(found, one)
+		}
+	}
+	return found, nil
+}
+
+func (a *adjusting) Get(_ context.Context, id string) (adjustments.Adjustment, error) {
+	for _, one := range a.known {
+		if one.AdjustmentID == id {
+			return one, nil
+		}
+	}
+	return adjustments.Adjustment{}, projections.ErrNotFound
+}
+
+func (a *adjusting) Factors(context.Context, schema.Provider, schema.Symbol) (adjustments.Factors, error) {
+	return a.factors, a.err
+}
+
+func (a *adjusting) WaitCaughtUp(context.Context) error { return nil }

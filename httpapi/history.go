@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -53,6 +54,8 @@ type historyQuery struct {
 	processedprices.Query
 	list listing
 	asOf asOf
+	// adjusts says that prices are to be adjusted.
+	adjusts bool
 }
 
 // readHistoryQuery reads the parameters of a history. more reads those that only
@@ -67,6 +70,10 @@ func (a *API) readHistoryQuery(w http.ResponseWriter, r *http.Request, more func
 	var place asOfLog
 	if len(names) > 0 {
 		place = q.asOfLog()
+		asked.adjusts = q.adjusted()
+	}
+	if asked.adjusts {
+		own = append(slices.Clone(own), "adjusted")
 	}
 	from, to := q.time("from"), q.time("to")
 	if text, given := q.get("to"); given && len(q.faults) == 0 && !to.After(from) {
@@ -148,6 +155,16 @@ func (asked historyQuery) page(prices []processedprices.Price) listBody[pastPric
 	}, func(p processedprices.Price) string { return asked.cursorOf(p.Place()) })
 }
 
+// adjust has the prices of a query adjusted, if they are to be.
+func (a *API) adjust(ctx context.Context, w http.ResponseWriter, asked *historyQuery) error {
+	if !asked.adjusts {
+		return nil
+	}
+	f, err := a.factors(ctx, w, asked.Provider, asked.Symbol)
+	asked.Adjust = f.Price
+	return err
+}
+
 func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 	asked, err := a.readHistoryQuery(w, r, func(*query) []string { return ofPrices }, processedprices.Name)
 	if err != nil {
@@ -155,11 +172,15 @@ func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
+	if err := a.adjust(ctx, w, &asked); err != nil {
+		return err
+	}
 	prices, err := a.ports.Prices.Prices(ctx, asked.oneMore())
 	if err != nil {
 		return fmt.Errorf("listing the prices of %s at %s: %w", asked.Symbol, asked.Provider, err)
 	}
 	page := asked.page(prices)
+	page.Adjusted = asked.adjusts
 	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
 		return err
 	}
@@ -177,6 +198,9 @@ func (a *API) getAverageHistory(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := withQueryTimeout(r)
 	defer cancel()
+	if err := a.adjust(ctx, w, &asked); err != nil {
+		return err
+	}
 	points, err := a.ports.Averages.History(ctx, window, asked.oneMore())
 	if err != nil {
 		return fmt.Errorf("listing the averages of %d prices of %s at %s: %w", window, asked.Symbol, asked.Provider, err)
@@ -184,6 +208,7 @@ func (a *API) getAverageHistory(w http.ResponseWriter, r *http.Request) error {
 	page := newPage(points, asked.Limit, func(p movingaverages.Point) pastAverage {
 		return pastAverage{asked.Symbol, asked.Provider, window, p.Value, p.Timestamp}
 	}, func(p movingaverages.Point) string { return asked.cursorOf(p.Place) })
+	page.Adjusted = asked.adjusts
 	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
 		return err
 	}

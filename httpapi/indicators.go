@@ -87,6 +87,15 @@ func (a *API) serveIndicator(w http.ResponseWriter, r *http.Request, name string
 	if err = cannotReadAsOf(err); err != nil {
 		return fmt.Errorf("reading indicator %s of %s at %s: %w", name, asked.Symbol, asked.Provider, err)
 	}
+	if asked.adjusts {
+		f, err := a.factors(ctx, w, asked.Provider, asked.Symbol)
+		if err != nil {
+			return err
+		}
+		if err := adjustCandles(points, parameters["interval"], f); err != nil {
+			return err
+		}
+	}
 	a.showAge(w, name)
 	columns := indicatorColumns(d)
 	names := namesOf(columns)
@@ -97,6 +106,7 @@ func (a *API) serveIndicator(w http.ResponseWriter, r *http.Request, name string
 		}
 		return indicatorItem{names, append(append(values, p.Timestamp), p.Values...)}
 	}, func(p projections.Point) string { return asked.cursorOf(p.Place) })
+	page.Adjusted = asked.adjusts
 	if err := a.markList(ctx, w, asked.Provider, asked.Symbol, len(page.Items)); err != nil {
 		return err
 	}

@@ -23,6 +23,8 @@ type listBody[T any] struct {
 	Items []T `json:"items"`
 	// NextCursor is empty on the last page.
 	NextCursor string `json:"next_cursor,omitempty"`
+	// Adjusted says that prices are adjusted for splits and dividends.
+	Adjusted bool `json:"adjusted,omitempty"`
 }
 
 // newPage makes a page of rows, of which one more than limit was asked for: if

@@ -192,5 +192,6 @@ func (a *API) rescue(out *observed, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	out.Header().Del("X-Log-Position") // of an answer that is not given
+	out.Header().Del(HeaderAdjusted)
 	a.writeFault(out, r, http.StatusInternalServerError, errorBody{"Internal Server Error"})
 }

@@ -168,10 +168,11 @@ type Ports struct {
 	Prices       Prices
 	Corrections  Corrections
 	// Places finds what reads with as_of_log count.
-	Places   Places
-	Averages Averages
-	Jobs     Jobs
-	Requests Requests
+	Places      Places
+	Adjustments Adjustments
+	Averages    Averages
+	Jobs        Jobs
+	Requests    Requests
 	// RequestDetails finds what Requests waits for.
 	RequestDetails RequestDetails
 	// ProviderInfo describes every provider of Config.Providers.
@@ -227,6 +228,7 @@ func (p Ports) Validate() error {
 		required("Prices", p.Prices == nil),
 		required("Corrections", p.Corrections == nil),
 		required("Places", p.Places == nil),
+		required("Adjustments", p.Adjustments == nil),
 		required("Averages", p.Averages == nil),
 		required("Jobs", p.Jobs == nil),
 		required("ProviderInfo", p.ProviderInfo == nil),

@@ -16,6 +16,7 @@ import (
 	"github.com/pricemill/pricemill/httpapi"
 	"github.com/pricemill/pricemill/internal/contracttest"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/adjustments"
 	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/latestprices"
 	"github.com/pricemill/pricemill/projections/live"
@@ -44,6 +45,21 @@ func (b brokenPorts) Corrections(context.Context, processedprices.CorrectionQuer
 
 func (b brokenPorts) Correction(context.Context, string) (processedprices.Correction, error) {
 	return processedprices.Correction{}, b.fail()
+}
+
+// brokenPortsOfAdjustments are apart because of Get.
+type brokenPortsOfAdjustments struct{ brokenPorts }
+
+func (b brokenPortsOfAdjustments) Of(context.Context, schema.Provider, schema.Symbol) ([]adjustments.Adjustment, error) {
+	return nil, b.fail()
+}
+
+func (b brokenPortsOfAdjustments) Get(context.Context, string) (adjustments.Adjustment, error) {
+	return adjustments.Adjustment{}, b.fail()
+}
+
+func (b brokenPortsOfAdjustments) Factors(context.Context, schema.Provider, schema.Symbol) (adjustments.Factors, error) {
+	return adjustments.Factors{}, b.fail()
 }
 
 func (b brokenPorts) Latest(context.Context, schema.Provider, schema.Symbol) (latestprices.Price, error) {
@@ -227,6 +243,7 @@ func newBrokenAPI(t testing.TB, fail func() error) http.Handler {
 		s.Jobs, s.Streams, s.RequestDetails = brokenPortsOfJobs{b}, brokenPortsOfStreams{b}, brokenPortsOfRequests{b}
 		s.Rebuilds, s.DeadLetters, s.Pipeline = brokenPortsOfRebuilds{b}, brokenPortsOfDeadLetters{b}, brokenPipeline{b}
 		s.Backfills = brokenPortsOfBackfills{b}
+		s.Adjustments = brokenPortsOfAdjustments{b}
 		s.Live = brokenLive{brokenPorts: b}
 		s.ProviderStatus = func(context.Context) (map[schema.Provider]httpapi.ProviderStatus, error) { return nil, b.fail() }
 		s.Indicators = map[string]httpapi.Indicator{"bands": brokenIndicator{brokenPorts: b}}

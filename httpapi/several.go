@@ -180,7 +180,7 @@ func (a *API) averagesOf(ctx context.Context, asked several, window int, at asOf
 	}
 	known := make([]*movingaverages.Average, len(asked.symbols))
 	for i, symbol := range asked.symbols {
-		average, err := a.averageAsOf(ctx, asked.provider, symbol, window, schema.Time{}, at)
+		average, err := a.averageOf(ctx, window, schema.Time{}, processedprices.Query{Provider: asked.provider, Symbol: symbol, AsOf: at.of(symbol)})
 		switch {
 		case err == nil:
 			known[i] = &average

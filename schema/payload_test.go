@@ -152,6 +152,24 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 			}
 			return added
 		}),
+		"market.adjustment.recorded.v1": draw(func(t *rapid.T) schema.Payload {
+			a := schema.AdjustmentRecorded{AdjustmentID: ids().Draw(t, "adjustment"), Symbol: symbols().Draw(t, "symbol"), Source: providers().Draw(t, "source"),
+				AdjustmentTerms: schema.AdjustmentTerms{EffectiveAt: times().Draw(t, "effective"), Kind: rapid.SampledFrom(schema.AdjustmentKinds).Draw(t, "kind"),
+					Value: schema.MustDecimal(rapid.SampledFrom([]string{"4", "0.82", "0.000000000000000001", "999999999999999999"}).Draw(t, "value"))},
+				Reason: "drawn", RecordedAt: times().Draw(t, "recorded")}
+			switch a.Kind {
+			case schema.SplitAdjustment:
+				a.Per = sizes().Draw(t, "per")
+			case schema.DividendAdjustment:
+				a.Currency = rapid.SampledFrom([]string{"", "USD"}).Draw(t, "currency")
+			case schema.FactorAdjustment:
+			}
+			return a
+		}),
+		"market.adjustment.retracted.v1": draw(func(t *rapid.T) schema.Payload {
+			return schema.AdjustmentRetracted{AdjustmentID: ids().Draw(t, "adjustment"), Symbol: symbols().Draw(t, "symbol"), Source: providers().Draw(t, "source"),
+				Reason: "drawn", RetractedAt: times().Draw(t, "retracted")}
+		}),
 		"market.quote.failed.v1": draw(func(t *rapid.T) schema.Payload {
 			return schema.QuoteFailed{
 				Quote: quotes().Draw(t, "quote"), Code: codes().Draw(t, "code"),

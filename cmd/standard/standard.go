@@ -19,6 +19,7 @@ import (
 	_ "github.com/pricemill/pricemill/handlers/schedule"
 	_ "github.com/pricemill/pricemill/handlers/stream"
 	_ "github.com/pricemill/pricemill/handlers/webhook"
+	_ "github.com/pricemill/pricemill/projections/adjustments"
 	_ "github.com/pricemill/pricemill/projections/bollinger"
 	_ "github.com/pricemill/pricemill/projections/candles"
 	_ "github.com/pricemill/pricemill/projections/ema"

@@ -293,6 +293,15 @@ func (g *Generator) goodBody(o *Operation) object {
 	if _, isSpan := body["to"].(string); isSpan { // no schema says that it is in the past, and not before from
 		body["from"], body["to"] = g.dayOf(2023), g.dayOf(2024)
 	}
+	if kind, is := body["kind"].(string); is && body["effective_at"] != nil { // no schema says what is of a split, or of a dividend
+		body["effective_at"] = g.dayOf(2020)
+		if text, isText := body["value"].(string); isText && kind != "split" {
+			body["value"], _, _ = strings.Cut(text, ":")
+		}
+		if kind != "dividend" {
+			delete(body, "currency")
+		}
+	}
 	return body
 }
 

@@ -156,7 +156,7 @@ func (g *Generator) parameterKinds(o *Operation, p parameter) []kind {
 
 // periods are parameters that limit each other, which no schema can say: a request
 // with nothing wrong has one of the two.
-var periods = map[string]string{"from": "to", "to": "from"}
+var periods = map[string]string{"from": "to", "to": "from", "adjusted": "as_of_log", "as_of_log": "adjusted"}
 
 // setQuery puts a parameter in place of those of that name.
 func (r *Request) setQuery(name, value string) {

@@ -119,3 +119,10 @@ func (r row) stored() candle {
 func BeginOf(t schema.Time, interval string) schema.Time {
 	return schema.NewTime(time.Unix(beginOf(t, intervals[interval]), 0))
 }
+
+// EndOf is the end of the interval, by its name, of a candle with a timestamp.
+func EndOf(begin schema.Time, interval string) schema.Time { return begin.Add(intervals[interval]) }
+
+// VolumeColumn is the index of the volume among the values of a point. Those before it are
+// prices.
+const VolumeColumn = 4

@@ -43,6 +43,8 @@ type Query struct {
 	// AsOf is the row id of the last record that counts: prices and corrections that are later
 	// in the log do not. 0 counts all.
 	AsOf int64
+	// Adjust is what becomes of each price, by its event time; nil where it stays.
+	Adjust func(price schema.Decimal, at schema.Time) schema.Decimal
 }
 
 // Reader answers queries.
@@ -50,6 +52,18 @@ type Reader struct{ DB store.Querier }
 
 // Prices returns the prices that a query selects.
 func (r Reader) Prices(ctx context.Context, q Query) ([]Price, error) {
+	prices, err := r.observed(ctx, q)
+	if err != nil || q.Adjust == nil {
+		return prices, err
+	}
+	for i, p := range prices {
+		prices[i].Price = q.Adjust(p.Price, p.Timestamp)
+	}
+	return prices, nil
+}
+
+// observed is Prices without Adjust.
+func (r Reader) observed(ctx context.Context, q Query) ([]Price, error) {
 	if q.AsOf != 0 {
 		return r.pricesAsOf(ctx, q)
 	}
@@ -82,7 +96,7 @@ func (r Reader) pricesAsOf(ctx context.Context, q Query) ([]Price, error) {
 const pagesAtOnce = 8
 
 // PricesOf returns the prices that each of some queries selects, of which none is as of a place
-// in the log. Each page is of one moment, not all of the same one.
+// in the log, or adjusted. Each page is of one moment, not all of the same one.
 func (r Reader) PricesOf(ctx context.Context, queries []Query) ([][]Price, error) {
 	pages := make([][]Price, len(queries))
 	for first := 0; first < len(queries); first += pagesAtOnce {
