@@ -29,7 +29,7 @@ func newAdjust(a *app) *cobra.Command {
 	var request adjustmentRequest
 	var split, dividend, factor, retracted string
 	c := &cobra.Command{
-		Use:   "adjust SYMBOL TIME --split 4:1 | --dividend 0.24 | --factor 0.5",
+		Use:   "adjust SYMBOL TIME --split NEW:OLD",
 		Short: "Record a split or a dividend of a symbol",
 		Long: `Record that the prices of a symbol before a time are to be adjusted, where a
 query asks for that with --adjusted: by a split of NEW:OLD shares, by a

@@ -54,7 +54,7 @@ func (p parameter) prefilled() any {
 // noneYet reports whether a path is about what a fresh service has none of: dead letters,
 // prices that were corrected or adjusted, and requests whose ids are in no body.
 func noneYet(path string) bool {
-	return strings.HasPrefix(path, "/api/v1/dead-letter") || strings.HasPrefix(path, "/api/v1/corrections") || strings.HasPrefix(path, "/api/v1/adjustments/") || strings.HasPrefix(path, "/api/v1/requests") || path == "/api/v1/retractions"
+	return strings.HasPrefix(path, "/api/v1/dead-letter") || strings.HasPrefix(path, "/api/v1/corrections") || strings.HasPrefix(path, "/api/v1/adjustments") || strings.HasPrefix(path, "/api/v1/requests") || path == "/api/v1/retractions"
 }
 
 // TestTheExamplesOfTheDocument: on a fresh service, every request of /docs works as
