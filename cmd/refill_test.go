@@ -176,7 +176,7 @@ func TestRefillDatabase(t *testing.T) {
 	proven(t, env)
 	before, ends := keptOf(t, env), endsOfAll(t, env)
 	for _, table := range []string{"raw_market_data", "processed_prices", "processed_prices_corrections", "moving_averages", "latest_prices", "polling_jobs",
-		"schedules", "dead_letters", "candles", "price_alerts", "normalized_quotes", "requests"} {
+		"schedules", "dead_letters", "adjustments", "candles", "price_alerts", "normalized_quotes", "requests"} {
 		assert.NotEmpty(t, before[table], table)
 	}
 
@@ -215,12 +215,23 @@ func TestRefillDatabase(t *testing.T) {
 	proven(t, env)
 }
 
-// ingestedCorrections has prices from files corrected and retracted.
+// ingestedCorrections has prices from files corrected and retracted, and a dividend and a split
+// recorded, of which one is retracted.
 func ingestedCorrections(t *testing.T, p *program) {
 	t.Helper()
 	assert.Equal(t, 5, ingested(t, p.env, caseFile("before-dividend.csv")).New)
 	corrects(t, p.env, "--reason", "a dividend", caseFile("after-dividend.csv"))
 	status, _, stderr := p.asClient("retract", "T", "2024-01-01", "--provider", "csv", "--reason", "not a trading day")
+	require.Zero(t, status, stderr)
+	status, stdout, stderr := p.asClient("adjust", "T", "2024-01-03", "--dividend", "0.5", "--currency", "USD", "--provider", "csv", "-o", "json")
+	require.Zero(t, status, stderr)
+	status, _, stderr = p.asClient("adjust", "T", "2024-01-04", "--split", "3:2", "--provider", "csv")
+	require.Zero(t, status, stderr)
+	var dividend struct {
+		ID string `json:"adjustment_id"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout), &dividend))
+	status, _, stderr = p.asClient("adjust", "--retract", dividend.ID)
 	require.Zero(t, status, stderr)
 }
 

@@ -250,3 +250,29 @@ func (f Factors) Within(from, to schema.Time) (at schema.Time, found bool) {
 func multiply(d schema.Decimal, numerator, denominator *big.Int) schema.Decimal {
 	return schema.RoundUnits(new(big.Int).Mul(d.Units(), numerator), denominator)
 }
+
+// Event is an event as the read model has it.
+type Event struct {
+	ID      int64 // the row id of its record
+	EventID string
+	Payload schema.Payload
+}
+
+// Said are the events after a row id, in the order of their row ids.
+func Said(ctx context.Context, db store.Querier, after int64, limit int) ([]Event, error) {
+	var rows []row
+	err := db.Select(ctx, &rows, `SELECT id, event_id, adjustment_id, provider, symbol, effective_at, kind, value, per, currency, reason, said_at
+		FROM adjustments WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
+	if err != nil {
+		return nil, projections.QueryError("adjustments", err)
+	}
+	events := make([]Event, len(rows))
+	for i, r := range rows {
+		events[i] = Event{r.ID, r.EventID, schema.AdjustmentRetracted{AdjustmentID: r.AdjustmentID, Symbol: r.Symbol, Source: r.Provider, Reason: r.Reason, RetractedAt: r.SaidAt}}
+		if r.EffectiveAt != nil {
+			events[i].Payload = schema.AdjustmentRecorded{AdjustmentID: r.AdjustmentID, Symbol: r.Symbol, Source: r.Provider, Reason: r.Reason, RecordedAt: r.SaidAt,
+				AdjustmentTerms: schema.AdjustmentTerms{EffectiveAt: *r.EffectiveAt, Kind: schema.AdjustmentKind(*r.Kind), Value: *r.Value, Per: *r.Per, Currency: r.Currency}}
+		}
+	}
+	return events, nil
+}
