@@ -52,7 +52,7 @@ func TestTheAdjustmentsDocument(t *testing.T) {
 
 	// The same answers in other forms, and after a rebuild.
 	const path = "/api/v1/prices/history?provider=csv&symbol=ACME&adjusted=true"
-	recorded := p.post("/api/v1/adjustments", `{"symbol":"ACME","provider":"csv","effective_at":"2024-01-03T00:00:00Z","kind":"dividend","value":2,"reason":"paid after all"}`)
+	recorded := p.post("/api/v1/adjustments", `{"symbol":"ACME","provider":"csv","effective_at":"2024-01-03T00:00:00Z","kind":"dividend","value":"2","reason":"paid after all"}`)
 	require.Equal(t, http.StatusAccepted, recorded.status, recorded.body)
 	listed := p.get("/api/v1/adjustments?provider=csv&symbol=ACME&wait=10s&after=" + recorded.header.Get("X-Log-Position"))
 	require.Equal(t, 2, strings.Count(listed.body, `"active"`), listed.body)

@@ -313,6 +313,23 @@ func (c *campaign) correctPrices() {
 	}, time.Minute, 50*time.Millisecond)
 }
 
+// adjustPrices records a dividend above the price that there is, so that no read can be adjusted.
+func (c *campaign) adjustPrices() {
+	client := c.client()
+	defer client.Close()
+	const recorded = "/api/v1/adjustments"
+	require.Eventually(c.t, func() bool { // until it is known
+		c.send(client, contracttest.Request{Operation: c.document.Find(http.MethodPost, recorded), Kind: "a dividend", Method: http.MethodPost, Path: recorded,
+			Body:     []byte(`{"symbol":"TWO","provider":"csv","effective_at":"2024-01-02T00:00:00Z","kind":"dividend","value":"5","reason":"r"}`),
+			Statuses: []int{http.StatusOK, http.StatusAccepted}})
+		return c.counts["POST "+recorded][http.StatusOK] > 0
+	}, time.Minute, 50*time.Millisecond)
+	for _, path := range []string{"/api/v1/prices/history", "/api/v1/prices/moving-average", "/api/v1/prices/moving-average/history"} {
+		c.send(client, contracttest.Request{Operation: c.document.Find(http.MethodGet, path), Kind: "a dividend above the price", Method: http.MethodGet, Path: path,
+			Query: []string{"symbol=TWO", "provider=csv", "adjusted=true"}, Statuses: []int{http.StatusConflict}})
+	}
+}
+
 // TestFaultsGeneratedRequests: whatever is sent, every answer is one that the
 // document has, and nothing breaks.
 func TestFaultsGeneratedRequests(t *testing.T) {
@@ -338,6 +355,7 @@ func generatedRequests(t *testing.T, n int, withKeys bool) {
 	makeDeadLetters(t, p, schema.StoredQuotes, 20, deadLetterStage) // 17 is that of the document
 	c := newCampaign(t, p, sizeOf(30, 60, 100))
 	c.correctPrices()
+	c.adjustPrices()
 	what := "requests made from the OpenAPI document"
 	if withKeys {
 		what += ", with API keys of all scopes and none"

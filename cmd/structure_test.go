@@ -62,7 +62,7 @@ var mayImport = []struct {
 	{"handlers/...", []string{"handlers/claim", "handlers/failingjobs", "handlers/provider/...", "handlers/remote", "handlers/target", "pipeline", "pipeline/audit", "pipeline/failpoint", "pipeline/rowid", "pipeline/store", "pipeline/tracing", "schema", "schema/names", "schema/parquet"}},
 	{"projections", []string{"pipeline", "pipeline/audit", "pipeline/engine", "pipeline/log", "pipeline/rowid", "pipeline/store", "pipeline/topics", "schema"}},
 	{"projections/live", []string{"projections/...", "pipeline", "pipeline/engine", "pipeline/log", "pipeline/store", "pipeline/topics", "schema", "schema/names"}},
-	{"projections/logrecords", []string{"pipeline", "pipeline/chain", "pipeline/log", "pipeline/refill", "pipeline/rowid", "pipeline/store", "projections", "schema"}},
+	{"projections/logrecords", []string{"pipeline", "pipeline/chain", "pipeline/log", "pipeline/refill", "pipeline/rowid", "pipeline/store", "projections", "projections/adjustments", "schema"}},
 	{"projections/projectiontest", []string{"projections", "projections/processedprices", "pipeline", "pipeline/pipelinetest/...", "pipeline/store", "schema"}},
 	{"projections/...", []string{"projections/...", "pipeline", "pipeline/rowid", "pipeline/store", "schema"}},
 	{"httpapi", []string{"httpapi/apikeys", "httpapi/chart", "httpapi/dashboard", "httpapi/ratelimit", "httpapi/symbolmap", "pipeline/tracing", "projections/...", "schema", "schema/names", "schema/parquet"}},

@@ -96,11 +96,7 @@ func readAdjustment(r *http.Request) (schema.AdjustmentRecorded, error) {
 	if given && !known {
 		d.add(at.notOneOf("'split', 'dividend' or 'factor'"))
 	}
-	if raw, at, given := d.field("value"); given && known {
-		text, isString := readString(raw)
-		if !isString {
-			text = string(raw)
-		}
+	if text, at, given := d.text("value"); given && known {
 		if terms.Value, terms.Per, err = schema.ParseAdjustment(terms.Kind, text); err != nil {
 			d.add(at.wrong(err.Error()))
 		}

@@ -78,6 +78,7 @@ func describe(operation map[string]any, name string, d projections.IndicatorDoc)
 	}
 	if name == candles.Name {
 		parameters = append(parameters, map[string]any{"$ref": adjustedParameter})
+		operation["responses"].(map[string]any)["409"] = map[string]any{"$ref": "#/components/responses/NotAdjusted"}
 	}
 	operation["parameters"] = parameters
 	responses := operation["responses"].(map[string]any)
