@@ -328,3 +328,81 @@ func killDeletion(t *testing.T, env environment, step string, args ...string) {
 	t.Logf("killed at %q: after %v", step, l.last("deleting"))
 	require.False(t, process.ProcessState.Success())
 }
+
+// What verify says of deletions that are not what they were.
+func TestVerifyHoldsDeletionsAgainstTheLog(t *testing.T) {
+	t.Parallel()
+	if onServices() {
+		t.Skip("a log on Kafka keeps its records")
+	}
+	env := newStack(t, nil)
+	ingested(t, env, caseFile("before-dividend.csv"))
+	file := filepath.Join(t.TempDir(), "later.csv")
+	require.NoError(t, os.WriteFile(file, []byte("symbol,price,time\nT,7,2026-01-01\n"), 0o600))
+	deleteData(t, env, "--provider", "csv", "--reason", "r", "--yes")
+	proven(t, env)
+	differs := func(damage, repair, sentence string) {
+		t.Helper()
+		damageTables(t, env, damage)
+		v, status := verify(t, env)
+		assert.Equal(t, 1, status, damage)
+		assert.Contains(t, strings.Join(v.finding(t, "deletions").Differences, "\n"), sentence, damage)
+		damageTables(t, env, repair)
+		proven(t, env)
+	}
+	differs(`UPDATE deletions SET deleted = replace(deleted, '"price-events":5', '"price-events":6')`, `UPDATE deletions SET deleted = replace(deleted, '"price-events":6', '"price-events":5')`,
+		"replaced 6 records of price-events, as it is recorded, and 5 are there")
+	differs(`INSERT INTO normalized_quotes (quote_key, price, timestamp) VALUES ('csv/T', '1', '2026-01-01T00:00:00.000000Z')`, `DELETE FROM normalized_quotes`,
+		"rows of normalized_quotes are of csv, whose data were deleted by ")
+
+	// What came later is no difference, unless it is said to be from before.
+	ingested(t, env, file)
+	proven(t, env)
+	damageTables(t, env, `UPDATE deletions SET ends = replace(ends, '5', '9')`)
+	v, status := verify(t, env)
+	assert.Equal(t, 1, status)
+	assert.Contains(t, strings.Join(v.finding(t, "deletions").Differences, "\n"), "holds data of csv, which deletion")
+	damageTables(t, env, `DELETE FROM deletions`)
+	v = proven(t, env)
+	assert.Contains(t, strings.Join(v.finding(t, "deletions").Limits, "\n"), "which the log tells of and the database does not")
+}
+
+// What is wrong with a call, and where nothing can be deleted.
+func TestDeleteDataIsRefused(t *testing.T) {
+	t.Parallel()
+	refused := func(wanted int, env environment, sentence string, args ...string) {
+		t.Helper()
+		status, stdout, stderr := run(t, env, append([]string{"delete-data"}, args...)...)
+		assert.Equal(t, wanted, status, stderr)
+		assert.Empty(t, stdout)
+		assert.Contains(t, stderr, sentence)
+	}
+	empty := environment{"DATA_DIR": t.TempDir(), "HTTP_ADDR": "127.0.0.1:0"}
+	refused(2, empty, "--provider is required", "--yes")
+	refused(2, empty, "invalid provider name", "--provider", "A B", "--yes")
+	refused(2, empty, "give one of them", "--provider", "csv", "--reason", "r")
+	refused(2, empty, "give one of them", "--provider", "csv", "--dry-run", "--yes")
+	refused(2, empty, "--reason is required", "--provider", "csv", "--yes")
+	refused(2, empty, "invalid symbol", "--provider", "csv", "--symbol", "|", "--dry-run")
+	refused(1, empty, "nothing has been written here yet", "--provider", "csv", "--dry-run")
+	refused(1, empty.with(environment{"DATABASE_URL": "sqlite", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}), "nothing was deleted", "--provider", "csv", "--dry-run")
+	if onServices() {
+		return
+	}
+	p := start(t, environment{"MIN_POLL_INTERVAL": "1s"})
+	id := p.newJob(`{"symbols":["AAPL"],"interval":1,"provider":"simulated"}`)
+	p.runs(id, 1)
+	awaitDrained(t, p.env)
+	status, stdout, stderr := run(t, p.env, "delete-data", "--provider", "simulated", "--dry-run")
+	require.Zero(t, status, stderr)
+	assert.Regexp(t, `to be stopped +polling job `+id[strings.LastIndex(id, "/")+1:], stdout)
+	working := "a service works on the database"
+	if !onPostgres() {
+		working = "pricemill runs on"
+	}
+	refused(1, p.env, working, "--provider", "simulated", "--reason", "r", "--yes")
+	p.stopped()
+	refused(1, p.env, "stop what asks for them first: [polling job ", "--provider", "simulated", "--reason", "r", "--yes")
+	refused(1, p.env, "there are no such data: of none", "--provider", "none", "--reason", "r", "--yes")
+	proven(t, p.env)
+}
