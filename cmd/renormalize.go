@@ -44,9 +44,9 @@ first. Where they differ, build every read model again with the prices of today,
 next to the live ones, and compare them. "promote" then has all of them serve at
 once, and "rollback" those before.
 
-Start the service with the corrected provider first, so that it reads new answers
-right. If it is running, it builds; otherwise this command does. No price of the
-log is changed. See docs/renormalize.md.`,
+Start the service with the corrected provider first, so that it reads new
+answers right. If it is running, it builds; otherwise this command does. No
+price of the log is changed. See docs/renormalize.md.`,
 		Example: "  pricemill renormalize --provider finnhub --dry-run\n  pricemill renormalize --provider finnhub --reason 'times were in ms'\n  pricemill renormalize promote renormalization_abc12345",
 		Args:    renormalizeArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
