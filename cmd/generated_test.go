@@ -369,7 +369,7 @@ func generatedRequests(t *testing.T, n int, withKeys bool) {
 	began := time.Now()
 	c.run(n)
 	// What depends on luck may take some more.
-	for more := 0; more < 10 && len(c.wrong) == 0 && len(c.unreached()) > 0; more++ {
+	for more := 0; more < 20 && len(c.wrong) == 0 && len(c.unreached()) > 0; more++ {
 		c.focusOn(c.unreached())
 		c.renewDeadLetters()
 		c.run(1000)
