@@ -40,11 +40,11 @@ func newDeleteData(a *app) *cobra.Command {
 	var v deletingData
 	c := &cobra.Command{
 		Use:   "delete-data --provider NAME",
-		Short: "Delete all data of a provider, or of one symbol of it, for good",
+		Short: "Delete all data of a provider, or of one symbol, permanently",
 		Long: `Delete the data of a provider, or of one symbol of it, from a stopped
 installation whose log is a table of its database: answers, prices and all that
 follows from them, in the tables and in the log, where an empty record takes
-the place of each. The files of the database are written anew, so that the
+the place of each. The files of the database are written again, so that the
 bytes are gone. What was deleted, when, why and by whom is recorded.
 
 Polling jobs, streams and backfills stay as they were asked for; those that
@@ -212,7 +212,7 @@ func (d *dataDeleter) close() error {
 // longest is how long a statement may take that deletes.
 const longest = 24 * time.Hour
 
-// open opens the database. To look at it, beside whatever works there; to change it, alone.
+// open opens the database. To look at it, next to what works there; to change it, alone.
 func (d *dataDeleter) open(ctx context.Context, readOnly bool) error {
 	engine, err := d.openEngine(ctx, readOnly)
 	if err != nil {

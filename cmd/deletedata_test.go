@@ -228,7 +228,7 @@ func TestDeleteDataOfAProvider(t *testing.T) {
 	assert.Empty(t, planned.Asking)
 	assert.Equal(t, before, readContents(t, p.env), "a dry run changes nothing")
 	args := []string{"--provider", "simulated", "--reason", "the contract ended", "--by", "ada", "--yes"}
-	for _, step := range []string{"deleting from ema", "replacing records of raw-quotes/1", "writing the files anew"} {
+	for _, step := range []string{"deleting from ema", "replacing records of raw-quotes/1", "writing the files again"} {
 		killDeletion(t, p.env, step, args...)
 	}
 	status, _, stderr := run(t, p.env, "verify")

@@ -51,7 +51,7 @@ func (d *defined) History(_ context.Context, r pipeline.HistoryRequest) (page pi
 }
 
 // A cursor is only good for the definition that gave it. By another one a backfill begins again
-// at the time that it has reached, and by the same one it goes on from the cursor.
+// at the time that it has reached, and by the same one it continues from the cursor.
 func TestABackfillByAnotherDefinition(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

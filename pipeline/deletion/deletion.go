@@ -724,7 +724,7 @@ func (d *deleting) row(ctx context.Context, payload schema.DataDeleted) (store.O
 
 // files removes the bytes from the files of the database, and opens it to others again.
 func (d *deleting) files(ctx context.Context) error {
-	if err := d.Step(ctx, "writing the files anew"); err != nil {
+	if err := d.Step(ctx, "writing the files again"); err != nil {
 		return err
 	}
 	tables := []string{"log_segments", "deletions"}

@@ -15,7 +15,7 @@ type DeletionRecord struct {
 	Symbol      schema.Symbol `db:"symbol"`
 	Reason      string        `db:"reason"`
 	RequestedBy string        `db:"requested_by"`
-	// State, Ends and Deleted are as whoever deletes writes them.
+	// State, Ends and Deleted are as the process that deletes writes them.
 	State      string       `db:"state"`
 	Ends       string       `db:"ends"`
 	Deleted    string       `db:"deleted"`

@@ -20,7 +20,7 @@ import (
 func noCommit(context.Context) error { return nil }
 
 // Some records get others in their place, whatever the segments are; all else stays, to the
-// byte, and the log goes on.
+// byte, and the log continues.
 func TestReplace(t *testing.T) {
 	onEngines(t, func(t *testing.T, open opener) {
 		d := newDamaged(t, open(t))

@@ -14,7 +14,7 @@ import (
 
 var _ store.Scrubber = (*Engine)(nil)
 
-// Scrub implements store.Scrubber: each table is written anew into another file, and the
+// Scrub implements store.Scrubber: each table is written again into another file, and the
 // statistics that the planner keeps of its values as well. The server's write-ahead log, its archive
 // and all copies of the server are as they were.
 func (e *Engine) Scrub(ctx context.Context, tables []string) (err error) {

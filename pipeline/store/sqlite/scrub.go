@@ -13,7 +13,7 @@ var _ store.Scrubber = (*Engine)(nil)
 // errBusy says that the write-ahead log could not be emptied.
 var errBusy = errors.New("another process has the database open: stop it")
 
-// Scrub implements store.Scrubber: it writes the whole file anew, whatever the tables, and
+// Scrub implements store.Scrubber: it writes the whole file again, whatever the tables, and
 // empties the write-ahead log. The file needs as much room again meanwhile, twice.
 func (e *Engine) Scrub(ctx context.Context, _ []string) error {
 	// VACUUM makes its copy in a temporary database: not in memory.
