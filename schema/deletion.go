@@ -119,7 +119,7 @@ func SubjectsOf(topic Topic, key []byte, headers []Header, value []byte) (subjec
 			return nil, false
 		}
 	}
-	if topic == PollingJobs {
+	if topic == PollingJobs && !isAdjustment(event.Payload) {
 		return nil, err != nil // what users have asked for
 	}
 	add := func(s Subject, ok bool) {
@@ -142,6 +142,16 @@ func SubjectsOf(topic Topic, key []byte, headers []Header, value []byte) (subjec
 	}
 	add(subjectOfValue(value))
 	return subjects, true
+}
+
+// isAdjustment reports whether an event is about an adjustment, which says something of the
+// prices of a provider.
+func isAdjustment(payload Payload) bool {
+	switch payload.(type) {
+	case AdjustmentRecorded, AdjustmentRetracted:
+		return true
+	}
+	return false
 }
 
 // SubjectOfKey reads what MarketKey writes; false for a key of another form.

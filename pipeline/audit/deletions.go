@@ -68,9 +68,9 @@ func (d *deletionAudit) record(r *pipeline.Record) {
 				d.mu.Lock()
 				defer d.mu.Unlock()
 				d.said[said.DeletionID] = true
+				return
 			}
 		}
-		return
 	}
 	if len(d.all) == 0 {
 		return

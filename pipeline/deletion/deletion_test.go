@@ -103,6 +103,10 @@ func newDatabase(t *testing.T) string {
 			}
 		}
 	}
+	for _, provider := range []schema.Provider{"gone", "kept"} {
+		r.send("adjustment-"+string(provider), schema.AdjustmentRecorded{AdjustmentID: "a", Symbol: "A", Source: provider, Reason: "r", RecordedAt: at,
+			AdjustmentTerms: schema.AdjustmentTerms{EffectiveAt: at, Kind: schema.SplitAdjustment, Value: price}})
+	}
 	r.send("job", schema.PollingJobCreated{JobID: "job-gone", Symbols: []schema.Symbol{"A", "B&B"}, Interval: 60, Provider: "gone", CreatedAt: at})
 	r.sendRecord(schema.RawQuotes, log.OutgoingRecord{Key: []byte("gone/A"), Value: []byte("unreadable"), Timestamp: at.Time})
 	r.sendRecord(schema.RawQuotes, log.OutgoingRecord{Key: []byte("?"), Value: []byte("nobody's"), Timestamp: at.Time})
@@ -111,7 +115,7 @@ func newDatabase(t *testing.T) string {
 			`INSERT INTO `+table+` (provider, symbol) SELECT provider, symbol FROM raw_market_data`)
 	}
 	r.exec(`CREATE TABLE by_key (quote_key TEXT PRIMARY KEY)`, `CREATE TABLE by_job (job_id TEXT PRIMARY KEY)`, `CREATE TABLE by_nothing (id INTEGER PRIMARY KEY)`,
-		`CREATE TABLE commands (id INTEGER PRIMARY KEY, provider TEXT, symbol TEXT)`, `CREATE TABLE of_a_plugin (id INTEGER PRIMARY KEY)`, `CREATE TABLE keeper (market TEXT PRIMARY KEY)`,
+		`CREATE TABLE commands (id INTEGER PRIMARY KEY, provider TEXT, symbols TEXT)`, `CREATE TABLE of_a_plugin (id INTEGER PRIMARY KEY)`, `CREATE TABLE keeper (market TEXT PRIMARY KEY)`,
 		`INSERT INTO by_key VALUES ('gone/A'), ('gone/A|X'), ('gone/AA'), ('gone/B&B'), ('kept/A')`, `INSERT INTO keeper VALUES ('gone/A'), ('gone/B&B'), ('kept/A')`,
 		`INSERT INTO by_job VALUES ('job-gone'), ('job-kept')`, `INSERT INTO by_nothing VALUES (1), (2)`, `INSERT INTO commands VALUES (1, 'gone', 'A')`, `INSERT INTO of_a_plugin VALUES (1)`,
 		`INSERT INTO generations (projection, number, fold, active, created_at, scratch, following, tables) VALUES
@@ -300,7 +304,7 @@ func TestWhatADeletionDoes(t *testing.T) {
 	planned, err := deletion.NewPlan(t.Context(), r.config(gone))
 	require.NoError(t, err)
 	assert.Equal(t, before, r.dump(), "a plan changes nothing")
-	assert.Equal(t, map[schema.Topic]int64{schema.FetchRequests: 6, schema.RawQuotes: 7, schema.StoredQuotes: 6, schema.PriceEvents: 6}, planned.Records)
+	assert.Equal(t, map[schema.Topic]int64{schema.FetchRequests: 6, schema.RawQuotes: 7, schema.StoredQuotes: 6, schema.PriceEvents: 6, schema.PollingJobs: 1}, planned.Records)
 	assert.Equal(t, map[string]int64{"by_columns": 6, "by_columns_g2": 6, "by_key": 4, "by_job": 1, "keeper": 2, "raw_market_data": 6,
 		"normalized_quotes": 2, "failing_jobs": 1, "provider_definitions": 1, "fetch_queue": 1, "dead_letters": 1, "revised_prices": 2}, planned.Rows)
 	assert.Equal(t, map[string]int64{"streams": 1, "backfills": 1, "letter_retries": 1}, planned.Cleared)
@@ -326,7 +330,7 @@ func TestWhatADeletionDoes(t *testing.T) {
 	assert.Contains(t, after["streams"], "0 0 0 0 {}  <nil> {}")
 	assert.NotContains(t, after["backfills"], "gone A 2026-01-01 2026-01-02 completed 2026-01-01 <nil>  0 cursor")
 	assert.Contains(t, after["positions"], "nothing.g1 price-events 0")
-	assert.Contains(t, after["topic polling-jobs"], `"provider":"gone","reason":"the contract ended","requested_by":"ada","records":25,"rows":33`)
+	assert.Contains(t, after["topic polling-jobs"], `"provider":"gone","reason":"the contract ended","requested_by":"ada","records":26,"rows":33`)
 	_, err = deletion.Run(t.Context(), r.config(gone))
 	require.ErrorIs(t, err, deletion.ErrNothing)
 	var log string

@@ -169,8 +169,8 @@ func (c Config) ofGeneration(ctx context.Context, g generation, jobs []string, r
 		return nil
 	}
 	ofCommands, err := c.ofCommands(ctx, g)
-	if err != nil || ofCommands {
-		return err // what users have asked for
+	if err != nil {
+		return err
 	}
 	var rules []rule
 	for _, name := range names {
@@ -186,6 +186,7 @@ func (c Config) ofGeneration(ctx context.Context, g generation, jobs []string, r
 		case len(columns) == 0:
 		case has("provider") && has("symbol"):
 			rules = append(rules, rule{table: name, condition: byColumns(c.Subject)})
+		case ofCommands: // what users have asked for
 		case has("quote_key"):
 			rules = append(rules, rule{table: name, condition: byKey(c.Subject)})
 		case has("job_id") && c.Subject.Symbol == "": // a job asks one provider
