@@ -72,8 +72,9 @@ test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds
 		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestTheOrderOfAFile|TestRebuildIsKilled|TestAStreamIsTakenOver|TestMove|TestVerifyAndRebuildAfterRetention' ./cmd
 
 .PHONY: test-deployment
-test-deployment: ## Hold compose files, Dockerfile and secrets to the rules; needs no Docker
+test-deployment: ## Hold compose files, Dockerfile, secrets, Kubernetes manifests and the systemd unit to the rules; needs no Docker
 	cd .ci/deployment && $(GO) vet . && $(GO) test -count=1 .
+	cd .ci/kubernetes && $(GO) vet . && $(GO) test -count=1 .
 
 .PHONY: test-parquet
 test-parquet: build ## Read Parquet files of the program with pandas and DuckDB, and theirs with it; needs Python and the network
