@@ -134,11 +134,15 @@ func (a *app) finishRenormalization(ctx context.Context, w renormalization, id s
 
 func (a *app) renormalizeDry(ctx context.Context, w renormalization, r renormalizing) error {
 	n := projections.Renormalization{Provider: w.provider, State: "dry_run", Rebuilds: []projections.Rebuild{}}
-	again, err := w.again(ctx)
+	again, err := w.begin(ctx)
 	if err != nil {
 		return err
 	}
-	n.Answers, err = again.Run(ctx, func(differences []normalize.Difference) error {
+	span, err := w.span(ctx, place{})
+	if err != nil {
+		return err
+	}
+	err = again.Read(ctx, span.Span, func(differences []normalize.Difference) error {
 		for _, d := range differences {
 			switch {
 			case d.Is == nil:
@@ -154,6 +158,7 @@ func (a *app) renormalizeDry(ctx context.Context, w renormalization, r renormali
 	if err != nil {
 		return err
 	}
+	n.Answers, n.Unread = again.Answers, again.Unread
 	return a.printRenormalization(r.output, n)
 }
 
@@ -171,7 +176,7 @@ type renormalization struct {
 
 // start reads the answers, notes what differs, and orders the builds.
 func (w renormalization) start(ctx context.Context, r renormalizing) (id string, err error) {
-	reading, err := projections.Reread(ctx, w.b.store, w.provider, r.reason)
+	reading, err := projections.Reread(ctx, w.b.store, w.m.projections, w.provider, r.reason)
 	if err != nil {
 		return "", err
 	}
@@ -193,19 +198,49 @@ func (w renormalization) start(ctx context.Context, r renormalizing) (id string,
 	if err != nil {
 		return "", err
 	}
-	again, err := w.again(ctx)
+	var again *normalize.Again
+	err = w.b.store.Write(ctx, func(tx *store.Tx) error {
+		if _, err := tx.LockPositions(ctx, normalize.Name); err != nil {
+			return err
+		}
+		if again, err = w.begin(ctx); err != nil {
+			return err
+		}
+		return again.Begin(ctx, tx)
+	})
 	if err != nil {
 		return "", err
 	}
 	added := map[string]bool{} // by event id, which are in the log and not noted
-	answers, err := again.Run(ctx, func(differences []normalize.Difference) error { return w.note(ctx, reading, differences, added) })
+	note := func(differences []normalize.Difference) error { return w.note(ctx, reading, differences, added) }
+	span, err := w.span(ctx, place{})
 	if err != nil {
+		return "", err
+	}
+	if err := again.Read(ctx, span.Span, note); err != nil {
+		return "", err
+	}
+	// From here on the stage itself reads as it would have: what it has read meanwhile is read
+	// again too.
+	err = reading.Cut(ctx, func(tx *store.Tx) error {
+		if _, err := tx.LockPositions(ctx, normalize.Name); err != nil {
+			return err
+		}
+		return again.Cut(ctx, tx)
+	})
+	if err != nil {
+		return "", err
+	}
+	if span, err = w.span(ctx, span.end); err != nil {
+		return "", err
+	}
+	if err := again.Read(ctx, span.Span, note); err != nil {
 		return "", err
 	}
 	if err := w.place(ctx, reading, before, added); err != nil {
 		return "", err
 	}
-	return reading.ID, reading.Build(ctx, w.m.projections, answers, r.rate)
+	return reading.ID, reading.Build(ctx, w.m.projections, again.Answers, again.Unread, r.rate)
 }
 
 // note notes what differs. Prices that no event tells are brought into the log.
@@ -252,7 +287,7 @@ func (w renormalization) place(ctx context.Context, reading *projections.Rereadi
 	for i := range ends {
 		ends[i].Oldest = from[i].End
 	}
-	err = w.each(ctx, schema.PriceEvents, ends, nil, func(records []pipeline.Record) error {
+	err = w.each(ctx, schema.PriceEvents, ends, func(records []pipeline.Record) error {
 		var found []projections.RevisedPrice
 		for i := range records {
 			r := &records[i]
@@ -275,16 +310,45 @@ func (w renormalization) place(ctx context.Context, reading *projections.Rereadi
 	return err
 }
 
-// again compares up to where the answers have been read by now.
+// begin returns what reads the answers again.
+func (w renormalization) begin(ctx context.Context) (*normalize.Again, error) {
+	answers, err := w.ranges(ctx, schema.StoredQuotes)
+	if err != nil {
+		return nil, err
+	}
+	partial := func(part int32) bool { return int(part) < len(answers) && answers[part].Oldest > 0 }
+	whole := !slices.ContainsFunc(answers, func(r log.OffsetRange) bool { return r.Oldest > 0 })
+	return &normalize.Again{Providers: w.m.provider, Provider: w.provider, Partial: partial, Whole: whole}, nil
+}
 
-func (w renormalization) again(ctx context.Context) (normalize.Again, error) {
+// place is a place in the log: offsets by partition of the topics that are compared.
+type place map[schema.Topic][]log.OffsetRange
+
+// after are the ranges without what is before a place.
+func (p place) after(topic schema.Topic, ranges []log.OffsetRange) []log.OffsetRange {
+	for i := range ranges {
+		if before := p[topic]; i < len(before) {
+			ranges[i].Oldest = max(ranges[i].Oldest, before[i].End)
+		}
+	}
+	return ranges
+}
+
+// span is a part of the log that ends at a place.
+type span struct {
+	normalize.Span
+	end place
+}
+
+// span is the log from a place to where its answers have been read by now.
+func (w renormalization) span(ctx context.Context, from place) (span, error) {
 	positions, err := store.Positions(ctx, w.b.store, normalize.Name)
 	if err != nil {
-		return normalize.Again{}, err
+		return span{}, err
 	}
 	answers, err := w.ranges(ctx, schema.StoredQuotes)
 	if err != nil {
-		return normalize.Again{}, err
+		return span{}, err
 	}
 	stored, _ := w.topics.Topic(schema.StoredQuotes)
 	next := map[int32]int64{}
@@ -299,35 +363,56 @@ func (w renormalization) again(ctx context.Context) (normalize.Again, error) {
 	// What was made of those answers is in the log, or on its way.
 	chains, err := store.Chains(ctx, w.b.store)
 	if err != nil {
-		return normalize.Again{}, err
+		return span{}, err
 	}
 	waiting, err := engine.AwaitSent(ctx, w.b.store, chains, sentPatience)
 	if err != nil {
-		return normalize.Again{}, err
+		return span{}, err
 	}
 	if waiting > 0 {
-		return normalize.Again{}, fmt.Errorf("%w: %d events wait in the outbox to be sent to Kafka: start a service, which sends them", errRenormalize, waiting)
+		return span{}, fmt.Errorf("%w: %d events wait in the outbox to be sent to Kafka: start a service, which sends them", errRenormalize, waiting)
 	}
-	prices, err := w.ranges(ctx, schema.PriceEvents)
-	if err != nil {
-		return normalize.Again{}, err
+	s := span{end: place{schema.StoredQuotes: slices.Clone(answers)}}
+	answers = from.after(schema.StoredQuotes, answers)
+	said := place{}
+	for _, topic := range []schema.Topic{schema.PriceEvents, schema.QuoteOutcomes} {
+		ranges, err := w.ranges(ctx, topic)
+		if err != nil {
+			return span{}, err
+		}
+		s.end[topic] = slices.Clone(ranges)
+		said[topic] = from.after(topic, ranges)
+		for _, r := range said[topic] {
+			s.Records += max(0, r.End-r.Oldest)
+		}
 	}
 	taken, err := projections.Taken(ctx, w.b.store)
 	if err != nil {
-		return normalize.Again{}, err
+		return span{}, err
 	}
-	var records int64
-	for _, r := range prices {
-		records += r.End - r.Oldest
+	s.Prices = func(ctx context.Context, f func([]normalize.Said) error) error {
+		for _, topic := range []schema.Topic{schema.PriceEvents, schema.QuoteOutcomes} {
+			err := w.each(ctx, topic, said[topic], func(records []pipeline.Record) error {
+				payloads, err := taken(ctx, records)
+				if err != nil {
+					return err
+				}
+				all := make([]normalize.Said, len(records))
+				for i := range records {
+					all[i] = normalize.Said{Record: &records[i], Is: payloads[i]}
+				}
+				return f(all)
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return normalize.Again{Providers: w.m.provider, Provider: w.provider, Records: records,
-		Partial: func(partition int32) bool { return answers[partition].Oldest > 0 },
-		Prices: func(ctx context.Context, f func([]pipeline.Record) error) error {
-			return w.each(ctx, schema.PriceEvents, prices, taken, f)
-		},
-		Answers: func(ctx context.Context, f func([]pipeline.Record) error) error {
-			return w.each(ctx, schema.StoredQuotes, answers, nil, f)
-		}}, nil
+	s.Answers = func(ctx context.Context, f func([]pipeline.Record) error) error {
+		return w.each(ctx, schema.StoredQuotes, answers, f)
+	}
+	return s, nil
 }
 
 func (w renormalization) ranges(ctx context.Context, topic schema.Topic) ([]log.OffsetRange, error) {
@@ -338,10 +423,8 @@ func (w renormalization) ranges(ctx context.Context, topic schema.Topic) ([]log.
 	return ranges, nil
 }
 
-// each reads spans of the partitions of a topic, each record once, decoded, and as taken has
-// them if it is not nil.
-func (w renormalization) each(ctx context.Context, topic schema.Topic, spans []log.OffsetRange,
-	taken func(context.Context, []pipeline.Record) ([]pipeline.Record, error), f func([]pipeline.Record) error) error {
+// each reads spans of the partitions of a topic, each record once, decoded.
+func (w renormalization) each(ctx context.Context, topic schema.Topic, spans []log.OffsetRange, f func([]pipeline.Record) error) error {
 	is, known := w.topics.Topic(topic)
 	if !known {
 		return nil
@@ -352,15 +435,10 @@ func (w renormalization) each(ctx context.Context, topic schema.Topic, spans []l
 		}
 		tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
 		sent := repeats{}
-		err := w.b.broker.Read(ctx, tp, span.Oldest, span.End, func(records []pipeline.Record) (err error) {
+		err := w.b.broker.Read(ctx, tp, span.Oldest, span.End, func(records []pipeline.Record) error {
 			records = slices.DeleteFunc(slices.Clone(records), func(r pipeline.Record) bool { return sent.repeated(&r) })
 			for i := range records {
 				records[i].Decode(is)
-			}
-			if taken != nil {
-				if records, err = taken(ctx, records); err != nil {
-					return err
-				}
 			}
 			return f(records)
 		})
@@ -411,9 +489,9 @@ func newRenormalizeList(a *app) *cobra.Command {
 }
 
 func renormalizationTable(w io.Writer, all ...projections.Renormalization) {
-	fmt.Fprintln(w, "RENORMALIZATION\tPROVIDER\tSTATE\tANSWERS\tREVISED\tWITHDRAWN\tADDED\tREASON\tERROR")
+	fmt.Fprintln(w, "RENORMALIZATION\tPROVIDER\tSTATE\tANSWERS\tUNREAD\tREVISED\tWITHDRAWN\tADDED\tREASON\tERROR")
 	for _, n := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", orDash(n.ID), orDash(string(n.Provider)), n.State, n.Answers, n.Revised, n.Withdrawn, n.Added, orDash(n.Reason), n.Error)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", orDash(n.ID), orDash(string(n.Provider)), n.State, n.Answers, n.Unread, n.Revised, n.Withdrawn, n.Added, orDash(n.Reason), n.Error)
 	}
 }
 

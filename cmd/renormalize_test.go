@@ -136,12 +136,14 @@ func misreadFrames(n int) []exchangetest.Frame {
 type seriesReader struct {
 	p             *program
 	before, after map[string]string // by time
-	mu            sync.Mutex
-	seen          []string // "before" and "after", as they changed
+	seen          []string          // "before" and "after", as they changed
 	mixed         string
 }
 
 func (s *seriesReader) read(t testing.TB, symbol string) {
+	if s.mixed != "" {
+		return
+	}
 	var page struct {
 		Items []struct {
 			Price     json.Number
@@ -166,8 +168,6 @@ func (s *seriesReader) read(t testing.TB, symbol string) {
 			assert.Fail(t, "a price of no one", "%v", one)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if old > 0 && renewed > 0 {
 		s.mixed = fmt.Sprintf("%d misread and %d right ones in one answer", old, renewed)
 	}
@@ -208,24 +208,28 @@ func TestFaultsRenormalize(t *testing.T) {
 	accepted := p.post("/api/v1/prices/poll", `{"symbols":["L1","L2","L3"],"interval":1,"provider":"simulated"}`)
 	require.Equal(t, http.StatusAccepted, accepted.status, accepted.body)
 
-	reader := &seriesReader{p: p, before: map[string]string{}, after: map[string]string{}}
+	before, after := map[string]string{}, map[string]string{}
 	for _, f := range frames {
 		if f.Product != "R3-USD" {
 			continue
 		}
 		var trade struct{ Other string }
 		require.NoError(t, json.Unmarshal(f.Text, &trade))
-		reader.before[f.Time], reader.after[f.Time] = f.Price, trade.Other
+		before[f.Time], after[f.Time] = f.Price, trade.Other
 	}
 	reading, stopReading := context.WithCancel(t.Context())
-	var readers sync.WaitGroup
-	for range 2 {
-		readers.Go(func() {
+	var working sync.WaitGroup
+	readers := make([]*seriesReader, 2)
+	for i := range readers {
+		readers[i] = &seriesReader{p: p, before: before, after: after}
+		working.Go(func() {
 			for reading.Err() == nil {
-				reader.read(t, "R3-USD")
+				readers[i].read(t, "R3-USD")
 			}
 		})
 	}
+	own := &seriesReader{p: p, before: before, after: after}
+	own.read(t, "R3-USD")
 	status, stdout, stderr := run(t, p.env, "renormalize", "--provider", "exchange", "--reason", "the wrong field", "-o", "json")
 	require.Zero(t, status, stdout+stderr)
 	n := renormalizationOf(t, stdout)
@@ -233,17 +237,104 @@ func TestFaultsRenormalize(t *testing.T) {
 	for _, action := range []string{"promote", "rollback", "promote"} {
 		status, stdout, stderr = run(t, p.env, "renormalize", action, n.ID)
 		require.Zero(t, status, stdout+stderr)
-		reader.read(t, "R3-USD")
+		own.read(t, "R3-USD")
 	}
 	stopReading()
-	readers.Wait()
-	assert.Empty(t, reader.mixed)
-	assert.Equal(t, []string{"before", "after", "before", "after"}, reader.seen)
+	working.Wait()
+	order := []string{"before", "after", "before", "after"}
+	assert.Equal(t, order, own.seen)
+	for _, r := range append(readers, own) {
+		assert.Empty(t, r.mixed)
+		assert.Equal(t, order[:min(len(order), len(r.seen))], r.seen)
+	}
 	status, stdout, stderr = run(t, p.env, "verify")
 	require.Zero(t, status, stdout+stderr)
 	status, stdout, stderr = run(t, p.env, "renormalize", "--provider", "exchange", "--dry-run", "-o", "json")
 	require.Zero(t, status, stdout+stderr)
 	dry := renormalizationOf(t, stdout)
 	assert.Zero(t, dry.Revised+dry.Withdrawn+dry.Added, "read as they are read today")
+	require.Zero(t, p.stop())
+}
+
+// renormalized changes the rule of acme, starts the service again, and promotes what a
+// renormalization builds.
+func renormalized(t testing.TB, p *program, directory, rule string) (*program, projections.Renormalization) {
+	t.Helper()
+	require.Zero(t, p.stop())
+	definition := strings.Replace(acmeDefinition, "read: {price: .c, time: .t, unit: seconds}", "read: "+rule, 1)
+	require.NoError(t, os.WriteFile(filepath.Join(directory, "0.yaml"), []byte(definition), 0o600))
+	p = start(t, p.env)
+	status, stdout, stderr := run(t, p.env, "renormalize", "--reason", "another rule", "--promote", "auto", "-o", "json")
+	require.Zero(t, status, stdout+stderr)
+	status, _, stderr = run(t, p.env, "verify")
+	require.Zero(t, status, stderr)
+	return p, renormalizationOf(t, stdout)
+}
+
+// TestRenormalizedPollsStayOnePrice: what a provider answers again and again is one price,
+// also where the answers were misread, and the latest price is that of the right reading. A
+// correction applies to a price that was withdrawn by mistake and came back. Answers of a provider
+// that is gone stay as they were read.
+func TestRenormalizedPollsStayOnePrice(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprint(w, `{"c":10.5,"other":20.25,"t":1582641000,"late":1582645000}`)
+	}))
+	t.Cleanup(server.Close)
+	const misread, right = "{price: .c, time: .late, unit: seconds}", "{price: .other, time: .t, unit: seconds}"
+	gone := strings.NewReplacer("name: acme", "name: gone", "ACME", "GONE", "token={key}", "token=none").Replace(acmeDefinition)
+	directory := declare(t, strings.Replace(acmeDefinition, "{price: .c, time: .t, unit: seconds}", misread, 1), gone)
+	p := start(t, environment{"PROVIDERS_DIR": directory, "ACME_API_KEY": canaryKey, "ACME_BASE_URL": server.URL, "GONE_BASE_URL": server.URL, "DEBUG": "true"})
+	poll := func(symbol string) string {
+		return p.get("/api/v1/prices/latest?provider=acme&max_age=0&symbol=" + symbol).body
+	}
+	history := func(symbol string) string {
+		var page struct {
+			Items []struct {
+				Price     json.Number
+				Timestamp string
+			}
+		}
+		body := p.get("/api/v1/prices/history?provider=acme&symbol=" + symbol).body
+		require.NoError(t, json.Unmarshal([]byte(body), &page), body)
+		text := ""
+		for _, one := range page.Items {
+			text += one.Price.String() + "@" + one.Timestamp[11:19] + " "
+		}
+		return text
+	}
+	for range 3 {
+		poll("A")
+		poll("B")
+	}
+	require.Contains(t, p.get("/api/v1/prices/latest?provider=gone&symbol=G").body, "10.5")
+	require.Equal(t, "10.5@15:36:40 ", history("A"))
+	require.NoError(t, os.Remove(filepath.Join(directory, "1.yaml")))
+
+	p, n := renormalized(t, p, directory, right)
+	assert.Equal(t, int64(1), n.Unread, "of the provider that is gone")
+	db := openTables(t, p.env)
+	var prices int
+	require.NoError(t, db.Get(t.Context(), &prices, `SELECT COUNT(*) FROM processed_prices WHERE provider = 'gone'`))
+	require.NoError(t, db.Close())
+	assert.Equal(t, 1, prices)
+	for range 2 {
+		poll("A")
+	}
+	assert.Equal(t, "20.25@14:30:00 ", history("A"))
+	assert.Contains(t, p.get("/api/v1/prices?symbols=A&provider=acme").body, `"price":20.25,"timestamp":"2020-02-25T14:30:00.000000Z"`)
+
+	status, _, stderr := p.asClient("correct", "B", "2020-02-25T14:30:00Z", "--price", "99", "--provider", "acme", "--reason", "a typo")
+	require.Zero(t, status, stderr)
+	require.Eventually(t, func() bool { return history("B") == "99@14:30:00 " }, 10*time.Second, 20*time.Millisecond)
+	p, n = renormalized(t, p, directory, "{price: .none, time: .t, unit: seconds}")
+	assert.Equal(t, int64(0), n.Added)
+	assert.Empty(t, history("A")+history("B"))
+	p, n = renormalized(t, p, directory, right)
+	assert.Equal(t, int64(0), n.Added, "each comes back in its place")
+	assert.Equal(t, "20.25@14:30:00 ", history("A"))
+	assert.Equal(t, "99@14:30:00 ", history("B"))
+	poll("A")
+	assert.Equal(t, "20.25@14:30:00 ", history("A"))
 	require.Zero(t, p.stop())
 }

@@ -101,6 +101,9 @@ func readAdjustment(r *http.Request) (schema.AdjustmentRecorded, error) {
 			d.add(at.wrong(err.Error()))
 		}
 	}
+	if raw := d.fields["currency"]; string(raw) == `""` { // else it would count as none
+		d.add(d.place(raw, "currency").shortString(3))
+	}
 	terms.Currency = d.optionalText("currency")
 	if len(d.faults) == 0 {
 		if err := terms.Validate(); err != nil { // the year, or the currency

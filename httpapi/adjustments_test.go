@@ -61,6 +61,7 @@ func TestAdjustmentsByREST(t *testing.T) {
 		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"dividend","value":"-1","reason":"r"}`:                   "-1 is not above 0",
 		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"factor","value":"1e40","reason":"r"}`:                   "more than 18 digits",
 		`{"symbol":"A","effective_at":"2020-08-31","kind":"factor","value":"1","reason":"r"}`:                                "RFC 3339",
+		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"split","value":"2","currency":"","reason":"r"}`:         "at least 3 characters",
 		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"split","value":"2","currency":"USD","reason":"r"}`:      "of a dividend",
 		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"dividend","value":"2","currency":"dollar","reason":""}`: "at least 1 character",
 	} {

@@ -92,6 +92,15 @@ func DropGeneration(ctx context.Context, db *store.Store, p pipeline.Projection,
 			case rows[at].Active == 1:
 				return fmt.Errorf("generation %d of %s: %w", number, p.Name(), ErrServes)
 			}
+			var part []string
+			err = tx.Select(ctx, &part, `SELECT renormalization FROM rebuilds WHERE projection = $1 AND number = $2 AND renormalization <> ''
+				AND state IN ('running', 'proving', 'ready')`, p.Name(), number)
+			if err != nil {
+				return fmt.Errorf("looking for what generation %d of %s is a part of: %w", number, p.Name(), err)
+			}
+			if len(part) > 0 {
+				return fmt.Errorf("generation %d of %s: %w: %s: %w", number, p.Name(), ErrPart, part[0], ErrRebuildState)
+			}
 			if err := drop(ctx, tx, p, rows[at].generation()); err != nil {
 				return err
 			}

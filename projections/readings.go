@@ -41,8 +41,11 @@ func (r readings) of(p pipeline.Projection) readings {
 }
 
 // foldsPrices reports whether a projection takes prices.
+// A read model of requests does not: it says what was answered at the time.
 func foldsPrices(p pipeline.Projection) bool {
-	return slices.ContainsFunc(p.Consumes(), func(t schema.EventType) bool { return slices.Contains(schema.PriceTypes(), t) })
+	consumed := p.Consumes()
+	return !slices.Contains(consumed, schema.FetchRequested{}.EventType()) &&
+		slices.ContainsFunc(consumed, func(t schema.EventType) bool { return slices.Contains(schema.PriceTypes(), t) })
 }
 
 // consumes are the events of the stage of a projection. One that takes prices gets those
@@ -87,27 +90,46 @@ type lasts interface {
 }
 
 func (r readings) readWith(ctx context.Context, q store.Querier, last lasts, in []pipeline.Record) ([]pipeline.Record, error) {
+	payloads, err := r.payloads(ctx, q, last, in)
+	if err != nil || payloads == nil {
+		return in, err
+	}
+	out := make([]pipeline.Record, 0, len(in))
+	for i := range in {
+		if rec := in[i]; payloads[i] != nil {
+			rec.Event.Payload = payloads[i]
+			out = append(out, rec)
+		}
+	}
+	return out, nil
+}
+
+// payloads are what each of the records says by these readings, nil for one that says nothing;
+// none at all where each says what it says in the log.
+func (r readings) payloads(ctx context.Context, q store.Querier, last lasts, in []pipeline.Record) ([]schema.Payload, error) {
 	revised, err := r.revised(ctx, q, last, in)
 	if err != nil {
 		return nil, err
 	}
 	added := slices.ContainsFunc(in, func(rec pipeline.Record) bool { return isAdded(&rec) })
 	if len(revised) == 0 && !added {
-		return in, nil
+		return nil, nil
 	}
-	out := make([]pipeline.Record, 0, len(in))
+	payloads := make([]schema.Payload, len(in))
 	for i := range in {
-		rec := in[i]
-		if rec.Topic == schema.PriceEvents {
-			if rec.Event.Payload, err = payload(&rec, revised); err != nil {
+		payloads[i] = in[i].Event.Payload
+		if isRevised(in[i].Topic) {
+			if payloads[i], err = payload(&in[i], revised); err != nil {
 				return nil, err
 			}
 		}
-		if rec.Event.Payload != nil {
-			out = append(out, rec)
-		}
 	}
-	return out, nil
+	return payloads, nil
+}
+
+// isRevised reports whether records of a topic say what was read from answers.
+func isRevised(topic schema.Topic) bool {
+	return topic == schema.PriceEvents || topic == schema.QuoteOutcomes
 }
 
 func isAdded(r *pipeline.Record) bool {
@@ -153,7 +175,7 @@ func (r readings) revised(ctx context.Context, q store.Querier, last lasts, in [
 	}
 	spans := map[lastKey]span{}
 	for i := range in {
-		if in[i].Topic != schema.PriceEvents {
+		if !isRevised(in[i].Topic) {
 			continue
 		}
 		id, err := in[i].RowID(0)

@@ -172,12 +172,8 @@ func NewRebuild(ctx context.Context, db *store.Store, p pipeline.Projection, o O
 		if serves.Number == 0 {
 			return fmt.Errorf("it has no tables yet: no service with this projection has run: %w", ErrRebuildState)
 		}
-		var open int
-		if err := tx.Get(ctx, &open, `SELECT COUNT(*) FROM rebuilds WHERE projection = $1 AND state IN ('running', 'proving', 'ready')`, p.Name()); err != nil {
+		if err := noneOpen(ctx, tx, p); err != nil {
 			return err
-		}
-		if open > 0 {
-			return ErrRebuilding
 		}
 		taken, err := promotedReadings(ctx, tx)
 		if err != nil {
@@ -190,6 +186,21 @@ func NewRebuild(ctx context.Context, db *store.Store, p pipeline.Projection, o O
 		return Rebuild{}, fmt.Errorf("rebuilding %s: %w", p.Name(), err)
 	}
 	return GetRebuild(ctx, db, id)
+}
+
+// noneOpen is an error where a rebuild is open.
+func noneOpen(ctx context.Context, q store.Querier, p pipeline.Projection) error {
+	var open []rebuildRow
+	err := q.Select(ctx, &open, `SELECT `+rebuildColumns+` FROM rebuilds WHERE projection = $1 AND state IN ('running', 'proving', 'ready')`, p.Name())
+	switch {
+	case err != nil:
+		return fmt.Errorf("looking for rebuilds of %s: %w", p.Name(), err)
+	case len(open) == 0:
+		return nil
+	case open[0].Renormalization != "":
+		return fmt.Errorf("%s is a part of %s (pricemill renormalize cancel %s): %w", open[0].ID, open[0].Renormalization, open[0].Renormalization, ErrRebuilding)
+	}
+	return fmt.Errorf("%s: %w", open[0].ID, ErrRebuilding)
 }
 
 // order orders the build of a generation that takes some renormalizations, as a part of

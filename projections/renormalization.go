@@ -52,6 +52,9 @@ type Renormalization struct {
 	Revised   int64 `json:"revised"`
 	Withdrawn int64 `json:"withdrawn"`
 	Added     int64 `json:"added"`
+	// Unread is how many answers could not be read, since there is no provider for them, or it
+	// failed. Their prices stay as they are.
+	Unread int64 `json:"unread"`
 	// Rebuilds are those of the read models.
 	Rebuilds  []Rebuild   `json:"rebuilds"`
 	Error     string      `json:"error,omitempty"`
@@ -85,12 +88,21 @@ type renormalizationRow struct {
 	Revised   int64                `db:"revised"`
 	Withdrawn int64                `db:"withdrawn"`
 	Added     int64                `db:"added"`
+	Unread    int64                `db:"unread"`
 	Error     string               `db:"error"`
 	CreatedAt schema.Time          `db:"created_at"`
 	ChangedAt schema.Time          `db:"changed_at"`
 }
 
-const renormalizationColumns = `id, seq, provider, reason, state, answers, revised, withdrawn, added, error, created_at, changed_at`
+const renormalizationColumns = `id, seq, provider, reason, state, answers, revised, withdrawn, added, unread, error, created_at, changed_at`
+
+// refused is the error of a command for which the renormalization is in no state.
+func (r renormalizationRow) refused(state RenormalizationState, why string) error {
+	if why != "" {
+		return fmt.Errorf("%s is %s (%s): %w", r.ID, state, why, ErrRebuildState)
+	}
+	return fmt.Errorf("%s is %s: %w", r.ID, state, ErrRebuildState)
+}
 
 func (r renormalizationRow) set(ctx context.Context, tx *store.Tx, state RenormalizationState, why string) error {
 	_, err := tx.Exec(ctx, `UPDATE renormalizations SET state = $1, error = $2, changed_at = $3 WHERE id = $4`, state, why, schema.NewTime(time.Now()), r.ID)
@@ -117,7 +129,11 @@ func (r renormalizationRow) stands(parts []rebuildRow) (RenormalizationState, st
 	}
 	for _, p := range parts {
 		if !p.State.Open() {
-			return RenormalizationFailed, fmt.Sprintf("rebuild %s of %s is %s: %s", p.ID, p.Projection, p.State, p.Error)
+			why := fmt.Sprintf("rebuild %s of %s is %s", p.ID, p.Projection, p.State)
+			if p.Error != "" {
+				why += ": " + p.Error
+			}
+			return RenormalizationFailed, why
 		}
 	}
 	if slices.ContainsFunc(parts, func(p rebuildRow) bool { return p.State != RebuildReady }) {
@@ -128,7 +144,7 @@ func (r renormalizationRow) stands(parts []rebuildRow) (RenormalizationState, st
 
 func (r renormalizationRow) renormalization(ctx context.Context, q store.Querier) (Renormalization, error) {
 	n := Renormalization{ID: r.ID, Provider: r.Provider, Reason: r.Reason, Answers: r.Answers, Revised: r.Revised, Withdrawn: r.Withdrawn,
-		Added: r.Added, Rebuilds: []Rebuild{}, CreatedAt: r.CreatedAt, ChangedAt: r.ChangedAt}
+		Added: r.Added, Unread: r.Unread, Rebuilds: []Rebuild{}, CreatedAt: r.CreatedAt, ChangedAt: r.ChangedAt}
 	parts, err := r.parts(ctx, q)
 	if err != nil {
 		return n, err
@@ -194,7 +210,8 @@ const (
 )
 
 // Reread begins a renormalization of the answers of a provider, or of all for the empty one.
-func Reread(ctx context.Context, db *store.Store, provider schema.Provider, reason string) (*Rereading, error) {
+// It refuses to where read models of prices could not be built.
+func Reread(ctx context.Context, db *store.Store, all []pipeline.Projection, provider schema.Provider, reason string) (*Rereading, error) {
 	hold, err := acquireLease(ctx, db, rereadingLease, rereadingTTL, errReadingTaken)
 	if err != nil {
 		return nil, err
@@ -203,13 +220,13 @@ func Reread(ctx context.Context, db *store.Store, provider schema.Provider, reas
 		return nil, fmt.Errorf("%w, or was killed less than %s ago", errReadingTaken, rereadingTTL)
 	}
 	r := &Rereading{hold: hold}
-	if err = r.begin(ctx, provider, reason); err != nil {
+	if err = r.begin(ctx, all, provider, reason); err != nil {
 		return nil, errors.Join(err, hold.release(context.WithoutCancel(ctx)))
 	}
 	return r, nil
 }
 
-func (r *Rereading) begin(ctx context.Context, provider schema.Provider, reason string) error {
+func (r *Rereading) begin(ctx context.Context, all []pipeline.Projection, provider schema.Provider, reason string) error {
 	var left []renormalizationRow
 	err := r.hold.db.Select(ctx, &left, `SELECT `+renormalizationColumns+` FROM renormalizations WHERE state = $1`, RenormalizationReading)
 	if err != nil {
@@ -230,8 +247,14 @@ func (r *Rereading) begin(ctx context.Context, provider schema.Provider, reason 
 			if err != nil {
 				return err
 			}
-			if state, _ := o.stands(parts); state != RenormalizationFailed {
-				return fmt.Errorf("%s: %w", o.ID, ErrRenormalizing)
+			if state, why := o.stands(parts); state == RenormalizationFailed {
+				return fmt.Errorf("%s has failed, since %s: drop what it has built by pricemill renormalize cancel %s: %w", o.ID, why, o.ID, ErrRenormalizing)
+			}
+			return fmt.Errorf("%s: %w", o.ID, ErrRenormalizing)
+		}
+		for _, p := range all {
+			if err := buildable(ctx, tx, p); err != nil {
+				return err
 			}
 		}
 		now := schema.NewTime(time.Now())
@@ -263,12 +286,21 @@ func (r *Rereading) write(ctx context.Context, f func(tx *store.Tx) error) error
 // Lost tells why the lease was lost, if it was.
 func (r *Rereading) Lost() <-chan error { return r.hold.lost }
 
-// Taken reads records as what serves takes them.
-func Taken(ctx context.Context, q store.Querier) (func(context.Context, []pipeline.Record) ([]pipeline.Record, error), error) {
+// Taken tells what records say to the read models that serve, nil for one that says nothing
+// to them.
+func Taken(ctx context.Context, q store.Querier) (func(context.Context, []pipeline.Record) ([]schema.Payload, error), error) {
 	taken, err := promotedReadings(ctx, q)
 	last := memory{}
-	return func(ctx context.Context, in []pipeline.Record) ([]pipeline.Record, error) {
-		return taken.readWith(ctx, q, last, in)
+	return func(ctx context.Context, in []pipeline.Record) ([]schema.Payload, error) {
+		payloads, err := taken.payloads(ctx, q, last, in)
+		if err != nil || payloads != nil {
+			return payloads, err
+		}
+		payloads = make([]schema.Payload, len(in))
+		for i := range in {
+			payloads[i] = in[i].Event.Payload
+		}
+		return payloads, nil
 	}, err
 }
 
@@ -277,6 +309,22 @@ type memory map[lastKey]int64
 
 func (m memory) Get(k lastKey) (int64, bool) { v, ok := m[k]; return v, ok }
 func (m memory) Put(k lastKey, v int64)      { m[k] = v }
+
+// Cut is a transaction from which on the stage normalize continues from what has been read: f
+// changes its state, and it reads that again.
+func (r *Rereading) Cut(ctx context.Context, f func(tx *store.Tx) error) error {
+	err := r.write(ctx, func(tx *store.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE renormalizations SET cut = 1 WHERE id = $1`, r.ID)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("having normalize continue from %s: %w", r.ID, err)
+	}
+	return nil
+}
 
 // RevisedPrice is what an answer is read as in the place of an event.
 type RevisedPrice struct {
@@ -324,7 +372,8 @@ func (r *Rereading) Revise(ctx context.Context, prices []RevisedPrice) error {
 
 // Build ends the reading, and orders the builds of all read models of prices. Where nothing
 // was revised there is nothing to build.
-func (r *Rereading) Build(ctx context.Context, all []pipeline.Projection, answers int64, rate int) error {
+func (r *Rereading) Build(ctx context.Context, all []pipeline.Projection, answers, unread int64, rate int) error {
+	r.row.Answers, r.row.Unread = answers, unread
 	err := r.write(ctx, func(tx *store.Tx) error {
 		state := RenormalizationUnchanged
 		if r.row.Revised+r.row.Withdrawn+r.row.Added > 0 {
@@ -342,9 +391,7 @@ func (r *Rereading) Build(ctx context.Context, all []pipeline.Projection, answer
 				}
 			}
 		}
-		_, err := tx.Exec(ctx, `UPDATE renormalizations SET state = $1, answers = $2, revised = $3, withdrawn = $4, added = $5, changed_at = $6 WHERE id = $7`,
-			state, answers, r.row.Revised, r.row.Withdrawn, r.row.Added, schema.NewTime(time.Now()), r.ID)
-		return err
+		return errors.Join(r.row.count(ctx, tx), r.row.set(ctx, tx, state, ""))
 	})
 	if err != nil {
 		return fmt.Errorf("ordering the builds of %s: %w", r.ID, err)
@@ -353,24 +400,43 @@ func (r *Rereading) Build(ctx context.Context, all []pipeline.Projection, answer
 }
 
 func (r *Rereading) order(ctx context.Context, tx *store.Tx, p pipeline.Projection, taken readings, rate int) error {
-	serves, fold, err := servedGeneration(ctx, tx, p.Name())
-	if err != nil {
+	serves, _, err := servedGeneration(ctx, tx, p.Name())
+	if err != nil || serves.Number == 0 {
+		return err // its first tables will take it, once it is promoted
+	}
+	if err := buildable(ctx, tx, p); err != nil {
 		return err
-	}
-	switch {
-	case serves.Number == 0:
-		return nil // its first tables will take it, once it is promoted
-	case fold != fingerprint(p):
-		return fmt.Errorf("the fold %q serves, and this binary has %q: start a service of this binary and settings first: %w", fold, fingerprint(p), ErrRebuildState)
-	}
-	var open int
-	if err := tx.Get(ctx, &open, `SELECT COUNT(*) FROM rebuilds WHERE projection = $1 AND state IN ('running', 'proving', 'ready')`, p.Name()); err != nil {
-		return err
-	}
-	if open > 0 {
-		return ErrRebuilding
 	}
 	_, err = order(ctx, tx, p, Order{Promote: PromoteManual, SkipPoison: true, RateLimit: rate}, taken, r.ID)
+	return err
+}
+
+// buildable checks that a generation of a projection can be built, if it folds prices and one
+// serves.
+func buildable(ctx context.Context, tx *store.Tx, p pipeline.Projection) error {
+	if !foldsPrices(p) {
+		return nil
+	}
+	serves, fold, err := servedGeneration(ctx, tx, p.Name())
+	switch {
+	case err != nil:
+		return err
+	case serves.Number == 0:
+		return nil
+	case fold != fingerprint(p):
+		return fmt.Errorf("projection %s: the fold %q serves, and this binary has %q: start a service of this binary and settings first: %w",
+			p.Name(), fold, fingerprint(p), ErrRebuildState)
+	}
+	if err := noneOpen(ctx, tx, p); err != nil {
+		return fmt.Errorf("projection %s: %w", p.Name(), err)
+	}
+	return nil
+}
+
+// count writes the counts of a renormalization.
+func (r renormalizationRow) count(ctx context.Context, tx *store.Tx) error {
+	_, err := tx.Exec(ctx, `UPDATE renormalizations SET answers = $1, revised = $2, withdrawn = $3, added = $4, unread = $5 WHERE id = $6`,
+		r.Answers, r.Revised, r.Withdrawn, r.Added, r.Unread, r.ID)
 	return err
 }
 
@@ -384,7 +450,7 @@ func (r *Rereading) Fail(ctx context.Context, why error) error {
 // takes it.
 func (r *Rereading) abandon(ctx context.Context, row renormalizationRow, why string) error {
 	err := r.write(ctx, func(tx *store.Tx) error {
-		if err := row.set(ctx, tx, RenormalizationFailed, why); err != nil {
+		if err := errors.Join(row.count(ctx, tx), row.set(ctx, tx, RenormalizationFailed, why)); err != nil {
 			return err
 		}
 		return forgetRevised(ctx, tx, row.ID)
@@ -410,7 +476,7 @@ func PromoteRenormalization(ctx context.Context, db *store.Store, all []pipeline
 			return err
 		}
 		if state, why := row.stands(parts); state != RenormalizationReady && state != RenormalizationRolledBack {
-			return fmt.Errorf("%s is %s %s: %w", id, state, why, ErrRebuildState)
+			return row.refused(state, why)
 		}
 		taken, err := promotedReadings(ctx, tx)
 		if err != nil {
@@ -443,15 +509,18 @@ func RollBackRenormalization(ctx context.Context, db *store.Store, all []pipelin
 		if err != nil {
 			return err
 		}
-		ids := taken.ids()
-		if row.State != RenormalizationPromoted || ids[len(ids)-1] != id {
-			return fmt.Errorf("%s is %s, and the last one that was promoted is %q: %w", id, row.State, slices.Concat([]string{""}, ids)[len(ids)], ErrRebuildState)
-		}
-		before := readings(strings.Join(ids[:len(ids)-1], ","))
 		parts, err := row.parts(ctx, tx)
 		if err != nil {
 			return err
 		}
+		if state, why := row.stands(parts); state != RenormalizationPromoted {
+			return row.refused(state, why)
+		}
+		ids := taken.ids()
+		if last := ids[len(ids)-1]; last != id {
+			return fmt.Errorf("%s was promoted after %s: roll that back first: %w", last, id, ErrRebuildState)
+		}
+		before := readings(strings.Join(ids[:len(ids)-1], ","))
 		for _, part := range parts {
 			if _, err := part.serve(ctx, tx, all, part.Replaced, before); err != nil {
 				return err
@@ -467,14 +536,12 @@ func RollBackRenormalization(ctx context.Context, db *store.Store, all []pipelin
 // CancelRenormalization ends a renormalization that does not serve, and drops what was built.
 func CancelRenormalization(ctx context.Context, db *store.Store, all []pipeline.Projection, id string) error {
 	err := changing(ctx, db, id, func(tx *store.Tx, row renormalizationRow) error {
-		switch row.State {
-		case RenormalizationBuilding, RenormalizationRolledBack:
-		default:
-			return fmt.Errorf("%s is %s: %w", id, row.State, ErrRebuildState)
-		}
 		parts, err := row.parts(ctx, tx)
 		if err != nil {
 			return err
+		}
+		if row.State != RenormalizationBuilding && row.State != RenormalizationRolledBack {
+			return row.refused(row.stands(parts))
 		}
 		for _, part := range parts {
 			if part.State == RebuildFailed {
@@ -523,10 +590,24 @@ func (r rebuildRow) serve(ctx context.Context, tx *store.Tx, all []pipeline.Proj
 	if err != nil {
 		return 0, err
 	}
-	if err := takes(ctx, tx, p, number, taken); err != nil {
+	if err := errors.Join(takes(ctx, tx, p, number, taken), feeds(ctx, tx, p, number)); err != nil {
 		return 0, err
 	}
 	return swap(ctx, tx, p, number, false)
+}
+
+// feeds checks that this binary and its settings feed a generation.
+func feeds(ctx context.Context, q store.Querier, p pipeline.Projection, number int) error {
+	var folds []string
+	err := q.Select(ctx, &folds, `SELECT fold FROM generations WHERE projection = $1 AND number = $2`, p.Name(), number)
+	if err != nil {
+		return fmt.Errorf("reading what built generation %d of %s: %w", number, p.Name(), err)
+	}
+	if len(folds) == 1 && folds[0] != fingerprint(p) {
+		return fmt.Errorf("generation %d of %s was built by the fold %q, and this binary has %q, so nothing would feed it: %w",
+			number, p.Name(), folds[0], fingerprint(p), ErrRebuildState)
+	}
+	return nil
 }
 
 // takes checks that a generation takes some renormalizations, and no others.

@@ -131,7 +131,7 @@ func TestARenormalizationIsAsIfReadRightAtFirst(t *testing.T) {
 		right := draw.Example(seed + run)
 		luck := rand.New(rand.NewPCG(uint64(seed), uint64(run)))
 		is, want, was := newWorld(t), newWorld(t), newWorld(t)
-		reading, err := projections.Reread(t.Context(), is.db, "", "a test")
+		reading, err := projections.Reread(t.Context(), is.db, is.all, "", "a test")
 		require.NoError(t, err)
 		nothing := func(id string, fact schema.Event) schema.Event {
 			return schema.Event{ID: id, Source: "test", Payload: added("renormalization_none", fact.Payload)}
@@ -184,7 +184,7 @@ func TestARenormalizationIsAsIfReadRightAtFirst(t *testing.T) {
 			continue
 		}
 		require.NoError(t, reading.Revise(t.Context(), revised))
-		require.NoError(t, reading.Build(t.Context(), is.all, int64(len(right)), 0))
+		require.NoError(t, reading.Build(t.Context(), is.all, int64(len(right)), 0, 0))
 		n, err := projections.GetRenormalization(t.Context(), is.db, reading.ID)
 		require.NoError(t, err)
 		require.Equal(t, projections.RenormalizationBuilding, n.State)
@@ -239,14 +239,14 @@ func TestAPriceThatIsNotNamedIsNotServed(t *testing.T) {
 				Price: schema.MustDecimal("1"), Timestamp: at.Add(1e9), ReceivedAt: at}})
 		}
 		w.follow()
-		reading, err := projections.Reread(t.Context(), w.db, "p", "a test")
+		reading, err := projections.Reread(t.Context(), w.db, w.all, "p", "a test")
 		require.NoError(t, err)
-		_, err = projections.Reread(t.Context(), w.db, "p", "at once")
+		_, err = projections.Reread(t.Context(), w.db, w.all, "p", "at once")
 		require.Error(t, err)
 		var ids []int64
 		require.NoError(t, w.db.Select(t.Context(), &ids, `SELECT id FROM processed_prices ORDER BY id`))
 		require.NoError(t, reading.Revise(t.Context(), []projections.RevisedPrice{{EventID: "fact-3", RecordID: ids[3]}}))
-		require.NoError(t, reading.Build(t.Context(), w.all, 20, 0))
+		require.NoError(t, reading.Build(t.Context(), w.all, 20, 0, 0))
 		if changed {
 			require.NoError(t, w.db.Write(t.Context(), func(tx *store.Tx) error {
 				_, err := tx.Exec(t.Context(), `UPDATE processed_prices SET price = '7' WHERE id = $1`, ids[5])

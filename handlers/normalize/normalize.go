@@ -91,7 +91,10 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 			keys[quote.Key()] = true
 		}
 	}
-	known := pipeline.CacheFor[string, last](tx, h)
+	known, err := h.known(ctx, tx, in)
+	if err != nil {
+		return nil, err
+	}
 	if err := load(ctx, tx, known, keys); err != nil {
 		return nil, err
 	}
@@ -106,6 +109,27 @@ func (h *handler) Handle(ctx context.Context, tx *pipeline.Tx, in []pipeline.Rec
 	}
 	h.observe(events)
 	return events, failingjobs.Note(ctx, tx, h.log, outcomes(reads))
+}
+
+// cutCache owns the memory of last prices after so many cuts; see Again.Cut.
+type cutCache struct {
+	handler *handler
+	cuts    int
+}
+
+// known is the memory of last prices. It begins anew when another process has changed the
+// state, which matters to answers to requests alone: what was asked for may be known.
+func (h *handler) known(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (*pipeline.Cache[string, last], error) {
+	seen := pipeline.CacheFor[string, int](tx, h)
+	cuts, looked := seen.Get("cuts")
+	asked := slices.ContainsFunc(in, func(r pipeline.Record) bool { return r.Event.Payload.(schema.QuoteStored).RequestID != "" })
+	if asked || !looked {
+		if err := tx.Get(ctx, &cuts, `SELECT COUNT(*) FROM renormalizations WHERE cut = 1`); err != nil {
+			return nil, fmt.Errorf("looking for renormalizations: %w", err)
+		}
+		seen.Put("cuts", cuts)
+	}
+	return pipeline.CacheFor[string, last](tx, cutCache{h, cuts}), nil
 }
 
 // observe notes how long prices took to come.

@@ -3,7 +3,9 @@
 -- renormalizations: all stored answers of one provider, or of all, read again. state is
 -- reading, building, ready, promoted, rolled_back, failed or cancelled. seq orders them.
 -- answers is how many were read, and revised, withdrawn and added count the prices that are
--- other ones by now, that the answers do not hold, and that they hold as well.
+-- other ones by now, that the answers do not hold, and that they hold as well. unread counts
+-- answers that no provider could read. cut is 1 once the stage normalize continues from what
+-- the renormalization has read.
 CREATE TABLE renormalizations (
     id          TEXT    NOT NULL PRIMARY KEY,
     seq         BIGINT NOT NULL UNIQUE,
@@ -14,12 +16,15 @@ CREATE TABLE renormalizations (
     revised     BIGINT NOT NULL DEFAULT 0,
     withdrawn   BIGINT NOT NULL DEFAULT 0,
     added       BIGINT NOT NULL DEFAULT 0,
+    unread      BIGINT NOT NULL DEFAULT 0,
+    cut         BIGINT NOT NULL DEFAULT 0,
     error       TEXT    NOT NULL DEFAULT '',
     created_at  TIMESTAMPTZ NOT NULL,
     changed_at  TIMESTAMPTZ NOT NULL
 );
 
--- revised_prices: what a renormalization reads in the place of the event of a price.
+-- revised_prices: what a renormalization reads in the place of the event of a price, or of
+-- the event that says that a price is unchanged.
 -- record_id is the row id of its record, event_id the id of the event. payload is empty
 -- where the price is withdrawn. An added price has an event of its own.
 CREATE TABLE revised_prices (
