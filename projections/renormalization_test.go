@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -273,4 +274,54 @@ func TestAPriceThatIsNotNamedIsNotServed(t *testing.T) {
 		assert.Equal(t, 0, count(t, w.db, `SELECT COUNT(*) FROM revised_prices`))
 		assert.Equal(t, 4, count(t, w.db, `SELECT COUNT(*) FROM generations`))
 	}
+}
+
+// TestARenormalizationIsOneWhole: what it builds is not dropped, rebuilt, or rolled back to with
+// other settings, and what is in its way is said before anything is read.
+func TestARenormalizationIsOneWhole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := schema.NewTime(time.Unix(1_700_000_000, 0))
+	w.ledger.appendEvents(t, schema.Event{ID: "fact", Source: "test", Payload: schema.PriceObserved{Symbol: "A", Source: "p",
+		Price: schema.MustDecimal("1"), Timestamp: at, ReceivedAt: at}})
+	w.follow()
+	list := w.all[0]
+	alone, err := projections.NewRebuild(t.Context(), w.db, list, manual)
+	require.NoError(t, err)
+	_, err = projections.Reread(t.Context(), w.db, w.all, "", "a rebuild is open")
+	require.ErrorIs(t, err, projections.ErrRebuilding)
+	require.NoError(t, projections.CancelRebuild(t.Context(), w.db, w.all, alone.ID))
+
+	reading, err := projections.Reread(t.Context(), w.db, w.all, "", "a test")
+	require.NoError(t, err)
+	var id int64
+	require.NoError(t, w.db.Get(t.Context(), &id, `SELECT id FROM processed_prices`))
+	require.NoError(t, reading.Revise(t.Context(), []projections.RevisedPrice{{EventID: "fact", RecordID: id}}))
+	require.NoError(t, reading.Build(t.Context(), w.all, 1, 0, 0))
+	n, err := projections.GetRenormalization(t.Context(), w.db, reading.ID)
+	require.NoError(t, err)
+	require.Len(t, n.Rebuilds, len(w.all))
+	rebuilder := &projections.Rebuilder{CompareConfig: projections.CompareConfig{Store: w.db, Broker: w.ledger, Topics: w.topics, Log: quiet, Most: 20},
+		Projections: w.all, Alone: true}
+	for _, part := range n.Rebuilds {
+		_, err := rebuilder.Work(t.Context(), part.ID)
+		require.NoError(t, err)
+	}
+	require.ErrorIs(t, projections.DropGeneration(t.Context(), w.db, list, n.Rebuilds[0].Generation), projections.ErrPart)
+	_, err = projections.NewRebuild(t.Context(), w.db, list, manual)
+	require.ErrorIs(t, err, projections.ErrRebuilding)
+	require.ErrorContains(t, err, "renormalize cancel "+n.ID)
+	_, err = projections.Reread(t.Context(), w.db, w.all, "", "at once")
+	require.ErrorIs(t, err, projections.ErrRenormalizing)
+
+	require.NoError(t, projections.PromoteRenormalization(t.Context(), w.db, w.all, n.ID))
+	require.ErrorIs(t, projections.CancelRenormalization(t.Context(), w.db, w.all, n.ID), projections.ErrRebuildState)
+	wider, err := moduleOf(movingaverages.Name).New(pipeline.Env{Settings: map[string]any{"windows": []int{7}}})
+	require.NoError(t, err)
+	others := slices.Clone(w.all)
+	others[slices.IndexFunc(others, func(p pipeline.Projection) bool { return p.Name() == movingaverages.Name })] = wider
+	err = projections.RollBackRenormalization(t.Context(), w.db, others, n.ID)
+	require.ErrorIs(t, err, projections.ErrRebuildState)
+	require.ErrorContains(t, err, "nothing would feed it")
+	require.NoError(t, projections.RollBackRenormalization(t.Context(), w.db, w.all, n.ID))
 }

@@ -117,7 +117,7 @@ type cutCache struct {
 	cuts    int
 }
 
-// known is the memory of last prices. It begins anew when another process has changed the
+// known is the memory of last prices. It begins empty once another process has changed the
 // state, which matters to answers to requests alone: what was asked for may be known.
 func (h *handler) known(ctx context.Context, tx *pipeline.Tx, in []pipeline.Record) (*pipeline.Cache[string, last], error) {
 	seen := pipeline.CacheFor[string, int](tx, h)
