@@ -26,7 +26,7 @@ test: ## Run all tests; needs nothing but Go
 # time, and watching its memory costs four fifths of the tests' time.
 .PHONY: test-race
 test-race: ## Run all tests under the race detector; needs a C compiler
-	CGO_ENABLED=1 $(GO) test -race -gcflags=modernc.org/sqlite/lib=-race=false -timeout 40m ./...
+	CGO_ENABLED=1 $(GO) test -race -parallel 4 -gcflags=modernc.org/sqlite/lib=-race=false -timeout 40m ./...
 
 .PHONY: test-kill
 test-kill: ## Kill the service 20 times at random moments, and check every table
@@ -63,12 +63,12 @@ test-services: ## Run the integration tests on PostgreSQL, Apache Kafka and Redi
 	@services=$$(.ci/services up postgres kafka redis) && eval "$$services" && \
 	PRICEMILL_TEST_REDIS_URL="$$REDIS_URL" && unset REDIS_URL && export PRICEMILL_TEST_REDIS_URL && \
 	PRICEMILL_TEST_SERVICES=1 PRICEMILL_TEST_DATABASE_URL="$$DATABASE_URL" \
-		$(GO) test -count=1 -timeout 40m ./cmd ./handlers/claim ./handlers/fetch ./httpapi/apikeys ./httpapi/ratelimit ./httpapi/redis ./pipeline/log/kafka ./pipeline/log/table ./pipeline/store/postgres ./projections/requests
+		$(GO) test -count=1 -parallel 6 -timeout 40m ./cmd ./handlers/claim ./handlers/fetch ./httpapi/apikeys ./httpapi/ratelimit ./httpapi/redis ./pipeline/log/kafka ./pipeline/log/table ./pipeline/store/postgres ./projections/requests
 
 .PHONY: test-postgres
 test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds the log; starts it if need be
 	@services=$$(.ci/services up) && eval "$$services" && unset KAFKA_BOOTSTRAP_SERVERS && \
-	PRICEMILL_TEST_TABLE=1 $(GO) test -count=1 -timeout 40m \
+	PRICEMILL_TEST_TABLE=1 $(GO) test -count=1 -parallel 4 -timeout 40m \
 		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestTheOrderOfAFile|TestRebuildIsKilled|TestAStreamIsTakenOver|TestMove|TestVerifyAndRebuildAfterRetention' ./cmd
 
 .PHONY: test-deployment
