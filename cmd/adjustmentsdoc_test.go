@@ -4,10 +4,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,36 +16,7 @@ import (
 func TestTheAdjustmentsDocument(t *testing.T) {
 	t.Parallel()
 	p := start(t, environment{"PLUGINS": "candles,ema"})
-	text, err := os.ReadFile("../docs/adjustments.md")
-	require.NoError(t, err)
-	compared := 0
-	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```(?:\n\n```text\n(.*?)```)?").FindAllStringSubmatch(string(text), -1) {
-		lines := strings.Split(strings.TrimSpace(block[1]), "\n")
-		for i, line := range lines {
-			args := arguments(strings.ReplaceAll(line, " handlers/", " ../handlers/")) // tests run in cmd
-			command := func() (int, string, string) { return p.asClient(args...) }
-			if args[0] == "ingest" {
-				command = func() (int, string, string) { return run(t, p.env, alone(args...)...) }
-			}
-			if i < len(lines)-1 || block[2] == "" {
-				status, _, stderr := command()
-				require.Zero(t, status, "%s: %s", line, stderr)
-				continue
-			}
-			compared++
-			if args[0] == "ingest" { // once
-				status, stdout, stderr := command()
-				require.Zero(t, status, stderr)
-				require.Equal(t, block[2], regexp.MustCompile(`(?m) +$`).ReplaceAllString(stdout, ""), line)
-				continue
-			}
-			require.EventuallyWithT(t, func(c *assert.CollectT) { // what was just recorded is on its way
-				status, stdout, stderr := command()
-				assert.Zero(c, status, "%s: %s", line, stderr)
-				assert.Equal(c, block[2], regexp.MustCompile(`(?m) +$`).ReplaceAllString(stdout, ""), line)
-			}, 20*time.Second, 50*time.Millisecond)
-		}
-	}
+	compared := pageAnswers(t, p, "adjustments.md", func(text string) string { return text })
 	assert.Equal(t, 5, compared)
 
 	// The same answers in other forms, and after a rebuild.

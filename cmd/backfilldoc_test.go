@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -19,8 +18,7 @@ func TestTheBackfillDocument(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
 	client := p.env.with(environment{"HTTP_ADDR": p.url[len("http://"):]})
-	text, err := os.ReadFile("../docs/backfill.md")
-	require.NoError(t, err)
+	text, commands := pageCommands(t, "backfill.md")
 	providers, err := os.ReadFile("../docs/providers.md")
 	require.NoError(t, err)
 	directory := t.TempDir()
@@ -32,24 +30,22 @@ func TestTheBackfillDocument(t *testing.T) {
 		require.NotNil(t, block, kind)
 		return block[1]
 	}
-	write("acme.yaml", first("yaml", providers), first("yaml", text))
-	write("page.json", first("json", text))
+	write("acme.yaml", first("yaml", providers), first("yaml", []byte(text)))
+	write("page.json", first("json", []byte(text)))
 	id := regexp.MustCompile(`backfill_[a-z2-7]{8}`)
-	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```\n\n```text\n(.*?)```").FindAllStringSubmatch(string(text), -1)
-	require.Len(t, blocks, 3)
-	for _, block := range blocks {
-		printed := ""
-		for _, line := range strings.Split(strings.TrimSpace(block[1]), "\n") {
-			args := arguments(line)
-			for i, arg := range args {
-				if arg == "acme.yaml" || arg == "page.json" {
-					args[i] = filepath.Join(directory, arg)
-				}
+	compared := 0
+	for _, c := range commands {
+		for i, arg := range c.args {
+			if arg == "acme.yaml" || arg == "page.json" {
+				c.args[i] = filepath.Join(directory, arg)
 			}
-			status, stdout, stderr := run(t, client, args...)
-			require.Zero(t, status, "%s: %s", line, stderr)
-			printed = regexp.MustCompile(`(?m) +$`).ReplaceAllString(stdout, "")
 		}
-		assert.Equal(t, block[2], id.ReplaceAllString(printed, "backfill_abc12345"))
+		status, stdout, stderr := run(t, client, c.args...)
+		require.Zero(t, status, "%s: %s", c.line, stderr)
+		if c.shown != "" {
+			compared++
+			assert.Equal(t, c.shown, id.ReplaceAllString(printed(stdout), "backfill_abc12345"))
+		}
 	}
+	assert.Equal(t, 3, compared)
 }

@@ -1,10 +1,8 @@
 package cmd_test
 
 import (
-	"os"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -22,23 +20,20 @@ func TestTheDeletionDocument(t *testing.T) {
 		t.Skip("a log on Kafka keeps its records")
 	}
 	p := start(t, nil)
-	text, err := os.ReadFile("../docs/deletion.md")
-	require.NoError(t, err)
 	compared := 0
-	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)\n```(?:\n\n```text\n(.*?)```)?").FindAllStringSubmatch(string(text), -1) {
-		args := arguments(strings.ReplaceAll(block[1], " handlers/", " ../handlers/")) // tests run in cmd
-		if slices.Contains(args, "--yes") {
+	_, commands := pageCommands(t, "deletion.md")
+	for _, c := range commands {
+		if slices.Contains(c.args, "--yes") {
 			p.stopped()
 		}
-		status, stdout, stderr := run(t, p.env, args...)
-		require.Zero(t, status, "%s: %s", block[1], stderr)
-		if args[0] == "ingest" {
+		status, stdout, stderr := run(t, p.env, c.args...)
+		require.Zero(t, status, "%s: %s", c.line, stderr)
+		if c.args[0] == "ingest" {
 			awaitDrained(t, p.env)
 		}
-		if block[2] != "" {
+		if c.shown != "" {
 			compared++
-			stdout = regexp.MustCompile(`(?m) +$`).ReplaceAllString(stdout, "")
-			assert.Equal(t, varyingDeletion.ReplaceAllString(block[2], "…"), varyingDeletion.ReplaceAllString(stdout, "…"), block[1])
+			assert.Equal(t, varyingDeletion.ReplaceAllString(c.shown, "…"), varyingDeletion.ReplaceAllString(printed(stdout), "…"), c.line)
 		}
 	}
 	assert.Equal(t, 3, compared)
