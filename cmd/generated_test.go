@@ -203,7 +203,7 @@ func (c *campaign) report() {
 			a, err := client.Do(r)
 			return a.Status == w.status && (err != nil || c.judge(r, a) != nil)
 		})
-		assert.Fail(c.t, w.err.Error(), "%s, %s:\n%s", w.request.Operation, w.request.Kind, smallest.Curl(c.program.url))
+		assert.Fail(c.t, w.err.Error(), "%s, %s, as %q:\n%s", w.request.Operation, w.request.Kind, w.request.Target(), smallest.Curl(c.program.url))
 	}
 	var table strings.Builder
 	for _, of := range slices.Sorted(maps.Keys(c.counts)) {

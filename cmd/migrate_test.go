@@ -51,7 +51,7 @@ func TestMigrate(t *testing.T) {
 		made += strings.Count(output, ": made")
 	}
 	assert.Equal(t, 1, fresh)
-	const projections = 5
+	const projections = 6
 	assert.Equal(t, projections, made, "each is made once")
 
 	p := start(t, env)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 
 	"github.com/gorilla/mux"
@@ -30,6 +31,9 @@ type Adjustments interface {
 }
 
 const adjustmentsPath = "/api/v1/adjustments"
+
+// adjustmentValue is what the document has for the value of an adjustment.
+var adjustmentValue = regexp.MustCompile(`^([1-9][0-9]{0,17}(\.[0-9]{1,18})?|0\.([0-9]{0,17}[1-9]|[0-9]{0,9}[1-9][0-9]{0,8}))(:[1-9][0-9]{0,17})?$`)
 
 // HeaderAdjusted says that the prices of an answer are adjusted.
 const HeaderAdjusted = "Pricemill-Adjusted"
@@ -96,7 +100,9 @@ func readAdjustment(r *http.Request) (schema.AdjustmentRecorded, error) {
 	if given && !known {
 		d.add(at.notOneOf("'split', 'dividend' or 'factor'"))
 	}
-	if text, at, given := d.text("value"); given && known {
+	if text, at, given := d.text("value"); given && !adjustmentValue.MatchString(text) {
+		d.add(at.mismatch(adjustmentValue.String()))
+	} else if given && known {
 		if terms.Value, terms.Per, err = schema.ParseAdjustment(terms.Kind, text); err != nil {
 			d.add(at.wrong(err.Error()))
 		}

@@ -55,11 +55,11 @@ func TestAdjustmentsByREST(t *testing.T) {
 	assert.Equal(t, http.StatusNotFound, get(t, api, adjustmentsPath+"/none").Code)
 	for body, want := range map[string]string{
 		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"spin","value":"4","reason":"r"}`:                        "'split', 'dividend' or 'factor'",
-		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"split","value":"0:1","reason":"r"}`:                     "0 is not above 0",
-		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"split","value":"4:0","reason":"r"}`:                     "0 is not above 0",
+		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"split","value":"0:1","reason":"r"}`:                     "should match pattern",
+		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"split","value":"4:0","reason":"r"}`:                     "should match pattern",
 		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"dividend","value":"4:1","reason":"r"}`:                  "4:1",
-		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"dividend","value":"-1","reason":"r"}`:                   "-1 is not above 0",
-		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"factor","value":"1e40","reason":"r"}`:                   "more than 18 digits",
+		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"dividend","value":"-1","reason":"r"}`:                   "should match pattern",
+		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"factor","value":"1e40","reason":"r"}`:                   "should match pattern",
 		`{"symbol":"A","effective_at":"2020-08-31","kind":"factor","value":"1","reason":"r"}`:                                "RFC 3339",
 		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"split","value":"2","currency":"","reason":"r"}`:         "at least 3 characters",
 		`{"symbol":"A","effective_at":"2020-08-31T00:00:00Z","kind":"split","value":"2","currency":"USD","reason":"r"}`:      "of a dividend",

@@ -97,8 +97,8 @@ func (s *Served) Make(ctx context.Context, target *store.Store) error {
 					return fmt.Errorf("creating the tables of generation %d: %w", r.Number, err)
 				}
 			}
-			_, err = tx.Exec(ctx, `INSERT INTO generations (`+generationColumns+`, scratch) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
-				r.Projection, r.Number, r.Fold, r.Active, r.Following, r.Tables, r.CreatedAt)
+			_, err = tx.Exec(ctx, `INSERT INTO generations (`+generationColumns+`, scratch) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)`,
+				r.Projection, r.Number, r.Fold, r.Active, r.Following, r.Tables, r.Renormalizations, r.CreatedAt)
 			return err
 		})
 		if err != nil {
