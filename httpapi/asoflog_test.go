@@ -54,6 +54,8 @@ func TestReadsAsOfAPlace(t *testing.T) {
 	assert.Equal(t, []int64{1008, 1008}, prices.asked)
 	other := get(t, api, strings.Replace(link, "1%3A8", "1%3A7", 1))
 	assert.Equal(t, http.StatusUnprocessableEntity, other.Code, "a cursor of another place")
+	twice := get(t, api, history+"?symbol=A&limit=2&as_of_log=then&as_of_log=now")
+	assert.Contains(t, twice.Header().Get("Link"), "as_of_log="+url.QueryEscape("price-events:1:8"), "the last of several values counts")
 	plain := get(t, api, history+"?symbol=A")
 	assert.Empty(t, plain.Header().Get("X-Log-Position"))
 	assert.Equal(t, int64(0), prices.asked[len(prices.asked)-1])

@@ -70,7 +70,8 @@ func linkNext(w http.ResponseWriter, r *http.Request, cursor string) {
 	}
 	values := r.URL.Query()
 	values.Set("cursor", cursor)
-	if values.Get("as_of_log") == asOfNow { // the next page is as of where this one was
+	asked := query{values: values}
+	if text, _ := asked.get("as_of_log"); text == asOfNow { // the next page is as of where this one was
 		values.Set("as_of_log", w.Header().Get("X-Log-Position"))
 	}
 	// The path as it is documented, however this client escaped it.
