@@ -28,6 +28,10 @@ test: ## Run all tests; needs nothing but Go
 test-race: ## Run all tests under the race detector; needs a C compiler
 	CGO_ENABLED=1 $(GO) test -race -parallel 4 -gcflags=modernc.org/sqlite/lib=-race=false -timeout 40m ./...
 
+.PHONY: build-race
+build-race: ## Compile what test-race runs
+	CGO_ENABLED=1 $(GO) test -race -gcflags=modernc.org/sqlite/lib=-race=false -run '^$$' ./...
+
 .PHONY: test-kill
 test-kill: ## Kill the service 20 times at random moments, and check every table
 	PRICEMILL_TEST_KILLS=20 $(GO) test -count=1 -timeout 20m -run TestKilledAtRandomMoments -v ./cmd
