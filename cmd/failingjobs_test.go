@@ -32,7 +32,7 @@ func (l *logs) told(message string) (lines []map[string]any) {
 // key, of another the symbol is not known, which only its answer tells.
 func TestAFailingJobIsLoggedOnce(t *testing.T) {
 	t.Parallel()
-	env := newStack(t, environment{"MIN_POLL_INTERVAL": "1s", "SIMULATED_FAULTS": "NOPE=unknown", "FETCH_TIMEOUT": "60s"})
+	env := newStack(t, environment{"MIN_POLL_INTERVAL": "1s", "SIMULATED_FAULTS": "NOPE=unknown", "FETCH_TIMEOUT": "30s"})
 	p := start(t, env)
 	p.eventually("/readyz", http.StatusOK)
 	noKey := p.newJob(`{"symbols":["AAPL","MSFT"],"interval":1,"provider":"finnhub"}`)
