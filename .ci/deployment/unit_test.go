@@ -82,13 +82,13 @@ func TestUnit(t *testing.T) {
 		{"ExecStart=/usr/bin/pricemill", "ExecStart=/usr/bin/pricemil"},
 	} {
 		if !strings.Contains(unit, test.old) || verify(t, strings.Replace(unit, test.old, test.new, 1), secrets) {
-			t.Errorf("nobody notices %s", test.new)
+			t.Errorf("nothing notices %s", test.new)
 		}
 	}
 	if verify(t, unit, strings.Replace(secrets, "LoadCredential", "LoadCredentials", 1)) {
-		t.Error("nobody notices a wrong drop-in")
+		t.Error("nothing notices a wrong drop-in")
 	}
 	if secure(t, strings.Replace(unit, "DynamicUser=yes", "DynamicUser=no", 1)) {
-		t.Error("nobody notices a service of root")
+		t.Error("nothing notices a service of root")
 	}
 }
