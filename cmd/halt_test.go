@@ -286,19 +286,6 @@ func rewind(t testing.TB, env environment, topic schema.Topic, records int64) {
 	}))
 }
 
-// deleteTopic returns once the topic is gone.
-func deleteTopic(t testing.TB, env environment, topic schema.Topic) {
-	t.Helper()
-	administer(t, env, func(admin sarama.ClusterAdmin) {
-		name := topicName(env, topic)
-		require.NoError(t, admin.DeleteTopic(name))
-		require.Eventually(t, func() bool {
-			described, err := admin.DescribeTopics([]string{name})
-			return err == nil && len(described) == 1 && described[0].Err == sarama.ErrUnknownTopicOrPartition
-		}, 30*time.Second, 20*time.Millisecond)
-	})
-}
-
 // A database restored from a copy: nothing is lost, and nothing is there twice.
 func TestTheDatabaseIsRestored(t *testing.T) {
 	t.Parallel()

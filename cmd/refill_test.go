@@ -377,20 +377,16 @@ func TestRefillRefusesALogWithoutATopic(t *testing.T) {
 		})
 		return there
 	}
-	lose := func(topic schema.Topic) {
-		administer(t, env, func(admin sarama.ClusterAdmin) { require.NoError(t, admin.DeleteTopic(topicName(env, topic))) })
-		require.Eventually(t, func() bool { return !exists(topic) }, time.Minute, 20*time.Millisecond)
-	}
 	refused := func(sentence string, args ...string) {
 		t.Helper()
 		status, stdout, stderr := run(t, env, append([]string{"refill", "database"}, args...)...)
 		assert.NotZero(t, status, stdout)
 		assert.Contains(t, stderr, sentence)
 	}
-	lose(schema.QuoteOutcomes)
+	deleteTopic(t, env, schema.QuoteOutcomes)
 	refused("the cluster lacks " + topicName(env, schema.QuoteOutcomes) + ", and has other topics")
 	refused("which is none of the topics", "--allow-missing-topic", "mistyped")
-	lose(schema.RawQuotes)
+	deleteTopic(t, env, schema.RawQuotes)
 	refused("the cluster lacks "+topicName(env, schema.RawQuotes)+", and", "--allow-missing-topic", topicName(env, schema.QuoteOutcomes))
 	assert.False(t, exists(schema.RawQuotes))
 	assert.False(t, exists(schema.QuoteOutcomes), "a refused refill creates nothing")
@@ -429,7 +425,7 @@ func TestRefillCreatesATopicThatThereNeverWas(t *testing.T) {
 	p.stopped()
 	loseDatabase(t, env)
 	name := topicName(env, schema.QuoteOutcomes)
-	administer(t, env, func(admin sarama.ClusterAdmin) { require.NoError(t, admin.DeleteTopic(name)) })
+	deleteTopic(t, env, schema.QuoteOutcomes)
 	status, _, stderr := run(t, env, "refill", "database", "--allow-missing-topic", name)
 	require.Zero(t, status, stderr)
 	p = start(t, env)

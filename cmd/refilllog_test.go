@@ -8,12 +8,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -29,26 +27,16 @@ func loseTopics(t testing.TB, env environment, topics ...schema.Topic) {
 	if len(topics) == 0 {
 		topics = schema.Topics()
 	}
-	administer(t, env, func(admin sarama.ClusterAdmin) {
-		for _, topic := range topics {
-			require.NoError(t, admin.DeleteTopic(topicName(env, topic)))
-		}
-		require.Eventually(t, func() bool {
-			there, err := admin.ListTopics()
-			require.NoError(t, err)
-			return !slices.ContainsFunc(topics, func(topic schema.Topic) bool { _, listed := there[topicName(env, topic)]; return listed })
-		}, time.Minute, 20*time.Millisecond)
-	})
+	for _, topic := range topics {
+		deleteTopic(t, env, topic)
+	}
 }
 
 // recreateTopic leaves an empty topic in the place of one.
 func recreateTopic(t testing.TB, env environment, topic schema.Topic) {
 	t.Helper()
-	loseTopics(t, env, topic)
-	administer(t, env, func(admin sarama.ClusterAdmin) {
-		require.NoError(t, admin.CreateTopic(topicName(env, topic), &sarama.TopicDetail{NumPartitions: partitionsInTests, ReplicationFactor: 1,
-			ConfigEntries: map[string]*string{"retention.ms": new("-1"), "retention.bytes": new("-1")}}, false))
-	})
+	deleteTopic(t, env, topic)
+	createTopic(t, env, topicName(env, topic), partitionsInTests, map[string]string{"retention.ms": "-1", "retention.bytes": "-1"})
 }
 
 // filledLog is what refill log prints.

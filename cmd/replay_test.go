@@ -255,18 +255,15 @@ func TestReplayIntoATopicThatIsThere(t *testing.T) {
 	t.Parallel()
 	env, _ := replayStack(t)
 	name := func(text string) string { return env["KAFKA_TOPIC_PREFIX"] + text }
-	administer(t, env, func(admin sarama.ClusterAdmin) {
-		for topic, c := range map[string]struct {
-			partitions int32
-			settings   map[string]string
-		}{
-			"few": {3, nil}, "more": {5, nil}, "arrivals": {4, map[string]string{"message.timestamp.type": "LogAppendTime"}},
-			"narrow": {4, map[string]string{"max.message.bytes": "100"}},
-		} {
-			require.NoError(t, admin.CreateTopic(name(topic),
-				&sarama.TopicDetail{NumPartitions: c.partitions, ReplicationFactor: 1, ConfigEntries: pointers(c.settings)}, false))
-		}
-	})
+	for topic, c := range map[string]struct {
+		partitions int32
+		settings   map[string]string
+	}{
+		"few": {3, nil}, "more": {5, nil}, "arrivals": {4, map[string]string{"message.timestamp.type": "LogAppendTime"}},
+		"narrow": {4, map[string]string{"max.message.bytes": "100"}},
+	} {
+		createTopic(t, env, name(topic), c.partitions, c.settings)
+	}
 	for topic, want := range map[string]string{
 		"few":      name("few") + " has 3 partitions, and price-events has 4",
 		"arrivals": "is LogAppendTime",

@@ -22,12 +22,9 @@ func TestATopicThatForgetsIsAWarning(t *testing.T) {
 		schema.PriceEvents:  {"retention.ms": "604800000"},
 		schema.StoredQuotes: {"cleanup.policy": "compact"},
 	}
-	administer(t, env, func(admin sarama.ClusterAdmin) {
-		for topic, entries := range settings {
-			require.NoError(t, admin.CreateTopic(env["KAFKA_TOPIC_PREFIX"]+string(topic),
-				&sarama.TopicDetail{NumPartitions: 4, ReplicationFactor: 1, ConfigEntries: pointers(entries)}, false))
-		}
-	})
+	for topic, entries := range settings {
+		createTopic(t, env, topicName(env, topic), 4, entries)
+	}
 	p := start(t, env)
 	p.logs.await(t, "a topic does not keep its records forever")
 	warnings := func() map[string]string {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -236,4 +237,32 @@ func administer(t testing.TB, env environment, f func(sarama.ClusterAdmin)) {
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, admin.Close()) }()
 	f(admin)
+}
+
+// createTopic returns once the brokers show the topic: their answer to its creation says that it
+// will be there.
+func createTopic(t testing.TB, env environment, name string, partitions int32, settings map[string]string) {
+	t.Helper()
+	administer(t, env, func(admin sarama.ClusterAdmin) {
+		require.NoError(t, admin.CreateTopic(name,
+			&sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: 1, ConfigEntries: pointers(settings)}, false))
+		require.Eventually(t, func() bool {
+			described, err := admin.DescribeTopics([]string{name})
+			return err == nil && len(described) == 1 && described[0].Err == sarama.ErrNoError && len(described[0].Partitions) == int(partitions) &&
+				!slices.ContainsFunc(described[0].Partitions, func(p *sarama.PartitionMetadata) bool { return p.Err != sarama.ErrNoError })
+		}, time.Minute, 20*time.Millisecond)
+	})
+}
+
+// deleteTopic returns once the topic is gone.
+func deleteTopic(t testing.TB, env environment, topic schema.Topic) {
+	t.Helper()
+	administer(t, env, func(admin sarama.ClusterAdmin) {
+		name := topicName(env, topic)
+		require.NoError(t, admin.DeleteTopic(name))
+		require.Eventually(t, func() bool {
+			described, err := admin.DescribeTopics([]string{name})
+			return err == nil && len(described) == 1 && described[0].Err == sarama.ErrUnknownTopicOrPartition
+		}, time.Minute, 20*time.Millisecond)
+	})
 }
