@@ -268,7 +268,7 @@ func TestTheEndsOfABackfill(t *testing.T) {
 	assert.Contains(t, stderr, "is failed: unknown_symbol: status 404")
 	status, _, stderr = run(t, client, "backfill", "yahoo", "AAPL", "--from", "2025-06-15", "--to", "2025-06-16")
 	assert.Equal(t, 2, status)
-	assert.Contains(t, stderr, "has no history to backfill from; those that have one are coinbase")
+	assert.Contains(t, stderr, "cannot give its history; those that can are coinbase")
 	status, _, stderr = run(t, client, "backfill", "coinbase", "BTC-USD", "--from", "2025-06-15", "--to", "2999-01-01")
 	assert.Equal(t, 2, status)
 	assert.Contains(t, stderr, "to is in the future")

@@ -143,15 +143,25 @@ func printRefill(w io.Writer, r refilled, failed error) {
 	for _, b := range r.Breaks {
 		fmt.Fprintf(w, "break\t%s\t%d\t%s on %s/%d: %s\n", b.Stage, b.Lost, b.Loses, b.Topic, b.Partition, b.Halted)
 	}
-	(&verdict{Checks: slices.DeleteFunc(slices.Clone(r.Checks), func(f *audit.Finding) bool { return f.State == audit.Holds && len(f.Limits) == 0 })}).notes(w)
+	noteChecks(w, r.Checks)
 	if failed == nil {
-		if slices.ContainsFunc(r.Checks, func(f *audit.Finding) bool { return f.State != audit.Holds }) {
+		if !allHold(r.Checks) {
 			fmt.Fprintln(w, "\nthe database can be used; it does not hold against the log: the differences above were accepted")
 			return
 		}
 		note := map[string]string{refillContinued: " (an interrupted refill, continued)"}[r.Start]
 		fmt.Fprintf(w, "\nthe database holds all that the log has, and can be used%s\n", note)
 	}
+}
+
+// allHold says whether there is nothing for --accept-differences to accept.
+func allHold(checks []*audit.Finding) bool {
+	return !slices.ContainsFunc(checks, func(f *audit.Finding) bool { return f.State != audit.Holds })
+}
+
+// noteChecks prints those that do not hold, or whose limits are to be known.
+func noteChecks(w io.Writer, checks []*audit.Finding) {
+	(&verdict{Checks: slices.DeleteFunc(slices.Clone(checks), func(f *audit.Finding) bool { return f.State == audit.Holds && len(f.Limits) == 0 })}).notes(w)
 }
 
 // refiller is one run of refill database.
@@ -210,7 +220,7 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	if err := r.check(ctx, set, stages, &out); err != nil {
 		return refilled{}, err
 	}
-	if !v.accept && slices.ContainsFunc(out.Checks, func(f *audit.Finding) bool { return f.State != audit.Holds }) {
+	if !v.accept && !allHold(out.Checks) {
 		if out.DerivedTwice > 0 {
 			return out, fmt.Errorf("%w. The log has %d events of stages twice: a service was started after the database was lost, or set back, and derived them again. "+
 				"Another empty database does not help: continue with the one on which that service worked, if it is there; see docs/refill.md", errRefill, out.DerivedTwice)

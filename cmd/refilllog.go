@@ -104,9 +104,9 @@ func printRefilledLog(w io.Writer, r refilledLog, failed error) {
 	if r.Unplaced > 0 {
 		fmt.Fprintf(w, "\n%d events that the database knows have no place in the log: they are not given again\n", r.Unplaced)
 	}
-	(&verdict{Checks: slices.DeleteFunc(slices.Clone(r.Checks), func(f *audit.Finding) bool { return f.State == audit.Holds && len(f.Limits) == 0 })}).notes(w)
+	noteChecks(w, r.Checks)
 	if failed == nil {
-		if slices.ContainsFunc(r.Checks, func(f *audit.Finding) bool { return f.State != audit.Holds }) {
+		if !allHold(r.Checks) {
 			fmt.Fprintln(w, "\nthe log can be used; it does not agree with the database: the differences above were accepted")
 			return
 		}
@@ -193,7 +193,7 @@ func (r *logRefiller) run(ctx context.Context, v refilling) (out refilledLog, er
 	}
 	// Events that were never sent wait until a service runs.
 	out.Checks = slices.DeleteFunc(out.Checks, func(f *audit.Finding) bool { return f.Name == "outbox" })
-	if !v.accept && slices.ContainsFunc(out.Checks, func(f *audit.Finding) bool { return f.State != audit.Holds }) {
+	if !v.accept && !allHold(out.Checks) {
 		return out, errRefillLog
 	}
 	return out, b.store.Write(ctx, func(tx *store.Tx) error { return tx.FinishLogRefill(ctx, schema.NewTime(time.Now())) })

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/gorilla/mux"
@@ -82,7 +81,7 @@ func (a *API) postBackfill(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	provider, err := a.config.historian(string(backfill.Provider))
+	provider, err := a.config.providerThatCan("give its history", string(backfill.Provider), a.config.Historians)
 	if err != nil {
 		return err
 	}
@@ -134,27 +133,6 @@ func readBackfill(r *http.Request, now schema.Time) (schema.BackfillStarted, err
 		}
 	}
 	return b, d.faults.orNil()
-}
-
-// historian resolves the provider that a backfill names; none is the default.
-func (c Config) historian(name string) (schema.Provider, error) {
-	provider, err := c.provider(name)
-	if err != nil {
-		return "", err
-	}
-	if slices.Contains(c.Historians, provider) {
-		return provider, nil
-	}
-	able := "no provider has"
-	if len(c.Historians) > 0 {
-		names := make([]string, len(c.Historians))
-		for i, h := range c.Historians {
-			names[i] = string(h)
-		}
-		slices.Sort(names)
-		able = "those that have one are " + strings.Join(names, ", ")
-	}
-	return "", newError(codeBadRequest, "Provider %q has no history to backfill from; %s", provider, able)
 }
 
 // backfillStage is the stage whose table has the backfills.

@@ -54,7 +54,7 @@ func TestPostBackfillRefuses(t *testing.T) {
 		want   string
 	}{
 		"no history": {`{"provider":"finnhub","symbol":"A","from":"2025-01-01T00:00:00Z","to":"2025-01-01T00:00:00Z"}`, 400,
-			`Provider \"finnhub\" has no history to backfill from; those that have one are simulated, yahoo`},
+			`Provider \"finnhub\" cannot give its history; those that can are simulated, yahoo`},
 		"unknown":      {`{"provider":"nope","symbol":"A","from":"2025-01-01T00:00:00Z","to":"2025-01-01T00:00:00Z"}`, 400, `Unknown provider`},
 		"no span":      {`{"provider":"yahoo","symbol":"A"}`, 422, `"loc":["body","from"]`},
 		"no symbol":    {`{"provider":"yahoo","from":"2025-01-01T00:00:00Z","to":"2025-01-01T00:00:00Z"}`, 422, `"loc":["body","symbol"]`},

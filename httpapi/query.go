@@ -184,6 +184,28 @@ func (c Config) provider(name string) (schema.Provider, error) {
 	return "", newError(codeBadRequest, "Unknown provider %q; %s", abbreviate(name), names.Hint(name, known))
 }
 
+// providerThatCan resolves the provider that a command names, which is to be among able, those
+// that can do what is asked of it.
+func (c Config) providerThatCan(do, name string, able []schema.Provider) (schema.Provider, error) {
+	provider, err := c.provider(name)
+	if err != nil {
+		return "", err
+	}
+	if slices.Contains(able, provider) {
+		return provider, nil
+	}
+	others := "none can"
+	if len(able) > 0 {
+		names := make([]string, len(able))
+		for i, other := range able {
+			names[i] = string(other)
+		}
+		slices.Sort(names)
+		others = "those that can are " + strings.Join(names, ", ")
+	}
+	return "", newError(codeBadRequest, "Provider %q cannot %s; %s", provider, do, others)
+}
+
 // asNamed is a provider by the name that a client gave it, which clients compare with what
 // they are answered; empty where it gave none.
 func asNamed(provider schema.Provider, named string) schema.Provider {

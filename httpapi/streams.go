@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/gorilla/mux"
@@ -41,7 +40,7 @@ func (a *API) postStream(w http.ResponseWriter, r *http.Request) error {
 	if err := d.faults.orNil(); err != nil {
 		return err
 	}
-	provider, err := a.config.streamer(name)
+	provider, err := a.config.providerThatCan("stream", name, a.config.Streamers)
 	if err != nil {
 		return err
 	}
@@ -63,27 +62,6 @@ func (a *API) postStream(w http.ResponseWriter, r *http.Request) error {
 	a.writeJSON(w, r, http.StatusAccepted,
 		streamAccepted{stream.StreamID, "accepted", streamConfig{stream.Symbols, stream.Provider}})
 	return nil
-}
-
-// streamer resolves the provider that a stream names; none is the default.
-func (c Config) streamer(name string) (schema.Provider, error) {
-	provider, err := c.provider(name)
-	if err != nil {
-		return "", err
-	}
-	if slices.Contains(c.Streamers, provider) {
-		return provider, nil
-	}
-	able := "none can"
-	if len(c.Streamers) > 0 {
-		names := make([]string, len(c.Streamers))
-		for i, s := range c.Streamers {
-			names[i] = string(s)
-		}
-		slices.Sort(names)
-		able = "those that can are " + strings.Join(names, ", ")
-	}
-	return "", newError(codeBadRequest, "Provider %q cannot stream; %s", provider, able)
 }
 
 // streamStage is the stage whose table has the streams.
