@@ -76,7 +76,7 @@ func TestPostBackfillRefuses(t *testing.T) {
 	}
 	none := newAPI(t, func(s *setup) { s.Historians = nil })
 	w := serve(t, none, request(http.MethodPost, "/api/v1/backfills", backfillBody))
-	assert.Contains(t, w.Body.String(), "no provider has")
+	assert.Contains(t, w.Body.String(), "none can")
 }
 
 func TestTooManyBackfills(t *testing.T) {
