@@ -365,7 +365,9 @@ func TestRefillLogAfterRetention(t *testing.T) {
 	p.command(http.MethodPost, closed+"/pause")
 	awaitDrained(t, env)
 	p.stopped()
-	execute(t, env, `INSERT INTO retention (name, kept_from) SELECT 'requests', asked_at FROM (SELECT asked_at FROM requests ORDER BY asked_at LIMIT 1 OFFSET 8) AS kept`)
+	// Between a request and its answer.
+	execute(t, env, `INSERT INTO retention (name, kept_from) SELECT 'requests', settled_at FROM
+		(SELECT settled_at FROM requests WHERE state = 'observed' AND asked_at < settled_at ORDER BY asked_at LIMIT 1 OFFSET 2) AS kept`)
 	execute(t, env, `DELETE FROM requests WHERE asked_at < (SELECT kept_from FROM retention WHERE name = 'requests')`)
 	proven(t, env)
 	before, ends := keptByRefillOfLog(t, env), endsOfAll(t, env)

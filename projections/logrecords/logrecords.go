@@ -137,7 +137,7 @@ func New(ctx context.Context, cfg Config) (*Layout, error) {
 		answerOf: map[eventKey]answerIndex{}, prices: map[eventKey]price{}, waiting: map[eventKey]bool{}, letters: map[eventKey]bool{},
 		unread: map[pipeline.TopicPartition]int64{}, failures: map[string]int{}, ahead: map[int32][]int64{}}
 	for _, step := range []func(context.Context) error{l.begin, l.readOutbox, l.placeLetters, l.readAnswers, l.readPrices, l.locateStored, l.replay,
-		l.placeOtherPrices, l.placeCorrections, l.placeOutcomes, l.placeForgotten, l.placeRequests, l.placeQueue, l.placeJobs, l.placeAdjustments, l.placeStreams, l.placeBackfills} {
+		l.placeOtherPrices, l.placeCorrections, l.placeOutcomes, l.placeForgotten, l.placeRequests, l.placeDeleted, l.placeQueue, l.placeJobs, l.placeAdjustments, l.placeStreams, l.placeBackfills} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}

@@ -143,6 +143,43 @@ func (l *Layout) placeRequests(ctx context.Context) error {
 	})
 }
 
+// placeDeleted gives requests again that retention has deleted and that were answered within what is
+// kept: without them, their outcomes would make rows that retention had not deleted. When they were
+// made is not known, only that it was before what is kept.
+func (l *Layout) placeDeleted(ctx context.Context) error {
+	kept, known, err := l.keptFrom(ctx)
+	if err != nil || !known {
+		return err
+	}
+	before := kept.Add(-forgottenBefore)
+	var rows []outcome
+	err = l.View.Select(ctx, &rows, `SELECT DISTINCT request_id, provider, symbol FROM raw_market_data
+		WHERE request_id <> '' AND timestamp >= $1 AND timestamp < $2 AND request_id NOT IN (SELECT request_id FROM requests) ORDER BY request_id`,
+		kept, kept.Add(longestRequest))
+	if err != nil {
+		return fmt.Errorf("reading the answers to requests that were deleted: %w", err)
+	}
+	for _, row := range rows {
+		row.AskedAt, row.Deadline = before, &before
+		if err := l.placeRequest(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keptFrom is the time before which requests were deleted; false where none were.
+func (l *Layout) keptFrom(ctx context.Context) (schema.Time, bool, error) {
+	var kept []schema.Time
+	if err := l.View.Select(ctx, &kept, `SELECT kept_from FROM retention WHERE name = 'requests'`); err != nil {
+		return schema.Time{}, false, fmt.Errorf("reading what is kept of requests: %w", err)
+	}
+	if len(kept) == 0 {
+		return schema.Time{}, false, nil
+	}
+	return kept[0], true, nil
+}
+
 // placeQueue gives the requests that wait for an outcome, and that the read model has not read.
 func (l *Layout) placeQueue(ctx context.Context) error {
 	var rows []outcome
@@ -186,12 +223,9 @@ const early = int64(1) << 62
 // request which retention has deleted. A read model that is built again counts it, and deletes the
 // request again, since it is from before what is kept.
 func (l *Layout) placeForgotten(ctx context.Context) error {
-	var kept []schema.Time
-	if err := l.View.Select(ctx, &kept, `SELECT kept_from FROM retention WHERE name = 'requests'`); err != nil {
-		return fmt.Errorf("reading what is kept of requests: %w", err)
-	}
-	if len(kept) == 0 {
-		return nil
+	kept, known, err := l.keptFrom(ctx)
+	if err != nil || !known {
+		return err
 	}
 	var rows []struct {
 		JobID     string          `db:"job_id"`
@@ -204,12 +238,12 @@ func (l *Layout) placeForgotten(ctx context.Context) error {
 		FailedAt  *schema.Time    `db:"failed_at"`
 		OutcomeID *int64          `db:"outcome_id"`
 	}
-	err := l.View.Select(ctx, &rows, `SELECT c.job_id, j.provider, j.symbols, c.failures, f.symbol, f.code, f.reason, f.failed_at, f.outcome_id
+	err = l.View.Select(ctx, &rows, `SELECT c.job_id, j.provider, j.symbols, c.failures, f.symbol, f.code, f.reason, f.failed_at, f.outcome_id
 		FROM job_counts AS c JOIN polling_jobs AS j ON j.job_id = c.job_id LEFT JOIN job_failures AS f ON f.job_id = c.job_id ORDER BY c.job_id`)
 	if err != nil {
 		return fmt.Errorf("reading the failures of jobs: %w", err)
 	}
-	before := kept[0].Add(-forgottenBefore)
+	before := kept.Add(-forgottenBefore)
 	for _, row := range rows {
 		missing := row.Failures - l.failures[row.JobID]
 		if missing <= 0 || row.OutcomeID == nil {
@@ -268,8 +302,13 @@ func (l *Layout) placeMissing() error {
 	return nil
 }
 
-// forgottenBefore is how long before what is kept the deleted requests are said to have failed.
-const forgottenBefore = time.Hour
+const (
+	// forgottenBefore is how long before what is kept the deleted requests are said to have been
+	// made, or to have failed.
+	forgottenBefore = time.Hour
+	// longestRequest is more than the time from a request to its answer may be.
+	longestRequest = time.Hour
+)
 
 func (l *Layout) forgotten(failure schema.QuoteFailed, job string, n int) (refill.Slot, error) {
 	id := schema.DeriveID(refillEvents, "forgotten", job, strconv.Itoa(n))
