@@ -3,7 +3,8 @@
 //
 // A price before a split of N new shares for O old ones is multiplied by O/N. A price before a
 // dividend is multiplied by 1 − amount/close, where the close is the last price before the
-// ex-date: so the return over the ex-date is that of a holder who reinvests the dividend. That is
+// ex-date, less other dividends and by the splits since that price: so the return over the ex-date
+// is that of a holder who reinvests the dividends. That is
 // the factor of the Center for Research in Security Prices ("Data Descriptions Guide: CRSP US
 // Stock & US Index Databases", factor to adjust price), and of Yahoo's adjusted close. The
 // product of all factors after a price is exact, and the adjusted price is rounded once,

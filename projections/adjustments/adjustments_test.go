@@ -153,16 +153,23 @@ func TestFactorsOfCases(t *testing.T) {
 		events []schema.Payload
 		want   string // of 100 on the first day, or the error
 	}{
-		"nothing":                          {nil, "100"},
-		"reverse split":                    {[]schema.Payload{recorded("A", terms(2, schema.SplitAdjustment, "1:3"))}, "300"},
-		"3 for 2, three times a third":     {[]schema.Payload{recorded("A", terms(2, schema.SplitAdjustment, "3:2")), recorded("A", terms(3, schema.SplitAdjustment, "2:3"))}, "100"},
-		"a factor":                         {[]schema.Payload{recorded("A", terms(2, schema.FactorAdjustment, "0.25"))}, "25"},
-		"effective with the price":         {[]schema.Payload{recorded("A", terms(1, schema.FactorAdjustment, "0.25"))}, "100"},
-		"a dividend before every price":    {[]schema.Payload{recorded("A", terms(1, schema.DividendAdjustment, "1000"))}, "100"},
-		"recorded twice":                   {[]schema.Payload{recorded("A", terms(2, schema.FactorAdjustment, "0.25")), recorded("A", terms(2, schema.FactorAdjustment, "0.25"))}, "25"},
-		"a dividend of the whole price":    {[]schema.Payload{recorded("A", terms(2, schema.DividendAdjustment, "100"))}, "is not below the last price before it, 100"},
-		"factors beyond any price":         {[]schema.Payload{recorded("A", terms(2, schema.FactorAdjustment, "999999999999999999")), recorded("A", terms(3, schema.FactorAdjustment, "999999999999999999"))}, "multiply to more than 10^18"},
-		"retracted and recorded once more": {[]schema.Payload{recorded("A", terms(2, schema.FactorAdjustment, "0.25")), retracted("A", terms(2, schema.FactorAdjustment, "0.25")), recorded("A", terms(2, schema.FactorAdjustment, "0.25"))}, "25"},
+		"nothing":                                    {nil, "100"},
+		"reverse split":                              {[]schema.Payload{recorded("A", terms(2, schema.SplitAdjustment, "1:3"))}, "300"},
+		"3 for 2, three times a third":               {[]schema.Payload{recorded("A", terms(2, schema.SplitAdjustment, "3:2")), recorded("A", terms(3, schema.SplitAdjustment, "2:3"))}, "100"},
+		"a factor":                                   {[]schema.Payload{recorded("A", terms(2, schema.FactorAdjustment, "0.25"))}, "25"},
+		"effective with the price":                   {[]schema.Payload{recorded("A", terms(1, schema.FactorAdjustment, "0.25"))}, "100"},
+		"a dividend before every price":              {[]schema.Payload{recorded("A", terms(1, schema.DividendAdjustment, "1000"))}, "100"},
+		"recorded twice":                             {[]schema.Payload{recorded("A", terms(2, schema.FactorAdjustment, "0.25")), recorded("A", terms(2, schema.FactorAdjustment, "0.25"))}, "25"},
+		"a dividend of the whole price":              {[]schema.Payload{recorded("A", terms(2, schema.DividendAdjustment, "100"))}, "is not below the last price before it, 100"},
+		"factors beyond any price":                   {[]schema.Payload{recorded("A", terms(2, schema.FactorAdjustment, "999999999999999999")), recorded("A", terms(3, schema.FactorAdjustment, "999999999999999999"))}, "multiply to more than 10^18"},
+		"dividends of one day add up":                {[]schema.Payload{recorded("A", terms(3, schema.DividendAdjustment, "2")), recorded("A", terms(3, schema.DividendAdjustment, "4"))}, "94.230769230769230769"},                                                         // × 98/104
+		"a dividend and a split of one day":          {[]schema.Payload{recorded("A", terms(3, schema.SplitAdjustment, "4:1")), recorded("A", terms(3, schema.DividendAdjustment, "4"))}, "24.038461538461538462"},                                                          // × 100/104 ÷ 4
+		"a dividend after a split, no price between": {[]schema.Payload{recorded("A", terms(7, schema.SplitAdjustment, "3:1")), recorded("A", terms(8, schema.DividendAdjustment, "0.9"))}, "30"},                                                                           // × 1/3 × 8.1/9
+		"two dividends after one price":              {[]schema.Payload{recorded("A", terms(8, schema.DividendAdjustment, "5")), recorded("A", terms(7, schema.DividendAdjustment, "2"))}, "74.074074074074074074"},                                                         // × 20/27
+		"two, with a split between":                  {[]schema.Payload{recorded("A", terms(9, schema.DividendAdjustment, "3")), recorded("A", terms(8, schema.SplitAdjustment, "3:1")), recorded("A", terms(7, schema.DividendAdjustment, "9"))}, "11.111111111111111111"}, // (27 − 9) / 3 − 3 = 3 of 27
+		"dividends of the whole price":               {[]schema.Payload{recorded("A", terms(3, schema.DividendAdjustment, "100")), recorded("A", terms(3, schema.DividendAdjustment, "4"))}, "the last price before it, 104, of which the adjustments since leave"},
+		"a dividend beyond what a split leaves":      {[]schema.Payload{recorded("A", terms(7, schema.SplitAdjustment, "3:1")), recorded("A", terms(8, schema.DividendAdjustment, "9"))}, "the last price before it, 27, of which the adjustments since leave 9"},
+		"retracted and recorded once more":           {[]schema.Payload{recorded("A", terms(2, schema.FactorAdjustment, "0.25")), retracted("A", terms(2, schema.FactorAdjustment, "0.25")), recorded("A", terms(2, schema.FactorAdjustment, "0.25"))}, "25"},
 	} {
 		r.after(t, append(closes(), test.events...), func() {
 			f, err := r.reader.Factors(t.Context(), "p", "A")

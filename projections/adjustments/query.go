@@ -1,6 +1,7 @@
 package adjustments
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/big"
@@ -123,31 +124,35 @@ var (
 	least = new(big.Rat).Inv(most)
 )
 
+// unit is one, in the units of a decimal.
+var unit = schema.MustDecimal("1").Units()
+
 // Factors are those that count of a symbol. Its error is a *FactorError where a dividend is not
-// below the last price before it.
+// below what a share was worth before it.
 func (r Reader) Factors(ctx context.Context, provider schema.Provider, symbol schema.Symbol) (Factors, error) {
 	all, err := r.Of(ctx, provider, symbol)
 	if err != nil {
 		return Factors{}, err
 	}
 	all = slices.DeleteFunc(all, func(a Adjustment) bool { return a.Retracted })
+	slices.SortStableFunc(all, inEffect)
 	closes, err := r.closes(ctx, all)
+	if err != nil {
+		return Factors{}, err
+	}
+	factors, err := factorsOf(all, closes)
 	if err != nil {
 		return Factors{}, err
 	}
 	var f Factors
 	prices, sizes := big.NewRat(1, 1), big.NewRat(1, 1)
-	for i, a := range all { // the newest first
-		factor, err := factorOf(a, closes[i])
-		if err != nil {
-			return Factors{}, err
-		}
-		if factor == nil {
+	for i, a := range slices.Backward(all) {
+		if factors[i] == nil {
 			continue
 		}
-		prices = new(big.Rat).Mul(prices, factor)
+		prices = new(big.Rat).Mul(prices, factors[i])
 		if a.Terms.Kind == schema.SplitAdjustment {
-			sizes = new(big.Rat).Mul(sizes, factor)
+			sizes = new(big.Rat).Mul(sizes, factors[i])
 		}
 		if prices.Cmp(most) > 0 || prices.Cmp(least) < 0 || sizes.Cmp(most) > 0 || sizes.Cmp(least) < 0 {
 			return Factors{}, &FactorError{fmt.Sprintf("the factors of %s at %s from %s on multiply to more than 10^18 or less than 10^-18: retract one of them",
@@ -159,10 +164,25 @@ func (r Reader) Factors(ctx context.Context, provider schema.Provider, symbol sc
 	return f, nil
 }
 
+// inEffect orders adjustments as they become effective. A dividend is paid for the shares there
+// were before a split of the same instant.
+func inEffect(a, b Adjustment) int {
+	if order := a.Terms.EffectiveAt.Compare(b.Terms.EffectiveAt); order != 0 {
+		return order
+	}
+	rank := func(a Adjustment) int {
+		if a.Terms.Kind == schema.DividendAdjustment {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Compare(rank(a), rank(b))
+}
+
 // closes are the last prices before dividends; nil for other adjustments, and where there is no
 // such price.
-func (r Reader) closes(ctx context.Context, all []Adjustment) ([]*schema.Decimal, error) {
-	closes := make([]*schema.Decimal, len(all))
+func (r Reader) closes(ctx context.Context, all []Adjustment) ([]*processedprices.Price, error) {
+	closes := make([]*processedprices.Price, len(all))
 	var queries []processedprices.Query
 	var of []int
 	for i, a := range all {
@@ -177,37 +197,63 @@ func (r Reader) closes(ctx context.Context, all []Adjustment) ([]*schema.Decimal
 	}
 	for n, page := range pages {
 		for _, p := range page {
-			closes[of[n]] = &p.Price
+			closes[of[n]] = &p
 		}
 	}
 	return closes, nil
 }
 
-// factorOf is the factor of an adjustment; nil where it has none, since there is no price that
-// it could adjust.
-func factorOf(a Adjustment, closing *schema.Decimal) (*big.Rat, error) {
-	value := a.Terms.Value.Units()
-	unit := schema.MustDecimal("1").Units()
-	switch a.Terms.Kind {
-	case schema.SplitAdjustment:
-		per := unit
-		if !a.Terms.Per.IsZero() {
-			per = a.Terms.Per.Units()
+// factorsOf are the factors of adjustments, which are in the order of inEffect; nil where one has
+// none, since there is no price that it could adjust.
+func factorsOf(all []Adjustment, closes []*processedprices.Price) ([]*big.Rat, error) {
+	factors := make([]*big.Rat, len(all))
+	left := make([]*big.Rat, len(all)) // what a share is worth after each dividend, in units
+	for i, a := range all {
+		value := a.Terms.Value.Units()
+		switch a.Terms.Kind {
+		case schema.SplitAdjustment:
+			per := unit
+			if !a.Terms.Per.IsZero() {
+				per = a.Terms.Per.Units()
+			}
+			factors[i] = new(big.Rat).SetFrac(per, value)
+		case schema.DividendAdjustment:
+			if closes[i] == nil {
+				continue
+			}
+			worth := worthBefore(i, all, closes[i], factors, left)
+			left[i] = new(big.Rat).Sub(worth, new(big.Rat).SetInt(value))
+			if left[i].Sign() <= 0 {
+				return nil, notBelow(a, closes[i].Price, worth)
+			}
+			factors[i] = new(big.Rat).Quo(left[i], worth)
+		case schema.FactorAdjustment:
+			factors[i] = new(big.Rat).SetFrac(value, unit)
 		}
-		return new(big.Rat).SetFrac(per, value), nil
-	case schema.DividendAdjustment:
-		if closing == nil {
-			return nil, nil
-		}
-		if closing.Cmp(a.Terms.Value) <= 0 {
-			return nil, &FactorError{fmt.Sprintf("the dividend of %s of %s at %s, %s, is not below the last price before it, %s: retract one of them",
-				a.Terms.EffectiveAt.Text(), a.Symbol, a.Provider, a.Terms.Value, closing)}
-		}
-		paid := closing.Sub(a.Terms.Value)
-		return new(big.Rat).SetFrac(paid.Units(), closing.Units()), nil
-	case schema.FactorAdjustment:
 	}
-	return new(big.Rat).SetFrac(value, unit), nil
+	return factors, nil
+}
+
+// worthBefore is what a share is worth before adjustment i, in units: the last price before it,
+// less the dividends since that price and by the factors of splits since then.
+func worthBefore(i int, all []Adjustment, closing *processedprices.Price, factors, left []*big.Rat) *big.Rat {
+	since := big.NewRat(1, 1)
+	for j := i - 1; j >= 0 && all[j].Terms.EffectiveAt.After(closing.Timestamp); j-- {
+		if left[j] != nil { // it follows the same price
+			return since.Mul(since, left[j])
+		}
+		since.Mul(since, factors[j])
+	}
+	return since.Mul(since, new(big.Rat).SetInt(closing.Price.Units()))
+}
+
+func notBelow(a Adjustment, closing schema.Decimal, worth *big.Rat) error {
+	since := ""
+	if worth.Cmp(new(big.Rat).SetInt(closing.Units())) != 0 {
+		since = fmt.Sprintf(", of which the adjustments since leave %s", schema.RoundUnits(worth.Num(), worth.Denom()))
+	}
+	return &FactorError{fmt.Sprintf("the dividend of %s of %s at %s, %s, is not below the last price before it, %s%s: retract one of them",
+		a.Terms.EffectiveAt.Text(), a.Symbol, a.Provider, a.Terms.Value, closing, since)}
 }
 
 // from is the first step after a time; its product is that of all adjustments after it.
