@@ -13,7 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pricemill/pricemill/handlers/backfill"
 	"github.com/pricemill/pricemill/handlers/normalize"
+	"github.com/pricemill/pricemill/handlers/rawstore"
+	"github.com/pricemill/pricemill/handlers/stream"
 	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
@@ -21,7 +24,10 @@ import (
 	"github.com/pricemill/pricemill/pipeline/refill"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
+	"github.com/pricemill/pricemill/projections/adjustments"
+	"github.com/pricemill/pricemill/projections/jobs"
 	"github.com/pricemill/pricemill/projections/logrecords"
+	"github.com/pricemill/pricemill/projections/requests"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -169,7 +175,7 @@ func (r *logRefiller) run(ctx context.Context, v refilling) (out refilledLog, er
 			return refilledLog{}, err
 		}
 		if len(lost) == 0 && !begun {
-			return refilledLog{Start: refillFinished}, nil
+			return refilledLog{Start: refillFinished}, r.refuseHeadless(ctx)
 		}
 		if err := r.checkComplete(ctx, lost, spare); err != nil && !v.accept {
 			return refilledLog{}, err
@@ -229,6 +235,13 @@ func (r *logRefiller) openDatabase(ctx context.Context) error {
 	b.closers = append(b.closers, b.store.Close)
 	if err := r.refuseService(ctx); err != nil {
 		return err
+	}
+	if r.config.DatabaseURL != "" {
+		release, err := exclusive(ctx, b.store, r.log)
+		if err != nil {
+			return err
+		}
+		b.closers = append(b.closers, release)
 	}
 	there, err := installed(ctx, b.store)
 	if err != nil {
@@ -367,11 +380,38 @@ func (r *logRefiller) isEmpty(ctx context.Context, name schema.Topic, exists boo
 	return !slices.ContainsFunc(ranges, func(held log.OffsetRange) bool { return held.End > 0 }), nil
 }
 
-// tablesOf are the projections whose tables alone tell of the records of a topic.
+// refuseHeadless says which topics lack their oldest records: only a lost topic is filled.
+func (r *logRefiller) refuseHeadless(ctx context.Context) error {
+	infos, err := r.backends.kafka.Topics(ctx, schema.Topics())
+	if err != nil {
+		return err
+	}
+	var headless []string
+	for _, name := range schema.Topics() {
+		if _, exists := infos[name]; !exists {
+			continue
+		}
+		ranges, err := r.backends.kafka.Offsets(ctx, name)
+		if err != nil {
+			return fmt.Errorf("asking for the ends of %s: %w", name, err)
+		}
+		part := slices.IndexFunc(ranges, func(held log.OffsetRange) bool { return held.Oldest > 0 })
+		if part >= 0 {
+			headless = append(headless, fmt.Sprintf("%s/%d begins at offset %d", r.config.Topics[name], part, ranges[part].Oldest))
+		}
+	}
+	if len(headless) > 0 {
+		return fmt.Errorf("no topic is lost, but oldest records are: %s. Only whole topics are filled: delete these topics, and run the command again; "+
+			"see docs/refill.md for what does not come back", strings.Join(headless, ", "))
+	}
+	return nil
+}
+
+// tablesOf are the stages and projections whose tables alone tell of some records of a topic.
 var tablesOf = map[schema.Topic][]string{
-	schema.PollingJobs:   {"polling-jobs"},
-	schema.RawQuotes:     {"raw-store"},
-	schema.QuoteOutcomes: {"requests"},
+	schema.PollingJobs:   {jobs.Name, adjustments.Name, stream.Name, backfill.Name},
+	schema.RawQuotes:     {rawstore.Name},
+	schema.QuoteOutcomes: {requests.Name},
 }
 
 // serving are the stages of the generations that serve.
@@ -408,7 +448,10 @@ func (r *logRefiller) checkComplete(ctx context.Context, lost, spare []store.Top
 		return err
 	}
 	for _, topic := range lost {
-		furthest, table := map[int32]int64{}, map[int32]int64{}
+		furthest, read := map[int32]int64{}, map[string]map[int32]int64{}
+		for stage := range serving {
+			read[withoutGeneration(stage)] = map[int32]int64{}
+		}
 		for _, p := range positions {
 			if p.Topic != topic.Name {
 				continue
@@ -417,14 +460,22 @@ func (r *logRefiller) checkComplete(ctx context.Context, lost, spare []store.Top
 				return fmt.Errorf("stage %s is in an earlier incarnation of topic %s: resolve that first; see docs/halts.md", p.Stage, topic.Name)
 			}
 			furthest[p.Part] = max(furthest[p.Part], p.Next)
-			if (serving[p.Stage] || p.Stage == "raw-store") && slices.Contains(tablesOf[schema.Topic(topic.Name)], withoutGeneration(p.Stage)) {
-				table[p.Part] = max(table[p.Part], p.Next)
+			name := withoutGeneration(p.Stage)
+			if name != p.Stage && !serving[p.Stage] {
+				continue
 			}
+			if read[name] == nil {
+				read[name] = map[int32]int64{}
+			}
+			read[name][p.Part] = max(read[name][p.Part], p.Next)
 		}
-		for part, next := range furthest {
-			if names := tablesOf[schema.Topic(topic.Name)]; len(names) > 0 && table[part] < next {
-				return fmt.Errorf("%s is %d records behind on %s/%d, and no other table tells of them: what only other stages have read cannot be given again; "+
-					"--accept-differences leaves gaps there", strings.Join(names, " and "), next-table[part], topic.Name, part)
+		for _, name := range tablesOf[schema.Topic(topic.Name)] {
+			positions, there := read[name]
+			for part, next := range furthest {
+				if there && positions[part] < next {
+					return fmt.Errorf("%s is %d records behind on %s/%d, and no other table tells of them: what only other stages have read cannot be given again; "+
+						"--accept-differences leaves gaps there", name, next-positions[part], topic.Name, part)
+				}
 			}
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -320,11 +321,25 @@ func TestRefillLogIsRefused(t *testing.T) {
 	p := start(t, env)
 	p.feed(oneEach(0, 10))
 	p.stopped()
+	administer(t, env, func(admin sarama.ClusterAdmin) {
+		require.NoError(t, admin.DeleteRecords(topicName(env, schema.RawQuotes), map[int32]int64{1: 3}))
+	})
+	refused(env, 1, "oldest records are: "+topicName(env, schema.RawQuotes)+"/1 begins at offset 3. Only whole topics are filled")
 	loseTopics(t, env)
+	if onPostgres() { // on SQLite, a file lock excludes them
+		execute(t, env, `INSERT INTO leases (name, owner, expires_ms) VALUES ('log', 'another run', 9000000000000)`)
+		refused(env, 1, "another run works with the database: wait until it has ended")
+		execute(t, env, `DELETE FROM leases WHERE name = 'log'`)
+	}
 	execute(t, env, `INSERT INTO positions (stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, moved_at)
 		SELECT 'latest-prices.g1', topic, part, topic_id, next_offset + 1, chain_outbox, chain_seq, '', moved_at FROM positions WHERE stage = 'raw-store' AND part = 2`)
 	refused(env, 1, "raw-store is 1 records behind on raw-quotes/2")
 	execute(t, env, `DELETE FROM positions WHERE stage = 'latest-prices.g1' AND topic = 'raw-quotes'`)
+	for _, stage := range []string{"polling-jobs.g1", "adjustments.g1", "stream", "backfill"} {
+		execute(t, env, `UPDATE positions SET next_offset = next_offset + 1 WHERE topic = 'polling-jobs' AND part = 2 AND stage <> '`+stage+`'`)
+		refused(env, 1, strings.TrimSuffix(stage, ".g1")+" is 1 records behind on polling-jobs/2")
+		execute(t, env, `UPDATE positions SET next_offset = next_offset - 1 WHERE topic = 'polling-jobs' AND part = 2 AND stage <> '`+stage+`'`)
+	}
 	execute(t, env, `INSERT INTO renormalizations (id, seq, provider, reason, state, created_at, changed_at) SELECT 'r1', 1, '', 'a reason', 'promoted', moved_at, moved_at FROM positions LIMIT 1`)
 	refused(env, 1, "r1 serves: of answers that were read again")
 	execute(t, env, `DELETE FROM renormalizations`)
