@@ -73,7 +73,7 @@ test-services: ## Run the integration tests on PostgreSQL, Apache Kafka and Redi
 test-postgres: ## Run tests of the program on PostgreSQL alone, which then holds the log; starts it if need be
 	@services=$$(.ci/services up) && eval "$$services" && unset KAFKA_BOOTSTRAP_SERVERS && \
 	PRICEMILL_TEST_TABLE=1 $(GO) test -count=1 -parallel 4 -timeout 40m \
-		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestTheOrderOfAFile|TestRebuildIsKilled|TestAStreamIsTakenOver|TestMove|TestVerifyAndRebuildAfterRetention' ./cmd
+		-run 'TestAStandby|TestOneDatabase|TestADamagedLog|TestReplayOfATable|TestASecondProcess|TestTheMainJob|TestKilled|TestVerifyFinds|TestIngest|TestTheOrderOfAFile|TestRebuildIsKilled|TestAStreamIsTakenOver|TestMove|TestVerifyAndRebuildAfterRetention|TestTheOperationsDrill' ./cmd
 
 .PHONY: test-deployment
 test-deployment: ## Hold compose files, Dockerfile, secrets, Kubernetes manifests and the systemd unit to the rules; needs no Docker

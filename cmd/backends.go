@@ -257,6 +257,9 @@ var errMoveUnderWay = errors.New("a move into this database is under way, or was
 // errRefillUnderWay says that a database is not filled again completely.
 var errRefillUnderWay = errors.New("this database is being filled again from the log, or that was interrupted: run \"pricemill refill database\" until it says that the database can be used, or create an empty one where it says that it cannot be")
 
+// errRestoreUnderWay says that a restored database lacks what the log has beyond the backup.
+var errRestoreUnderWay = errors.New("this database was restored, and is being brought to the end of the log, or that was interrupted: run \"pricemill refill database --restored\" until it says that the database can be used")
+
 // errLogRefillUnderWay says that the log of a database is not filled again completely.
 var errLogRefillUnderWay = errors.New("the log is being filled again from this database, or that was interrupted: run \"pricemill refill log\" until it says that the log can be used")
 
@@ -270,6 +273,8 @@ func underWay(recorded string) error {
 		return errMoveUnderWay
 	case store.RefillUnderWay:
 		return errRefillUnderWay
+	case store.RestoreUnderWay:
+		return errRestoreUnderWay
 	case store.LogRefillUnderWay:
 		return errLogRefillUnderWay
 	case store.DeletionUnderWay:

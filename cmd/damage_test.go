@@ -39,7 +39,7 @@ func TestADamagedDatabase(t *testing.T) {
 		for _, args := range commands {
 			status, _, stderr := run(t, p.env, args...)
 			assert.Equal(t, 1, status, "%s: %v", name, args)
-			for _, says := range []string{"pricemill.db is damaged", `"pricemill backup"`, `"A damaged database" in docs/operations.md`} {
+			for _, says := range []string{"pricemill.db is damaged", `"pricemill backup"`, `"A damaged database" in docs/operations-reference.md`} {
 				assert.Contains(t, stderr, says, "%s: %v", name, args)
 			}
 		}

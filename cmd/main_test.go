@@ -277,7 +277,12 @@ func command(t testing.TB, env environment, args ...string) *exec.Cmd {
 // spawn starts the program as a process of its own, which can be killed.
 func spawn(t testing.TB, env environment) (*exec.Cmd, *logs) {
 	t.Helper()
-	process := command(t, env, "serve")
+	return launched(t, command(t, env, "serve"))
+}
+
+// launched starts a process, and collects its log.
+func launched(t testing.TB, process *exec.Cmd) (*exec.Cmd, *logs) {
+	t.Helper()
 	stderr, err := process.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, process.Start())

@@ -52,7 +52,7 @@ if the source was used meanwhile. Until it is finished, no other command works
 with the target.
 
 The exit status is 0 where the target holds all that the source does.
-See "Growing" in docs/operations.md.`,
+See "Growing" in docs/operations-reference.md.`,
 		Example: "  pricemill move --to-database postgres://pricemill@db/pricemill --dry-run\n" +
 			"  pricemill move --to-database postgres://pricemill@db/pricemill\n" +
 			"  pricemill move --to-database postgres://pricemill@db/b --to-kafka broker:9092",

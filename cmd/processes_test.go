@@ -49,6 +49,7 @@ type worker struct {
 	t       testing.TB
 	name    string
 	env     environment
+	binary  string    // of another version; empty for this one
 	process *exec.Cmd // nil while it does not run
 	logs    *logs
 }
@@ -83,6 +84,10 @@ func (w *worker) start() {
 // launch is start, and does not wait until the process works.
 func (w *worker) launch() {
 	w.t.Helper()
+	if w.binary != "" {
+		w.process, w.logs = launched(w.t, programOf(w.binary, w.env, "serve"))
+		return
+	}
 	w.process, w.logs = spawn(w.t, w.env)
 }
 

@@ -84,11 +84,11 @@ func TestCIBeginsOnABareMachine(t *testing.T) {
 	assert.NotRegexp(t, `(?m)^\s*make test$`, run, "once is enough")
 }
 
-// TestTheOperationsCommands: what docs/operations.md has is there, by name and by
+// TestTheOperationsCommands: what docs/operations-reference.md has is there, by name and by
 // flag. What it does is tested where it is made.
 func TestTheOperationsCommands(t *testing.T) {
 	t.Parallel()
-	operations, err := os.ReadFile("../docs/operations.md")
+	operations, err := os.ReadFile("../docs/operations-reference.md")
 	require.NoError(t, err)
 	program := regexp.MustCompile(`(?:bin/|/)pricemill ([a-z-]+)|docker compose run --rm \w+ ([a-z-]+)`)
 	ran := 0

@@ -37,6 +37,9 @@ database was lost: raw answers, polling jobs, requests, streams, dead letters,
 positions and read models, with the ids that they had. Nothing is written to the
 log; events that the lost database had not sent yet are put into the outbox.
 
+With --restored the database is not empty, but restored from a backup, and gets
+what the log has beyond it.
+
 Stop the service and what restarts it first: one that starts on the empty
 database derives all events again, into the log. Use its settings, PLUGINS among
 them: a stage that is not filled and has a consumer group on Kafka is named.
@@ -49,10 +52,11 @@ What only the database knew is lost: API keys, the counts of streams, spent
 budgets of providers, rebuilds, and which dead letters were discarded.
 
 The exit status is 0 where the database is complete. See docs/refill.md.`,
-		Example: "  pricemill refill database\n  pricemill refill database -o json",
+		Example: "  pricemill refill database\n  pricemill refill database --restored",
 		Args:    exactArgs(0),
 		RunE:    func(c *cobra.Command, _ []string) error { return a.refillDatabase(c.Context(), v) },
 	}
+	database.Flags().BoolVar(&v.restored, "restored", false, "the database was restored from a backup: bring it to the end of the log")
 	database.Flags().BoolVar(&v.accept, "accept-differences", false, "finish although the check found differences, which are printed")
 	database.Flags().StringSliceVar(&v.absent, "allow-missing-topic", nil, "create this `TOPIC`, which the installation never had, or take it as empty (a comma-separated list)")
 	outputFlag(database, &v.output)
@@ -63,6 +67,8 @@ The exit status is 0 where the database is complete. See docs/refill.md.`,
 // refilling is what the flags of refill say.
 type refilling struct {
 	accept bool
+	// restored says that the database is not empty: it was restored from a backup.
+	restored bool
 	// absent are names on Kafka of topics that need not exist.
 	absent []string
 	output string
@@ -70,7 +76,7 @@ type refilling struct {
 
 // refilled is what refill prints.
 type refilled struct {
-	// Start is "new" or "continued", or "finished" where nothing was left to do.
+	// Start is "new", "restored" or "continued", or "finished" where nothing was left to do.
 	Start string `json:"start"`
 	refill.Result
 	Tables []tableRows `json:"tables"`
@@ -90,6 +96,7 @@ type tableRows struct {
 // The beginnings of a refill.
 const (
 	refillNew       = "new"
+	refillRestored  = "restored"
 	refillContinued = "continued"
 	refillFinished  = "finished"
 )
@@ -187,7 +194,7 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	if err := refill.CheckHeads(ctx, r.backends.broker, slices.Collect(maps.Keys(infos))); err != nil {
 		return refilled{}, err
 	}
-	start, err := r.openDatabase(ctx, cluster)
+	start, err := r.openDatabase(ctx, cluster, v.restored)
 	if err != nil || start == refillFinished {
 		return refilled{Start: start}, err
 	}
@@ -196,8 +203,17 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	if err != nil {
 		return refilled{}, err
 	}
+	newest := map[string]store.Topic{} // a restored database may know former ones
 	for _, topic := range known {
-		if infos[schema.Topic(topic.Name)].ID != topic.ID {
+		if topic.Epoch >= newest[topic.Name].Epoch {
+			newest[topic.Name] = topic
+		}
+	}
+	for name, topic := range newest {
+		if infos[schema.Topic(name)].ID != topic.ID {
+			if v.restored {
+				return refilled{}, fmt.Errorf("topic %s was created again since the backup was made, and has not all records: start the service, and run \"pricemill stages skip\"", name)
+			}
 			return refilled{}, fmt.Errorf("an interrupted refill has begun to fill this database from another log, whose topic %s had the id %s: "+
 				"choose an empty database", topic.Name, topic.ID)
 		}
@@ -210,7 +226,10 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	r.bar = r.app.progress()
 	defer r.bar.end()
 	record := store.MoveRecord{Log: cluster, BeganAt: schema.NewTime(time.Now())}
-	stages, err := r.fill(ctx, set, v.absent, &out)
+	stages, err := r.fill(ctx, set, v, &out)
+	if err != nil && start == refillRestored && isUntouched(err) {
+		err = errors.Join(err, b.store.Write(ctx, func(tx *store.Tx) error { return tx.AbandonRestore(ctx, cluster) }))
+	}
 	if err != nil {
 		return refilled{}, err
 	}
@@ -221,7 +240,7 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 		return refilled{}, err
 	}
 	if !v.accept && !allHold(out.Checks) {
-		if out.DerivedTwice > 0 {
+		if out.DerivedTwice > 0 && !v.restored {
 			return out, fmt.Errorf("%w. The log has %d events of stages twice: a service was started after the database was lost, or set back, and derived them again. "+
 				"Another empty database does not help: continue with the one on which that service worked, if it is there; see docs/refill.md", errRefill, out.DerivedTwice)
 		}
@@ -230,9 +249,17 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	if err := r.refuseConsumers(ctx); err != nil {
 		return refilled{}, err
 	}
+	if v.restored {
+		return out, b.store.Write(ctx, func(tx *store.Tx) error { return tx.FinishRestore(ctx, cluster) })
+	}
 	now := schema.NewTime(time.Now())
 	record.FinishedAt = &now
 	return out, b.store.Write(ctx, func(tx *store.Tx) error { return tx.FinishRefill(ctx, record) })
+}
+
+// isUntouched reports whether a restored database was refused as it is.
+func isUntouched(err error) bool {
+	return errors.Is(err, refill.ErrHalted) || errors.Is(err, refill.ErrBegun) || errors.Is(err, refill.ErrShorter)
 }
 
 // source describes the topics, and refuses a log that lacks one: a deleted topic would be taken
@@ -268,8 +295,8 @@ func (r *refiller) source(ctx context.Context, absent []string) (map[schema.Topi
 	return infos, nil
 }
 
-// openDatabase opens a database that is empty, or that an interrupted refill left.
-func (r *refiller) openDatabase(ctx context.Context, cluster string) (start string, err error) {
+// openDatabase opens a database that is empty, or restored, or that an interrupted refill left.
+func (r *refiller) openDatabase(ctx context.Context, cluster string, restored bool) (start string, err error) {
 	if err := r.refuseConsumers(ctx); err != nil {
 		return "", err
 	}
@@ -277,19 +304,32 @@ func (r *refiller) openDatabase(ctx context.Context, cluster string) (start stri
 	if err != nil {
 		return "", err
 	}
-	start, err = startOf(ctx, r.config, db, cluster)
+	if restored {
+		start, err = startOfRestored(ctx, r.config, db, cluster)
+	} else {
+		start, err = startOf(ctx, r.config, db, cluster)
+	}
 	if err == nil && start != refillFinished && r.config.DatabaseURL == "" {
 		err = r.backends.lock(r.config, serving)
 	}
 	if err != nil || start == refillFinished {
 		return start, errors.Join(err, db.Close())
 	}
-	if r.backends.store, err = store.OpenToRefill(ctx, db); err != nil {
+	if restored {
+		r.backends.store, err = store.Open(ctx, db)
+	} else {
+		r.backends.store, err = store.OpenToRefill(ctx, db)
+	}
+	if err != nil {
 		return "", errors.Join(err, db.Close())
 	}
 	r.backends.closers = append(r.backends.closers, r.backends.store.Close)
-	// One that had an identity, of a first start that was interrupted, is marked here.
-	if err := r.backends.store.RecordLog(ctx, store.RefillUnderWay); err != nil {
+	if restored {
+		err = r.backends.store.Write(ctx, func(tx *store.Tx) error { return tx.BeginRestore(ctx, cluster) })
+	} else { // one that had an identity, of a first start that was interrupted, is marked here
+		err = r.backends.store.RecordLog(ctx, store.RefillUnderWay)
+	}
+	if err != nil {
 		return "", err
 	}
 	return start, r.modules.createTables(ctx, r.backends.store)
@@ -305,6 +345,8 @@ func startOf(ctx context.Context, c config, db store.Engine, cluster string) (st
 		return "", errMoveUnderWay
 	case recorded == store.LogRefillUnderWay:
 		return "", errLogRefillUnderWay
+	case recorded == store.RestoreUnderWay:
+		return "", errRestoreUnderWay
 	case recorded == store.RefillUnderWay:
 		return refillContinued, nil
 	case recorded == "" && !used:
@@ -316,6 +358,23 @@ func startOf(ctx context.Context, c config, db store.Engine, cluster string) (st
 	}
 	return "", fmt.Errorf("%s is not empty: if a service began on it after the other one was lost, keep it, and create another empty one; "+
 		"the refill of that one says if events were derived again, and then you need this one", nameOf(c))
+}
+
+// startOfRestored is startOf for a database that was restored from a backup.
+func startOfRestored(ctx context.Context, c config, db store.Engine, cluster string) (string, error) {
+	recorded, used, err := store.RecordedLog(ctx, db)
+	switch {
+	case err != nil:
+		return "", err
+	case recorded == store.RestoreUnderWay:
+		return refillContinued, nil
+	case recorded == cluster && used:
+		return refillRestored, nil
+	case recorded == "" && !used:
+		return "", fmt.Errorf("%s is empty: restore the backup first, or fill it from the whole log, without --restored", nameOf(c))
+	}
+	_, err = checkLog(ctx, c, db, cluster)
+	return "", err
 }
 
 // refuseConsumers refuses to work while a service consumes the log.
@@ -343,7 +402,7 @@ func (r *refiller) read(records int) {
 }
 
 // fill fills all tables, and returns the stages of the service.
-func (r *refiller) fill(ctx context.Context, set *topics.Set, absent []string, out *refilled) ([]engine.StageSpec, error) {
+func (r *refiller) fill(ctx context.Context, set *topics.Set, v refilling, out *refilled) ([]engine.StageSpec, error) {
 	// The other projections look the prices up that a correction changes.
 	var first, folds []engine.StageSpec
 	for _, p := range r.modules.projections {
@@ -369,12 +428,12 @@ func (r *refiller) fill(ctx context.Context, set *topics.Set, absent []string, o
 	}
 	var empty []schema.Topic
 	for _, topic := range schema.Topics() {
-		if slices.Contains(absent, r.config.Topics[topic]) {
+		if slices.Contains(v.absent, r.config.Topics[topic]) {
 			empty = append(empty, topic)
 		}
 	}
 	var err error
-	out.Result, err = refill.Run(ctx, refill.Config{Empty: empty, Store: r.backends.store, Broker: r.backends.broker, Topics: set,
+	out.Result, err = refill.Run(ctx, refill.Config{Empty: empty, Restored: v.restored, Continued: out.Start == refillContinued, Store: r.backends.store, Broker: r.backends.broker, Topics: set,
 		Handlers: r.modules.stages, Projections: folds, Delivered: delivered, Log: r.log, Step: r.step, Progress: r.read})
 	return slices.Concat(r.modules.stages, folds), err
 }

@@ -278,7 +278,7 @@ func killRefill(t *testing.T, env environment, step int, delay time.Duration) {
 
 func killRefillOf(t *testing.T, env environment, what string, step int, delay time.Duration) {
 	t.Helper()
-	process := command(t, env.with(environment{"DEBUG": "true"}), "refill", what)
+	process := command(t, env.with(environment{"DEBUG": "true"}), append([]string{"refill"}, strings.Fields(what)...)...)
 	stderr, err := process.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, process.Start())

@@ -24,7 +24,7 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
-// stopSeconds is how long a stop takes at most (docs/operations.md).
+// stopSeconds is how long a stop takes at most (docs/operations-reference.md).
 const stopSeconds = 10
 
 // egressPorts are those of DNS, PostgreSQL, Kafka with and without TLS, and HTTPS.
@@ -236,7 +236,7 @@ func onVolume(spec corev1.PodSpec, dir string) bool {
 }
 
 // ofProbes holds what is asked to the port on which the process listens, and to the routes
-// of docs/operations.md.
+// of docs/operations-reference.md.
 func ofProbes(w workload, configured map[string]map[string]string) []string {
 	if !w.serves {
 		return nil

@@ -9,8 +9,9 @@ import (
 )
 
 // Refill tells the handler of the stage, if it is a pipeline.Refiller, of the events that its
-// own work published, up to these ends of the log. It comes after To, for all partitions.
-func (f *Fill) Refill(ctx context.Context, ends map[pipeline.TopicPartition]int64) error {
+// own work published, from these offsets of the log, or else from its start, up to these ends. It
+// comes after To, for all partitions.
+func (f *Fill) Refill(ctx context.Context, from, ends map[pipeline.TopicPartition]int64) error {
 	refiller, ok := f.cfg.Stage.Handler.(pipeline.Refiller)
 	if !ok {
 		return nil
@@ -21,7 +22,7 @@ func (f *Fill) Refill(ctx context.Context, ends map[pipeline.TopicPartition]int6
 		if !slices.Contains(topics, tp.Topic) {
 			continue
 		}
-		err := f.cfg.Broker.Read(ctx, tp, 0, end, func(records []pipeline.Record) error {
+		err := f.cfg.Broker.Read(ctx, tp, from[tp], end, func(records []pipeline.Record) error {
 			read := len(records)
 			f.stage.decode(records)
 			records = slices.DeleteFunc(records, func(r pipeline.Record) bool {

@@ -21,9 +21,12 @@ import (
 // Config says what to fill from what. All but Step and Progress is required.
 type Config struct {
 	// Store is a database without positions, or one that an interrupted refill left.
-	Store  *store.Store
-	Broker log.Broker
-	Topics *topics.Set
+	Store *store.Store
+	// Restored says that Store was restored from a backup instead: it has what the log had then,
+	// and gets what the log has beyond it. Continued says that an earlier run was interrupted.
+	Restored, Continued bool
+	Broker              log.Broker
+	Topics              *topics.Set
 	// Handlers and Projections are the stages of the service. A projection that reads the
 	// tables of another one comes after it.
 	Handlers, Projections []engine.StageSpec
@@ -68,6 +71,15 @@ var (
 	ErrHeadGone = errors.New("the log does not have all records any more")
 	// ErrEmptied is wrapped where a topic is empty that had records.
 	ErrEmptied = errors.New("the log is not complete")
+	// ErrHalted is wrapped where a stage of a restored database has halted: what an operator
+	// decided since is not known.
+	ErrHalted = errors.New("a stage had halted when the backup was made, or a service was started on the restored database: " +
+		"start the service, and run \"pricemill stages skip\"")
+	// ErrBegun is wrapped where a service was started on a restored database, and gave events.
+	ErrBegun = errors.New("a service was started on the restored database, and may have derived events again: restore the backup again if it was not, " +
+		"and else start the service and run \"pricemill stages skip\"")
+	// ErrShorter is wrapped where the log ends before what a restored database has read.
+	ErrShorter = errors.New("the log has lost its end since the backup was made: start the service, and run \"pricemill stages skip\"")
 	// ErrMoved says that the ids of the events in the log follow from other topics.
 	ErrMoved = errors.New("the events of stages in the log do not follow from its records: it was moved here from a table of a database, or copied, " +
 		"and only that database knew from where: restore a backup of it, then run \"pricemill stages skip\"")
@@ -97,6 +109,8 @@ type refiller struct {
 	stages map[string]bool
 	// again says that an interrupted refill continues.
 	again bool
+	// held are, of a database that was restored, the lowest position of a stage on each partition.
+	held map[pipeline.TopicPartition]int64
 }
 
 func (r *refiller) run(ctx context.Context) error {
@@ -106,16 +120,26 @@ func (r *refiller) run(ctx context.Context) error {
 	if err := r.look(ctx); err != nil {
 		return err
 	}
+	if r.Restored {
+		if err := r.hold(ctx); err != nil {
+			return err
+		}
+	}
 	if err := r.scan(ctx); err != nil {
 		return err
 	}
-	if err := r.checkInputs(); err != nil {
-		return err
+	if !r.Restored { // else the topics are those that the database knows
+		if err := r.checkInputs(); err != nil {
+			return err
+		}
 	}
 	for _, stage := range r.handlersInOrder() {
 		r.Step("filling " + stage.Name)
 		if err := r.fill(ctx, stage, r.published.has); err != nil {
 			return err
+		}
+		if r.Restored {
+			continue
 		}
 		if err := r.checkOutputs(ctx); err != nil {
 			return err
@@ -232,15 +256,59 @@ func (r *refiller) fill(ctx context.Context, stage engine.StageSpec, published f
 	targets := maps.Clone(r.ends)
 	maps.DeleteFunc(targets, func(tp pipeline.TopicPartition, _ int64) bool { return !slices.Contains(stage.Topics(), tp.Topic) })
 	if delivers {
+		at, err := r.positions(ctx, stage.Name)
+		if err != nil {
+			return err
+		}
 		for tp, end := range targets {
-			targets[tp] = min(delivered[tp], end)
+			// What is committed on Kafka may be a little before the position of a backup.
+			targets[tp] = max(min(delivered[tp], end), at[tp])
 		}
 	}
 	if err := fill.To(ctx, targets); err != nil {
 		return err
 	}
 	r.result.Breaks = append(r.result.Breaks, fill.Breaks()...)
-	return fill.Refill(ctx, r.ends)
+	from := r.held
+	if r.Continued {
+		from = nil // the earlier run may have moved positions, and not come to this
+	}
+	return fill.Refill(ctx, from, r.ends)
+}
+
+// hold reads what the database held when it was restored.
+func (r *refiller) hold(ctx context.Context) error {
+	positions, err := store.Positions(ctx, r.Store, "")
+	if err != nil {
+		return err
+	}
+	r.held = map[pipeline.TopicPartition]int64{}
+	for _, p := range positions {
+		tp := log.PartitionOf(p)
+		if p.Halted != "" {
+			return fmt.Errorf("%w: %s on %s: %s", ErrHalted, p.Stage, tp, p.Halted)
+		}
+		if topic, known := r.Topics.Topic(tp.Topic); !known || topic.ID != p.TopicID {
+			continue // of a topic that is gone
+		}
+		if end, known := r.ends[tp]; known && p.Next > end {
+			return fmt.Errorf("%w: %s has read %s up to offset %d, and it ends at %d", ErrShorter, p.Stage, tp, p.Next, end)
+		}
+		if at, known := r.held[tp]; !known || p.Next < at {
+			r.held[tp] = p.Next
+		}
+	}
+	return nil
+}
+
+// positions are those of a stage.
+func (r *refiller) positions(ctx context.Context, stage string) (map[pipeline.TopicPartition]int64, error) {
+	positions, err := store.Positions(ctx, r.Store, stage)
+	at := map[pipeline.TopicPartition]int64{}
+	for _, p := range positions {
+		at[log.PartitionOf(p)] = p.Next
+	}
+	return at, err
 }
 
 // nothing stands for a handler whose effects are elsewhere.

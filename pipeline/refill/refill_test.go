@@ -55,6 +55,29 @@ func TestTimelines(t *testing.T) {
 	}
 }
 
+// TestARestoredDatabaseOnWhichAServiceBegan is known by records beyond the end of a timeline that it
+// has retired, where no stage has read them.
+func TestARestoredDatabaseOnWhichAServiceBegan(t *testing.T) {
+	t.Parallel()
+	at := func(timeline string, number int64) chain.Link { return chain.Link{Timeline: timeline, Seq: number} }
+	log := linked(at("a", 1), at("a", 2), at("a", 3), chain.Link{}, at("b", 1))
+	retired := map[string]int64{"a": 2}
+	require.ErrorIs(t, beyond(log, 0, retired), ErrBegun)
+	require.ErrorIs(t, beyond(log, 2, retired), ErrBegun)
+	require.NoError(t, beyond(log, 3, retired), "an operator had decided about them")
+	require.NoError(t, beyond(log, 0, map[string]int64{"a": 3}))
+	require.NoError(t, beyond(log, 0, nil))
+}
+
+// TestAllEventsOfARestoredOutbox may be in the log, those of clients among them.
+func TestAllEventsOfARestoredOutbox(t *testing.T) {
+	t.Parallel()
+	at := func(number int64) chain.Link { return chain.Link{Timeline: "a", Seq: number} }
+	log := linked(at(1), at(2), at(1), at(2), at(3))
+	assert.Equal(t, []string{"1"}, (&timelines{}).follow(log), "derived")
+	assert.Equal(t, []string{"0", "1", "4"}, (&timelines{all: true}).follow(log))
+}
+
 // TestEventsOfOtherTopics: where not one of many events is in the log, its ids are of another
 // origin.
 func TestEventsOfOtherTopics(t *testing.T) {

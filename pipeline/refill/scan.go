@@ -16,6 +16,7 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -25,6 +26,10 @@ import (
 func (r *refiller) scan(ctx context.Context) error {
 	r.Step("reading the log")
 	r.published, r.stages = &eventSet{ids: map[[16]byte]struct{}{}}, map[string]bool{}
+	retired, err := r.retired(ctx)
+	if err != nil {
+		return err
+	}
 	var mu sync.Mutex
 	var all []store.KnownChain
 	group, reading := errgroup.WithContext(ctx)
@@ -32,11 +37,11 @@ func (r *refiller) scan(ctx context.Context) error {
 	for tp, end := range r.ends {
 		group.Go(func() error {
 			topic, _ := r.Topics.Topic(tp.Topic)
-			t := timelines{epoch: topic.Epoch, part: tp.Partition}
+			t := timelines{epoch: topic.Epoch, part: tp.Partition, all: r.Restored}
 			err := r.Broker.Read(reading, tp, 0, end, func(records []pipeline.Record) error {
 				r.published.add(t.follow(records))
 				r.Progress(len(records))
-				return nil
+				return beyond(records, r.held[tp], retired[tp])
 			})
 			if err != nil {
 				return fmt.Errorf("reading %s: %w", tp, err)
@@ -57,10 +62,58 @@ func (r *refiller) scan(ctx context.Context) error {
 	slices.SortStableFunc(all, func(a, b store.KnownChain) int {
 		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Part, b.Part))
 	})
+	if r.Restored {
+		return r.Store.Write(ctx, func(tx *store.Tx) error { return tx.ContinueTimelines(ctx, all, r.inLog) })
+	}
 	return r.Store.Write(ctx, func(tx *store.Tx) (err error) {
 		r.again, err = tx.RestoreTimelines(ctx, all)
 		return err
 	})
+}
+
+// retired are the last numbers of the timelines that a restored database had retired.
+func (r *refiller) retired(ctx context.Context) (map[pipeline.TopicPartition]map[string]int64, error) {
+	if !r.Restored {
+		return nil, nil
+	}
+	known, err := store.KnownChains(ctx, r.Store)
+	if err != nil {
+		return nil, err
+	}
+	retired := map[pipeline.TopicPartition]map[string]int64{}
+	for _, c := range known {
+		if tp := log.PartitionOfChain(c); !c.Current {
+			if retired[tp] == nil {
+				retired[tp] = map[string]int64{}
+			}
+			retired[tp][c.Timeline] = c.Given
+		}
+	}
+	return retired, nil
+}
+
+// beyond refuses records that no stage of a restored database has read, and that continue a timeline
+// which it has retired: the service has noticed that the log is ahead, and has worked since.
+func beyond(records []pipeline.Record, held int64, retired map[string]int64) error {
+	for i := range records {
+		if len(retired) == 0 || records[i].Offset < held {
+			continue
+		}
+		link, _, err := chain.LinkOf(records[i].Headers)
+		if given, is := retired[link.Timeline]; err == nil && is && link.Seq > given {
+			return fmt.Errorf("%w: number %d of chain %s, after number %d", ErrBegun, link.Seq, link.Timeline, given)
+		}
+	}
+	return nil
+}
+
+// inLog reports whether the log has an event of the outbox.
+func (r *refiller) inLog(row store.OutboxRow) (bool, error) {
+	headers, err := store.DecodeHeaders(row.Headers)
+	if err != nil {
+		return false, fmt.Errorf("reading row %d of chain %d/%d: %w", row.Seq, row.Epoch, row.Part, err)
+	}
+	return r.published.holds(schema.EventID(headers)), nil
 }
 
 // timelines are those of a partition, in the order in which they begin.
@@ -68,6 +121,8 @@ type timelines struct {
 	epoch int64
 	part  int32
 	found []store.KnownChain
+	// all says that the ids of events count which no stage derived: a restored outbox has those too.
+	all bool
 	// stages are the names of those that gave the events.
 	stages map[string]bool
 }
@@ -94,7 +149,7 @@ func (t *timelines) follow(records []pipeline.Record) (derivedIDs []string) {
 		if at == len(t.found)-1 {
 			c.Sent = c.Given
 		}
-		if derived && !repeated {
+		if (derived || t.all) && !repeated {
 			derivedIDs = append(derivedIDs, schema.EventID(records[i].Headers))
 		}
 	}
@@ -148,10 +203,17 @@ func (s *eventSet) add(ids []string) {
 	}
 }
 
-func (s *eventSet) has(id string) bool {
+// holds reports whether the log has the event of this id.
+func (s *eventSet) holds(id string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	_, there := s.ids[keyOf(id)]
+	return there
+}
+
+// has is holds, and counts what is asked.
+func (s *eventSet) has(id string) bool {
+	there := s.holds(id)
 	if there {
 		s.met.Add(1)
 	} else {

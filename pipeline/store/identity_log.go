@@ -18,6 +18,10 @@ const MoveUnderWay = "move"
 // RefillUnderWay is what a database records until it is filled again from the log on Kafka.
 const RefillUnderWay = "refill"
 
+// RestoreUnderWay is what a database records that was restored from a backup, until it has all that
+// the log on Kafka has beyond the backup.
+const RestoreUnderWay = "restore"
+
 // DeletionUnderWay is what a database records, whose log is a table of its own, while data of a
 // provider are deleted: nothing else may work with it.
 const DeletionUnderWay = "deletion"

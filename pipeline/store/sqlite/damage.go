@@ -23,7 +23,7 @@ type damagedError struct {
 // Error implements error.
 func (e *damagedError) Error() string {
 	return fmt.Sprintf("%v: %s is damaged: stop the service and restore a copy that \"pricemill backup\" made; "+
-		"see \"A damaged database\" in docs/operations.md", e.err, e.path)
+		"see \"A damaged database\" in docs/operations-reference.md", e.err, e.path)
 }
 
 // Unwrap makes it a store.ErrDamaged as well as what SQLite said.
