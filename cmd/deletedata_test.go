@@ -227,6 +227,7 @@ func TestDeleteDataOfAProvider(t *testing.T) {
 	assert.True(t, planned.DryRun)
 	assert.Empty(t, planned.Asking)
 	assert.Equal(t, before, readContents(t, p.env), "a dry run changes nothing")
+	files := filesOfTables(t, p.env)
 	args := []string{"--provider", "simulated", "--reason", "the contract ended", "--by", "ada", "--yes"}
 	for _, step := range []string{"deleting from ema", "replacing records of raw-quotes/1", "writing the files again"} {
 		killDeletion(t, p.env, step, args...)
@@ -244,6 +245,9 @@ func TestDeleteDataOfAProvider(t *testing.T) {
 
 	checkDeleted(t, before, readContents(t, p.env), was, logRecords(t, p.env), schema.Subject{Provider: "simulated"}, job)
 	assert.False(t, filesHold(t, p.env, marker), "the bytes are gone")
+	for name, file := range filesOfTables(t, p.env) {
+		assert.NotEqual(t, files[name], file, "%s is written again, whether it has rows or not", name)
+	}
 	assert.Equal(t, !onPostgres(), filesHold(t, p.env, "the contract ended"))
 	found := proven(t, p.env)
 	assert.Equal(t, map[string]int64{"deletions": 1, "records replaced": total(done.Records)}, found.finding(t, "deletions").Counts)
@@ -291,6 +295,24 @@ func total[K comparable](counts map[K]int64) (n int64) {
 		n += count
 	}
 	return n
+}
+
+// filesOfTables are the files on PostgreSQL of tables of which rows were deleted before; none on
+// SQLite.
+func filesOfTables(t *testing.T, env environment) map[string]int64 {
+	t.Helper()
+	files := map[string]int64{}
+	if !onPostgres() {
+		return files
+	}
+	db := openTables(t, env)
+	defer func() { assert.NoError(t, db.Close()) }()
+	for _, name := range []string{"dead_letters", "fetch_queue", "fetch_refused", "failing_jobs"} {
+		var file int64
+		require.NoError(t, db.Get(t.Context(), &file, `SELECT pg_relation_filenode(to_regclass($1))`, name))
+		files[name] = file
+	}
+	return files
 }
 
 // filesHold reports whether a text is in the files of a SQLite database; false on PostgreSQL.

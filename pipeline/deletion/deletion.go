@@ -727,9 +727,9 @@ func (d *deleting) files(ctx context.Context) error {
 	if err := d.Step(ctx, "writing the files again"); err != nil {
 		return err
 	}
-	tables := []string{"log_segments", "deletions"}
-	for _, counts := range []map[string]int64{d.counted.Rows, d.counted.Cleared, d.counted.Emptied} {
-		tables = append(tables, slices.Sorted(maps.Keys(counts))...)
+	tables, err := d.rewritten(ctx)
+	if err != nil {
+		return err
 	}
 	if err := d.Store.Scrub(ctx, tables); err != nil {
 		return err
