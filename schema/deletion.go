@@ -109,7 +109,7 @@ func (s Subject) String() string {
 
 // SubjectsOf says whose data a record holds: one that is an event of a market, of its own or
 // of a plugin's, is of one subject; one that cannot be read is of all that its key, its
-// subject and its value name. None are those that hold no data of a provider, such as commands.
+// subject and its value name, without a symbol where they name none that is valid. None are those that hold no data of a provider, such as commands.
 // unread says that the record cannot be read.
 func SubjectsOf(topic Topic, key []byte, headers []Header, value []byte) (subjects []Subject, unread bool) {
 	event, err := DecodeEvent(headers, value)
@@ -141,6 +141,9 @@ func SubjectsOf(topic Topic, key []byte, headers []Header, value []byte) (subjec
 		}
 	}
 	add(subjectOfValue(value))
+	if len(subjects) == 0 { // perhaps its symbol is what cannot be read
+		add(providerNamed(key, value))
+	}
 	return subjects, true
 }
 
@@ -163,19 +166,35 @@ func SubjectOfKey(key string) (Subject, bool) {
 
 // subjectOfValue reads the fields by which events name their provider and symbol.
 func subjectOfValue(value []byte) (Subject, bool) {
-	var named struct {
+	s := named(value)
+	return s, s.Provider.Validate() == nil && s.Symbol.Validate() == nil
+}
+
+// named are those fields, whatever they hold.
+func named(value []byte) Subject {
+	var fields struct {
 		Provider Provider `json:"provider"`
 		Source   Provider `json:"source"`
 		Symbol   Symbol   `json:"symbol"`
 	}
-	if err := json.Unmarshal(value, &named); err != nil {
-		return Subject{}, false
+	var other *json.UnmarshalTypeError // the other fields are read all the same
+	if err := json.Unmarshal(value, &fields); err != nil && !errors.As(err, &other) {
+		return Subject{}
 	}
-	s := Subject{named.Provider, named.Symbol}
-	if s.Provider == "" {
-		s.Provider = named.Source
+	if fields.Provider == "" {
+		fields.Provider = fields.Source
 	}
-	return s, s.Provider.Validate() == nil && s.Symbol.Validate() == nil
+	return Subject{fields.Provider, fields.Symbol}
+}
+
+// providerNamed is the provider that a key or a value names, with no symbol.
+func providerNamed(key, value []byte) (Subject, bool) {
+	name, _, found := strings.Cut(string(key), "/")
+	if provider := Provider(name); found && provider.Validate() == nil {
+		return Subject{Provider: provider}, true
+	}
+	provider := named(value).Provider
+	return Subject{Provider: provider}, provider.Validate() == nil
 }
 
 func init() {

@@ -69,6 +69,18 @@ func TestSubjects(t *testing.T) {
 		assert.True(t, unread, name)
 		assert.Equal(t, []schema.Subject{want}, subjects, name)
 	}
+	for name, record := range map[string]struct{ key, value string }{
+		"key":              {key: "p/\x00"},
+		"value":            {value: `{"provider":"p","symbol":"A%B"}`},
+		"no symbol":        {value: `{"source":"p"}`},
+		"symbol of number": {value: `{"symbol":5,"provider":"p"}`},
+	} {
+		subjects, unread := schema.SubjectsOf(schema.RawQuotes, []byte(record.key), nil, []byte(record.value))
+		assert.True(t, unread, name)
+		assert.Equal(t, []schema.Subject{{Provider: "p"}}, subjects, "%s: all that is known is the provider", name)
+	}
+	assert.True(t, schema.Subject{Provider: "p"}.Holds(schema.Subject{Provider: "p"}))
+	assert.False(t, want.Holds(schema.Subject{Provider: "p"}))
 	subjects, unread = schema.SubjectsOf(schema.RawQuotes, []byte("nothing"), nil, []byte("{"))
 	assert.True(t, unread)
 	assert.Empty(t, subjects)

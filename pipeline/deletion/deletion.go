@@ -282,7 +282,7 @@ func (c Config) scan(ctx context.Context) (found, error) {
 		}
 	}
 	if s.unread > 0 {
-		s.found.left = append(s.found.left, Left{"records that cannot be read", s.unread, "they name no provider: see pricemill dead-letters list"})
+		s.found.left = append(s.found.left, Left{"records that cannot be read", s.unread, "they name no provider, or no symbol: see pricemill dead-letters list"})
 	}
 	return s.found, nil
 }
@@ -323,10 +323,11 @@ type scanner struct {
 
 func (s *scanner) record(r *pipeline.Record) error {
 	subjects, unread := schema.SubjectsOf(r.Topic, r.Key, r.Headers, r.Value)
-	if unread && len(subjects) == 0 && r.Topic != schema.PollingJobs {
+	holds := slices.ContainsFunc(subjects, s.Subject.Holds)
+	noSymbol := schema.Subject{Provider: s.Subject.Provider}
+	if unread && !holds && (len(subjects) == 0 || slices.Contains(subjects, noSymbol)) && r.Topic != schema.PollingJobs {
 		s.unread++
 	}
-	holds := slices.ContainsFunc(subjects, s.Subject.Holds)
 	if holds {
 		s.records[r.Topic]++
 	}
