@@ -75,14 +75,7 @@ func TestARollingUpgrade(t *testing.T) {
 	}
 	close(stop)
 	answers = answers[:<-fed]
-	count := func(table string) (n int) {
-		require.NoError(t, look.db.Get(t.Context(), &n, `SELECT count(*) FROM `+table))
-		return n
-	}
-	require.Eventually(t, func() bool {
-		return count("raw_market_data") == len(answers) && count("moving_averages") == 2*len(answers)
-	},
-		2*time.Minute, 100*time.Millisecond, "%d answers", len(answers))
+	awaitDrained(t, env)
 	t.Logf("%d answers were fed", len(answers))
 	checkTables(t, env, answers)
 	output, err = programOf(next, env, "verify").CombinedOutput()
