@@ -42,6 +42,8 @@ func TestTheAdjustmentsDocument(t *testing.T) {
 	candle := p.get("/api/v1/indicators/candles?provider=csv&symbol=ACME&interval=1d&adjusted=true")
 	assert.Equal(t, http.StatusConflict, candle.status)
 	assert.Contains(t, candle.body, "ask for a shorter interval")
+	candle = p.get("/api/v1/indicators/candles?provider=csv&symbol=ACME&interval=1d&adjusted=true&limit=3")
+	assert.Equal(t, http.StatusOK, candle.status, "of a candle beyond the page: %s", candle.body)
 	undone := p.post("/api/v1/adjustments/"+id+"/retract", `{"reason":"a test"}`)
 	require.Equal(t, http.StatusAccepted, undone.status, undone.body)
 	p.get("/api/v1/adjustments/" + id + "?wait=10s&after=" + undone.header.Get("X-Log-Position"))

@@ -92,7 +92,7 @@ func (a *API) serveIndicator(w http.ResponseWriter, r *http.Request, name string
 		if err != nil {
 			return err
 		}
-		if err := adjustCandles(points, parameters["interval"], f); err != nil {
+		if err := adjustCandles(points[:min(len(points), asked.Limit)], parameters["interval"], f); err != nil {
 			return err
 		}
 	}
