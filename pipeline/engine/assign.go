@@ -130,11 +130,16 @@ func (s *Stage) loadPositions(ctx context.Context) (map[pipeline.TopicPartition]
 	if err != nil {
 		return nil, err
 	}
+	return byPartition(rows), nil
+}
+
+// byPartition are the positions of one stage by their partitions.
+func byPartition(rows []store.Position) map[pipeline.TopicPartition]store.Position {
 	positions := make(map[pipeline.TopicPartition]store.Position, len(rows))
 	for _, p := range rows {
 		positions[log.PartitionOf(p)] = p
 	}
-	return positions, nil
+	return positions
 }
 
 func (s *session) setNames(known []store.KnownChain) {
@@ -161,37 +166,15 @@ func (s *Stage) halt(ctx context.Context, p store.Position) error {
 	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.HaltPosition(ctx, p) })
 }
 
-// positionPoll is how soon a process sees that an operator has moved a position.
-const positionPoll = time.Second
-
-// watchPositions begins a new session when a halt of the present one was resolved
-// or a position set back, until ctx is done. A partition without new records has
-// no batch that would notice.
-func (s *Stage) watchPositions(ctx context.Context) {
-	ticker := time.NewTicker(positionPoll)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
+// restartIfMoved begins a new session when a halt of the present one was resolved, or a
+// position set back. assigned are its positions as they were before stored was read. A
+// partition without new records has no batch that would notice.
+func (s *Stage) restartIfMoved(assigned, stored map[pipeline.TopicPartition]store.Position) {
+	for tp, p := range assigned {
+		if now := stored[tp]; p.Halted != "" && now.Halted != p.Halted || now.Next < p.Next {
+			s.log.Info("a position was moved by an operator", "topic", p.Topic, "partition", p.Part)
+			s.restart()
 			return
-		case <-ticker.C:
-		}
-		// Before the tables, which may only be ahead then.
-		assigned := s.assigned()
-		if len(assigned) == 0 {
-			continue
-		}
-		stored, err := s.loadPositions(ctx)
-		if err != nil {
-			s.log.Debug("looking for moved positions failed", "error", err)
-			continue
-		}
-		for tp, p := range assigned {
-			if now := stored[tp]; p.Halted != "" && now.Halted != p.Halted || now.Next < p.Next {
-				s.log.Info("a position was moved by an operator", "topic", p.Topic, "partition", p.Part)
-				s.restart()
-				break
-			}
 		}
 	}
 }

@@ -24,25 +24,19 @@ import (
 // nor how many try at once.
 
 const (
-	// retryPoll is how soon a process sees that a retry was ordered.
-	retryPoll = time.Second
 	// retryBatch is how many dead letters are retried in one transaction: each may
 	// be large.
 	retryBatch = 64
 )
 
-// watchLetters retries dead letters as it is ordered, and says how many there are,
-// until ctx is done.
+// watchLetters retries dead letters when it is told to, until ctx is done.
 func (s *Stage) watchLetters(ctx context.Context) {
-	ticker := time.NewTicker(retryPoll)
-	defer ticker.Stop()
 	defer s.buried.end()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-ticker.C:
-			s.buried.flush(now)
+		case <-s.retries:
 		}
 		if err := s.retryLetters(ctx); err != nil && ctx.Err() == nil {
 			s.complaints.Do(func() { s.log.Warn("retrying dead letters failed, trying again", "error", err) })

@@ -200,6 +200,7 @@ func (r *Runtime) Run(ctx context.Context, started func()) error {
 		})
 	}
 	background.Go(func() { r.announce(ctx) })
+	background.Go(func() { r.watch(ctx) })
 	c := newRouters(ctx, r, applying)
 	c.start(r.present()...)
 	if r.cfg.Changing != nil {
@@ -256,7 +257,6 @@ func (r *Runtime) runStages(ctx, applying context.Context, stages []*Stage, subs
 	defer background.Wait()
 	defer stop() // what runs next to the router ends with it, whatever ended it
 	for _, stage := range stages {
-		background.Go(func() { stage.watchPositions(ctx) })
 		background.Go(func() { stage.watchLetters(ctx) })
 		if runner, ok := stage.spec.Handler.(pipeline.Runner); ok {
 			emit := Declared(r.Emitter(), "stage "+stage.spec.Name, stage.spec.Produces)

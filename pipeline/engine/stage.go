@@ -78,6 +78,8 @@ type Stage struct {
 	worked     func(time.Duration)
 	complaints rate.Sometimes
 	buried     buried
+	// retries has the stage retry its dead letters, now or when it is next free.
+	retries chan struct{}
 
 	mu      sync.Mutex
 	session *session
@@ -97,7 +99,7 @@ var _ log.Assignor = (*Stage)(nil)
 func newStage(spec StageSpec, db *store.Store, topics *topics.Set, log *slog.Logger, m *metrics, committed func()) *Stage {
 	log = log.With("stage", spec.Name)
 	return &Stage{spec: spec, db: db, topics: topics, outbox: outbox.NewWriter(topics),
-		log: log, buried: buried{log: log, stage: spec.Name}, metrics: m.of(spec.Name), committed: committed,
+		log: log, buried: buried{log: log, stage: spec.Name}, retries: make(chan struct{}, 1), metrics: m.of(spec.Name), committed: committed,
 		limit: transactionLimit, watchdogLimit: watchdogLimit, bisectTime: bisectTime, applying: context.Background(),
 		complaints: rate.Sometimes{First: 1, Interval: 10 * time.Second}, troubles: map[string]error{}, stuck: map[pipeline.TopicPartition]stuckPartition{}}
 }

@@ -206,6 +206,16 @@ type LetterPlace struct {
 	Part  int32  `db:"part"`
 }
 
+// StagesToRetry are the stages whose dead letters wait to be retried.
+func StagesToRetry(ctx context.Context, q Querier) ([]string, error) {
+	var stages []string
+	err := q.Select(ctx, &stages, `SELECT DISTINCT stage FROM dead_letters WHERE retry <> '' ORDER BY stage`)
+	if err != nil {
+		return nil, fmt.Errorf("looking for dead letters to retry: %w", err)
+	}
+	return stages, nil
+}
+
 // PlacesToRetry are the partitions on which dead letters of a stage wait to be
 // retried.
 func PlacesToRetry(ctx context.Context, q Querier, stage string) ([]LetterPlace, error) {

@@ -99,6 +99,20 @@ func selectPositions(ctx context.Context, q Querier, query string, args ...any) 
 	return positions, nil
 }
 
+// AllPositions reads the positions of all stages, by stage: those that only a command
+// runs are among them.
+func AllPositions(ctx context.Context, q Querier) (map[string][]Position, error) {
+	all, err := selectPositions(ctx, q, `SELECT `+positionColumns+` FROM positions`)
+	if err != nil {
+		return nil, fmt.Errorf("reading positions: %w", err)
+	}
+	byStage := map[string][]Position{}
+	for _, p := range all {
+		byStage[p.Stage] = append(byStage[p.Stage], p)
+	}
+	return byStage, nil
+}
+
 // Positions reads the positions of a stage, or of all stages of the service where
 // it is "".
 func Positions(ctx context.Context, q Querier, stage string) ([]Position, error) {

@@ -99,7 +99,7 @@ const (
 	rebalanceMargin = 20 * time.Second
 	// fetchWait is how long a fetch waits for a record. A record that arrives
 	// ends the wait at once; heartbeats and Close may have to wait for it.
-	fetchWait = 250 * time.Millisecond
+	fetchWait = 500 * time.Millisecond
 	// channelBuffer is the number of records that sarama keeps of a partition,
 	// besides one fetch. A number, however large they are: of 900 kB each, 4,096
 	// were gigabytes. Measured, more make nothing faster.

@@ -52,6 +52,9 @@ func testRetries(t *testing.T, opener Opener) {
 	assert.Equal(t, int64(3), rest.Letters, "but for the one that waits")
 	assert.Equal(t, []store.StageLetters{{Stage: "a", Letters: 4, Retrying: 4}, {Stage: "b", Letters: 2}}, counts())
 
+	waiting, err := store.StagesToRetry(t.Context(), s)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"a"}, waiting)
 	places, err := store.PlacesToRetry(t.Context(), s, "a")
 	require.NoError(t, err)
 	assert.Equal(t, []store.LetterPlace{at}, places)
