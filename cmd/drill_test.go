@@ -285,7 +285,7 @@ func idsOf(answers []fedAnswer) (ids []string) {
 	return ids
 }
 
-// withPostgres is PATH with the newest programs of PostgreSQL that are installed beside it.
+// withPostgres is PATH with the newest programs of PostgreSQL that are installed.
 func withPostgres(t *testing.T) string {
 	t.Helper()
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin")

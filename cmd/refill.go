@@ -211,8 +211,8 @@ func (r *refiller) run(ctx context.Context, v refilling) (refilled, error) {
 	}
 	for name, topic := range newest {
 		if infos[schema.Topic(name)].ID != topic.ID {
-			if v.restored {
-				return refilled{}, fmt.Errorf("topic %s was created again since the backup was made, and has not all records: start the service, and run \"pricemill stages skip\"", name)
+			if start == refillRestored {
+				return refilled{}, errors.Join(b.store.Write(ctx, func(tx *store.Tx) error { return tx.AbandonRestore(ctx, cluster) }), fmt.Errorf("topic %s was created again since the backup was made, and has not all records: start the service, and run \"pricemill stages skip\"", name))
 			}
 			return refilled{}, fmt.Errorf("an interrupted refill has begun to fill this database from another log, whose topic %s had the id %s: "+
 				"choose an empty database", topic.Name, topic.ID)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pricemill/pricemill/schema"
 )
 
 // TestRefillOfARestoredDatabase puts a backup in the place of the database, one with events in its
@@ -106,6 +108,10 @@ func TestRefillOfARestoredDatabaseIsRefused(t *testing.T) {
 	p.resolveWith("skip")
 	expect(t, env, 20*partitionsInTests, 20*partitionsInTests)
 	p.stopped()
+	recreateTopic(t, env, schema.QuoteOutcomes)
+	refused("was created again since the backup was made")
+	status, _, stderr = run(t, env, "stages", "list")
+	assert.Zero(t, status, "it is usable: %s", stderr)
 	loseDatabase(t, env)
 	refused("is empty: restore the backup first")
 }
