@@ -109,7 +109,7 @@ func newDatabase(t *testing.T) string {
 	}
 	r.send("job", schema.PollingJobCreated{JobID: "job-gone", Symbols: []schema.Symbol{"A", "B&B"}, Interval: 60, Provider: "gone", CreatedAt: at})
 	r.sendRecord(schema.RawQuotes, log.OutgoingRecord{Key: []byte("gone/A"), Value: []byte("unreadable"), Timestamp: at.Time})
-	r.sendRecord(schema.RawQuotes, log.OutgoingRecord{Key: []byte("?"), Value: []byte("no one's"), Timestamp: at.Time})
+	r.sendRecord(schema.RawQuotes, log.OutgoingRecord{Key: []byte("?"), Value: []byte("of no provider"), Timestamp: at.Time})
 	for _, table := range []string{"by_columns", "by_columns_g2"} {
 		r.exec(`CREATE TABLE `+table+` (id INTEGER PRIMARY KEY, provider TEXT, symbol TEXT)`,
 			`INSERT INTO `+table+` (provider, symbol) SELECT provider, symbol FROM raw_market_data`)
