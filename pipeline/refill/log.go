@@ -1,15 +1,10 @@
 package refill
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
-	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/chain"
@@ -54,9 +49,6 @@ type FilledTopic struct {
 	Gaps     int64 `json:"gaps"`
 	Appended int64 `json:"appended"`
 }
-
-// errOtherRecords says that a topic does not hold what was written to it.
-var errOtherRecords = errors.New("the topic does not hold what was written to it; it is deleted: run the command again")
 
 // FillLog creates lost topics, fills them from the database, compares them, and has the database
 // know them in the place of the lost ones. It can be run again after an error or a kill.
@@ -151,67 +143,22 @@ func (l *logFiller) fill(ctx context.Context, topic store.Topic, partitions []*P
 	if err != nil {
 		return fmt.Errorf("asking for the ends of %s: %w", name, err)
 	}
-	err = l.eachOf(ctx, partitions, func(ctx context.Context, p *Partition) error {
-		return l.write(ctx, cluster, p, held[p.Partition].End)
+	err = log.EachPartition(ctx, name, len(partitions), func(ctx context.Context, tp pipeline.TopicPartition) error {
+		p := partitions[tp.Partition]
+		return log.WriteSequence(ctx, cluster, tp, l.expected(p, held[p.Partition].End).some, l.Progress)
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("filling %w", err)
 	}
 	l.Step("comparing topic " + topic.Name)
-	if held, err = cluster.Offsets(ctx, name); err != nil {
-		return fmt.Errorf("asking for the ends of %s: %w", name, err)
-	}
-	err = l.eachOf(ctx, partitions, func(ctx context.Context, p *Partition) error { return l.compare(ctx, cluster, p, held[p.Partition]) })
-	if errors.Is(err, errOtherRecords) {
-		err = errors.Join(err, cluster.DeleteTopics(ctx, []schema.Topic{name}))
+	err = log.EachPartition(ctx, name, len(partitions), func(ctx context.Context, tp pipeline.TopicPartition) error {
+		p := partitions[tp.Partition]
+		return log.CompareSequence(ctx, cluster, tp, 0, p.End, false, l.expected(p, 0).some, l.Progress)
+	})
+	if errors.Is(err, log.ErrOtherRecords) {
+		err = fmt.Errorf("%w; it is deleted: run the command again", errors.Join(err, cluster.DeleteTopics(ctx, []schema.Topic{name})))
 	}
 	return err
-}
-
-// write writes a partition from an offset on.
-func (l *logFiller) write(ctx context.Context, cluster log.Broker, p *Partition, from int64) error {
-	expected := l.expected(p, from)
-	for {
-		records, err := expected.some(ctx)
-		if err != nil || len(records) == 0 {
-			return err
-		}
-		for len(records) > 0 {
-			n := fitting(records)
-			batch := log.PartitionBatch{TopicPartition: p.TopicPartition, Records: records[:n]}
-			if err := cluster.Send(ctx, []log.PartitionBatch{batch})[0]; err != nil {
-				return err
-			}
-			l.Progress(n)
-			records = records[n:]
-		}
-	}
-}
-
-// eachOf calls f for partitions, side by side.
-func (l *logFiller) eachOf(ctx context.Context, partitions []*Partition, f func(context.Context, *Partition) error) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, p := range partitions {
-		group.Go(func() error {
-			if err := f(ctx, p); err != nil {
-				return fmt.Errorf("filling %s: %w", p.TopicPartition, err)
-			}
-			return nil
-		})
-	}
-	return group.Wait()
-}
-
-// fitting is how many of records go into one batch, one at least.
-func fitting(records []log.OutgoingRecord) int {
-	size := 0
-	for i, r := range records {
-		if size += r.Size(); i > 0 && (size > log.BatchBytes || i == log.BatchRecords) {
-			return i
-		}
-	}
-	return len(records)
 }
 
 // slotsAtOnce bounds the records that are made at once: each may be large.
@@ -251,7 +198,7 @@ func (e *expected) some(ctx context.Context) ([]log.OutgoingRecord, error) {
 			e.slot++
 			continue
 		}
-		gap, err := e.gap(e.p.TopicPartition, e.next)
+		gap, err := log.Gap(e.p.TopicPartition, e.next, refillEvents, e.Run.BeganAt)
 		if err != nil {
 			return nil, err
 		}
@@ -305,48 +252,6 @@ func (l *logFiller) linked(headers []schema.Header, s Slot, number int64) []sche
 
 // refillEvents is the source of events that this package makes up.
 const refillEvents = pipeline.SourcePrefix + "refill"
-
-// gap is the record at an offset of which nothing is known. It has the oldest time there is, so
-// that a search by time never finds it.
-func (l *logFiller) gap(tp pipeline.TopicPartition, offset int64) (log.OutgoingRecord, error) {
-	headers, value, err := schema.Event{ID: fmt.Sprintf("gap/%s/%d", tp, offset), Source: refillEvents, Payload: schema.LogGap{FilledAt: l.Run.BeganAt}}.Encode()
-	return log.OutgoingRecord{Headers: headers, Value: value, Timestamp: time.UnixMilli(0)}, err
-}
-
-// compare holds what a partition has against what was to be written.
-func (l *logFiller) compare(ctx context.Context, cluster log.Broker, p *Partition, held log.OffsetRange) error {
-	if held.Oldest != 0 || held.End != p.End {
-		return fmt.Errorf("%w: it holds the offsets %d to %d, and %d records were written", errOtherRecords, held.Oldest, held.End, p.End)
-	}
-	expected := l.expected(p, 0)
-	var want []log.OutgoingRecord
-	at := int64(0)
-	err := cluster.Read(ctx, p.TopicPartition, 0, p.End, func(records []pipeline.Record) error {
-		for i := range records {
-			var err error
-			if len(want) == 0 {
-				if want, err = expected.some(ctx); err != nil {
-					return err
-				}
-			}
-			if len(want) == 0 || !same(&records[i], at, want[0]) {
-				return fmt.Errorf("%w: another record is at offset %d", errOtherRecords, records[i].Offset)
-			}
-			want, at = want[1:], at+1
-		}
-		l.Progress(len(records))
-		return nil
-	})
-	if err == nil && at < p.End {
-		err = fmt.Errorf("%w: records are missing from offset %d on", errOtherRecords, at)
-	}
-	return err
-}
-
-func same(r *pipeline.Record, offset int64, want log.OutgoingRecord) bool {
-	return r.Offset == offset && bytes.Equal(r.Key, want.Key) && bytes.Equal(r.Value, want.Value) && (r.Value == nil) == (want.Value == nil) &&
-		slices.EqualFunc(r.Headers, want.Headers, func(a, b schema.Header) bool { return a.Key == b.Key && bytes.Equal(a.Value, b.Value) })
-}
 
 // relink gives dead letters the headers that their records have now.
 func (l *logFiller) relink(ctx context.Context, tx *store.Tx, topicID string, partitions []*Partition) error {
