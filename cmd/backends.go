@@ -152,7 +152,11 @@ func open(ctx context.Context, c config, how access, log *slog.Logger) (_ *backe
 
 // connect connects to Kafka, and returns the id of the cluster.
 func (b *backends) connect(ctx context.Context, c config, log *slog.Logger) (cluster string, err error) {
-	if b.kafka, err = kafka.New(ctx, brokerConfig(c, log)); err != nil {
+	return b.connectTo(ctx, brokerConfig(c, log))
+}
+
+func (b *backends) connectTo(ctx context.Context, cfg kafka.Config) (cluster string, err error) {
+	if b.kafka, err = kafka.New(ctx, cfg); err != nil {
 		return "", err
 	}
 	b.broker = b.kafka

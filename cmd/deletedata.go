@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,11 +20,13 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/deletion"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/postgres"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 	"github.com/pricemill/pricemill/schema/migrations"
 )
@@ -42,15 +45,18 @@ func newDeleteData(a *app) *cobra.Command {
 		Use:   "delete-data --provider NAME",
 		Short: "Delete all data of a provider, or of one symbol, permanently",
 		Long: `Delete the data of a provider, or of one symbol of it, from a stopped
-installation whose log is a table of its database: answers, prices and all that
-follows from them, in the tables and in the log, where an empty record takes
-the place of each. The files of the database are written again, so that the
-bytes are gone. What was deleted, when, why and by whom is recorded.
+installation: answers, prices and all that follows from them, in the tables and
+in the log, where an empty record takes the place of each. The files of the
+database are written again, so that the bytes are gone. What was deleted, when,
+why and by whom is recorded.
+
+If the log is on Kafka, each topic that holds data of the provider is copied
+without them, deleted, and written again from the copy, with all offsets and
+timestamps as they were. It takes free space for two more copies of the largest.
 
 Polling jobs, streams and backfills stay as they were asked for; those that
 still ask for the data have to be stopped first. Copies elsewhere, such as
-backups, are not touched, and listed. If the log is on Kafka, nothing is
-deleted.
+backups, are not touched, and listed.
 
 Run an interrupted deletion again with the same flags: it continues. Until it
 is finished, no other command works with the database.
@@ -98,10 +104,6 @@ func (v deletingData) subject() (schema.Subject, error) {
 	return s, nil
 }
 
-// errKafkaKeeps says that records on Kafka cannot be deleted.
-var errKafkaKeeps = errors.New("the log is on Kafka, where no record can be changed, and whatever is deleted from the tables comes back from there: " +
-	"nothing was deleted; see docs/deletion.md")
-
 func (a *app) deleteData(ctx context.Context, v deletingData) error {
 	subject, err := v.subject()
 	if err != nil {
@@ -110,9 +112,6 @@ func (a *app) deleteData(ctx context.Context, v deletingData) error {
 	c, err := a.load()
 	if err != nil {
 		return err
-	}
-	if len(c.Brokers) > 0 {
-		return errKafkaKeeps
 	}
 	d := &dataDeleter{app: a, config: c, log: a.loggerAt(c, slog.LevelWarn)}
 	var result deletion.Result
@@ -126,6 +125,9 @@ func (a *app) deleteData(ctx context.Context, v deletingData) error {
 		return err
 	}
 	result.Left = append(result.Left, elsewhere...)
+	if len(c.Brokers) > 0 {
+		result.Left = append(result.Left, elsewhereOfKafka)
+	}
 	return a.print(v.output, deletedData{v.dryRun, result}, func(w io.Writer) { printDeleted(w, subject, v.dryRun, result) })
 }
 
@@ -141,10 +143,16 @@ var elsewhere = []deletion.Left{
 	{What: "what was handed on", Why: "webhooks, files and streams of plugins, exports, logs of processes"},
 }
 
+// elsewhereOfKafka is what no command reaches of a log on Kafka.
+var elsewhereOfKafka = deletion.Left{What: "copies of topics", Why: "MirrorMaker, tiered storage, backups; brokers delete former segments after file.delete.delay.ms"}
+
 func printDeleted(w io.Writer, subject schema.Subject, dryRun bool, r deletion.Result) {
 	fmt.Fprintln(w, "WHAT\tNAME\tCOUNT\tNOTE")
 	for _, topic := range slices.Sorted(maps.Keys(r.Records)) {
 		fmt.Fprintf(w, "records\t%s\t%d\tan empty record takes the place of each\n", topic, r.Records[topic])
+	}
+	for _, t := range r.Rewritten {
+		fmt.Fprintf(w, "rewritten\t%s\t%d\tall records of the topic, %.1f MB; takes up to two more of it on each replica\n", t.Topic, t.Records, float64(t.Bytes)/1e6)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Rows)) {
 		fmt.Fprintf(w, "rows\t%s\t%d\t\n", name, r.Rows[name])
@@ -192,13 +200,17 @@ func whoRuns() string {
 
 // dataDeleter has what is open during a deletion.
 type dataDeleter struct {
-	app     *app
-	config  config
-	log     *slog.Logger
-	store   *store.Store
-	records *table.Log
-	modules *modules
-	closers []func() error
+	app    *app
+	config config
+	log    *slog.Logger
+	store  *store.Store
+	// records is the log in the database, and cluster the id of the Kafka cluster that has it
+	// otherwise.
+	records  *table.Log
+	cluster  string
+	backends backends
+	modules  *modules
+	closers  []func() error
 }
 
 func (d *dataDeleter) close() error {
@@ -214,6 +226,15 @@ const longest = 24 * time.Hour
 
 // open opens the database. To look at it, next to what works there; to change it, alone.
 func (d *dataDeleter) open(ctx context.Context, readOnly bool) error {
+	expected := store.TableLog
+	if len(d.config.Brokers) > 0 {
+		var err error
+		d.closers = append(d.closers, d.backends.close)
+		if d.cluster, err = d.backends.connectTo(ctx, rewritingConfig(d.config, d.log)); err != nil {
+			return err
+		}
+		expected = d.cluster
+	}
 	engine, err := d.openEngine(ctx, readOnly)
 	if err != nil {
 		return err
@@ -226,7 +247,7 @@ func (d *dataDeleter) open(ctx context.Context, readOnly bool) error {
 	case recorded == "":
 		return errNothingYet
 	case recorded != store.DeletionUnderWay:
-		if _, err := checkLog(ctx, d.config, engine, store.TableLog); err != nil {
+		if _, err := checkLog(ctx, d.config, engine, expected); err != nil {
 			return err
 		}
 	}
@@ -239,8 +260,10 @@ func (d *dataDeleter) open(ctx context.Context, readOnly bool) error {
 	if err != nil {
 		return err
 	}
-	d.records = table.Open(table.Config{Store: d.store, Logger: d.log})
-	d.closers = append(d.closers, d.records.Close)
+	if d.cluster == "" {
+		d.records = table.Open(table.Config{Store: d.store, Logger: d.log})
+		d.closers = append(d.closers, d.records.Close)
+	}
 	there, err := installed(ctx, d.store)
 	if err != nil {
 		return err
@@ -275,6 +298,9 @@ func (d *dataDeleter) openEngine(ctx context.Context, readOnly bool) (store.Engi
 
 // excludeOthers keeps services away from a database on PostgreSQL.
 func (d *dataDeleter) excludeOthers(ctx context.Context) error {
+	if d.cluster != "" {
+		return d.refuseServices(ctx)
+	}
 	if d.config.DatabaseURL == "" {
 		return nil
 	}
@@ -296,6 +322,28 @@ func (d *dataDeleter) excludeOthers(ctx context.Context) error {
 		case <-time.After(leasePatience / 20):
 		}
 	}
+}
+
+// refuseServices refuses to work while a service works with a log on Kafka.
+func (d *dataDeleter) refuseServices(ctx context.Context) error {
+	for began := time.Now(); ; {
+		err := refuseService(ctx, d.store, d.backends.kafka, d.config)
+		if !errors.Is(err, errServiceWorks) || time.Since(began) > leasePatience {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(leasePatience / 20):
+		}
+	}
+}
+
+// rewritingConfig has the cluster take records of any size that it has.
+func rewritingConfig(c config, logger *slog.Logger) kafka.Config {
+	cfg := brokerConfig(c, logger)
+	cfg.MaxMessageBytes = 64 << 20
+	return cfg
 }
 
 // leasePatience is longer than a process counts as working that was killed.
@@ -329,8 +377,14 @@ func (m *modules) dataKeepers() []pipeline.DataKeeper {
 func (d *dataDeleter) run(ctx context.Context, subject schema.Subject, v deletingData) (deletion.Result, error) {
 	bar := d.app.progress()
 	defer bar.end()
-	c := deletion.Config{Store: d.store, Log: d.records, Partition: kafka.Partition, Subject: subject, Reason: v.reason, RequestedBy: v.by,
-		Keepers: d.modules.dataKeepers(), TablesOf: d.modules.tablesOf, Now: time.Now, Progress: bar.add,
+	var turn sync.Mutex // partitions of topics are written side by side
+	progress := func(records int) {
+		turn.Lock()
+		defer turn.Unlock()
+		bar.add(records)
+	}
+	c := deletion.Config{Store: d.store, Table: d.records, Kafka: d.backends.kafka, Cluster: d.cluster, Groups: d.config.GroupPrefix + ".", Topics: d.topics, Subject: subject, Reason: v.reason, RequestedBy: v.by,
+		Keepers: d.modules.dataKeepers(), TablesOf: d.modules.tablesOf, Now: time.Now, Progress: progress,
 		Step: func(ctx context.Context, what string) error {
 			bar.describe(what)
 			d.log.Debug("deleting", "step", what)
@@ -341,6 +395,19 @@ func (d *dataDeleter) run(ctx context.Context, subject schema.Subject, v deletin
 		return deletion.Result{Plan: plan}, err
 	}
 	return deletion.Run(ctx, c)
+}
+
+// topics are those of the log as they are now.
+func (d *dataDeleter) topics(ctx context.Context) (*topics.Set, error) {
+	var records log.Broker = d.records
+	if d.cluster != "" {
+		records = d.backends.kafka
+	}
+	set, err := topics.Lookup(ctx, d.store, records, schema.Topics(), kafka.Partition)
+	if err == nil && d.config.KeyedBySymbol {
+		set.KeyBySymbol()
+	}
+	return set, err
 }
 
 // tablesOf are the plain names of the tables of a projection; nil where there is none.

@@ -233,7 +233,7 @@ func (r *logRefiller) openDatabase(ctx context.Context) error {
 	}
 	b := r.backends
 	b.closers = append(b.closers, b.store.Close)
-	if err := r.refuseService(ctx); err != nil {
+	if err := refuseService(ctx, b.store, b.kafka, r.config); err != nil {
 		return err
 	}
 	if r.config.DatabaseURL != "" {
@@ -255,21 +255,23 @@ func (r *logRefiller) openDatabase(ctx context.Context) error {
 	return err
 }
 
+// errServiceWorks is wrapped where a service works with the database or the cluster.
+var errServiceWorks = errors.New("a service works with the database: stop it first")
+
 // refuseService refuses to work while a service works with the database or the cluster.
-func (r *logRefiller) refuseService(ctx context.Context) error {
-	b := r.backends
+func refuseService(ctx context.Context, db *store.Store, cluster *kafka.Broker, c config) error {
 	var held bool
-	err := b.store.Get(ctx, &held, `SELECT EXISTS (SELECT 1 FROM leases WHERE name = $1 AND expires_ms > `+b.store.NowMillis()+`)`, outbox.LeaseName)
+	err := db.Get(ctx, &held, `SELECT EXISTS (SELECT 1 FROM leases WHERE name = $1 AND expires_ms > `+db.NowMillis()+`)`, outbox.LeaseName)
 	if err != nil {
 		return fmt.Errorf("asking whether a service works with the database: %w", err)
 	}
-	groups, err := b.kafka.ActiveGroups(ctx, r.config.GroupPrefix+".")
+	groups, err := cluster.ActiveGroups(ctx, c.GroupPrefix+".")
 	if err != nil {
 		return err
 	}
 	if held || len(groups) > 0 {
-		return fmt.Errorf("a service works with the database: stop it first; one that was killed counts as running for some seconds, "+
-			"at most until its session expires (%s). Its groups: %s", r.config.SessionTimeout, strings.Join(groups, ", "))
+		return fmt.Errorf("%w; one that was killed counts as running for some seconds, at most until its session expires (%s). Its groups: %s",
+			errServiceWorks, c.SessionTimeout, strings.Join(groups, ", "))
 	}
 	return nil
 }

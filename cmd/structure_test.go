@@ -45,7 +45,7 @@ var mayImport = []struct {
 	{"pipeline/halt", []string{"pipeline", "pipeline/chain", "pipeline/log", "pipeline/store", "schema"}},
 	{"pipeline/operator", []string{"pipeline", "pipeline/chain", "pipeline/halt", "pipeline/log", "pipeline/store", "schema"}},
 	{"pipeline/engine", []string{"pipeline", "pipeline/chain", "pipeline/failpoint", "pipeline/halt", "pipeline/internal/...", "pipeline/log", "pipeline/operator", "pipeline/outbox", "pipeline/rowid", "pipeline/store", "pipeline/topics", "pipeline/tracing", "schema"}},
-	{"pipeline/deletion", []string{"pipeline", "pipeline/log/table", "pipeline/rowid", "pipeline/store", "schema"}},
+	{"pipeline/deletion", []string{"pipeline", "pipeline/chain", "pipeline/log", "pipeline/log/kafka", "pipeline/log/table", "pipeline/outbox", "pipeline/rowid", "pipeline/store", "pipeline/topics", "schema"}},
 	{"pipeline/audit", []string{"pipeline", "pipeline/chain", "pipeline/deletion", "pipeline/engine", "pipeline/halt", "pipeline/log", "pipeline/store", "pipeline/topics", "schema"}},
 	{"pipeline/move", []string{"pipeline", "pipeline/engine", "pipeline/log", "pipeline/store", "schema/..."}},
 	{"pipeline/refill", []string{"pipeline", "pipeline/chain", "pipeline/engine", "pipeline/log", "pipeline/operator", "pipeline/store", "pipeline/topics", "schema"}},

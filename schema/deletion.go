@@ -22,6 +22,16 @@ type DataDeleted struct {
 	Rows      int64 `json:"rows" schema:"needed"`
 	BeganAt   Time  `json:"began_at"`
 	DeletedAt Time  `json:"deleted_at"`
+	// Topics are those on Kafka that were written again, by this deletion or an earlier one.
+	Topics []TopicLineage `json:"topics,omitempty"`
+}
+
+// TopicLineage says of a topic from which id the ids of events follow that stages derive from its
+// records: it has another one since it was written again.
+type TopicLineage struct {
+	Name    Topic  `json:"name"`
+	TopicID string `json:"topic_id"`
+	Lineage string `json:"lineage"`
 }
 
 // EventType implements Payload.
@@ -45,6 +55,9 @@ func (d DataDeleted) Validate() error {
 	}
 	if d.Records < 0 || d.Rows < 0 {
 		errs = append(errs, errors.New("records, rows: negative"))
+	}
+	for _, t := range d.Topics {
+		errs = append(errs, requiredID("topics: name", string(t.Name)), requiredID("topics: topic_id", t.TopicID), requiredID("topics: lineage", t.Lineage))
 	}
 	return errors.Join(errs...)
 }

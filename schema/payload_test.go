@@ -241,6 +241,9 @@ func generators() map[schema.EventType]*rapid.Generator[schema.Payload] {
 				Records: rapid.Int64Range(0, 1<<53).Draw(t, "records"), Rows: rapid.Int64Range(0, 1<<53).Draw(t, "rows"),
 				BeganAt: times().Draw(t, "began"), DeletedAt: times().Draw(t, "deleted"),
 			}
+			if rapid.Bool().Draw(t, "on Kafka") {
+				d.Topics = []schema.TopicLineage{{Name: schema.RawQuotes, TopicID: ids().Draw(t, "topic id"), Lineage: ids().Draw(t, "lineage")}}
+			}
 			if rapid.Bool().Draw(t, "of a symbol") {
 				d.Symbol = symbols().Draw(t, "symbol")
 			}

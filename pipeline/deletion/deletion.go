@@ -6,19 +6,26 @@ import (
 	"time"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// Config says what to delete, and where. All but Step and Progress is required; a plan needs
-// neither Reason nor RequestedBy.
+// Config says what to delete, and where. All but Step and Progress is required, and either Table
+// or Kafka; a plan needs neither Reason nor RequestedBy.
 type Config struct {
-	// Store is the database, and Log the log in it. Nothing else may work with them.
+	// Store is the database, and Table the log in it. Nothing else may work with them.
 	Store *store.Store
-	Log   *table.Log
-	// Partition says on which partition a key lies.
-	Partition func(key []byte, partitions int32) int32
+	Table *table.Log
+	// Kafka is the cluster that has the log, Cluster its id, and Groups how the names of consumer
+	// groups of the installation begin.
+	Kafka           *kafka.Broker
+	Cluster, Groups string
+	// Topics returns the topics as they are now.
+	Topics func(ctx context.Context) (*topics.Set, error)
 	// Subject is whose data are deleted.
 	Subject schema.Subject
 	// Reason says why, for people, and RequestedBy who asked for it.
@@ -52,6 +59,14 @@ type Left struct {
 	Why   string `json:"why"`
 }
 
+// Rewritten is a topic on Kafka that is written again, with all its records.
+type Rewritten struct {
+	Topic   schema.Topic `json:"topic"`
+	Records int64        `json:"records"`
+	// Bytes is the size of keys, headers and values, uncompressed.
+	Bytes int64 `json:"bytes"`
+}
+
 // Plan says what a deletion deletes.
 type Plan struct {
 	// Records are counted by topic, rows by table. Cleared rows stay, without data.
@@ -63,6 +78,8 @@ type Plan struct {
 	Emptied  map[string]int64 `json:"emptied"`
 	Refilled []string         `json:"refilled"`
 	Left     []Left           `json:"left"`
+	// Rewritten are the topics on Kafka that are written again.
+	Rewritten []Rewritten `json:"rewritten,omitempty"`
 	// Asking are jobs, streams and backfills that still ask for the data.
 	Asking []string `json:"asking"`
 }
@@ -73,6 +90,14 @@ type Result struct {
 	Plan
 	// Resumed says that an interrupted deletion was continued.
 	Resumed bool `json:"resumed"`
+}
+
+// log is the log, whatever it is.
+func (c Config) log() log.Broker {
+	if c.Kafka != nil {
+		return c.Kafka
+	}
+	return c.Table
 }
 
 func (c Config) withDefaults() Config {

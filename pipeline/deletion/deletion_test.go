@@ -15,16 +15,21 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/pricemill/pricemill/internal/kafkatest"
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/deletion"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/log/table"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/pipeline/store/sqlite"
+	"github.com/pricemill/pricemill/pipeline/topics"
 	"github.com/pricemill/pricemill/schema"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+}
 
 var at = schema.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 
@@ -33,23 +38,39 @@ const partitions = 2
 // onPartition puts all keys of a provider on one partition.
 func onPartition(key []byte, n int32) int32 { return int32(len(key)) % n }
 
-// rig is a database that is open.
+// rig is a database that is open, with its log: a table, or a cluster.
 type rig struct {
-	t   *testing.T
-	db  *store.Store
-	log *table.Log
+	t     *testing.T
+	db    *store.Store
+	log   log.Broker
+	table *table.Log
+	kafka *kafka.Broker
+	close func()
 }
 
+// logDir is where the cluster of a database keeps its log, of one whose log is on Kafka.
+func logDir(path string) string { return path + ".kafka" }
+
+// open opens a database; also its cluster, where it has one.
 func open(t *testing.T, path string) *rig {
 	t.Helper()
 	engine, err := sqlite.Open(path, sqlite.Expendable)
 	require.NoError(t, err)
 	db, err := store.Open(t.Context(), engine)
 	require.NoError(t, err)
-	return &rig{t, db, table.Open(table.Config{Store: db, Partitions: partitions})}
+	r := &rig{t: t, db: db}
+	if _, err := os.Stat(logDir(path)); err != nil {
+		r.table = table.Open(table.Config{Store: db, Partitions: partitions, Partitioner: onPartition})
+		r.log, r.close = r.table, func() { require.NoError(t, errors.Join(r.table.Close(), db.Close())) }
+		return r
+	}
+	cluster, err := kafkatest.Start(kafkatest.Config{Dir: logDir(path)})
+	require.NoError(t, err)
+	r.kafka, err = kafka.New(t.Context(), kafka.Config{Brokers: []string{cluster.Addr()}, Partitions: partitions})
+	require.NoError(t, err)
+	r.log, r.close = r.kafka, func() { require.NoError(t, errors.Join(r.kafka.Close(), db.Close(), cluster.Close())) }
+	return r
 }
-
-func (r *rig) close() { require.NoError(r.t, errors.Join(r.log.Close(), r.db.Close())) }
 
 func (r *rig) exec(statements ...string) {
 	r.t.Helper()
@@ -78,14 +99,30 @@ func (r *rig) sendRecord(topic schema.Topic, record log.OutgoingRecord) {
 
 // newDatabase makes a database with data of the providers gone and kept, of the symbols A and
 // B&B, and returns the path of its file.
-func newDatabase(t *testing.T) string {
+func newDatabase(t *testing.T) string { return newDatabaseOn(t, false) }
+
+// newDatabaseOn makes one with its log on a cluster.
+func newDatabaseOn(t *testing.T, cluster bool) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "db")
+	if cluster {
+		require.NoError(t, os.Mkdir(logDir(path), 0o700))
+	}
 	r := open(t, path)
 	defer r.close()
-	require.NoError(t, r.db.RecordLog(t.Context(), store.TableLog))
-	_, err := r.log.EnsureTopics(t.Context(), schema.Topics())
+	recorded := store.TableLog
+	if cluster {
+		var err error
+		recorded, err = r.kafka.ClusterID(t.Context())
+		require.NoError(t, err)
+	}
+	require.NoError(t, r.db.RecordLog(t.Context(), recorded))
+	infos, err := r.log.EnsureTopics(t.Context(), schema.Topics())
 	require.NoError(t, err)
+	for _, topic := range schema.Topics() {
+		_, err := r.db.RegisterTopic(t.Context(), string(topic), infos[topic].ID, infos[topic].Partitions)
+		require.NoError(t, err)
+	}
 	price, err := schema.ParseDecimal("1.5")
 	require.NoError(t, err)
 	for n := range 3 {
@@ -123,10 +160,10 @@ func newDatabase(t *testing.T) string {
 			('job', 1, 'v1', 1, '2026-01-01', 0, 1, 'by_job'), ('nothing', 1, 'v1', 1, '2026-01-01', 0, 1, ''), ('commands', 1, 'v1', 1, '2026-01-01', 0, 1, 'commands')`)
 	for _, stage := range []string{"columns.g1", "nothing.g1", "job.g1"} {
 		r.exec(`INSERT INTO positions (stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, moved_at)
-			SELECT '` + stage + `', 'price-events', 0, topic_id, 3, 'x', 3, '', '2026-01-01' FROM topics WHERE name = 'price-events'`)
+			SELECT '` + stage + `', 'price-events', 0, topic_id, 3, 'x', 3, '', '2026-01-01T00:00:00.000000Z' FROM topics WHERE name = 'price-events'`)
 	}
 	r.exec(`INSERT INTO positions (stage, topic, part, topic_id, next_offset, chain_outbox, chain_seq, halted, moved_at)
-			SELECT 'commands.g1', 'polling-jobs', 0, topic_id, 1, 'x', 1, '', '2026-01-01' FROM topics WHERE name = 'polling-jobs'`,
+			SELECT 'commands.g1', 'polling-jobs', 0, topic_id, 1, 'x', 1, '', '2026-01-01T00:00:00.000000Z' FROM topics WHERE name = 'polling-jobs'`,
 		`INSERT INTO normalized_quotes VALUES ('gone/A', '1', '2026-01-01'), ('gone/B&B', '1', '2026-01-01'), ('kept/A', '1', '2026-01-01')`,
 		`INSERT INTO schedules (job_id, symbols, interval_s, provider, next_run, status) VALUES ('job-gone', '["A","B\u0026B"]', 60, 'gone', '2026-01-01', 'stopped')`,
 		`INSERT INTO failing_jobs VALUES ('job-gone', '{}'), ('job-kept', '{}')`,
@@ -176,7 +213,16 @@ func (keeper) DataOf(_ string, provider schema.Provider, symbol schema.Symbol) (
 }
 
 func (r *rig) config(subject schema.Subject) deletion.Config {
-	return deletion.Config{Store: r.db, Log: r.log, Partition: onPartition, Subject: subject, Reason: "the contract ended", RequestedBy: "ada", Keepers: []pipeline.DataKeeper{keeper{}},
+	var cluster string
+	if r.kafka != nil {
+		var err error
+		cluster, err = r.kafka.ClusterID(r.t.Context())
+		require.NoError(r.t, err)
+	}
+	known := func(ctx context.Context) (*topics.Set, error) {
+		return topics.Lookup(ctx, r.db, r.log, schema.Topics(), onPartition)
+	}
+	return deletion.Config{Store: r.db, Table: r.table, Kafka: r.kafka, Cluster: cluster, Groups: "ours.", Topics: known, Subject: subject, Reason: "the contract ended", RequestedBy: "ada", Keepers: []pipeline.DataKeeper{keeper{}},
 		TablesOf: func(projection string) []string { return map[string][]string{"nothing": {"by_nothing"}}[projection] }, Now: func() time.Time { return at.Time }}
 }
 
@@ -206,7 +252,7 @@ func (r *rig) dump() map[string]string {
 		require.NoError(r.t, err)
 		var text strings.Builder
 		for part, held := range ranges {
-			require.NoError(r.t, r.log.Read(r.t.Context(), pipeline.TopicPartition{Topic: topic, Partition: int32(part)}, 0, held.End, func(records []pipeline.Record) error {
+			require.NoError(r.t, r.log.Read(r.t.Context(), pipeline.TopicPartition{Topic: topic, Partition: int32(part)}, held.Oldest, held.End, func(records []pipeline.Record) error {
 				for _, record := range records {
 					if topic == schema.PollingJobs { // where it lies goes by the id
 						record.Offset, record.Timestamp, record.Headers = 0, time.Time{}, slices.Clone(record.Headers[:len(record.Headers)-2])

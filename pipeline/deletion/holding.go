@@ -86,14 +86,21 @@ func (c Config) revisions(ctx context.Context) ([]revision, error) {
 
 // recordHolds reports whether the record that rows with an id follow from holds the data.
 func (c Config) recordHolds(ctx context.Context, topics []store.Topic, id int64) (holds bool, err error) {
-	for _, t := range topics {
+	for i, t := range topics {
+		if c.Kafka != nil && slices.ContainsFunc(topics[i+1:], func(newer store.Topic) bool { return newer.Name == t.Name }) {
+			continue // its records are gone
+		}
 		first, last := rowid.Range(t.Epoch, rowid.PartitionOf(id))
 		if id < first || id > last {
 			continue
 		}
 		tp := pipeline.TopicPartition{Topic: schema.Topic(t.Name), Partition: rowid.PartitionOf(id)}
 		offset := rowid.Offset(id)
-		err = c.Log.Read(ctx, tp, offset, offset+1, func(records []pipeline.Record) error {
+		ranges, err := c.log().Offsets(ctx, tp.Topic)
+		if err != nil || int(tp.Partition) >= len(ranges) || offset < ranges[tp.Partition].Oldest || offset >= ranges[tp.Partition].End {
+			return false, err
+		}
+		err = c.log().Read(ctx, tp, offset, offset+1, func(records []pipeline.Record) error {
 			for _, r := range records {
 				holds = holds || c.holds(r.Topic, r.Key, r.Headers, r.Value)
 			}

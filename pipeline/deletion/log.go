@@ -7,20 +7,19 @@ import (
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/log/table"
+	"github.com/pricemill/pricemill/pipeline/outbox"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
 
-// log replaces the records, counts those that were, and appends the event that says so.
-func (d *deleting) log(ctx context.Context) error {
-	at := schema.NewTime(d.Now())
-	for topic, ends := range d.ends {
-		for part, end := range ends {
-			tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
-			if err := d.Log.Replace(ctx, tp, end, d.replacement(at), func(ctx context.Context) error { return d.Step(ctx, "replacing records of "+tp.String()) }); err != nil {
-				return err
-			}
-		}
+// replace replaces the records, counts those that were, and appends the event that says so.
+func (d *deleting) replace(ctx context.Context) error {
+	replaceAll := d.replaceInTable
+	if d.Kafka != nil {
+		replaceAll = d.rewrite
+	}
+	if err := replaceAll(ctx); err != nil {
+		return err
 	}
 	records, err := d.countReplaced(ctx)
 	if err != nil {
@@ -28,21 +27,59 @@ func (d *deleting) log(ctx context.Context) error {
 	}
 	d.counted.Records = records
 	event := d.event()
-	event.DeletedAt = at
+	event.DeletedAt = d.counted.At
+	if event.Topics, err = d.lineages(ctx); err != nil {
+		return err
+	}
+	set, err := d.Topics(ctx)
+	if err != nil {
+		return err
+	}
 	err = d.write(ctx, "appending the event", func(tx *store.Tx, counted string) error {
 		if err := tx.UpdateDeletion(ctx, d.ID, stateFiles, counted); err != nil {
 			return err
 		}
-		row, err := d.row(ctx, event)
-		if err != nil {
-			return err
-		}
-		return d.Log.AppendTx(ctx, tx, []store.OutboxRow{row})
+		_, err := outbox.NewWriter(set).Append(ctx, tx, []schema.Event{{ID: schema.DeriveID("deletion", d.ID), Source: Source, Payload: event}})
+		return err
 	})
 	if err == nil {
 		d.State = stateFiles
 	}
 	return err
+}
+
+// replaceInTable replaces the records of a log in a table.
+func (d *deleting) replaceInTable(ctx context.Context) error {
+	for topic, ends := range d.ends {
+		for part, end := range ends {
+			tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
+			err := d.Table.Replace(ctx, tp, end, d.replacement(d.counted.At), func(ctx context.Context) error { return d.Step(ctx, "replacing records of "+tp.String()) })
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// lineages are what the log has to say of topics on Kafka that were written again: from which ids
+// the ids of events follow.
+func (d *deleting) lineages(ctx context.Context) ([]schema.TopicLineage, error) {
+	if d.Kafka == nil {
+		return nil, nil
+	}
+	known, err := d.Store.Topics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []schema.TopicLineage
+	for i, t := range known {
+		newer := slices.ContainsFunc(known[i+1:], func(newer store.Topic) bool { return newer.Name == t.Name })
+		if t.Origin != "" && !newer {
+			all = append(all, schema.TopicLineage{Name: schema.Topic(t.Name), TopicID: t.ID, Lineage: t.Origin})
+		}
+	}
+	return all, nil
 }
 
 // Source is the source of the events that a deletion writes.
@@ -69,9 +106,13 @@ func (d *deleting) replacement(at schema.Time) func(r *pipeline.Record) (*table.
 func (d *deleting) countReplaced(ctx context.Context) (map[schema.Topic]int64, error) {
 	counts := map[schema.Topic]int64{}
 	for topic, ends := range d.ends {
+		ranges, err := d.Config.log().Offsets(ctx, topic)
+		if err != nil {
+			return nil, fmt.Errorf("asking for the ends of %s: %w", topic, err)
+		}
 		for part, end := range ends {
 			tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
-			err := d.Log.Read(ctx, tp, 0, end, func(records []pipeline.Record) error {
+			err := d.Config.log().Read(ctx, tp, min(ranges[part].Oldest, end), end, func(records []pipeline.Record) error {
 				for _, r := range records {
 					if id, ok := Replaced(r.Headers, r.Value); ok && id == d.ID {
 						counts[topic]++
@@ -105,22 +146,4 @@ func Replaced(headers []schema.Header, value []byte) (deletion string, ok bool) 
 func (d *deleting) event() schema.DataDeleted {
 	return schema.DataDeleted{DeletionID: d.ID, Provider: d.Subject.Provider, Symbol: d.Subject.Symbol, Reason: d.DeletionRecord.Reason,
 		RequestedBy: d.DeletionRecord.RequestedBy, Records: sum(d.counted.Records), Rows: sum(d.counted.Rows), BeganAt: d.BeganAt, DeletedAt: d.BeganAt}
-}
-
-// row is an event on its way into the log.
-func (d *deleting) row(ctx context.Context, payload schema.DataDeleted) (store.OutboxRow, error) {
-	headers, value, err := schema.Event{ID: schema.DeriveID("deletion", d.ID), Source: Source, Payload: payload}.Encode()
-	if err != nil {
-		return store.OutboxRow{}, fmt.Errorf("making the event of the deletion: %w", err)
-	}
-	topics, err := d.Store.Topics(ctx)
-	if err != nil {
-		return store.OutboxRow{}, err
-	}
-	at := slices.IndexFunc(topics, func(t store.Topic) bool { return t.Name == string(payload.Topic()) })
-	if at < 0 {
-		return store.OutboxRow{}, fmt.Errorf("%w: the log has no topic %s", ErrRefused, payload.Topic())
-	}
-	key := []byte(payload.Key())
-	return store.OutboxRow{Epoch: topics[at].Epoch, Part: d.Partition(key, topics[at].Partitions), Key: key, Headers: store.EncodeHeaders(headers), Payload: value}, nil
 }

@@ -48,6 +48,11 @@ func (c Config) plan(ctx context.Context) (Plan, found, error) {
 	countIn(p.Rows, "dead_letters", int64(len(letters)))
 	countIn(p.Cleared, "streams", int64(len(streams)))
 	p.Refilled, p.Left = stagesOf(rows.refilled), append(rows.left, f.left...)
+	if c.Kafka != nil {
+		if err := c.planTopics(ctx, &p, f); err != nil {
+			return p, f, err
+		}
+	}
 	p.Asking, err = c.stillAsking(ctx)
 	return p, f, err
 }

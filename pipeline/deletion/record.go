@@ -19,6 +19,13 @@ type deleted struct {
 	Left     []Left                 `json:"left"`
 	// Jobs are the polling jobs that asked for the data.
 	Jobs []string `json:"jobs"`
+	// At is when the records were deleted, as the log says.
+	At schema.Time `json:"at,omitzero"`
+	// Cluster is the id of the Kafka cluster that has the log, and Topics are those of its topics
+	// that are written again. Rewritten says so of the plan.
+	Cluster   string                      `json:"cluster,omitempty"`
+	Topics    map[schema.Topic]*rewriting `json:"topics,omitempty"`
+	Rewritten []Rewritten                 `json:"rewritten,omitempty"`
 }
 
 // Finished reports whether a recorded deletion is.

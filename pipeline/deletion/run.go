@@ -32,7 +32,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		}
 	}
 	if d.State == stateLog {
-		if err := d.log(ctx); err != nil {
+		if err := d.replace(ctx); err != nil {
 			return Result{}, err
 		}
 	}
@@ -43,7 +43,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	}
 	n := d.counted
 	return Result{DeletionID: d.ID, Resumed: d.resumed,
-		Plan: Plan{Records: n.Records, Rows: n.Rows, Cleared: n.Cleared, Emptied: n.Emptied, Refilled: n.Refilled, Left: n.Left}}, nil
+		Plan: Plan{Records: n.Records, Rows: n.Rows, Cleared: n.Cleared, Emptied: n.Emptied, Refilled: n.Refilled, Left: n.Left, Rewritten: n.Rewritten}}, nil
 }
 
 // deleting is one run.
@@ -69,8 +69,19 @@ func (d *deleting) begin(ctx context.Context) error {
 		if err := json.Unmarshal([]byte(former.Deleted), &d.counted); err != nil {
 			return fmt.Errorf("reading deletion %s: %w", d.ID, err)
 		}
+		if d.counted.At.IsZero() { // an earlier version began it
+			d.counted.At = former.BeganAt
+		}
 		d.ends, err = Ends(former)
+		if err == nil && d.counted.Cluster != d.Cluster {
+			err = fmt.Errorf("%w: its log is %s, and that of the settings is %s", ErrOther, logName(d.counted.Cluster), logName(d.Cluster))
+		}
 		return err
+	}
+	if d.Kafka != nil {
+		if err := d.sendOutbox(ctx); err != nil {
+			return err
+		}
 	}
 	p, f, err := d.plan(ctx)
 	switch {
@@ -81,12 +92,19 @@ func (d *deleting) begin(ctx context.Context) error {
 	case sum(p.Records)+sum(p.Rows) == 0:
 		return fmt.Errorf("%w: of %s", ErrNothing, d.Subject)
 	}
+	var topics map[schema.Topic]*rewriting
+	if d.Kafka != nil {
+		if topics, err = d.prepare(ctx, p); err != nil {
+			return err
+		}
+	}
 	d.ends = f.ends
 	ends, err := json.Marshal(f.ends)
 	if err != nil {
 		return fmt.Errorf("recording the deletion: %w", err)
 	}
-	d.counted = deleted{Records: map[schema.Topic]int64{}, Rows: map[string]int64{}, Cleared: map[string]int64{}, Emptied: map[string]int64{}, Refilled: p.Refilled, Left: p.Left, Jobs: sorted(f.jobs)}
+	d.counted = deleted{Records: map[schema.Topic]int64{}, Rows: map[string]int64{}, Cleared: map[string]int64{}, Emptied: map[string]int64{}, Refilled: p.Refilled, Left: p.Left, Jobs: sorted(f.jobs),
+		At: schema.NewTime(d.Now()), Cluster: d.Cluster, Topics: topics, Rewritten: p.Rewritten}
 	d.DeletionRecord = store.DeletionRecord{ID: uuid.NewString(), Provider: d.Subject.Provider, Symbol: d.Subject.Symbol, Reason: d.Config.Reason,
 		RequestedBy: d.Config.RequestedBy, State: stateTables, Ends: string(ends), BeganAt: schema.NewTime(d.Now())}
 	if err := d.event().Validate(); err != nil {
@@ -95,8 +113,24 @@ func (d *deleting) begin(ctx context.Context) error {
 	return d.write(ctx, "beginning", func(tx *store.Tx, counted string) error {
 		first := d.DeletionRecord
 		first.Deleted = counted
-		return tx.BeginDeletion(ctx, first)
+		return tx.BeginDeletion(ctx, first, d.recordedLog())
 	})
+}
+
+// recordedLog is what the database records as its log.
+func (c Config) recordedLog() string {
+	if c.Kafka != nil {
+		return c.Cluster
+	}
+	return store.TableLog
+}
+
+// logName is a log in words, by the id of its cluster.
+func logName(cluster string) string {
+	if cluster == "" {
+		return "in the database"
+	}
+	return "the Kafka cluster " + cluster
 }
 
 // write runs f in a transaction, after a step, with what was counted so far as JSON.
@@ -149,6 +183,14 @@ func (d *deleting) enter(ctx context.Context, state string) error {
 
 // files removes the bytes from the files of the database, and opens it to others again.
 func (d *deleting) files(ctx context.Context) error {
+	if d.Kafka != nil {
+		if err := d.Step(ctx, "sending the event"); err != nil {
+			return err
+		}
+		if err := d.sendOutbox(ctx); err != nil {
+			return err
+		}
+	}
 	if err := d.Step(ctx, "writing the files again"); err != nil {
 		return err
 	}
@@ -156,13 +198,13 @@ func (d *deleting) files(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.Store.Scrub(ctx, tables); err != nil {
+	if err := d.Store.Scrub(ctx, append(tables, "outbox")); err != nil {
 		return err
 	}
 	return d.write(ctx, "finishing", func(tx *store.Tx, counted string) error {
 		if err := tx.UpdateDeletion(ctx, d.ID, stateFinished, counted); err != nil {
 			return err
 		}
-		return tx.FinishDeletion(ctx, d.ID, schema.NewTime(d.Now()))
+		return tx.FinishDeletion(ctx, d.ID, schema.NewTime(d.Now()), d.recordedLog())
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pricemill/pricemill/pipeline"
+	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/schema"
 )
 
@@ -15,26 +16,30 @@ type found struct {
 	jobs    map[string]bool
 	ends    map[schema.Topic][]int64
 	left    []Left
+	// total and bytes are how many records there are, and their size, by topic.
+	total, bytes map[schema.Topic]int64
 }
 
 // scan looks through the whole log.
 func (c Config) scan(ctx context.Context) (found, error) {
-	f := found{records: map[schema.Topic]int64{}, jobs: map[string]bool{}, ends: map[schema.Topic][]int64{}}
-	topics, err := c.topics(ctx)
+	f := found{records: map[schema.Topic]int64{}, jobs: map[string]bool{}, ends: map[schema.Topic][]int64{}, total: map[schema.Topic]int64{}, bytes: map[schema.Topic]int64{}}
+	topics, err := c.topicsInOrder(ctx)
 	if err != nil {
 		return f, err
 	}
 	s := scanner{Config: c, found: f, answers: map[string]bool{}}
 	for _, topic := range topics {
-		ends, err := c.endsOf(ctx, topic)
+		ranges, err := c.log().Offsets(ctx, topic)
 		if err != nil {
-			return f, err
+			return f, fmt.Errorf("asking for the ends of %s: %w", topic, err)
 		}
-		f.ends[topic] = ends
-		for part, end := range ends {
+		for part, held := range ranges {
+			f.ends[topic] = append(f.ends[topic], held.End)
 			tp := pipeline.TopicPartition{Topic: topic, Partition: int32(part)}
-			err := c.Log.Read(ctx, tp, 0, end, func(records []pipeline.Record) error {
+			err := c.log().Read(ctx, tp, held.Oldest, held.End, func(records []pipeline.Record) error {
 				for i := range records {
+					s.total[topic]++
+					s.bytes[topic] += int64(log.OutgoingRecord{Key: records[i].Key, Headers: records[i].Headers, Value: records[i].Value}.Size())
 					if err := s.record(&records[i]); err != nil {
 						return err
 					}
@@ -53,20 +58,16 @@ func (c Config) scan(ctx context.Context) (found, error) {
 	return s.found, nil
 }
 
-func (c Config) endsOf(ctx context.Context, topic schema.Topic) ([]int64, error) {
-	ranges, err := c.Log.Offsets(ctx, topic)
-	ends := make([]int64, len(ranges))
-	for part, held := range ranges {
-		ends[part] = held.End
-	}
-	return ends, err
-}
-
-// topics are those of the log, that of the answers first.
-func (c Config) topics(ctx context.Context) ([]schema.Topic, error) {
+// topicsInOrder are those of the log, that of the answers first.
+func (c Config) topicsInOrder(ctx context.Context) ([]schema.Topic, error) {
 	topics, err := c.Store.Topics(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if c.Kafka != nil {
+		if err := c.checkTopics(ctx); err != nil {
+			return nil, err
+		}
 	}
 	names := []schema.Topic{schema.RawQuotes}
 	for _, t := range topics {

@@ -32,6 +32,7 @@ func (r *refiller) scan(ctx context.Context) error {
 	}
 	var mu sync.Mutex
 	var all []store.KnownChain
+	var lineages []schema.TopicLineage
 	group, reading := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for tp, end := range r.ends {
@@ -40,6 +41,7 @@ func (r *refiller) scan(ctx context.Context) error {
 			t := timelines{epoch: topic.Epoch, part: tp.Partition, all: r.Restored}
 			err := r.Broker.Read(reading, tp, 0, end, func(records []pipeline.Record) error {
 				r.published.add(t.follow(records))
+				t.lineages = append(t.lineages, lineagesOf(records)...)
 				r.Progress(len(records))
 				return beyond(records, r.held[tp], retired[tp])
 			})
@@ -48,7 +50,7 @@ func (r *refiller) scan(ctx context.Context) error {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			all = append(all, t.found...)
+			all, lineages = append(all, t.found...), append(lineages, t.lineages...)
 			for stage := range t.stages {
 				r.stages[stage] = true
 			}
@@ -62,13 +64,39 @@ func (r *refiller) scan(ctx context.Context) error {
 	slices.SortStableFunc(all, func(a, b store.KnownChain) int {
 		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Part, b.Part))
 	})
-	if r.Restored {
+	if r.Restored { // it knows what events follow from
 		return r.Store.Write(ctx, func(tx *store.Tx) error { return tx.ContinueTimelines(ctx, all, r.inLog) })
 	}
-	return r.Store.Write(ctx, func(tx *store.Tx) (err error) {
+	err = r.Store.Write(ctx, func(tx *store.Tx) (err error) {
+		for _, l := range lineages {
+			if err := tx.RestoreLineage(ctx, string(l.Name), l.TopicID, l.Lineage); err != nil {
+				return err
+			}
+		}
 		r.again, err = tx.RestoreTimelines(ctx, all)
 		return err
 	})
+	if err != nil || len(lineages) == 0 {
+		return err
+	}
+	return r.Topics.Refresh(ctx)
+}
+
+// lineagesOf are what deletions say of topics that they wrote again.
+func lineagesOf(records []pipeline.Record) (lineages []schema.TopicLineage) {
+	for i := range records {
+		if records[i].Topic != schema.PollingJobs {
+			return nil
+		}
+		event, err := schema.DecodeEvent(records[i].Headers, records[i].Value)
+		if err != nil {
+			continue // a dead letter, which its stages say
+		}
+		if deleted, ok := event.Payload.(schema.DataDeleted); ok {
+			lineages = append(lineages, deleted.Topics...)
+		}
+	}
+	return lineages
 }
 
 // retired are the last numbers of the timelines that a restored database had retired.
@@ -125,6 +153,8 @@ type timelines struct {
 	all bool
 	// stages are the names of those that gave the events.
 	stages map[string]bool
+	// lineages are what deletions say of topics.
+	lineages []schema.TopicLineage
 }
 
 // follow notes the numbers of records, and returns the ids of those that stages derived, but for

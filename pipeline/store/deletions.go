@@ -35,9 +35,9 @@ func Deletions(ctx context.Context, q Querier) ([]DeletionRecord, error) {
 }
 
 // BeginDeletion records a deletion, and has the database belong to no log meanwhile. The error
-// wraps ErrOtherLog where its log is not a table of its own.
-func (t *Tx) BeginDeletion(ctx context.Context, d DeletionRecord) error {
-	changed, err := t.Exec(ctx, `UPDATE instance SET log = $1 WHERE log = $2`, DeletionUnderWay, TableLog)
+// wraps ErrOtherLog where it does not belong to log before.
+func (t *Tx) BeginDeletion(ctx context.Context, d DeletionRecord, log string) error {
+	changed, err := t.Exec(ctx, `UPDATE instance SET log = $1 WHERE log = $2`, DeletionUnderWay, log)
 	if err == nil && changed == 0 {
 		err = ErrOtherLog
 	}
@@ -64,8 +64,8 @@ func (t *Tx) UpdateDeletion(ctx context.Context, id, state, deleted string) erro
 }
 
 // FinishDeletion has the database belong to its log again.
-func (t *Tx) FinishDeletion(ctx context.Context, id string, at schema.Time) error {
-	changed, err := t.Exec(ctx, `UPDATE instance SET log = $1 WHERE log = $2`, TableLog, DeletionUnderWay)
+func (t *Tx) FinishDeletion(ctx context.Context, id string, at schema.Time, log string) error {
+	changed, err := t.Exec(ctx, `UPDATE instance SET log = $1 WHERE log = $2`, log, DeletionUnderWay)
 	if err == nil && changed == 0 {
 		err = ErrOtherLog
 	}
@@ -74,6 +74,28 @@ func (t *Tx) FinishDeletion(ctx context.Context, id string, at schema.Time) erro
 	}
 	if err != nil {
 		return fmt.Errorf("recording that the deletion is finished: %w", err)
+	}
+	return nil
+}
+
+// ReplaceTopic has the database know a topic of Kafka that was written again by its new id, in the
+// place of the former one. Epochs, offsets and numbers are as they were, so row ids and the ids
+// of events stay.
+func (t *Tx) ReplaceTopic(ctx context.Context, name, former, id string) error {
+	for _, statement := range []string{`UPDATE topics SET topic_id = $1, origin = CASE WHEN origin = '' THEN topic_id ELSE origin END WHERE topic_id = $2 AND name = $3`,
+		`UPDATE positions SET topic_id = $1 WHERE topic_id = $2 AND topic = $3`, `UPDATE dead_letters SET topic_id = $1 WHERE topic_id = $2 AND topic = $3`} {
+		if _, err := t.Exec(ctx, statement, id, former, name); err != nil {
+			return fmt.Errorf("giving topic %s its new id: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// RestoreLineage records the id that the ids of events follow from, of a topic that was written
+// again.
+func (t *Tx) RestoreLineage(ctx context.Context, name, id, lineage string) error {
+	if _, err := t.Exec(ctx, `UPDATE topics SET origin = $1 WHERE topic_id = $2 AND name = $3`, lineage, id, name); err != nil {
+		return fmt.Errorf("recording what the events of topic %s follow from: %w", name, err)
 	}
 	return nil
 }
