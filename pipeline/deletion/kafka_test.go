@@ -113,7 +113,7 @@ func (r *rig) everything() map[string]string {
 		held, err := r.kafka.Offsets(r.t.Context(), topic)
 		require.NoError(r.t, err)
 		if topic == schema.PollingJobs {
-			held = nil // the event lies on any partition
+			held = nil // the event may be on any partition
 		}
 		all["topic "+string(topic)] = idOfTopic.ReplaceAllString(all["topic "+string(topic)], "")
 		all["shape of "+string(topic)] = fmt.Sprint(shape, groups, held)
