@@ -51,14 +51,21 @@ type rig struct {
 // logDir is where the cluster of a database keeps its log, of one whose log is on Kafka.
 func logDir(path string) string { return path + ".kafka" }
 
-// open opens a database; also its cluster, where it has one.
-func open(t *testing.T, path string) *rig {
+// openDatabase opens a database without its log.
+func openDatabase(t *testing.T, path string) *rig {
 	t.Helper()
 	engine, err := sqlite.Open(path, sqlite.Expendable)
 	require.NoError(t, err)
 	db, err := store.Open(t.Context(), engine)
 	require.NoError(t, err)
-	r := &rig{t: t, db: db}
+	return &rig{t: t, db: db}
+}
+
+// open opens a database; also its cluster, where it has one.
+func open(t *testing.T, path string) *rig {
+	t.Helper()
+	r := openDatabase(t, path)
+	db := r.db
 	if _, err := os.Stat(logDir(path)); err != nil {
 		r.table = table.Open(table.Config{Store: db, Partitions: partitions, Partitioner: onPartition})
 		r.log, r.close = r.table, func() { require.NoError(t, errors.Join(r.table.Close(), db.Close())) }

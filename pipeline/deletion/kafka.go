@@ -183,6 +183,15 @@ func (d *deleting) try(ctx context.Context, topic schema.Topic) error {
 	if _, err := d.Kafka.Create(ctx, topic, shape, true); err != nil {
 		return err
 	}
+	groups, err := d.Kafka.GroupOffsets(ctx, topic)
+	if err != nil {
+		return err
+	}
+	for _, group := range slices.Sorted(maps.Keys(groups)) { // as they are
+		if err := d.Kafka.Commit(ctx, group, topic, groups[group]); err != nil {
+			return err
+		}
+	}
 	other := d.copyOf(topic)
 	if err := d.Kafka.Delete(ctx, other); err != nil {
 		return err

@@ -11,12 +11,15 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/pricemill/pricemill/pipeline"
 	"github.com/pricemill/pricemill/pipeline/deletion"
 	"github.com/pricemill/pricemill/pipeline/log"
+	"github.com/pricemill/pricemill/pipeline/log/kafka"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/schema"
 )
@@ -265,4 +268,56 @@ func TestADeletionOnKafkaLosesNothing(t *testing.T) {
 	var recorded string
 	require.NoError(t, r.db.Get(t.Context(), &recorded, `SELECT log FROM instance`))
 	assert.Equal(t, store.DeletionUnderWay, recorded)
+}
+
+// Where the cluster does not let the user do what is necessary, the deletion is refused before anything
+// is changed.
+func TestADeletionOnKafkaNeedsRights(t *testing.T) {
+	t.Parallel()
+	path := newDatabaseOn(t, true)
+	prepareTopics(t, path)
+	rights := []sarama.AclOperation{sarama.AclOperationRead, sarama.AclOperationWrite, sarama.AclOperationCreate, sarama.AclOperationDelete,
+		sarama.AclOperationDescribe, sarama.AclOperationDescribeConfigs, sarama.AclOperationAlterConfigs}
+	allow := func(resource sarama.AclResourceType, name string, operations ...sarama.AclOperation) *sarama.ResourceAcls {
+		acls := &sarama.ResourceAcls{Resource: sarama.Resource{ResourceType: resource, ResourceName: name, ResourcePatternType: sarama.AclPatternLiteral}}
+		for _, operation := range operations {
+			acls.Acls = append(acls.Acls, &sarama.Acl{Principal: "User:ada", Host: "*", Operation: operation, PermissionType: sarama.AclPermissionAllow})
+		}
+		return acls
+	}
+	for _, lacking := range []sarama.AclOperation{sarama.AclOperationWrite, sarama.AclOperationCreate, sarama.AclOperationDelete, sarama.AclOperationAlterConfigs, sarama.AclOperationAny} {
+		ofGroups := []sarama.AclOperation{sarama.AclOperationDescribe}
+		if lacking != sarama.AclOperationAny { // which stands for Read of groups
+			ofGroups = append(ofGroups, sarama.AclOperationRead)
+		}
+		acls := []*sarama.ResourceAcls{allow(sarama.AclResourceCluster, "kafka-cluster", sarama.AclOperationDescribe), allow(sarama.AclResourceGroup, "*", ofGroups...),
+			allow(sarama.AclResourceTopic, "*", slices.DeleteFunc(slices.Clone(rights), func(o sarama.AclOperation) bool { return o == lacking })...)}
+		func() {
+			dir := filepath.Join(t.TempDir(), "kafka")
+			require.NoError(t, os.CopyFS(dir, os.DirFS(logDir(path))))
+			cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(dir), kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("PLAIN", "root", "secret"), kfake.User("PLAIN", "ada", "secret"))
+			require.NoError(t, err)
+			defer cluster.Close()
+			asRoot := sarama.NewConfig()
+			asRoot.Net.SASL.Enable, asRoot.Net.SASL.User, asRoot.Net.SASL.Password = true, "root", "secret"
+			admin, err := sarama.NewClusterAdmin(cluster.ListenAddrs(), asRoot)
+			require.NoError(t, err)
+			require.NoError(t, errors.Join(admin.CreateACLs(acls), admin.Close()))
+			r := openDatabase(t, path)
+			r.kafka, err = kafka.New(t.Context(), kafka.Config{Brokers: cluster.ListenAddrs(), Partitions: partitions,
+				Security: kafka.Security{Protocol: kafka.SASLPlainText, Mechanism: kafka.Plain, Username: "ada", Password: "secret"}})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, errors.Join(r.kafka.Close(), r.db.Close())) }()
+			r.log = r.kafka
+			was := r.records()
+			_, err = deletion.Run(t.Context(), r.config(gone))
+			require.ErrorIs(t, err, deletion.ErrRefused, "%v", lacking)
+			require.ErrorContains(t, err, "nothing was changed", "%v", lacking)
+			t.Log(lacking, err)
+			assert.Equal(t, was, r.records())
+			recorded, err := store.Deletions(t.Context(), r.db)
+			require.NoError(t, err)
+			assert.Empty(t, recorded)
+		}()
+	}
 }
