@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/pricemill/pricemill/pipeline"
@@ -296,47 +295,19 @@ func (d *dataDeleter) openEngine(ctx context.Context, readOnly bool) (store.Engi
 	return sqlite.Open(path)
 }
 
-// excludeOthers keeps services away from a database on PostgreSQL.
+// excludeOthers keeps services away from a database; on SQLite, the lock of its directory does.
 func (d *dataDeleter) excludeOthers(ctx context.Context) error {
-	if d.cluster != "" {
-		return d.refuseServices(ctx)
-	}
-	if d.config.DatabaseURL == "" {
-		return nil
-	}
-	owner := uuid.NewString()
-	for began := time.Now(); ; {
-		held, err := table.TryAcquire(ctx, d.store, owner)
-		switch {
-		case err != nil:
-			return err
-		case held:
-			d.closers = append(d.closers, table.NewLease(d.store, owner, d.log).Close)
-			return nil
-		case time.Since(began) > leasePatience:
-			return errors.New("a service works on the database: stop it first")
+	switch {
+	case d.cluster != "":
+		return patiently(ctx, func() error { return refuseService(ctx, d.store, d.backends.kafka, d.config) })
+	case d.config.DatabaseURL != "":
+		release, err := exclusive(ctx, d.store, d.log)
+		if err == nil {
+			d.closers = append(d.closers, release)
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(leasePatience / 20):
-		}
+		return err
 	}
-}
-
-// refuseServices refuses to work while a service works with a log on Kafka.
-func (d *dataDeleter) refuseServices(ctx context.Context) error {
-	for began := time.Now(); ; {
-		err := refuseService(ctx, d.store, d.backends.kafka, d.config)
-		if !errors.Is(err, errServiceWorks) || time.Since(began) > leasePatience {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(leasePatience / 20):
-		}
-	}
+	return nil
 }
 
 // rewritingConfig has the cluster take records of any size that it has.
@@ -345,9 +316,6 @@ func rewritingConfig(c config, logger *slog.Logger) kafka.Config {
 	cfg.MaxMessageBytes = 64 << 20
 	return cfg
 }
-
-// leasePatience is longer than a process counts as working that was killed.
-const leasePatience = 7 * time.Second
 
 // checkTablesVersion refuses tables of another version than this program's.
 func checkTablesVersion(ctx context.Context, db *store.Store) error {

@@ -442,11 +442,8 @@ func TestDeleteDataIsRefused(t *testing.T) {
 	status, stdout, stderr := run(t, p.env, "delete-data", "--provider", "simulated", "--dry-run")
 	require.Zero(t, status, stderr)
 	assert.Regexp(t, `to be stopped +polling job `+id[strings.LastIndex(id, "/")+1:], stdout)
-	working := "a service works on the database"
-	switch {
-	case onServices():
-		working = "a service works with the database: stop it first"
-	case !onPostgres():
+	working := "another process works with the database"
+	if !onPostgres() && !onServices() {
 		working = "pricemill runs on"
 	}
 	refused(1, p.env, working, "--provider", "simulated", "--reason", "r", "--yes")

@@ -20,7 +20,6 @@ import (
 	"github.com/pricemill/pricemill/pipeline/audit"
 	"github.com/pricemill/pricemill/pipeline/log"
 	"github.com/pricemill/pricemill/pipeline/log/kafka"
-	"github.com/pricemill/pricemill/pipeline/outbox"
 	"github.com/pricemill/pricemill/pipeline/refill"
 	"github.com/pricemill/pricemill/pipeline/store"
 	"github.com/pricemill/pricemill/projections"
@@ -253,27 +252,6 @@ func (r *logRefiller) openDatabase(ctx context.Context) error {
 	// Handlers would log again what they logged when it came about.
 	r.modules, err = build(r.config.switchedOn(there), slog.New(slog.DiscardHandler))
 	return err
-}
-
-// errServiceWorks is wrapped where a service works with the database or the cluster.
-var errServiceWorks = errors.New("a service works with the database: stop it first")
-
-// refuseService refuses to work while a service works with the database or the cluster.
-func refuseService(ctx context.Context, db *store.Store, cluster *kafka.Broker, c config) error {
-	var held bool
-	err := db.Get(ctx, &held, `SELECT EXISTS (SELECT 1 FROM leases WHERE name = $1 AND expires_ms > `+db.NowMillis()+`)`, outbox.LeaseName)
-	if err != nil {
-		return fmt.Errorf("asking whether a service works with the database: %w", err)
-	}
-	groups, err := cluster.ActiveGroups(ctx, c.GroupPrefix+".")
-	if err != nil {
-		return err
-	}
-	if held || len(groups) > 0 {
-		return fmt.Errorf("%w; one that was killed counts as running for some seconds, at most until its session expires (%s). Its groups: %s",
-			errServiceWorks, c.SessionTimeout, strings.Join(groups, ", "))
-	}
-	return nil
 }
 
 func (r *logRefiller) step(what string) {
