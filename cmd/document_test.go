@@ -86,7 +86,7 @@ func compareOutput(t *testing.T, execute executor, line, kind, want string) {
 		compare(t)
 		return
 	}
-	require.EventuallyWithT(t, func(c *assert.CollectT) { compare(c) }, 30*time.Second, 100*time.Millisecond, line)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { compare(c) }, 2*time.Minute, 100*time.Millisecond, line)
 }
 
 // sameShape is an error where an output is not like the one that is shown.

@@ -148,7 +148,7 @@ func (l *logs) atLevel(level string) []map[string]any {
 // await returns the first line with this message, once it is there.
 func (l *logs) await(t testing.TB, message string) map[string]any {
 	t.Helper()
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(2 * time.Minute)
 	for {
 		line, ended, news := l.find(message)
 		if line != nil {
