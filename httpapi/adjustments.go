@@ -78,7 +78,9 @@ func (a *API) postAdjustment(w http.ResponseWriter, r *http.Request) error {
 	body.Source, body.Symbol = provider, a.config.symbol(provider, body.Symbol)
 	body.AdjustmentID = schema.AdjustmentID(provider, body.Symbol, body.AdjustmentTerms)
 	body.RecordedAt = schema.NewTime(a.config.Now())
-	return a.sayOfAdjustment(w, r, body.AdjustmentID, body, func(known adjustments.Adjustment) bool { return !known.Retracted })
+	return a.sayOfAdjustment(w, r, body.AdjustmentID, body, func(known adjustments.Adjustment) bool {
+		return !known.Retracted && known.Terms.Currency == body.Currency // which the id does not say
+	})
 }
 
 // readAdjustment reads the body and reports all of its faults. Its provider is as it was sent.

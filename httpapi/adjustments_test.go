@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -99,4 +100,21 @@ func TestAdjustedReadsThatCannotBe(t *testing.T) {
 	w := get(t, marked, history+"?symbol=A&adjusted=true", "Accept", "text/csv")
 	assert.Equal(t, http.StatusOK, w.Code)
 	assert.Equal(t, "true", w.Header().Get("Pricemill-Adjusted"))
+}
+
+// TestADividendInAnotherCurrency is recorded: what was said last counts.
+func TestADividendInAnotherCurrency(t *testing.T) {
+	t.Parallel()
+	log := &commands{}
+	known := &adjusting{}
+	api := newAPI(t, func(s *setup) { s.Commands, s.Adjustments = log, known })
+	const dividend = `{"symbol":"AAPL","effective_at":"2020-08-07T00:00:00Z","kind":"dividend","value":"0.82","currency":"EUR","reason":"quarterly"}`
+	require.Equal(t, http.StatusAccepted, serve(t, api, request(http.MethodPost, adjustmentsPath, dividend)).Code)
+	first := log.all()[0].(schema.AdjustmentRecorded)
+	known.known = []adjustments.Adjustment{{AdjustmentID: first.AdjustmentID, EventID: "e", Provider: first.Source, Symbol: first.Symbol, Terms: first.AdjustmentTerms}}
+	require.Equal(t, http.StatusOK, serve(t, api, request(http.MethodPost, adjustmentsPath, dividend)).Code)
+	require.Equal(t, http.StatusAccepted, serve(t, api, request(http.MethodPost, adjustmentsPath, strings.ReplaceAll(dividend, "EUR", "USD"))).Code)
+	second := log.all()[1].(schema.AdjustmentRecorded)
+	assert.Equal(t, first.AdjustmentID, second.AdjustmentID)
+	assert.Equal(t, "USD", second.Currency)
 }
