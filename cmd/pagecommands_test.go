@@ -47,7 +47,7 @@ func printed(stdout string) string { return trailingSpaces.ReplaceAllString(stdo
 // pageAnswers runs the commands of a page as a client of a service, but for those that import
 // files. It compares what they print, once what was said before has been applied, but for some
 // lines that it leaves out, and returns how much it has compared.
-func pageAnswers(t testing.TB, p *program, page string, comparable func(string) string, without ...string) (compared int) {
+func pageAnswers(t testing.TB, p *program, page string, normalized func(string) string, without ...string) (compared int) {
 	t.Helper()
 	_, commands := pageCommands(t, page)
 	for _, c := range commands {
@@ -66,14 +66,14 @@ func pageAnswers(t testing.TB, p *program, page string, comparable func(string) 
 			status, stdout, stderr := command()
 			require.Zero(t, status, "%s: %s", c.line, stderr)
 			if c.shown != "" {
-				assert.Equal(t, comparable(c.shown), comparable(printed(stdout)), c.line)
+				assert.Equal(t, normalized(c.shown), normalized(printed(stdout)), c.line)
 			}
 			continue
 		}
 		require.EventuallyWithT(t, func(t *assert.CollectT) {
 			status, stdout, stderr := command()
 			assert.Zero(t, status, "%s: %s", c.line, stderr)
-			assert.Equal(t, comparable(c.shown), comparable(printed(stdout)), c.line)
+			assert.Equal(t, normalized(c.shown), normalized(printed(stdout)), c.line)
 		}, 20*time.Second, 50*time.Millisecond)
 	}
 	return compared

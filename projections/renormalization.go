@@ -242,7 +242,8 @@ func (r *Rereading) begin(ctx context.Context, all []pipeline.Projection, provid
 		if err := tx.Select(ctx, &open, `SELECT `+renormalizationColumns+` FROM renormalizations WHERE state = $1`, RenormalizationBuilding); err != nil {
 			return err
 		}
-		for _, o := range open {
+		if len(open) > 0 {
+			o := open[0]
 			parts, err := o.parts(ctx, tx)
 			if err != nil {
 				return err

@@ -163,7 +163,7 @@ func (b *Broker) DeleteBefore(ctx context.Context, topic schema.Topic, offsets [
 }
 
 // ErrRights is wrapped where the cluster does not let this user do what is necessary.
-var ErrRights = errors.New("Kafka refuses it to this user")
+var ErrRights = errors.New("refused to this user by Kafka")
 
 // CheckRights refuses if this user may not read, write, delete and configure a topic that exists.
 // A cluster that does not say what a user may do is taken to allow it.
