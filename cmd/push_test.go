@@ -214,7 +214,7 @@ func (s *subscriber) checkAverages(t testing.TB, symbols string, stored map[stri
 		place := 0
 		for _, one := range seen {
 			at := slices.Index(stored[symbol][place:], one)
-			if !assert.GreaterOrEqual(t, at, 0, "%s: %s is not, or no more, an average of it", symbol, one) {
+			if !assert.GreaterOrEqual(t, at, 0, "%s: %s is not, or no more, an average of it: seen %v, stored %v", symbol, one, seen, stored[symbol]) {
 				break
 			}
 			place += at + 1
